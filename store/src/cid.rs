@@ -1,0 +1,247 @@
+//! Which CIDs exist here: the hashes and codecs that are read and written, and their limits.
+//!
+//! `Cid` is the field's own type with room for the longest digest we accept, an identity digest of
+//! 128 bytes. A CID that came from outside passes [`check`] before anybody acts on it.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A content identifier with room for digests of up to [`DIGEST_BYTES_MAX`] bytes.
+pub type Cid = ::cid::CidGeneric<DIGEST_BYTES_MAX>;
+/// The hash inside a CID.
+pub type Multihash = multihash::Multihash<DIGEST_BYTES_MAX>;
+/// CID version 0 or 1.
+pub use ::cid::Version;
+
+/// Codec of bytes without links.
+pub const RAW: u64 = 0x55;
+/// Codec of UnixFS nodes.
+pub const DAG_PB: u64 = 0x70;
+/// Codec of CBOR with links.
+pub const DAG_CBOR: u64 = 0x71;
+/// Codec of JSON with links.
+pub const DAG_JSON: u64 = 0x0129;
+/// Codec of CBOR whose links, if any, are not followed.
+pub const CBOR: u64 = 0x51;
+/// Codec of JSON without links.
+pub const JSON: u64 = 0x0200;
+/// Codec of a public key, the name of a peer or an IPNS record.
+pub const LIBP2P_KEY: u64 = 0x72;
+
+/// Longest digest, reached only by identity CIDs.
+pub const DIGEST_BYTES_MAX: usize = 128;
+/// Longest binary CID taken from a peer.
+pub const CID_BYTES_MAX: usize = 168;
+
+/// A codec by its registered name.
+pub fn codec_from_name(name: &str) -> Option<u64> {
+    CODECS
+        .iter()
+        .find(|(_, known)| *known == name)
+        .map(|(code, _)| *code)
+}
+
+/// The registered name of a codec this program reads.
+pub fn codec_name(code: u64) -> Option<&'static str> {
+    CODECS
+        .iter()
+        .find(|(known, _)| *known == code)
+        .map(|(_, name)| *name)
+}
+
+/// A hash function that CIDs may use here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HashKind {
+    /// SHA2-256, the default everywhere.
+    Sha2_256,
+    /// SHA2-512.
+    Sha2_512,
+    /// BLAKE3 with 32 bytes of output.
+    Blake3,
+    /// BLAKE2b with 32 bytes of output.
+    Blake2b256,
+    /// The bytes themselves.
+    Identity,
+}
+
+impl HashKind {
+    /// Every hash, in the order that messages list them.
+    pub const ALL: [Self; 5] = [
+        Self::Sha2_256,
+        Self::Sha2_512,
+        Self::Blake3,
+        Self::Blake2b256,
+        Self::Identity,
+    ];
+
+    /// The multicodec code.
+    pub const fn code(self) -> u64 {
+        match self {
+            Self::Sha2_256 => 0x12,
+            Self::Sha2_512 => 0x13,
+            Self::Blake3 => 0x1e,
+            Self::Blake2b256 => 0xb220,
+            Self::Identity => 0x00,
+        }
+    }
+
+    /// The registered name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha2_256 => "sha2-256",
+            Self::Sha2_512 => "sha2-512",
+            Self::Blake3 => "blake3",
+            Self::Blake2b256 => "blake2b-256",
+            Self::Identity => "identity",
+        }
+    }
+
+    /// The hash with this multicodec code, if it is one of ours.
+    pub fn from_code(code: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|hash| hash.code() == code)
+    }
+
+    /// Length of a whole digest, `None` where it depends on the input.
+    pub const fn digest_bytes(self) -> Option<usize> {
+        match self {
+            Self::Sha2_256 | Self::Blake3 | Self::Blake2b256 => Some(32),
+            Self::Sha2_512 => Some(64),
+            Self::Identity => None,
+        }
+    }
+}
+
+impl fmt::Display for HashKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+impl FromStr for HashKind {
+    type Err = CidError;
+
+    fn from_str(name: &str) -> Result<Self, CidError> {
+        Self::ALL
+            .into_iter()
+            .find(|hash| hash.name() == name)
+            .ok_or_else(|| CidError::UnknownHashName(name.to_owned()))
+    }
+}
+
+/// Why a CID is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CidError {
+    /// The text or the bytes are no CID.
+    #[error("invalid cid {text:?}: {why}")]
+    Malformed {
+        /// What was given, shortened.
+        text: String,
+        /// What the parser said.
+        why: String,
+    },
+    /// The hash function is not one of ours.
+    #[error("unknown hash function 0x{0:x} in a CID; known are {known}", known = known_hashes())]
+    UnknownHash(u64),
+    /// The hash function is not one of ours, by name.
+    #[error("unknown hash function {0:?}; known are {known}", known = known_hashes())]
+    UnknownHashName(String),
+    /// The digest has a length that this hash does not give.
+    #[error("a {hash} digest cannot have {bytes} bytes")]
+    DigestLength {
+        /// The hash function.
+        hash: HashKind,
+        /// The length found.
+        bytes: usize,
+    },
+}
+
+/// Reads a CID in any multibase, or a CIDv0, and checks it.
+pub fn parse(text: &str) -> Result<Cid, CidError> {
+    let cid = Cid::from_str(text).map_err(|error| CidError::Malformed {
+        text: text.chars().take(TEXT_SHOWN).collect(),
+        why: error.to_string(),
+    })?;
+    check(&cid)?;
+    Ok(cid)
+}
+
+/// Refuses hashes that we do not have and digests of impossible lengths.
+pub fn check(cid: &Cid) -> Result<(), CidError> {
+    let code = cid.hash().code();
+    let hash = HashKind::from_code(code).ok_or(CidError::UnknownHash(code))?;
+    let bytes = cid.hash().digest().len();
+    let fits = match hash.digest_bytes() {
+        Some(whole) => bytes == whole,
+        None => bytes <= DIGEST_BYTES_MAX,
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(CidError::DigestLength { hash, bytes })
+    }
+}
+
+/// The block that an identity CID carries in itself.
+pub fn is_identity(cid: &Cid) -> bool {
+    cid.hash().code() == HashKind::Identity.code()
+}
+
+/// The same content named by a CIDv1.
+pub fn to_v1(cid: &Cid) -> Cid {
+    Cid::new_v1(cid.codec(), *cid.hash())
+}
+
+fn known_hashes() -> String {
+    HashKind::ALL.map(HashKind::name).join(", ")
+}
+
+const CODECS: [(u64, &str); 7] = [
+    (RAW, "raw"),
+    (DAG_PB, "dag-pb"),
+    (DAG_CBOR, "dag-cbor"),
+    (DAG_JSON, "dag-json"),
+    (CBOR, "cbor"),
+    (JSON, "json"),
+    (LIBP2P_KEY, "libp2p-key"),
+];
+
+/// How much of a wrong text an error repeats.
+const TEXT_SHOWN: usize = 120;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_both_versions_of_one_multihash() {
+        let v0 = parse("QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG").unwrap();
+        let v1 = parse("bafybeie5745rpv2m6tjyuugywy4d5ewrqgqqhfnf445he3omzpjbx5xqxe").unwrap();
+        assert_eq!(to_v1(&v0), v1);
+        assert_eq!(v0.hash(), v1.hash());
+    }
+
+    #[test]
+    fn refuses_what_is_no_cid_and_says_what_it_got() {
+        let error = parse("hello").unwrap_err();
+        assert!(error.to_string().contains("hello"), "{error}");
+    }
+
+    #[test]
+    fn takes_identity_digests_up_to_their_limit() {
+        let whole = Multihash::wrap(0, &[7; DIGEST_BYTES_MAX]).unwrap();
+        assert_eq!(check(&Cid::new_v1(RAW, whole)), Ok(()));
+        assert!(Multihash::wrap(0, &[7; DIGEST_BYTES_MAX + 1]).is_err());
+    }
+
+    #[test]
+    fn refuses_a_cut_digest() {
+        let cut = Cid::new_v1(RAW, Multihash::wrap(0x12, &[7; 31]).unwrap());
+        assert_eq!(
+            check(&cut),
+            Err(CidError::DigestLength {
+                hash: HashKind::Sha2_256,
+                bytes: 31
+            })
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! What an operator may choose about storage, with defaults, units and prices.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The `[storage]` section of `config.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What an acknowledgement promises. `full` (default): the data survives a power cut. `relaxed`:
+    /// it survives the death of the program; a power cut may take the last seconds.
+    pub durability: Durability,
+    /// Length at which a segment of the log is sealed and the next one begun. Smaller segments give
+    /// space back sooner and cost more open files.
+    pub segment_size: ByteSize,
+    /// Free space on the disk below which nothing is written any more.
+    pub reserve: ByteSize,
+    /// What `repo stat` tells as the largest wanted size of the repository.
+    pub max: ByteSize,
+    /// Memory for the index's own cache, in addition to what the operating system caches.
+    pub index_cache: ByteSize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Full,
+            segment_size: ByteSize(1 << 30),
+            reserve: ByteSize(1 << 30),
+            max: ByteSize(10_000_000_000),
+            index_cache: ByteSize(32 << 20),
+        }
+    }
+}
+
+/// What an acknowledgement promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Acknowledged data survives a power cut.
+    Full,
+    /// Acknowledged data survives the death of the program.
+    Relaxed,
+}
+
+/// A number of bytes; in text `4096`, `64KiB`, `10GB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "ByteText", into = "String")]
+pub struct ByteSize(pub u64);
+
+/// Why a text is no number of bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a number of bytes; write it like 4096, 64KiB or 10GB")]
+pub struct ByteSizeError(String);
+
+impl FromStr for ByteSize {
+    type Err = ByteSizeError;
+
+    fn from_str(text: &str) -> Result<Self, ByteSizeError> {
+        let wrong = || ByteSizeError(text.to_owned());
+        let trimmed = text.trim();
+        let split = trimmed
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(trimmed.len());
+        let (number, unit) = trimmed.split_at(split);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let unit = unit.trim();
+        let (_, factor) = UNITS
+            .into_iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+            .ok_or_else(wrong)?;
+        number.checked_mul(factor).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, factor) = UNITS
+            .into_iter()
+            .filter(|(name, _)| name.len() > 1)
+            .filter(|(_, factor)| self.0 > 0 && self.0 % factor == 0)
+            .max_by_key(|(_, factor)| *factor)
+            .unwrap_or(("", 1));
+        write!(out, "{}{unit}", self.0 / factor)
+    }
+}
+
+/// How a size may stand in a file: a number or a text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ByteText {
+    Number(u64),
+    Text(String),
+}
+
+impl TryFrom<ByteText> for ByteSize {
+    type Error = ByteSizeError;
+
+    fn try_from(text: ByteText) -> Result<Self, ByteSizeError> {
+        match text {
+            ByteText::Number(bytes) => Ok(Self(bytes)),
+            ByteText::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl From<ByteSize> for String {
+    fn from(size: ByteSize) -> Self {
+        size.to_string()
+    }
+}
+
+const UNITS: [(&str, u64); 14] = [
+    ("", 1),
+    ("B", 1),
+    ("K", 1000),
+    ("KB", 1000),
+    ("KiB", 1 << 10),
+    ("M", 1_000_000),
+    ("MB", 1_000_000),
+    ("MiB", 1 << 20),
+    ("G", 1_000_000_000),
+    ("GB", 1_000_000_000),
+    ("GiB", 1 << 30),
+    ("TB", 1_000_000_000_000),
+    ("TiB", 1 << 40),
+    ("PiB", 1 << 50),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_back_as_written() {
+        for text in ["0", "1", "999", "64KiB", "10GB", "1GiB", "3TB", "2MiB"] {
+            let size: ByteSize = text.parse().unwrap();
+            assert_eq!(size.to_string(), text);
+        }
+        assert_eq!("10 gb".parse::<ByteSize>().unwrap().0, 10_000_000_000);
+    }
+
+    #[test]
+    fn refuses_what_is_no_size() {
+        for text in ["", "GB", "-1", "1.5GB", "10 potatoes", "99999999PiB"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Content in, blocks kept, content out: no peers, no keys.
+
+pub mod block;
+pub mod car;
+pub mod chunk;
+pub mod cid;
+pub mod config;
+pub mod dag;
+pub mod hash;
+pub mod pin;
+pub mod sink;
+pub mod source;
+pub mod store;
+pub mod unixfs;
+
+pub use block::{Block, BlockError};
+pub use cid::Cid;
+pub use source::{BlockSource, SourceError};
+pub use store::Store;

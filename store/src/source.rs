@@ -1,0 +1,141 @@
+//! Where blocks come from: the one seam between content and network.
+//!
+//! Readers of files, paths, DAGs and CARs know only [`BlockSource`]. The store implements it
+//! (offline), so does the exchange (online), and a plain map does for tests.
+
+use crate::block::Block;
+use crate::cid::Cid;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::BuildHasher;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Something that has blocks, or can get them.
+pub trait BlockSource: Send + Sync {
+    /// The block named `cid`, or `None` if this source is sure that it has none.
+    fn block(&self, cid: &Cid) -> impl Future<Output = Result<Option<Block>, SourceError>> + Send;
+
+    /// A part of the block's bytes; the end is cut to the block's length. A source that can
+    /// check less than a whole block reads only what the range needs.
+    fn range(
+        &self,
+        cid: &Cid,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<Option<Bytes>, SourceError>> + Send {
+        async move {
+            Ok(self
+                .block(cid)
+                .await?
+                .map(|block| cut(block.data(), &range)))
+        }
+    }
+
+    /// How many bytes the block has, without reading them where that can be helped.
+    fn size(&self, cid: &Cid) -> impl Future<Output = Result<Option<u64>, SourceError>> + Send {
+        async move {
+            Ok(self
+                .block(cid)
+                .await?
+                .map(|block| block.data().len() as u64))
+        }
+    }
+}
+
+/// Why a source could not say whether it has a block, or could not hand it over.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The disk failed or holds damaged bytes.
+    #[error("block {cid} cannot be read: {why}")]
+    Disk {
+        /// The block asked for.
+        cid: Cid,
+        /// What the disk or the checksum said.
+        why: Arc<str>,
+    },
+    /// Nobody answered in time.
+    #[error("block {cid} was not found in time: {tried}")]
+    TooSlow {
+        /// The block asked for.
+        cid: Cid,
+        /// What was tried: providers found, dials, wants sent.
+        tried: Arc<str>,
+    },
+    /// The CID is not used here.
+    #[error(transparent)]
+    Cid(#[from] crate::cid::CidError),
+    /// The program is stopping.
+    #[error("stopping: block {cid} is no longer waited for")]
+    Stopping {
+        /// The block asked for.
+        cid: Cid,
+    },
+}
+
+/// The bytes of `data` inside `range`, cut to what there is.
+pub fn cut(data: &Bytes, range: &Range<u64>) -> Bytes {
+    let length = data.len() as u64;
+    let at = |position: u64| usize::try_from(position.min(length)).unwrap_or(data.len());
+    let (start, end) = (at(range.start), at(range.end));
+    data.slice(start..end.max(start))
+}
+
+impl<S: BlockSource> BlockSource for &S {
+    fn block(&self, cid: &Cid) -> impl Future<Output = Result<Option<Block>, SourceError>> + Send {
+        (**self).block(cid)
+    }
+
+    fn range(
+        &self,
+        cid: &Cid,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<Option<Bytes>, SourceError>> + Send {
+        (**self).range(cid, range)
+    }
+
+    fn size(&self, cid: &Cid) -> impl Future<Output = Result<Option<u64>, SourceError>> + Send {
+        (**self).size(cid)
+    }
+}
+
+impl<S: BlockSource> BlockSource for Arc<S> {
+    fn block(&self, cid: &Cid) -> impl Future<Output = Result<Option<Block>, SourceError>> + Send {
+        (**self).block(cid)
+    }
+
+    fn range(
+        &self,
+        cid: &Cid,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<Option<Bytes>, SourceError>> + Send {
+        (**self).range(cid, range)
+    }
+
+    fn size(&self, cid: &Cid) -> impl Future<Output = Result<Option<u64>, SourceError>> + Send {
+        (**self).size(cid)
+    }
+}
+
+impl<H: BuildHasher + Send + Sync> BlockSource for HashMap<Cid, Block, H> {
+    async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+        Ok(Block::from_identity(cid).or_else(|| self.get(cid).cloned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_never_leaves_the_bytes() {
+        let data = Bytes::from_static(b"0123456789");
+        assert_eq!(cut(&data, &(2..4)), "23");
+        assert_eq!(cut(&data, &(8..u64::MAX)), "89");
+        assert_eq!(cut(&data, &(10..20)), "");
+        #[expect(clippy::reversed_empty_ranges, reason = "a caller may get it wrong")]
+        let backwards = 5..2;
+        assert_eq!(cut(&data, &backwards), "");
+    }
+}

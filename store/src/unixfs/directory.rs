@@ -1,0 +1,1 @@
+//! Folders, plain and HAMT: writing and reading. To be written.

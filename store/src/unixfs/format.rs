@@ -1,0 +1,1 @@
+//! The bytes of UnixFS inside dag-pb: to be written.
