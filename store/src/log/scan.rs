@@ -1,0 +1,279 @@
+//! Walking over a segment's sections without the index, and over damage.
+//!
+//! A section whose header cannot be read may be damaged itself, or the one before it had its length
+//! changed. So at the first unreadable header the scan goes back one section, asks the multihash
+//! which of the two lies, and searches byte by byte for the next section that hashes to its CID.
+
+use super::section::{self, Header, PREFIX_MAX};
+use super::segment::Segment;
+use crate::block::Block;
+use std::io;
+
+/// A section found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) offset: u32,
+    pub(crate) header: Header,
+}
+
+/// Bytes that hold no readable section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Damage {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+/// One step of a scan.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    /// A section.
+    Found(Found),
+    /// A section told before is damaged after all: forget it.
+    Retracted(Found),
+    /// A gap.
+    Damage(Damage),
+}
+
+/// A walk over one segment.
+#[derive(Debug)]
+pub(crate) struct Scan<'a> {
+    segment: &'a Segment,
+    at: u64,
+    end: u64,
+    /// The last section told, in case the next header shows that it lied about its length.
+    last: Option<Found>,
+    /// Where a section was taken back: its header looks right, so it must not be met again.
+    retracted: Option<u64>,
+    /// Bytes read ahead, and where they begin.
+    window: bytes::Bytes,
+    window_at: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// Starts at `from`, or behind the file's header if that is later.
+    pub(crate) fn new(segment: &'a Segment, from: u64) -> Self {
+        let header = section::file_header().len() as u64;
+        Self {
+            segment,
+            at: from.max(header),
+            end: segment.length(),
+            last: None,
+            retracted: None,
+            window: bytes::Bytes::new(),
+            window_at: 0,
+        }
+    }
+
+    /// Where the next section is expected.
+    pub(crate) fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// The next step, `None` at the end.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Step>> {
+        if let Some(from) = self.retracted.take() {
+            self.at = self.search(from + 1)?;
+            return Ok(Some(Step::Damage(Damage { from, to: self.at })));
+        }
+        if self.at >= self.end {
+            return Ok(None);
+        }
+        if let Some(found) = self.found_at(self.at)? {
+            self.at += u64::from(found.header.section());
+            self.last = Some(found);
+            return Ok(Some(Step::Found(found)));
+        }
+        if let Some(last) = self.last.take()
+            && !self.verifies(&last)?
+        {
+            self.retracted = Some(last.offset.into());
+            return Ok(Some(Step::Retracted(last)));
+        }
+        let from = self.at;
+        self.at = self.search(from + 1)?;
+        Ok(Some(Step::Damage(Damage { from, to: self.at })))
+    }
+
+    /// A section that at least fits into the file.
+    fn found_at(&mut self, at: u64) -> io::Result<Option<Found>> {
+        let bytes = self.peek(at)?;
+        let Some(header) = section::header(&bytes) else {
+            return Ok(None);
+        };
+        let Ok(offset) = u32::try_from(at) else {
+            return Ok(None);
+        };
+        let fits = at + u64::from(header.section()) <= self.end;
+        Ok(fits.then_some(Found { offset, header }))
+    }
+
+    fn verifies(&self, found: &Found) -> io::Result<bool> {
+        Ok(read_unchecked(self.segment, found)?.is_some())
+    }
+
+    /// The next place at or after `from` where a section hashes to its CID, or the end.
+    fn search(&mut self, from: u64) -> io::Result<u64> {
+        for at in from..self.end {
+            if let Some(found) = self.found_at(at)?
+                && self.verifies(&found)?
+            {
+                return Ok(at);
+            }
+        }
+        Ok(self.end)
+    }
+
+    fn peek(&mut self, at: u64) -> io::Result<bytes::Bytes> {
+        let want = (PREFIX_MAX as u64).min(self.end - at);
+        let window_end = self.window_at + self.window.len() as u64;
+        if at < self.window_at || at + want > window_end {
+            self.window = self.segment.read_unchecked(at, WINDOW.min(self.end - at))?;
+            self.window_at = at;
+        }
+        let skip = usize::try_from(at - self.window_at).unwrap_or(usize::MAX);
+        let to = self.window.len().min(skip.saturating_add(PREFIX_MAX));
+        Ok(self.window.slice(skip.min(to)..to))
+    }
+}
+
+/// Reads a section's block, decided by its multihash alone; `None` if it is damaged.
+pub(crate) fn read_unchecked(segment: &Segment, found: &Found) -> io::Result<Option<Block>> {
+    let at = u64::from(found.offset) + u64::from(found.header.prefix);
+    let data = segment.read_unchecked(at, u64::from(found.header.length))?;
+    Ok(Block::verify(found.header.cid, data).ok())
+}
+
+/// How much is read ahead: enough for many small sections, little for one large one.
+const WINDOW: u64 = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Prefix;
+    use crate::cid::{self, HashKind, Version};
+    use crate::log::append::Appender;
+    use crate::log::{SegmentId, Stream, segment};
+    use bytes::Bytes;
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::FileExt;
+
+    fn blocks(lengths: &[usize]) -> Vec<Block> {
+        let prefix = Prefix {
+            version: Version::V1,
+            codec: cid::RAW,
+            hash: HashKind::Sha2_256,
+        };
+        let make = |(at, length): (usize, &usize)| {
+            Block::new(prefix, Bytes::from(vec![at as u8 + 1; *length])).unwrap()
+        };
+        lengths.iter().enumerate().map(make).collect()
+    }
+
+    struct Written {
+        folder: tempfile::TempDir,
+        segment: std::sync::Arc<Segment>,
+        offsets: Vec<u32>,
+        blocks: Vec<Block>,
+    }
+
+    fn written(lengths: &[usize]) -> Written {
+        let folder = tempfile::tempdir().unwrap();
+        let mut appender = Appender::new(folder.path(), 1 << 30, BTreeMap::new(), BTreeMap::new());
+        let blocks = blocks(lengths);
+        let views: Vec<&Block> = blocks.iter().collect();
+        let (places, segment) = appender.append(Stream::Leaf, &views, false).unwrap();
+        let offsets = places.iter().map(|place| place.offset).collect();
+        Written {
+            folder,
+            segment,
+            offsets,
+            blocks,
+        }
+    }
+
+    impl Written {
+        fn damage(&self, at: u64, bytes: &[u8]) {
+            let id = SegmentId {
+                stream: Stream::Leaf,
+                number: 1,
+            };
+            let file = std::fs::OpenOptions::new()
+                .write(true)
+                .open(segment::path(self.folder.path(), id))
+                .unwrap();
+            file.write_all_at(bytes, at).unwrap();
+        }
+
+        /// The CIDs that a scan leaves standing, and the gaps.
+        fn scan(&self) -> (Vec<cid::Cid>, Vec<Damage>) {
+            let mut standing = Vec::new();
+            let mut gaps = Vec::new();
+            let mut scan = Scan::new(&self.segment, 0);
+            while let Some(step) = scan.next().unwrap() {
+                match step {
+                    Step::Found(found) => standing.push(found.header.cid),
+                    Step::Retracted(_) => drop(standing.pop()),
+                    Step::Damage(damage) => gaps.push(damage),
+                }
+            }
+            (standing, gaps)
+        }
+
+        fn cids_without(&self, lost: &[usize]) -> Vec<cid::Cid> {
+            let kept = self
+                .blocks
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| !lost.contains(at));
+            kept.map(|(_, block)| *block.cid()).collect()
+        }
+    }
+
+    const LENGTHS: [usize; 6] = [0, 10, 40_000, 1, 300, 70_000];
+
+    #[test]
+    fn finds_every_section_in_order() {
+        let written = written(&LENGTHS);
+        assert_eq!(written.scan(), (written.cids_without(&[]), Vec::new()));
+    }
+
+    #[test]
+    fn a_broken_cid_costs_its_own_block() {
+        let written = written(&LENGTHS);
+        written.damage(u64::from(written.offsets[2]) + 3, &[0xff, 0xff]);
+        let (standing, gaps) = written.scan();
+        assert_eq!(standing, written.cids_without(&[2]));
+        assert_eq!(
+            gaps,
+            [Damage {
+                from: u64::from(written.offsets[2]),
+                to: u64::from(written.offsets[3])
+            }]
+        );
+    }
+
+    #[test]
+    fn a_wrong_length_costs_its_own_block() {
+        let written = written(&LENGTHS);
+        // The section of 300 bytes now claims to be a little shorter.
+        written.damage(u64::from(written.offsets[4]), &[0xc0]);
+        let (standing, _) = written.scan();
+        assert_eq!(standing, written.cids_without(&[4]));
+    }
+
+    #[test]
+    fn damage_up_to_the_end_is_one_gap() {
+        let written = written(&LENGTHS);
+        let from = u64::from(written.offsets[5]);
+        written.damage(from, &[0; 50]);
+        let (standing, gaps) = written.scan();
+        assert_eq!(standing, written.cids_without(&[5]));
+        assert_eq!(
+            gaps,
+            [Damage {
+                from,
+                to: written.segment.length()
+            }]
+        );
+    }
+}
