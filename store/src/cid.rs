@@ -214,8 +214,8 @@ mod tests {
 
     #[test]
     fn reads_both_versions_of_one_multihash() {
-        let v0 = parse("QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG").unwrap();
-        let v1 = parse("bafybeie5745rpv2m6tjyuugywy4d5ewrqgqqhfnf445he3omzpjbx5xqxe").unwrap();
+        let v0 = parse("QmbWqxBEKC3P8tqsKc98xmWNzrzDtRLMiMPL8wBuTGsMnR").unwrap();
+        let v1 = parse("bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi").unwrap();
         assert_eq!(to_v1(&v0), v1);
         assert_eq!(v0.hash(), v1.hash());
     }

@@ -68,3 +68,9 @@ pub struct DecodeError {
 pub fn links(_block: &Block) -> Result<Vec<Link>, DecodeError> {
     todo!()
 }
+
+/// Whether blocks of this codec never have links.
+pub const fn has_no_links(codec: u64) -> bool {
+    use crate::cid::{CBOR, JSON, LIBP2P_KEY, RAW};
+    matches!(codec, RAW | CBOR | JSON | LIBP2P_KEY)
+}

@@ -1,8 +1,18 @@
-//! What must stay. (signatures; being written)
+//! What must stay: pins, which the journal holds.
+//!
+//! A pin is only made once everything it reaches is in the store, kept and held, so it never points
+//! at absent blocks.
 
-use crate::cid::Cid;
+use crate::block::Block;
+use crate::cid::{self, Cid};
+use crate::dag::walk::{self, Visit, walk};
+use crate::journal::record::Record;
 use crate::sink::PutError;
+use crate::source::BlockSource;
+use crate::store::{Keep, Store, blocking};
 use crate::unixfs::read::ReadError;
+use futures::StreamExt;
+use std::pin::pin;
 
 /// How far a pin reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,7 +61,7 @@ pub enum PinError {
     #[error("not pinned or pinned indirectly")]
     NotPinned,
     /// Pinned, but not the way that was asked for.
-    #[error("{cid} is pinned {mode}", mode = mode.name())]
+    #[error("{cid} is pinned {how}", how = adverb(*mode))]
     OtherMode {
         /// What is pinned.
         cid: Cid,
@@ -74,3 +84,128 @@ pub struct PinProgress {
     /// Their bytes.
     pub bytes: u64,
 }
+
+impl Pin {
+    /// A pin, if its name is one.
+    pub(crate) fn new(cid: Cid, mode: PinMode, name: Option<String>) -> Result<Self, PinError> {
+        let name = name.filter(|name| !name.is_empty());
+        let bytes = name.as_ref().map_or(0, String::len);
+        if bytes > PIN_NAME_BYTES_MAX {
+            return Err(PinError::NameTooLong { bytes });
+        }
+        Ok(Self { cid, mode, name })
+    }
+
+    /// What the pin is found by: codec and multihash, whatever the CID's version.
+    pub(crate) fn key(&self) -> Vec<u8> {
+        key(&self.cid)
+    }
+}
+
+impl Store {
+    /// The pins, ordered by CID.
+    pub fn pins(&self) -> Vec<Pin> {
+        self.inner.read_pins().by_key.values().cloned().collect()
+    }
+
+    /// The pin on exactly this CID, by codec and multihash.
+    pub fn pin(&self, cid: &Cid) -> Option<Pin> {
+        self.inner.read_pins().by_key.get(&key(cid)).cloned()
+    }
+
+    /// Reads the whole DAG from `source` (this store, or an exchange over it), keeps it and pins
+    /// it. Durable when this returns.
+    pub async fn pin_add<S: BlockSource + Clone + 'static>(
+        &self,
+        source: S,
+        cid: Cid,
+        mode: PinMode,
+        name: Option<String>,
+        mut on_progress: impl FnMut(PinProgress) + Send,
+    ) -> Result<(), PinError> {
+        let new = Pin::new(cid, mode, name)?;
+        let old = self.pin(&cid);
+        if let Some(old) = &old {
+            if old.mode == PinMode::Recursive && mode == PinMode::Direct {
+                return Err(PinError::OtherMode {
+                    cid,
+                    mode: old.mode,
+                });
+            }
+            if *old == new {
+                return Ok(());
+            }
+        }
+        let hold = self.inner.hold();
+        if old.is_none_or(|old| old.mode != mode) {
+            let max_depth = (mode == PinMode::Direct).then_some(0);
+            let options = walk::Options {
+                max_depth,
+                ..walk::Options::default()
+            };
+            let visits = walk(source, cid, options).ready_chunks(VISITS_AT_ONCE);
+            let mut visits = pin!(visits);
+            let mut progress = PinProgress::default();
+            while let Some(batch) = visits.next().await {
+                let mut blocks = Vec::with_capacity(batch.len());
+                for visit in batch {
+                    match visit? {
+                        Visit::Block { block, .. } => blocks.push(block),
+                        Visit::Missing { cid, .. } => return Err(ReadError::NotFound(cid).into()),
+                    }
+                }
+                progress.blocks += blocks.len() as u64;
+                progress.bytes += blocks
+                    .iter()
+                    .map(|block| block.data().len() as u64)
+                    .sum::<u64>();
+                self.keep(blocks, hold.clone()).await?;
+                on_progress(progress);
+            }
+        }
+        let inner = self.inner.clone();
+        let commit = move || inner.commit(vec![Record::Pinned(new)]);
+        blocking(commit).await.unwrap_or(Err(PutError::Closing))?;
+        drop(hold);
+        Ok(())
+    }
+
+    /// Unpins. With a mode, only a pin of that mode.
+    pub async fn pin_remove(&self, cid: &Cid, mode: Option<PinMode>) -> Result<(), PinError> {
+        let pin = self.pin(cid).ok_or(PinError::NotPinned)?;
+        if mode.is_some_and(|mode| mode != pin.mode) {
+            return Err(PinError::OtherMode {
+                cid: *cid,
+                mode: pin.mode,
+            });
+        }
+        let inner = self.inner.clone();
+        let commit = move || inner.commit(vec![Record::Unpinned(pin.key())]);
+        Ok(blocking(commit).await.unwrap_or(Err(PutError::Closing))?)
+    }
+
+    /// Holds the blocks and makes them kept; those that are not here yet are put.
+    async fn keep(
+        &self,
+        blocks: Vec<Block>,
+        hold: std::sync::Arc<crate::store::Hold>,
+    ) -> Result<(), PinError> {
+        let inner = self.inner.clone();
+        let kept = blocking(move || inner.put(&blocks, Keep::Kept, &hold)).await;
+        Ok(kept.unwrap_or(Err(PutError::Closing))?)
+    }
+}
+
+fn key(cid: &Cid) -> Vec<u8> {
+    cid::to_v1(cid).to_bytes()
+}
+
+const fn adverb(mode: PinMode) -> &'static str {
+    match mode {
+        PinMode::Recursive => "recursively",
+        PinMode::Direct => "directly",
+    }
+}
+
+/// Blocks kept in one go while a DAG is walked.
+const VISITS_AT_ONCE: usize = 256;

@@ -1,19 +1,52 @@
 //! The store: the facade over log, index, journal and pins; where async meets the disk.
-//! (signatures; being written)
+//!
+//! [`Store`] is a cheap handle on one `Inner`. What touches the disk runs on the runtime's
+//! blocking threads. Reading order:
+//!
+//! * `open`: what opening trusts, cuts, adopts and rebuilds.
+//! * `write`: from blocks to sections; holds; the [`Writer`] of an import.
+//! * `commit`: how callers share one sync, and what an acknowledgement waits for.
+//! * `read`: from a CID to checked bytes.
+//! * `crate::pin`, `crate::gc`, `crate::scrub`: what must stay, what may go, what is rotten.
+//!
+//! Locks are taken in this order: appender, journal, pins, index table. None is held across a wait.
+
+mod commit;
+mod metrics;
+mod open;
+mod read;
+mod write;
+
+pub(crate) use open::remove_segment;
+pub use open::{OpenError, OpenEvent};
+pub(crate) use read::disk;
+pub(crate) use write::Hold;
+pub use write::Writer;
 
 use crate::block::Block;
 use crate::cid::Cid;
 use crate::config::Config;
-use crate::pin::{Pin, PinError, PinMode, PinProgress};
-use crate::sink::{BlockSink, PutError};
+use crate::index::{Index, IndexError, Key};
+use crate::journal::Journal;
+use crate::log::append::Appender;
+use crate::log::segment::Segment;
+use crate::log::{Position, SegmentId};
+use crate::pin::Pin;
+use crate::sink::PutError;
 use crate::source::{BlockSource, SourceError};
 use bytes::Bytes;
-use std::ops::Range;
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::ops::{ControlFlow, Range};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 /// Blocks and pins in a folder. Cheap to clone; all clones are one store.
 #[derive(Debug, Clone)]
-pub struct Store {}
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
 
 /// Whether a block may be evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,54 +55,6 @@ pub enum Keep {
     Kept,
     /// Fetched from a peer, may go whenever space is needed.
     Cached,
-}
-
-/// Why a repository's store did not open.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Another process has it.
-    #[error(
-        "the repository at {path} is in use by another process (lock file {path}/repo.lock); stop it, or talk to it through its RPC"
-    )]
-    Locked {
-        /// The repository.
-        path: String,
-    },
-    /// The disk refused.
-    #[error("cannot open the repository: {what}: {source}")]
-    Disk {
-        /// What was tried, and on which file.
-        what: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Written by a newer program.
-    #[error(
-        "the repository at {path} has format {found}, this program reads up to {known}; use a newer cairn"
-    )]
-    Newer {
-        /// The repository.
-        path: String,
-        /// Its format.
-        found: u32,
-        /// Ours.
-        known: u32,
-    },
-}
-
-/// What opening does that takes long enough to be told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OpenEvent {
-    /// The index is being rebuilt from the log; bytes done of bytes in all.
-    Rebuilding {
-        /// Bytes of the log read.
-        done: u64,
-        /// Bytes of the log.
-        total: u64,
-    },
-    /// Something was set aside, cut or skipped; a sentence for the operator.
-    Notice(String),
 }
 
 /// Sizes, kept up to date; never computed.
@@ -85,156 +70,199 @@ pub struct Stat {
     pub pins: u64,
 }
 
-/// What a garbage collection did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct GcReport {
-    /// Blocks deleted.
-    pub blocks: u64,
-    /// Their bytes.
-    pub bytes: u64,
+/// What all handles share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) blocks_folder: PathBuf,
+    pub(crate) index: Index,
+    pub(crate) segments: RwLock<BTreeMap<SegmentId, Arc<Segment>>>,
+    pub(crate) appender: Mutex<Appender>,
+    pub(crate) journal: Mutex<Journal>,
+    pub(crate) pins: RwLock<Pins>,
+    /// Sections that no longer count although the index may still name them.
+    pub(crate) dead: RwLock<HashSet<Position>>,
+    /// Blocks whose section turned out to be damaged: putting them again writes them again.
+    pub(crate) damaged: RwLock<HashSet<Key>>,
+    pub(crate) holds: Mutex<Vec<Weak<Hold>>>,
+    pub(crate) blocks: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) commits: commit::Group,
+    pub(crate) collecting: tokio::sync::Mutex<()>,
+    pub(crate) metrics: metrics::Metrics,
+    closed: AtomicBool,
+    syncer: Mutex<Option<commit::Syncer>>,
+    /// Held as long as the store is: the one writer.
+    _lock: File,
 }
 
-/// Why a garbage collection deleted nothing.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum GcError {
-    /// A pinned DAG could not be read whole, so it is not known what must stay.
-    #[error("nothing was removed: {root} is pinned, but {source}; fetch it again, or unpin it")]
-    Unreadable {
-        /// The pin.
-        root: Cid,
-        /// What went wrong below it.
-        source: crate::unixfs::read::ReadError,
-    },
-    /// The disk refused.
-    #[error(transparent)]
-    Put(#[from] PutError),
-}
-
-/// What a verification found out about one block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadBlock {
-    /// The block.
-    pub cid: Cid,
-    /// What is wrong with it.
-    pub why: String,
+/// The pins, and a count of their changes.
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    pub(crate) by_key: BTreeMap<Vec<u8>, Pin>,
+    pub(crate) changes: u64,
 }
 
 impl Store {
-    /// Opens the store in the repository folder `root`, made if it is not there. `root/repo.lock`
-    /// is held until the last clone is gone.
-    pub fn open(
-        _root: &Path,
-        _config: &Config,
-        _on_event: &mut dyn FnMut(OpenEvent),
-    ) -> Result<Self, OpenError> {
-        todo!()
-    }
     /// A sink for an import. What it took is held against garbage collection until it is dropped.
-    pub fn writer(&self, _keep: Keep) -> Writer {
-        todo!()
+    pub fn writer(&self, keep: Keep) -> Writer {
+        Writer::new(self.inner.clone(), keep)
     }
+
     /// Puts blocks; durable when this returns.
-    pub async fn put(&self, _blocks: Vec<Block>, _keep: Keep) -> Result<(), PutError> {
-        todo!()
+    pub async fn put(&self, blocks: Vec<Block>, keep: Keep) -> Result<(), PutError> {
+        let mut writer = self.writer(keep);
+        blocking(move || {
+            crate::sink::BlockSink::put(&mut writer, blocks)?;
+            writer.commit()
+        })
+        .await
+        .unwrap_or(Err(PutError::Closing))
     }
+
     /// Whether the block is here.
-    pub async fn has(&self, _cid: &Cid) -> Result<bool, SourceError> {
-        todo!()
+    pub async fn has(&self, cid: &Cid) -> Result<bool, SourceError> {
+        Ok(self.size(cid).await?.is_some())
     }
+
     /// Deletes blocks, whatever reaches them; answers which of them were here.
-    pub async fn delete(&self, _cids: Vec<Cid>) -> Result<Vec<Cid>, PutError> {
-        todo!()
+    pub async fn delete(&self, cids: Vec<Cid>) -> Result<Vec<Cid>, PutError> {
+        let inner = self.inner.clone();
+        blocking(move || inner.delete(cids))
+            .await
+            .unwrap_or(Err(PutError::Closing))
     }
-    /// Calls `each` with every block's CID, in log order, on a thread of its own, until it says stop.
+
+    /// Calls `each` with every block's CID, in the order they lie in, until it says stop.
     pub async fn list(
         &self,
-        _each: impl FnMut(Cid) -> std::ops::ControlFlow<()> + Send + 'static,
+        mut each: impl FnMut(Cid) -> ControlFlow<()> + Send + 'static,
     ) -> Result<(), SourceError> {
-        todo!()
+        let inner = self.inner.clone();
+        blocking(move || {
+            inner.each_section(|_, found| match each(found.header.cid) {
+                ControlFlow::Continue(()) => Ok(ControlFlow::Continue(())),
+                ControlFlow::Break(()) => Ok(ControlFlow::Break(())),
+            })
+        })
+        .await
+        .unwrap_or(Ok(()))
     }
+
     /// Sizes.
     pub fn stat(&self) -> Stat {
-        todo!()
+        let segments = self
+            .inner
+            .segments
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        Stat {
+            blocks: self.inner.blocks.load(Ordering::Relaxed),
+            bytes: self.inner.bytes.load(Ordering::Relaxed),
+            disk_bytes: segments.values().map(|segment| segment.length()).sum(),
+            pins: self.inner.read_pins().by_key.len() as u64,
+        }
     }
-    /// The pins, ordered by CID.
-    pub fn pins(&self) -> Vec<Pin> {
-        todo!()
-    }
-    /// The pin on exactly this CID, by multihash.
-    pub fn pin(&self, _cid: &Cid) -> Option<Pin> {
-        todo!()
-    }
-    /// Reads the whole DAG from `source` (its blocks must end up in this store: this store, or an
-    /// exchange over it), keeps it and pins it. Durable when this returns.
-    pub async fn pin_add<S: BlockSource + Clone + 'static>(
-        &self,
-        _source: S,
-        _cid: Cid,
-        _mode: PinMode,
-        _name: Option<String>,
-        _on_progress: impl FnMut(PinProgress) + Send,
-    ) -> Result<(), PinError> {
-        todo!()
-    }
-    /// Unpins.
-    pub async fn pin_remove(&self, _cid: &Cid, _mode: Option<PinMode>) -> Result<(), PinError> {
-        todo!()
-    }
-    /// Deletes every block that no pin and no running work reaches, telling each.
-    pub async fn gc(
-        &self,
-        _on_removed: impl FnMut(Cid) + Send + 'static,
-    ) -> Result<GcReport, GcError> {
-        todo!()
-    }
-    /// Re-hashes every block, telling the bad ones and, now and then, how many were read.
-    pub async fn verify(
-        &self,
-        _on_progress: impl FnMut(u64) + Send + 'static,
-    ) -> Result<Vec<BadBlock>, SourceError> {
-        todo!()
-    }
+
     /// The metrics of the store, to be registered once.
-    pub fn register(&self, _registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
-        todo!()
+    pub fn register(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(metrics::Collector::new(&self.inner)))
     }
-    /// Writes everything out and closes; later calls on clones fail.
+
+    /// Writes everything out and closes; later writes on clones fail.
     pub async fn close(&self) -> Result<(), PutError> {
-        todo!()
+        let inner = self.inner.clone();
+        blocking(move || inner.close())
+            .await
+            .unwrap_or(Err(PutError::Closing))
     }
 }
 
 impl BlockSource for Store {
-    async fn block(&self, _cid: &Cid) -> Result<Option<Block>, SourceError> {
-        todo!()
+    async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(block));
+        }
+        let (inner, cid) = (self.inner.clone(), *cid);
+        blocking(move || inner.block(&cid))
+            .await
+            .unwrap_or(Err(SourceError::Stopping { cid }))
     }
-    async fn range(&self, _cid: &Cid, _range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
-        todo!()
+
+    async fn range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(crate::source::cut(block.data(), &range)));
+        }
+        let (inner, cid) = (self.inner.clone(), *cid);
+        blocking(move || inner.range(&cid, range))
+            .await
+            .unwrap_or(Err(SourceError::Stopping { cid }))
     }
-    async fn size(&self, _cid: &Cid) -> Result<Option<u64>, SourceError> {
-        todo!()
+
+    async fn size(&self, cid: &Cid) -> Result<Option<u64>, SourceError> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(block.data().len() as u64));
+        }
+        // What was put lately, or was just looked up, is answered without changing threads.
+        let key = self.inner.index.key(cid.hash());
+        if let Some(recent) = self.inner.index.recent(&key) {
+            return Ok(self
+                .inner
+                .counting(&key, recent)
+                .map(|place| place.length.into()));
+        }
+        let (inner, cid) = (self.inner.clone(), *cid);
+        blocking(move || Ok(inner.place(&cid, &key)?.map(|place| place.length.into())))
+            .await
+            .unwrap_or(Err(SourceError::Stopping { cid }))
     }
 }
 
-/// A sink into the store. It blocks: use it on a thread of its own.
-#[derive(Debug)]
-pub struct Writer {}
-
-impl Writer {
-    /// Makes all that was put durable.
-    pub fn commit(&mut self) -> Result<(), PutError> {
-        todo!()
+impl Inner {
+    pub(crate) fn read_pins(&self) -> std::sync::RwLockReadGuard<'_, Pins> {
+        self.pins.read().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Makes all that was put durable, and pins `cid` in the same commit. Everything below it
-    /// must have been put through this writer or be in the store.
-    pub fn commit_and_pin(&mut self, _cid: Cid, _name: Option<String>) -> Result<(), PinError> {
-        todo!()
+
+    pub(crate) fn lock_appender(&self) -> std::sync::MutexGuard<'_, Appender> {
+        self.appender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_journal(&self) -> std::sync::MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn close(&self) -> Result<(), PutError> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let syncer = self
+            .syncer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(syncer) = syncer {
+            syncer.stop();
+        }
+        self.checkpoint()
     }
 }
 
-impl BlockSink for Writer {
-    fn put(&mut self, _blocks: Vec<Block>) -> Result<(), PutError> {
-        todo!()
+impl From<IndexError> for PutError {
+    fn from(error: IndexError) -> Self {
+        Self::Disk(error.to_string())
     }
+}
+
+/// Runs what may wait for the disk. `None` if the runtime is going away or the work panicked.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .inspect_err(|error| tracing::error!(%error, "a storage task did not finish"))
+        .ok()
 }

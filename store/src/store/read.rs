@@ -1,0 +1,206 @@
+//! From a CID to checked bytes.
+
+use super::Inner;
+use crate::block::Block;
+use crate::cid::Cid;
+use crate::index::Key;
+use crate::log::scan::{Found, Scan, Step, read_unchecked};
+use crate::log::section::{self, Header, PREFIX_MAX};
+use crate::log::segment::{ReadError, Segment};
+use crate::log::{Place, SegmentId};
+use crate::source::SourceError;
+use bytes::Bytes;
+use std::io;
+use std::ops::{ControlFlow, Range};
+use std::sync::{Arc, PoisonError};
+
+impl Inner {
+    /// Where the block is, if it counts.
+    pub(crate) fn place(&self, cid: &Cid, key: &Key) -> Result<Option<Place>, SourceError> {
+        let place = self.index.place(key).map_err(|error| disk(cid, &error))?;
+        Ok(self.counting(key, place))
+    }
+
+    /// `place`, unless it is dead or known to be damaged.
+    pub(crate) fn counting(&self, key: &Key, place: Option<Place>) -> Option<Place> {
+        let place = place.filter(|place| !self.is_dead(place))?;
+        let damaged = self.damaged.read().unwrap_or_else(PoisonError::into_inner);
+        (damaged.is_empty() || !damaged.contains(key)).then_some(place)
+    }
+
+    pub(crate) fn mark_damaged(&self, key: Key) {
+        self.damaged
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key);
+        self.metrics.damaged.inc();
+    }
+
+    pub(crate) fn is_dead(&self, place: &Place) -> bool {
+        let dead = self.dead.read().unwrap_or_else(PoisonError::into_inner);
+        !dead.is_empty() && dead.contains(&place.position())
+    }
+
+    /// The block, whole.
+    pub(crate) fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+        let Some((segment, place)) = self.find(cid)? else {
+            return Ok(None);
+        };
+        let length = PREFIX_MAX as u64 + u64::from(place.length);
+        let offset = u64::from(place.offset);
+        let checked = segment.read(offset, length.min(segment.length().saturating_sub(offset)));
+        match checked {
+            Ok(bytes) => {
+                let Some(header) = header_of(&bytes, cid, &place) else {
+                    return self.block_by_hash(cid, &segment, &place).map(Some);
+                };
+                self.metrics.read(header.length.into());
+                Ok(Some(Block::trusted(*cid, bytes.slice(data_range(&header)))))
+            }
+            Err(ReadError::Unchecked) => self.block_by_hash(cid, &segment, &place).map(Some),
+            Err(ReadError::Disk(error)) => Err(disk(cid, &error)),
+        }
+    }
+
+    /// A part of the block, reading only the pages it lies in.
+    pub(crate) fn range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
+        let whole = |block: Block| crate::source::cut(block.data(), &range);
+        let Some((segment, place)) = self.find(cid)? else {
+            return Ok(None);
+        };
+        let (start, end) = (range.start, range.end.min(place.length.into()));
+        if start >= end {
+            return Ok(Some(Bytes::new()));
+        }
+        let offset = u64::from(place.offset);
+        let head = (PREFIX_MAX as u64).min(segment.length().saturating_sub(offset));
+        let read = segment.read(offset, head).and_then(|bytes| {
+            let header = header_of(&bytes, cid, &place).ok_or(ReadError::Unchecked)?;
+            segment.read(offset + u64::from(header.prefix) + start, end - start)
+        });
+        match read {
+            Ok(bytes) => {
+                self.metrics.read(bytes.len() as u64);
+                Ok(Some(bytes))
+            }
+            Err(ReadError::Unchecked) => self
+                .block_by_hash(cid, &segment, &place)
+                .map(|block| Some(whole(block))),
+            Err(ReadError::Disk(error)) => Err(disk(cid, &error)),
+        }
+    }
+
+    /// Calls `each` with every section that counts, segment by segment.
+    pub(crate) fn each_section(
+        &self,
+        mut each: impl FnMut(&Segment, &Found) -> Result<ControlFlow<()>, SourceError>,
+    ) -> Result<(), SourceError> {
+        let segments: Vec<Arc<Segment>> = {
+            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+            segments.values().cloned().collect()
+        };
+        for segment in segments {
+            let mut scan = Scan::new(&segment, 0);
+            while let Some(step) = scan.next().map_err(|error| disk(&nothing(), &error))? {
+                let Step::Found(found) = step else { continue };
+                let key = self.index.key(found.header.cid.hash());
+                let place = self.place(&found.header.cid, &key)?;
+                let counts = place.is_some_and(|place| {
+                    place.segment == segment.id && place.offset == found.offset
+                });
+                if counts && each(&segment, &found)?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, cid: &Cid) -> Result<Option<(Arc<Segment>, Place)>, SourceError> {
+        let key = self.index.key(cid.hash());
+        // Twice, because a compaction may move the block between the two steps.
+        for _ in 0..2 {
+            let Some(place) = self.place(cid, &key)? else {
+                return Ok(None);
+            };
+            if let Some(segment) = self.segment(place.segment) {
+                return Ok(Some((segment, place)));
+            }
+        }
+        Err(disk(
+            cid,
+            &"the index names a segment that is not there; run `cairn repo verify`",
+        ))
+    }
+
+    pub(crate) fn segment(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        self.segments
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
+    }
+
+    /// The block by its multihash alone, where checksums cannot help.
+    fn block_by_hash(
+        &self,
+        cid: &Cid,
+        segment: &Segment,
+        place: &Place,
+    ) -> Result<Block, SourceError> {
+        let head = segment
+            .read_unchecked(place.offset.into(), PREFIX_MAX as u64)
+            .map_err(|error| disk(cid, &error))?;
+        let block = match header_of(&head, cid, place) {
+            None => None,
+            Some(header) => read_unchecked(
+                segment,
+                &Found {
+                    offset: place.offset,
+                    header,
+                },
+            )
+            .map_err(|error| disk(cid, &error))?,
+        };
+        if let Some(block) = block.and_then(|block| block.renamed(*cid)) {
+            self.metrics.read(place.length.into());
+            return Ok(block);
+        }
+        self.mark_damaged(self.index.key(cid.hash()));
+        tracing::error!(%cid, segment = %place.segment, offset = place.offset, "damaged block");
+        Err(disk(
+            cid,
+            &"its bytes on disk are damaged; fetch or add it again",
+        ))
+    }
+}
+
+/// The header at the start of `bytes`, if it is the one that the index meant.
+fn header_of(bytes: &[u8], cid: &Cid, place: &Place) -> Option<Header> {
+    let header = section::header(bytes)?;
+    (header.cid.hash() == cid.hash() && header.length == place.length).then_some(header)
+}
+
+fn data_range(header: &Header) -> Range<usize> {
+    // Both are below the largest section, which fits any usize.
+    let start = usize::try_from(header.prefix).unwrap_or(usize::MAX);
+    start..start.saturating_add(usize::try_from(header.length).unwrap_or(0))
+}
+
+pub(crate) fn disk(cid: &Cid, error: &dyn std::fmt::Display) -> SourceError {
+    SourceError::Disk {
+        cid: *cid,
+        why: error.to_string().into(),
+    }
+}
+
+/// Where no block can be named: the empty identity CID.
+pub(crate) fn nothing() -> Cid {
+    Cid::new_v1(crate::cid::RAW, crate::cid::Multihash::default())
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}

@@ -1,0 +1,490 @@
+//! The store as its users see it: what was acknowledged stays, what was deleted stays away, and it
+//! always opens.
+
+use bytes::Bytes;
+use cairn_store::block::{Block, Prefix};
+use cairn_store::cid::{self, Cid, HashKind, Version};
+use cairn_store::config::{ByteSize, Config};
+use cairn_store::sink::{BlockSink, PutError};
+use cairn_store::store::{Keep, OpenError, OpenEvent};
+use cairn_store::{BlockSource, SourceError, Store};
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+const RAW: Prefix = Prefix {
+    version: Version::V1,
+    codec: cid::RAW,
+    hash: HashKind::Sha2_256,
+};
+
+fn block(seed: usize, length: usize) -> Block {
+    let mut bytes = format!("block {seed} ").into_bytes();
+    bytes.resize(length.max(bytes.len()), (seed % 251) as u8);
+    Block::new(RAW, Bytes::from(bytes)).unwrap()
+}
+
+/// Lengths with a reason: inside a page, over pages, of many pages, the largest.
+fn blocks() -> Vec<Block> {
+    let lengths = [20, 1000, 65_536, 200_000, 2 << 20, 50];
+    lengths
+        .iter()
+        .enumerate()
+        .map(|(seed, length)| block(seed, *length))
+        .collect()
+}
+
+fn config() -> Config {
+    Config {
+        reserve: ByteSize(0),
+        ..Config::default()
+    }
+}
+
+fn open_with(root: &Path, config: &Config) -> (Store, Vec<OpenEvent>) {
+    let mut events = Vec::new();
+    let store = Store::open(root, config, &mut |event| events.push(event)).unwrap();
+    (store, events)
+}
+
+fn open(root: &Path) -> (Store, Vec<OpenEvent>) {
+    open_with(root, &config())
+}
+
+fn open_quietly(root: &Path) -> Store {
+    let (store, events) = open(root);
+    assert_eq!(events, []);
+    store
+}
+
+async fn holds_all(store: &Store, blocks: &[Block]) {
+    for block in blocks {
+        assert_eq!(
+            store.block(block.cid()).await.unwrap().as_ref(),
+            Some(block)
+        );
+        assert_eq!(
+            store.size(block.cid()).await.unwrap(),
+            Some(block.data().len() as u64)
+        );
+    }
+}
+
+async fn listed(store: &Store) -> Vec<Cid> {
+    let cids = Arc::new(Mutex::new(Vec::new()));
+    let into = cids.clone();
+    store
+        .list(move |cid| {
+            into.lock().unwrap().push(cid);
+            ControlFlow::Continue(())
+        })
+        .await
+        .unwrap();
+    let cids = cids.lock().unwrap().clone();
+    cids
+}
+
+fn leaf(root: &Path, number: u32) -> PathBuf {
+    root.join(format!("blocks/leaf-{number:06}.car"))
+}
+
+#[tokio::test]
+async fn what_was_put_is_there_at_once_and_after_reopening() {
+    let root = tempfile::tempdir().unwrap();
+    let blocks = blocks();
+    let store = open_quietly(root.path());
+    store.put(blocks.clone(), Keep::Kept).await.unwrap();
+    holds_all(&store, &blocks).await;
+    drop(store); // As after a kill: nothing was closed in order.
+    let store = open_quietly(root.path());
+    holds_all(&store, &blocks).await;
+    store.close().await.unwrap();
+    drop(store);
+    let store = open_quietly(root.path());
+    holds_all(&store, &blocks).await;
+    assert_eq!(store.stat().blocks, blocks.len() as u64);
+    assert_eq!(
+        store.stat().bytes,
+        blocks.iter().map(|b| b.data().len() as u64).sum::<u64>()
+    );
+    assert_eq!(store.block(block(99, 10).cid()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn any_range_of_a_block_reads_back() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_quietly(root.path());
+    let blocks = blocks();
+    store.put(blocks.clone(), Keep::Kept).await.unwrap();
+    for block in &blocks {
+        let length = block.data().len() as u64;
+        for (from, to) in [
+            (0, length),
+            (1, 2),
+            (length / 2, length),
+            (length - 1, length + 9),
+        ] {
+            let range = store.range(block.cid(), from..to).await.unwrap().unwrap();
+            let wanted = block.data().slice(from as usize..to.min(length) as usize);
+            assert_eq!(range, wanted, "{from}..{to} of {length}");
+        }
+        assert_eq!(
+            store
+                .range(block.cid(), length..length + 5)
+                .await
+                .unwrap()
+                .unwrap(),
+            ""
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_multihash_is_one_block_whatever_its_cid() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_quietly(root.path());
+    let v0 = Prefix {
+        version: Version::V0,
+        codec: cid::DAG_PB,
+        ..RAW
+    };
+    let block = Block::new(v0, Bytes::from_static(b"\x0a\x02\x08\x01")).unwrap();
+    store
+        .put(vec![block.clone(), block.clone()], Keep::Kept)
+        .await
+        .unwrap();
+    store.put(vec![block.clone()], Keep::Kept).await.unwrap();
+    let v1 = cid::to_v1(block.cid());
+    assert_eq!(
+        store.block(&v1).await.unwrap().unwrap().data(),
+        block.data()
+    );
+    assert_eq!(store.stat().blocks, 1);
+    assert_eq!(listed(&store).await, [*block.cid()]);
+}
+
+#[tokio::test]
+async fn identity_blocks_are_there_without_being_stored() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_quietly(root.path());
+    let identity = Prefix {
+        hash: HashKind::Identity,
+        ..RAW
+    };
+    let block = Block::new(identity, Bytes::from(vec![7; 128])).unwrap();
+    holds_all(&store, std::slice::from_ref(&block)).await;
+    store.put(vec![block], Keep::Kept).await.unwrap();
+    assert_eq!(store.stat().blocks, 0);
+}
+
+#[tokio::test]
+async fn without_its_index_everything_is_back_and_the_deleted_stays_away() {
+    let root = tempfile::tempdir().unwrap();
+    let blocks = blocks();
+    let store = open_quietly(root.path());
+    store.put(blocks.clone(), Keep::Kept).await.unwrap();
+    let gone = store
+        .delete(vec![*blocks[1].cid(), *block(99, 10).cid()])
+        .await
+        .unwrap();
+    assert_eq!(gone, [*blocks[1].cid()]);
+    assert_eq!(store.block(blocks[1].cid()).await.unwrap(), None);
+    let stat = store.stat();
+    drop(store);
+    for close_first in [false, true] {
+        fs::remove_dir_all(root.path().join("index")).unwrap();
+        let store = open_quietly(root.path());
+        assert_eq!(store.block(blocks[1].cid()).await.unwrap(), None);
+        holds_all(&store, &blocks[2..]).await;
+        assert_eq!(store.stat(), stat);
+        if close_first {
+            store.close().await.unwrap();
+        }
+    }
+    // Put again, it is there again, also when the index goes once more.
+    let store = open_quietly(root.path());
+    store
+        .put(vec![blocks[1].clone()], Keep::Kept)
+        .await
+        .unwrap();
+    holds_all(&store, &blocks).await;
+    drop(store);
+    fs::remove_dir_all(root.path().join("index")).unwrap();
+    holds_all(&open_quietly(root.path()), &blocks).await;
+}
+
+#[tokio::test]
+async fn a_deletion_right_after_a_put_does_not_bury_what_comes_later() {
+    let root = tempfile::tempdir().unwrap();
+    let first = block(1, 100);
+    let store = open_quietly(root.path());
+    let mut writer = store.writer(Keep::Kept);
+    writer.put(vec![first.clone()]).unwrap();
+    store.delete(vec![*first.cid()]).await.unwrap();
+    drop((writer, store));
+    let store = open_quietly(root.path());
+    assert_eq!(store.block(first.cid()).await.unwrap(), None);
+    store.put(vec![block(2, 100)], Keep::Kept).await.unwrap();
+    drop(store);
+    holds_all(&open_quietly(root.path()), &[block(2, 100)]).await;
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_and_what_was_acknowledged_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let blocks = blocks();
+    let store = open_quietly(root.path());
+    store.put(blocks.clone(), Keep::Kept).await.unwrap();
+    let length = fs::metadata(leaf(root.path(), 1)).unwrap().len();
+    // Put, but never committed; then half of it torn off.
+    store.writer(Keep::Kept).put(vec![block(50, 5000)]).unwrap();
+    drop(store);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(leaf(root.path(), 1))
+        .unwrap();
+    file.set_len(length + 2000).unwrap();
+    let store = open_quietly(root.path());
+    assert_eq!(fs::metadata(leaf(root.path(), 1)).unwrap().len(), length);
+    holds_all(&store, &blocks).await;
+    assert_eq!(store.block(block(50, 5000).cid()).await.unwrap(), None);
+    store
+        .put(vec![block(51, 70_000)], Keep::Kept)
+        .await
+        .unwrap();
+    holds_all(&store, &[block(51, 70_000)]).await;
+}
+
+#[tokio::test]
+async fn damage_costs_one_block_is_never_handed_out_and_can_be_put_right() {
+    let root = tempfile::tempdir().unwrap();
+    let blocks = blocks();
+    let store = open_quietly(root.path());
+    store.put(blocks.clone(), Keep::Kept).await.unwrap();
+    drop(store);
+    let bytes = fs::read(leaf(root.path(), 1)).unwrap();
+    let needle = &blocks[3].data()[..];
+    let at = bytes
+        .windows(needle.len())
+        .position(|window| window == needle)
+        .unwrap();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(leaf(root.path(), 1))
+        .unwrap();
+    file.write_all_at(&[0xff], at as u64 + 100_000).unwrap();
+
+    let store = open_quietly(root.path());
+    let error = store.block(blocks[3].cid()).await.unwrap_err();
+    assert!(
+        matches!(&error, SourceError::Disk { cid, .. } if cid == blocks[3].cid()),
+        "{error}"
+    );
+    let others: Vec<Block> = blocks
+        .iter()
+        .filter(|b| *b != &blocks[3])
+        .cloned()
+        .collect();
+    holds_all(&store, &others).await;
+    assert!(!store.has(blocks[3].cid()).await.unwrap());
+    store
+        .put(vec![blocks[3].clone()], Keep::Kept)
+        .await
+        .unwrap();
+    holds_all(&store, &blocks).await;
+    drop(store);
+    holds_all(&open_quietly(root.path()), &blocks).await;
+}
+
+#[tokio::test]
+async fn verify_names_what_is_damaged_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_quietly(root.path());
+    let blocks: Vec<Block> = (0..50).map(|seed| block(seed, 3000)).collect();
+    store.put(blocks.clone(), Keep::Kept).await.unwrap();
+    let verify = || async {
+        let bad = Arc::new(Mutex::new(Vec::new()));
+        let into = bad.clone();
+        let seen = store
+            .verify(|_| {}, move |one| into.lock().unwrap().push(one.cid))
+            .await
+            .unwrap();
+        let bad = bad.lock().unwrap().clone();
+        (seen, bad)
+    };
+    assert_eq!(verify().await, (50, Vec::new()));
+    let bytes = fs::read(leaf(root.path(), 1)).unwrap();
+    let at = bytes
+        .windows(9)
+        .position(|window| window == b"block 17 ")
+        .unwrap();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(leaf(root.path(), 1))
+        .unwrap();
+    file.write_all_at(b"B", at as u64).unwrap();
+    assert_eq!(verify().await, (50, vec![*blocks[17].cid()]));
+}
+
+#[tokio::test]
+async fn without_checksums_reads_go_on_by_multihash() {
+    let root = tempfile::tempdir().unwrap();
+    let blocks = blocks();
+    open_quietly(root.path())
+        .put(blocks.clone(), Keep::Kept)
+        .await
+        .unwrap();
+    fs::remove_file(leaf(root.path(), 1).with_extension("crc")).unwrap();
+    let store = open_quietly(root.path());
+    holds_all(&store, &blocks).await;
+    store.put(vec![block(60, 10)], Keep::Kept).await.unwrap();
+    assert!(
+        leaf(root.path(), 2).exists(),
+        "a segment without checksums is not appended to"
+    );
+    holds_all(&store, &[block(60, 10)]).await;
+}
+
+#[tokio::test]
+async fn wrong_checksums_alone_damage_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let blocks = blocks();
+    open_quietly(root.path())
+        .put(blocks.clone(), Keep::Kept)
+        .await
+        .unwrap();
+    let sidecar = leaf(root.path(), 1).with_extension("crc");
+    let length = fs::metadata(&sidecar).unwrap().len() as usize;
+    let mut wrong = fs::read(&sidecar).unwrap();
+    wrong[8..length].fill(0xee);
+    fs::write(&sidecar, wrong).unwrap();
+    holds_all(&open_quietly(root.path()), &blocks).await;
+}
+
+#[tokio::test]
+async fn a_lost_journal_costs_pins_and_not_blocks() {
+    let root = tempfile::tempdir().unwrap();
+    let blocks = blocks();
+    open_quietly(root.path())
+        .put(blocks.clone(), Keep::Kept)
+        .await
+        .unwrap();
+    fs::remove_dir_all(root.path().join("journal")).unwrap();
+    let (store, events) = open(root.path());
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, OpenEvent::Notice(text) if text.contains("adopted"))),
+        "{events:?}"
+    );
+    holds_all(&store, &blocks).await;
+}
+
+#[tokio::test]
+async fn a_lost_segment_costs_its_own_blocks_and_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    let small = Config {
+        segment_size: ByteSize(10_000),
+        ..config()
+    };
+    let blocks: Vec<Block> = (0..20).map(|seed| block(seed, 3000)).collect();
+    let (store, _) = open_with(root.path(), &small);
+    for block in &blocks {
+        store.put(vec![block.clone()], Keep::Kept).await.unwrap();
+    }
+    store.close().await.unwrap();
+    drop(store);
+    assert!(leaf(root.path(), 5).exists());
+    fs::remove_file(leaf(root.path(), 2)).unwrap();
+    let (store, events) = open_with(root.path(), &small);
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, OpenEvent::Notice(text) if text.contains("leaf-000002"))),
+        "{events:?}"
+    );
+    let mut there = 0;
+    for block in &blocks {
+        if store.block(block.cid()).await.unwrap().as_ref() == Some(block) {
+            there += 1;
+        }
+    }
+    assert_eq!(there, 16);
+    assert_eq!(store.stat().blocks, 16);
+}
+
+#[tokio::test]
+async fn the_second_to_open_is_told_who_has_it() {
+    let root = tempfile::tempdir().unwrap();
+    let first = open_quietly(root.path());
+    let second = Store::open(root.path(), &config(), &mut |_| {});
+    assert!(
+        matches!(&second, Err(OpenError::Locked { path }) if path.contains(root.path().to_str().unwrap()))
+    );
+    drop(first);
+    open_quietly(root.path());
+}
+
+#[tokio::test]
+async fn writing_stops_before_the_disk_is_full_and_reading_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let first = block(1, 100);
+    let store = open_quietly(root.path());
+    store.put(vec![first.clone()], Keep::Kept).await.unwrap();
+    drop(store);
+    let full = Config {
+        reserve: ByteSize(u64::MAX / 2),
+        ..config()
+    };
+    let (store, _) = open_with(root.path(), &full);
+    let refused = store.put(vec![block(2, 100)], Keep::Kept).await;
+    assert!(matches!(&refused, Err(PutError::Full(why)) if why.contains("storage.reserve")));
+    holds_all(&store, &[first]).await;
+}
+
+#[tokio::test]
+async fn writers_at_the_same_time_share_segments_and_lose_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let small = Config {
+        segment_size: ByteSize(200_000),
+        ..config()
+    };
+    let (store, _) = open_with(root.path(), &small);
+    let threads: Vec<_> = (0..4)
+        .map(|thread| {
+            let store = store.clone();
+            std::thread::spawn(move || {
+                for round in 0..50 {
+                    let mut writer = store.writer(Keep::Kept);
+                    // Half of them are everybody's, half are this thread's own.
+                    let mine = (0..4)
+                        .map(|at| block(round * 10 + at + (at % 2) * 1000 * (thread + 1), 700));
+                    writer.put(mine.collect()).unwrap();
+                    writer.commit().unwrap();
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let cids = listed(&store).await;
+    assert_eq!(cids.len() as u64, store.stat().blocks);
+    let distinct: std::collections::HashSet<_> = cids.iter().map(|cid| *cid.hash()).collect();
+    assert_eq!(distinct.len(), cids.len());
+    drop(store);
+    let (store, events) = open_with(root.path(), &small);
+    assert_eq!(events, []);
+    assert_eq!(listed(&store).await.len(), cids.len());
+}
+
+#[tokio::test]
+async fn a_closed_store_refuses_writes_and_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_quietly(root.path());
+    store.close().await.unwrap();
+    let refused = store.put(vec![block(1, 1)], Keep::Kept).await;
+    assert!(matches!(refused, Err(PutError::Closing)));
+}
