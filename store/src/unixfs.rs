@@ -2,6 +2,7 @@
 
 pub mod directory;
 pub mod format;
+pub(crate) mod hamt;
 pub mod import;
 pub mod read;
 

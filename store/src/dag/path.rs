@@ -1,7 +1,11 @@
 //! From a root and a path to a CID: through folders, HAMTs, dag-cbor and dag-json.
 
-use crate::cid::{Cid, CidError};
+use super::value;
+use crate::block::Block;
+use crate::cid::{self, Cid, CidError};
 use crate::source::{BlockSource, SourceError};
+use crate::unixfs::read::{self, Node, ReadError};
+use std::fmt;
 
 /// A content path, parsed: `/ipfs/<cid>/a/b`, `ipfs://<cid>/a/b` or `<cid>/a/b`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +46,55 @@ pub enum ParsePathError {
 
 impl std::str::FromStr for ContentPath {
     type Err = ParsePathError;
-    fn from_str(_text: &str) -> Result<Self, ParsePathError> {
-        todo!()
+
+    fn from_str(text: &str) -> Result<Self, ParsePathError> {
+        let path = || text.chars().take(TEXT_SHOWN).collect::<String>();
+        let form = |why| ParsePathError::Form { path: path(), why };
+        if text.contains('\0') {
+            return Err(form("it contains NUL"));
+        }
+        let below = if let Some(rest) = text.strip_prefix("ipfs://") {
+            rest
+        } else if text.starts_with("ipns://") {
+            return Err(ParsePathError::Name { path: path() });
+        } else if let Some(rest) = text.strip_prefix('/') {
+            match rest.split_once('/').unwrap_or((rest, "")) {
+                ("ipfs" | "ipld", below) => below,
+                ("ipns", _) => return Err(ParsePathError::Name { path: path() }),
+                _ => return Err(form("it begins with neither /ipfs/ nor a CID")),
+            }
+        } else {
+            text
+        };
+        let mut names = below.split('/').filter(|name| !name.is_empty());
+        let root = names.next().ok_or_else(|| form("it has no root"))?;
+        let root = cid::parse(root).map_err(|source| ParsePathError::Root {
+            path: path(),
+            source,
+        })?;
+        let mut segments = Vec::new();
+        for name in names {
+            match name {
+                "." => {}
+                ".." => {
+                    segments
+                        .pop()
+                        .ok_or_else(|| form("it leads above its root"))?;
+                }
+                _ if segments.len() >= SEGMENTS_MAX => return Err(form("it has too many names")),
+                _ => segments.push(name.to_owned()),
+            }
+        }
+        Ok(Self { root, segments })
+    }
+}
+
+impl fmt::Display for ContentPath {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "/ipfs/{}", self.root)?;
+        self.segments
+            .iter()
+            .try_for_each(|segment| write!(out, "/{segment}"))
     }
 }
 
@@ -96,9 +147,283 @@ pub const SEGMENTS_MAX: usize = 1024;
 
 /// Follows `segments` from `root`. The root block itself is only read if there are segments.
 pub async fn resolve<S: BlockSource>(
-    _source: &S,
-    _root: &Cid,
-    _segments: &[String],
+    source: &S,
+    root: &Cid,
+    segments: &[String],
 ) -> Result<Resolved, ResolveError> {
-    todo!()
+    if segments.len() > SEGMENTS_MAX {
+        return Err(ResolveError::TooLong);
+    }
+    let mut way = Resolved {
+        cid: *root,
+        remainder: Vec::new(),
+        roots: vec![*root],
+        blocks: vec![*root],
+    };
+    let mut rest = segments;
+    while let Some((name, after)) = rest.split_first() {
+        let under = way.cid;
+        let no_link = || ResolveError::NoLink {
+            name: name.clone(),
+            under,
+        };
+        match under.codec() {
+            cid::DAG_PB => {
+                let block = fetch(source, &under).await?;
+                let (shards, next) = step_pb(source, &block, name).await?;
+                way.blocks.extend(shards);
+                way.advance(next.ok_or_else(no_link)?);
+                rest = after;
+            }
+            cid::DAG_CBOR | cid::DAG_JSON | cid::CBOR | cid::JSON => {
+                let block = fetch(source, &under).await?;
+                match step_value(&block, rest)? {
+                    Inside::Link(next, taken) => {
+                        way.advance(next);
+                        rest = rest.get(taken..).unwrap_or_default();
+                    }
+                    Inside::Value => {
+                        way.remainder = rest.to_vec();
+                        return Ok(way);
+                    }
+                    Inside::Nothing(name) => return Err(ResolveError::NoLink { name, under }),
+                }
+            }
+            // A raw block has nothing below it, whether or not it is there.
+            _ => return Err(no_link()),
+        }
+    }
+    Ok(way)
+}
+
+impl Resolved {
+    fn advance(&mut self, next: Cid) {
+        self.cid = next;
+        self.roots.push(next);
+        self.blocks.push(next);
+    }
+}
+
+async fn fetch<S: BlockSource>(source: &S, cid: &Cid) -> Result<Block, ResolveError> {
+    match read::fetch(source, cid).await? {
+        Some(block) => Ok(block),
+        None => Err(ResolveError::NotFound(*cid)),
+    }
+}
+
+/// The shards passed and the child named `name`.
+async fn step_pb<S: BlockSource>(
+    source: &S,
+    block: &Block,
+    name: &str,
+) -> Result<(Vec<Cid>, Option<Cid>), ResolveError> {
+    match read::node(block) {
+        Ok(Node::Directory(directory)) => {
+            let (shards, entry) = directory.find_with_shards(source, name).await?;
+            Ok((shards, entry.map(|entry| entry.cid)))
+        }
+        // What is dag-pb but no folder may still have links with names.
+        Ok(_) | Err(ReadError::NotUnixfs { .. }) => {
+            let node = super::pb::decode(block.data());
+            let node = node.map_err(|why| malformed(block.cid(), why))?;
+            Ok((Vec::new(), node.link(name).map(|link| link.cid)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where names lead inside one block.
+enum Inside {
+    /// To a link, after so many names.
+    Link(Cid, usize),
+    /// To a value, and no names are left.
+    Value,
+    /// This name is not there.
+    Nothing(String),
+}
+
+fn step_value(block: &Block, names: &[String]) -> Result<Inside, ResolveError> {
+    let whole = value::from_block(block).map_err(|error| malformed(block.cid(), error.why))?;
+    let mut here = &whole;
+    for (at, name) in names.iter().enumerate() {
+        if let value::Value::Link(next) = here {
+            return Ok(Inside::Link(*next, at));
+        }
+        match here.child(name) {
+            Some(child) => here = child,
+            None => return Ok(Inside::Nothing(name.clone())),
+        }
+    }
+    Ok(match here {
+        value::Value::Link(next) => Inside::Link(*next, names.len()),
+        _ => Inside::Value,
+    })
+}
+
+fn malformed(cid: &Cid, why: String) -> ResolveError {
+    ResolveError::Malformed { cid: *cid, why }
+}
+
+impl From<ReadError> for ResolveError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound(cid) => Self::NotFound(cid),
+            ReadError::Source(source) => Self::Source(source),
+            ReadError::Malformed { cid, why } => Self::Malformed { cid, why },
+            ReadError::NotUnixfs { cid, codec } => Self::Malformed {
+                cid,
+                why: format!("its codec is {codec}"),
+            },
+            ReadError::OverBudget { cid, limit } => Self::Malformed { cid, why: limit },
+        }
+    }
+}
+
+/// How much of a wrong text an error repeats.
+const TEXT_SHOWN: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Prefix;
+    use crate::cid::{HashKind, Version};
+    use crate::dag::json;
+    use futures::FutureExt;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    const EMPTY: &str = "bafkqaaa";
+
+    fn segments(text: &str) -> Result<Vec<String>, ParsePathError> {
+        text.parse::<ContentPath>().map(|path| path.segments)
+    }
+
+    #[test]
+    fn all_forms_of_a_path_are_read() {
+        for text in [
+            "/ipfs/bafkqaaa/a/b",
+            "ipfs://bafkqaaa/a/b",
+            "bafkqaaa/a/b",
+            "/ipld/bafkqaaa/a/b/",
+            "bafkqaaa//a/./x/../b",
+        ] {
+            assert_eq!(segments(text).unwrap(), ["a", "b"], "{text}");
+        }
+        assert_eq!(segments("bafkqaaa/a%20b/é").unwrap(), ["a%20b", "é"]);
+        let path: ContentPath = "ipfs://bafkqaaa/a".parse().unwrap();
+        assert_eq!(path.to_string(), "/ipfs/bafkqaaa/a");
+    }
+
+    #[test]
+    fn what_is_no_path_says_why() {
+        let form = |text| matches!(segments(text), Err(ParsePathError::Form { .. }));
+        for text in [
+            "",
+            "/",
+            "/ipfs/",
+            "/ipfs",
+            "/bafkqaaa",
+            "bafkqaaa/..",
+            "bafkqaaa/a/../..",
+            "bafkqaaa/\0",
+        ] {
+            assert!(form(text), "{text:?}");
+        }
+        assert!(form(&format!("bafkqaaa{}", "/a".repeat(SEGMENTS_MAX + 1))));
+        for text in ["/ipns/example.com/a", "ipns://example.com"] {
+            assert!(matches!(segments(text), Err(ParsePathError::Name { .. })));
+        }
+        assert!(matches!(
+            segments("/ipfs/hello"),
+            Err(ParsePathError::Root { .. })
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_or_refused(text in ".{0,40}") {
+            let _ = segments(&text);
+            let _ = segments(&format!("/ipfs/bafkqaaa/{text}"));
+        }
+    }
+
+    fn add(source: &mut HashMap<Cid, Block>, codec: u64, text: &str) -> Cid {
+        let value = json::decode(text.as_bytes()).unwrap();
+        let prefix = Prefix {
+            version: Version::V1,
+            codec,
+            hash: HashKind::Sha2_256,
+        };
+        let bytes = value::encode(&value, codec).unwrap();
+        let block = Block::new(prefix, bytes.into()).unwrap();
+        let cid = *block.cid();
+        source.insert(cid, block);
+        cid
+    }
+
+    fn walk(
+        source: &HashMap<Cid, Block>,
+        root: &Cid,
+        path: &str,
+    ) -> Result<Resolved, ResolveError> {
+        let segments: Vec<_> = path
+            .split('/')
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        resolve(source, root, &segments).now_or_never().unwrap()
+    }
+
+    #[test]
+    fn a_path_crosses_every_codec() {
+        let mut blocks = HashMap::new();
+        let raw = cid::parse(EMPTY).unwrap();
+        let folder = add(
+            &mut blocks,
+            cid::DAG_PB,
+            &format!(
+                r#"{{"Data":{{"/":{{"bytes":"CAE"}}}},"Links":[{{"Hash":{{"/":"{raw}"}},"Name":"file"}}]}}"#
+            ),
+        );
+        let json = add(
+            &mut blocks,
+            cid::DAG_JSON,
+            &format!(r#"{{"list":[0,{{"/":"{folder}"}}],"deep":{{"x":1}}}}"#),
+        );
+        let cbor = add(
+            &mut blocks,
+            cid::DAG_CBOR,
+            &format!(r#"{{"j":{{"/":"{json}"}}}}"#),
+        );
+
+        let found = walk(&blocks, &cbor, "j/list/1/file").unwrap();
+        assert_eq!(found.cid, raw);
+        assert_eq!(found.roots, [cbor, json, folder, raw]);
+        assert_eq!(found.blocks, found.roots);
+        assert!(found.remainder.is_empty());
+
+        let inside = walk(&blocks, &cbor, "j/deep/x").unwrap();
+        assert_eq!(
+            (inside.cid, inside.remainder),
+            (json, vec!["deep".into(), "x".into()])
+        );
+        assert_eq!(walk(&blocks, &cbor, "j/list/1").unwrap().cid, folder);
+        assert_eq!(walk(&HashMap::new(), &cbor, "").unwrap().cid, cbor);
+
+        for (path, name, under) in [
+            ("j/nope", "nope", json),
+            ("j/list/2", "2", json),
+            ("j/deep/x/y", "y", json),
+            ("j/list/1/nope", "nope", folder),
+            ("j/list/1/file/below", "below", raw),
+        ] {
+            let error = walk(&blocks, &cbor, path).unwrap_err().to_string();
+            assert_eq!(error, format!("no link named {name:?} under {under}"));
+        }
+        blocks.remove(&folder);
+        assert!(matches!(
+            walk(&blocks, &cbor, "j/list/1/file"),
+            Err(ResolveError::NotFound(cid)) if cid == folder
+        ));
+    }
 }

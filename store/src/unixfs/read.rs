@@ -1,12 +1,21 @@
 //! From blocks back to files, folders and links.
+//!
+//! A node is opened by reading its root block; [`file`] streams a file's bytes, [`folder`] lists a
+//! folder or finds a name in it. What they read came from strangers: sizes must add up, shards must
+//! hold the names that hash to them, and every loop has a bound.
+
+pub mod file;
+pub mod folder;
+
+pub use file::File;
+pub use folder::{Directory, Entry};
 
 use super::Mtime;
-use crate::cid::Cid;
-use crate::dag::Budget;
+use super::format::{Message, Type};
+use crate::block::Block;
+use crate::cid::{self, Cid};
+use crate::dag::pb;
 use crate::source::{BlockSource, SourceError};
-use bytes::Bytes;
-use futures::Stream;
-use std::ops::Range;
 
 /// What a CID turned out to be.
 #[derive(Debug, Clone)]
@@ -56,95 +65,47 @@ pub enum ReadError {
 }
 
 /// Opens the node at `cid`.
-pub async fn open<S: BlockSource>(_source: &S, _cid: &Cid) -> Result<Node, ReadError> {
-    todo!()
+pub async fn open<S: BlockSource>(source: &S, cid: &Cid) -> Result<Node, ReadError> {
+    match cid.codec() {
+        cid::RAW | cid::DAG_PB => {}
+        other => return Err(not_unixfs(cid, crate::dag::codec_text(other))),
+    }
+    match fetch(source, cid).await? {
+        Some(block) => node(&block),
+        None => Err(ReadError::NotFound(*cid)),
+    }
 }
 
-/// A file, opened: its root is read, nothing else.
-#[derive(Debug, Clone)]
-pub struct File {}
-
-impl File {
-    /// The root.
-    pub fn cid(&self) -> &Cid {
-        todo!()
+/// What a block is, if it is UnixFS.
+pub fn node(block: &Block) -> Result<Node, ReadError> {
+    let cid = block.cid();
+    match cid.codec() {
+        cid::RAW => return Ok(Node::File(File::raw(block))),
+        cid::DAG_PB => {}
+        other => return Err(not_unixfs(cid, crate::dag::codec_text(other))),
     }
-    /// Bytes of content.
-    pub fn size(&self) -> u64 {
-        todo!()
-    }
-    /// Permission bits, if kept.
-    pub fn mode(&self) -> Option<u32> {
-        todo!()
-    }
-    /// Time of change, if kept.
-    pub fn mtime(&self) -> Option<Mtime> {
-        todo!()
-    }
-    /// Streams the bytes of `range` in order, reading ahead, touching only the blocks it needs.
-    /// The end is cut to the file's size.
-    pub fn read<S: BlockSource + Clone + 'static>(
-        &self,
-        _source: S,
-        _range: Range<u64>,
-    ) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + 'static {
-        if true {
-            todo!()
+    let node = pb::decode(block.data()).map_err(|why| malformed(cid, why))?;
+    let Some(Ok(message)) = node.data.as_ref().map(Message::decode) else {
+        return Err(not_unixfs(cid, "dag-pb without UnixFS data".to_owned()));
+    };
+    match message.kind {
+        Type::File | Type::Raw => File::tree(block, node, &message).map(Node::File),
+        Type::Directory => Ok(Node::Directory(Directory::plain(block, node, &message))),
+        Type::HamtShard => Directory::sharded(block, node, &message).map(Node::Directory),
+        Type::Symlink => {
+            let target = message.data.as_deref().unwrap_or_default();
+            let target = std::str::from_utf8(target)
+                .map_err(|_| malformed(cid, "a symlink whose target is not UTF-8".to_owned()))?;
+            Ok(Node::Symlink(Symlink {
+                cid: *cid,
+                target: target.to_owned(),
+                mtime: message.mtime,
+            }))
         }
-        futures::stream::empty()
-    }
-}
-
-/// A folder, opened.
-#[derive(Debug, Clone)]
-pub struct Directory {}
-
-/// An entry of a folder, as its link says. Children are never fetched for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The name.
-    pub name: String,
-    /// The child's root.
-    pub cid: Cid,
-    /// The link's Tsize: cumulative size of the child's DAG, as claimed by whoever made the link.
-    pub tsize: u64,
-}
-
-impl Directory {
-    /// The root.
-    pub fn cid(&self) -> &Cid {
-        todo!()
-    }
-    /// Whether it is a HAMT.
-    pub fn is_sharded(&self) -> bool {
-        todo!()
-    }
-    /// Permission bits, if kept.
-    pub fn mode(&self) -> Option<u32> {
-        todo!()
-    }
-    /// Time of change, if kept.
-    pub fn mtime(&self) -> Option<Mtime> {
-        todo!()
-    }
-    /// The entry with this name; in a HAMT only the shards on the way are read.
-    pub async fn find<S: BlockSource>(
-        &self,
-        _source: &S,
-        _name: &str,
-    ) -> Result<Option<Entry>, ReadError> {
-        todo!()
-    }
-    /// Streams the entries in stored order (a HAMT in hash order), within `budget`.
-    pub fn entries<S: BlockSource + Clone + 'static>(
-        &self,
-        _source: S,
-        _budget: Budget,
-    ) -> impl Stream<Item = Result<Entry, ReadError>> + Send + 'static {
-        if true {
-            todo!()
-        }
-        futures::stream::empty()
+        Type::Metadata => Err(malformed(
+            cid,
+            "UnixFS metadata, which has no content".to_owned(),
+        )),
     }
 }
 
@@ -157,4 +118,35 @@ pub struct Symlink {
     pub target: String,
     /// Time of change, if kept.
     pub mtime: Option<Mtime>,
+}
+
+/// The block, also when its CID carries it.
+pub(crate) async fn fetch<S: BlockSource>(
+    source: &S,
+    cid: &Cid,
+) -> Result<Option<Block>, SourceError> {
+    match Block::from_identity(cid) {
+        Some(block) => Ok(Some(block)),
+        None => source.block(cid).await,
+    }
+}
+
+/// Cumulative size of a node: its block and what its links claim.
+fn cumulative(block: &Block, node: &pb::PbNode) -> u64 {
+    node.links
+        .iter()
+        .filter_map(|link| link.tsize)
+        .fold(block.data().len() as u64, u64::saturating_add)
+}
+
+fn malformed(cid: &Cid, why: String) -> ReadError {
+    ReadError::Malformed { cid: *cid, why }
+}
+
+fn not_unixfs(cid: &Cid, codec: String) -> ReadError {
+    ReadError::NotUnixfs { cid: *cid, codec }
+}
+
+fn over_budget(cid: &Cid, limit: String) -> ReadError {
+    ReadError::OverBudget { cid: *cid, limit }
 }
