@@ -79,7 +79,7 @@ impl fmt::Display for ByteSize {
         let (unit, factor) = UNITS
             .into_iter()
             .filter(|(name, _)| name.len() > 1)
-            .filter(|(_, factor)| self.0 > 0 && self.0 % factor == 0)
+            .filter(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor))
             .max_by_key(|(_, factor)| *factor)
             .unwrap_or(("", 1));
         write!(out, "{}{unit}", self.0 / factor)

@@ -193,6 +193,12 @@ pub const DEPTH_MAX: usize = 512;
 /// Most bytes of names given for the links of one dag-cbor or dag-json block.
 const NAME_BYTES_MAX: usize = 8 << 20;
 
+/// Whether blocks of this codec never have links.
+pub const fn has_no_links(codec: u64) -> bool {
+    use crate::cid::{CBOR, JSON, LIBP2P_KEY, RAW};
+    matches!(codec, RAW | CBOR | JSON | LIBP2P_KEY)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,10 +260,4 @@ mod tests {
         let names: usize = links.iter().map(|link| link.name.len()).sum();
         assert!(names <= NAME_BYTES_MAX + (2 << 20));
     }
-}
-
-/// Whether blocks of this codec never have links.
-pub const fn has_no_links(codec: u64) -> bool {
-    use crate::cid::{CBOR, JSON, LIBP2P_KEY, RAW};
-    matches!(codec, RAW | CBOR | JSON | LIBP2P_KEY)
 }

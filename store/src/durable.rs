@@ -17,7 +17,7 @@ pub fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?; // Before the rename, or the new name may point at missing bytes.
     fs::rename(&temporary.0, path)?;
-    sync_folder(path.parent().unwrap_or(Path::new(".")))
+    sync_folder(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
 /// Makes renames, creations and removals in a folder durable.

@@ -48,7 +48,7 @@ pub enum GcError {
         /// The pin.
         root: Cid,
         /// What went wrong below it.
-        source: ReadError,
+        source: Box<ReadError>,
     },
     /// The disk refused.
     #[error(transparent)]
@@ -137,7 +137,7 @@ impl<F: FnMut(Cid)> Collection<F> {
         for (key, pin) in pins {
             self.mark_pin(&pin).map_err(|source| GcError::Unreadable {
                 root: pin.cid,
-                source,
+                source: source.into(),
             })?;
             self.marked.insert(key);
         }
@@ -180,7 +180,8 @@ impl<F: FnMut(Cid)> Collection<F> {
     fn walk_key(&self, cid: &Cid) -> Key {
         let mut named = cid.codec().to_le_bytes().to_vec();
         named.extend_from_slice(&self.inner.index.key(cid.hash()));
-        Multihash::wrap(0, &named).map_or(Key::default(), |named| self.inner.index.key(&named))
+        Multihash::wrap(0, &named)
+            .map_or_else(|_| Key::default(), |named| self.inner.index.key(&named))
     }
 
     fn sweep(&mut self) -> Result<(), GcError> {

@@ -57,6 +57,7 @@ pub const BATCH: usize = 16;
 const LANES_WORTH_FILLING: usize = 4;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
     use sha2::Digest;

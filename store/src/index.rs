@@ -331,7 +331,12 @@ impl Checkpoint {
 fn merge_bucket(old: &[u8], changes: &[(&Key, &Option<Place>)]) -> Vec<u8> {
     let changed: HashMap<&[u8], Option<Place>> = changes
         .iter()
-        .map(|(key, place)| (&key[key.len() - REST..], **place))
+        .map(|(key, place)| {
+            (
+                key.last_chunk::<REST>().map_or(&[][..], |rest| rest),
+                **place,
+            )
+        })
         .collect();
     let mut merged: Vec<u8> = old
         .chunks_exact(ENTRY)
@@ -436,7 +441,7 @@ mod tests {
     fn open(folder: &Path) -> (Index, Option<Checkpoint>, Vec<String>) {
         let mut notices = Vec::new();
         let (index, checkpoint) = Index::open(&folder.join("index"), 1 << 20, &mut |notice| {
-            notices.push(notice)
+            notices.push(notice);
         })
         .unwrap();
         (index, checkpoint, notices)

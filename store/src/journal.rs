@@ -261,6 +261,7 @@ const STALE_FACTOR: u64 = 4;
 pub(crate) const DEAD_PER_RECORD: usize = 4096;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
     use crate::cid;

@@ -149,6 +149,7 @@ pub(crate) struct Position {
 const NODE_BIT: u32 = 1 << 31;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
 

@@ -1,6 +1,9 @@
 //! The store as its users see it: what was acknowledged stays, what was deleted stays away, and it
 //! always opens.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
+
 use bytes::Bytes;
 use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{self, Cid, HashKind, Version};
@@ -82,8 +85,8 @@ async fn listed(store: &Store) -> Vec<Cid> {
         })
         .await
         .unwrap();
-    let cids = cids.lock().unwrap().clone();
-    cids
+    let listed = cids.lock().unwrap();
+    listed.clone()
 }
 
 fn leaf(root: &Path, number: u32) -> PathBuf {

@@ -147,6 +147,7 @@ pub(crate) fn read_unchecked(segment: &Segment, found: &Found) -> io::Result<Opt
 const WINDOW: u64 = 16 << 10;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
     use crate::block::Prefix;

@@ -53,13 +53,14 @@ pub(crate) fn prefix(cid: &Cid, length: usize) -> Vec<u8> {
 /// The header of every segment: CARv1 with one root, the empty identity CID, because common
 /// readers refuse an empty list.
 pub(crate) fn file_header() -> Vec<u8> {
+    const BODY_BYTES: u8 = 25;
     // {"roots": [bafkqaaa], "version": 1} in dag-cbor.
-    const BODY: &[u8] = &[
+    const BODY: [u8; BODY_BYTES as usize] = [
         0xa2, 0x65, b'r', b'o', b'o', b't', b's', 0x81, 0xd8, 0x2a, 0x45, 0x00, 0x01, 0x55, 0x00,
         0x00, 0x67, b'v', b'e', b'r', b's', b'i', b'o', b'n', 0x01,
     ];
-    let mut header = vec![BODY.len() as u8];
-    header.extend_from_slice(BODY);
+    let mut header = vec![BODY_BYTES];
+    header.extend_from_slice(&BODY);
     header
 }
 

@@ -274,6 +274,7 @@ const SIDECAR_MAGIC: &[u8] = b"cairncrc";
 const PARTS_AT_ONCE: usize = 1024;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
     use crate::log::Stream;

@@ -1,0 +1,306 @@
+//! Pins and garbage collection: what is reached stays, the rest goes and gives its space back.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use bytes::Bytes;
+use cairn_store::block::{Block, Prefix};
+use cairn_store::cid::{self, Cid, HashKind, Version};
+use cairn_store::config::{ByteSize, Config};
+use cairn_store::dag::pb::{self, PbLink, PbNode};
+use cairn_store::gc::{GcError, GcReport};
+use cairn_store::pin::{PinError, PinMode};
+use cairn_store::sink::BlockSink;
+use cairn_store::store::{Keep, OpenEvent};
+use cairn_store::{BlockSource, Store};
+use std::collections::HashMap;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+const RAW: Prefix = Prefix {
+    version: Version::V1,
+    codec: cid::RAW,
+    hash: HashKind::Sha2_256,
+};
+
+fn leaf(seed: usize) -> Block {
+    let mut bytes = format!("leaf {seed} ").into_bytes();
+    bytes.resize(2000, 7);
+    Block::new(RAW, Bytes::from(bytes)).unwrap()
+}
+
+fn node(children: &[&Block]) -> Block {
+    let links = children
+        .iter()
+        .map(|child| PbLink {
+            cid: *child.cid(),
+            name: Some(String::new()),
+            tsize: Some(1),
+        })
+        .collect();
+    let prefix = Prefix {
+        codec: cid::DAG_PB,
+        ..RAW
+    };
+    Block::new(prefix, pb::encode(&PbNode { links, data: None })).unwrap()
+}
+
+/// A root over `count` leaves, leaves first.
+fn tree(seeds: std::ops::Range<usize>) -> Vec<Block> {
+    let leaves: Vec<Block> = seeds.map(leaf).collect();
+    let root = node(&leaves.iter().collect::<Vec<_>>());
+    leaves.into_iter().chain([root]).collect()
+}
+
+fn root_of(tree: &[Block]) -> Cid {
+    *tree.last().unwrap().cid()
+}
+
+fn open(root: &Path) -> Store {
+    let config = Config {
+        reserve: ByteSize(0),
+        ..Config::default()
+    };
+    let mut notices = Vec::new();
+    let store = Store::open(root, &config, &mut |event| {
+        if let OpenEvent::Notice(text) = event {
+            notices.push(text);
+        }
+    });
+    assert_eq!(notices, Vec::<String>::new());
+    store.unwrap()
+}
+
+async fn pin(store: &Store, cid: Cid, mode: PinMode) -> Result<(), PinError> {
+    store.pin_add(store.clone(), cid, mode, None, |_| {}).await
+}
+
+async fn gc(store: &Store) -> (GcReport, Vec<Cid>) {
+    let removed = Arc::new(Mutex::new(Vec::new()));
+    let into = removed.clone();
+    let report = store
+        .gc(move |cid| into.lock().unwrap().push(cid))
+        .await
+        .unwrap();
+    let removed = removed.lock().unwrap().clone();
+    (report, removed)
+}
+
+async fn present(store: &Store, tree: &[Block]) -> usize {
+    let mut count = 0;
+    for block in tree {
+        if let Some(found) = store.block(block.cid()).await.unwrap() {
+            assert_eq!(found, *block);
+            count += 1;
+        }
+    }
+    count
+}
+
+#[tokio::test]
+async fn gc_keeps_what_pins_reach_removes_the_rest_and_gives_space_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (kept, direct, gone) = (tree(0..100), tree(50..150), tree(200..900));
+    for tree in [&kept, &direct, &gone] {
+        store.put(tree.to_vec(), Keep::Kept).await.unwrap();
+    }
+    pin(&store, root_of(&kept), PinMode::Recursive)
+        .await
+        .unwrap();
+    pin(&store, root_of(&direct), PinMode::Direct)
+        .await
+        .unwrap();
+    let before = store.stat();
+    let (report, removed) = gc(&store).await;
+    assert_eq!(
+        removed.len(),
+        50 + 701,
+        "50 leaves only of `direct`, and all of `gone`"
+    );
+    assert_eq!(report.blocks, removed.len() as u64);
+    let check = |store: Store| {
+        let (kept, direct, gone) = (kept.clone(), direct.clone(), gone.clone());
+        async move {
+            assert_eq!(present(&store, &kept).await, 101);
+            assert_eq!(present(&store, &direct).await, 50 + 1);
+            assert_eq!(present(&store, &gone).await, 0);
+            assert_eq!(store.stat().blocks, 102);
+        }
+    };
+    check(store.clone()).await;
+    assert!(report.freed > 1_000_000, "{report:?}");
+    assert!(store.stat().disk_bytes < before.disk_bytes / 2);
+    let stat = store.stat();
+    drop(store);
+    let store = open(folder.path());
+    check(store.clone()).await;
+    assert_eq!(store.stat(), stat);
+    drop(store);
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    check(open(folder.path())).await;
+}
+
+#[tokio::test]
+async fn gc_leaves_alone_what_a_running_import_found_present() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let tree = tree(0..20);
+    store.put(tree.clone(), Keep::Kept).await.unwrap();
+    let mut writer = store.writer(Keep::Kept);
+    writer.put(tree.clone()).unwrap(); // All of it was there already.
+    assert_eq!(gc(&store).await.1, []);
+    writer
+        .commit_and_pin(root_of(&tree), Some("mine".to_owned()))
+        .unwrap();
+    drop(writer);
+    assert_eq!(gc(&store).await.1, []);
+    assert_eq!(present(&store, &tree).await, 21);
+    store.pin_remove(&root_of(&tree), None).await.unwrap();
+    assert_eq!(gc(&store).await.1.len(), 21);
+}
+
+#[tokio::test]
+async fn gc_deletes_nothing_when_a_pinned_dag_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (pinned, other) = (tree(0..3), tree(10..20));
+    store.put(pinned.clone(), Keep::Kept).await.unwrap();
+    store.put(other.clone(), Keep::Kept).await.unwrap();
+    pin(&store, root_of(&pinned), PinMode::Recursive)
+        .await
+        .unwrap();
+    let path = folder.path().join("blocks/node-000001.car");
+    let bytes = std::fs::read(&path).unwrap();
+    let needle = pinned.last().unwrap().data();
+    let at = bytes
+        .windows(needle.len())
+        .position(|window| window == needle)
+        .unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xff], at as u64 + 5).unwrap();
+    let error = store.gc(|_| {}).await.unwrap_err();
+    assert!(matches!(&error, GcError::Unreadable { root, .. } if *root == root_of(&pinned)));
+    assert_eq!(present(&store, &other).await, 11);
+}
+
+#[tokio::test]
+async fn gc_and_writers_at_the_same_time_lose_nothing_that_is_pinned() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let writing = store.clone();
+    let writer = std::thread::spawn(move || {
+        let mut roots = Vec::new();
+        for round in 0..60 {
+            // Overlaps with earlier rounds, most of which are garbage by now.
+            let tree = tree(round * 5..round * 5 + 30);
+            let mut writer = writing.writer(Keep::Kept);
+            writer.put(tree.clone()).unwrap();
+            if round % 3 == 0 {
+                writer.commit_and_pin(root_of(&tree), None).unwrap();
+                roots.push(tree);
+            } else {
+                writer.commit().unwrap();
+            }
+        }
+        roots
+    });
+    let mut runs = 0;
+    while !writer.is_finished() || runs < 3 {
+        gc(&store).await;
+        runs += 1;
+    }
+    let pinned = writer.join().unwrap();
+    for tree in &pinned {
+        assert_eq!(present(&store, tree).await, tree.len());
+    }
+    drop(store);
+    let store = open(folder.path());
+    for tree in &pinned {
+        assert_eq!(present(&store, tree).await, tree.len());
+    }
+}
+
+#[tokio::test]
+async fn a_pin_is_made_only_when_all_of_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let tree = tree(0..5);
+    store.put(tree[1..].to_vec(), Keep::Kept).await.unwrap();
+    let missing = pin(&store, root_of(&tree), PinMode::Recursive)
+        .await
+        .unwrap_err();
+    assert!(
+        missing.to_string().contains(&tree[0].cid().to_string()),
+        "{missing}"
+    );
+    assert_eq!(store.pins(), []);
+    // From another source, what is missing is taken over.
+    let elsewhere: Arc<HashMap<Cid, Block>> = Arc::new(
+        tree.iter()
+            .map(|block| (*block.cid(), block.clone()))
+            .collect(),
+    );
+    store
+        .pin_add(
+            elsewhere,
+            root_of(&tree),
+            PinMode::Recursive,
+            Some("five".to_owned()),
+            |_| {},
+        )
+        .await
+        .unwrap();
+    assert_eq!(present(&store, &tree).await, 6);
+    drop(store);
+    let store = open(folder.path());
+    assert_eq!(
+        store.pin(&root_of(&tree)).unwrap().name.as_deref(),
+        Some("five")
+    );
+}
+
+#[tokio::test]
+async fn pins_change_their_name_and_their_reach() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let tree = tree(0..5);
+    let root = root_of(&tree);
+    store.put(tree.clone(), Keep::Kept).await.unwrap();
+    pin(&store, root, PinMode::Direct).await.unwrap();
+    pin(&store, root, PinMode::Recursive).await.unwrap();
+    assert_eq!(store.pin(&root).unwrap().mode, PinMode::Recursive);
+    let back = pin(&store, root, PinMode::Direct).await;
+    assert!(matches!(
+        back,
+        Err(PinError::OtherMode {
+            mode: PinMode::Recursive,
+            ..
+        })
+    ));
+    let named = Some("a name".to_owned());
+    store
+        .pin_add(
+            store.clone(),
+            root,
+            PinMode::Recursive,
+            named.clone(),
+            |_| {},
+        )
+        .await
+        .unwrap();
+    assert_eq!(store.pin(&root).unwrap().name, named);
+    let long = Some("x".repeat(256));
+    let refused = store
+        .pin_add(store.clone(), root, PinMode::Recursive, long, |_| {})
+        .await;
+    assert!(matches!(refused, Err(PinError::NameTooLong { bytes: 256 })));
+    let wrong = store.pin_remove(&root, Some(PinMode::Direct)).await;
+    assert!(matches!(wrong, Err(PinError::OtherMode { .. })));
+    store
+        .pin_remove(&root, Some(PinMode::Recursive))
+        .await
+        .unwrap();
+    let again = store.pin_remove(&root, None).await.unwrap_err();
+    assert_eq!(again.to_string(), "not pinned or pinned indirectly");
+}
