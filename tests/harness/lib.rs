@@ -1,1 +1,12 @@
-//! Placeholder.
+//! What tests share: the real program in a repository of its own, a small HTTP client, trees.
+//!
+//! * [`Repo`]: a folder for `CAIRN_PATH` and the program run over it.
+//! * [`Daemon`]: the program as a daemon, ready when it says so, gone when dropped.
+//! * [`http`]: requests over a plain socket, so that nothing is smoothed over.
+//! * [`tree`]: folders with content that a seed decides.
+
+pub mod http;
+pub mod program;
+pub mod tree;
+
+pub use program::{Daemon, Done, Repo};

@@ -1,0 +1,5 @@
+//! The program under test.
+
+fn main() -> std::process::ExitCode {
+    cairn::main()
+}

@@ -1,0 +1,519 @@
+//! Every command through the real binary, on the repository alone and through a daemon: the same
+//! answers both ways.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed"
+)]
+
+use harness::{Daemon, Repo, tree};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
+/// `hello world`, without a line end, under both profiles (IPIP-499).
+const HELLO_V1: &str = "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
+const HELLO_V0: &str = "Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD";
+const EMPTY_FOLDER_V1: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
+
+/// Runs a scenario on the repository alone, then on another one through its daemon.
+fn both(scenario: impl Fn(&Repo)) {
+    let alone = Repo::new(CAIRN);
+    scenario(&alone);
+    assert!(!alone.path().join("api").exists());
+    let served = Repo::new(CAIRN);
+    let daemon = served.daemon();
+    scenario(&served);
+    let (status, _) = daemon.stop();
+    assert!(status.success(), "{status:?}");
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"))
+}
+
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
+}
+
+fn hello(folder: &Path) -> String {
+    let path = folder.join("hello.txt");
+    fs::write(&path, "hello world").unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn add_names_files_as_the_profiles_say() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = hello(folder.path());
+        assert_eq!(repo.ok(["add", &path]), format!("added {HELLO_V1} hello.txt"));
+        assert_eq!(repo.ok(["add", "-q", "--profile", "unixfs-v0-2015", &path]), HELLO_V0);
+        assert_eq!(repo.run_with(["add", "-Q"], b"hello world").success().text(), HELLO_V1);
+        assert_eq!(repo.run_with(["add", "-Q", "-"], b"hello world").success().text(), HELLO_V1);
+        // Flags one by one, each against the profile it stems from.
+        let v0 = ["add", "-Q", "--cid-version=0", "--raw-leaves=false", "--chunker=size-262144"];
+        assert_eq!(repo.ok(v0.iter().chain([&path.as_str()])), HELLO_V0);
+        let blake3 = repo.ok(["add", "-Q", "--hash", "blake3", &path]);
+        assert!(blake3.starts_with("bafkr4i"), "{blake3}");
+        let added = json(&repo.ok(["add", "--json", &path]));
+        assert_eq!((added["Hash"].as_str(), added["Name"].as_str()), (Some(HELLO_V1), Some("hello.txt")));
+        assert!(added["Size"].is_string(), "{added}");
+    });
+}
+
+#[test]
+fn add_only_names_with_n_and_pins_unless_told_otherwise() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = hello(folder.path());
+        assert_eq!(repo.ok(["add", "-Q", "-n", &path]), HELLO_V1);
+        assert_ne!(repo.run(["block", "stat", "--offline", HELLO_V1]).code, Some(0));
+        repo.ok(["add", "--pin=false", &path]);
+        assert_eq!(repo.ok(["pin", "ls"]), "");
+        repo.ok(["add", "--pin-name", "greeting", &path]);
+        assert_eq!(repo.ok(["pin", "ls", "--names"]), format!("{HELLO_V1} recursive greeting"));
+    });
+}
+
+#[test]
+fn add_takes_folders_and_get_brings_them_back() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("tree");
+        tree::make(&source, 1, 60);
+        let source = source.to_str().unwrap();
+        let refused = repo.run(["add", source]).failure(1);
+        assert!(refused.contains("-r"), "{refused}");
+        let root = repo.ok(["add", "-r", "-Q", source]);
+        let out = folder.path().join("out");
+        repo.ok(["get", &root, "-o", out.to_str().unwrap()]);
+        assert_eq!(tree::read(&out), tree::read(Path::new(source)));
+        let again = repo.run(["get", &root, "-o", out.to_str().unwrap()]).failure(1);
+        assert!(again.contains("out"), "{again}");
+
+        let archive = folder.path().join("out.tar");
+        repo.ok(["get", "-a", &root, "-o", archive.to_str().unwrap()]);
+        let unpacked = folder.path().join("unpacked");
+        tar::Archive::new(fs::File::open(&archive).unwrap()).unpack(&unpacked).unwrap();
+        assert_eq!(tree::read(&unpacked.join(&root)), tree::read(Path::new(source)));
+
+        let wrapped = repo.ok(["add", "-w", "-Q", &hello(folder.path())]);
+        assert_eq!(repo.ok(["cat", &format!("{wrapped}/hello.txt")]), "hello world");
+        let sharded = folder.path().join("names");
+        fs::create_dir(&sharded).unwrap();
+        for at in 0..6000 {
+            fs::write(sharded.join(format!("a name that is rather long, number {at}")), "").unwrap();
+        }
+        let sharded_root = repo.ok(["add", "-r", "-Q", sharded.to_str().unwrap()]);
+        assert_eq!(lines(&repo.ok(["ls", &sharded_root])).len(), 6000);
+        assert_eq!(repo.ok(["cat", &format!("{sharded_root}/a name that is rather long, number 77")]), "");
+    });
+}
+
+#[test]
+fn hidden_files_are_added_only_when_asked_for() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(".hidden"), "x").unwrap();
+        let path = path.to_str().unwrap();
+        assert_eq!(repo.ok(["add", "-r", "-Q", path]), EMPTY_FOLDER_V1);
+        let with = repo.ok(["add", "-r", "-H", "-Q", path]);
+        assert!(repo.ok(["ls", &with]).ends_with(".hidden"));
+    });
+}
+
+#[test]
+fn cat_reads_whole_files_and_parts_of_them() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let content = tree::bytes(7, 5_000_000);
+        let path = folder.path().join("big");
+        fs::write(&path, &content).unwrap();
+        let path = path.to_str().unwrap();
+        for profile in ["unixfs-v1-2025", "unixfs-v0-2015"] {
+            for layout in ["--trickle=false", "--trickle=true"] {
+                let root = repo.ok(["add", "-Q", "--profile", profile, layout, path]);
+                assert_eq!(repo.run(["cat", &root]).success().stdout, content);
+                for (offset, length) in [(0, 10), (262_143, 2), (1_048_576, 1_048_577), (4_999_999, 9)] {
+                    let part = repo.run([
+                        "cat",
+                        "-o",
+                        &offset.to_string(),
+                        "-l",
+                        &length.to_string(),
+                        &format!("/ipfs/{root}"),
+                    ]);
+                    let end = content.len().min(offset + length);
+                    assert_eq!(part.success().stdout, content[offset..end]);
+                }
+            }
+        }
+        for chunker in ["rabin-87381-262144-393216", "buzhash", "size-1000"] {
+            let root = repo.ok(["add", "-Q", "--chunker", chunker, path]);
+            assert_eq!(repo.run(["cat", &root]).success().stdout, content, "{chunker}");
+        }
+        repo.run_with(["add", "-Q"], b"hello world").success();
+        let two = repo.run(["cat", HELLO_V1, &format!("ipfs://{HELLO_V1}")]).success();
+        assert_eq!(two.text(), "hello worldhello world");
+    });
+}
+
+#[test]
+fn ls_refs_and_resolve_follow_links() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        fs::create_dir_all(path.join("sub")).unwrap();
+        hello(&path);
+        fs::write(path.join("sub/bidi\u{202e}.txt"), "x").unwrap();
+        let root = repo.ok(["add", "-r", "-Q", path.to_str().unwrap()]);
+        let listed = repo.ok(["ls", &root]);
+        let listed = lines(&listed);
+        assert_eq!(listed[0], format!("{HELLO_V1} 11 hello.txt"));
+        assert!(listed[1].ends_with(" - sub/"), "{listed:?}");
+        let sub = listed[1].split(' ').next().unwrap();
+        let inner = repo.ok(["ls", "--stream", sub]);
+        assert!(!inner.contains('\u{202e}'), "bidirectional characters are escaped: {inner:?}");
+        let as_json = json(&repo.ok(["ls", "--json", &root]));
+        assert_eq!(as_json["Objects"][0]["Links"][0]["Name"], "hello.txt");
+
+        assert_eq!(lines(&repo.ok(["refs", &root])), [HELLO_V1, sub]);
+        assert_eq!(lines(&repo.ok(["refs", "-r", "-u", &root])).len(), 3);
+        let local = repo.ok(["refs", "local"]);
+        assert_eq!(lines(&local).len(), 4, "{local}");
+        assert!(local.contains(HELLO_V1));
+        assert_eq!(repo.ok(["resolve", &format!("/ipfs/{root}/sub")]), format!("/ipfs/{sub}"));
+    });
+}
+
+#[test]
+fn blocks_are_put_read_counted_and_removed() {
+    both(|repo| {
+        let put = repo.run_with(["block", "put"], b"hello world").success().text();
+        assert_eq!(put, HELLO_V1);
+        assert_eq!(repo.run(["block", "get", HELLO_V1]).success().stdout, b"hello world");
+        assert_eq!(repo.ok(["block", "stat", HELLO_V1]), format!("Key: {HELLO_V1}\nSize: 11"));
+        assert_eq!(repo.ok(["block", "rm", HELLO_V1]), format!("removed {HELLO_V1}"));
+        assert_ne!(repo.run(["block", "get", "--offline", HELLO_V1]).code, Some(0));
+        repo.run_with(["add", "-Q"], b"hello world").success();
+        let pinned = repo.run(["block", "rm", HELLO_V1]);
+        assert_eq!(pinned.code, Some(1));
+        assert!(pinned.stderr.contains("pinned"), "{pinned:?}");
+        assert_eq!(repo.run(["block", "get", HELLO_V1]).success().stdout, b"hello world");
+    });
+}
+
+#[test]
+fn dags_of_other_codecs_are_put_read_and_resolved() {
+    both(|repo| {
+        let leaf = repo.run_with(["dag", "put"], br#"{"a":[1,{"b":"deep"}]}"#).success().text();
+        let parent = format!(r#"{{"child":{{"/":"{leaf}"}},"n":1.5}}"#);
+        let parent = repo.run_with(["dag", "put"], parent.as_bytes()).success().text();
+        assert_eq!(repo.ok(["dag", "get", &leaf]), r#"{"a":[1,{"b":"deep"}]}"#);
+        assert_eq!(repo.ok(["dag", "get", &format!("{parent}/child/a/1/b")]), r#""deep""#);
+        assert_eq!(repo.ok(["dag", "resolve", &format!("{parent}/child")]), leaf);
+        assert_eq!(lines(&repo.ok(["refs", "-r", &parent])), [leaf.as_str()]);
+        let stat = json(&repo.ok(["dag", "stat", "--json", &parent]));
+        assert_eq!(stat["UniqueBlocks"], 2, "{stat}");
+    });
+}
+
+#[test]
+fn cars_go_out_and_come_back() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("tree");
+        tree::make(&source, 2, 30);
+        let root = repo.ok(["add", "-r", "-Q", source.to_str().unwrap()]);
+        let car = repo.run(["dag", "export", &root]).success().stdout;
+        let path = folder.path().join("tree.car");
+        fs::write(&path, &car).unwrap();
+        let path = path.to_str().unwrap();
+
+        let other = Repo::new(CAIRN);
+        let imported = other.ok(["dag", "import", "--stats", path]);
+        assert!(imported.starts_with(&format!("Pinned root\t{root}\tsuccess")), "{imported}");
+        assert!(imported.contains("Imported "), "{imported}");
+        let out = folder.path().join("out");
+        other.ok(["get", &root, "-o", out.to_str().unwrap()]);
+        assert_eq!(tree::read(&out), tree::read(&source));
+
+        // Cut short: an error, and nothing pinned.
+        let empty = Repo::new(CAIRN);
+        let cut = folder.path().join("cut.car");
+        fs::write(&cut, &car[..car.len() - 10]).unwrap();
+        let error = empty.run(["dag", "import", cut.to_str().unwrap()]).failure(1);
+        assert!(error.contains("ends"), "{error}");
+        assert_eq!(empty.ok(["pin", "ls"]), "");
+        // A byte changed: the block is named.
+        let mut wrong = car.clone();
+        let last = wrong.len() - 1;
+        wrong[last] ^= 1;
+        fs::write(&cut, &wrong).unwrap();
+        let error = empty.run(["dag", "import", cut.to_str().unwrap()]).failure(1);
+        assert!(error.contains("hash"), "{error}");
+        assert_eq!(empty.ok(["pin", "ls"]), "");
+    });
+}
+
+#[test]
+fn pins_are_listed_moved_verified_and_removed() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        fs::create_dir(&path).unwrap();
+        let file = hello(&path);
+        let root = repo.ok(["add", "-r", "-Q", "--pin=false", path.to_str().unwrap()]);
+        assert_eq!(repo.ok(["pin", "add", &root]), format!("pinned {root} recursively"));
+        assert_eq!(repo.ok(["pin", "ls", "-t", "recursive"]), format!("{root} recursive"));
+        assert_eq!(repo.ok(["pin", "ls", "-t", "indirect"]), format!("{HELLO_V1} indirect"));
+        assert_eq!(lines(&repo.ok(["pin", "ls", "-q", "--stream"])).len(), 2);
+        let through = repo.ok(["pin", "ls", HELLO_V1]);
+        assert_eq!(through, format!("{HELLO_V1} indirect through {root}"));
+        let missing = repo.run(["pin", "ls", EMPTY_FOLDER_V1]).failure(1);
+        assert!(missing.ends_with("not pinned"), "{missing}");
+        let indirect = repo.run(["pin", "rm", HELLO_V1]).failure(1);
+        assert!(indirect.contains("indirect"), "{indirect}");
+        assert_eq!(repo.ok(["pin", "verify", "--verbose"]), format!("{root} ok"));
+
+        fs::write(&file, "hello again").unwrap();
+        let second = repo.ok(["add", "-r", "-Q", "--pin=false", path.to_str().unwrap()]);
+        assert_eq!(repo.ok(["pin", "update", &root, &second]), format!("updated {root} to {second}"));
+        assert_eq!(repo.ok(["pin", "ls", "-t", "recursive"]), format!("{second} recursive"));
+        assert_eq!(repo.ok(["pin", "rm", &second]), format!("unpinned {second}"));
+        let again = repo.run(["pin", "rm", &second]).failure(1);
+        assert!(again.ends_with("not pinned or pinned indirectly"), "{again}");
+        assert_eq!(repo.ok(["pin", "add", "-r=false", &root]), format!("pinned {root} directly"));
+        assert_eq!(repo.ok(["pin", "ls"]), format!("{root} direct"));
+    });
+}
+
+#[test]
+fn gc_removes_what_nothing_reaches_and_tells_it() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        repo.ok(["add", "-Q", &hello(folder.path())]);
+        let garbage = repo.run_with(["add", "-Q", "--pin=false"], b"rubbish").success().text();
+        let before = json(&repo.ok(["repo", "stat", "--json"]));
+        assert_eq!(before["NumObjects"], 2, "{before}");
+        assert_eq!(repo.ok(["repo", "gc"]), format!("removed {garbage}"));
+        assert_eq!(repo.ok(["cat", HELLO_V1]), "hello world");
+        assert!(repo.ok(["repo", "stat"]).contains("NumObjects: 1"));
+        assert_eq!(repo.ok(["repo", "gc", "-q"]), "");
+        assert!(repo.ok(["repo", "verify"]).contains("verify complete, all blocks validated."));
+    });
+}
+
+#[test]
+fn repo_verify_names_a_damaged_block() {
+    let repo = Repo::new(CAIRN);
+    let folder = tempfile::tempdir().unwrap();
+    repo.ok(["add", "-Q", &hello(folder.path())]);
+    let segment = repo.path().join("blocks/leaf-000001.car");
+    let mut bytes = fs::read(&segment).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let failed = repo.run(["repo", "verify"]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.text().contains(HELLO_V1) || failed.stderr.contains(HELLO_V1), "{failed:?}");
+    let read = repo.run(["cat", HELLO_V1]).failure(1);
+    assert!(read.contains(HELLO_V1), "{read}");
+}
+
+#[test]
+fn configuration_is_shown_set_and_guarded() {
+    both(|repo| {
+        assert_eq!(repo.ok(["config", "get", "network"]), "local");
+        repo.ok(["config", "set", "network", "lan"]);
+        assert_eq!(repo.ok(["config", "get", "network"]), "lan");
+        repo.ok(["config", "set", "network", "local"]);
+        repo.ok(["config", "set", "storage.max", "20GB"]);
+        assert_eq!(repo.ok(["config", "get", "storage.max"]), "20GB");
+        assert!(repo.ok(["config", "show"]).contains("20GB"));
+        let typo = repo.run(["config", "set", "storage.mx", "1GB"]).failure(1);
+        assert!(typo.contains("storage.max"), "names the nearest key: {typo}");
+        let wrong = repo.run(["config", "set", "network", "moon"]).failure(1);
+        assert!(wrong.contains("moon"), "{wrong}");
+        assert_eq!(repo.ok(["config", "get", "network"]), "local", "a refused value changes nothing");
+        let peer = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWSHj3RRbBjD15g6wekV8y3mm57Pobmps2g2WJm6F67Lay";
+        assert_eq!(repo.ok(["bootstrap", "list"]), "");
+        assert_eq!(repo.ok(["bootstrap", "add", peer]), format!("added {peer}"));
+        assert_eq!(repo.ok(["bootstrap", "list"]), peer);
+        assert_eq!(repo.ok(["bootstrap", "rm", peer]), format!("removed {peer}"));
+        assert_eq!(repo.ok(["bootstrap", "list"]), "");
+    });
+}
+
+#[test]
+fn cids_are_converted_without_a_repository() {
+    let repo = Repo::empty(CAIRN);
+    let v0 = "QmbWqxBEKC3P8tqsKc98xmWNzrzDtRLMiMPL8wBuTGsMnR";
+    let v1 = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
+    assert_eq!(repo.ok(["cid", "base32", v0]), v1);
+    assert_eq!(repo.ok(["cid", "format", "-v", "0", v1]), v0);
+    assert!(repo.ok(["cid", "format", "-b", "base58btc", "-v", "1", v0]).starts_with('z'));
+    assert_eq!(repo.ok(["cid", "format", "-f", "%P", v0]), "cidv0-dag-pb-sha2-256-32");
+}
+
+#[test]
+fn a_node_tells_who_it_is_and_what_it_does() {
+    both(|repo| {
+        let id = json(&repo.ok(["id"]));
+        assert!(id["ID"].as_str().unwrap().starts_with("12D3KooW"), "{id}");
+        assert!(id["AgentVersion"].as_str().unwrap().starts_with("cairn/"), "{id}");
+        assert!(repo.ok(["version"]).starts_with("cairn version "));
+        assert!(repo.ok(["version", "-n"]).starts_with("0."));
+    });
+    let repo = Repo::new(CAIRN);
+    let offline = repo.run(["swarm", "peers"]).failure(1);
+    assert!(offline.contains("online mode"), "{offline}");
+    let daemon = repo.daemon();
+    assert_eq!(repo.ok(["swarm", "peers"]), "");
+    assert!(repo.ok(["swarm", "addrs", "listen"]).contains("/ip4/127.0.0.1/tcp/"));
+    assert!(repo.ok(["stats", "bw"]).contains("TotalIn"));
+    assert!(repo.ok(["bitswap", "stat"]).contains("bitswap status"));
+    repo.ok(["log", "level", "all", "debug"]);
+    repo.ok(["log", "level", "all", "warn"]);
+    let nobody = repo.run(["routing", "findprovs", HELLO_V1]);
+    assert_eq!(nobody.text(), "");
+    drop(daemon);
+}
+
+#[test]
+fn shutdown_ends_the_daemon_in_order() {
+    let repo = Repo::new(CAIRN);
+    let daemon = repo.daemon();
+    assert!(repo.path().join("api").exists());
+    repo.ok(["shutdown"]);
+    let (status, _) = Daemon::stop(daemon);
+    assert!(status.success(), "{status:?}");
+    assert!(!repo.path().join("api").exists());
+    let none = repo.run(["shutdown"]).failure(1);
+    assert!(none.contains("daemon"), "{none}");
+}
+
+#[test]
+fn a_stale_api_file_does_not_keep_commands_from_the_repository() {
+    let repo = Repo::new(CAIRN);
+    repo.daemon().kill();
+    assert!(repo.path().join("api").exists(), "left behind by the kill");
+    assert_eq!(repo.run_with(["add", "-Q"], b"hello world").success().text(), HELLO_V1);
+}
+
+#[test]
+fn serve_does_everything_in_one_command() {
+    let repo = Repo::new(CAIRN);
+    let folder = tempfile::tempdir().unwrap();
+    let path = hello(folder.path());
+    let served = Daemon::start(repo.command(["serve", &path]), repo.path());
+    let gateway = served.gateway();
+    let url = format!("http://{gateway}/ipfs/{HELLO_V1}");
+    assert!(served.lines.iter().any(|line| line.contains(&url)), "{:#?}", served.lines);
+    assert!(served.lines.last().unwrap().contains("Daemon is ready"));
+    assert_eq!(served.get(&format!("/ipfs/{HELLO_V1}"), &[]).text(), "hello world");
+    assert_eq!(repo.ok(["pin", "ls"]), format!("{HELLO_V1} recursive"));
+}
+
+#[test]
+fn wrong_input_gets_one_clear_line_and_its_exit_code() {
+    both(|repo| {
+        let text = |arguments: &[&str], code| {
+            let line = repo.run(arguments).failure(code);
+            assert!(!line.contains("stack backtrace"), "{line}");
+            line
+        };
+        let one = |arguments: &[&str]| {
+            let line = text(arguments, 1);
+            assert_eq!(line.lines().count(), 1, "{line}");
+            assert!(line.starts_with("Error: "), "{line}");
+            line
+        };
+        assert!(one(&["add", "/no/such/file"]).contains("/no/such/file"));
+        assert!(one(&["cat", "not-a-cid"]).contains("not-a-cid"));
+        repo.run_with(["add", "-Q"], b"hello world").success();
+        one(&["cat", &format!("{HELLO_V1}/nothing")]);
+        let folder = tempfile::tempdir().unwrap();
+        let root = repo.ok(["add", "-Q", "-w", &hello(folder.path())]);
+        let wrong = one(&["cat", &format!("{root}/nothing.txt")]);
+        assert!(wrong.contains("no link named \"nothing.txt\" under"), "{wrong}");
+        one(&["cat", &root]);
+        one(&["dag", "import", "/etc/hostname"]);
+        one(&["get", "--timeout=1s", "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvykv"]);
+        one(&["add", "--chunker", "size-potato", &hello(folder.path())]);
+        one(&["add", "--profile", "unixfs-v9-1999", &hello(folder.path())]);
+        text(&["add", "--no-such-flag"], 2);
+        text(&["frobnicate"], 2);
+    });
+}
+
+#[test]
+fn what_cannot_be_found_in_time_says_so() {
+    let repo = Repo::new(CAIRN);
+    let _daemon = repo.daemon();
+    let line = repo.run(["cat", "--timeout=1s", HELLO_V1]).failure(1);
+    assert!(line.contains("deadline exceeded") || line.contains("timed out") || line.contains("in time"), "{line}");
+}
+
+#[test]
+fn two_processes_and_busy_ports_are_named() {
+    let repo = Repo::new(CAIRN);
+    let daemon = repo.daemon();
+    let second = repo.run(["daemon"]).failure(1);
+    assert!(second.contains("repo.lock"), "{second}");
+
+    let other = Repo::new(CAIRN);
+    let busy = format!("/ip4/127.0.0.1/tcp/{}", daemon.rpc().port());
+    other.ok(["config", "set", "addresses.rpc", &busy]);
+    let refused = other.run(["daemon"]).failure(1);
+    assert!(refused.contains(&daemon.rpc().port().to_string()), "{refused}");
+    other.ok(["config", "set", "addresses.rpc", "/ip4/0.0.0.0/tcp/0"]);
+    let open = other.run(["daemon"]).failure(1);
+    assert!(open.contains("token"), "{open}");
+}
+
+#[test]
+fn the_rpc_is_for_operators_only() {
+    let repo = Repo::new(CAIRN);
+    let daemon = repo.daemon();
+    let rpc = daemon.rpc();
+    let ask = |method: &str, target: &str, headers: &[(&str, &str)]| {
+        harness::http::request(rpc, method, target, headers, b"").unwrap()
+    };
+    assert_eq!(ask("GET", "/api/v0/version", &[]).status, 405);
+    assert_eq!(ask("POST", "/api/v0/version", &[]).status, 200);
+    assert_eq!(ask("POST", "/api/v0/no/such/command", &[]).status, 404);
+    let origin = [("origin", "http://evil.example")];
+    assert_eq!(ask("POST", "/api/v0/version", &origin).status, 403);
+    assert_eq!(ask("POST", "/api/v0/version", &[("origin", "null")]).status, 403);
+    assert_eq!(ask("POST", "/api/v0/version", &[("referer", "http://evil.example/x")]).status, 403);
+    assert_eq!(ask("POST", "/api/v0/version", &[("host", "evil.example")]).status, 403);
+    let wrong = daemon.post("cat", "arg=nonsense");
+    assert_eq!(wrong.status, 500);
+    let error: Value = serde_json::from_slice(&wrong.body).unwrap();
+    assert_eq!(error["Type"], "error");
+    assert!(error["Message"].as_str().unwrap().contains("nonsense"), "{error}");
+    let metrics = ask("GET", "/metrics", &[]);
+    assert_eq!(metrics.status, 200);
+    for name in ["cairn_store_blocks", "cairn_store_commit_seconds", "cairn_bitswap", "cairn_gateway", "cairn_pins", "process_"] {
+        assert!(metrics.text().contains(name), "{name} is missing from the metrics");
+    }
+    assert!(!metrics.text().contains("# EOF"));
+    drop(daemon);
+
+    repo.ok(["config", "set", "rpc.token", "secret"]);
+    let daemon = repo.daemon();
+    let ask = |headers: &[(&str, &str)]| {
+        harness::http::request(daemon.rpc(), "POST", "/api/v0/id", headers, b"").unwrap().status
+    };
+    assert!([401, 403].contains(&ask(&[])));
+    assert!([401, 403].contains(&ask(&[("authorization", "Bearer wrong")])));
+    assert_eq!(ask(&[("authorization", "Bearer secret")]), 200);
+    assert!(json(&repo.ok(["id"]))["ID"].is_string(), "the program reads its own token");
+}

@@ -1,0 +1,73 @@
+//! Killed at any moment, the repository opens again and holds what was acknowledged.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use harness::{Repo, tree};
+use std::fs;
+use std::io::{BufRead, BufReader};
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
+
+#[test]
+fn an_add_that_is_killed_leaves_a_repository_that_opens_and_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    tree::make(&source, 11, 150);
+    let repo = Repo::new(CAIRN);
+    let first = repo.run_with(["add", "-Q"], b"acknowledged").success().text();
+    // Killed after so many lines of progress; the last round runs to its end.
+    for lines in [1, 5, 20, 60, 120] {
+        let mut child = repo.command(["add", "-r", source.to_str().unwrap()]).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        for _ in 0..lines {
+            output.next().unwrap().unwrap();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(repo.ok(["cat", &first]), "acknowledged");
+        assert_eq!(repo.ok(["pin", "ls", "-t", "recursive"]), format!("{first} recursive"));
+        assert!(repo.ok(["repo", "verify"]).contains("all blocks validated"));
+    }
+    let root = repo.ok(["add", "-r", "-Q", source.to_str().unwrap()]);
+    let out = folder.path().join("out");
+    repo.ok(["get", &root, "-o", out.to_str().unwrap()]);
+    assert_eq!(tree::read(&out), tree::read(&source));
+}
+
+#[test]
+fn what_a_killed_daemon_acknowledged_is_there() {
+    let repo = Repo::new(CAIRN);
+    let mut acknowledged = Vec::new();
+    for round in 0..4u64 {
+        let daemon = repo.daemon();
+        for at in 0..10 {
+            let content = tree::bytes(round * 100 + at, 30_000);
+            let cid = repo.run_with(["add", "-Q"], &content).success().text();
+            acknowledged.push((cid, content));
+        }
+        daemon.kill();
+    }
+    let pins = repo.ok(["pin", "ls", "-q", "-t", "recursive"]);
+    for (cid, content) in acknowledged {
+        assert!(pins.contains(&cid));
+        assert_eq!(repo.run(["cat", &cid]).success().stdout, content);
+    }
+}
+
+#[test]
+fn without_its_index_the_repository_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    tree::make(&source, 12, 60);
+    let repo = Repo::new(CAIRN);
+    let root = repo.ok(["add", "-r", "-Q", source.to_str().unwrap()]);
+    let gone = repo.run_with(["block", "put"], b"soon gone").success().text();
+    repo.ok(["block", "rm", &gone]);
+    let before = repo.ok(["repo", "stat"]);
+    fs::remove_dir_all(repo.path().join("index")).unwrap();
+    assert_eq!(repo.ok(["repo", "stat"]), before);
+    assert_eq!(repo.run(["block", "get", "--offline", &gone]).code, Some(1));
+    let out = folder.path().join("out");
+    repo.ok(["get", &root, "-o", out.to_str().unwrap()]);
+    assert_eq!(tree::read(&out), tree::read(&source));
+}

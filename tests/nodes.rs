@@ -1,0 +1,95 @@
+//! Two and five real nodes on loopback: what one added, another gets.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use harness::{Repo, tree};
+use std::path::Path;
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
+
+fn add_tree(repo: &Repo, folder: &Path, seed: u64, files: usize) -> String {
+    tree::make(folder, seed, files);
+    repo.ok(["add", "-r", "-Q", folder.to_str().unwrap()])
+}
+
+#[test]
+fn a_folder_added_on_one_node_is_got_on_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let root = add_tree(&giver, &source, 1, 120);
+    let (giving, taking) = (giver.daemon(), taker.daemon());
+    let connected = taker.ok(["swarm", "connect", &giving.swarm()]);
+    assert!(connected.starts_with("connect ") && connected.ends_with(" success"), "{connected}");
+    taker.ok(["get", &root, "-o", out.to_str().unwrap()]);
+    assert_eq!(tree::read(&out), tree::read(&source));
+    // Through the gateway as well, from what is now local and from what is not yet.
+    let listing = taking.get(&format!("/ipfs/{root}/"), &[("accept", "text/html")]);
+    assert_eq!(listing.status, 200);
+    let metrics =
+        harness::http::request(giving.rpc(), "GET", "/metrics", &[], b"").unwrap().text();
+    let sent = metrics
+        .lines()
+        .find(|line| line.starts_with("cairn_bitswap_blocks_sent_total"))
+        .and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    assert!(sent.is_some_and(|sent| sent > 100.0), "{sent:?}");
+    assert_eq!(giver.ok(["swarm", "peers"]).lines().count(), 1);
+    let address = giving.swarm();
+    assert!(taker.ok(["swarm", "disconnect", &address]).ends_with("success"));
+    assert_eq!(taker.ok(["swarm", "peers"]), "");
+}
+
+#[test]
+fn a_pin_fetches_what_it_reaches_and_survives_its_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let root = add_tree(&giver, &source, 2, 40);
+    let giving = giver.daemon();
+    {
+        let _taking = taker.daemon();
+        taker.ok(["swarm", "connect", &giving.swarm()]);
+        assert_eq!(taker.ok(["pin", "add", &root]), format!("pinned {root} recursively"));
+    }
+    giving.kill();
+    let out = folder.path().join("out");
+    taker.ok(["get", &root, "-o", out.to_str().unwrap()]);
+    assert_eq!(tree::read(&out), tree::read(&source));
+    assert_eq!(taker.ok(["repo", "gc"]), "", "all of it is pinned");
+}
+
+#[test]
+fn five_nodes_find_content_through_the_one_they_all_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    let repos: Vec<Repo> = (0..5).map(|_| Repo::new(CAIRN)).collect();
+    let [middle, giver, takers @ ..] = repos.as_slice() else { unreachable!() };
+    let meeting = middle.daemon();
+    for repo in [giver].into_iter().chain(takers) {
+        repo.ok(["bootstrap", "add", &meeting.swarm()]);
+    }
+    let _giving = giver.daemon();
+    giver.ok(["swarm", "connect", &meeting.swarm()]);
+    let root = add_tree(giver, &source, 3, 30);
+    giver.ok(["routing", "provide", &root]);
+    for (at, taker) in takers.iter().enumerate() {
+        let _taking = taker.daemon();
+        taker.ok(["swarm", "connect", &meeting.swarm()]);
+        let providers = taker.ok(["routing", "findprovs", &root]);
+        assert!(!providers.is_empty());
+        let out = folder.path().join(format!("out-{at}"));
+        taker.ok(["get", "--timeout=60s", &root, "-o", out.to_str().unwrap()]);
+        assert_eq!(tree::read(&out), tree::read(&source));
+    }
+}
+
+#[test]
+fn a_local_node_dials_nobody_outside_this_machine() {
+    let repo = Repo::new(CAIRN);
+    let _daemon = repo.daemon();
+    for outside in ["/ip4/192.0.2.1/tcp/4001", "/ip4/10.0.0.1/tcp/4001", "/dns4/example.org/tcp/4001"] {
+        let peer = "12D3KooWSHj3RRbBjD15g6wekV8y3mm57Pobmps2g2WJm6F67Lay";
+        let refused = repo.run(["swarm", "connect", &format!("{outside}/p2p/{peer}")]).failure(1);
+        assert!(refused.contains("outside the network"), "{refused}");
+    }
+}
