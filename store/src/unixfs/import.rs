@@ -3,11 +3,30 @@
 //! Whoever imports feeds an [`Importer`] with a tree in walking order: `enter` a folder, give it
 //! `file`s and `symlink`s and folders of its own, `leave` it. Small files are collected and hashed
 //! together, so their CIDs come out a little later, in order, through `on_event`.
+//!
+//! What waits for the batch is a list of [`Op`]s, replayed once its blocks have names: only then
+//! do folders see their children. Memory holds at most [`SMALL_BYTES_MAX`] of small files, one
+//! batch of a large file's chunks ([`LARGE_BYTES_MAX`]), and the names of the open folders.
+//!
+//! The sink may block. To read and hash meanwhile, wrap the import into [`overlapped`].
 
-use super::{Mtime, Profile};
-use crate::cid::Cid;
+mod overlap;
+mod tree;
+
+pub use overlap::{Handoff, overlapped};
+
+use super::directory::{self, DirectoryError, Outbox, Row};
+use super::format::{Message, Type};
+use super::{Layout, Mtime, Profile};
+use crate::block::{BLOCK_BYTES_MAX, Block, BlockError, Prefix};
+use crate::chunk::Chunker;
+use crate::cid::{self, Cid};
+use crate::dag::pb;
+use crate::hash;
 use crate::sink::{BlockSink, PutError};
-use std::io::Read;
+use bytes::Bytes;
+use std::io::{self, Read};
+use tree::{Part, Tree};
 
 /// Mode and time of an entry, kept only when asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,7 +85,7 @@ pub enum ImportError {
         /// The entry.
         path: String,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The blocks could not be kept.
     #[error(transparent)]
@@ -91,7 +110,18 @@ pub enum ImportError {
     },
     /// A block could not be made (a chunk or a symlink that is too large for one).
     #[error(transparent)]
-    Block(#[from] crate::block::BlockError),
+    Block(#[from] BlockError),
+    /// A folder could not be written.
+    #[error("cannot write the folder {path}: {source}")]
+    Directory {
+        /// The folder.
+        path: String,
+        /// Why.
+        source: DirectoryError,
+    },
+    /// A folder was left that was never entered.
+    #[error("no folder is open")]
+    NotEntered,
 }
 
 /// Deepest nesting of folders.
@@ -99,9 +129,104 @@ pub const DEPTH_MAX: usize = 1024;
 
 /// One import, from its first entry to its root.
 pub struct Importer<S, F> {
-    _profile: Profile,
-    _sink: S,
-    _on_event: F,
+    profile: Profile,
+    sink: S,
+    on_event: F,
+    /// Names of the folders entered, as far as the caller got.
+    path: Vec<String>,
+    small: Small,
+    ops: Vec<Op>,
+    /// Folders entered, as far as the replay got.
+    open: Vec<Folder>,
+    top: Vec<Added>,
+    /// The first bytes of a file.
+    scratch: Vec<u8>,
+}
+
+/// Leaves that are hashed together.
+#[derive(Default)]
+struct Small {
+    raw: Vec<Bytes>,
+    nodes: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// What is replayed once the batch has its names.
+enum Op {
+    Enter {
+        name: String,
+        metadata: Metadata,
+    },
+    Leave,
+    Leaf {
+        name: String,
+        kind: Kind,
+        leaf: Leaf,
+    },
+    Done {
+        name: String,
+        cid: Cid,
+        size: u64,
+    },
+}
+
+/// A place in the batch.
+#[derive(Clone, Copy)]
+enum Leaf {
+    Raw(usize),
+    Node(usize),
+}
+
+/// A folder whose children are being collected.
+struct Folder {
+    name: String,
+    path: String,
+    metadata: Metadata,
+    listing: Listing,
+}
+
+/// Entries packed tightly: a folder may have millions.
+#[derive(Default)]
+struct Listing {
+    /// Name and CID of each entry.
+    text: String,
+    cids: Vec<u8>,
+    places: Vec<Place>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    name: (usize, usize),
+    cid: (usize, usize),
+    tsize: u64,
+}
+
+impl Listing {
+    fn add(&mut self, name: &str, cid: &Cid, tsize: u64) {
+        let (text, cids) = (self.text.len(), self.cids.len());
+        self.text.push_str(name);
+        self.cids.extend(cid.to_bytes());
+        self.places.push(Place {
+            name: (text, self.text.len()),
+            cid: (cids, self.cids.len()),
+            tsize,
+        });
+    }
+
+    /// The entries sorted by name.
+    fn rows(&self) -> Vec<Row<'_>> {
+        let row = |place: &Place| Row {
+            name: self
+                .text
+                .get(place.name.0..place.name.1)
+                .unwrap_or_default(),
+            cid: self.cids.get(place.cid.0..place.cid.1).unwrap_or_default(),
+            tsize: place.tsize,
+        };
+        let mut rows: Vec<_> = self.places.iter().map(row).collect();
+        rows.sort_by_key(|row| row.name);
+        rows
+    }
 }
 
 impl<S, F> std::fmt::Debug for Importer<S, F> {
@@ -112,42 +237,438 @@ impl<S, F> std::fmt::Debug for Importer<S, F> {
 
 impl<S: BlockSink, F: FnMut(Event)> Importer<S, F> {
     /// Blocks go to `sink`, progress and results to `on_event`.
-    pub fn new(_profile: Profile, _sink: S, _on_event: F) -> Self {
-        todo!()
+    pub fn new(profile: Profile, sink: S, on_event: F) -> Self {
+        Self {
+            profile,
+            sink,
+            on_event,
+            path: Vec::new(),
+            small: Small::default(),
+            ops: Vec::new(),
+            open: Vec::new(),
+            top: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+        }
     }
 
     /// Opens a folder inside the current one (or at the top).
-    pub fn enter(&mut self, _name: &str, _metadata: Metadata) -> Result<(), ImportError> {
-        todo!()
+    pub fn enter(&mut self, name: &str, metadata: Metadata) -> Result<(), ImportError> {
+        self.check(name)?;
+        if self.path.len() >= DEPTH_MAX {
+            let path = self.path_of(name);
+            return Err(ImportError::TooDeep { path });
+        }
+        self.path.push(name.to_owned());
+        let name = name.to_owned();
+        self.ops.push(Op::Enter { name, metadata });
+        self.flush_if_full()
     }
 
     /// Closes the current folder.
     pub fn leave(&mut self) -> Result<(), ImportError> {
-        todo!()
+        self.path.pop().ok_or(ImportError::NotEntered)?;
+        self.ops.push(Op::Leave);
+        self.flush_if_full()
     }
 
-    /// Reads a file to its end.
+    /// Reads a file to its end. After an error nothing of the file is in its folder, and the
+    /// import may go on without it.
     pub fn file(
         &mut self,
-        _name: &str,
-        _content: &mut dyn Read,
-        _metadata: Metadata,
+        name: &str,
+        content: &mut dyn Read,
+        metadata: Metadata,
     ) -> Result<(), ImportError> {
-        todo!()
+        self.check(name)?;
+        // Taken out, so that the rest of the importer can be used while it is read from.
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let result = self.file_through(&mut scratch, name, content, metadata);
+        self.scratch = scratch;
+        result?;
+        self.flush_if_full()
     }
 
     /// Adds a symbolic link.
     pub fn symlink(
         &mut self,
-        _name: &str,
-        _target: &str,
-        _metadata: Metadata,
+        name: &str,
+        target: &str,
+        metadata: Metadata,
     ) -> Result<(), ImportError> {
-        todo!()
+        self.check(name)?;
+        if target.len() > BLOCK_BYTES_MAX - NODE_OVERHEAD {
+            let bytes = target.len();
+            return Err(BlockError::TooLarge { bytes }.into());
+        }
+        let message = Message {
+            data: Some(Bytes::copy_from_slice(target.as_bytes())),
+            ..Message::new(Type::Symlink)
+        };
+        let node = leaf_node(message, metadata);
+        self.add_node(name, Kind::Symlink, node);
+        self.flush_if_full()
     }
 
     /// Writes out what is still collected and gives the top-level entries, in the order given.
-    pub fn finish(self) -> Result<Vec<Added>, ImportError> {
-        todo!()
+    /// Folders still open are left.
+    pub fn finish(mut self) -> Result<Vec<Added>, ImportError> {
+        while self.path.pop().is_some() {
+            self.ops.push(Op::Leave);
+        }
+        self.flush()?;
+        Ok(self.top)
+    }
+
+    fn file_through(
+        &mut self,
+        scratch: &mut [u8],
+        name: &str,
+        content: &mut dyn Read,
+        metadata: Metadata,
+    ) -> Result<(), ImportError> {
+        let path = self.path_of(name);
+        let failed = |source| ImportError::Read {
+            path: path.clone(),
+            source,
+        };
+        let length = fill(content, scratch).map_err(failed)?;
+        let at_end = length < scratch.len();
+        let start = scratch.get(..length).unwrap_or_default();
+        let balanced = self.profile.layout == Layout::Balanced;
+        if let Chunker::Size(most) = self.profile.chunker
+            && at_end
+            && balanced
+            && length <= most as usize
+        {
+            self.add_small(name, path, Bytes::copy_from_slice(start), metadata);
+            return Ok(());
+        }
+        let mut chunks = self.profile.chunker.chunks(start.chain(content));
+        let first = chunks.next().transpose().map_err(failed)?;
+        let second = chunks.next().transpose().map_err(failed)?;
+        if balanced && second.is_none() {
+            self.add_small(name, path, first.unwrap_or_default(), metadata);
+            return Ok(());
+        }
+        let start = first.into_iter().chain(second).map(Ok);
+        let root = self.large(&path, &mut start.chain(chunks), metadata)?;
+        self.ops.push(Op::Done {
+            name: name.to_owned(),
+            cid: root.cid,
+            size: root.tsize,
+        });
+        Ok(())
+    }
+
+    /// Puts a file of one chunk into the batch.
+    fn add_small(&mut self, name: &str, path: String, data: Bytes, metadata: Metadata) {
+        let bytes = data.len() as u64;
+        (self.on_event)(Event::Read { path, bytes });
+        let plain = metadata.mode.is_none() && metadata.mtime.is_none();
+        if self.profile.raw_leaves && plain {
+            self.small.bytes += data.len();
+            let leaf = Leaf::Raw(self.small.raw.len());
+            self.small.raw.push(data);
+            self.push_leaf(name, Kind::File, leaf);
+        } else {
+            // A raw leaf has no room for metadata, so a node takes its place.
+            let node = leaf_node(leaf_message(Type::File, data), metadata);
+            self.add_node(name, Kind::File, node);
+        }
+    }
+
+    fn add_node(&mut self, name: &str, kind: Kind, node: Bytes) {
+        self.small.bytes += node.len();
+        let leaf = Leaf::Node(self.small.nodes.len());
+        self.small.nodes.push(node);
+        self.push_leaf(name, kind, leaf);
+    }
+
+    fn push_leaf(&mut self, name: &str, kind: Kind, leaf: Leaf) {
+        let name = name.to_owned();
+        self.ops.push(Op::Leaf { name, kind, leaf });
+    }
+
+    /// Hashes and hands over a file of several chunks, some at a time.
+    fn large(
+        &mut self,
+        path: &str,
+        chunks: &mut dyn Iterator<Item = io::Result<Bytes>>,
+        metadata: Metadata,
+    ) -> Result<Part, ImportError> {
+        let mut tree = Tree::new(&self.profile);
+        let (mut batch, mut batch_bytes, mut total) = (Vec::new(), 0, 0);
+        loop {
+            let chunk = chunks
+                .next()
+                .transpose()
+                .map_err(|source| ImportError::Read {
+                    path: path.to_owned(),
+                    source,
+                })?;
+            let at_end = chunk.is_none();
+            if let Some(chunk) = chunk {
+                total += chunk.len() as u64;
+                batch_bytes += chunk.len();
+                batch.push(chunk);
+            }
+            let full = batch.len() >= LARGE_CHUNKS_MAX || batch_bytes >= LARGE_BYTES_MAX;
+            if full || at_end {
+                self.put_chunks(&mut tree, std::mem::take(&mut batch))?;
+                batch_bytes = 0;
+                (self.on_event)(Event::Read {
+                    path: path.to_owned(),
+                    bytes: total,
+                });
+            }
+            if at_end {
+                break;
+            }
+        }
+        let (root, blocks) = tree.finish(metadata)?;
+        self.sink.put(blocks)?;
+        Ok(root)
+    }
+
+    fn put_chunks(&mut self, tree: &mut Tree, chunks: Vec<Bytes>) -> Result<(), ImportError> {
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let sizes: Vec<u64> = chunks.iter().map(|chunk| chunk.len() as u64).collect();
+        let mut blocks = if self.profile.raw_leaves {
+            Block::new_many(self.raw_prefix(), chunks)?
+        } else {
+            let kind = match self.profile.layout {
+                Layout::Balanced => Type::File,
+                Layout::Trickle => Type::Raw,
+            };
+            let node = |chunk| leaf_node(leaf_message(kind, chunk), Metadata::default());
+            let nodes = chunks.into_iter().map(node).collect();
+            Block::new_many(self.profile.node_prefix(), nodes)?
+        };
+        for (block, file_size) in blocks.iter().zip(sizes) {
+            tree.push(&Part {
+                cid: *block.cid(),
+                file_size,
+                tsize: block.data().len() as u64,
+            })?;
+        }
+        blocks.extend(tree.take_blocks());
+        Ok(self.sink.put(blocks)?)
+    }
+
+    fn raw_prefix(&self) -> Prefix {
+        Prefix {
+            codec: cid::RAW,
+            ..self.profile.node_prefix()
+        }
+    }
+
+    fn flush_if_full(&mut self) -> Result<(), ImportError> {
+        if self.small.bytes >= SMALL_BYTES_MAX || self.ops.len() >= OPS_MAX {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Hashes and hands over the batch, then replays what waited for it.
+    fn flush(&mut self) -> Result<(), ImportError> {
+        let small = std::mem::take(&mut self.small);
+        let raw = name_all(self.raw_prefix(), small.raw)?;
+        let nodes = name_all(self.profile.node_prefix(), small.nodes)?;
+        let named = |block: &Block| (*block.cid(), block.data().len() as u64);
+        let raw_names: Vec<_> = raw.iter().map(named).collect();
+        let node_names: Vec<_> = nodes.iter().map(named).collect();
+        for blocks in [raw, nodes] {
+            if !blocks.is_empty() {
+                self.sink.put(blocks)?;
+            }
+        }
+        let ops = std::mem::take(&mut self.ops);
+        let mut out = Outbox::new(&mut self.sink);
+        let mut replay = Replay {
+            profile: &self.profile,
+            open: &mut self.open,
+            top: &mut self.top,
+        };
+        for op in ops {
+            let added = match op {
+                Op::Enter { name, metadata } => {
+                    replay.enter(name, metadata);
+                    continue;
+                }
+                Op::Leave => replay.leave(&mut out)?,
+                Op::Leaf { name, kind, leaf } => {
+                    let named = match leaf {
+                        Leaf::Raw(at) => raw_names.get(at),
+                        Leaf::Node(at) => node_names.get(at),
+                    };
+                    named.map(|(cid, size)| replay.add(&name, *cid, *size, kind))
+                }
+                Op::Done { name, cid, size } => Some(replay.add(&name, cid, size, Kind::File)),
+            };
+            if let Some(added) = added {
+                (self.on_event)(Event::Added(added));
+            }
+        }
+        Ok(out.flush()?)
+    }
+
+    fn check(&self, name: &str) -> Result<(), ImportError> {
+        let wrong = match name {
+            "." | ".." => true,
+            // What has no folder needs no name: standard input.
+            "" => !self.path.is_empty(),
+            _ => name.contains(['/', '\0']),
+        };
+        if wrong {
+            let name = name.to_owned();
+            return Err(ImportError::Name { name });
+        }
+        Ok(())
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        let mut path = self.path.join("/");
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path + name
     }
 }
+
+/// Folders as they fill while the ops are replayed.
+struct Replay<'a> {
+    profile: &'a Profile,
+    open: &'a mut Vec<Folder>,
+    top: &'a mut Vec<Added>,
+}
+
+impl Replay<'_> {
+    fn enter(&mut self, name: String, metadata: Metadata) {
+        let path = match self.open.last() {
+            Some(parent) => format!("{}/{name}", parent.path),
+            None => name.clone(),
+        };
+        self.open.push(Folder {
+            name,
+            path,
+            metadata,
+            listing: Listing::default(),
+        });
+    }
+
+    fn add(&mut self, name: &str, cid: Cid, size: u64, kind: Kind) -> Added {
+        let path = match self.open.last() {
+            Some(parent) => format!("{}/{name}", parent.path),
+            None => name.to_owned(),
+        };
+        let added = Added {
+            path,
+            cid,
+            size,
+            kind,
+        };
+        match self.open.last_mut() {
+            Some(parent) => parent.listing.add(name, &cid, size),
+            None => self.top.push(added.clone()),
+        }
+        added
+    }
+
+    fn leave<S: BlockSink>(
+        &mut self,
+        out: &mut Outbox<'_, S>,
+    ) -> Result<Option<Added>, ImportError> {
+        let Some(folder) = self.open.pop() else {
+            return Ok(None);
+        };
+        let rows = folder.listing.rows();
+        for (one, other) in rows.iter().zip(rows.iter().skip(1)) {
+            if one.name == other.name {
+                let path = format!("{}/{}", folder.path, one.name);
+                return Err(ImportError::Twice { path });
+            }
+        }
+        let written = directory::write(self.profile, folder.metadata, &rows, out);
+        let written = written.map_err(|error| match error {
+            DirectoryError::Put(error) => ImportError::Put(error),
+            source => ImportError::Directory {
+                path: folder.path.clone(),
+                source,
+            },
+        })?;
+        Ok(Some(self.add(
+            &folder.name,
+            written.cid,
+            written.tsize,
+            Kind::Directory,
+        )))
+    }
+}
+
+/// Names blocks in batches of like length, where the lanes of the hash are fullest; answers in the
+/// order given.
+fn name_all(prefix: Prefix, data: Vec<Bytes>) -> Result<Vec<Block>, BlockError> {
+    if data.len() <= hash::BATCH {
+        return Block::new_many(prefix, data);
+    }
+    let mut order: Vec<(usize, Bytes)> = data.into_iter().enumerate().collect();
+    order.sort_by_key(|(_, bytes)| bytes.len());
+    let (places, data): (Vec<usize>, Vec<Bytes>) = order.into_iter().unzip();
+    let blocks = Block::new_many(prefix, data)?;
+    let mut back: Vec<(usize, Block)> = places.into_iter().zip(blocks).collect();
+    back.sort_unstable_by_key(|(place, _)| *place);
+    Ok(back.into_iter().map(|(_, block)| block).collect())
+}
+
+fn leaf_message(kind: Type, data: Bytes) -> Message {
+    Message {
+        file_size: Some(data.len() as u64),
+        data: (!data.is_empty()).then_some(data),
+        ..Message::new(kind)
+    }
+}
+
+/// A dag-pb node without links.
+fn leaf_node(message: Message, metadata: Metadata) -> Bytes {
+    let message = Message {
+        mode: metadata.mode,
+        mtime: metadata.mtime,
+        ..message
+    }
+    .encode();
+    let mut out = Vec::with_capacity(message.len() + NODE_OVERHEAD);
+    pb::put_data(&mut out, &message);
+    Bytes::from(out)
+}
+
+/// Reads until `buffer` is full or the input ends.
+fn fill(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match input.read(rest) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+/// Bytes of small files hashed together.
+pub const SMALL_BYTES_MAX: usize = 16 << 20;
+/// Entries that wait for one batch.
+const OPS_MAX: usize = 2048;
+/// Chunks of a large file hashed together.
+const LARGE_CHUNKS_MAX: usize = 4 * hash::BATCH;
+/// Bytes of a large file hashed together.
+pub const LARGE_BYTES_MAX: usize = 16 << 20;
+/// What is read of a file before anything is reserved for it.
+const SCRATCH_BYTES: usize = 64 << 10;
+/// More than what a node adds to the data of its leaf.
+const NODE_OVERHEAD: usize = 64;
+
+#[cfg(test)]
+mod tests;
