@@ -1,4 +1,8 @@
-//! Every limit and timeout of the network. (signatures)
+//! Every limit and timeout of the network, with its unit, its default and its price.
+//!
+//! `cli` makes a [`Config`] from `config.toml`; whoever builds one by hand ends it with
+//! `..Config::default()`, because fields are added. Numbers that no operator needs to turn are
+//! constants at the foot of the file that uses them.
 
 use crate::network::Network;
 use libp2p::Multiaddr;
@@ -15,8 +19,46 @@ pub struct Config {
     pub bootstrap: Vec<Multiaddr>,
     /// How long a fetch waits without any progress before it gives up.
     pub fetch_idle: Duration,
-    /// Most connections in all.
+    /// Most connections in all. Each costs a socket, a task and up to `read_buffer_bytes` and
+    /// `window_growth_bytes` of memory when busy.
     pub connections_max: u32,
+    /// Most connections to one peer. More than one spreads encryption over cores; every one
+    /// counts against `connections_max`.
+    pub connections_per_peer_max: u32,
+    /// Most connections that are being made, each way. Handshakes cost processor time before we
+    /// know who it is.
+    pub connections_pending_max: u32,
+    /// How long making a connection may take, from the first packet to the muxer.
+    pub handshake_timeout: Duration,
+    /// How long a connection that nobody uses stays open. Shorter frees sockets, longer saves
+    /// handshakes.
+    pub connection_idle: Duration,
+    /// Memory of this process, in bytes, above which no new connection is made; `None` for no
+    /// such limit.
+    pub memory_bytes_max: Option<usize>,
+    /// Most streams open at once on one connection. Each is sure of 256 KiB of receive window;
+    /// a peer that opens more loses the connection. Others open a stream a message, so a low
+    /// number cuts honest peers off. At most 4,096.
+    pub streams_per_connection_max: usize,
+    /// By how many bytes the receive windows of one connection may grow, all streams together,
+    /// beyond the 256 KiB each is sure of. Too little slows long distances: a stream carries at
+    /// most its window per round trip.
+    pub window_growth_bytes: usize,
+    /// Bytes read ahead from a TCP socket. Fewer system calls against memory per connection,
+    /// touched only as far as data comes.
+    pub read_buffer_bytes: usize,
+    /// Bytes one QUIC connection may receive before they are read; a stream gets a quarter.
+    pub quic_window_bytes: u32,
+    /// How long a lookup in the DHT may take.
+    pub lookup_timeout: Duration,
+    /// Most provider records kept for others. About 200 bytes each.
+    pub provider_records_max: usize,
+    /// How often what is pinned is provided again. Others forget a record after 48 hours.
+    pub reprovide_interval: Duration,
+    /// How many CIDs are provided at the same time. Each asks dozens of peers.
+    pub provides_at_once: usize,
+    /// How many CIDs may wait to be provided; more are left to the next round.
+    pub announce_queue_max: usize,
 }
 
 impl Default for Config {
@@ -27,6 +69,20 @@ impl Default for Config {
             bootstrap: Vec::new(),
             fetch_idle: Duration::from_secs(30),
             connections_max: 512,
+            connections_per_peer_max: 8,
+            connections_pending_max: 128,
+            handshake_timeout: Duration::from_secs(10),
+            connection_idle: Duration::from_secs(600),
+            memory_bytes_max: None,
+            streams_per_connection_max: 1024,
+            window_growth_bytes: 32 << 20,
+            read_buffer_bytes: 256 << 10,
+            quic_window_bytes: 16 << 20,
+            lookup_timeout: Duration::from_secs(60),
+            provider_records_max: 128 << 10,
+            reprovide_interval: Duration::from_secs(22 * 3600),
+            provides_at_once: 8,
+            announce_queue_max: 64 << 10,
         }
     }
 }

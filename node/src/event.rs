@@ -1,7 +1,11 @@
-//! Facts others may wait for. (signatures)
+//! Facts others may wait for.
+//!
+//! Whoever wants to know subscribes before acting. The channel is bounded: a listener that does not
+//! keep up loses the oldest facts and is told so (`Lagged`), nobody waits for it.
 
 use cairn_store::Cid;
 use libp2p::{Multiaddr, PeerId};
+use tokio::sync::broadcast;
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -11,7 +15,7 @@ pub enum Event {
     Listening(Multiaddr),
     /// The first connection to a peer is up.
     Connected(PeerId),
-    /// The peer told who it is and what it speaks.
+    /// The peer told who it is and what it speaks; we can look things up through it.
     Identified(PeerId),
     /// The last connection to a peer is gone.
     Disconnected(PeerId),
@@ -20,3 +24,11 @@ pub enum Event {
     /// Peers were told that we have this.
     Provided(Cid),
 }
+
+/// A channel for events.
+pub(crate) fn channel() -> broadcast::Sender<Event> {
+    broadcast::Sender::new(EVENTS_MAX)
+}
+
+/// Events a listener may be behind before it loses some.
+const EVENTS_MAX: usize = 4096;
