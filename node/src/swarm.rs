@@ -1,7 +1,52 @@
-//! Who we are connected to. (signatures)
+//! Who we are connected to: the swarm, behind a handle.
+//!
+//! [`Peers`] is the handle, `command.rs` what it may ask, `worker.rs` the one task that owns the
+//! libp2p swarm and everything known about peers. The worker only routes: no disk, no hashing, no
+//! payload passes through it, because while it is busy every TCP connection waits.
+//!
+//! Reading order: [`start`], `worker.rs`, `behaviour.rs` (what is spoken), `transport.rs` (how
+//! bytes get there), `fence.rs` (and where they do not).
 
+mod behaviour;
+mod book;
+mod bootstrap;
+mod buffered;
+pub(crate) mod command;
+mod failure;
+pub(crate) mod fence;
+mod limits;
+mod lookups;
+pub(crate) mod meter;
+mod muxer;
+mod security;
+mod transport;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use crate::bitswap;
+use crate::config::Config;
+use crate::event::Event;
+use crate::metrics::{self, Foreign, Metrics};
+use crate::network::Network;
+use crate::node::StartError;
+use crate::routing::Routing;
+use crate::routing::queue::Queue;
+use crate::tasks::Tasks;
+use behaviour::Behaviour;
+use command::{COMMANDS_MAX, Command};
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{self, Swarm};
 use libp2p::{Multiaddr, PeerId};
-use std::time::Duration;
+use meter::Meter;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use worker::Worker;
 
 /// A connected peer.
 #[derive(Debug, Clone)]
@@ -73,35 +118,209 @@ pub enum ConnectError {
 
 /// A handle on the swarm. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Peers {}
+pub struct Peers {
+    commands: mpsc::Sender<Command>,
+    local: PeerId,
+    network: Network,
+    meter: Arc<Meter>,
+}
 
 impl Peers {
     /// Connected peers, one row a connection.
     pub async fn connected(&self) -> Vec<Connected> {
-        todo!()
+        self.ask(Command::Connected).await.unwrap_or_default()
     }
-    /// Dials; `address` ends in `/p2p/<peer id>`. Done when connected.
-    pub async fn connect(&self, _address: Multiaddr) -> Result<PeerId, ConnectError> {
-        todo!()
+
+    /// Dials; `address` ends in `/p2p/<peer id>`. Done when connected; at once if we were. With
+    /// nothing before the peer id, the addresses known for that peer are tried.
+    pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, ConnectError> {
+        let (peer, address) = split(address)?;
+        let addresses = address.into_iter().collect();
+        self.dial(peer, addresses).await?;
+        Ok(peer)
     }
-    /// Closes every connection to the peer at the end of `address`.
-    pub async fn disconnect(&self, _address: Multiaddr) -> Result<PeerId, ConnectError> {
-        todo!()
+
+    /// Dials a peer at any of `addresses`, or, if there are none, at those known for it. Done when
+    /// connected; at once if we were.
+    pub async fn dial(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), ConnectError> {
+        let given = addresses.first().cloned();
+        let inside: Vec<_> = addresses
+            .into_iter()
+            .filter(|address| self.network.allows(address))
+            .take(ADDRESSES_PER_DIAL_MAX)
+            .collect();
+        if let (Some(address), true) = (given, inside.is_empty()) {
+            return Err(ConnectError::Outside {
+                address,
+                network: self.network.name(),
+            });
+        }
+        self.ask(|reply| Command::Connect {
+            peer,
+            addresses: inside,
+            reply,
+        })
+        .await
+        .unwrap_or(Err(ConnectError::Stopping))
     }
+
+    /// Closes every connection to the peer at the end of `address`. Done when they are closed.
+    pub async fn disconnect(&self, address: Multiaddr) -> Result<PeerId, ConnectError> {
+        let (peer, _) = split(address)?;
+        self.ask(|reply| Command::Disconnect { peer, reply })
+            .await
+            .unwrap_or(Err(ConnectError::Stopping))?;
+        Ok(peer)
+    }
+
     /// Where we listen, without `/p2p`.
     pub async fn listening(&self) -> Vec<Multiaddr> {
-        todo!()
+        self.ask(Command::Listening).await.unwrap_or_default()
     }
+
     /// Addresses known for peers, connected or not.
     pub async fn known(&self) -> Vec<(PeerId, Vec<Multiaddr>)> {
-        todo!()
+        self.ask(Command::Known).await.unwrap_or_default()
     }
+
     /// What we speak.
+    #[expect(
+        clippy::unused_async,
+        reason = "the swarm will be asked once protocols come and go with reachability"
+    )]
     pub async fn protocols(&self) -> Vec<String> {
-        todo!()
+        behaviour::protocols(self.network)
     }
+
     /// Bytes in and out.
     pub fn bandwidth(&self) -> Bandwidth {
-        todo!()
+        self.meter.read(Instant::now())
+    }
+
+    /// Our own name.
+    pub fn local(&self) -> PeerId {
+        self.local
+    }
+
+    /// The name and version we tell peers.
+    pub const fn agent() -> &'static str {
+        behaviour::AGENT
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
     }
 }
+
+/// Peer and, if there is one, address.
+fn split(mut address: Multiaddr) -> Result<(PeerId, Option<Multiaddr>), ConnectError> {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => {
+            address.pop();
+            Ok((peer, (!address.is_empty()).then_some(address)))
+        }
+        _ => Err(ConnectError::NoPeerId(address)),
+    }
+}
+
+/// What a started swarm is handed on as.
+#[derive(Debug)]
+pub(crate) struct Online {
+    pub(crate) peers: Peers,
+    pub(crate) routing: Routing,
+    pub(crate) wire: bitswap::Wire,
+    pub(crate) foreign: Arc<prometheus_client::registry::Registry>,
+}
+
+/// Starts the swarm; returns when every listener is up. Its tasks belong to `tasks`.
+pub(crate) async fn start(
+    keys: &Keypair,
+    config: &Config,
+    tasks: &Tasks,
+    events: &broadcast::Sender<Event>,
+    registry: &prometheus::Registry,
+) -> Result<Online, StartError> {
+    check(config)?;
+    // Two providers are compiled in; whoever asks rustls for *the* one must not find none.
+    // An error means that it was chosen before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+
+    let (meter, turned_away) = (Meter::new(Instant::now()), Arc::default());
+    let metrics = Metrics::register(registry)?;
+    metrics::register_sources(registry, tasks, &meter, &turned_away)?;
+    let foreign = Foreign::new();
+    let foreign_registry = foreign.registry();
+
+    let transport =
+        transport::build(keys, config, &meter, &turned_away).map_err(StartError::Transport)?;
+    let (bitswap, wire) = bitswap::behaviour(config);
+    let local = keys.public().to_peer_id();
+    let behaviour = Behaviour::new(keys.public(), config, bitswap);
+    let swarm = Swarm::new(transport, behaviour, local, settings(config, tasks));
+
+    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+    let mut worker = Worker::new(swarm, inbox, events.clone(), config, metrics, foreign);
+    worker.listen(&config.listen).await?;
+    tasks.spawn_critical("swarm", worker.run(tasks.stopping()));
+
+    let announcements = Arc::new(Queue::new(config.announce_queue_max));
+    Ok(Online {
+        peers: Peers {
+            commands: commands.clone(),
+            local,
+            network: config.network,
+            meter,
+        },
+        routing: Routing::new(commands, announcements),
+        wire,
+        foreign: foreign_registry,
+    })
+}
+
+/// Refuses what cannot work before anything is opened.
+fn check(config: &Config) -> Result<(), StartError> {
+    for address in &config.listen {
+        if !config.network.may_listen(address) {
+            return Err(StartError::Outside {
+                address: address.clone(),
+                network: config.network.name(),
+            });
+        }
+    }
+    for address in &config.listen {
+        transport::check_free(address).map_err(|error| StartError::Listen {
+            address: address.clone(),
+            why: error.to_string(),
+        })?;
+    }
+    Ok(())
+}
+
+fn settings(config: &Config, tasks: &Tasks) -> swarm::Config {
+    let tasks = tasks.clone();
+    let settings = swarm::Config::with_executor(move |task| tasks.spawn("connection", task))
+        .with_idle_connection_timeout(config.connection_idle)
+        .with_notify_handler_buffer_size(HANDLER_EVENTS)
+        .with_per_connection_event_buffer_size(CONNECTION_EVENTS)
+        .with_max_negotiating_inbound_streams(NEGOTIATING_STREAMS_MAX)
+        .with_substream_upgrade_protocol_override(Version::V1Lazy);
+    match config.network {
+        // The fence lets TCP go first there; the library would prefer QUIC.
+        Network::Local | Network::Lan => settings,
+        Network::Public => settings.with_smart_dial(),
+    }
+}
+
+/// Addresses tried in one dial.
+const ADDRESSES_PER_DIAL_MAX: usize = 16;
+
+/// Messages that may wait on their way into a connection's task.
+const HANDLER_EVENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
+
+/// Messages that may wait on their way out of it; when they are more, its streams stand still.
+const CONNECTION_EVENTS: usize = 128;
+
+/// Inbound streams of one connection that may be agreeing on a protocol.
+const NEGOTIATING_STREAMS_MAX: usize = 512;

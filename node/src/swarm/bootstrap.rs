@@ -1,0 +1,131 @@
+//! The peers to begin with: dialled whenever there is nobody, less and less often while nobody
+//! answers.
+
+use crate::config::Config;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Whom to dial when there is nobody, and when.
+pub(super) struct Bootstrap {
+    peers: Vec<(PeerId, Vec<Multiaddr>)>,
+    next: Instant,
+    back_off: Duration,
+}
+
+impl Bootstrap {
+    pub(super) fn new(config: &Config) -> Self {
+        let mut peers: Vec<(PeerId, Vec<Multiaddr>)> = Vec::new();
+        for given in config.bootstrap.iter().take(BOOTSTRAP_PEERS_MAX) {
+            let mut address = given.clone();
+            let Some(Protocol::P2p(peer)) = address.pop() else {
+                tracing::warn!(address = %given, "bootstrap address without /p2p, left out");
+                continue;
+            };
+            if !config.network.allows(&address) {
+                tracing::warn!(
+                    address = %given,
+                    network = %config.network,
+                    "bootstrap address outside the network, left out"
+                );
+                continue;
+            }
+            match peers.iter_mut().find(|(known, _)| *known == peer) {
+                Some((_, addresses)) => addresses.push(address),
+                None => peers.push((peer, vec![address])),
+            }
+        }
+        Self {
+            peers,
+            next: Instant::now(),
+            back_off: BACK_OFF_FIRST,
+        }
+    }
+
+    /// Done when it is time to dial. May be dropped at any point.
+    pub(super) async fn due(&self) {
+        if self.peers.is_empty() {
+            std::future::pending::<()>().await;
+        } else {
+            tokio::time::sleep_until(self.next).await;
+        }
+    }
+
+    /// Whom to dial now; the next time comes later each time.
+    pub(super) fn begin(&mut self) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        self.next = Instant::now() + self.back_off;
+        self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
+        self.peers.clone()
+    }
+
+    pub(super) fn connected(&mut self) {
+        self.back_off = BACK_OFF_FIRST;
+    }
+
+    pub(super) fn disconnected(&mut self) {
+        self.next = Instant::now() + self.back_off;
+    }
+}
+
+/// Bootstrap addresses used.
+const BOOTSTRAP_PEERS_MAX: usize = 64;
+
+/// The wait after the first dial that led nowhere, doubled each time.
+const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
+
+/// The longest such wait.
+const BACK_OFF_MAX: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str, peer: PeerId) -> Multiaddr {
+        text.parse::<Multiaddr>().unwrap().with(Protocol::P2p(peer))
+    }
+
+    fn with(bootstrap: Vec<Multiaddr>) -> Bootstrap {
+        Bootstrap::new(&Config {
+            bootstrap,
+            ..Config::default()
+        })
+    }
+
+    #[test]
+    fn only_named_peers_within_the_network_are_dialled() {
+        let peer = PeerId::random();
+        let mut bootstrap = with(vec![
+            address("/ip4/127.0.0.1/tcp/1", peer),
+            address("/ip4/127.0.0.1/tcp/2", peer),
+            address("/ip4/192.0.2.1/tcp/3", peer),
+            address("/dnsaddr/example.com", peer),
+            "/ip4/127.0.0.1/tcp/4".parse().unwrap(),
+            Multiaddr::empty(),
+        ]);
+        let near = ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2"];
+        let near = near.map(|text| text.parse().unwrap()).to_vec();
+        assert_eq!(bootstrap.begin(), [(peer, near)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_waits_grow_until_somebody_is_there() {
+        let mut bootstrap = with(vec![address("/ip4/127.0.0.1/tcp/1", PeerId::random())]);
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            let before = Instant::now();
+            bootstrap.due().await;
+            waits.push(before.elapsed());
+            bootstrap.begin();
+        }
+        assert_eq!(waits[0], Duration::ZERO);
+        assert!(waits[1] >= BACK_OFF_FIRST && waits.is_sorted());
+        let longest = waits[11];
+        assert!(longest >= BACK_OFF_MAX && longest < 2 * BACK_OFF_MAX);
+        bootstrap.connected();
+        bootstrap.disconnected();
+        let before = Instant::now();
+        bootstrap.due().await;
+        assert!(before.elapsed() < 2 * BACK_OFF_FIRST);
+    }
+}

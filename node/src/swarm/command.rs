@@ -1,0 +1,63 @@
+//! What holders of a handle may ask of the swarm's worker.
+//!
+//! Every command that has an answer carries where to put it; an answer that never comes (the
+//! sender was dropped) means that the node is stopping.
+
+use super::{ConnectError, Connected};
+use crate::routing::{Provider, RoutingError};
+use cairn_store::Cid;
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+/// One request to the worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The connections.
+    Connected(oneshot::Sender<Vec<Connected>>),
+    /// Dial; without addresses, at those that are known.
+    Connect {
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+        reply: oneshot::Sender<Result<(), ConnectError>>,
+    },
+    /// Close every connection to a peer.
+    Disconnect {
+        peer: PeerId,
+        reply: oneshot::Sender<Result<(), ConnectError>>,
+    },
+    /// Where we listen.
+    Listening(oneshot::Sender<Vec<Multiaddr>>),
+    /// Addresses of peers.
+    Known(oneshot::Sender<Vec<(PeerId, Vec<Multiaddr>)>>),
+    /// Look for providers.
+    Find(Find),
+    /// Become a provider.
+    Provide(Provide),
+}
+
+/// A lookup for providers.
+#[derive(Debug)]
+pub(crate) struct Find {
+    /// What is looked for.
+    pub(crate) cid: Cid,
+    /// How many providers to find; the channel has room for so many and one error.
+    pub(crate) limit: usize,
+    /// Where they go.
+    pub(crate) found: mpsc::Sender<Result<Provider, RoutingError>>,
+    /// The right to have a lookup under way.
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// A wish to be known as a provider.
+#[derive(Debug)]
+pub(crate) struct Provide {
+    /// Of what.
+    pub(crate) cid: Cid,
+    /// How it went.
+    pub(crate) reply: oneshot::Sender<Result<(), RoutingError>>,
+    /// The right to have a lookup under way.
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// Commands that may wait for the worker; whoever asks more waits to ask.
+pub(crate) const COMMANDS_MAX: usize = 256;
