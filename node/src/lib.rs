@@ -1,10 +1,20 @@
 //! One store, one swarm, and the traffic between them.
+//!
+//! A fetch, from call to block: a [`Session`] of the [`Exchange`] asks the store, then Bitswap,
+//! which asks the peers it is connected to and, through [`routing`], finds others who have the
+//! block; the swarm dials them and carries the streams; what comes back is verified, stored and
+//! handed over.
+//!
+//! [`Node`] wires the parts together and stops them in order; [`Config`] holds their limits;
+//! [`network`] says how far any of it may reach.
 
 pub mod bitswap;
 pub mod config;
 pub mod event;
 pub mod exchange;
 pub mod identity;
+mod jobs;
+mod metrics;
 pub mod network;
 pub mod node;
 pub mod routing;
@@ -14,6 +24,7 @@ pub mod tasks;
 pub use config::Config;
 pub use event::Event;
 pub use exchange::{Exchange, Session};
+pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
 pub use network::Network;
 pub use node::Node;

@@ -1,20 +1,81 @@
-//! `Node::start` and `Node::stop`: the wiring, top-down, on one page. (signatures)
+//! `Node::start` and `Node::stop`: the wiring, top-down, on one page.
+//!
+//! ```text
+//! jobs ──► routing ──┐
+//! exchange ─► bitswap ─► swarm ─► sockets
+//! ```
+//!
+//! Each part has its own family of tasks, so that stopping can go from the left to the right:
+//! whoever uses a part goes before it.
 
-use crate::bitswap::Stat;
+use crate::bitswap::{Bitswap, Stat};
 use crate::config::Config;
-use crate::event::Event;
+use crate::event::{self, Event};
 use crate::exchange::Exchange;
+use crate::jobs::{self, reprovide::Reprovide};
+use crate::metrics;
 use crate::routing::Routing;
-use crate::swarm::Peers;
+use crate::swarm::{self, Online, Peers};
+use crate::tasks::Tasks;
 use cairn_store::Store;
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// A running node.
-#[derive(Debug)]
 #[must_use = "dropping a node aborts its tasks; call `stop` to end them in order"]
-pub struct Node {}
+pub struct Node {
+    peers: Peers,
+    routing: Routing,
+    exchange: Exchange,
+    bitswap: Bitswap,
+    events: broadcast::Sender<Event>,
+    libp2p_metrics: Arc<prometheus_client::registry::Registry>,
+    families: Families,
+}
+
+/// The tasks of each part.
+struct Families {
+    jobs: Tasks,
+    bitswap: Tasks,
+    swarm: Tasks,
+}
+
+impl Families {
+    fn new() -> Self {
+        let jobs = Tasks::new();
+        Self {
+            bitswap: jobs.family(),
+            swarm: jobs.family(),
+            jobs,
+        }
+    }
+
+    /// In the order of stopping.
+    fn all(&self) -> [&Tasks; 3] {
+        [&self.jobs, &self.bitswap, &self.swarm]
+    }
+}
+
+impl Drop for Families {
+    fn drop(&mut self) {
+        for family in self.all() {
+            family.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Node")
+            .field("peer", &self.peer_id())
+            .finish_non_exhaustive()
+    }
+}
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,45 +108,106 @@ pub enum StartError {
 }
 
 impl Node {
-    /// Starts everything; returns when every listener is up. The metrics go to `registry`.
+    /// Starts everything; returns when every listener is up. The metrics go to `registry`, which
+    /// must not have had a node's before. What was started is gone again if this fails.
     pub async fn start(
-        _store: Store,
-        _keys: Keypair,
-        _config: Config,
-        _registry: &prometheus::Registry,
+        store: Store,
+        keys: Keypair,
+        config: Config,
+        registry: &prometheus::Registry,
     ) -> Result<Self, StartError> {
-        todo!()
+        let families = Families::new();
+        let events = event::channel();
+        // Before anything can happen, so that the job misses no peer.
+        let heard = events.subscribe();
+
+        let Online {
+            peers,
+            routing,
+            wire,
+            foreign,
+        } = swarm::start(&keys, &config, &families.swarm, &events, registry).await?;
+        let bitswap = Bitswap::start(
+            wire,
+            store.clone(),
+            routing.clone(),
+            peers.clone(),
+            &families.bitswap,
+            events.clone(),
+            &config,
+            registry,
+        )?;
+        let exchange = Exchange::online(store.clone(), bitswap.clone(), config.fetch_idle);
+
+        let roots = move || store.pins().into_iter().map(|pin| pin.cid).collect();
+        let reprovide = Reprovide::new(
+            routing.clone(),
+            roots,
+            heard,
+            config.reprovide_interval,
+            config.provides_at_once,
+        );
+        jobs::run(reprovide, &families.jobs);
+
+        Ok(Self {
+            peers,
+            routing,
+            exchange,
+            bitswap,
+            events,
+            libp2p_metrics: foreign,
+            families,
+        })
     }
+
     /// Our name.
     pub fn peer_id(&self) -> PeerId {
-        todo!()
+        self.peers.local()
     }
+
     /// Blocks: the store first, then peers.
     pub fn exchange(&self) -> Exchange {
-        todo!()
+        self.exchange.clone()
     }
+
     /// Connections.
     pub fn peers(&self) -> Peers {
-        todo!()
+        self.peers.clone()
     }
+
     /// Providers.
     pub fn routing(&self) -> Routing {
-        todo!()
+        self.routing.clone()
     }
+
     /// What Bitswap did.
     pub async fn bitswap(&self) -> Stat {
-        todo!()
+        self.bitswap.stat().await
     }
+
     /// Facts from now on.
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        todo!()
+        self.events.subscribe()
     }
+
+    /// Cancelled when a part broke that the node cannot go on without: the daemon should end.
+    pub fn broken(&self) -> CancellationToken {
+        self.families.swarm.alarm()
+    }
+
     /// libp2p's own metrics in text format 0.0.4, without `# EOF`.
     pub fn libp2p_metrics(&self) -> String {
-        todo!()
+        metrics::encode(&self.libp2p_metrics)
     }
+
     /// Stops in the reverse order of starting; false if it took longer than `grace`.
-    pub async fn stop(self, _grace: Duration) -> bool {
-        todo!()
+    pub async fn stop(self, grace: Duration) -> bool {
+        let deadline = Instant::now() + grace;
+        let mut in_time = true;
+        for family in self.families.all() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            in_time &= family.stop(left).await;
+        }
+        in_time
     }
 }
