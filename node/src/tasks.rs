@@ -220,7 +220,7 @@ mod tests {
         let held = Dropped(Some(sender));
         tasks.spawn("stubborn", async move {
             let _held = held;
-            pending().await
+            pending::<()>().await;
         });
         assert!(!tasks.stop(GRACE).await);
         receiver.await.expect("dropped by the abort");
