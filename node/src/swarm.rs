@@ -19,6 +19,7 @@ mod lookups;
 pub(crate) mod meter;
 mod muxer;
 mod security;
+mod tls;
 mod transport;
 mod worker;
 

@@ -1,30 +1,31 @@
 //! Who is at the other end: TLS where the peer has it, Noise where it does not.
 //!
-//! Both are offered, TLS first: it may use AES, which most processors do in hardware, where Noise
-//! is bound to ChaCha20.
+//! Both are offered, TLS first: it may use AES, where Noise is bound to ChaCha20 (`tls.rs`).
 
+use super::tls::{Tls, TlsError, TlsKeyError};
 use futures::future::{BoxFuture, Either};
 use futures::{AsyncRead, AsyncWrite, FutureExt, TryFutureExt};
+use futures_rustls::TlsStream;
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
 use libp2p::identity::{Keypair, PeerId};
-use libp2p::{noise, tls};
+use libp2p::noise;
 use std::array;
 
 /// The choice of security protocols.
 #[derive(Clone)]
 pub(super) struct Security {
-    tls: tls::Config,
+    tls: Tls,
     noise: noise::Config,
 }
 
 /// A connection that is encrypted and whose other end is known.
-pub(super) type Secured<C> = Either<tls::TlsStream<C>, noise::Output<C>>;
+pub(super) type Secured<C> = Either<TlsStream<C>, noise::Output<C>>;
 
 /// Why a connection was not secured.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SecurityError {
     #[error(transparent)]
-    Tls(#[from] tls::UpgradeError),
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Noise(#[from] noise::Error),
 }
@@ -32,9 +33,9 @@ pub(super) enum SecurityError {
 /// Why the key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeyError {
-    #[error("no certificate for this key: {0}")]
-    Certificate(#[from] tls::certificate::GenError),
-    #[error("no noise key for this key: {0}")]
+    #[error("no TLS for this key: {0}")]
+    Tls(#[from] TlsKeyError),
+    #[error("no Noise for this key: {0}")]
     Noise(#[from] noise::Error),
 }
 
@@ -45,16 +46,26 @@ pub(super) enum Offer {
     Noise,
 }
 
+impl Offer {
+    /// What peers call it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tls => "/tls/1.0.0",
+            Self::Noise => "/noise",
+        }
+    }
+}
+
 impl AsRef<str> for Offer {
     fn as_ref(&self) -> &str {
-        offer_name(*self)
+        self.name()
     }
 }
 
 impl Security {
     pub(super) fn new(keys: &Keypair) -> Result<Self, KeyError> {
         Ok(Self {
-            tls: tls::Config::new(keys)?,
+            tls: Tls::new(keys)?,
             noise: noise::Config::new(keys)?,
         })
     }
@@ -82,13 +93,13 @@ where
         match offer {
             Offer::Tls => self
                 .tls
-                .upgrade_inbound(socket, offer_name(offer))
+                .accept(socket)
                 .map_ok(|(peer, stream)| (peer, Either::Left(stream)))
                 .err_into()
                 .boxed(),
             Offer::Noise => self
                 .noise
-                .upgrade_inbound(socket, offer_name(offer))
+                .upgrade_inbound(socket, offer.name())
                 .map_ok(|(peer, stream)| (peer, Either::Right(stream)))
                 .err_into()
                 .boxed(),
@@ -108,24 +119,16 @@ where
         match offer {
             Offer::Tls => self
                 .tls
-                .upgrade_outbound(socket, offer_name(offer))
+                .connect(socket)
                 .map_ok(|(peer, stream)| (peer, Either::Left(stream)))
                 .err_into()
                 .boxed(),
             Offer::Noise => self
                 .noise
-                .upgrade_outbound(socket, offer_name(offer))
+                .upgrade_outbound(socket, offer.name())
                 .map_ok(|(peer, stream)| (peer, Either::Right(stream)))
                 .err_into()
                 .boxed(),
         }
-    }
-}
-
-/// What peers call it.
-const fn offer_name(offer: Offer) -> &'static str {
-    match offer {
-        Offer::Tls => "/tls/1.0.0",
-        Offer::Noise => "/noise",
     }
 }
