@@ -1,8 +1,8 @@
 //! Tells the network what is pinned: at the start, when something new is announced, and again in
 //! good time before others forget it.
 //!
-//! Announcements go before the round over everything. Without peers it waits for one. What failed
-//! is left to the next round.
+//! Announcements go before the round over everything. Without peers it waits for one. What nobody
+//! took is tried again after a while; more of that than can be remembered is left to the next round.
 
 use super::{Job, Next};
 use crate::event::Event;
@@ -25,6 +25,9 @@ pub(crate) struct Reprovide<R> {
     /// Taken from the queue, but there was nobody to tell.
     kept: Vec<Cid>,
     next_round: Instant,
+    /// What nobody took, and when to try again.
+    again: Vec<Cid>,
+    again_at: Option<Instant>,
     rest: Rest,
 }
 
@@ -55,6 +58,8 @@ where
             round: Vec::new().into_iter(),
             kept: Vec::new(),
             next_round: Instant::now(),
+            again: Vec::new(),
+            again_at: None,
             rest: Rest::ForWork,
         }
     }
@@ -81,6 +86,12 @@ where
             self.round = (self.roots)().into_iter();
             self.next_round = now + self.interval;
         }
+        if self.again_at.is_some_and(|at| now >= at) {
+            self.again_at = None;
+            for cid in std::mem::take(&mut self.again) {
+                self.routing.announce(cid);
+            }
+        }
         let batch = self.next_batch();
         if batch.is_empty() {
             self.rest = Rest::ForWork;
@@ -91,7 +102,13 @@ where
             match told {
                 Ok(()) => {}
                 Err(RoutingError::NoPeers) => self.kept.push(*cid),
-                Err(error) => tracing::debug!(%cid, %error, "not provided, left to the next round"),
+                Err(error) => {
+                    tracing::debug!(%cid, %error, "not provided");
+                    if self.again.len() < AGAIN_MAX {
+                        self.again.push(*cid);
+                        self.again_at.get_or_insert(Instant::now() + AGAIN_AFTER);
+                    }
+                }
             }
         }
         if self.kept.is_empty() {
@@ -105,9 +122,12 @@ where
         match self.rest {
             Rest::ForWork => {
                 let announcements = self.routing.announcements();
+                let next = self
+                    .again_at
+                    .map_or(self.next_round, |at| at.min(self.next_round));
                 tokio::select! {
                     () = announcements.filled() => {}
-                    () = tokio::time::sleep_until(self.next_round) => {}
+                    () = tokio::time::sleep_until(next) => {}
                 }
             }
             // Subscribed from the start, so a peer that came meanwhile is not missed.
@@ -122,6 +142,12 @@ where
         }
     }
 }
+
+/// How long to leave peers alone who did not take something.
+const AGAIN_AFTER: Duration = Duration::from_secs(300);
+
+/// How much is remembered to be tried again.
+const AGAIN_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -223,6 +249,20 @@ mod tests {
         bench.events.send(Event::Identified(peer)).unwrap();
         assert_eq!(bench.answer(Ok(())).await, roots[0]);
         assert_eq!(bench.answer(Ok(())).await, roots[1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_took_is_told_again_long_before_the_next_round() {
+        let roots = cids(2);
+        let mut bench = Bench::start(roots.clone(), 1);
+        let refused = Err(RoutingError::NotTaken(roots[0]));
+        assert_eq!(bench.answer(refused).await, roots[0]);
+        assert_eq!(bench.answer(Ok(())).await, roots[1], "the rest goes on");
+        let began = Instant::now();
+        assert_eq!(bench.answer(Ok(())).await, roots[0]);
+        assert!(began.elapsed() < INTERVAL / 10);
+        let early = tokio::time::timeout(INTERVAL / 2, bench.commands.recv()).await;
+        assert!(early.is_err(), "once is enough");
     }
 
     #[tokio::test(start_paused = true)]
