@@ -1,7 +1,30 @@
-//! Blocks over HTTP, read-only. (signatures)
+//! Blocks over HTTP, read-only.
+//!
+//! The story of a request: `server` accepts a connection and reads a head; `handler` gives it a
+//! place among the running requests and a time limit; `request` understands it, with `format` for
+//! what was asked for; `response` follows the path through the DAG and answers in one of its
+//! forms, with `range`, `media`, `headers` and `encode` for the details; `error` says whatever went
+//! wrong. Blocks come from `content`, which is all that this crate knows of stores and peers.
+//!
+//! Nothing is answered as whole that is not: a `body` that cannot be finished breaks its
+//! connection.
 
+mod body;
 pub mod config;
+mod content;
+mod encode;
+mod error;
+mod format;
+mod handler;
+mod headers;
+mod media;
+mod metrics;
+mod range;
+mod request;
+mod response;
 pub mod server;
+#[cfg(test)]
+mod tests;
 
 pub use config::Config;
 pub use server::Gateway;

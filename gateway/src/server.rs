@@ -1,33 +1,247 @@
-//! Bind, serve, drain. (signatures)
+//! Bind, serve, drain.
+//!
+//! One task accepts, one serves each connection; all of them run in the family they are given.
+//! Each connection holds one of a bounded number of slots, so that having all slots back means
+//! that all connections have ended. Two switches end things: `stop` lets running requests finish,
+//! `cut` does not.
 
+mod socket;
+
+use crate::body::Broken;
 use crate::config::Config;
+use crate::content::Content;
+use crate::handler::Handler;
+use crate::metrics::Metrics;
 use cairn_node::Exchange;
 use cairn_node::tasks::Tasks;
-use std::net::SocketAddr;
-use tokio::net::TcpListener;
+use http::{HeaderValue, header};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket::Socket;
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// A running gateway.
 #[derive(Debug)]
 #[must_use = "dropping a gateway cuts its connections; call `stop` to drain them"]
-pub struct Gateway {}
+pub struct Gateway {
+    address: SocketAddr,
+    slots: Arc<Semaphore>,
+    slots_max: u32,
+    switches: Switches,
+}
+
+#[derive(Debug, Clone)]
+struct Switches {
+    /// No new connections and requests.
+    stop: CancellationToken,
+    /// No connections at all.
+    cut: CancellationToken,
+}
 
 impl Gateway {
     /// Serves on `listener`; blocks come from `exchange`; metrics go to `registry`.
     pub fn start(
-        _listener: TcpListener,
-        _exchange: Exchange,
-        _config: Config,
-        _tasks: &Tasks,
-        _registry: &prometheus::Registry,
+        listener: TcpListener,
+        exchange: Exchange,
+        config: Config,
+        tasks: &Tasks,
+        registry: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
-        todo!()
+        Self::start_with(listener, exchange, config, tasks, registry)
     }
+
+    /// The same for anything that has content.
+    pub(crate) fn start_with<C: Content>(
+        listener: TcpListener,
+        content: C,
+        config: Config,
+        tasks: &Tasks,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, prometheus::Error> {
+        let metrics = Metrics::register(registry)?;
+        let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let address = listener.local_addr().unwrap_or(unspecified);
+        let slots_max = config.connections_max.get();
+        let slots = usize::try_from(slots_max).unwrap_or(Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Semaphore::new(slots));
+        let switches = Switches {
+            stop: tasks.stopping().child_token(),
+            cut: CancellationToken::new(),
+        };
+        let acceptor = Acceptor {
+            connection: Connection {
+                handler: Handler::new(content, config.clone(), metrics.clone()),
+                header_timeout: config.header_timeout.duration(),
+                write_timeout: config.write_timeout.duration(),
+                switches: switches.clone(),
+            },
+            metrics,
+            slots: Arc::clone(&slots),
+            tasks: tasks.clone(),
+        };
+        tasks.spawn_critical("gateway", acceptor.run(listener));
+        tracing::debug!(%address, "gateway listens");
+        Ok(Self {
+            address,
+            slots,
+            slots_max,
+            switches,
+        })
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        todo!()
+        self.address
     }
+
     /// Takes no new connections and waits for running requests, at most `grace`.
-    pub async fn stop(self, _grace: std::time::Duration) -> bool {
-        todo!()
+    pub async fn stop(self, grace: Duration) -> bool {
+        self.switches.stop.cancel();
+        // Every slot back means that every connection has ended.
+        let drained = timeout(grace, self.slots.acquire_many(self.slots_max)).await;
+        drained.is_ok()
     }
 }
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.switches.stop.cancel();
+        self.switches.cut.cancel();
+    }
+}
+
+struct Acceptor<C> {
+    connection: Connection<C>,
+    metrics: Metrics,
+    slots: Arc<Semaphore>,
+    tasks: Tasks,
+}
+
+impl<C: Content> Acceptor<C> {
+    async fn run(self, listener: TcpListener) {
+        let stop = self.connection.switches.stop.clone();
+        while let Some(Some((stream, slot))) =
+            stop.run_until_cancelled(self.accept(&listener)).await
+        {
+            let connection = self.connection.clone();
+            let connected = self.metrics.connected();
+            self.tasks.spawn("gateway connection", async move {
+                connection.serve(stream).await;
+                drop((connected, slot));
+            });
+        }
+    }
+
+    /// The next connection and its slot; `None` once there are no more slots to have.
+    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return Some((stream, slot)),
+                Err(error) if is_of_the_client(&error) => {}
+                Err(error) => {
+                    // Out of descriptors or memory: others must end before this can go on.
+                    tracing::warn!(%error, "the gateway cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Whether the connection was gone before it was accepted.
+fn is_of_the_client(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+struct Connection<C> {
+    handler: Handler<C>,
+    header_timeout: Duration,
+    write_timeout: Duration,
+    switches: Switches,
+}
+
+impl<C> Clone for Connection<C> {
+    fn clone(&self) -> Self {
+        Self {
+            handler: self.handler.clone(),
+            header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
+            switches: self.switches.clone(),
+        }
+    }
+}
+
+impl<C: Content> Connection<C> {
+    async fn serve(self, stream: TcpStream) {
+        // Heads and small bodies shall not wait for an acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection is gone before it is served");
+            return;
+        }
+        let broken = Broken::default();
+        let socket = Socket::new(stream, self.write_timeout, broken.clone());
+        let handler = self.handler.clone();
+        let served = AtomicU32::new(0);
+        let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+            let is_last = served.fetch_add(1, Ordering::Relaxed) >= REQUESTS_PER_CONNECTION_MAX;
+            let handler = handler.clone();
+            request.extensions_mut().insert(broken.clone());
+            async move {
+                let mut response = handler.answer(request).await;
+                if is_last {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let mut connection = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                // Also ends idle connections: the next head has not come in time.
+                .header_read_timeout(self.header_timeout)
+                .max_buf_size(BUFFER_BYTES_MAX)
+                .max_headers(HEADERS_MAX)
+                .serve_connection(TokioIo::new(socket), service)
+        );
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.switches.cut.cancelled() => return,
+            () = self.switches.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = self.switches.cut.cancelled() => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            // Clients hang up, stall and send nonsense all day.
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}
+
+/// How long accepting rests after an error of the system.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Most bytes of a head, and most bytes of an answer buffered beside the blocks themselves.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Most headers in a request.
+const HEADERS_MAX: usize = 100;
+/// After so many requests a connection is closed, so that none stays with one node for ever.
+const REQUESTS_PER_CONNECTION_MAX: u32 = 10_000;

@@ -1,0 +1,326 @@
+//! Everything that can go wrong with a request, and the one table from there to a status.
+//!
+//! Errors of the other crates are turned into a [`Failure`] where they arise, with the path that
+//! was being served; this file then says it to the client: what was looked for, what happened,
+//! and what to try.
+
+use crate::body::Body;
+use crate::{encode, headers};
+use cairn_store::SourceError;
+use cairn_store::dag::path::{ParsePathError, ResolveError};
+use cairn_store::unixfs::read::ReadError;
+use http::{HeaderValue, Response, StatusCode, header};
+
+/// Why a request is not answered with content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The path is no content path.
+    Path(String),
+    /// A parameter or header has a value that cannot be.
+    Parameter(String),
+    /// Nothing is served under this path at all.
+    Nowhere,
+    /// The method is not one of ours.
+    Method,
+    /// The root is there, but a name below it is not.
+    NoLink(String),
+    /// A block is not here, and nobody else can be asked.
+    NotFound(String),
+    /// `only-if-cached`, and it is not.
+    NotCached,
+    /// The content cannot be had in the format asked for.
+    Format(String),
+    /// The Range lies outside the content.
+    Unsatisfiable {
+        /// Bytes of the content.
+        size: u64,
+    },
+    /// The content is not what its CID or its place says, or does not make sense.
+    Broken(String),
+    /// The content asks for more work than a request may cause.
+    TooMuch(String),
+    /// The path leads inside a document.
+    Inside(String),
+    /// Names are not resolved here.
+    Names,
+    /// Too many requests are running.
+    Busy,
+    /// The disk failed.
+    Disk(String),
+    /// Peers were asked, and none answered in time.
+    TooSlow(String),
+    /// The program is stopping.
+    Stopping,
+}
+
+/// Where was looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Wherever this node can look.
+    Anywhere,
+    /// Only in its own store, by the client's wish.
+    CacheOnly,
+}
+
+impl Failure {
+    /// The status a failure is answered with.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Path(_) | Self::Parameter(_) => StatusCode::BAD_REQUEST,
+            Self::Nowhere | Self::NoLink(_) | Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotCached => StatusCode::PRECONDITION_FAILED,
+            Self::Format(_) => StatusCode::NOT_ACCEPTABLE,
+            Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Broken(_) | Self::TooMuch(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Inside(_) | Self::Names => StatusCode::NOT_IMPLEMENTED,
+            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Self::Disk(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// What happened, and what to try; `path` is the path asked for.
+    fn story(&self, path: &str) -> (String, &'static str) {
+        let failed = |why: &str| format!("failed to resolve {path}: {why}");
+        match self {
+            Self::Path(why) => (
+                why.clone(),
+                "A content path is /ipfs/<cid>, then names of entries.",
+            ),
+            Self::Parameter(why) => (why.clone(), ""),
+            Self::Nowhere => (
+                format!("nothing is served at {path}"),
+                "Content is served at /ipfs/<cid> and /ipfs/<cid>/<path>.",
+            ),
+            Self::Method => (
+                "this gateway only reads".to_owned(),
+                "Use GET, HEAD or OPTIONS. Content is added with `cairn add`.",
+            ),
+            Self::NoLink(why) => (
+                failed(why),
+                "The folder above it exists: cut the last name off the address to see what is there.",
+            ),
+            Self::NotFound(why) => (
+                failed(why),
+                "It is not in this node's store, and the node knows nobody else to ask. Check the \
+                 CID, add the content to this node (`cairn add`, `cairn dag import`), or run the \
+                 node online.",
+            ),
+            Self::NotCached => (
+                failed("it is not in this node's store, and the request says only-if-cached"),
+                "Ask without `Cache-Control: only-if-cached` to have it looked for elsewhere.",
+            ),
+            Self::Format(why) => (
+                why.clone(),
+                "The bytes as they are stored: add ?format=raw.",
+            ),
+            Self::Unsatisfiable { size } => (
+                format!("the range asked for lies outside the content, which has {size} bytes"),
+                "",
+            ),
+            Self::Broken(why) => (
+                failed(why),
+                "The blocks themselves can be had with ?format=raw.",
+            ),
+            Self::TooMuch(why) => (
+                failed(why),
+                "Ask for a part of it, or fetch it with `cairn get`, which has wider limits.",
+            ),
+            Self::Inside(why) => (
+                failed(why),
+                "Ask for the document itself, or for its bytes with ?format=raw.",
+            ),
+            Self::Names => (
+                failed("names under /ipns cannot be resolved by this gateway yet"),
+                "Resolve the name elsewhere and ask for /ipfs/<cid>.",
+            ),
+            Self::Busy => (
+                "too many requests are running".to_owned(),
+                "Try again in a while.",
+            ),
+            Self::Disk(why) => (
+                failed(why),
+                "This is a fault of the node; its operator can run `cairn repo verify`.",
+            ),
+            Self::TooSlow(why) => (
+                failed(why),
+                "Whoever has it may be offline or out of reach. Try again in a while.",
+            ),
+            Self::Stopping => ("the node is stopping".to_owned(), "Try again in a while."),
+        }
+    }
+
+    /// How long to wait before trying again, where that makes sense.
+    fn retry_after(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Busy | Self::Stopping => Some(HeaderValue::from_static("10")),
+            Self::TooSlow(_) => Some(HeaderValue::from_static("60")),
+            Self::Path(_)
+            | Self::Parameter(_)
+            | Self::Nowhere
+            | Self::Method
+            | Self::NoLink(_)
+            | Self::NotFound(_)
+            | Self::NotCached
+            | Self::Format(_)
+            | Self::Unsatisfiable { .. }
+            | Self::Broken(_)
+            | Self::TooMuch(_)
+            | Self::Inside(_)
+            | Self::Names
+            | Self::Disk(_) => None,
+        }
+    }
+
+    /// The whole answer: text, or a page for those who ask for HTML.
+    pub(crate) fn response(&self, path: &str, accept: Option<&HeaderValue>) -> Response<Body> {
+        let status = self.status();
+        let shown: String = path.chars().take(PATH_SHOWN).collect();
+        let (what, try_this) = self.story(&encode::visible(&shown));
+        let wants_html = accept
+            .and_then(|accept| accept.to_str().ok())
+            .is_some_and(|accept| accept.contains("text/html"));
+        let (kind, text) = if wants_html {
+            (headers::HTML, page(status, &what, try_this))
+        } else if try_this.is_empty() {
+            (headers::TEXT, format!("{what}\n"))
+        } else {
+            (headers::TEXT, format!("{what}\n{try_this}\n"))
+        };
+        let mut response = Response::new(Body::whole(text));
+        *response.status_mut() = status;
+        let map = response.headers_mut();
+        map.insert(header::CONTENT_TYPE, kind);
+        map.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        map.insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
+        if wants_html {
+            map.insert(header::CONTENT_SECURITY_POLICY, headers::OWN_PAGE_POLICY);
+        }
+        if let Some(seconds) = self.retry_after() {
+            map.insert(header::RETRY_AFTER, seconds);
+        }
+        if *self == Self::Method {
+            map.insert(header::ALLOW, headers::METHODS);
+        }
+        if let Self::Unsatisfiable { size } = self
+            && let Ok(value) = HeaderValue::try_from(format!("bytes */{size}"))
+        {
+            map.insert(header::CONTENT_RANGE, value);
+        }
+        response
+    }
+
+    /// A block that this source is sure not to have.
+    pub(crate) fn absent(reach: Reach, cid: &cairn_store::Cid) -> Self {
+        match reach {
+            Reach::Anywhere => Self::NotFound(format!("block {cid} was not found")),
+            Reach::CacheOnly => Self::NotCached,
+        }
+    }
+
+    /// A path that led nowhere.
+    pub(crate) fn resolve(reach: Reach, error: ResolveError) -> Self {
+        match error {
+            ResolveError::NoLink { .. } => Self::NoLink(error.to_string()),
+            ResolveError::NotFound(cid) => Self::absent(reach, &cid),
+            ResolveError::Source(error) => Self::source(error),
+            ResolveError::TooLong => Self::Path(error.to_string()),
+            // Malformed, and whatever else a foreign DAG may be one day.
+            other => Self::Broken(other.to_string()),
+        }
+    }
+
+    /// A node that could not be read.
+    pub(crate) fn read(reach: Reach, error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound(cid) => Self::absent(reach, &cid),
+            ReadError::Source(error) => Self::source(error),
+            ReadError::NotUnixfs { .. } => Self::Format(error.to_string()),
+            ReadError::OverBudget { .. } => Self::TooMuch(error.to_string()),
+            // Malformed, and whatever else a foreign DAG may be one day.
+            other => Self::Broken(other.to_string()),
+        }
+    }
+
+    /// A block that could not be had.
+    pub(crate) fn source(error: SourceError) -> Self {
+        match error {
+            SourceError::TooSlow { .. } => Self::TooSlow(error.to_string()),
+            SourceError::Cid(_) => Self::Path(error.to_string()),
+            SourceError::Stopping { .. } => Self::Stopping,
+            // The disk, and whatever else may fail on our side.
+            other => Self::Disk(other.to_string()),
+        }
+    }
+}
+
+impl From<ParsePathError> for Failure {
+    fn from(error: ParsePathError) -> Self {
+        match error {
+            ParsePathError::Name { .. } => Self::Names,
+            other => Self::Path(other.to_string()),
+        }
+    }
+}
+
+fn page(status: StatusCode, what: &str, try_this: &str) -> String {
+    let title = format!(
+        "{} {}",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or("Error")
+    );
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\"><title>{title}</title>\
+         <style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n<p class=\"what\">{}</p>\n\
+         <p>{}</p></body></html>\n",
+        encode::html(what),
+        encode::html(try_this),
+    )
+}
+
+const STYLE: &str = "\
+:root{color-scheme:light dark}\
+body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}\
+.what{overflow-wrap:anywhere;font-family:ui-monospace,monospace}";
+
+/// How much of a path an error repeats.
+const PATH_SHOWN: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_page_repeats_nothing_unescaped() {
+        let accept = HeaderValue::from_static("text/html,*/*");
+        let failure = Failure::NoLink("no link named \"<script>\"".to_owned());
+        let response = failure.response("/ipfs/x/<script>\u{202e}", Some(&accept));
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/html");
+        let Some(page) = response.body().as_whole() else {
+            panic!("an error is sent whole")
+        };
+        let page = std::str::from_utf8(page).unwrap();
+        assert!(
+            !page.contains("<script>") && !page.contains('\u{202e}'),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn a_failure_that_may_pass_says_when_to_come_back() {
+        for failure in [
+            Failure::Busy,
+            Failure::Stopping,
+            Failure::TooSlow(String::new()),
+        ] {
+            let response = failure.response("/", None);
+            assert!(
+                response.headers().contains_key(header::RETRY_AFTER),
+                "{failure:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! One request, from its head to its answer: a place among the running ones, a time limit, and
+//! what every answer carries.
+
+use crate::body::{Body, Broken};
+use crate::config::Config;
+use crate::content::Content;
+use crate::error::Failure;
+use crate::headers;
+use crate::metrics::{Kind, Metrics};
+use crate::request::{self, Asked};
+use crate::response::{self, KindExtension};
+use http::{HeaderValue, Request, Response, header, request::Parts};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Answers requests. Cheap to clone.
+#[derive(Debug)]
+pub(crate) struct Handler<C> {
+    shared: Arc<Shared<C>>,
+}
+
+#[derive(Debug)]
+struct Shared<C> {
+    content: C,
+    config: Config,
+    /// Places for running requests.
+    places: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+impl<C> Clone for Handler<C> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<C: Content> Handler<C> {
+    pub(crate) fn new(content: C, config: Config, metrics: Metrics) -> Self {
+        let places = usize::try_from(config.requests_max.get()).unwrap_or(Semaphore::MAX_PERMITS);
+        let places = Arc::new(Semaphore::new(places));
+        Self {
+            shared: Arc::new(Shared {
+                content,
+                config,
+                places,
+                metrics,
+            }),
+        }
+    }
+
+    /// Answers one request. Its body, if it has one, is not read: nothing here needs it.
+    pub(crate) async fn answer<B: http_body::Body>(&self, request: Request<B>) -> Response<Body> {
+        let has_body = !request.body().is_end_stream();
+        let (mut parts, _) = request.into_parts();
+        let broken = parts.extensions.remove::<Broken>();
+        let mut response = self.within_limits(parts, broken).await;
+        let map = response.headers_mut();
+        headers::allow_other_origins(map);
+        if has_body {
+            // What follows on this connection could be read as a request that nobody sent.
+            map.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn within_limits(&self, parts: Parts, broken: Option<Broken>) -> Response<Body> {
+        let shared = &self.shared;
+        let accept = parts.headers.get(header::ACCEPT).cloned();
+        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+            shared.metrics.refused();
+            return Failure::Busy.response("", accept.as_ref());
+        };
+        let running = shared.metrics.start(place);
+        let is_head = parts.method == http::Method::HEAD;
+        let address = parts.uri.clone();
+        let limit = shared.config.head_timeout.duration();
+        let outcome = match tokio::time::timeout(limit, self.route(parts)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::TooSlow(format!(
+                "looking for it took more than {}, the limit of this gateway",
+                shared.config.head_timeout
+            ))),
+        };
+        let mut response = outcome.unwrap_or_else(|failure| {
+            let path = request::readable_path(address.path());
+            failure.response(&path, accept.as_ref())
+        });
+        if is_head && !response.body().is_nothing() {
+            if let Some(length) = response.body().length() {
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            *response.body_mut() = Body::empty();
+        }
+        let kind = response
+            .extensions()
+            .get::<KindExtension>()
+            .map_or(Kind::Other, |kind| kind.0);
+        running.answered(response.status(), kind);
+        response.body_mut().attach(running, broken);
+        response
+    }
+
+    async fn route(&self, parts: Parts) -> Result<Response<Body>, Failure> {
+        match request::parse(parts)? {
+            Asked::Content(request) => {
+                response::content(&self.shared.content, &self.shared.config, &request).await
+            }
+            Asked::Redirect(location) => Ok(response::moved(location)),
+            Asked::Landing => Ok(landing()),
+            Asked::Options => {
+                let mut response = Response::new(Body::empty());
+                response
+                    .headers_mut()
+                    .insert(header::ALLOW, headers::METHODS);
+                Ok(response)
+            }
+        }
+    }
+}
+
+fn landing() -> Response<Body> {
+    let mut response = Response::new(Body::whole(LANDING));
+    let map = response.headers_mut();
+    map.insert(header::CONTENT_TYPE, headers::TEXT);
+    map.insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
+    map.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+const LANDING: &str = "\
+This is a cairn gateway: it serves content by its CID.
+
+  /ipfs/<cid>               a file, or a folder's page
+  /ipfs/<cid>/<path>        what lies below it
+  /ipfs/<cid>?format=raw    one block, to be checked by the client
+  /ipfs/<cid>?format=car    all blocks below it, likewise
+  /ipfs/<cid>?format=tar    files and folders in one archive
+";

@@ -1,0 +1,246 @@
+//! From a request that was understood to its answer. `choose` decides who answers; the files below
+//! answer in one form each.
+
+mod block;
+mod car;
+mod directory;
+mod file;
+mod ranged;
+mod tar;
+
+use crate::body::Body;
+use crate::config::Config;
+use crate::content::Content;
+use crate::error::{Failure, Reach};
+use crate::format::Format;
+use crate::headers::{self, Match};
+use crate::metrics::Kind;
+use crate::request::Request;
+use crate::{encode, headers::Disposition};
+use cairn_store::dag::path::{self, Resolved};
+use cairn_store::unixfs::read::{self, Node};
+use cairn_store::{BlockSource, Cid, cid};
+use http::{HeaderValue, Response, StatusCode, header};
+use std::time::Duration;
+
+/// What every answer is made from.
+pub(crate) struct Context<'a, S> {
+    request: &'a Request,
+    config: &'a Config,
+    source: S,
+    /// Where the path led.
+    resolved: Resolved,
+}
+
+/// Answers a request for content.
+pub(crate) async fn content<C: Content>(
+    content: &C,
+    config: &Config,
+    request: &Request,
+) -> Result<Response<Body>, Failure> {
+    let source = match request.reach {
+        Reach::Anywhere => content.session(config.retrieval_timeout.duration()),
+        Reach::CacheOnly => content.local(),
+    };
+    let (root, names) = (&request.content.root, &request.content.segments);
+    let resolved = path::resolve(&source, root, names)
+        .await
+        .map_err(|error| Failure::resolve(request.reach, error))?;
+    if request.reach == Reach::CacheOnly {
+        let here = source.size(&resolved.cid).await.map_err(Failure::source)?;
+        here.ok_or(Failure::NotCached)?;
+    }
+    let context = Context {
+        request,
+        config,
+        source,
+        resolved,
+    };
+    let mut response = Box::pin(context.choose()).await?;
+    let map = response.headers_mut();
+    if !map.contains_key(header::LOCATION) {
+        map.insert(headers::X_IPFS_PATH, encode::header(&request.path));
+        map.insert(headers::X_IPFS_ROOTS, context.roots());
+        if let Some(canonical) = request.canonical() {
+            map.insert(header::CONTENT_LOCATION, headers::value(canonical));
+        }
+    }
+    Ok(response)
+}
+
+impl<S: BlockSource + Clone + 'static> Context<'_, S> {
+    async fn choose(&self) -> Result<Response<Body>, Failure> {
+        let asked = self.request.wish.as_ref().map(|wish| wish.format);
+        if let Some(Format::Car) = asked {
+            return car::serve(self).await;
+        }
+        if !self.resolved.remainder.is_empty() {
+            let names = self.resolved.remainder.join("/");
+            return Err(Failure::Inside(format!(
+                "{names:?} is inside the document {}, which is only served as a whole",
+                self.resolved.cid
+            )));
+        }
+        let native = Format::of_codec(self.codec());
+        match (asked, native) {
+            (Some(Format::Raw), _) => block::serve_raw(self).await,
+            (Some(Format::Tar), _) => tar::serve(self).await,
+            (Some(Format::IpnsRecord), _) => Err(Failure::Parameter(
+                "format ipns-record exists only under /ipns".to_owned(),
+            )),
+            (None, Some(native)) => block::serve_document(self, native).await,
+            (Some(asked), Some(native)) if is_same_data(asked, native) => {
+                block::serve_document(self, asked).await
+            }
+            (Some(Format::Json | Format::Cbor) | None, None) => self.unixfs(asked).await,
+            (Some(asked), _) => Err(self.mismatch(asked)),
+        }
+    }
+
+    /// Files, folders and links, as a browser wants them.
+    async fn unixfs(&self, asked: Option<Format>) -> Result<Response<Body>, Failure> {
+        if !matches!(self.codec(), cid::DAG_PB | cid::RAW) {
+            let codec = self.codec();
+            let name = cid::codec_name(codec).map_or_else(|| format!("{codec:#x}"), str::to_owned);
+            return Err(Failure::Format(format!(
+                "{} has the codec {name}, which is not shown here",
+                self.resolved.cid
+            )));
+        }
+        let etag = self.etag("");
+        if headers::if_none_match(self.request, &etag) == Match::Named {
+            return Ok(not_modified(&etag, headers::IMMUTABLE));
+        }
+        if let Some(answer) = directory::known(self) {
+            return Ok(answer);
+        }
+        let node = self.open(&self.resolved.cid).await?;
+        match node {
+            Node::File(file) => file::serve(self, &file, self.name()).await,
+            Node::Symlink(link) => Ok(file::serve_symlink(self, link)),
+            Node::Directory(_) if asked.is_some() => Err(Failure::Format(
+                "a folder cannot be had in this format".to_owned(),
+            )),
+            Node::Directory(directory) => directory::serve(self, &directory).await,
+        }
+    }
+
+    async fn open(&self, cid: &Cid) -> Result<Node, Failure> {
+        read::open(&self.source, cid)
+            .await
+            .map_err(|error| Failure::read(self.request.reach, error))
+    }
+
+    fn mismatch(&self, asked: Format) -> Failure {
+        let codec = cid::codec_name(self.codec()).unwrap_or("another codec");
+        Failure::Format(format!(
+            "{} is {codec} and is not converted to {}",
+            self.resolved.cid,
+            asked.name()
+        ))
+    }
+
+    fn codec(&self) -> u64 {
+        self.resolved.cid.codec()
+    }
+
+    /// The entity tag of the content, in the form that `suffix` names.
+    fn etag(&self, suffix: &str) -> String {
+        format!("\"{}{suffix}\"", self.resolved.cid)
+    }
+
+    /// The name that a browser should show: asked for, or the last of the path.
+    fn name(&self) -> Option<&str> {
+        let given = self
+            .request
+            .query
+            .first("filename")
+            .filter(|name| !name.is_empty());
+        given.or_else(|| self.request.content.segments.last().map(String::as_str))
+    }
+
+    /// `Content-Disposition` of an answer whose own name is the CID and `extension`.
+    fn disposition(&self, otherwise: Disposition, extension: &str) -> HeaderValue {
+        let disposition = Disposition::wanted(self.request, otherwise);
+        match self
+            .request
+            .query
+            .first("filename")
+            .filter(|name| !name.is_empty())
+        {
+            Some(name) => disposition.header(name),
+            None => disposition.header(&format!("{}.{extension}", self.resolved.cid)),
+        }
+    }
+
+    fn roots(&self) -> HeaderValue {
+        let mut out = String::with_capacity(64 * self.resolved.roots.len());
+        for root in &self.resolved.roots {
+            if !out.is_empty() {
+                out.push(',');
+            }
+            out.push_str(&root.to_string());
+        }
+        headers::value(out)
+    }
+
+    fn idle(&self) -> Duration {
+        self.config.retrieval_timeout.duration()
+    }
+
+    fn reach(&self) -> Reach {
+        self.request.reach
+    }
+}
+
+/// Plain and linked JSON are the same bytes to whoever does not follow links; CBOR likewise.
+fn is_same_data(asked: Format, native: Format) -> bool {
+    asked == native
+        || matches!(
+            (asked, native),
+            (Format::Json, Format::DagJson) | (Format::Cbor, Format::DagCbor)
+        )
+}
+
+/// An answer with what every content has.
+fn answer(kind: Kind, etag: &str, media: HeaderValue, cache: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    response.extensions_mut().insert(kind_extension(kind));
+    let map = response.headers_mut();
+    map.reserve(HEADERS);
+    map.insert(header::CONTENT_TYPE, media);
+    map.insert(header::CACHE_CONTROL, cache);
+    map.insert(header::ETAG, headers::value(etag.to_owned()));
+    response
+}
+
+/// The client has it already.
+fn not_modified(etag: &str, cache: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    let map = response.headers_mut();
+    map.insert(header::CACHE_CONTROL, cache);
+    map.insert(header::ETAG, headers::value(etag.to_owned()));
+    response
+}
+
+/// Another address, for ever.
+pub(crate) fn moved(location: String) -> Response<Body> {
+    let mut response = Response::new(Body::whole(format!("Moved to {location}\n")));
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    let map = response.headers_mut();
+    map.insert(header::CONTENT_TYPE, headers::TEXT);
+    map.insert(header::LOCATION, headers::value(location));
+    response
+}
+
+/// Tells metrics what an answer is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KindExtension(pub(crate) Kind);
+
+fn kind_extension(kind: Kind) -> KindExtension {
+    KindExtension(kind)
+}
+
+/// About as many headers as an answer has.
+const HEADERS: usize = 18;

@@ -1,0 +1,329 @@
+//! Folders: their `index.html`, or a page that lists them.
+//!
+//! The page is made from the folder's own links; children are never fetched. Names are foreign:
+//! they are escaped as text, encoded as addresses, and cannot pose as other names. Some of its
+//! strings are what tests of gateways look for, to the letter.
+
+use super::{Context, answer, file, moved, not_modified};
+use crate::body::Body;
+use crate::encode::{self, FINGERPRINT, fingerprint};
+use crate::error::Failure;
+use crate::headers::{self, Match};
+use crate::metrics::Kind;
+use crate::request::Verb;
+use bytes::Bytes;
+use cairn_store::BlockSource;
+use cairn_store::dag::Budget;
+use cairn_store::unixfs::read::{Directory, Entry, Node, ReadError};
+use futures::{StreamExt, stream};
+use http::{HeaderValue, Response, header};
+use std::fmt::Write;
+use std::pin::pin;
+
+/// The answer for a client that has the page already, found without reading the folder.
+pub(super) fn known<S: BlockSource + Clone + 'static>(
+    context: &Context<'_, S>,
+) -> Option<Response<Body>> {
+    // Most requests name no version at all.
+    context.request.header(header::IF_NONE_MATCH)?;
+    let etag = page_etag(context);
+    (headers::if_none_match(context.request, &etag) == Match::Named)
+        .then(|| not_modified(&etag, headers::GENERATED))
+}
+
+/// The folder: its index, or its page.
+pub(super) async fn serve<S: BlockSource + Clone + 'static>(
+    context: &Context<'_, S>,
+    directory: &Directory,
+) -> Result<Response<Body>, Failure> {
+    let request = context.request;
+    let is_go_tool = request.query.first("go-get") == Some("1");
+    if !request.has_trailing_slash() && !is_go_tool {
+        return Ok(moved(request.with_trailing_slash()));
+    }
+    let failed = |error| Failure::read(request.reach, error);
+    if let Some(entry) = directory
+        .find(&context.source, INDEX)
+        .await
+        .map_err(failed)?
+    {
+        let Node::File(index) = context.open(&entry.cid).await? else {
+            return Err(Failure::Broken(format!("{INDEX} is not a file")));
+        };
+        let name = request.query.first("filename").unwrap_or(INDEX);
+        return file::serve(context, &index, Some(name)).await;
+    }
+    let etag = page_etag(context);
+    if headers::if_none_match(request, &etag) == Match::Any {
+        return Ok(not_modified(&etag, headers::GENERATED));
+    }
+    let mut response = answer(Kind::Directory, &etag, headers::HTML, headers::GENERATED);
+    let map = response.headers_mut();
+    map.insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
+    map.insert(header::CONTENT_SECURITY_POLICY, headers::OWN_PAGE_POLICY);
+    if request.verb == Verb::Head {
+        return Ok(response);
+    }
+    let listing = Listing::read(context, directory).await?;
+    let page = Page::new(context, listing);
+    if page.entries.len() <= ENTRIES_AT_ONCE {
+        let html = page.html();
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(html.len()));
+        *response.body_mut() = Body::whole(html);
+    } else {
+        *response.body_mut() = Body::stream(page.stream(), None, context.idle());
+    }
+    Ok(response)
+}
+
+fn page_etag<S>(context: &Context<'_, S>) -> String {
+    let most = context.config.listing_entries_max.get();
+    let version = fingerprint(TEMPLATE_VERSION, &most.to_be_bytes());
+    format!("\"DirIndex-{version:016x}_CID-{}\"", context.resolved.cid)
+}
+
+/// The entries that are shown.
+struct Listing {
+    entries: Vec<Entry>,
+    /// Whether there are more.
+    is_cut: bool,
+}
+
+impl Listing {
+    async fn read<S: BlockSource + Clone + 'static>(
+        context: &Context<'_, S>,
+        directory: &Directory,
+    ) -> Result<Self, Failure> {
+        let most = usize::try_from(context.config.listing_entries_max.get()).unwrap_or(usize::MAX);
+        let budget = Budget {
+            entries: (most as u64).saturating_add(1),
+            ..Budget::REQUEST
+        };
+        let mut found = pin!(directory.entries(context.source.clone(), budget));
+        let (mut entries, mut is_cut, mut name_bytes) = (Vec::new(), false, 0_usize);
+        while let Some(entry) = found.next().await {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(ReadError::OverBudget { .. }) => {
+                    is_cut = true;
+                    break;
+                }
+                Err(error) => return Err(Failure::read(context.request.reach, error)),
+            };
+            name_bytes = name_bytes.saturating_add(entry.name.len());
+            if entries.len() >= most || name_bytes > NAME_BYTES_MAX {
+                is_cut = true;
+                break;
+            }
+            entries.push(entry);
+        }
+        entries.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Self { entries, is_cut })
+    }
+}
+
+/// The page, ready to be written.
+struct Page {
+    head: String,
+    /// The folder's address, without a slash at its end.
+    address: String,
+    entries: Vec<Entry>,
+    foot: String,
+}
+
+impl Page {
+    fn new<S>(context: &Context<'_, S>, listing: Listing) -> Self {
+        let content = &context.request.content;
+        let root = content.root.to_string();
+        let mut address = format!("/ipfs/{root}");
+        let mut crumbs = format!("/ipfs/{}", link(&address, &root));
+        let mut title = format!("/ipfs/{root}");
+        for name in &content.segments {
+            let shown = encode::html(&encode::visible(name));
+            address.push('/');
+            address.push_str(name);
+            crumbs.push('/');
+            crumbs.push_str(&link(&address, &shown));
+            title.push('/');
+            title.push_str(&shown);
+        }
+        let count = listing.entries.len();
+        let entries = if count == 1 { "entry" } else { "entries" };
+        let mut head = format!(
+            "{HEAD_TITLE}{title}{HEAD_STYLE}{STYLE}{HEAD_END}<h1>Index of <span class=\"path\">{crumbs}</span></h1>\n\
+             <p class=\"about\"><span class=\"cid\">{}</span> \u{b7} {count} {entries}</p>\n",
+            context.resolved.cid
+        );
+        if listing.is_cut {
+            let _ = writeln!(
+                head,
+                "<p class=\"note\">This folder has more entries than one page shows: these are \
+                 {count} of them. Any entry can be opened by its name, and <code>cairn ls</code> \
+                 lists them all.</p>"
+            );
+        }
+        head.push_str(TABLE);
+        if !content.segments.is_empty() {
+            let up = format!("{address}/..");
+            let _ = writeln!(
+                head,
+                "<tr><td class=\"name\">{}</td><td></td><td></td></tr>",
+                link(&up, "..")
+            );
+        }
+        Self {
+            head,
+            address,
+            entries: listing.entries,
+            foot: FOOT.to_owned(),
+        }
+    }
+
+    fn html(self) -> String {
+        let mut out = self.head;
+        out.reserve(self.entries.len() * ROW_BYTES + self.foot.len());
+        for entry in &self.entries {
+            row(&mut out, &self.address, entry);
+        }
+        out.push_str(&self.foot);
+        out
+    }
+
+    /// Row by row, so that the page of a large folder never exists as a whole.
+    fn stream(self) -> crate::body::Chunks {
+        let head = stream::iter([Ok(Bytes::from(self.head))]);
+        let foot = stream::iter([Ok(Bytes::from(self.foot))]);
+        let mut entries = self.entries.into_iter();
+        let address = self.address;
+        let rows = stream::iter(std::iter::from_fn(move || {
+            let mut out = String::new();
+            for entry in entries.by_ref().take(ROWS_PER_CHUNK) {
+                row(&mut out, &address, &entry);
+            }
+            (!out.is_empty()).then(|| Ok(Bytes::from(out)))
+        }));
+        head.chain(rows).chain(foot).boxed()
+    }
+}
+
+fn row(out: &mut String, folder: &str, entry: &Entry) {
+    let cid = entry.cid.to_string();
+    // Encoded twice, as every other gateway does; once would be enough.
+    let name = encode::query(&encode::segment(&entry.name));
+    let _ = writeln!(
+        out,
+        "<tr><td class=\"name\">{}</td>\
+         <td class=\"hash\"><a class=\"ipfs-hash\" translate=\"no\" href=\"/ipfs/{cid}?filename={name}\">{}</a></td>\
+         <td class=\"size\">{}</td></tr>",
+        link(
+            &format!("{folder}/{}", entry.name),
+            &encode::html(&encode::visible(&entry.name))
+        ),
+        short(&cid),
+        size(entry.tsize),
+    );
+}
+
+/// A link to a path of this host; `shown` is HTML.
+fn link(path: &str, shown: &str) -> String {
+    format!(
+        "<a href=\"{}\">{shown}</a>",
+        encode::html(&encode::path(path))
+    )
+}
+
+/// A CID by its ends.
+fn short(cid: &str) -> String {
+    match (
+        cid.get(..4),
+        cid.len().checked_sub(6).and_then(|from| cid.get(from..)),
+    ) {
+        (Some(start), Some(end)) if cid.len() > 12 => format!("{start}\u{2026}{end}"),
+        _ => cid.to_owned(),
+    }
+}
+
+/// A size for people, in three digits.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    for unit in UNITS {
+        if tenths < 10_240 {
+            return if tenths < 1000 {
+                format!("{}.{} {unit}", tenths / 10, tenths % 10)
+            } else {
+                format!("{} {unit}", tenths / 10)
+            };
+        }
+        tenths /= 1024;
+    }
+    format!("{bytes} B")
+}
+
+const INDEX: &str = "index.html";
+/// Most bytes of names on one page.
+const NAME_BYTES_MAX: usize = 8 << 20;
+/// Up to so many entries the page is made at once and its length is told.
+const ENTRIES_AT_ONCE: usize = 1000;
+const ROWS_PER_CHUNK: usize = 256;
+const ROW_BYTES: usize = 400;
+
+/// Changes with everything below; raise the number when the rows themselves change.
+const TEMPLATE_VERSION: u64 = {
+    let mut hash = fingerprint(FINGERPRINT, b"rows 1");
+    hash = fingerprint(hash, HEAD_TITLE.as_bytes());
+    hash = fingerprint(hash, HEAD_STYLE.as_bytes());
+    hash = fingerprint(hash, STYLE.as_bytes());
+    hash = fingerprint(hash, HEAD_END.as_bytes());
+    hash = fingerprint(hash, TABLE.as_bytes());
+    fingerprint(hash, FOOT.as_bytes())
+};
+
+const HEAD_TITLE: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Index of ";
+const HEAD_STYLE: &str = "</title>\n<style>";
+const STYLE: &str = "\
+:root{color-scheme:light dark;--text:#1b1f24;--soft:#616a75;--line:#e3e6ea;--back:#fff;--hover:#f4f6f8;--link:#0b5cad}\
+@media(prefers-color-scheme:dark){:root{--text:#e4e7eb;--soft:#97a1ad;--line:#2c333b;--back:#14181c;--hover:#1d2329;--link:#7cb8f5}}\
+body{margin:0 auto;max-width:64rem;padding:1.5rem 1rem 3rem;background:var(--back);color:var(--text);font:16px/1.5 system-ui,sans-serif}\
+h1{font-size:1.15rem;margin:0 0 .25rem;overflow-wrap:anywhere}\
+.path{font-weight:400;unicode-bidi:isolate}\
+.about{margin:0 0 1rem;color:var(--soft);font-size:.85rem;overflow-wrap:anywhere}\
+.cid,.hash{font-family:ui-monospace,monospace;font-size:.8rem}\
+.note{border:1px solid var(--line);border-radius:.4rem;padding:.6rem .8rem}\
+a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}\
+table{width:100%;border-collapse:collapse}\
+td{padding:.4rem .5rem;border-top:1px solid var(--line)}\
+tr:hover{background:var(--hover)}\
+.name{overflow-wrap:anywhere;unicode-bidi:isolate}\
+.hash{white-space:nowrap}.hash a{color:var(--soft)}\
+.size{white-space:nowrap;text-align:right;color:var(--soft);font-variant-numeric:tabular-nums}\
+@media(max-width:36rem){.hash{display:none}}";
+const HEAD_END: &str = "</style>\n</head>\n<body>\n";
+const TABLE: &str = "<table>\n";
+const FOOT: &str = "</table>\n</body>\n</html>\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_for_people() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (150 << 10, "150 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (u64::MAX, "15.9 EiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}
