@@ -1,1 +1,12 @@
+//! The gateway as clients see it: requests in, answers out, over content made by hand.
+//!
+//! `support` makes content and asks; the others ask about one subject each. `wire` asks over real
+//! connections on loopback.
 
+mod archives;
+mod documents;
+mod files;
+mod folders;
+mod hostile;
+mod support;
+mod wire;

@@ -1,0 +1,471 @@
+//! CARs and TARs: order, parts, names, and honest ends.
+
+use super::support::{Missing, Site, number};
+use bytes::Bytes;
+use cairn_store::{Block, Cid, cid};
+use std::io::Read;
+
+/// The roots and blocks of a CARv1, each block checked against its CID.
+fn read_car(mut bytes: &[u8]) -> (Vec<u8>, Vec<Cid>) {
+    let header = section(&mut bytes).to_vec();
+    let mut cids = Vec::new();
+    while !bytes.is_empty() {
+        let mut rest = section(&mut bytes);
+        let cid = Cid::read_bytes(&mut rest).unwrap();
+        Block::verify(cid, Bytes::copy_from_slice(rest)).unwrap();
+        cids.push(cid);
+    }
+    (header, cids)
+}
+
+fn section<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
+    let (mut length, mut shift) = (0_usize, 0);
+    loop {
+        let (byte, rest) = bytes.split_first().unwrap();
+        *bytes = rest;
+        length |= usize::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    let (section, rest) = bytes.split_at(length);
+    *bytes = rest;
+    section
+}
+
+struct Tree {
+    site: Site,
+    root: Cid,
+    folder: Cid,
+    file: Cid,
+    leaves: Vec<Cid>,
+}
+
+/// `root/folder/file`, the file in three chunks of 1024 bytes, and a neighbour in the folder.
+fn tree() -> Tree {
+    let mut site = Site::new();
+    let chunks: Vec<Vec<u8>> = (0..3_u8).map(|at| vec![at; 1024]).collect();
+    let leaves = chunks.iter().map(|chunk| site.raw(chunk.clone())).collect();
+    let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+    let file = site.file(&chunks);
+    let other = site.raw("other");
+    let folder = site.folder(&[("file", file), ("other", other)]);
+    let root = site.folder(&[("folder", folder)]);
+    Tree {
+        site,
+        root,
+        folder,
+        file,
+        leaves,
+    }
+}
+
+impl Tree {
+    async fn car(&self, path: &str) -> Vec<Cid> {
+        let answer = self.site.get(path).await;
+        assert_eq!(answer.code(), 200, "{path}: {:?}", answer.body);
+        read_car(answer.bytes()).1
+    }
+}
+
+#[tokio::test]
+async fn a_car_has_the_way_first_and_then_what_was_asked_for() {
+    let tree = tree();
+    let Tree {
+        root,
+        folder,
+        file,
+        leaves,
+        ..
+    } = &tree;
+    let path = format!("/ipfs/{root}/folder/file?format=car");
+    let mut expected = vec![*root, *folder, *file];
+    expected.extend(leaves);
+    assert_eq!(tree.car(&path).await, expected);
+    assert_eq!(
+        tree.car(&format!("{path}&dag-scope=entity")).await,
+        expected
+    );
+    assert_eq!(
+        tree.car(&format!("{path}&dag-scope=block")).await,
+        expected[..3]
+    );
+    let answer = tree.site.get(&path).await;
+    assert_eq!(
+        answer.header("content-type"),
+        "application/vnd.ipld.car; version=1; order=dfs; dups=n"
+    );
+    assert_eq!(answer.header("accept-ranges"), "none");
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    assert!(
+        answer
+            .header("content-disposition")
+            .starts_with("attachment; filename=\"")
+    );
+    assert!(answer.header("content-disposition").contains(".car\""));
+    assert!(
+        answer
+            .header("etag")
+            .starts_with(&format!("W/\"{file}.car."))
+    );
+    assert_eq!(answer.header("content-length"), "");
+    let known = [("if-none-match", answer.header("etag"))];
+    assert_eq!(tree.site.ask("GET", &path, &known).await.code(), 304);
+    let other = format!("{path}&dag-scope=block");
+    assert_eq!(tree.site.ask("GET", &other, &known).await.code(), 200);
+    let head = tree.site.head(&path).await;
+    assert_eq!(
+        (head.code(), head.bytes(), &head.headers),
+        (200, &b""[..], &answer.headers)
+    );
+}
+
+#[tokio::test]
+async fn a_folder_as_an_entity_is_its_own_block() {
+    let tree = tree();
+    let path = format!("/ipfs/{}/folder?format=car", tree.root);
+    assert_eq!(
+        tree.car(&format!("{path}&dag-scope=entity")).await,
+        [tree.root, tree.folder]
+    );
+    assert_eq!(
+        tree.car(&format!("{path}&entity-bytes=0:5")).await,
+        [tree.root, tree.folder]
+    );
+    assert_eq!(tree.car(&path).await.len(), 7);
+}
+
+#[tokio::test]
+async fn bytes_of_an_entity_bring_only_their_leaves() {
+    let mut tree = tree();
+    let middle = tree.leaves[1];
+    tree.site.lose(&middle);
+    let (file, leaves) = (tree.file, tree.leaves.clone());
+    let path = format!("/ipfs/{file}?format=car&entity-bytes=");
+    for (bytes, at) in [
+        ("0:0", vec![0]),
+        ("0:1023", vec![0]),
+        ("2048:*", vec![2]),
+        ("-1024%3A%2A", vec![2]),
+        ("-9999:-2049", vec![0]),
+    ] {
+        let mut expected = vec![file];
+        expected.extend(at.into_iter().map(|at: usize| leaves[at]));
+        assert_eq!(
+            tree.car(&format!("{path}{bytes}")).await,
+            expected,
+            "{bytes}"
+        );
+    }
+    let broken = tree.site.get(&format!("{path}1000:1100")).await;
+    assert_eq!(broken.code(), 200);
+    assert!(broken.body.unwrap_err().contains(&middle.to_string()));
+    for wrong in ["5", "9:5", "9999:*", "a:b"] {
+        assert_eq!(
+            tree.site.get(&format!("{path}{wrong}")).await.code(),
+            400,
+            "{wrong}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn repeats_come_only_when_asked_for() {
+    let mut site = Site::new();
+    let leaf = site.raw("twice");
+    let file = site.file(&[b"twice", b"twice"]);
+    for (query, dups, expected) in [
+        ("", "n", vec![file, leaf]),
+        ("&car-dups=y", "y", vec![file, leaf, leaf]),
+        ("&car-dups=y&entity-bytes=0:*", "y", vec![file, leaf, leaf]),
+        ("&entity-bytes=0:*", "n", vec![file, leaf]),
+    ] {
+        let answer = site.get(&format!("/ipfs/{file}?format=car{query}")).await;
+        assert_eq!(read_car(answer.bytes()).1, expected, "{query}");
+        assert!(
+            answer
+                .header("content-type")
+                .ends_with(&format!("dups={dups}"))
+        );
+    }
+    for wrong in [
+        "car-version=2",
+        "car-order=odd",
+        "car-dups=odd",
+        "dag-scope=odd",
+    ] {
+        assert_eq!(
+            site.get(&format!("/ipfs/{file}?format=car&{wrong}"))
+                .await
+                .code(),
+            400,
+            "{wrong}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_shared_node_still_brings_the_leaves_of_its_second_place() {
+    let mut site = Site::new();
+    let (first, second) = (site.raw(vec![1; 10]), site.raw(vec![2; 10]));
+    let pair = site.file(&[&[1; 10], &[2; 10]]);
+    let mut data = vec![0x08, 2];
+    number(&mut data, 3, 40);
+    number(&mut data, 4, 20);
+    number(&mut data, 4, 20);
+    let file = site.node(&[("", pair, 20), ("", pair, 20)], data);
+    // The last half of the first pair and the first half of the second.
+    let answer = site
+        .get(&format!("/ipfs/{file}?format=car&entity-bytes=15:25"))
+        .await;
+    assert_eq!(read_car(answer.bytes()).1, [file, pair, second, first]);
+}
+
+#[tokio::test]
+async fn identity_blocks_are_never_written() {
+    let mut site = Site::new();
+    let answer = site.get("/ipfs/bafkqaaa?format=car").await;
+    assert_eq!(answer.code(), 200);
+    let (header, blocks) = read_car(answer.bytes());
+    assert!(blocks.is_empty());
+    let root: Cid = cid::parse("bafkqaaa").unwrap();
+    let written = root.to_bytes();
+    assert!(
+        header.windows(written.len()).any(|part| part == written),
+        "the root is named"
+    );
+    let leaf = cid::parse("bafkqabtimvwgy3yk").unwrap();
+    let folder = site.folder(&[("hello", leaf)]);
+    let answer = site.get(&format!("/ipfs/{folder}/hello?format=car")).await;
+    assert_eq!(read_car(answer.bytes()).1, [folder]);
+}
+
+#[tokio::test]
+async fn a_car_of_documents_follows_their_links() {
+    let mut site = Site::new();
+    let leaf = site.raw("leaf");
+    let inner = site.put(cid::DAG_JSON, format!("{{\"leaf\":{{\"/\":\"{leaf}\"}}}}"));
+    let root = site.put(
+        cid::DAG_JSON,
+        format!("{{\"inner\":{{\"/\":\"{inner}\"}}}}"),
+    );
+    let answer = site.get(&format!("/ipfs/{root}?format=car")).await;
+    assert_eq!(read_car(answer.bytes()).1, [root, inner, leaf]);
+    let answer = site
+        .get(&format!("/ipfs/{root}?format=car&dag-scope=entity"))
+        .await;
+    assert_eq!(read_car(answer.bytes()).1, [root]);
+    let answer = site
+        .get(&format!("/ipfs/{root}/inner?format=car&dag-scope=block"))
+        .await;
+    assert_eq!(read_car(answer.bytes()).1, [root, inner]);
+}
+
+#[tokio::test]
+async fn a_car_that_cannot_begin_has_a_status_and_one_that_cannot_end_breaks() {
+    let mut tree = tree();
+    let path = format!("/ipfs/{}/folder/file?format=car", tree.root);
+    let last = tree.leaves[2];
+    tree.site.lose(&last);
+    let broken = tree.site.get(&path).await;
+    assert_eq!(broken.code(), 200);
+    assert!(broken.body.unwrap_err().contains(&last.to_string()));
+    let (root, file) = (tree.root, tree.file);
+    tree.site.lose(&file);
+    assert_eq!(tree.site.get(&path).await.code(), 404);
+    assert_eq!(tree.site.head(&path).await.code(), 404);
+    let absent = format!("/ipfs/{root}/folder/absent?format=car");
+    assert_eq!(tree.site.get(&absent).await.code(), 404);
+    tree.site.missing = Missing::TooSlow;
+    assert_eq!(tree.site.get(&path).await.code(), 504);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_stalls_breaks() {
+    let mut tree = tree();
+    tree.site.missing = Missing::Hangs;
+    let last = tree.leaves[2];
+    tree.site.lose(&last);
+    let answer = tree
+        .site
+        .get(&format!("/ipfs/{}?format=car", tree.file))
+        .await;
+    assert!(answer.body.unwrap_err().contains("30s"));
+}
+
+#[tokio::test]
+async fn a_car_stays_within_its_budget() {
+    let mut tree = tree();
+    tree.site.config.archive_entries_max = 3.try_into().unwrap();
+    for query in ["", "&entity-bytes=0:*"] {
+        let answer = tree
+            .site
+            .get(&format!("/ipfs/{}?format=car{query}", tree.file))
+            .await;
+        assert_eq!(answer.code(), 200);
+        assert!(answer.body.is_err(), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_hamt_as_an_entity_is_all_of_its_shards_and_none_of_its_children() {
+    let mut site = Site::new();
+    let child = site.raw("child");
+    let shard = |site: &mut Site, links: &[(&str, Cid, u64)]| {
+        let mut data = vec![0x08, 5];
+        super::support::bytes(&mut data, 2, &[0xff; 32]);
+        number(&mut data, 5, 0x22);
+        number(&mut data, 6, 256);
+        site.node(links, data)
+    };
+    let inner = shard(&mut site, &[("07child", child, 5)]);
+    let root = shard(
+        &mut site,
+        &[("00", inner, 5), ("01", inner, 5), ("02name", child, 5)],
+    );
+    let answer = site
+        .get(&format!("/ipfs/{root}?format=car&dag-scope=entity"))
+        .await;
+    assert_eq!(answer.code(), 200, "{:?}", answer.body);
+    assert_eq!(read_car(answer.bytes()).1, [root, inner]);
+}
+
+/// Path, kind, content or target of each entry.
+fn read_tar(bytes: &[u8]) -> Vec<(String, tar::EntryType, String)> {
+    let mut archive = tar::Archive::new(bytes);
+    archive
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let mut entry = entry.unwrap();
+            let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+            let kind = entry.header().entry_type();
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            if let Some(target) = entry.link_name_bytes() {
+                text = String::from_utf8(target.into_owned()).unwrap();
+            }
+            (path, kind, text)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_tar_has_files_folders_and_links_below_the_cid() {
+    use tar::EntryType::{Directory, Regular, Symlink};
+    let mut site = Site::new();
+    let long = "long-".repeat(40);
+    let file = site.file(&[b"hello", b" world"]);
+    let link = site.symlink("ą/target");
+    let empty = site.folder(&[]);
+    let inner = site.folder(&[("file-źł.txt", file), (long.as_str(), file)]);
+    let root = site.folder(&[("ą", inner), ("link", link), ("empty", empty)]);
+    let answer = site.get(&format!("/ipfs/{root}?format=tar")).await;
+    assert_eq!(answer.code(), 200, "{:?}", answer.body);
+    assert_eq!(answer.header("content-type"), "application/x-tar");
+    assert_eq!(answer.header("etag"), format!("W/\"{root}.x-tar\""));
+    assert!(
+        answer
+            .header("content-disposition")
+            .contains(&format!("{root}.tar\""))
+    );
+    assert_eq!(answer.bytes().len() % 512, 0);
+    let entry = |path: &str, kind, text: &str| (format!("{root}{path}"), kind, text.to_owned());
+    let mut found = read_tar(answer.bytes());
+    found.sort();
+    let mut expected = [
+        entry("/", Directory, ""),
+        entry("/empty/", Directory, ""),
+        entry("/link", Symlink, "ą/target"),
+        entry("/ą/", Directory, ""),
+        entry("/ą/file-źł.txt", Regular, "hello world"),
+        entry(&format!("/ą/{long}"), Regular, "hello world"),
+    ];
+    expected.sort();
+    assert_eq!(found, expected);
+    let known = [("if-none-match", answer.header("etag"))];
+    assert_eq!(
+        site.ask("GET", &format!("/ipfs/{root}?format=tar"), &known)
+            .await
+            .code(),
+        304
+    );
+    assert_eq!(
+        site.head(&format!("/ipfs/{root}?format=tar")).await.headers,
+        answer.headers
+    );
+    let one = site
+        .ask(
+            "GET",
+            &format!("/ipfs/{file}"),
+            &[("accept", "application/x-tar")],
+        )
+        .await;
+    assert_eq!(
+        read_tar(one.bytes()),
+        [(file.to_string(), Regular, "hello world".to_owned())]
+    );
+}
+
+#[tokio::test]
+async fn a_name_inside_is_cleaned_and_one_outside_refused_before_the_first_byte() {
+    let mut site = Site::new();
+    let file = site.raw("x");
+    let inner = site.node(&[("directory/../file", file, 1)], vec![0x08, 1]);
+    let root = site.folder(&[("foobar", inner)]);
+    let answer = site.get(&format!("/ipfs/{root}?format=tar")).await;
+    let paths: Vec<_> = read_tar(answer.bytes())
+        .into_iter()
+        .map(|(path, ..)| path)
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            format!("{root}/"),
+            format!("{root}/foobar/"),
+            format!("{root}/foobar/file")
+        ]
+    );
+    let link = site.symlink("/etc");
+    for links in [
+        vec![("../../file", file, 1)],
+        vec![("a", link, 1), ("a/passwd", file, 1)],
+        vec![("a", file, 1), ("a", file, 1)],
+        vec![("a\0b", file, 1)],
+    ] {
+        let evil = site.node(&links, vec![0x08, 1]);
+        let root = site.folder(&[("foobar", evil)]);
+        let answer = site.get(&format!("/ipfs/{root}?format=tar")).await;
+        assert_eq!(answer.code(), 422, "{links:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bomb_of_folders_ends_early() {
+    let mut site = Site::new();
+    site.config.archive_entries_max = 1000.try_into().unwrap();
+    let mut folder = site.folder(&[]);
+    for _ in 0..32 {
+        folder = site.folder(&[("a", folder), ("b", folder), ("c", folder), ("d", folder)]);
+    }
+    let answer = site.get(&format!("/ipfs/{folder}?format=tar")).await;
+    assert!(
+        answer.code() == 422 || answer.body.is_err(),
+        "{}",
+        answer.code()
+    );
+}
+
+#[tokio::test]
+async fn a_tar_that_cannot_end_breaks() {
+    let mut site = Site::new();
+    let chunks: Vec<Vec<u8>> = (0..4_u8).map(|at| vec![at; 50_000]).collect();
+    let last = site.raw(chunks[3].clone());
+    let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+    let file = site.file(&chunks);
+    site.lose(&last);
+    let answer = site.get(&format!("/ipfs/{file}?format=tar")).await;
+    assert_eq!(answer.code(), 200);
+    assert!(answer.body.unwrap_err().contains(&last.to_string()));
+}
