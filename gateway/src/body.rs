@@ -27,7 +27,7 @@ pub(crate) type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, Break>> + Send>
 pub(crate) enum Break {
     /// The content could not be read.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(Box<ReadError>),
     /// A limit on the work of one request was reached.
     #[error("{0}")]
     Limit(String),
@@ -46,12 +46,19 @@ impl Break {
     /// The same, where nothing has been sent yet.
     pub(crate) fn into_failure(self, reach: Reach) -> Failure {
         match self {
-            Self::Read(error) => Failure::read(reach, error),
+            Self::Read(error) => Failure::read(reach, *error),
             Self::Limit(why) => Failure::TooMuch(why),
             Self::Refused(why) => Failure::Broken(why),
             Self::Idle(_) => Failure::TooSlow(self.to_string()),
             Self::Size => Failure::Broken(self.to_string()),
         }
+    }
+}
+
+impl From<ReadError> for Break {
+    fn from(error: ReadError) -> Self {
+        // Boxed, because it holds CIDs and every chunk passes by as a `Result`.
+        Self::Read(Box::new(error))
     }
 }
 

@@ -177,8 +177,8 @@ impl Failure {
     /// The whole answer: text, or a page for those who ask for HTML.
     pub(crate) fn response(&self, path: &str, accept: Option<&HeaderValue>) -> Response<Body> {
         let status = self.status();
-        let shown: String = path.chars().take(PATH_SHOWN).collect();
-        let (what, try_this) = self.story(&encode::visible(&shown));
+        let (what, try_this) = self.story(&encode::visible(&shortened(path)));
+        let what = shortened(&what);
         let wants_html = accept
             .and_then(|accept| accept.to_str().ok())
             .is_some_and(|accept| accept.contains("text/html"));
@@ -265,6 +265,14 @@ impl From<ParsePathError> for Failure {
     }
 }
 
+/// Foreign text is repeated, but not at any length.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}\u{2026}", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 fn page(status: StatusCode, what: &str, try_this: &str) -> String {
     let title = format!(
         "{} {}",
@@ -286,8 +294,8 @@ const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}\
 .what{overflow-wrap:anywhere;font-family:ui-monospace,monospace}";
 
-/// How much of a path an error repeats.
-const PATH_SHOWN: usize = 1024;
+/// How much of a path, and of all that an error says.
+const SHOWN_CHARS_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {

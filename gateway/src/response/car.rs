@@ -5,7 +5,6 @@
 //! an error: the connection breaks, and no client takes a part for the whole.
 
 mod part;
-mod shape;
 
 use super::{Context, answer, not_modified};
 use crate::body::{self, Body, Break, Chunks};
@@ -164,7 +163,7 @@ fn all<S: BlockSource + Clone + 'static>(
         read_ahead: READ_AHEAD_BLOCKS,
     };
     walk::walk(source, root, options)
-        .map_err(Break::Read)
+        .map_err(Break::from)
         .and_then(|visit| {
             future::ready(match visit {
                 Visit::Block { block, .. } => Ok(block),

@@ -39,7 +39,7 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
         modified,
         read: |range| {
             file.read(context.source.clone(), range)
-                .map_err(Break::Read)
+                .map_err(Break::from)
                 .boxed()
         },
     };

@@ -196,7 +196,7 @@ impl<S: BlockSource + Clone + 'static> Archive<S> {
         }
         let chunks = file
             .read(self.source.clone(), 0..size)
-            .map_err(Break::Read)
+            .map_err(Break::from)
             .boxed();
         Next::Bytes {
             chunks,

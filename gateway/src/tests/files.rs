@@ -371,7 +371,7 @@ async fn a_request_that_gets_nowhere_ends() {
 #[tokio::test]
 async fn errors_are_pages_for_those_who_ask_for_pages() {
     let site = Site::new();
-    let plain = site.get("/ipfs/<script>").await;
+    let plain = site.get("/ipfs/%3Cscript%3E").await;
     assert_eq!(
         (plain.code(), plain.header("content-type")),
         (400, "text/plain; charset=utf-8")

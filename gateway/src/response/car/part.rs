@@ -1,9 +1,10 @@
 //! Walks that do not follow every link: the blocks of a part of a file, and the shards of a HAMT.
 
-use super::{Blocks, fetch, shape};
+use super::{Blocks, fetch};
 use crate::body::Break;
 use cairn_store::dag::walk::Repeats;
 use cairn_store::dag::{Budget, pb};
+use cairn_store::unixfs::format::Message;
 use cairn_store::unixfs::read::ReadError;
 use cairn_store::{Block, BlockSource, Cid, cid};
 use futures::{StreamExt, stream};
@@ -108,12 +109,11 @@ impl<S: BlockSource> Walk<S> {
             why,
         };
         let node = pb::decode(block.data()).map_err(malformed)?;
-        let shape = shape::read(node.data.as_deref().unwrap_or_default())
-            .ok_or_else(|| malformed("its UnixFS data is no protobuf".to_owned()))?;
+        let message = Message::decode(&node.data.unwrap_or_default()).map_err(malformed)?;
         let depth = place.depth + 1;
         match &self.links {
             Follow::Shards => {
-                let largest = shape.fanout.unwrap_or(1).saturating_sub(1);
+                let largest = message.fanout.unwrap_or(1).saturating_sub(1);
                 let prefix = format!("{largest:X}").len();
                 Ok(node
                     .links
@@ -127,12 +127,13 @@ impl<S: BlockSource> Walk<S> {
                     .collect())
             }
             Follow::Part(wanted) => {
-                if shape.children.len() != node.links.len() {
+                if message.block_sizes.len() != node.links.len() {
                     return Err(malformed("it has not one size for each link".to_owned()).into());
                 }
-                let mut start = place.start.saturating_add(shape.inline);
+                let inline = message.data.as_ref().map_or(0, |data| data.len() as u64);
+                let mut start = place.start.saturating_add(inline);
                 let mut children = Vec::new();
-                for (link, size) in node.links.into_iter().zip(shape.children) {
+                for (link, size) in node.links.into_iter().zip(message.block_sizes) {
                     let end = start.saturating_add(size);
                     if start < wanted.end && end > wanted.start && size > 0 {
                         children.push(Place {
