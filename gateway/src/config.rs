@@ -14,7 +14,7 @@ use std::time::Duration;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Most requests worked on at once, bodies still being sent included (default 1024). More are
-    /// answered with 429 at once. Price: about 1 MiB of blocks read ahead for each in the worst case.
+    /// answered with 429 at once. Price: up to 2 MiB of blocks held for each client that stalls.
     pub requests_max: NonZeroU32,
     /// Most open connections, idle ones included (default 4096). More wait in the system's
     /// queue. Price: one file descriptor and up to 64 KiB each.
@@ -31,6 +31,9 @@ pub struct Config {
     /// How long the first byte of an answer may take in all, progress or not (default `"120s"`).
     /// Price of less: deep paths over slow peers fail.
     pub head_timeout: Span,
+    /// Most answers that read several blocks ahead of their client at once (default 16). The others
+    /// wait for each block when they need it. Price: up to 32 MiB each.
+    pub read_ahead_max: NonZeroU32,
     /// Most ranges in one request (default 16). A request with more gets the whole content.
     /// Price: a few hundred bytes of part headers each.
     pub ranges_max: NonZeroU32,
@@ -53,6 +56,7 @@ impl Default for Config {
             write_timeout: Span::seconds(60),
             retrieval_timeout: Span::seconds(30),
             head_timeout: Span::seconds(120),
+            read_ahead_max: count(16),
             ranges_max: count(16),
             listing_entries_max: count(10_000),
             archive_entries_max: count(1_000_000),

@@ -8,6 +8,7 @@ use crate::error::Failure;
 use crate::headers;
 use crate::metrics::{Kind, Metrics};
 use crate::request::{self, Asked};
+use crate::response::ahead::Leave;
 use crate::response::{self, KindExtension};
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ struct Shared<C> {
     /// Places for running requests.
     places: Arc<Semaphore>,
     metrics: Metrics,
+    leave: Leave,
 }
 
 impl<C> Clone for Handler<C> {
@@ -40,12 +42,14 @@ impl<C: Content> Handler<C> {
     pub(crate) fn new(content: C, config: Config, metrics: Metrics) -> Self {
         let places = usize::try_from(config.requests_max.get()).unwrap_or(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(places));
+        let leave = Leave::new(config.read_ahead_max);
         Self {
             shared: Arc::new(Shared {
                 content,
                 config,
                 places,
                 metrics,
+                leave,
             }),
         }
     }
@@ -107,7 +111,8 @@ impl<C: Content> Handler<C> {
     async fn route(&self, parts: Parts) -> Result<Response<Body>, Failure> {
         match request::parse(parts)? {
             Asked::Content(request) => {
-                response::content(&self.shared.content, &self.shared.config, &request).await
+                let shared = &self.shared;
+                response::content(&shared.content, &shared.config, &shared.leave, &request).await
             }
             Asked::Redirect(location) => Ok(response::moved(location)),
             Asked::Landing => Ok(landing()),

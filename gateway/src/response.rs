@@ -1,6 +1,7 @@
 //! From a request that was understood to its answer. `choose` decides who answers; the files below
 //! answer in one form each.
 
+pub(crate) mod ahead;
 mod block;
 mod car;
 mod directory;
@@ -17,6 +18,7 @@ use crate::headers::{self, Match};
 use crate::metrics::Kind;
 use crate::request::Request;
 use crate::{encode, headers::Disposition};
+use ahead::Leave;
 use cairn_store::dag::path::{self, Resolved};
 use cairn_store::unixfs::read::{self, Node};
 use cairn_store::{BlockSource, Cid, cid};
@@ -27,6 +29,7 @@ use std::time::Duration;
 pub(crate) struct Context<'a, S> {
     request: &'a Request,
     config: &'a Config,
+    leave: &'a Leave,
     source: S,
     /// Where the path led.
     resolved: Resolved,
@@ -36,6 +39,7 @@ pub(crate) struct Context<'a, S> {
 pub(crate) async fn content<C: Content>(
     content: &C,
     config: &Config,
+    leave: &Leave,
     request: &Request,
 ) -> Result<Response<Body>, Failure> {
     let source = match request.reach {
@@ -53,6 +57,7 @@ pub(crate) async fn content<C: Content>(
     let context = Context {
         request,
         config,
+        leave,
         source,
         resolved,
     };

@@ -6,6 +6,7 @@
 
 mod part;
 
+use super::ahead::Leave;
 use super::{Context, answer, not_modified};
 use crate::body::{self, Body, Break, Chunks};
 use crate::encode::{FINGERPRINT, fingerprint};
@@ -113,11 +114,11 @@ async fn blocks<S: BlockSource + Clone + 'static>(
         ..Budget::REQUEST
     };
     let below = match scope {
-        Scope::All => all(source, root, repeats, budget),
+        Scope::All => all(source, root, repeats, budget, context.leave),
         Scope::Block => each(source, vec![root]),
         Scope::Entity(_) if root.codec() != cid::DAG_PB => each(source, vec![root]),
         Scope::Entity(bytes) => match (context.open(&root).await, bytes) {
-            (Ok(Node::File(_)), None) => all(source, root, repeats, budget),
+            (Ok(Node::File(_)), None) => all(source, root, repeats, budget, context.leave),
             (Ok(Node::File(file)), Some(bytes)) => {
                 let range = bytes.within(file.size())?;
                 follow(source, root, Follow::Part(range), repeats, budget)
@@ -154,17 +155,25 @@ fn all<S: BlockSource + Clone + 'static>(
     root: Cid,
     repeats: Repeats,
     budget: Budget,
+    leave: &Leave,
 ) -> Blocks {
+    let leave = leave.take();
     let options = Options {
         repeats,
         max_depth: None,
         budget,
         missing: Missing::Stop,
-        read_ahead: READ_AHEAD_BLOCKS,
+        read_ahead: if leave.is_some() {
+            READ_AHEAD_BLOCKS
+        } else {
+            1
+        },
     };
     walk::walk(source, root, options)
         .map_err(Break::from)
-        .and_then(|visit| {
+        .and_then(move |visit| {
+            // Held for as long as the walk.
+            let _ = &leave;
             future::ready(match visit {
                 Visit::Block { block, .. } => Ok(block),
                 // Told only to those who ask for it; never to be taken for the end.

@@ -1,7 +1,7 @@
 //! Files and symbolic links.
 
-use super::{Context, answer, not_modified, ranged};
-use crate::body::{Body, Break};
+use super::{Context, ahead, answer, not_modified, ranged};
+use crate::body::Body;
 use crate::error::Failure;
 use crate::headers::{self, Disposition, Match};
 use crate::media;
@@ -9,7 +9,6 @@ use crate::metrics::Kind;
 use crate::request::Verb;
 use cairn_store::BlockSource;
 use cairn_store::unixfs::read::{File, Symlink};
-use futures::{StreamExt, TryStreamExt};
 use http::{HeaderValue, Response, header};
 
 /// A file, or a folder through a file; the entity tag is that of where the path led.
@@ -37,11 +36,7 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
         media: name.and_then(media::by_name),
         etag,
         modified,
-        read: |range| {
-            file.read(context.source.clone(), range)
-                .map_err(Break::from)
-                .boxed()
-        },
+        read: |range| ahead::read(file, context.source.clone(), range, context.leave),
     };
     content.fill(context, &mut response).await?;
     Ok(response)

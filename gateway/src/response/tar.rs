@@ -6,6 +6,7 @@
 
 mod entry;
 
+use super::ahead::{self, Leave};
 use super::{Context, answer, not_modified};
 use crate::body::{self, Body, Break, Chunks};
 use crate::error::Failure;
@@ -17,7 +18,7 @@ use cairn_store::dag::Budget;
 use cairn_store::unixfs::read::{self, Entry, File, Node, ReadError};
 use cairn_store::{BlockSource, Cid, cid};
 use entry::{Attributes, Names};
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use http::{HeaderValue, Response, header};
 use std::pin::Pin;
 
@@ -65,6 +66,7 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
             },
             open: Vec::new(),
             budget,
+            leave: context.leave.clone(),
         };
         let peeked = body::peek(archive.stream(), PEEK_BYTES)
             .await
@@ -84,6 +86,7 @@ struct Archive<S> {
     /// Folders that are not finished, the innermost last.
     open: Vec<Level>,
     budget: Budget,
+    leave: Leave,
 }
 
 /// A folder on the way.
@@ -194,10 +197,7 @@ impl<S: BlockSource + Clone + 'static> Archive<S> {
         if size == 0 {
             return Next::Entry;
         }
-        let chunks = file
-            .read(self.source.clone(), 0..size)
-            .map_err(Break::from)
-            .boxed();
+        let chunks = ahead::read(file, self.source.clone(), 0..size, &self.leave);
         Next::Bytes {
             chunks,
             left: size,

@@ -439,3 +439,22 @@ async fn a_large_file_streams_and_breaks_where_a_block_is_missing() {
     assert_eq!(broken.code(), 200);
     assert!(broken.body.unwrap_err().contains(&last.to_string()));
 }
+
+#[tokio::test]
+async fn a_file_of_many_windows_comes_whole_with_and_without_leave_to_read_ahead() {
+    let mut site = Site::new();
+    // No multiple of a window, so that blocks lie across their edges.
+    let chunks: Vec<Vec<u8>> = (0..9_u8).map(|at| vec![at; 700_001]).collect();
+    let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+    let content = chunks.concat();
+    let cid = site.file(&chunks);
+    site.config.read_ahead_max = 1.try_into().unwrap();
+    let handler = site.handler();
+    let path = format!("/ipfs/{cid}");
+    let whole = || super::support::ask(&handler, "GET", &path, &[]);
+    let (one, other) = tokio::join!(whole(), whole());
+    assert!(one.bytes() == content && other.bytes() == content);
+    let part = [("range", "bytes=699999-5000000")];
+    let part = super::support::ask(&handler, "GET", &path, &part).await;
+    assert!(part.bytes() == &content[699_999..=5_000_000]);
+}
