@@ -470,3 +470,39 @@ async fn a_tar_that_cannot_end_breaks() {
     assert_eq!(answer.code(), 200);
     assert!(answer.body.unwrap_err().contains(&last.to_string()));
 }
+
+#[tokio::test]
+async fn the_way_through_a_hamt_is_in_the_car_and_a_tar_unpacks_it() {
+    let mut site = Site::new();
+    let names: Vec<String> = (0..1500).map(|at| format!("{at}.txt")).collect();
+    let root = site.hamt(&names);
+    let answer = site.get(&format!("/ipfs/{root}/77.txt?format=car")).await;
+    let (_, blocks) = read_car(answer.bytes());
+    assert!(blocks.len() > 2 && blocks[0] == root, "{blocks:?}");
+    // Whoever has only these blocks finds the file.
+    let mut alone = Site::new();
+    alone.here = site.here.clone();
+    alone.here.retain(|cid, _| blocks.contains(cid));
+    assert_eq!(
+        alone.get(&format!("/ipfs/{root}/77.txt")).await.text(),
+        "77.txt"
+    );
+    // Whoever has only the entity lists the folder.
+    let answer = site
+        .get(&format!("/ipfs/{root}?format=car&dag-scope=entity"))
+        .await;
+    let (_, blocks) = read_car(answer.bytes());
+    assert!(blocks.iter().all(|cid| cid.codec() == cid::DAG_PB));
+    alone.here = site.here.clone();
+    alone.here.retain(|cid, _| blocks.contains(cid));
+    let page = alone.get(&format!("/ipfs/{root}/")).await;
+    assert_eq!(page.text().matches("ipfs-hash\" translate").count(), 1500);
+    let answer = site.get(&format!("/ipfs/{root}?format=tar")).await;
+    let entries = read_tar(answer.bytes());
+    assert_eq!(entries.len(), 1501);
+    assert!(
+        entries[1..]
+            .iter()
+            .all(|(path, _, text)| path.ends_with(text.as_str()))
+    );
+}

@@ -244,3 +244,30 @@ async fn a_node_of_no_known_kind_is_not_guessed() {
     let code = site.get(&format!("/ipfs/{odd}")).await.code();
     assert!((400..500).contains(&code), "{code}");
 }
+
+#[tokio::test]
+async fn a_folder_in_many_blocks_is_a_folder() {
+    let mut site = Site::new();
+    let names: Vec<String> = (0..1500).map(|at| format!("{at}.txt")).collect();
+    let root = site.hamt(&names);
+    let page = site.get(&format!("/ipfs/{root}/")).await;
+    assert_eq!(page.code(), 200);
+    assert_eq!(page.text().matches("ipfs-hash\" translate").count(), 1500);
+    let at = |name: &str| page.text().find(&format!(">{name}</a>")).unwrap();
+    assert!(at("1.txt") < at("10.txt") && at("10.txt") < at("2.txt"));
+    let entry = site.get(&format!("/ipfs/{root}/77.txt")).await;
+    assert_eq!((entry.code(), entry.text()), (200, "77.txt"));
+    assert_eq!(
+        entry.header("x-ipfs-roots").split(',').count(),
+        2,
+        "shards are left out"
+    );
+    assert_eq!(
+        site.get(&format!("/ipfs/{root}/1500.txt")).await.code(),
+        404
+    );
+    assert_eq!(
+        site.get(&format!("/ipfs/{root}/index.html")).await.code(),
+        404
+    );
+}

@@ -196,3 +196,47 @@ fn no_path_and_no_query_panic() {
         prop_assert!(answer.code() < 500, "{}", answer.code());
     });
 }
+
+#[tokio::test]
+async fn a_bomb_of_shards_ends_within_its_budgets() {
+    let mut site = Site::new();
+    site.config.archive_entries_max = 500.try_into().unwrap();
+    let file = site.raw("x");
+    let mut bomb = shard(&mut site, |prefix| (format!("{prefix}name"), file));
+    for _ in 0..32 {
+        bomb = shard(&mut site, |prefix| (prefix.to_owned(), bomb));
+    }
+    let page = site.get(&format!("/ipfs/{bomb}/")).await;
+    assert!(page.code() == 200 || page.code() == 422, "{}", page.code());
+    assert!(page.bytes().len() < 16 << 20);
+    for query in [
+        "car",
+        "car&dag-scope=entity",
+        "car&car-dups=y",
+        "car&car-dups=y&dag-scope=entity",
+        "tar",
+    ] {
+        let answer = site.get(&format!("/ipfs/{bomb}?format={query}")).await;
+        assert!(answer.code() < 500, "{query}: {}", answer.code());
+        assert!(
+            answer.body.map_or(0, |body| body.len()) < 1 << 20,
+            "{query}"
+        );
+    }
+}
+
+/// A HAMT node with all of its 256 buckets in use.
+fn shard(site: &mut Site, child: impl Fn(&str) -> (String, cairn_store::Cid)) -> cairn_store::Cid {
+    let mut data = vec![0x08, 5];
+    super::support::bytes(&mut data, 2, &[0xff; 32]);
+    super::support::number(&mut data, 5, 0x22);
+    super::support::number(&mut data, 6, 256);
+    let links: Vec<_> = (0..256)
+        .map(|bucket| child(&format!("{bucket:02X}")))
+        .collect();
+    let links: Vec<_> = links
+        .iter()
+        .map(|(name, cid)| (name.as_str(), *cid, 1))
+        .collect();
+    site.node(&links, data)
+}

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use cairn_store::block::Prefix;
 use cairn_store::cid::{self, HashKind, Version};
 use cairn_store::dag::pb::{PbLink, PbNode, encode};
+use cairn_store::unixfs::Profile;
+use cairn_store::unixfs::import::{Importer, Metadata};
 use cairn_store::{Block, BlockSource, Cid, SourceError};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -263,4 +265,23 @@ pub(super) fn bytes(out: &mut Vec<u8>, field: u64, value: &[u8]) {
     varint(out, field << 3 | 2);
     varint(out, value.len() as u64);
     out.extend_from_slice(value);
+}
+
+impl Site {
+    /// A HAMT folder of small files, as the importer makes it.
+    pub(super) fn hamt(&mut self, names: &[String]) -> Cid {
+        let profile = Profile {
+            hamt_threshold: 1,
+            ..Profile::v1_2025()
+        };
+        let mut importer = Importer::new(profile, &mut self.here, |_| {});
+        importer.enter("folder", Metadata::default()).unwrap();
+        for name in names {
+            importer
+                .file(name, &mut name.as_bytes(), Metadata::default())
+                .unwrap();
+        }
+        importer.leave().unwrap();
+        importer.finish().unwrap().pop().unwrap().cid
+    }
 }
