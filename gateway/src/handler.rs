@@ -5,11 +5,11 @@ use crate::body::{Body, Broken};
 use crate::config::Config;
 use crate::content::Content;
 use crate::error::Failure;
-use crate::headers;
 use crate::metrics::{Kind, Metrics};
 use crate::request::{self, Asked};
 use crate::response::ahead::Leave;
 use crate::response::{self, KindExtension};
+use crate::{encode, headers};
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -89,6 +89,11 @@ impl<C: Content> Handler<C> {
         };
         let mut response = outcome.unwrap_or_else(|failure| {
             let path = request::readable_path(address.path());
+            match &failure {
+                // Somebody must look at the disk; the rest is what clients and peers do all day.
+                Failure::Disk(why) => tracing::error!(path = %encode::visible(&path), why, "the gateway cannot read a block"),
+                failure => tracing::debug!(path = %encode::visible(&path), ?failure, "a request fails"),
+            }
             failure.response(&path, accept.as_ref())
         });
         if is_head && !response.body().is_nothing() {

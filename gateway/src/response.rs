@@ -63,6 +63,10 @@ pub(crate) async fn content<C: Content>(
     };
     let mut response = Box::pin(context.choose()).await?;
     let map = response.headers_mut();
+    if request.query.first("format").is_none() {
+        // A cache must not answer a browser with the CAR that someone else accepted.
+        map.insert(header::VARY, HeaderValue::from_static("Accept"));
+    }
     if !map.contains_key(header::LOCATION) {
         map.insert(headers::X_IPFS_PATH, encode::header(&request.path));
         map.insert(headers::X_IPFS_ROOTS, context.roots());

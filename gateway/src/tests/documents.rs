@@ -73,6 +73,9 @@ async fn a_format_from_accept_has_an_address_of_its_own() {
         .await;
     assert_eq!(both.header("content-type"), "application/vnd.ipld.raw");
     assert_eq!(both.header("content-location"), "");
+    assert_eq!((answer.header("vary"), both.header("vary")), ("Accept", ""));
+    let plain = site.get(&format!("/ipfs/{cid}")).await;
+    assert_eq!(plain.header("vary"), "Accept");
 }
 
 #[tokio::test]

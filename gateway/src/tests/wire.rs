@@ -215,3 +215,26 @@ async fn dropping_cuts_what_runs() {
     let (text, _) = read_to_end(&mut stream).await;
     assert_eq!(text, "");
 }
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_for_their_turn() {
+    let mut site = Site::new();
+    site.config.connections_max = 1.try_into().unwrap();
+    let running = serve(site).await;
+    let mut first = running.connect().await;
+    first
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let head = read_head(&mut first).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let mut second = running.connect().await;
+    second
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(running.metric("cairn_gateway_connections 1"));
+    drop(first);
+    let (text, ended) = read_to_end(&mut second).await;
+    assert!(text.starts_with("HTTP/1.1 200 ") && ended.is_ok(), "{text}");
+}
