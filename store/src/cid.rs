@@ -157,10 +157,22 @@ pub enum CidError {
 
 /// Reads a CID in any multibase, or a CIDv0, and checks it.
 pub fn parse(text: &str) -> Result<Cid, CidError> {
-    let cid = Cid::from_str(text).map_err(|error| CidError::Malformed {
+    let malformed = |why: String| CidError::Malformed {
         text: text.chars().take(TEXT_SHOWN).collect(),
-        why: error.to_string(),
-    })?;
+        why,
+    };
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(malformed(format!("longer than {TEXT_BYTES_MAX} characters")));
+    }
+    let cid = Cid::from_str(text).map_err(|error| malformed(error.to_string()))?;
+    // The parser takes what it needs: without this, one content would have endless names.
+    let whole = match cid.version() {
+        Version::V0 => true,
+        Version::V1 => multibase::decode(text).is_ok_and(|(_, bytes)| bytes == cid.to_bytes()),
+    };
+    if !whole {
+        return Err(malformed("more follows after its digest".to_owned()));
+    }
     check(&cid)?;
     Ok(cid)
 }
@@ -205,6 +217,8 @@ const CODECS: [(u64, &str); 7] = [
     (LIBP2P_KEY, "libp2p-key"),
 ];
 
+/// Longest text of a CID: the longest binary one in base 2, its least dense encoding.
+const TEXT_BYTES_MAX: usize = 8 * CID_BYTES_MAX + 1;
 /// How much of a wrong text an error repeats.
 const TEXT_SHOWN: usize = 120;
 
@@ -224,6 +238,16 @@ mod tests {
     fn refuses_what_is_no_cid_and_says_what_it_got() {
         let error = parse("hello").unwrap_err();
         assert!(error.to_string().contains("hello"), "{error}");
+    }
+
+    #[test]
+    fn one_content_has_one_name_in_each_base() {
+        let text = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";
+        assert!(parse(text).is_ok());
+        for tail in ["a", "aa", "aaaaaaaa"] {
+            assert!(parse(&format!("{text}{tail}")).is_err(), "{tail}");
+        }
+        assert!(parse(&"b".repeat(100_000)).is_err());
     }
 
     #[test]
