@@ -238,3 +238,34 @@ async fn connections_beyond_the_bound_wait_for_their_turn() {
     let (text, ended) = read_to_end(&mut second).await;
     assert!(text.starts_with("HTTP/1.1 200 ") && ended.is_ok(), "{text}");
 }
+
+#[tokio::test]
+async fn no_length_is_told_where_none_is_known() {
+    let mut site = Site::new();
+    let cid = site.raw("hello");
+    let folder = site.folder(&[("hello", cid)]);
+    let running = serve(site).await;
+    for (path, header, status) in [
+        (format!("/ipfs/{cid}?format=car"), "X: y".to_owned(), "200"),
+        (
+            format!("/ipfs/{folder}?format=tar"),
+            "X: y".to_owned(),
+            "200",
+        ),
+        (format!("/ipfs/{folder}/"), "X: y".to_owned(), "200"),
+        (
+            format!("/ipfs/{cid}"),
+            format!("If-None-Match: \"{cid}\""),
+            "304",
+        ),
+    ] {
+        let head =
+            format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n{header}\r\nConnection: close\r\n\r\n");
+        let (text, _) = running.say(&head).await;
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+        assert!(
+            !text.contains("content-length") && text.ends_with("\r\n\r\n"),
+            "{text}"
+        );
+    }
+}
