@@ -106,7 +106,8 @@ where
                     tracing::debug!(%cid, %error, "not provided");
                     if self.again.len() < AGAIN_MAX {
                         self.again.push(*cid);
-                        self.again_at.get_or_insert(Instant::now() + AGAIN_AFTER);
+                        self.again_at
+                            .get_or_insert_with(|| Instant::now() + AGAIN_AFTER);
                     }
                 }
             }

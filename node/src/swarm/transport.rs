@@ -132,3 +132,153 @@ fn datagrams(keys: &Keypair, config: &Config, meter: &Arc<Meter>) -> Connections
 
 /// A QUIC connection that is silent for so long is dead; twice as long as pings take.
 const QUIC_SILENCE_MILLIS: u32 = 30_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::Tasks;
+    use futures::future::{join_all, poll_fn};
+    use futures::io::{AsyncReadExt, AsyncWriteExt};
+    use libp2p::core::Endpoint;
+    use libp2p::core::muxing::{StreamMuxerExt, SubstreamBox};
+    use libp2p::core::transport::{DialOpts, ListenerId, PortUse, TransportEvent};
+    use std::pin::Pin;
+    use std::task::{Poll, ready};
+    use std::time::Instant;
+    use tokio::sync::mpsc;
+
+    fn make(config: &Config) -> Connections {
+        let keys = Keypair::generate_ed25519();
+        let meter = Meter::new(Instant::now());
+        build(&keys, config, &meter, &Arc::default()).unwrap()
+    }
+
+    async fn next<T>(transport: &mut Connections, wanted: fn(Event) -> Option<T>) -> T {
+        poll_fn(|cx| {
+            loop {
+                let event = ready!(Pin::new(&mut *transport).poll(cx));
+                if let Some(found) = wanted(event) {
+                    return Poll::Ready(found);
+                }
+            }
+        })
+        .await
+    }
+
+    type Event = TransportEvent<
+        <Connections as Transport>::ListenerUpgrade,
+        <Connections as Transport>::Error,
+    >;
+
+    /// Both ends of `count` streams over one connection.
+    async fn connect(
+        mut from: Connections,
+        mut to: Connections,
+        address: &str,
+        count: usize,
+        tasks: &Tasks,
+    ) -> (Streams, Streams) {
+        to.listen_on(ListenerId::next(), address.parse().unwrap())
+            .unwrap();
+        let address = next(&mut to, |event| match event {
+            TransportEvent::NewAddress { listen_addr, .. } => Some(listen_addr),
+            _ => None,
+        })
+        .await;
+        let options = DialOpts {
+            role: Endpoint::Dialer,
+            port_use: PortUse::New,
+        };
+        let dial = from.dial(address, options).unwrap();
+        // Driven at once: a lazy dialer says what it proposes with its first frame.
+        let dial = async { streams(dial.await.unwrap().1, count, tasks) };
+        let accept = async {
+            let upgrade = next(&mut to, |event| match event {
+                TransportEvent::Incoming { upgrade, .. } => Some(upgrade),
+                _ => None,
+            });
+            streams(upgrade.await.await.unwrap().1, 0, tasks)
+        };
+        futures::join!(dial, accept)
+    }
+
+    type Streams = mpsc::Receiver<SubstreamBox>;
+
+    /// Drives a muxer in a task; hands over the streams it opens and those that come.
+    fn streams(mut muxer: StreamMuxerBox, mut opens: usize, tasks: &Tasks) -> Streams {
+        let (sender, receiver) = mpsc::channel(64);
+        tasks.spawn("muxer", async move {
+            poll_fn(|cx| {
+                while opens > 0 {
+                    let Poll::Ready(stream) = muxer.poll_outbound_unpin(cx) else {
+                        break;
+                    };
+                    opens -= 1;
+                    sender.try_send(stream.unwrap()).unwrap();
+                }
+                while let Poll::Ready(Ok(stream)) = muxer.poll_inbound_unpin(cx) {
+                    sender.try_send(stream).unwrap();
+                }
+                muxer.poll_unpin(cx).map(drop)
+            })
+            .await;
+        });
+        receiver
+    }
+
+    /// Sends `bytes` over each of `count` streams at once and checks every one at the other end.
+    async fn carry(
+        from: Connections,
+        to: Connections,
+        address: &str,
+        (count, bytes): (usize, usize),
+    ) {
+        let tasks = Tasks::new();
+        let (mut out, mut arrived) = connect(from, to, address, count, &tasks).await;
+        let piece: Vec<u8> = (0..=250).cycle().take(251 << 10).collect();
+        for _ in 0..count {
+            let (mut stream, piece) = (out.recv().await.unwrap(), piece.clone());
+            tasks.spawn("writer", async move {
+                let mut left = bytes;
+                while left > 0 {
+                    let now = left.min(piece.len());
+                    stream.write_all(&piece[..now]).await.unwrap();
+                    left -= now;
+                }
+                stream.close().await.unwrap();
+            });
+        }
+        let mut reads = Vec::new();
+        for _ in 0..count {
+            let (mut stream, piece) = (arrived.recv().await.unwrap(), piece.clone());
+            reads.push(async move {
+                let (mut seen, mut buffer) = (0, vec![0; 251 << 10]);
+                loop {
+                    let wanted = piece.len() - seen % piece.len();
+                    let read = stream.read(&mut buffer[..wanted]).await.unwrap();
+                    if read == 0 {
+                        return seen;
+                    }
+                    let at = seen % piece.len();
+                    assert!(buffer[..read] == piece[at..at + read], "at {seen}");
+                    seen += read;
+                }
+            });
+        }
+        assert_eq!(join_all(reads).await, vec![bytes; count]);
+        assert_eq!(tasks.panics(), 0);
+        tasks.abort();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_megabytes_arrive_as_they_were_sent_on_every_transport() {
+        for address in [
+            "/ip4/127.0.0.1/tcp/0",
+            "/ip4/127.0.0.1/tcp/0/ws",
+            "/ip4/127.0.0.1/udp/0/quic-v1",
+        ] {
+            let config = Config::default();
+            carry(make(&config), make(&config), address, (4, 8 << 20)).await;
+        }
+    }
+}
