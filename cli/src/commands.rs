@@ -1,0 +1,272 @@
+//! The asking side of every command: arguments into a question, the answer into text.
+//!
+//! [`Shell`] knows whom to ask: the daemon if one runs, else the repository itself. With `--json`
+//! the answer is printed as it comes; else each command renders it as Kubo prints it.
+
+pub mod add;
+pub mod block;
+pub mod config;
+pub mod content;
+pub mod dag;
+pub mod network;
+pub mod pin;
+pub mod program;
+pub mod repo;
+
+use crate::args::{Arguments, Command, Global};
+use crate::config::Environment;
+use crate::config::address::ListenAddress;
+use crate::exit::Failure;
+use crate::output::{self, Printer};
+use crate::repository::{Listener, Repository};
+use crate::rpc::api::Api;
+use crate::rpc::client::{Answer, Endpoint, Question, Remote};
+use crate::rpc::context::Context;
+use crate::rpc::entries::Source;
+use crate::{daemon, logging};
+use serde::de::DeserializeOwned;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Runs a command.
+pub async fn run(arguments: Arguments, environment: Environment) -> Result<(), Failure> {
+    let Arguments { global, command } = arguments;
+    let path = global
+        .repo_dir
+        .clone()
+        .unwrap_or_else(|| environment.repository.clone());
+    let repository = Repository::at(path);
+    start_logging(&global, &environment, &repository, &command)?;
+    match command {
+        // These run until they are told to stop, and hear the signals themselves.
+        Command::Daemon(arguments) => daemon::run(repository, &global, &arguments).await,
+        Command::Serve(arguments) => daemon::serve(repository, &global, arguments).await,
+        command => {
+            let work = Box::pin(run_short(command, global, environment, repository));
+            tokio::select! {
+                result = work => result,
+                // Dropping the work lets it remove what it began.
+                _ = tokio::signal::ctrl_c() => Err(Failure::runtime("interrupted")),
+            }
+        }
+    }
+}
+
+fn start_logging(
+    global: &Global,
+    environment: &Environment,
+    repository: &Repository,
+    command: &Command,
+) -> Result<(), Failure> {
+    let chosen = global.log.clone().or_else(|| environment.log.clone());
+    let level = match (chosen, command) {
+        (Some(level), _) => level,
+        (None, Command::Daemon(_) | Command::Serve(_)) if repository.exists() => {
+            repository.config()?.log.level
+        }
+        (None, _) => "warn".to_owned(),
+    };
+    logging::start(&level).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+async fn run_short(
+    command: Command,
+    global: Global,
+    environment: Environment,
+    repository: Repository,
+) -> Result<(), Failure> {
+    if let Command::Init(arguments) = &command {
+        return program::init(&repository, arguments);
+    }
+    let mut shell = Shell::new(global, repository).await?;
+    let result = Box::pin(dispatch(&mut shell, command, &environment)).await;
+    let closed = shell.close().await;
+    result.and(closed)
+}
+
+async fn dispatch(
+    shell: &mut Shell,
+    command: Command,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    match command {
+        // Handled before there is a shell.
+        Command::Init(_) | Command::Daemon(_) | Command::Serve(_) => Ok(()),
+        Command::Shutdown => program::shutdown(shell).await,
+        Command::Add(arguments) => add::add(shell, *arguments).await,
+        Command::Cat(arguments) => content::cat(shell, arguments).await,
+        Command::Get(arguments) => content::get(shell, arguments).await,
+        Command::Ls(arguments) => content::ls(shell, arguments).await,
+        Command::Refs(arguments) => content::refs(shell, arguments).await,
+        Command::Resolve(arguments) => content::resolve(shell, arguments).await,
+        Command::Block(command) => block::block(shell, command).await,
+        Command::Dag(command) => dag::dag(shell, command).await,
+        Command::Pin(command) => pin::pin(shell, command).await,
+        Command::Id(arguments) => network::id(shell, arguments).await,
+        Command::Swarm(command) => network::swarm(shell, command).await,
+        Command::Routing(command) => network::routing(shell, command).await,
+        Command::Stats(command) => network::stats(shell, command).await,
+        Command::Bitswap(command) => network::bitswap(shell, command).await,
+        Command::Repo(command) => repo::repo(shell, command).await,
+        Command::Config(arguments) => config::config(shell, arguments, environment).await,
+        Command::Bootstrap(arguments) => config::bootstrap(shell, arguments).await,
+        Command::Version(arguments) => program::version(shell, arguments).await,
+        Command::Cid(command) => program::cid(shell, command).await,
+        Command::Log(command) => program::log(shell, command).await,
+    }
+}
+
+/// What a command works with: whom to ask, how to print.
+#[derive(Debug)]
+pub struct Shell {
+    /// What holds for every command.
+    pub global: Global,
+    /// The repository.
+    pub repository: Repository,
+    /// Standard output.
+    pub printer: Printer,
+    endpoint: Endpoint,
+}
+
+impl Shell {
+    /// Finds out whom to ask.
+    async fn new(global: Global, repository: Repository) -> Result<Self, Failure> {
+        let endpoint = endpoint(&global, &repository).await?;
+        Ok(Self::over(endpoint, global, repository))
+    }
+
+    /// A shell that asks `endpoint`.
+    pub fn over(endpoint: Endpoint, global: Global, repository: Repository) -> Self {
+        Self {
+            global,
+            repository,
+            printer: Printer::default(),
+            endpoint,
+        }
+    }
+
+    /// A question with what holds for every command.
+    pub fn question(&self, command: &str) -> Question {
+        let global = &self.global;
+        Question::new(command)
+            .maybe("offline", global.offline.then_some(true))
+            .maybe("timeout", global.timeout)
+            .maybe("cid-base", global.cid_base.as_ref())
+            .maybe("upgrade-cidv0-in-output", global.upgrade_cidv0_in_output)
+    }
+
+    /// Asks.
+    pub async fn ask(&self, question: Question) -> Result<Answer, Failure> {
+        Ok(self.endpoint.ask(question).await?)
+    }
+
+    /// Whether a daemon answers.
+    pub const fn is_remote(&self) -> bool {
+        matches!(self.endpoint, Endpoint::There(_))
+    }
+
+    /// Prints an answer as it comes.
+    pub async fn print_raw(&mut self, question: Question) -> Result<(), Failure> {
+        let mut answer = self.ask(question).await?;
+        while let Some(piece) = answer.piece().await? {
+            self.printer.bytes(&piece)?;
+            self.printer.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Prints each value of an answer as `render` writes it, or with `--json` as it comes.
+    pub async fn print_each<T, F>(
+        &mut self,
+        question: Question,
+        mut render: F,
+    ) -> Result<(), Failure>
+    where
+        T: DeserializeOwned,
+        F: FnMut(T, &mut Printer) -> Result<(), Failure>,
+    {
+        if self.global.wants_json() {
+            return self.print_raw(question).await;
+        }
+        let mut answer = self.ask(question).await?;
+        loop {
+            let values = answer.values().await;
+            let values = match values {
+                Ok(values) => values,
+                Err(error) => {
+                    self.printer.flush()?;
+                    return Err(error.into());
+                }
+            };
+            if values.is_empty() {
+                return Ok(());
+            }
+            for value in values {
+                render(value, &mut self.printer)?;
+            }
+            self.printer.flush()?;
+        }
+    }
+
+    /// Whether progress is wanted: as chosen, or if somebody watches.
+    pub fn wants_progress(&self, chosen: Option<bool>) -> bool {
+        !self.global.wants_json() && chosen.unwrap_or_else(output::is_watched)
+    }
+
+    async fn close(&mut self) -> Result<(), Failure> {
+        self.printer.flush()?;
+        if let Endpoint::Here(api) = &self.endpoint {
+            api.context().close().await?;
+        }
+        Ok(())
+    }
+}
+
+/// The daemon if one is named or runs, else the repository itself.
+async fn endpoint(global: &Global, repository: &Repository) -> Result<Endpoint, Failure> {
+    if let Some(address) = &global.api {
+        let address: ListenAddress = address
+            .parse()
+            .map_err(|error| Failure::Usage(format!("--api: {error}")))?;
+        let credentials = credentials(global, repository);
+        return Ok(Endpoint::There(Remote::new(
+            address.0,
+            credentials.as_deref(),
+        )?));
+    }
+    if let Some(address) = repository.listener(Listener::Api) {
+        let remote = Remote::new(address.0, credentials(global, repository).as_deref())?;
+        // A daemon that was killed leaves its address behind.
+        if remote.answers().await {
+            return Ok(Endpoint::There(remote));
+        }
+    }
+    let context = Context::offline(repository.clone());
+    Ok(Endpoint::Here(Api::new(Arc::new(context))))
+}
+
+/// What was given, or what the repository's own configuration asks for.
+fn credentials(global: &Global, repository: &Repository) -> Option<String> {
+    global.api_auth.clone().or_else(|| {
+        let token = repository.config().ok()?.rpc.token;
+        (!token.is_empty()).then(|| format!("bearer:{token}"))
+    })
+}
+
+/// Paths that were named; standard input without any, or as `-`.
+pub fn sources(paths: Vec<PathBuf>, stdin_name: Option<&str>) -> Vec<Source> {
+    let stdin = || Source::Stdin(stdin_name.map(str::to_owned));
+    if paths.is_empty() {
+        return vec![stdin()];
+    }
+    paths
+        .into_iter()
+        .map(|path| {
+            if path.as_os_str() == "-" {
+                stdin()
+            } else {
+                Source::Path(path)
+            }
+        })
+        .collect()
+}

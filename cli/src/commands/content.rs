@@ -1,0 +1,313 @@
+//! `cat`, `get`, `ls`, `refs`, `resolve`: reading what is there.
+
+use super::Shell;
+use crate::args::{CatArgs, GetArgs, LsArgs, RefsArgs, ResolveArgs};
+use crate::exit::Failure;
+use crate::extract::{Target, extract};
+use crate::output::{self, Printer, Progress, escape};
+use crate::rpc::client::Answer;
+use crate::rpc::ls::{FOLDER, Link, Listing, Object};
+use crate::rpc::refs::Ref;
+use crate::rpc::resolve::PathAnswer;
+use crate::rpc::upload::{ChannelReader, PIECES_WAITING_MAX, pump};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tokio::sync::mpsc;
+
+/// `cat`: bytes, whatever `--json` says.
+pub async fn cat(shell: &mut Shell, arguments: CatArgs) -> Result<(), Failure> {
+    let question = shell
+        .question("cat")
+        .args(&arguments.paths)
+        .maybe("offset", arguments.offset)
+        .maybe("length", arguments.length);
+    let mut answer = shell.ask(question).await?;
+    let progress = match arguments.progress {
+        Some(true) => Progress::bytes(answer.length),
+        _ => Progress::none(),
+    };
+    let mut read = 0;
+    while let Some(piece) = answer.piece().await? {
+        read += piece.len() as u64;
+        shell.printer.bytes(&piece)?;
+        shell.printer.flush()?;
+        progress.at(read);
+    }
+    Ok(())
+}
+
+/// `get`.
+pub async fn get(shell: &mut Shell, arguments: GetArgs) -> Result<(), Failure> {
+    let as_archive = arguments.archive || arguments.compress;
+    let question = shell
+        .question("get")
+        .arg(&arguments.path)
+        .maybe("archive", as_archive.then_some(true))
+        .maybe("compress", arguments.compress.then_some(true))
+        .maybe("compression-level", arguments.compression_level);
+    let target = match &arguments.output {
+        Some(path) => Target::AtOrInto(path.clone()),
+        None => Target::At(PathBuf::from(own_name(&arguments.path)?)),
+    };
+    let progress = if shell.wants_progress(arguments.progress) {
+        Progress::bytes(None)
+    } else {
+        Progress::none()
+    };
+    let (Target::At(named) | Target::AtOrInto(named)) = &target;
+    if as_archive {
+        let ending = if arguments.compress { "tar.gz" } else { "tar" };
+        let path = archive_path(named, ending, &arguments.path)?;
+        let answer = shell.ask(question).await?;
+        let shown = path.display().to_string();
+        shell
+            .printer
+            .line(&format!("Saving archive to {}", escape(&shown)))?;
+        shell.printer.flush()?;
+        return save_archive(answer, &path, &progress).await;
+    }
+    if matches!(&target, Target::At(path) if fs::symlink_metadata(path).is_ok()) {
+        let shown = named.display();
+        return Err(Failure::runtime(format!("{shown} exists already")));
+    }
+    let answer = shell.ask(question).await?;
+    let shown = named.display().to_string();
+    shell
+        .printer
+        .line(&format!("Saving file(s) to {}", escape(&shown)))?;
+    shell.printer.flush()?;
+    save_tree(answer, target, progress).await
+}
+
+/// The name that a path's content has by itself.
+fn own_name(path: &str) -> Result<String, Failure> {
+    let name = path
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
+    if matches!(name, "" | "." | "..") {
+        return Err(Failure::runtime(format!(
+            "{path} has no name to write to; give one with -o"
+        )));
+    }
+    Ok(name.to_owned())
+}
+
+fn archive_path(named: &Path, ending: &str, path: &str) -> Result<PathBuf, Failure> {
+    let named = if named.is_dir() {
+        named.join(own_name(path)?)
+    } else {
+        named.to_owned()
+    };
+    let text = named.display().to_string();
+    let path = if text.ends_with(&format!(".{ending}")) {
+        named
+    } else {
+        let mut name = named.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{ending}"));
+        named.with_file_name(name)
+    };
+    if fs::symlink_metadata(&path).is_ok() {
+        return Err(Failure::runtime(format!(
+            "{} exists already",
+            path.display()
+        )));
+    }
+    Ok(path)
+}
+
+/// A file that is removed unless it was completed.
+struct Partial {
+    path: PathBuf,
+    complete: bool,
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.complete {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+async fn save_archive(mut answer: Answer, path: &Path, progress: &Progress) -> Result<(), Failure> {
+    let disk = |error: std::io::Error| {
+        Failure::runtime(format!("cannot write {}: {error}", path.display()))
+    };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(disk)?;
+    let mut partial = Partial {
+        path: path.to_owned(),
+        complete: false,
+    };
+    let mut written = 0;
+    while let Some(piece) = answer.piece().await? {
+        file.write_all(&piece).map_err(disk)?;
+        written += piece.len() as u64;
+        progress.at(written);
+    }
+    partial.complete = true;
+    Ok(())
+}
+
+async fn save_tree(answer: Answer, target: Target, progress: Progress) -> Result<(), Failure> {
+    let (queue, pieces) = mpsc::channel(PIECES_WAITING_MAX);
+    let extracting = tokio::task::spawn_blocking(move || {
+        let input = ChannelReader::new(pieces);
+        extract(input, &target, &mut |bytes| progress.at(bytes))
+    });
+    let (extracted, ()) = tokio::join!(extracting, pump(answer.into_body(), queue));
+    extracted
+        .map_err(|_| Failure::runtime("writing the files broke down; this is a bug in cairn"))?
+        .map_err(|error| Failure::runtime(error.to_string()))?;
+    Ok(())
+}
+
+/// `ls`.
+pub async fn ls(shell: &mut Shell, arguments: LsArgs) -> Result<(), Failure> {
+    let question = shell
+        .question("ls")
+        .args(&arguments.paths)
+        .with("size", arguments.size)
+        .with("resolve-type", arguments.resolve_type)
+        .maybe("stream", arguments.stream.then_some(true));
+    let mut listed = Listed {
+        several: arguments.paths.len() > 1,
+        last: None,
+        arguments,
+    };
+    shell
+        .print_each(question, |listing: Listing, printer| {
+            for object in listing.objects {
+                listed.print(&object, printer)?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// How folders are listed.
+struct Listed {
+    arguments: LsArgs,
+    several: bool,
+    last: Option<String>,
+}
+
+impl Listed {
+    fn print(&mut self, object: &Object, printer: &mut Printer) -> Result<(), Failure> {
+        let mut rows = Vec::new();
+        if self.last.as_deref() != Some(object.hash.as_str()) {
+            if self.several {
+                if self.last.is_some() {
+                    printer.line("")?;
+                }
+                printer.line(&format!("{}:", escape(&object.hash)))?;
+            }
+            if self.arguments.headers {
+                rows.push(self.row("Hash", "Size", "Name"));
+            }
+            self.last = Some(object.hash.clone());
+        }
+        for link in &object.links {
+            rows.push(self.link(link));
+        }
+        for line in output::columns(&rows) {
+            printer.line(&line)?;
+        }
+        Ok(())
+    }
+
+    fn row(&self, hash: &str, size: &str, name: &str) -> Vec<String> {
+        let cells: &[&str] = if self.arguments.size {
+            &[hash, size, name]
+        } else {
+            &[hash, name]
+        };
+        cells.iter().map(|cell| (*cell).to_owned()).collect()
+    }
+
+    fn link(&self, link: &Link) -> Vec<String> {
+        let name = escape(&link.name);
+        if link.r#type == FOLDER {
+            self.row(&link.hash, "-", &format!("{name}/"))
+        } else {
+            self.row(&link.hash, &link.size.to_string(), &name)
+        }
+    }
+}
+
+/// `refs` and `refs local`.
+pub async fn refs(shell: &mut Shell, arguments: RefsArgs) -> Result<(), Failure> {
+    let question = match arguments.command {
+        Some(crate::args::RefsCommand::Local) => shell.question("refs/local"),
+        None => shell
+            .question("refs")
+            .args(&arguments.paths)
+            .maybe("format", arguments.format.as_ref())
+            .maybe("edges", arguments.edges.then_some(true))
+            .maybe("unique", arguments.unique.then_some(true))
+            .maybe("recursive", arguments.recursive.then_some(true))
+            .maybe("max-depth", arguments.max_depth),
+    };
+    shell
+        .print_each(question, |line: Ref, printer| {
+            if !line.err.is_empty() {
+                return Err(Failure::runtime(line.err));
+            }
+            Ok(printer.line(&output::escape_line(&line.reference))?)
+        })
+        .await
+}
+
+/// `resolve`.
+pub async fn resolve(shell: &mut Shell, arguments: ResolveArgs) -> Result<(), Failure> {
+    let question = shell
+        .question("resolve")
+        .arg(&arguments.name)
+        .maybe("recursive", arguments.recursive);
+    shell
+        .print_each(question, |answer: PathAnswer, printer| {
+            Ok(printer.line(&output::escape_line(&answer.path))?)
+        })
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_named_by_the_end_of_its_path() {
+        assert_eq!(own_name("/ipfs/bafkqaaa/a/b.txt").unwrap(), "b.txt");
+        assert_eq!(own_name("ipfs://bafkqaaa/").unwrap(), "bafkqaaa");
+        assert_eq!(own_name("bafkqaaa").unwrap(), "bafkqaaa");
+        assert!(own_name("bafkqaaa/..").is_err());
+    }
+
+    #[test]
+    fn folders_end_in_a_slash_and_have_no_size() {
+        let listed = Listed {
+            arguments: LsArgs {
+                paths: Vec::new(),
+                headers: false,
+                size: true,
+                resolve_type: true,
+                stream: false,
+            },
+            several: false,
+            last: None,
+        };
+        let link = Link {
+            name: "d\u{202e}".to_owned(),
+            hash: "bafy".to_owned(),
+            r#type: FOLDER,
+            ..Link::default()
+        };
+        assert_eq!(listed.link(&link), ["bafy", "-", "d\\u202e/"]);
+    }
+}

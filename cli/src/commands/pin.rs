@@ -1,0 +1,160 @@
+//! `pin`.
+
+use super::Shell;
+use crate::args::PinCommand;
+use crate::exit::Failure;
+use crate::output::{self, Printer, escape, human_bytes};
+use crate::rpc::pin::list::{PinKeys, PinLine};
+use crate::rpc::pin::{Pins, Verified};
+
+/// `pin`.
+pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> {
+    match command {
+        PinCommand::Add {
+            paths,
+            recursive,
+            name,
+            progress,
+        } => {
+            let watched = shell.wants_progress(progress);
+            let question = shell
+                .question("pin/add")
+                .args(paths)
+                .with("recursive", recursive)
+                .maybe("name", name)
+                .with("progress", watched);
+            let how = if recursive { "recursively" } else { "directly" };
+            shell
+                .print_each(question, |line: Pins, printer| {
+                    if let Some(blocks) = line.progress {
+                        let bytes = human_bytes(line.bytes.unwrap_or(0));
+                        output::note_over(&format!("Fetched/Processed {blocks} nodes ({bytes})"));
+                    }
+                    if watched && !line.pins.is_empty() {
+                        output::note_over("");
+                    }
+                    for cid in line.pins {
+                        printer.line(&format!("pinned {cid} {how}"))?;
+                    }
+                    Ok(())
+                })
+                .await
+        }
+        PinCommand::Rm { paths, recursive } => {
+            let question = shell
+                .question("pin/rm")
+                .args(paths)
+                .with("recursive", recursive);
+            shell
+                .print_each(question, |line: Pins, printer| {
+                    for cid in line.pins {
+                        printer.line(&format!("unpinned {cid}"))?;
+                    }
+                    Ok(())
+                })
+                .await
+        }
+        PinCommand::Ls {
+            paths,
+            kind,
+            quiet,
+            name,
+            stream,
+            names,
+        } => {
+            let question = shell
+                .question("pin/ls")
+                .args(paths)
+                .maybe("type", kind)
+                .maybe("name", name)
+                .maybe("names", names.then_some(true));
+            if shell.global.wants_json() {
+                let question = question.maybe("stream", stream.then_some(true));
+                return shell.print_raw(question).await;
+            }
+            if stream {
+                let question = question.with("stream", true);
+                return shell
+                    .print_each(question, |line: PinLine, printer| {
+                        print_pin(printer, quiet, &line.cid, &line.r#type, &line.name)
+                    })
+                    .await;
+            }
+            shell
+                .print_each(question, |all: PinKeys, printer| {
+                    for (cid, pin) in all.keys {
+                        print_pin(printer, quiet, &cid, &pin.r#type, &pin.name)?;
+                    }
+                    Ok(())
+                })
+                .await
+        }
+        PinCommand::Update { from, to, unpin } => {
+            let question = shell
+                .question("pin/update")
+                .arg(from)
+                .arg(to)
+                .with("unpin", unpin);
+            shell
+                .print_each(question, |line: Pins, printer| {
+                    if let [from, to] = line.pins.as_slice() {
+                        printer.line(&format!("updated {from} to {to}"))?;
+                    }
+                    Ok(())
+                })
+                .await
+        }
+        PinCommand::Verify { verbose, quiet } => {
+            let question = shell
+                .question("pin/verify")
+                .maybe("verbose", verbose.then_some(true))
+                .maybe("quiet", quiet.then_some(true));
+            shell
+                .print_each(question, |line: Verified, printer| {
+                    print_verified(printer, quiet, &line)
+                })
+                .await
+        }
+    }
+}
+
+fn print_pin(
+    printer: &mut Printer,
+    quiet: bool,
+    cid: &str,
+    kind: &str,
+    name: &str,
+) -> Result<(), Failure> {
+    let line = if quiet {
+        cid.to_owned()
+    } else if name.is_empty() {
+        format!("{cid} {kind}")
+    } else {
+        format!("{cid} {kind} {}", escape(name))
+    };
+    Ok(printer.line(&line)?)
+}
+
+fn print_verified(printer: &mut Printer, quiet: bool, line: &Verified) -> Result<(), Failure> {
+    if quiet {
+        if !line.ok {
+            printer.line(&line.cid)?;
+        }
+        return Ok(());
+    }
+    if line.ok {
+        return Ok(printer.line(&format!("{} ok", line.cid))?);
+    }
+    printer.line(&format!("{} broken", line.cid))?;
+    if !line.err.is_empty() {
+        printer.line(&format!("error: {}", output::escape_line(&line.err)))?;
+    }
+    for node in &line.bad_nodes {
+        printer.line(&format!(
+            "  {}: {}",
+            node.cid,
+            output::escape_line(&node.err)
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! `repo`.
+
+use super::Shell;
+use crate::args::{RepoCommand, RepoStatArgs};
+use crate::exit::Failure;
+use crate::output::{self, human_bytes};
+use crate::rpc::repo::{Collected, RepoStat, RepoVersion, VerifyLine};
+
+/// `repo`.
+pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure> {
+    match command {
+        RepoCommand::Stat(arguments) => stat(shell, arguments).await,
+        RepoCommand::Gc {
+            quiet,
+            silent,
+            stream_errors,
+        } => {
+            let question = shell
+                .question("repo/gc")
+                .maybe("silent", silent.then_some(true))
+                .maybe("stream-errors", stream_errors.then_some(true));
+            let prefix = if quiet { "" } else { "removed " };
+            shell
+                .print_each(question, |line: Collected, printer| {
+                    if !line.error.is_empty() {
+                        printer.line(&format!("Error: {}", output::escape_line(&line.error)))?;
+                    }
+                    if let Some(key) = line.key {
+                        printer.line(&format!("{prefix}{}", key.cid))?;
+                    }
+                    Ok(())
+                })
+                .await
+        }
+        RepoCommand::Verify => {
+            let question = shell.question("repo/verify");
+            let watched = shell.wants_progress(None);
+            shell
+                .print_each(question, |line: VerifyLine, printer| {
+                    if line.msg.is_empty() {
+                        if watched {
+                            output::note_over(&format!("{} blocks processed.", line.progress));
+                        }
+                        return Ok(());
+                    }
+                    if watched {
+                        output::note_over("");
+                    }
+                    Ok(printer.line(&output::escape_line(&line.msg))?)
+                })
+                .await
+        }
+        RepoCommand::Version { quiet } => {
+            let question = shell.question("repo/version");
+            shell
+                .print_each(question, |answer: RepoVersion, printer| {
+                    let prefix = if quiet { "" } else { "cairn repo version " };
+                    Ok(printer.line(&format!("{prefix}fs-repo@{}", answer.version))?)
+                })
+                .await
+        }
+    }
+}
+
+/// `repo stat`.
+pub async fn stat(shell: &mut Shell, arguments: RepoStatArgs) -> Result<(), Failure> {
+    let question = shell
+        .question("repo/stat")
+        .maybe("size-only", arguments.size_only.then_some(true));
+    shell
+        .print_each(question, |stat: RepoStat, printer| {
+            let bytes = |bytes: u64| {
+                if arguments.human {
+                    human_bytes(bytes)
+                } else {
+                    bytes.to_string()
+                }
+            };
+            let sizes = [
+                ("RepoSize:", bytes(stat.repo_size)),
+                ("StorageMax:", bytes(stat.storage_max)),
+            ];
+            let mut rows = Vec::new();
+            if !arguments.size_only {
+                rows.push(("NumObjects:", stat.num_objects.to_string()));
+            }
+            rows.extend(sizes);
+            if !arguments.size_only {
+                rows.push((
+                    "RepoPath:",
+                    output::escape_line(&stat.repo_path).into_owned(),
+                ));
+                rows.push(("Version:", stat.version.clone()));
+            }
+            let rows: Vec<Vec<String>> = rows
+                .into_iter()
+                .map(|(name, value)| vec![name.to_owned(), value])
+                .collect();
+            for line in output::columns(&rows) {
+                printer.line(&line)?;
+            }
+            Ok(())
+        })
+        .await
+}

@@ -1,0 +1,357 @@
+//! What the operator chose: `config.toml` and the environment. Nothing else reads either.
+//!
+//! The file is strict: an unknown key is an error that names the nearest known one, so that a
+//! misspelt limit is never silently no limit. [`Config::default`] is what holds where the file is
+//! silent, [`TEMPLATE`] the file that `init` writes, and [`edit`] how single keys are changed
+//! without losing the operator's comments.
+
+pub mod address;
+pub mod duration;
+pub mod edit;
+pub mod view;
+
+use address::{ListenAddress, OptionalAddress};
+use cairn_node::{Multiaddr, Network};
+use duration::Interval;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole of `config.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How far this node reaches: `local`, `lan` or `public`.
+    pub network: Network,
+    /// Whom to ask first, each with `/p2p/<peer id>`.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// How blocks are kept.
+    pub storage: cairn_store::config::Config,
+    /// How blocks are served over HTTP.
+    pub gateway: cairn_gateway::Config,
+    /// Who may command this node.
+    pub rpc: Rpc,
+    /// How blocks are fetched.
+    pub fetch: Fetch,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// The `[addresses]` section.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Addresses {
+    /// Where peers reach this node. Without it, what fits `network`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swarm: Option<Vec<Multiaddr>>,
+    /// Where commands are taken.
+    pub rpc: RpcAddress,
+    /// Where files are served; empty for not at all.
+    pub gateway: GatewayAddress,
+    /// Where metrics are served; empty for the RPC's listener.
+    pub metrics: OptionalAddress,
+}
+
+/// Where commands are taken; port 5001 unless chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RpcAddress(pub ListenAddress);
+
+impl Default for RpcAddress {
+    fn default() -> Self {
+        Self(ListenAddress::loopback(RPC_PORT))
+    }
+}
+
+/// Where files are served; port 8080 unless chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GatewayAddress(pub OptionalAddress);
+
+impl Default for GatewayAddress {
+    fn default() -> Self {
+        Self(OptionalAddress(Some(ListenAddress::loopback(GATEWAY_PORT))))
+    }
+}
+
+/// The `[rpc]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rpc {
+    /// A secret that every request must bring as `Authorization: Bearer <token>`; empty for none,
+    /// which is allowed on loopback only.
+    pub token: String,
+    /// Web origins that may send requests besides this machine's own, as `https://example.org`.
+    pub origins: Vec<String>,
+    /// Names under which the RPC may be reached besides `localhost` and plain addresses.
+    pub hosts: Vec<String>,
+}
+
+/// The `[fetch]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fetch {
+    /// How long a fetch waits without any progress before it gives up.
+    pub timeout: Interval,
+    /// Most connections to peers in all.
+    pub connections: u32,
+}
+
+impl Default for Fetch {
+    fn default() -> Self {
+        Self {
+            timeout: Interval(Duration::from_secs(30)),
+            connections: 512,
+        }
+    }
+}
+
+/// The `[log]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or directives such as `cairn_node=debug,info`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "warn".to_owned(),
+        }
+    }
+}
+
+/// Why a configuration is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A key that means nothing.
+    #[error("unknown configuration key `{key}`{}", nearest.as_ref().map(|known| format!(", did you mean `{known}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// The key as written.
+        key: String,
+        /// The known key that looks most like it.
+        nearest: Option<String>,
+    },
+    /// A value that cannot be.
+    #[error("invalid configuration{place}: {why}")]
+    Invalid {
+        /// ` (line 3)`, or empty.
+        place: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A key that can be read but not changed this way.
+    #[error("`{key}` is a section; set one of its keys instead, as in `{example}`")]
+    Section {
+        /// The section.
+        key: String,
+        /// One of its keys.
+        example: String,
+    },
+}
+
+impl Config {
+    /// Reads a file's text.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let invalid = |error: &toml::de::Error| ConfigError::Invalid {
+            place: error
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .map(|before| format!(" (line {})", before.matches('\n').count() + 1))
+                .unwrap_or_default(),
+            why: error.message().replace('\n', ", "),
+        };
+        let table: toml::Table = toml::from_str(text).map_err(|error| invalid(&error))?;
+        toml::from_str(text).map_err(|error| match view::first_unknown(&table) {
+            Some(key) => view::unknown(&key),
+            None => invalid(&error),
+        })
+    }
+
+    /// Where peers reach this node.
+    pub fn swarm_addresses(&self) -> Vec<Multiaddr> {
+        if let Some(chosen) = &self.addresses.swarm {
+            return chosen.clone();
+        }
+        let hosts: &[&str] = match self.network {
+            Network::Local => &["/ip4/127.0.0.1"],
+            Network::Lan | Network::Public => &["/ip4/0.0.0.0", "/ip6/::"],
+        };
+        hosts
+            .iter()
+            .flat_map(|host| {
+                [
+                    format!("{host}/tcp/{SWARM_PORT}"),
+                    format!("{host}/udp/{SWARM_PORT}/quic-v1"),
+                ]
+            })
+            .filter_map(|address| address.parse().ok())
+            .collect()
+    }
+
+    /// What the node's wiring needs to know.
+    pub fn node(&self) -> cairn_node::Config {
+        cairn_node::Config {
+            network: self.network,
+            listen: self.swarm_addresses(),
+            bootstrap: self.bootstrap.clone(),
+            fetch_idle: self.fetch.timeout.0,
+            connections_max: self.fetch.connections,
+            ..cairn_node::Config::default()
+        }
+    }
+}
+
+/// What the environment says. Read once, at the start.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// `CAIRN_PATH`, or `~/.cairn`.
+    pub repository: PathBuf,
+    /// `CAIRN_LOG`.
+    pub log: Option<String>,
+    /// `VISUAL` or `EDITOR`.
+    pub editor: Option<String>,
+}
+
+impl Environment {
+    /// Reads the environment.
+    pub fn read() -> Self {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
+        let repository = variable("CAIRN_PATH").map_or_else(
+            || {
+                let home = variable("HOME").map(PathBuf::from).unwrap_or_default();
+                home.join(".cairn")
+            },
+            PathBuf::from,
+        );
+        Self {
+            repository,
+            log: text("CAIRN_LOG"),
+            editor: text("VISUAL").or_else(|| text("EDITOR")),
+        }
+    }
+}
+
+/// The file that `init` writes: the defaults, each with what it costs.
+pub const TEMPLATE: &str = r#"# The configuration of this cairn repository. A running daemon reads it at its start.
+# `cairn config show` prints what holds; an unknown key is an error.
+
+# How far this node reaches. "local": this machine only, loopback. "lan": private addresses too.
+# "public": everything; announces what is pinned to the whole network.
+network = "local"
+
+# Peers to ask first, each as "/ip4/…/tcp/4001/p2p/<peer id>". No third party's is built in.
+bootstrap = []
+
+[addresses]
+# Where peers reach this node. Without it: port 4001, TCP and QUIC, on what fits `network`.
+# swarm = ["/ip4/127.0.0.1/tcp/4001", "/ip4/127.0.0.1/udp/4001/quic-v1"]
+
+# Where commands are taken. Whoever reaches it controls the node: outside loopback it needs
+# `rpc.token`. Port 0 takes a free one; the file `api` tells which.
+rpc = "/ip4/127.0.0.1/tcp/5001"
+
+# Where files are served, read-only; "" for not at all.
+gateway = "/ip4/127.0.0.1/tcp/8080"
+
+# Where metrics are served; "" for /metrics on the RPC's listener.
+metrics = ""
+
+[rpc]
+# A secret that every request must bring as `Authorization: Bearer <token>`; "" for none.
+token = ""
+
+# Web origins that may send requests besides this machine's own, as "https://example.org".
+origins = []
+
+# Names under which the RPC may be reached besides localhost and plain addresses.
+hosts = []
+
+[fetch]
+# How long a fetch waits without any progress before it gives up.
+timeout = "30s"
+
+# Most connections to peers. Each costs a socket and some 100 KiB.
+connections = 512
+
+[log]
+# error, warn, info, debug or trace; or directives such as "cairn_node=debug,info".
+level = "warn"
+
+[storage]
+# "full": what was acknowledged survives a power cut. "relaxed": the death of the program only.
+durability = "full"
+
+# Length of one file of the log. Smaller ones give space back sooner and cost open files.
+segment_size = "1GiB"
+
+# Free space on the disk below which nothing is written any more.
+reserve = "1GiB"
+
+# Largest wanted size of the repository, as `repo stat` tells it.
+max = "10GB"
+
+# Memory for the index's own cache.
+index_cache = "32MiB"
+"#;
+
+const SWARM_PORT: u16 = 4001;
+const RPC_PORT: u16 = 5001;
+const GATEWAY_PORT: u16 = 8080;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_says_what_holds_without_it() {
+        assert_eq!(Config::parse(TEMPLATE).unwrap(), Config::default());
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_the_nearest_known_one() {
+        let error = Config::parse("[addresses]\ngatway = \"/ip4/127.0.0.1/tcp/1\"\n").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown configuration key `addresses.gatway`, did you mean `addresses.gateway`?"
+        );
+        let error = Config::parse("netwerk = \"lan\"\n").unwrap_err();
+        assert!(error.to_string().contains("`network`"), "{error}");
+        let error = Config::parse("[storrage]\nmax = 1\n").unwrap_err();
+        assert!(error.to_string().contains("`storage`"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_with_its_line_in_one_line() {
+        let error = Config::parse("bootstrap = []\nnetwork = \"moon\"\n").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("line 2"), "{text}");
+        assert!(!text.contains('\n'), "{text}");
+        assert!(Config::parse("network = ").is_err());
+    }
+
+    #[test]
+    fn a_local_node_listens_on_loopback_only() {
+        for address in Config::default().swarm_addresses() {
+            assert!(
+                address.to_string().starts_with("/ip4/127.0.0.1/"),
+                "{address}"
+            );
+        }
+        let lan = Config::parse("network = \"lan\"").unwrap();
+        assert_eq!(lan.swarm_addresses().len(), 4);
+    }
+
+    #[test]
+    fn an_empty_gateway_address_means_no_gateway() {
+        let config = Config::parse("[addresses]\ngateway = \"\"\n").unwrap();
+        assert_eq!(config.addresses.gateway.0.0, None);
+        assert!(Config::parse("[addresses]\nrpc = \"\"\n").is_err());
+    }
+}

@@ -1,0 +1,409 @@
+//! The node, the gateway and the RPC together, for as long as they are wanted.
+//!
+//! Starting has one visible order: read the configuration, open the store, bind every listener,
+//! start the node, then what uses it; the addresses are told last, when they answer. Stopping goes
+//! the other way round, whoever uses a part before the part, within [`STOP_TIME_MAX`].
+
+use crate::args::{DaemonArgs, Global, ServeArgs};
+use crate::commands::{Shell, add, sources};
+use crate::config::Config;
+use crate::config::address::ListenAddress;
+use crate::exit::Failure;
+use crate::output::{self, Printer, escape};
+use crate::repository::{Listener, Repository};
+use crate::rpc::add::Line;
+use crate::rpc::api::Api;
+use crate::rpc::client::Endpoint;
+use crate::rpc::context::{Content, Context, Online, tell_opening};
+use crate::rpc::entries::{Folders, LocalUpload, Walk};
+use crate::rpc::guard::Guard;
+use crate::rpc::server::{MetricsPage, Server, Service};
+use cairn_gateway::Gateway;
+use cairn_node::node::StartError;
+use cairn_node::tasks::Tasks;
+use cairn_node::{Exchange, Node};
+use cairn_store::{Cid, Store};
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{Registry, TextEncoder};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// `daemon`.
+pub async fn run(
+    repository: Repository,
+    global: &Global,
+    arguments: &DaemonArgs,
+) -> Result<(), Failure> {
+    let mut printer = Printer::default();
+    printer.line("Initializing daemon...")?;
+    printer.flush()?;
+    if arguments.init && !repository.exists() {
+        let name = repository.init()?;
+        printer.line(&format!("peer identity: {name}"))?;
+    }
+    let config = repository.config()?;
+    let store = open_store(&repository, &config).await?;
+    let daemon = Daemon::start(repository, config, store, reach(global)).await?;
+    daemon.print_addresses(&mut printer).await?;
+    printer.line("Daemon is ready")?;
+    printer.flush()?;
+    daemon.run_until_stopped().await
+}
+
+/// `serve`: a repository if there is none, the paths in it, and the daemon.
+pub async fn serve(
+    repository: Repository,
+    global: &Global,
+    arguments: ServeArgs,
+) -> Result<(), Failure> {
+    let mut printer = Printer::default();
+    if !repository.exists() {
+        let name = repository.init()?;
+        let path = repository.path().display().to_string();
+        printer.line(&format!("initialized a repository at {}", escape(&path)))?;
+        printer.line(&format!("peer identity: {name}"))?;
+    }
+    printer.flush()?;
+    let config = repository.config()?;
+    let store = open_store(&repository, &config).await?;
+    let mut added = Vec::new();
+    for path in arguments.paths {
+        added.push(add_path(&repository, &store, global, path).await?);
+    }
+    let daemon = Daemon::start(repository, config, store, reach(global)).await?;
+    daemon.print_addresses(&mut printer).await?;
+    let gateway = daemon.gateway.as_ref().map(Gateway::address);
+    for line in &added {
+        printer.line(&format!("added {} {}", line.hash, escape(&line.name)))?;
+        if let Some(address) = gateway {
+            printer.line(&format!("  http://{address}/ipfs/{}", line.hash))?;
+        }
+        if let Ok(cid) = line.hash.parse::<Cid>() {
+            daemon.api.context().announce(&cid);
+        }
+    }
+    printer.line("Daemon is ready")?;
+    printer.flush()?;
+    daemon.run_until_stopped().await
+}
+
+/// Adds and pins one path in this process; gives the line of its root.
+async fn add_path(
+    repository: &Repository,
+    store: &Store,
+    global: &Global,
+    path: PathBuf,
+) -> Result<Line, Failure> {
+    let context = Context::with_store(repository.clone(), store.clone());
+    let endpoint = Endpoint::Here(Api::new(Arc::new(context)));
+    let shell = Shell::over(endpoint, global.clone(), repository.clone());
+    let upload = LocalUpload {
+        sources: sources(vec![path.clone()], None),
+        walk: Walk {
+            folders: Folders::Take,
+            ..Walk::default()
+        },
+    };
+    let total = add::total(&upload).await;
+    let progress = output::Progress::bytes(total.filter(|_| output::is_watched()));
+    let question = shell.question("add").with("progress", true).upload(upload);
+    let mut answer = shell.ask(question).await?;
+    let mut meter = add::Meter::default();
+    let mut last = None;
+    loop {
+        let lines: Vec<Line> = answer.values().await?;
+        if lines.is_empty() {
+            break;
+        }
+        for line in lines {
+            progress.at(meter.read(&line));
+            if !line.hash.is_empty() {
+                last = Some(line);
+            }
+        }
+    }
+    last.ok_or_else(|| Failure::runtime(format!("{} was not added", path.display())))
+}
+
+async fn open_store(repository: &Repository, config: &Config) -> Result<Store, Failure> {
+    let (repository, config) = (repository.clone(), config.clone());
+    let opened =
+        tokio::task::spawn_blocking(move || repository.open_store(&config, &mut tell_opening()));
+    let store = opened
+        .await
+        .map_err(|_| Failure::runtime("opening the store broke down; this is a bug in cairn"))?;
+    Ok(store?)
+}
+
+/// Whether there is a network at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Online,
+    Offline,
+}
+
+fn reach(global: &Global) -> Reach {
+    if global.offline {
+        Reach::Offline
+    } else {
+        Reach::Online
+    }
+}
+
+/// Everything that runs.
+struct Daemon {
+    repository: Repository,
+    api: Api,
+    store: Store,
+    node: Option<Arc<Node>>,
+    gateway: Option<Gateway>,
+    rpc: Server,
+    metrics: Option<Server>,
+    tasks: Tasks,
+    stop: CancellationToken,
+}
+
+/// Every listener but the swarm's, bound before anything starts.
+struct Listeners {
+    rpc: TcpListener,
+    guard: Guard,
+    gateway: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, Failure> {
+        let addresses = &config.addresses;
+        // Asked before it is bound: it must never be open to all, not even for a moment.
+        let wanted = addresses.rpc.0;
+        Guard::new(wanted.0, &config.rpc).map_err(|error| Failure::runtime(error.to_string()))?;
+        let rpc = bind("addresses.rpc", wanted).await?;
+        let guard = Guard::new(rpc.local_addr()?, &config.rpc)
+            .map_err(|error| Failure::runtime(error.to_string()))?;
+        let gateway = match addresses.gateway.0.0 {
+            Some(address) => Some(bind("addresses.gateway", address).await?),
+            None => None,
+        };
+        let metrics = match addresses.metrics.0 {
+            Some(address) => Some(bind("addresses.metrics", address).await?),
+            None => None,
+        };
+        Ok(Self {
+            rpc,
+            guard,
+            gateway,
+            metrics,
+        })
+    }
+}
+
+async fn bind(key: &str, address: ListenAddress) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address.0).await.map_err(|error| {
+        if error.kind() == io::ErrorKind::AddrInUse {
+            let port = address.0.port();
+            return Failure::runtime(format!(
+                "cannot listen on {address}: port {port} is used by another program; stop it, or choose another port with `cairn config set {key} <address>`"
+            ));
+        }
+        Failure::runtime(format!(
+            "cannot listen on {address}: {error}; `cairn config set {key} <address>` changes it"
+        ))
+    })
+}
+
+impl Daemon {
+    async fn start(
+        repository: Repository,
+        config: Config,
+        store: Store,
+        reach: Reach,
+    ) -> Result<Self, Failure> {
+        let listeners = Listeners::bind(&config).await?;
+        let registry = Registry::new();
+        let register = |error: prometheus::Error| {
+            Failure::runtime(format!("cannot register metrics: {error}"))
+        };
+        registry
+            .register(Box::new(ProcessCollector::for_self()))
+            .and_then(|()| store.register(&registry))
+            .map_err(register)?;
+        let tasks = Tasks::new();
+        let stop = CancellationToken::new();
+        let node = match reach {
+            Reach::Offline => None,
+            Reach::Online => Some(start_node(&repository, &config, &store, &registry).await?),
+        };
+        let exchange = match &node {
+            Some(node) => node.exchange(),
+            None => Exchange::offline(store.clone()),
+        };
+        let gateway = match listeners.gateway {
+            Some(listener) => Some(
+                Gateway::start(
+                    listener,
+                    exchange.clone(),
+                    config.gateway.clone(),
+                    &tasks,
+                    &registry,
+                )
+                .map_err(register)?,
+            ),
+            None => None,
+        };
+        let content = Content {
+            store: store.clone(),
+            exchange,
+        };
+        let online = node.as_ref().map(|node| Online::new(node, tasks.clone()));
+        let context = Context::daemon(repository.clone(), content, online, stop.clone());
+        let api = Api::new(Arc::new(context));
+        let page = metrics_page(registry, node.as_ref().map(Arc::downgrade));
+        let metrics = match listeners.metrics {
+            Some(listener) => Some(Server::start(
+                listener,
+                Service::Metrics(Arc::clone(&page)),
+            )?),
+            None => None,
+        };
+        let service = Service::Rpc {
+            api: api.clone(),
+            guard: listeners.guard,
+            metrics: page,
+        };
+        let rpc = Server::start(listeners.rpc, service)?;
+        repository.announce_listener(Listener::Api, ListenAddress(rpc.address()))?;
+        if let Some(gateway) = &gateway {
+            let address = ListenAddress(gateway.address());
+            repository.announce_listener(Listener::Gateway, address)?;
+        }
+        Ok(Self {
+            repository,
+            api,
+            store,
+            node,
+            gateway,
+            rpc,
+            metrics,
+            tasks,
+            stop,
+        })
+    }
+
+    async fn print_addresses(&self, printer: &mut Printer) -> io::Result<()> {
+        match &self.node {
+            Some(node) => {
+                printer.line(&format!("PeerID: {}", node.peer_id()))?;
+                for address in node.peers().listening().await {
+                    printer.line(&format!("Swarm listening on {address}"))?;
+                }
+            }
+            None => printer.line("Swarm not listening, running in offline mode.")?,
+        }
+        let rpc = ListenAddress(self.rpc.address());
+        printer.line(&format!("RPC API server listening on {rpc}"))?;
+        if let Some(gateway) = &self.gateway {
+            let address = ListenAddress(gateway.address());
+            printer.line(&format!("Gateway server listening on {address}"))?;
+        }
+        let metrics = self.metrics.as_ref().unwrap_or(&self.rpc).address();
+        printer.line(&format!("Metrics at http://{metrics}/metrics"))
+    }
+
+    /// Runs until a signal or the `shutdown` command, then stops in order. A second signal does
+    /// not wait.
+    async fn run_until_stopped(self) -> Result<(), Failure> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {
+                output::note("Received interrupt signal, shutting down...");
+                output::note("(Hit ctrl-c again to force-shutdown the daemon.)");
+            }
+        }
+        tokio::select! {
+            result = Box::pin(self.stop()) => result,
+            _ = terminate.recv() => Err(Failure::runtime("stopped before everything was closed")),
+            _ = interrupt.recv() => Err(Failure::runtime("stopped before everything was closed")),
+        }
+    }
+
+    async fn stop(self) -> Result<(), Failure> {
+        let deadline = Instant::now() + STOP_TIME_MAX;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.repository.withdraw_listener(Listener::Api);
+        self.repository.withdraw_listener(Listener::Gateway);
+        // No new work.
+        let mut in_order = self.rpc.stop(left().min(DRAIN_TIME_MAX)).await;
+        if let Some(metrics) = self.metrics {
+            in_order &= metrics.stop(left().min(DRAIN_TIME_MAX)).await;
+        }
+        if let Some(gateway) = self.gateway {
+            in_order &= gateway.stop(left().min(DRAIN_TIME_MAX)).await;
+        }
+        in_order &= self.tasks.stop(left().min(DRAIN_TIME_MAX)).await;
+        drop(self.api);
+        // Peers see a goodbye, not a timeout.
+        match self.node.map(Arc::into_inner) {
+            Some(Some(node)) => in_order &= node.stop(left().min(DRAIN_TIME_MAX)).await,
+            // A request that was cut still asks it something.
+            Some(None) => in_order = false,
+            None => {}
+        }
+        // Nobody writes any more.
+        let closed = tokio::time::timeout(left(), self.store.close()).await;
+        if !in_order {
+            tracing::warn!("not everything ended in time and some of it was cut");
+        }
+        match closed {
+            Ok(closed) => closed.map_err(|error| Failure::runtime(error.to_string())),
+            Err(_) => Err(Failure::runtime("the repository was not closed in time")),
+        }
+    }
+}
+
+async fn start_node(
+    repository: &Repository,
+    config: &Config,
+    store: &Store,
+    registry: &Registry,
+) -> Result<Arc<Node>, Failure> {
+    let keys = cairn_node::identity::load(repository.path())
+        .map_err(|error| Failure::runtime(error.to_string()))?;
+    let started = Box::pin(Node::start(store.clone(), keys, config.node(), registry)).await;
+    match started {
+        Ok(node) => Ok(Arc::new(node)),
+        Err(error @ StartError::Listen { .. }) => Err(Failure::runtime(format!(
+            "{error}; `cairn config set addresses.swarm '[\"<address>\"]'` changes it"
+        ))),
+        Err(error) => Err(Failure::runtime(error.to_string())),
+    }
+}
+
+/// Our metrics and libp2p's, after one another.
+fn metrics_page(registry: Registry, node: Option<Weak<Node>>) -> MetricsPage {
+    Arc::new(move || {
+        let mut page = match TextEncoder::new().encode_to_string(&registry.gather()) {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::error!(%error, "the metrics could not be written");
+                String::new()
+            }
+        };
+        if let Some(node) = node.as_ref().and_then(Weak::upgrade) {
+            page.push_str(&node.libp2p_metrics());
+        }
+        page
+    })
+}
+
+/// How long stopping may take in all.
+const STOP_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long one part may take to end its running work.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(3);

@@ -1,0 +1,98 @@
+//! Logs to standard error, with a level that can be changed while the program runs.
+
+use std::io;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+/// Why a level is not set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LevelError {
+    /// No such level.
+    #[error(
+        "{0:?} is not a log level; use error, warn, info, debug or trace, or a directive such as cairn_node=debug"
+    )]
+    Unknown(String),
+    /// Logging was not set up by this program.
+    #[error("the log level cannot be changed here")]
+    Fixed,
+}
+
+/// Directives in force and the handle that changes them.
+struct Control {
+    directives: String,
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+static CONTROL: OnceLock<Mutex<Control>> = OnceLock::new();
+
+/// Sets logging up, once, from a level or directives.
+pub fn start(directives: &str) -> Result<(), LevelError> {
+    let (filter, handle) = reload::Layer::new(parse(directives)?);
+    let started = tracing_subscriber::registry()
+        .with(filter)
+        .with(tracing_subscriber::fmt::layer().with_writer(io::stderr))
+        .try_init();
+    if started.is_ok() {
+        let control = Control {
+            directives: directives.to_owned(),
+            handle,
+        };
+        // Only the first start wins the registry, so only it gets here.
+        let _ = CONTROL.set(Mutex::new(control));
+    }
+    Ok(())
+}
+
+/// Changes the level of one subsystem (a crate or module), or of all (`all` or `*`).
+pub fn set_level(subsystem: &str, level: &str) -> Result<(), LevelError> {
+    let unknown = || LevelError::Unknown(level.to_owned());
+    let level = level.to_ascii_lowercase();
+    if !LEVELS.contains(&level.as_str()) {
+        return Err(unknown());
+    }
+    let control = CONTROL.get().ok_or(LevelError::Fixed)?;
+    let mut control = control.lock().unwrap_or_else(PoisonError::into_inner);
+    let directives = if matches!(subsystem, "all" | "*") {
+        level
+    } else {
+        format!("{},{subsystem}={level}", control.directives)
+    };
+    control
+        .handle
+        .reload(parse(&directives)?)
+        .map_err(|_| LevelError::Fixed)?;
+    control.directives = directives;
+    Ok(())
+}
+
+/// Names that `log level` understands besides any module's path.
+pub const SUBSYSTEMS: [&str; 5] = [
+    "cairn",
+    "cairn_gateway",
+    "cairn_node",
+    "cairn_store",
+    "libp2p",
+];
+
+fn parse(directives: &str) -> Result<EnvFilter, LevelError> {
+    EnvFilter::try_new(directives).map_err(|_| LevelError::Unknown(directives.to_owned()))
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_that_is_none_is_refused() {
+        assert_eq!(
+            set_level("all", "loud"),
+            Err(LevelError::Unknown("loud".to_owned()))
+        );
+        assert!(parse("cairn_node=debug,info").is_ok());
+        assert!(parse("cairn_node=loud").is_err());
+    }
+}

@@ -1,0 +1,273 @@
+//! The repository's folder: made, found, and the small files in it.
+//!
+//! Blocks, index and journal belong to the store, the key to the node. Here are `version`,
+//! `config.toml`, and the files `api` and `gateway` that tell where a daemon listens.
+
+use crate::config::address::ListenAddress;
+use crate::config::{Config, ConfigError, TEMPLATE};
+use cairn_node::identity::IdentityError;
+use cairn_store::Store;
+use cairn_store::store::{OpenError, OpenEvent};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A repository's place. Nothing is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    path: PathBuf,
+}
+
+/// Why a repository cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepositoryError {
+    /// There is none.
+    #[error("no repository found in {path}; please run: 'cairn init'")]
+    Missing {
+        /// Where it was looked for.
+        path: String,
+    },
+    /// There is one already.
+    #[error(
+        "a repository already exists in {path}; initializing it again would overwrite its keys"
+    )]
+    Exists {
+        /// Where it is.
+        path: String,
+    },
+    /// A file could not be read or written.
+    #[error("cannot {what} {path}: {source}")]
+    Disk {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its configuration is wrong.
+    #[error("{path}: {source}")]
+    Config {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        source: ConfigError,
+    },
+    /// Its key is missing or damaged.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Its store did not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Which file tells where a daemon listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// The RPC's.
+    Api,
+    /// The gateway's.
+    Gateway,
+}
+
+impl Listener {
+    const fn file(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+impl Repository {
+    /// The repository at `path`, which may not exist yet.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether `init` was here.
+    pub fn exists(&self) -> bool {
+        self.path.join(CONFIG).exists()
+    }
+
+    /// Makes the folder, the key and the configuration; the configuration last, because it is
+    /// what makes a folder a repository. Gives the new node's name.
+    pub fn init(&self) -> Result<String, RepositoryError> {
+        if self.exists() {
+            return Err(RepositoryError::Exists { path: self.text() });
+        }
+        for folder in FOLDERS {
+            let folder = self.path.join(folder);
+            fs::create_dir_all(&folder).map_err(|source| disk("create", &folder, source))?;
+        }
+        let keys = match cairn_node::identity::load(&self.path) {
+            // An earlier init was cut short after it made the key.
+            Ok(keys) => keys,
+            Err(IdentityError::Missing { .. }) => cairn_node::identity::create(&self.path)?,
+            Err(error) => return Err(error.into()),
+        };
+        self.write(VERSION, &format!("{FORMAT}\n"))?;
+        self.write(CONFIG, TEMPLATE)?;
+        Ok(keys.public().to_peer_id().to_string())
+    }
+
+    /// The text of `config.toml`.
+    pub fn config_text(&self) -> Result<String, RepositoryError> {
+        let path = self.path.join(CONFIG);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(RepositoryError::Missing { path: self.text() })
+            }
+            Err(error) => Err(disk("read", &path, error)),
+        }
+    }
+
+    /// What the operator chose.
+    pub fn config(&self) -> Result<Config, RepositoryError> {
+        Config::parse(&self.config_text()?).map_err(|source| self.config_error(source))
+    }
+
+    /// Replaces `config.toml`, whole or not at all. The text was validated.
+    pub fn write_config(&self, text: &str) -> Result<(), RepositoryError> {
+        self.write(CONFIG, text)
+    }
+
+    /// Says which file a configuration error is about.
+    pub fn config_error(&self, source: ConfigError) -> RepositoryError {
+        RepositoryError::Config {
+            path: self.path.join(CONFIG).display().to_string(),
+            source,
+        }
+    }
+
+    /// Where `config.toml` is.
+    pub fn config_path(&self) -> PathBuf {
+        self.path.join(CONFIG)
+    }
+
+    /// Opens the store. Blocks; a rebuild of the index can take long.
+    pub fn open_store(
+        &self,
+        config: &Config,
+        on_event: &mut dyn FnMut(OpenEvent),
+    ) -> Result<Store, RepositoryError> {
+        Ok(Store::open(&self.path, &config.storage, on_event)?)
+    }
+
+    /// Where the running daemon says that it listens. It may have died since.
+    pub fn listener(&self, listener: Listener) -> Option<ListenAddress> {
+        let text = fs::read_to_string(self.path.join(listener.file())).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// Tells others where we listen.
+    pub fn announce_listener(
+        &self,
+        listener: Listener,
+        address: ListenAddress,
+    ) -> Result<(), RepositoryError> {
+        self.write(listener.file(), &address.to_string())
+    }
+
+    /// We listen no more.
+    pub fn withdraw_listener(&self, listener: Listener) {
+        // A file that stays behind is recognized by nobody answering.
+        let _ = fs::remove_file(self.path.join(listener.file()));
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), RepositoryError> {
+        let path = self.path.join(name);
+        write_whole(&path, text.as_bytes()).map_err(|source| disk("write", &path, source))
+    }
+
+    fn text(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// Puts a file in place so that it exists whole or not at all.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        // Before the rename, or the new name may point at missing bytes.
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        // The rename lives in the folder; without this it may be lost.
+        File::open(folder)?.sync_all()
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+fn disk(what: &'static str, path: &Path, source: io::Error) -> RepositoryError {
+    RepositoryError::Disk {
+        what,
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+/// Format of the folder.
+pub const FORMAT: u32 = 1;
+const VERSION: &str = "version";
+const CONFIG: &str = "config.toml";
+const FOLDERS: [&str; 6] = [
+    "blocks",
+    "journal",
+    "index",
+    "keystore",
+    "denylists",
+    "peers",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_repository_is_told_with_what_to_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path().join("none"));
+        let error = repository.config().unwrap_err();
+        assert!(
+            error.to_string().ends_with("please run: 'cairn init'"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_stays_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        write_whole(&path, b"one").unwrap();
+        write_whole(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn tells_where_a_daemon_listens_until_it_withdraws() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path());
+        let address = ListenAddress::loopback(7);
+        assert_eq!(repository.listener(Listener::Api), None);
+        repository
+            .announce_listener(Listener::Api, address)
+            .unwrap();
+        assert_eq!(repository.listener(Listener::Api), Some(address));
+        repository.withdraw_listener(Listener::Api);
+        assert_eq!(repository.listener(Listener::Api), None);
+    }
+}

@@ -1,0 +1,47 @@
+//! `/api/v0`, both ends: what answers a command, and what asks.
+//!
+//! [`api::Api::handle`] is the one implementation of every command. It takes an HTTP request and
+//! gives an HTTP response, wherever they come from and go to: a socket ([`server`], behind
+//! [`guard`]) or the command line in the same process ([`client`]). One file for each family of
+//! commands; each also owns the shapes of its answers, which are Kubo's.
+//!
+//! On the wire: `POST` only; arguments in the query, repeated `arg`; files as multipart; values as
+//! newline-delimited JSON, streams of bytes raw; an error before the first byte of an answer is a
+//! status and a JSON body, an error after it a trailer `X-Stream-Error`.
+
+pub mod add;
+pub mod api;
+pub mod arguments;
+pub mod block;
+pub mod bootstrap;
+pub mod cat;
+pub mod cid;
+pub mod client;
+pub mod config;
+pub mod context;
+pub mod dag;
+pub mod entries;
+pub mod error;
+pub mod get;
+pub mod guard;
+pub mod id;
+pub mod log;
+pub mod ls;
+pub mod multipart;
+pub mod pin;
+pub mod refs;
+pub mod reply;
+pub mod repo;
+pub mod resolve;
+pub mod routing;
+pub mod server;
+pub mod stats;
+pub mod swarm;
+pub mod tar;
+pub mod upload;
+pub mod version;
+
+/// Where the commands live.
+pub const PREFIX: &str = "/api/v0/";
+/// The trailer that tells of an error after the first byte of an answer.
+pub const STREAM_ERROR: &str = "x-stream-error";

@@ -1,0 +1,308 @@
+//! One request in, one response out: which command it is, and what it may work on.
+
+use super::arguments::Arguments;
+use super::context::Context;
+use super::error::RpcError;
+use super::reply::{Reply, error_response};
+use super::upload::Upload;
+use super::{
+    PREFIX, add, block, bootstrap, cat, cid, config, dag, get, id, log, ls, pin, refs, repo,
+    resolve, routing, stats, swarm, version,
+};
+use axum::body::Body;
+use cairn_node::Session;
+use cairn_store::Cid;
+use cairn_store::dag::path::{self, ContentPath, Resolved};
+use http::header::{ALLOW, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Every command. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Api {
+    context: Arc<Context>,
+}
+
+/// A request, understood: what a command gets.
+#[derive(Debug)]
+pub struct Call {
+    /// What it works on.
+    pub context: Arc<Context>,
+    /// What it was given.
+    pub arguments: Arguments,
+    /// The files that came along.
+    pub upload: Upload,
+    timeout: Option<Duration>,
+}
+
+impl Api {
+    /// Commands over `context`.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    /// What the commands work on.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Answers a request. Failures are answers too.
+    pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        if request.method() != Method::POST {
+            let error = RpcError::with_status(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "405 - Method Not Allowed: the RPC takes POST only",
+            );
+            let mut response = error_response(&error);
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("OPTIONS, POST"));
+            return response;
+        }
+        let answered = async {
+            let (parts, body) = request.into_parts();
+            let arguments = Arguments::parse(parts.uri.query().unwrap_or_default())?;
+            let timeout = arguments.duration(&["timeout"])?;
+            let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            let path = parts.uri.path().to_owned();
+            let call = Call {
+                context: Arc::clone(&self.context),
+                arguments,
+                upload: Upload::new(parts, body),
+                timeout,
+            };
+            let command = path.strip_prefix(PREFIX).ok_or_else(not_found)?;
+            let reply = async {
+                let reply = Box::pin(run(command.trim_end_matches('/'), call)).await?;
+                Ok(reply.into_response(deadline).await)
+            };
+            match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, reply)
+                    .await
+                    .unwrap_or_else(|_| Err(RpcError::too_slow())),
+                None => reply.await,
+            }
+        };
+        answered
+            .await
+            .unwrap_or_else(|error| error_response(&error))
+    }
+}
+
+impl Call {
+    /// Where blocks come from for this request: the store, then peers, unless `offline`.
+    pub async fn session(&self) -> Result<Session, RpcError> {
+        let exchange = &self.context.content().await?.exchange;
+        if self.arguments.flag(&["offline"])? {
+            Ok(exchange.local().session(self.timeout))
+        } else {
+            Ok(exchange.session(self.timeout))
+        }
+    }
+
+    /// Where blocks come from if no peer may be asked.
+    pub async fn local_session(&self) -> Result<Session, RpcError> {
+        let exchange = &self.context.content().await?.exchange;
+        Ok(exchange.local().session(self.timeout))
+    }
+}
+
+/// Follows a path to its block.
+pub async fn resolve_path(source: &Session, path: &ContentPath) -> Result<Resolved, RpcError> {
+    Ok(path::resolve(source, &path.root, &path.segments).await?)
+}
+
+/// Follows a path to a block that it must end at, not inside.
+pub async fn resolve_to_block(source: &Session, path: &ContentPath) -> Result<Cid, RpcError> {
+    let resolved = resolve_path(source, path).await?;
+    if resolved.remainder.is_empty() {
+        return Ok(resolved.cid);
+    }
+    Err(RpcError::failed(format!(
+        "path resolves into block {}, not to a block: {} is left",
+        resolved.cid,
+        resolved.remainder.join("/")
+    )))
+}
+
+fn not_found() -> RpcError {
+    RpcError::with_status(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
+    match command {
+        "add" => add::add(call).await,
+        "cat" => cat::cat(call).await,
+        "get" => get::get(call).await,
+        "ls" => ls::ls(call).await,
+        "refs" => refs::refs(call).await,
+        "refs/local" => refs::local(call).await,
+        "resolve" => resolve::resolve(call).await,
+        "block/get" => block::get(call).await,
+        "block/put" => block::put(call).await,
+        "block/rm" => block::remove(call).await,
+        "block/stat" => block::stat(call).await,
+        "dag/export" => dag::export::export(call).await,
+        "dag/get" => dag::get(call).await,
+        "dag/import" => dag::import::import(call).await,
+        "dag/put" => dag::put(call).await,
+        "dag/resolve" => dag::resolve(call).await,
+        "dag/stat" => dag::stat::stat(call).await,
+        "pin/add" => pin::add(call).await,
+        "pin/ls" => pin::list::list(call).await,
+        "pin/rm" => pin::remove(call).await,
+        "pin/update" => pin::update(call).await,
+        "pin/verify" => pin::verify(call).await,
+        "id" => id::id(call).await,
+        "swarm/addrs" => swarm::known(call).await,
+        "swarm/addrs/listen" => swarm::listening(call).await,
+        "swarm/addrs/local" => swarm::local(call).await,
+        "swarm/connect" => swarm::connect(call).await,
+        "swarm/disconnect" => swarm::disconnect(call).await,
+        "swarm/peers" => swarm::peers(call).await,
+        "routing/findprovs" => routing::find_providers(call).await,
+        "routing/provide" => routing::provide(call).await,
+        "stats/bw" => stats::bandwidth(call),
+        "stats/bitswap" | "bitswap/stat" => stats::bitswap(call).await,
+        "bitswap/wantlist" => stats::wantlist(call).await,
+        "stats/repo" | "repo/stat" => repo::stat(call).await,
+        "repo/gc" => repo::gc(call).await,
+        "repo/verify" => repo::verify(call).await,
+        "repo/version" => repo::version(),
+        "bootstrap" | "bootstrap/list" => bootstrap::list(call),
+        "bootstrap/add" => bootstrap::add(call).await,
+        "bootstrap/rm" => bootstrap::remove(call).await,
+        "bootstrap/rm/all" => bootstrap::remove_all(call).await,
+        "config" => config::config(call).await,
+        "config/show" => config::show(call).await,
+        "version" => version::version(),
+        "commands" => version::commands(),
+        "cid/format" => cid::format(call),
+        "cid/base32" => cid::base32(call),
+        "log/level" => log::level(call),
+        "log/ls" => log::list(),
+        "shutdown" => version::shutdown(call),
+        _ => Err(not_found()),
+    }
+}
+
+/// Every command, as `commands` lists them.
+pub const COMMANDS: [&str; 51] = [
+    "add",
+    "bitswap/stat",
+    "bitswap/wantlist",
+    "block/get",
+    "block/put",
+    "block/rm",
+    "block/stat",
+    "bootstrap",
+    "bootstrap/add",
+    "bootstrap/list",
+    "bootstrap/rm",
+    "bootstrap/rm/all",
+    "cat",
+    "cid/base32",
+    "cid/format",
+    "commands",
+    "config",
+    "config/show",
+    "dag/export",
+    "dag/get",
+    "dag/import",
+    "dag/put",
+    "dag/resolve",
+    "dag/stat",
+    "get",
+    "id",
+    "log/level",
+    "log/ls",
+    "ls",
+    "pin/add",
+    "pin/ls",
+    "pin/rm",
+    "pin/update",
+    "pin/verify",
+    "refs",
+    "refs/local",
+    "repo/gc",
+    "repo/stat",
+    "repo/verify",
+    "repo/version",
+    "resolve",
+    "routing/findprovs",
+    "routing/provide",
+    "shutdown",
+    "stats/bw",
+    "swarm/addrs",
+    "swarm/addrs/listen",
+    "swarm/addrs/local",
+    "swarm/connect",
+    "swarm/disconnect",
+    "swarm/peers",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::Repository;
+    use http_body_util::BodyExt;
+
+    async fn ask(method: Method, path: &str) -> (StatusCode, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let context = Context::offline(Repository::at(folder.path()));
+        let api = Api::new(Arc::new(context));
+        let request = Request::builder().method(method).uri(path);
+        let response = api.handle(request.body(Body::empty()).unwrap()).await;
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn takes_post_only() {
+        for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE] {
+            let (status, _) = ask(method, "/api/v0/version").await;
+            assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let (status, body) = ask(Method::POST, "/api/v0/version").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(body.contains("\"Version\""), "{body}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_command_is_not_found() {
+        for path in ["/api/v0/nothing", "/", "/api/v1/version", "/api/v0/"] {
+            let (status, _) = ask(Method::POST, path).await;
+            assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn unknown_arguments_are_ignored() {
+        let (status, _) = ask(Method::POST, "/api/v0/version?preload=false&paths=x").await;
+        assert_eq!(status, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn what_needs_peers_says_so_without_them() {
+        for command in [
+            "swarm/peers",
+            "swarm/connect?arg=/ip4/127.0.0.1/tcp/1",
+            "stats/bw",
+        ] {
+            let (status, body) = ask(Method::POST, &format!("/api/v0/{command}")).await;
+            assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+            assert!(body.contains("cairn daemon"), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_listed_command_exists() {
+        for command in COMMANDS {
+            let (status, _) = ask(Method::POST, &format!("/api/v0/{command}")).await;
+            assert_ne!(status, StatusCode::NOT_FOUND, "{command}");
+        }
+    }
+}

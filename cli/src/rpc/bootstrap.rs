@@ -1,0 +1,130 @@
+//! `bootstrap`: whom to ask first.
+
+use super::api::Call;
+use super::error::RpcError;
+use super::reply::Reply;
+use crate::config::edit;
+use cairn_node::Multiaddr;
+use serde::{Deserialize, Serialize};
+
+/// The answer: the peers listed, added or removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PeerList {
+    /// Their addresses.
+    pub peers: Vec<String>,
+}
+
+fn current(call: &Call) -> Result<Vec<String>, RpcError> {
+    let config = call.context.repository.config()?;
+    Ok(config.bootstrap.iter().map(ToString::to_string).collect())
+}
+
+fn write(call: &Call, peers: &[String]) -> Result<(), RpcError> {
+    let repository = &call.context.repository;
+    let (text, _) = edit::set_bootstrap(&repository.config_text()?, peers)?;
+    Ok(repository.write_config(&text)?)
+}
+
+fn given(call: &Call) -> Result<Vec<String>, RpcError> {
+    let texts = call.arguments.some("peer")?;
+    texts
+        .into_iter()
+        .map(|text| {
+            let wrong =
+                |why: &str| RpcError::failed(format!("invalid peer address {text:?}: {why}"));
+            let address: Multiaddr = text.parse().map_err(|_| wrong("not a multiaddr"))?;
+            let text = address.to_string();
+            let (transport, peer) = text
+                .rsplit_once("/p2p/")
+                .ok_or_else(|| wrong("it does not end in /p2p/<peer id>"))?;
+            if transport.is_empty() {
+                return Err(wrong("bootstrap address without a transport"));
+            }
+            peer.parse::<cairn_node::PeerId>()
+                .map_err(|_| wrong("its end is no peer id"))?;
+            Ok(text)
+        })
+        .collect()
+}
+
+/// `bootstrap list`.
+pub fn list(call: Call) -> Result<Reply, RpcError> {
+    Reply::value(&PeerList {
+        peers: current(&call)?,
+    })
+}
+
+/// `bootstrap add`.
+pub async fn add(call: Call) -> Result<Reply, RpcError> {
+    let given = given(&call)?;
+    let _guard = call.context.config_lock.lock().await;
+    let mut peers = current(&call)?;
+    for peer in &given {
+        if !peers.contains(peer) {
+            peers.push(peer.clone());
+        }
+    }
+    write(&call, &peers)?;
+    Reply::value(&PeerList { peers: given })
+}
+
+/// `bootstrap rm`.
+pub async fn remove(call: Call) -> Result<Reply, RpcError> {
+    if call.arguments.flag(&["all"])? {
+        return remove_all(call).await;
+    }
+    let given = given(&call)?;
+    let _guard = call.context.config_lock.lock().await;
+    let (removed, kept): (Vec<String>, Vec<String>) = current(&call)?
+        .into_iter()
+        .partition(|peer| given.contains(peer));
+    write(&call, &kept)?;
+    Reply::value(&PeerList { peers: removed })
+}
+
+/// `bootstrap rm all`.
+pub async fn remove_all(call: Call) -> Result<Reply, RpcError> {
+    let _guard = call.context.config_lock.lock().await;
+    let removed = current(&call)?;
+    write(&call, &[])?;
+    Reply::value(&PeerList { peers: removed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::api::Api;
+    use super::super::context::Context;
+    use crate::config::TEMPLATE;
+    use crate::repository::Repository;
+    use axum::body::Body;
+    use http::Request;
+    use http_body_util::BodyExt;
+    use std::sync::Arc;
+
+    const PEER: &str =
+        "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
+
+    async fn ask(api: &Api, command: &str) -> String {
+        let request = Request::post(format!("/api/v0/{command}"));
+        let response = api.handle(request.body(Body::empty()).unwrap()).await;
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn peers_are_added_once_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path());
+        repository.write_config(TEMPLATE).unwrap();
+        let api = Api::new(Arc::new(Context::offline(repository)));
+        let one = format!("{{\"Peers\":[\"{PEER}\"]}}\n");
+        assert_eq!(ask(&api, &format!("bootstrap/add?arg={PEER}")).await, one);
+        ask(&api, &format!("bootstrap/add?arg={PEER}")).await;
+        assert_eq!(ask(&api, "bootstrap/list").await, one);
+        assert_eq!(ask(&api, &format!("bootstrap/rm?arg={PEER}")).await, one);
+        assert_eq!(ask(&api, "bootstrap").await, "{\"Peers\":[]}\n");
+        let refused = ask(&api, "bootstrap/add?arg=/ip4/127.0.0.1/tcp/1").await;
+        assert!(refused.contains("does not end in"), "{refused}");
+    }
+}

@@ -1,0 +1,411 @@
+//! The asking end: in this process over a repository that we open, or over HTTP to a daemon.
+
+use super::api::Api;
+use super::entries::{LocalEntries, LocalUpload};
+use super::error::{ErrorBody, RpcError};
+use super::reply::{CONTENT_LENGTH_HINT, told_in_trailer};
+use super::{PREFIX, multipart};
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, TE};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Question {
+    command: String,
+    pairs: Vec<(String, String)>,
+    upload: Option<LocalUpload>,
+}
+
+impl Question {
+    /// A command without arguments.
+    pub fn new(command: &str) -> Self {
+        Self {
+            command: command.to_owned(),
+            pairs: Vec::new(),
+            upload: None,
+        }
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn arg(self, value: impl ToString) -> Self {
+        self.with("arg", value)
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args<T: ToString>(self, values: impl IntoIterator<Item = T>) -> Self {
+        values
+            .into_iter()
+            .fold(self, |question, value| question.arg(value))
+    }
+
+    /// An option.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.pairs.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// An option, if it was chosen.
+    #[must_use]
+    pub fn maybe<T: ToString>(self, name: &str, value: Option<T>) -> Self {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
+    }
+
+    /// Files of this machine.
+    #[must_use]
+    pub fn upload(mut self, upload: LocalUpload) -> Self {
+        self.upload = Some(upload);
+        self
+    }
+
+    fn path_and_query(&self) -> String {
+        let mut text = format!("{PREFIX}{}", self.command);
+        for (at, (name, value)) in self.pairs.iter().enumerate() {
+            text.push(if at == 0 { '?' } else { '&' });
+            text.push_str(name);
+            text.push('=');
+            text.extend(utf8_percent_encode(value, &ENCODED));
+        }
+        text
+    }
+}
+
+/// Who is asked.
+#[derive(Debug, Clone)]
+pub enum Endpoint {
+    /// The commands themselves, in this process.
+    Here(Api),
+    /// A daemon.
+    There(Remote),
+}
+
+/// A daemon.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    address: SocketAddr,
+    authorization: Option<HeaderValue>,
+    client: Client<HttpConnector, Body>,
+}
+
+impl Remote {
+    /// The daemon at `address`; `credentials` as `--api-auth` takes them.
+    pub fn new(address: SocketAddr, credentials: Option<&str>) -> Result<Self, RpcError> {
+        let authorization = credentials
+            .map(|text| {
+                let value = match text.split_once(':') {
+                    Some(("bearer", token)) => format!("Bearer {token}"),
+                    Some(("basic", pair)) => {
+                        format!("Basic {}", data_encoding::BASE64.encode(pair.as_bytes()))
+                    }
+                    _ => format!("Bearer {text}"),
+                };
+                let mut value = HeaderValue::from_str(&value)
+                    .map_err(|_| RpcError::wrong("the credentials hold control characters"))?;
+                value.set_sensitive(true);
+                Ok::<_, RpcError>(value)
+            })
+            .transpose()?;
+        Ok(Self {
+            address,
+            authorization,
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        })
+    }
+
+    /// Whether anybody is there.
+    pub async fn answers(&self) -> bool {
+        tokio::net::TcpStream::connect(self.address).await.is_ok()
+    }
+
+    async fn send(&self, question: Question) -> Result<Response<Body>, RpcError> {
+        let mut request = Request::post(format!(
+            "http://{}{}",
+            self.address,
+            question.path_and_query()
+        ))
+        .header(HOST, self.address.to_string())
+        .header(TE, "trailers");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let told = Arc::new(Mutex::new(None));
+        let body = match question.upload {
+            None => Body::empty(),
+            Some(upload) => {
+                let boundary = new_boundary();
+                let media = format!("multipart/form-data; boundary={boundary}");
+                request = request.header(CONTENT_TYPE, media);
+                upload_body(upload, boundary, Arc::clone(&told))
+            }
+        };
+        let request = request
+            .body(body)
+            .map_err(|error| RpcError::wrong(format!("cannot be asked: {error}")))?;
+        match self.client.request(request).await {
+            Ok(response) => Ok(response.map(Body::new)),
+            Err(error) => {
+                // A file that could not be read broke the request: that is what to tell.
+                let own = told.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Err(own.unwrap_or_else(|| {
+                    RpcError::failed(format!(
+                        "the daemon at {} cannot be asked: {}",
+                        self.address,
+                        innermost(&error)
+                    ))
+                }))
+            }
+        }
+    }
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+/// Files as a multipart body, read on a thread of their own while the body is sent.
+fn upload_body(upload: LocalUpload, boundary: String, told: Arc<Mutex<Option<RpcError>>>) -> Body {
+    let (queue, mut pieces) = mpsc::channel::<Result<Bytes, RpcError>>(PIECES_WAITING_MAX);
+    // The thread ends by itself when the request does.
+    drop(tokio::task::spawn_blocking(move || {
+        let mut entries = LocalEntries::new(upload);
+        let written = multipart::write(&mut entries, &boundary, |bytes| {
+            queue
+                .blocking_send(Ok(bytes))
+                .map_err(|_| RpcError::reader_gone())
+        });
+        if let Err(error) = written {
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+            // Nobody takes it if the request broke already.
+            let _ = queue.blocking_send(Err(error));
+        }
+    }));
+    Body::from_stream(futures::stream::poll_fn(move |context| {
+        pieces.poll_recv(context)
+    }))
+}
+
+impl Endpoint {
+    /// Asks; a failure before the first byte of the answer is an error.
+    pub async fn ask(&self, question: Question) -> Result<Answer, RpcError> {
+        let response = match self {
+            Self::There(remote) => remote.send(question).await?,
+            Self::Here(api) => {
+                let mut request = Request::post(question.path_and_query())
+                    .body(Body::empty())
+                    .map_err(|error| RpcError::wrong(format!("cannot be asked: {error}")))?;
+                if let Some(upload) = question.upload {
+                    request.extensions_mut().insert(upload);
+                }
+                api.handle(request).await
+            }
+        };
+        Answer::new(response).await
+    }
+}
+
+/// What is answered, piece by piece.
+#[derive(Debug)]
+pub struct Answer {
+    body: Body,
+    /// How many bytes a stream will have, if that is known.
+    pub length: Option<u64>,
+    line: BytesMut,
+}
+
+impl Answer {
+    async fn new(response: Response<Body>) -> Result<Self, RpcError> {
+        let (parts, body) = response.into_parts();
+        if !parts.status.is_success() {
+            return Err(failure(parts.status, body).await);
+        }
+        let length = parts
+            .headers
+            .get(CONTENT_LENGTH_HINT)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.parse().ok());
+        Ok(Self {
+            body,
+            length,
+            line: BytesMut::new(),
+        })
+    }
+
+    /// The body itself, for who reads it on a thread.
+    pub fn into_body(self) -> Body {
+        self.body
+    }
+
+    /// The next bytes.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, RpcError> {
+        loop {
+            let Some(frame) = self.body.frame().await else {
+                return Ok(None);
+            };
+            let frame = frame.map_err(|error| {
+                RpcError::failed(format!("the answer broke off: {}", innermost(&error)))
+            })?;
+            match frame.into_data() {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(frame) => {
+                    if let Some(error) = frame.trailers_ref().and_then(told_in_trailer) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next values: as many as have arrived, at least one; empty at the end.
+    pub async fn values<T: DeserializeOwned>(&mut self) -> Result<Vec<T>, RpcError> {
+        let mut values = Vec::new();
+        while values.is_empty() {
+            let Some(bytes) = self.piece().await? else {
+                let rest = std::mem::take(&mut self.line);
+                if !rest.iter().all(u8::is_ascii_whitespace) {
+                    values.push(parse(&rest)?);
+                }
+                return Ok(values);
+            };
+            self.line.extend_from_slice(&bytes);
+            while let Some(end) = memchr::memchr(b'\n', &self.line) {
+                let line = self.line.split_to(end + 1);
+                if !line.iter().all(u8::is_ascii_whitespace) {
+                    values.push(parse(&line)?);
+                }
+            }
+            if self.line.len() > LINE_BYTES_MAX {
+                return Err(RpcError::failed("the answer holds a line that is too long"));
+            }
+        }
+        Ok(values)
+    }
+
+    /// The only value.
+    pub async fn value<T: DeserializeOwned>(mut self) -> Result<T, RpcError> {
+        let mut found = None;
+        loop {
+            let values = self.values().await?;
+            if values.is_empty() {
+                break;
+            }
+            found = values.into_iter().last();
+        }
+        found.ok_or_else(|| RpcError::failed("the answer is empty"))
+    }
+}
+
+fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, RpcError> {
+    serde_json::from_slice(line)
+        .map_err(|error| RpcError::failed(format!("the answer cannot be understood: {error}")))
+}
+
+async fn failure(status: StatusCode, body: Body) -> RpcError {
+    let body = Limited::new(body, ERROR_BYTES_MAX).collect().await;
+    let bytes = body
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
+    match serde_json::from_slice::<ErrorBody>(&bytes) {
+        Ok(told) => RpcError::with_status(status, told.message),
+        Err(_) => RpcError::with_status(
+            status,
+            format!("{status}: {}", String::from_utf8_lossy(&bytes).trim()),
+        ),
+    }
+}
+
+/// What separates the parts of an upload: made anew each time, so that no file can hold it.
+fn new_boundary() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("cairn-{:016x}{:016x}", random(), random())
+}
+
+/// What need not be encoded in a query.
+const ENCODED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'/')
+    .remove(b':');
+/// Most pieces of an upload that wait to be sent.
+const PIECES_WAITING_MAX: usize = 8;
+/// Longest line of an answer.
+const LINE_BYTES_MAX: usize = 256 << 20;
+/// Longest error.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::reply::Reply;
+
+    #[test]
+    fn questions_are_encoded_so_that_they_read_back() {
+        let question = Question::new("ls").arg("a b&c=d/é").with("stream", true);
+        let text = question.path_and_query();
+        assert_eq!(text, "/api/v0/ls?arg=a%20b%26c%3Dd/%C3%A9&stream=true");
+        let query = text.split_once('?').unwrap().1;
+        let arguments = crate::rpc::arguments::Arguments::parse(query).unwrap();
+        assert_eq!(arguments.all(), ["a b&c=d/é"]);
+    }
+
+    #[tokio::test]
+    async fn values_arrive_whole_however_they_are_cut() {
+        let pieces = ["{\"a\":", "1}\n{\"a\"", ":2}\n", "{\"a\":3}"];
+        let stream =
+            futures::stream::iter(pieces.map(|piece| Ok::<_, RpcError>(Bytes::from(piece))));
+        let response = Response::new(Body::from_stream(stream));
+        let mut answer = Answer::new(response).await.unwrap();
+        let mut seen: Vec<serde_json::Value> = Vec::new();
+        loop {
+            let values = answer.values().await.unwrap();
+            if values.is_empty() {
+                break;
+            }
+            seen.extend(values);
+        }
+        assert_eq!(seen.len(), 3);
+        assert_eq!(seen[2]["a"], 3);
+    }
+
+    #[tokio::test]
+    async fn an_error_behind_values_is_an_error() {
+        let reply = Reply::values(|out| async move {
+            out.value(&1).await?;
+            Err(RpcError::failed("late"))
+        });
+        let response = reply.into_response(None).await;
+        let mut answer = Answer::new(response).await.unwrap();
+        assert_eq!(answer.values::<u8>().await.unwrap(), [1]);
+        assert_eq!(answer.values::<u8>().await.unwrap_err().message(), "late");
+    }
+
+    #[tokio::test]
+    async fn a_status_with_a_body_is_told_by_its_text() {
+        let reply = Reply::values(|_| async { Err(RpcError::failed("early")) });
+        let response = reply.into_response(None).await;
+        let error = Answer::new(response).await.unwrap_err();
+        assert_eq!(error.message(), "early");
+    }
+}

@@ -1,0 +1,229 @@
+//! What commands work on: the repository, opened when first needed, and the node, if one runs.
+
+use super::error::RpcError;
+use crate::output;
+use crate::repository::Repository;
+use cairn_node::routing::Routing;
+use cairn_node::swarm::Peers;
+use cairn_node::tasks::Tasks;
+use cairn_node::{Exchange, Multiaddr, Node, PeerId};
+use cairn_store::store::OpenEvent;
+use cairn_store::{Cid, Store};
+use std::sync::{Arc, Weak};
+use tokio::sync::{Mutex, OnceCell};
+use tokio_util::sync::CancellationToken;
+
+/// What commands work on. Commands that need no blocks (`config`, `cid`, `version`) never open
+/// the store, so they work beside another process that has it.
+#[derive(Debug)]
+pub struct Context {
+    /// Where everything lies.
+    pub repository: Repository,
+    content: OnceCell<Content>,
+    identity: OnceCell<Identity>,
+    online: Option<Online>,
+    stop: Option<CancellationToken>,
+    /// Guards reading, changing and writing `config.toml`.
+    pub config_lock: Mutex<()>,
+}
+
+/// The blocks.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// What is here.
+    pub store: Store,
+    /// What is here or can be had.
+    pub exchange: Exchange,
+}
+
+/// Who we are.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Our name.
+    pub peer_id: PeerId,
+    /// Our public key, as libp2p encodes it.
+    pub public_key: Vec<u8>,
+}
+
+/// A running node, as commands see it. Whoever stops the node owns it; this only borrows it.
+#[derive(Debug)]
+pub struct Online {
+    /// Connections.
+    pub peers: Peers,
+    /// Providers.
+    pub routing: Routing,
+    /// Where work that outlives a request runs.
+    pub tasks: Tasks,
+    node: Weak<Node>,
+}
+
+impl Online {
+    /// Handles on `node`.
+    pub fn new(node: &Arc<Node>, tasks: Tasks) -> Self {
+        Self {
+            peers: node.peers(),
+            routing: node.routing(),
+            tasks,
+            node: Arc::downgrade(node),
+        }
+    }
+
+    /// The node, while it runs. Held only as long as one question takes.
+    pub fn node(&self) -> Result<Arc<Node>, RpcError> {
+        self.node
+            .upgrade()
+            .ok_or_else(|| RpcError::failed("the node is stopping"))
+    }
+
+    /// Tells the network, soon, that we have this.
+    pub fn announce(&self, cid: Cid) {
+        let routing = self.routing.clone();
+        self.tasks.spawn("announce a root", async move {
+            if let Err(error) = routing.provide(cid).await {
+                tracing::debug!(%cid, %error, "a root was not announced");
+            }
+        });
+    }
+}
+
+impl Context {
+    /// A repository on its own, not opened yet.
+    pub fn offline(repository: Repository) -> Self {
+        Self {
+            repository,
+            content: OnceCell::new(),
+            identity: OnceCell::new(),
+            online: None,
+            stop: None,
+            config_lock: Mutex::new(()),
+        }
+    }
+
+    /// An opened store without a node.
+    pub fn with_store(repository: Repository, store: Store) -> Self {
+        let content = Content {
+            exchange: Exchange::offline(store.clone()),
+            store,
+        };
+        Self {
+            content: OnceCell::new_with(Some(content)),
+            ..Self::offline(repository)
+        }
+    }
+
+    /// A daemon, with a node or without; `stop` asks it to end.
+    pub fn daemon(
+        repository: Repository,
+        content: Content,
+        online: Option<Online>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            content: OnceCell::new_with(Some(content)),
+            online,
+            stop: Some(stop),
+            ..Self::offline(repository)
+        }
+    }
+
+    /// What asks the daemon to end, if this is one.
+    pub const fn stop(&self) -> Option<&CancellationToken> {
+        self.stop.as_ref()
+    }
+
+    /// The blocks; opens the store if that was not done yet.
+    pub async fn content(&self) -> Result<&Content, RpcError> {
+        self.content
+            .get_or_try_init(|| async {
+                let config = self.repository.config()?;
+                let repository = self.repository.clone();
+                let opened = tokio::task::spawn_blocking(move || {
+                    repository.open_store(&config, &mut tell_opening())
+                });
+                let store = opened.await.map_err(|_| broke("opening the store"))??;
+                Ok(Content {
+                    exchange: Exchange::offline(store.clone()),
+                    store,
+                })
+            })
+            .await
+    }
+
+    /// The blocks that are here.
+    pub async fn store(&self) -> Result<&Store, RpcError> {
+        Ok(&self.content().await?.store)
+    }
+
+    /// Who we are.
+    pub async fn identity(&self) -> Result<&Identity, RpcError> {
+        self.identity
+            .get_or_try_init(|| async {
+                // Whether there is a repository at all is the better first question.
+                self.repository.config_text()?;
+                let keys = cairn_node::identity::load(self.repository.path())
+                    .map_err(|error| RpcError::failed(error.to_string()))?;
+                let public = keys.public();
+                Ok(Identity {
+                    peer_id: public.to_peer_id(),
+                    public_key: public.encode_protobuf(),
+                })
+            })
+            .await
+    }
+
+    /// The node, or the error that there is none.
+    pub fn node(&self) -> Result<&Online, RpcError> {
+        self.online.as_ref().ok_or_else(RpcError::offline)
+    }
+
+    /// Whether a node runs.
+    pub const fn is_online(&self) -> bool {
+        self.online.is_some()
+    }
+
+    /// Tells the network, if there is one, that we have this.
+    pub fn announce(&self, cid: &Cid) {
+        if let Some(online) = &self.online {
+            online.announce(*cid);
+        }
+    }
+
+    /// Where the node listens, with its name at the end.
+    pub async fn listening(&self) -> Vec<Multiaddr> {
+        match &self.online {
+            Some(online) => online.peers.listening().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Closes the store, if it is open.
+    pub async fn close(&self) -> Result<(), RpcError> {
+        match self.content.get() {
+            Some(content) => Ok(content.store.close().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A thread of ours panicked.
+pub fn broke(what: &str) -> RpcError {
+    RpcError::failed(format!("{what} broke down; this is a bug in cairn"))
+}
+
+/// Tells on standard error what opening a store does, if it takes long enough to wonder.
+pub fn tell_opening() -> impl FnMut(OpenEvent) {
+    let mut last = None;
+    move |event| match event {
+        OpenEvent::Rebuilding { done, total } => {
+            let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
+            if last != Some(percent) && (output::is_watched() || last.is_none()) {
+                last = Some(percent);
+                output::note(&format!(
+                    "rebuilding the index: {percent} % of {}",
+                    output::human_bytes(total)
+                ));
+            }
+        }
+        OpenEvent::Notice(text) => output::note(&output::escape_line(&text)),
+    }
+}

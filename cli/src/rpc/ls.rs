@@ -1,0 +1,237 @@
+//! `ls`: what is in folders.
+
+use super::api::{Call, resolve_to_block};
+use super::arguments::CidText;
+use super::error::RpcError;
+use super::reply::Reply;
+use cairn_node::Session;
+use cairn_store::cid::{self, Cid};
+use cairn_store::dag::{self, Budget};
+use cairn_store::source::BlockSource;
+use cairn_store::unixfs::read::{self, Node, ReadError};
+use futures::{Stream, StreamExt};
+use serde::{Deserialize, Serialize};
+use std::pin::Pin;
+
+/// The answer: what was asked for, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Listing {
+    /// One for each path.
+    pub objects: Vec<Object>,
+}
+
+/// One path's content.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Object {
+    /// The path as it was given.
+    pub hash: String,
+    /// What is in it.
+    pub links: Vec<Link>,
+}
+
+/// An entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its CID.
+    pub hash: String,
+    /// Bytes of a file's content; 0 for anything else.
+    pub size: u64,
+    /// 1 folder, 2 file, 4 symbolic link, as UnixFS numbers them.
+    pub r#type: u8,
+    /// Where a symbolic link points.
+    #[serde(default)]
+    pub target: String,
+    /// Permission bits, if kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+/// UnixFS's number for a folder.
+pub const FOLDER: u8 = 1;
+/// UnixFS's number for a file.
+pub const FILE: u8 = 2;
+/// UnixFS's number for a symbolic link.
+pub const SYMLINK: u8 = 4;
+
+/// An entry before it was looked at.
+struct Unresolved {
+    name: String,
+    cid: Cid,
+    tsize: u64,
+}
+
+type Unresolveds = Pin<Box<dyn Stream<Item = Result<Unresolved, RpcError>> + Send>>;
+
+/// `ls`.
+pub async fn ls(call: Call) -> Result<Reply, RpcError> {
+    let paths = call.arguments.paths("ipfs-path")?;
+    let stream = call.arguments.flag(&["stream", "s"])?;
+    let resolve_type = call.arguments.choice(&["resolve-type"])?.unwrap_or(true);
+    let size = call.arguments.choice(&["size"])?.unwrap_or(true);
+    let cids = call.arguments.cids()?;
+    let look = if resolve_type || size {
+        Look::Inside
+    } else {
+        Look::AtTheLink
+    };
+    let session = call.session().await?;
+    let mut names: Vec<String> = call
+        .arguments
+        .all()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    names.truncate(paths.len());
+    Ok(Reply::values(move |out| async move {
+        let mut whole = Listing::default();
+        for (path, name) in paths.iter().zip(names) {
+            let root = resolve_to_block(&session, path).await?;
+            let mut links = std::pin::pin!(links(&session, root, cids, look).await?);
+            let mut object = Object {
+                hash: name,
+                links: Vec::new(),
+            };
+            while let Some(link) = links.next().await {
+                object.links.push(link?);
+                if stream {
+                    out.value(&Listing {
+                        objects: vec![object.clone()],
+                    })
+                    .await?;
+                    object.links.clear();
+                }
+            }
+            whole.objects.push(object);
+        }
+        if stream {
+            Ok(())
+        } else {
+            out.value(&whole).await
+        }
+    }))
+}
+
+/// How far entries are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Their links only.
+    AtTheLink,
+    /// Their roots are read, for type and size.
+    Inside,
+}
+
+async fn links(
+    session: &Session,
+    root: Cid,
+    cids: CidText,
+    look: Look,
+) -> Result<impl Stream<Item = Result<Link, RpcError>> + Send + use<>, RpcError> {
+    let entries: Unresolveds = match read::open(session, &root).await {
+        Ok(Node::Directory(folder)) => {
+            let entries = folder.entries(session.clone(), Budget::OPERATOR);
+            Box::pin(entries.map(|entry| {
+                let entry = entry?;
+                Ok(Unresolved {
+                    name: entry.name,
+                    cid: entry.cid,
+                    tsize: entry.tsize,
+                })
+            }))
+        }
+        Ok(Node::Symlink(_)) => Box::pin(futures::stream::empty()),
+        // A file's links are its parts, without names; other codecs have links too.
+        Ok(Node::File(_)) | Err(ReadError::NotUnixfs { .. }) => {
+            let block = session.block(&root).await?;
+            let block = block.ok_or_else(|| RpcError::from(ReadError::NotFound(root)))?;
+            let links = dag::links(&block)?.into_iter().map(|link| {
+                Ok(Unresolved {
+                    name: link.name,
+                    cid: link.cid,
+                    tsize: link.tsize.unwrap_or(0),
+                })
+            });
+            Box::pin(futures::stream::iter(links.collect::<Vec<_>>()))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let session = session.clone();
+    Ok(entries
+        .map(move |entry| {
+            let session = session.clone();
+            async move { look_at(&session, entry?, cids, look).await }
+        })
+        .buffered(READ_AHEAD))
+}
+
+async fn look_at(
+    session: &Session,
+    entry: Unresolved,
+    cids: CidText,
+    look: Look,
+) -> Result<Link, RpcError> {
+    let mut link = Link {
+        name: entry.name,
+        hash: cids.text(&entry.cid),
+        ..Link::default()
+    };
+    if entry.cid.codec() == cid::RAW {
+        // A raw block's size is the link's, so it need not be read.
+        link.r#type = FILE;
+        link.size = entry.tsize;
+        return Ok(link);
+    }
+    if look == Look::AtTheLink {
+        return Ok(link);
+    }
+    match read::open(session, &entry.cid).await {
+        Ok(Node::File(file)) => {
+            link.r#type = FILE;
+            link.size = file.size();
+            link.mode = file.mode().map(|mode| format!("{mode:04o}"));
+        }
+        Ok(Node::Directory(folder)) => {
+            link.r#type = FOLDER;
+            link.mode = folder.mode().map(|mode| format!("{mode:04o}"));
+        }
+        Ok(Node::Symlink(symlink)) => {
+            link.r#type = SYMLINK;
+            link.target = symlink.target;
+        }
+        Err(ReadError::NotUnixfs { .. }) => link.size = entry.tsize,
+        Err(error) => return Err(error.into()),
+    }
+    Ok(link)
+}
+
+/// How many entries are looked at ahead of the one that goes out.
+const READ_AHEAD: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listings_have_kubos_shape() {
+        let listing = Listing {
+            objects: vec![Object {
+                hash: "bafy".to_owned(),
+                links: vec![Link {
+                    name: "a".to_owned(),
+                    hash: "bafk".to_owned(),
+                    size: 5,
+                    r#type: FILE,
+                    ..Link::default()
+                }],
+            }],
+        };
+        assert_eq!(
+            serde_json::to_string(&listing).unwrap(),
+            r#"{"Objects":[{"Hash":"bafy","Links":[{"Name":"a","Hash":"bafk","Size":5,"Type":2,"Target":""}]}]}"#
+        );
+    }
+}

@@ -1,0 +1,301 @@
+//! `pin`: what must stay.
+
+pub mod list;
+
+use super::api::{Call, resolve_to_block};
+use super::error::RpcError;
+use super::reply::Reply;
+use cairn_node::Session;
+use cairn_store::cid::{Cid, Multihash};
+use cairn_store::dag::walk::{Missing, Options, Visit, walk};
+use cairn_store::pin::{PinError, PinMode};
+use cairn_store::{Block, Store};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
+
+/// The answer of `pin add`, `pin rm` and `pin update`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Pins {
+    /// What was pinned or unpinned.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<String>,
+    /// Blocks seen so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<u64>,
+    /// Their bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// A line of `pin verify`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Verified {
+    /// The pin.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cid: String,
+    /// Why it could not be looked at.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub err: String,
+    /// Whether everything below it is here.
+    pub ok: bool,
+    /// What is not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bad_nodes: Vec<BadNode>,
+}
+
+/// A block that is missing below a pin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct BadNode {
+    /// The block.
+    pub cid: String,
+    /// Why it cannot be had.
+    pub err: String,
+}
+
+async fn roots(call: &Call, session: &Session, name: &str) -> Result<Vec<Cid>, RpcError> {
+    let mut roots = Vec::new();
+    for path in call.arguments.paths(name)? {
+        roots.push(resolve_to_block(session, &path).await?);
+    }
+    Ok(roots)
+}
+
+/// `pin add`.
+pub async fn add(call: Call) -> Result<Reply, RpcError> {
+    let arguments = &call.arguments;
+    let recursive = arguments.choice(&["recursive", "r"])?.unwrap_or(true);
+    let mode = if recursive {
+        PinMode::Recursive
+    } else {
+        PinMode::Direct
+    };
+    let name = arguments
+        .text(&["name", "n"])
+        .filter(|name| !name.is_empty());
+    let name = name.map(str::to_owned);
+    let progress = arguments.flag(&["progress"])?;
+    let cids = arguments.cids()?;
+    let store = call.context.store().await?.clone();
+    let session = call.session().await?;
+    Ok(Reply::values(move |out| async move {
+        let roots = roots(&call, &session, "ipfs-path").await?;
+        for root in &roots {
+            let mut told = 0;
+            let teller = out.clone();
+            let on_progress = move |now: cairn_store::pin::PinProgress| {
+                if progress && now.blocks >= told + PROGRESS_BLOCKS {
+                    told = now.blocks;
+                    teller.offer(&Pins {
+                        progress: Some(now.blocks),
+                        bytes: Some(now.bytes),
+                        ..Pins::default()
+                    });
+                }
+            };
+            store
+                .pin_add(session.clone(), *root, mode, name.clone(), on_progress)
+                .await?;
+            call.context.announce(root);
+        }
+        out.value(&Pins {
+            pins: roots.iter().map(|root| cids.text(root)).collect(),
+            ..Pins::default()
+        })
+        .await
+    }))
+}
+
+/// `pin rm`: all of them, or none.
+pub async fn remove(call: Call) -> Result<Reply, RpcError> {
+    let recursive = call.arguments.choice(&["recursive", "r"])?.unwrap_or(true);
+    let only = if recursive {
+        None
+    } else {
+        Some(PinMode::Direct)
+    };
+    let cids = call.arguments.cids()?;
+    let store = call.context.store().await?;
+    let session = call.local_session().await?;
+    let roots = roots(&call, &session, "ipfs-path").await?;
+    for root in &roots {
+        let pin = store.pin(root).ok_or(PinError::NotPinned)?;
+        if only.is_some_and(|only| only != pin.mode) {
+            return Err(PinError::OtherMode {
+                cid: *root,
+                mode: pin.mode,
+            }
+            .into());
+        }
+    }
+    for root in &roots {
+        store.pin_remove(root, only).await?;
+    }
+    Reply::value(&Pins {
+        pins: roots.iter().map(|root| cids.text(root)).collect(),
+        ..Pins::default()
+    })
+}
+
+/// `pin update`: the new pin is whole before the old one goes.
+pub async fn update(call: Call) -> Result<Reply, RpcError> {
+    let unpin = call.arguments.choice(&["unpin"])?.unwrap_or(true);
+    let cids = call.arguments.cids()?;
+    let store = call.context.store().await?.clone();
+    let session = call.session().await?;
+    Ok(Reply::values(move |out| async move {
+        let roots = roots(&call, &session, "from-path").await?;
+        let [from, to] = roots.as_slice() else {
+            return Err(RpcError::wrong("argument \"to-path\" is required"));
+        };
+        let old = store
+            .pin(from)
+            .filter(|pin| pin.mode == PinMode::Recursive)
+            .ok_or_else(|| RpcError::failed("'from' cid was not recursively pinned already"))?;
+        if from.hash() != to.hash() {
+            store
+                .pin_add(session, *to, PinMode::Recursive, old.name, |_| {})
+                .await?;
+            call.context.announce(to);
+            if unpin {
+                store.pin_remove(from, Some(PinMode::Recursive)).await?;
+            }
+        }
+        out.value(&Pins {
+            pins: vec![cids.text(from), cids.text(to)],
+            ..Pins::default()
+        })
+        .await
+    }))
+}
+
+/// `pin verify`: whether everything that is pinned is here.
+pub async fn verify(call: Call) -> Result<Reply, RpcError> {
+    let verbose = call.arguments.flag(&["verbose", "v"])?;
+    let quiet = call.arguments.flag(&["quiet", "q"])?;
+    if verbose && quiet {
+        return Err(RpcError::failed(
+            "the --verbose and --quiet options can not be used at the same time",
+        ));
+    }
+    let cids = call.arguments.cids()?;
+    let store = call.context.store().await?.clone();
+    let session = call.local_session().await?;
+    Ok(Reply::values(move |out| async move {
+        for pin in store.pins() {
+            if pin.mode != PinMode::Recursive {
+                continue;
+            }
+            let mut answer = Verified {
+                cid: cids.text(&pin.cid),
+                ..Verified::default()
+            };
+            let options = Options {
+                missing: Missing::Tell,
+                ..Options::default()
+            };
+            let mut visits = std::pin::pin!(walk(session.clone(), pin.cid, options));
+            while let Some(visit) = visits.next().await {
+                match visit {
+                    Ok(Visit::Block { .. }) => {}
+                    Ok(Visit::Missing { cid, why }) => answer.bad_nodes.push(BadNode {
+                        cid: cids.text(&cid),
+                        err: why,
+                    }),
+                    Err(error) => {
+                        answer.err = error.to_string();
+                        break;
+                    }
+                }
+            }
+            answer.ok = answer.bad_nodes.is_empty() && answer.err.is_empty();
+            if verbose || !answer.ok {
+                out.value(&answer).await?;
+            }
+        }
+        Ok(())
+    }))
+}
+
+/// Which of `wanted` must stay, and why: `recursive`, `direct` or `indirect through <root>`.
+pub async fn reached_by(
+    store: &Store,
+    local: &Session,
+    wanted: &[Cid],
+) -> Result<HashMap<Multihash, String>, RpcError> {
+    let mut missing: HashSet<Multihash> = wanted.iter().map(|cid| *cid.hash()).collect();
+    let mut reached = HashMap::new();
+    for cid in wanted {
+        if let Some(pin) = store.pin(cid) {
+            missing.remove(cid.hash());
+            reached.insert(*cid.hash(), pin.mode.name().to_owned());
+        }
+    }
+    for pin in store.pins() {
+        if missing.is_empty() {
+            break;
+        }
+        if pin.mode != PinMode::Recursive {
+            continue;
+        }
+        for cid in below(local, pin.cid).await? {
+            if missing.remove(cid.hash()) {
+                reached.insert(*cid.hash(), format!("indirect through {}", pin.cid));
+            }
+        }
+    }
+    Ok(reached)
+}
+
+/// Every block below a pin, the pin itself left out. What is missing is left out too: whoever
+/// lists pins must not fail over one that is damaged.
+async fn below(local: &Session, root: Cid) -> Result<Vec<Cid>, RpcError> {
+    let options = Options {
+        missing: Missing::Tell,
+        ..Options::default()
+    };
+    let mut visits = std::pin::pin!(walk(local.clone(), root, options));
+    let mut found = Vec::new();
+    while let Some(visit) = visits.next().await {
+        let cid = match visit? {
+            Visit::Block { block, .. } => *Block::cid(&block),
+            Visit::Missing { cid, .. } => cid,
+        };
+        if cid != root {
+            found.push(cid);
+        }
+    }
+    Ok(found)
+}
+
+/// How many blocks are seen between two lines of progress.
+const PROGRESS_BLOCKS: u64 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_have_kubos_shape() {
+        let pins = Pins {
+            pins: vec!["bafy".to_owned()],
+            ..Pins::default()
+        };
+        assert_eq!(
+            serde_json::to_string(&pins).unwrap(),
+            r#"{"Pins":["bafy"]}"#
+        );
+        let progress = Pins {
+            progress: Some(5),
+            bytes: Some(10),
+            ..Pins::default()
+        };
+        assert_eq!(
+            serde_json::to_string(&progress).unwrap(),
+            r#"{"Progress":5,"Bytes":10}"#
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! `repo`: sizes, garbage, damage.
+
+use super::api::Call;
+use super::dag::LinkText;
+use super::error::RpcError;
+use super::reply::Reply;
+use crate::repository::FORMAT;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+/// The answer of `repo stat`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RepoStat {
+    /// Bytes of the blocks.
+    pub repo_size: u64,
+    /// Largest wanted size.
+    pub storage_max: u64,
+    /// Blocks.
+    pub num_objects: u64,
+    /// Where it is.
+    pub repo_path: String,
+    /// Format of the folder.
+    pub version: String,
+}
+
+/// A line of `repo gc`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Collected {
+    /// A block that was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<LinkText>,
+    /// Why one was not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
+
+/// A line of `repo verify`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VerifyLine {
+    /// Something found, or the result.
+    pub msg: String,
+    /// Blocks read so far.
+    pub progress: u64,
+}
+
+/// The answer of `repo version`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RepoVersion {
+    /// Format of the folder.
+    pub version: String,
+}
+
+/// `repo stat`.
+pub async fn stat(call: Call) -> Result<Reply, RpcError> {
+    let size_only = call.arguments.flag(&["size-only", "s"])?;
+    let config = call.context.repository.config()?;
+    let stat = call.context.store().await?.stat();
+    Reply::value(&RepoStat {
+        repo_size: stat.bytes,
+        storage_max: config.storage.max.0,
+        num_objects: if size_only { 0 } else { stat.blocks },
+        repo_path: call.context.repository.path().display().to_string(),
+        version: format!("fs-repo@{FORMAT}"),
+    })
+}
+
+/// `repo gc`.
+pub async fn gc(call: Call) -> Result<Reply, RpcError> {
+    let quiet = call.arguments.flag(&["silent"])?;
+    let cids = call.arguments.cids()?;
+    let store = call.context.store().await?.clone();
+    Ok(Reply::values(move |out| async move {
+        // The collection runs to its end even if nobody listens any more.
+        let (removed, mut told) = mpsc::channel(REMOVED_WAITING_MAX);
+        let collecting = store.gc(move |cid| {
+            let _ = removed.blocking_send(cid);
+        });
+        let telling = async {
+            while let Some(cid) = told.recv().await {
+                if quiet {
+                    continue;
+                }
+                let line = Collected {
+                    key: Some(LinkText {
+                        cid: cids.text(&cid),
+                    }),
+                    error: String::new(),
+                };
+                if out.value(&line).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let (collected, ()) = tokio::join!(collecting, telling);
+        collected?;
+        Ok(())
+    }))
+}
+
+/// `repo verify`: every block against its name.
+pub async fn verify(call: Call) -> Result<Reply, RpcError> {
+    let cids = call.arguments.cids()?;
+    let store = call.context.store().await?.clone();
+    Ok(Reply::values(move |out| async move {
+        let teller = out.clone();
+        let bad = store
+            .verify(move |blocks| {
+                teller.offer(&VerifyLine {
+                    msg: String::new(),
+                    progress: blocks,
+                });
+            })
+            .await?;
+        for block in &bad {
+            out.value(&VerifyLine {
+                msg: format!(
+                    "block {} was corrupt ({})",
+                    cids.text(&block.cid),
+                    block.why
+                ),
+                progress: 0,
+            })
+            .await?;
+        }
+        if bad.is_empty() {
+            return out
+                .value(&VerifyLine {
+                    msg: "verify complete, all blocks validated.".to_owned(),
+                    progress: 0,
+                })
+                .await;
+        }
+        Err(RpcError::failed(format!(
+            "verify complete, {} blocks corrupt",
+            bad.len()
+        )))
+    }))
+}
+
+/// `repo version`.
+pub fn version() -> Result<Reply, RpcError> {
+    Reply::value(&RepoVersion {
+        version: FORMAT.to_string(),
+    })
+}
+
+/// Most removed blocks that wait to be told.
+const REMOVED_WAITING_MAX: usize = 1024;

@@ -1,0 +1,233 @@
+//! `swarm`: who we are connected to.
+
+use super::api::Call;
+use super::error::RpcError;
+use super::reply::Reply;
+use cairn_node::Multiaddr;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Texts, one for each thing done or found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Strings {
+    /// The texts.
+    pub strings: Vec<String>,
+}
+
+/// The answer of `swarm peers`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PeersAnswer {
+    /// One for each connection.
+    pub peers: Vec<PeerRow>,
+}
+
+/// A connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PeerRow {
+    /// The other end, without its name.
+    pub addr: String,
+    /// Its name.
+    pub peer: String,
+    /// Last measured round trip, or `n/a`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub latency: String,
+    /// What carries many streams over it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub muxer: String,
+    /// 1 inbound, 2 outbound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<u8>,
+    /// Streams are not told; the list is there because tools look for it.
+    pub streams: Option<Vec<String>>,
+    /// What the peer told of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identify: Option<super::id::IdAnswer>,
+}
+
+/// The answer of `swarm addrs`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AddrsAnswer {
+    /// Known addresses by peer.
+    pub addrs: BTreeMap<String, Vec<String>>,
+}
+
+/// `swarm peers`.
+pub async fn peers(call: Call) -> Result<Reply, RpcError> {
+    let arguments = &call.arguments;
+    let verbose = arguments.flag(&["verbose", "v"])?;
+    let latency = verbose || arguments.flag(&["latency"])?;
+    let direction = verbose || arguments.flag(&["direction"])?;
+    let identify = verbose || arguments.flag(&["identify"])?;
+    let connected = call.context.node()?.peers.connected().await;
+    let mut peers: Vec<PeerRow> = connected
+        .into_iter()
+        .map(|row| PeerRow {
+            addr: row.address.to_string(),
+            peer: row.peer.to_string(),
+            latency: match (latency, row.latency) {
+                (false, _) => String::new(),
+                (true, None) => "n/a".to_owned(),
+                (true, Some(latency)) => latency_text(latency),
+            },
+            muxer: if verbose { row.muxer } else { String::new() },
+            direction: direction.then_some(if row.outbound { OUTBOUND } else { INBOUND }),
+            streams: None,
+            identify: identify.then(|| super::id::IdAnswer {
+                id: row.peer.to_string(),
+                agent_version: row.agent.unwrap_or_default(),
+                protocols: row.protocols,
+                ..super::id::IdAnswer::default()
+            }),
+        })
+        .collect();
+    peers.sort_by(|one, other| one.addr.cmp(&other.addr));
+    Reply::value(&PeersAnswer { peers })
+}
+
+/// A round trip as people read it.
+fn latency_text(latency: Duration) -> String {
+    let micros = latency.as_micros();
+    if micros < 1000 {
+        format!("{micros}µs")
+    } else {
+        format!("{}.{:03}ms", micros / 1000, micros % 1000)
+    }
+}
+
+/// `swarm addrs`.
+pub async fn known(call: Call) -> Result<Reply, RpcError> {
+    let known = call.context.node()?.peers.known().await;
+    let addrs = known
+        .into_iter()
+        .map(|(peer, addresses)| {
+            (
+                peer.to_string(),
+                addresses.iter().map(ToString::to_string).collect(),
+            )
+        })
+        .collect();
+    Reply::value(&AddrsAnswer { addrs })
+}
+
+/// `swarm addrs listen`.
+pub async fn listening(call: Call) -> Result<Reply, RpcError> {
+    call.context.node()?;
+    let mut strings: Vec<String> = call
+        .context
+        .listening()
+        .await
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    strings.sort();
+    Reply::value(&Strings { strings })
+}
+
+/// `swarm addrs local`.
+pub async fn local(call: Call) -> Result<Reply, RpcError> {
+    call.context.node()?;
+    let with_name = call.arguments.flag(&["id"])?;
+    let name = call.context.identity().await?.peer_id;
+    let mut strings: Vec<String> = call
+        .context
+        .listening()
+        .await
+        .iter()
+        .map(|address| {
+            if with_name {
+                format!("{address}/p2p/{name}")
+            } else {
+                address.to_string()
+            }
+        })
+        .collect();
+    strings.sort();
+    Reply::value(&Strings { strings })
+}
+
+fn addresses(call: &Call) -> Result<Vec<Multiaddr>, RpcError> {
+    let texts = call.arguments.some("address")?;
+    texts
+        .into_iter()
+        .map(|text| {
+            // A bare name means: at the addresses known for it.
+            let text = if text.starts_with('/') {
+                text.to_owned()
+            } else {
+                format!("/p2p/{text}")
+            };
+            text.parse().map_err(|error| {
+                RpcError::failed(format!("invalid peer address {text:?}: {error}"))
+            })
+        })
+        .collect()
+}
+
+/// `swarm connect`.
+pub async fn connect(call: Call) -> Result<Reply, RpcError> {
+    let peers = call.context.node()?.peers.clone();
+    let mut strings = Vec::new();
+    for address in addresses(&call)? {
+        let name = peer_in(&address);
+        let peer = peers
+            .connect(address)
+            .await
+            .map_err(|error| RpcError::failed(format!("connect {name} failure: {error}")))?;
+        strings.push(format!("connect {peer} success"));
+    }
+    Reply::value(&Strings { strings })
+}
+
+/// `swarm disconnect`.
+pub async fn disconnect(call: Call) -> Result<Reply, RpcError> {
+    let peers = call.context.node()?.peers.clone();
+    let mut strings = Vec::new();
+    for address in addresses(&call)? {
+        let name = peer_in(&address);
+        let peer = peers
+            .disconnect(address)
+            .await
+            .map_err(|error| RpcError::failed(format!("disconnect {name} failure: {error}")))?;
+        strings.push(format!("disconnect {peer} success"));
+    }
+    Reply::value(&Strings { strings })
+}
+
+/// The name at the end of an address, or the whole address.
+fn peer_in(address: &Multiaddr) -> String {
+    let text = address.to_string();
+    match text.rsplit_once("/p2p/") {
+        Some((_, peer)) => peer.to_owned(),
+        None => text,
+    }
+}
+
+/// Kubo's number for a connection that the other end opened.
+pub const INBOUND: u8 = 1;
+/// Kubo's number for a connection that we opened.
+pub const OUTBOUND: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_are_told_in_a_fitting_unit() {
+        assert_eq!(latency_text(Duration::from_micros(950)), "950µs");
+        assert_eq!(latency_text(Duration::from_micros(12_345)), "12.345ms");
+    }
+
+    #[test]
+    fn the_name_is_found_in_an_address() {
+        let peer = "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
+        let address = format!("/ip4/127.0.0.1/tcp/4001/p2p/{peer}")
+            .parse()
+            .unwrap();
+        assert_eq!(peer_in(&address), peer);
+    }
+}

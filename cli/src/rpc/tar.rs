@@ -1,0 +1,191 @@
+//! Tar archives as they go out: ustar headers, with pax records for what does not fit.
+
+use super::error::RpcError;
+use bytes::Bytes;
+use cairn_store::unixfs::Mtime;
+use tar::{EntryType, Header};
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind<'a> {
+    /// A folder.
+    Folder,
+    /// A file of so many bytes, which follow.
+    File(u64),
+    /// A symbolic link and where it points.
+    Link(&'a str),
+}
+
+/// What precedes an entry's bytes.
+pub fn header(
+    path: &str,
+    kind: Kind<'_>,
+    mode: Option<u32>,
+    mtime: Option<Mtime>,
+) -> Result<Bytes, RpcError> {
+    let (entry_type, size, link, usual_mode) = match kind {
+        Kind::Folder => (EntryType::Directory, 0, "", 0o755),
+        Kind::File(size) => (EntryType::Regular, size, "", 0o644),
+        Kind::Link(target) => (EntryType::Symlink, 0, target, 0o777),
+    };
+    let path = match kind {
+        Kind::Folder => format!("{path}/"),
+        Kind::File(_) | Kind::Link(_) => path.to_owned(),
+    };
+    if link.contains('\0') {
+        return Err(RpcError::failed(format!(
+            "the link {path} points to a name with NUL"
+        )));
+    }
+    let mut header = Header::new_ustar();
+    header.set_entry_type(entry_type);
+    header.set_mode(mode.unwrap_or(usual_mode) & 0o7777);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(size);
+    let seconds = mtime.map_or(0, |mtime| mtime.seconds.max(0));
+    header.set_mtime(u64::try_from(seconds).unwrap_or(0));
+    let mut records = Vec::new();
+    if let Some(ustar) = header.as_ustar_mut() {
+        if !fit(&mut ustar.name, &path) {
+            record(&mut records, "path", &path);
+        }
+        if !fit(&mut ustar.linkname, link) {
+            record(&mut records, "linkpath", link);
+        }
+    }
+    if size > OCTAL_MAX {
+        record(&mut records, "size", &size.to_string());
+    }
+    header.set_cksum();
+    let mut out = Vec::new();
+    if !records.is_empty() {
+        let mut extended = Header::new_ustar();
+        extended.set_entry_type(EntryType::XHeader);
+        extended.set_mode(0o644);
+        extended.set_uid(0);
+        extended.set_gid(0);
+        extended.set_mtime(0);
+        extended.set_size(records.len() as u64);
+        if let Some(ustar) = extended.as_ustar_mut() {
+            fit(&mut ustar.name, "PaxHeaders/entry");
+        }
+        extended.set_cksum();
+        out.extend_from_slice(extended.as_bytes());
+        out.extend_from_slice(&records);
+        out.extend_from_slice(&padding(records.len() as u64));
+    }
+    out.extend_from_slice(header.as_bytes());
+    Ok(Bytes::from(out))
+}
+
+/// What fills an entry's last block.
+pub fn padding(size: u64) -> Bytes {
+    let over = usize::try_from(size % BLOCK).unwrap_or(0);
+    let zeros: &'static [u8] = &ZEROS;
+    let missing = if over == 0 { 0 } else { BLOCK_BYTES - over };
+    Bytes::from_static(zeros.get(..missing).unwrap_or_default())
+}
+
+/// What ends an archive.
+pub fn end() -> Bytes {
+    Bytes::from_static(&ZEROS)
+}
+
+/// Whether a name may stand in a folder; nothing else goes into an archive.
+pub fn check_name(name: &str) -> Result<(), RpcError> {
+    let bad = matches!(name, "" | "." | "..") || name.contains(['/', '\0']);
+    if bad {
+        return Err(RpcError::failed(format!(
+            "an entry is named {name:?}, which leads out of its folder or cannot be a name"
+        )));
+    }
+    Ok(())
+}
+
+/// Puts `text` into a field if it fits and is plain.
+fn fit(field: &mut [u8], text: &str) -> bool {
+    let fits = text.is_ascii() && text.len() <= field.len();
+    let length = text.floor_char_boundary(field.len());
+    let shown = text.as_bytes().get(..length).unwrap_or_default();
+    if let Some(place) = field.get_mut(..length) {
+        place.copy_from_slice(shown);
+    }
+    fits
+}
+
+/// A pax record: its own length, a name and a value.
+fn record(records: &mut Vec<u8>, name: &str, value: &str) {
+    let rest = name.len() + value.len() + 3; // blank, equals sign, line's end
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    records.extend_from_slice(format!("{length} {name}={value}\n").as_bytes());
+}
+
+const BLOCK: u64 = 512;
+const BLOCK_BYTES: usize = 512;
+/// Largest size that fits into eleven octal digits.
+const OCTAL_MAX: u64 = 0o77_777_777_777;
+static ZEROS: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn names_of_any_length_read_back() {
+        let names = [
+            "a",
+            "ü",
+            &"long/".repeat(50),
+            &"x".repeat(100),
+            &"y".repeat(101),
+        ];
+        let mut archive = Vec::new();
+        for name in names {
+            archive.extend_from_slice(&header(name, Kind::File(3), None, None).unwrap());
+            archive.extend_from_slice(b"abc");
+            archive.extend_from_slice(&padding(3));
+        }
+        archive.extend_from_slice(&header("l", Kind::Link(&"t".repeat(150)), None, None).unwrap());
+        archive.extend_from_slice(&header("d", Kind::Folder, Some(0o700), None).unwrap());
+        archive.extend_from_slice(&end());
+        let mut read = tar::Archive::new(&archive[..]);
+        let mut entries = read.entries().unwrap();
+        for name in names {
+            let mut entry = entries.next().unwrap().unwrap();
+            assert_eq!(entry.path_bytes(), name.as_bytes());
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "abc");
+        }
+        let link = entries.next().unwrap().unwrap();
+        assert_eq!(link.link_name_bytes().unwrap().len(), 150);
+        let folder = entries.next().unwrap().unwrap();
+        assert_eq!(&*folder.path_bytes(), b"d/");
+        assert_eq!(folder.header().mode().unwrap(), 0o700);
+        assert!(entries.next().is_none());
+    }
+
+    #[test]
+    fn a_record_counts_its_own_length() {
+        for length in [1, 86, 87, 88, 89, 90, 986, 987, 990, 991, 992] {
+            let mut records = Vec::new();
+            record(&mut records, "path", &"x".repeat(length));
+            let text = String::from_utf8(records).unwrap();
+            let told: usize = text.split(' ').next().unwrap().parse().unwrap();
+            assert_eq!(told, text.len());
+        }
+    }
+
+    #[test]
+    fn names_that_lead_out_never_enter_an_archive() {
+        for name in ["", ".", "..", "a/b", "/", "a\0b"] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        assert!(check_name("..a").is_ok());
+    }
+}
