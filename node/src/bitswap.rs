@@ -1,7 +1,61 @@
-//! The protocol in words. (signatures)
+//! Bitswap: blocks from peers, and blocks to them.
+//!
+//! A peer is told what we want; it answers with blocks, or that it has them, or that it does not.
+//! We do the same for it. Everything else is about doing that fast, with many, some of whom lie.
+//!
+//! ```text
+//!  swarm task        behaviour ── notices, orders ──┐
+//!  reader tasks      streams ─── words ────────────►│ worker ── engine: what others get next
+//!                       └─ blocks ► verify ─ named ►│        └─ client: whom we ask for what
+//!  lane tasks        streams ◄── messages ──────────┘             (session, wantlist, ledger)
+//! ```
+//!
+//! `client` and `engine` decide and touch nothing: no socket, no disk, no task, no clock. `worker`
+//! is the one task that owns them. `behaviour` is all that the swarm sees: it negotiates and hands
+//! streams over, so payload never passes through it. Foreign bytes become blocks in `verify` and
+//! nowhere else. Read `message` for what is said, then `client` and `engine`, then `worker`.
+//!
+//! Three things are bounded by name where they live: what a peer may make us keep (wants, streams,
+//! bytes), what we have under way with a peer (its window), and every queue between two tasks.
 
-use cairn_store::Cid;
-use libp2p::PeerId;
+mod behaviour;
+mod client;
+mod engine;
+mod key;
+mod ledger;
+mod message;
+mod metrics;
+mod session;
+#[cfg(test)]
+mod simulation;
+mod streams;
+#[cfg(test)]
+mod swarms;
+mod verify;
+mod wantlist;
+mod worker;
+
+pub(crate) use behaviour::{Behaviour, Wire};
+
+use crate::config::Config;
+use crate::event::Event;
+use crate::routing::{Provider, Routing};
+use crate::swarm::Peers;
+use crate::tasks::Tasks;
+use bytes::Bytes;
+use cairn_store::store::Keep;
+use cairn_store::{Block, BlockSource, Cid, SourceError, Store};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
+use message::Version;
+use session::SessionId;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use worker::Worker;
 
 /// What Bitswap did since the start.
 #[derive(Debug, Clone, Default)]
@@ -25,3 +79,196 @@ pub struct Stat {
     /// Their bytes.
     pub data_sent: u64,
 }
+
+/// The part that goes into the swarm, and the other end of it.
+pub(crate) fn behaviour(_config: &Config) -> (Behaviour, Wire) {
+    behaviour::pair(&Version::ALL)
+}
+
+/// A handle. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Bitswap {
+    commands: mpsc::Sender<Command>,
+    next_work: Arc<AtomicU64>,
+}
+
+/// One piece of work: while a clone of it lives, what was learnt for it is kept.
+#[derive(Debug)]
+pub(crate) struct Work {
+    id: SessionId,
+    idle: Duration,
+}
+
+/// What a fetch comes to.
+type Fetched = Result<Block, SourceError>;
+
+/// What the worker may be asked.
+#[derive(Debug)]
+enum Command {
+    /// Get a block. Whoever does not wait any more drops the other end of `reply`.
+    Fetch {
+        work: Arc<Work>,
+        cid: Cid,
+        reply: oneshot::Sender<Fetched>,
+    },
+    Stat(oneshot::Sender<Stat>),
+}
+
+impl Bitswap {
+    /// Starts the tasks; `wire` is the other end of the behaviour in the swarm.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the wiring is on one page, and these are its wires"
+    )]
+    pub(crate) fn start(
+        wire: Wire,
+        store: Store,
+        routing: Routing,
+        peers: Peers,
+        tasks: &Tasks,
+        events: broadcast::Sender<Event>,
+        _config: &Config,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, prometheus::Error> {
+        Self::start_with(wire, store, (routing, peers), tasks, events, registry)
+    }
+
+    fn start_with<B: Blocks, N: Network>(
+        wire: Wire,
+        blocks: B,
+        network: N,
+        tasks: &Tasks,
+        events: broadcast::Sender<Event>,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, prometheus::Error> {
+        let metrics = metrics::Metrics::register(registry)?;
+        let (commands, asked) = mpsc::channel(worker::COMMANDS_MAX);
+        let (inputs, happened) = mpsc::channel(worker::INPUTS_MAX);
+        let (unverified, queue) = mpsc::channel(verify::QUEUE_MAX);
+        let worker = Worker {
+            inputs: happened,
+            commands: asked,
+            wire,
+            sinks: streams::Sinks::new(inputs, unverified),
+            blocks,
+            network,
+            tasks: tasks.clone(),
+            events,
+            metrics,
+            state: worker::State::default(),
+        };
+        tasks.spawn_critical("bitswap", worker.run(queue));
+        Ok(Self {
+            commands,
+            next_work: Arc::new(AtomicU64::new(0)),
+        })
+    }
+
+    /// What was done so far, and what is wanted now.
+    pub(crate) async fn stat(&self) -> Stat {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Stat(reply)).await.is_err() {
+            return Stat::default();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    /// Begins a piece of work that gives up what it wants `idle` after its last progress.
+    pub(crate) fn work(&self, idle: Duration) -> Arc<Work> {
+        Arc::new(Work {
+            id: SessionId(self.next_work.fetch_add(1, Ordering::Relaxed)),
+            idle,
+        })
+    }
+
+    /// Gets a block from peers into the store. Dropping the future cancels the want, unless
+    /// somebody else waits for it too.
+    pub(crate) async fn fetch(&self, work: &Arc<Work>, cid: &Cid) -> Fetched {
+        let stopping = || SourceError::Stopping { cid: *cid };
+        let (reply, answer) = oneshot::channel();
+        let fetch = Command::Fetch {
+            work: Arc::clone(work),
+            cid: *cid,
+            reply,
+        };
+        self.commands.send(fetch).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+}
+
+/// The store, as far as Bitswap needs it.
+trait Blocks: Clone + Send + Sync + 'static {
+    /// The bytes of a block that is here.
+    fn get(&self, cid: &Cid) -> impl Future<Output = Option<Bytes>> + Send;
+    /// The size of a block that is here.
+    fn size(&self, cid: &Cid) -> impl Future<Output = Option<u64>> + Send;
+    /// Keeps fetched blocks, until space is needed.
+    fn put(&self, blocks: Vec<Block>) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+impl Blocks for Store {
+    async fn get(&self, cid: &Cid) -> Option<Bytes> {
+        match self.block(cid).await {
+            Ok(block) => block.map(|block| block.into_parts().1),
+            Err(error) => {
+                tracing::warn!(%error, "a block wanted by a peer is not served");
+                None
+            }
+        }
+    }
+
+    async fn size(&self, cid: &Cid) -> Option<u64> {
+        match BlockSource::size(self, cid).await {
+            Ok(size) => size,
+            Err(error) => {
+                tracing::warn!(%error, "a block wanted by a peer is not served");
+                None
+            }
+        }
+    }
+
+    async fn put(&self, blocks: Vec<Block>) -> Result<(), String> {
+        Store::put(self, blocks, Keep::Cached)
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// The way to peers that are not connected, as far as Bitswap needs it.
+trait Network: Clone + Send + Sync + 'static {
+    /// Who says to have this.
+    fn providers(&self, cid: Cid, limit: usize) -> BoxStream<'static, Provider>;
+    /// Connects to a provider; false if it could not be reached.
+    fn connect(&self, provider: Provider) -> impl Future<Output = bool> + Send;
+}
+
+impl Network for (Routing, Peers) {
+    fn providers(&self, cid: Cid, limit: usize) -> BoxStream<'static, Provider> {
+        self.0
+            .find_providers(cid, limit)
+            .filter_map(move |found| async move {
+                found
+                    .inspect_err(|error| tracing::debug!(%cid, %error, "search for providers"))
+                    .ok()
+            })
+            .boxed()
+    }
+
+    async fn connect(&self, provider: Provider) -> bool {
+        let Provider { peer, addresses } = provider;
+        let bare = addresses.is_empty().then(Multiaddr::empty);
+        for mut address in addresses.into_iter().chain(bare).take(ADDRESSES_TRIED_MAX) {
+            if !matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+                address.push(Protocol::P2p(peer));
+            }
+            match self.1.connect(address).await {
+                Ok(_) => return true,
+                Err(error) => tracing::debug!(%peer, %error, "provider not reached"),
+            }
+        }
+        false
+    }
+}
+
+/// Addresses of one provider that are tried.
+const ADDRESSES_TRIED_MAX: usize = 8;

@@ -1,53 +1,127 @@
-//! Store first, then peers; where a foreign block becomes ours. (signatures)
+//! Store first, then peers: where a foreign block becomes ours.
+//!
+//! An [`Exchange`] is the store with or without a network behind it; a [`Session`] of it is what
+//! readers read from. Bytes from peers were checked and stored before they are handed over here.
 
+use crate::bitswap::{Bitswap, Work};
 use bytes::Bytes;
-use cairn_store::{Block, BlockSource, Cid, SourceError, Store};
+use cairn_store::{Block, BlockSource, Cid, SourceError, Store, cid, source};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The store and, when online, the peers behind it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Exchange {
     store: Store,
+    peers: Option<Online>,
+}
+
+#[derive(Debug, Clone)]
+struct Online {
+    bitswap: Bitswap,
+    fetch_idle: Duration,
 }
 
 impl Exchange {
     /// The store alone: what is not there is `None` at once.
     pub fn offline(store: Store) -> Self {
-        Self { store }
+        Self { store, peers: None }
     }
+
+    /// The store, and peers for what is not there; a fetch gives up `fetch_idle` after its last
+    /// progress, unless its session says otherwise.
+    pub(crate) fn online(store: Store, bitswap: Bitswap, fetch_idle: Duration) -> Self {
+        let peers = Some(Online {
+            bitswap,
+            fetch_idle,
+        });
+        Self { store, peers }
+    }
+
     /// The store.
     pub fn store(&self) -> &Store {
         &self.store
     }
+
     /// Whether there is a network behind it.
     pub fn is_online(&self) -> bool {
-        todo!()
+        self.peers.is_some()
     }
+
     /// The same store without its network.
     pub fn local(&self) -> Self {
         Self::offline(self.store.clone())
     }
+
     /// One piece of work (a request, a pin, a `get`): its blocks come from peers that had the
     /// others. Ends with its last clone; wants that nobody waits for any more are cancelled.
     /// It gives up with `TooSlow` after `idle` without any progress (`None`: as configured).
-    pub fn session(&self, _idle: Option<Duration>) -> Session {
-        todo!()
+    pub fn session(&self, idle: Option<Duration>) -> Session {
+        let peers = self.peers.as_ref().map(|online| {
+            let work = online.bitswap.work(idle.unwrap_or(online.fetch_idle));
+            (online.bitswap.clone(), work)
+        });
+        Session {
+            store: self.store.clone(),
+            peers,
+        }
     }
 }
 
 /// One piece of work. Cheap to clone. Blocks fetched are in the store (cached) when handed over.
 #[derive(Debug, Clone)]
-pub struct Session {}
+pub struct Session {
+    store: Store,
+    peers: Option<(Bitswap, Arc<Work>)>,
+}
+
+impl Session {
+    async fn fetch(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+        match &self.peers {
+            Some((bitswap, work)) => bitswap.fetch(work, cid).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
 
 impl BlockSource for Session {
-    async fn block(&self, _cid: &Cid) -> Result<Option<Block>, SourceError> {
-        todo!()
+    async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+        cid::check(cid)?;
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(block));
+        }
+        match self.store.block(cid).await? {
+            Some(block) => Ok(Some(block)),
+            None => self.fetch(cid).await,
+        }
     }
-    async fn range(&self, _cid: &Cid, _range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
-        todo!()
+
+    async fn range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
+        cid::check(cid)?;
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(source::cut(block.data(), &range)));
+        }
+        match self.store.range(cid, range.clone()).await? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => Ok(self
+                .fetch(cid)
+                .await?
+                .map(|block| source::cut(block.data(), &range))),
+        }
     }
-    async fn size(&self, _cid: &Cid) -> Result<Option<u64>, SourceError> {
-        todo!()
+
+    async fn size(&self, cid: &Cid) -> Result<Option<u64>, SourceError> {
+        cid::check(cid)?;
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(block.data().len() as u64));
+        }
+        match self.store.size(cid).await? {
+            Some(size) => Ok(Some(size)),
+            None => Ok(self
+                .fetch(cid)
+                .await?
+                .map(|block| block.data().len() as u64)),
+        }
     }
 }

@@ -1,0 +1,932 @@
+//! What we want of others, and whom we ask: decisions without network, task or clock.
+//!
+//! One table holds every want, whoever waits for it, so that two sessions that want one block make
+//! one request. A want is placed like this:
+//!
+//! 1. Somebody is known to hold parts of the same work (a *holder*) and has room in its window: ask
+//!    it for the block at once. Proven peers first, then those that said HAVE, then whoever is
+//!    least busy: so several holders share the work as fast as each can.
+//! 2. All holders are full: the want waits in its session's queue; sessions take turns.
+//! 3. There is no holder: ask everybody connected who has it (want-have), a bounded number of wants
+//!    at a time. HAVE makes a holder.
+//! 4. Nobody has it, or nobody answered for a second: look for providers.
+//!
+//! DONT_HAVE, silence, a disconnection and a wrong block all bring a want back to 1 without that
+//! peer. A want that takes long is asked of a second peer before the first has failed: peers that
+//! never delivered anything are trusted for [`HEDGE_UNPROVEN`] only.
+//!
+//! Whoever drives this calls the verbs as things happen, then [`Client::settle`], then does the
+//! [`Action`]s and sends the want lists of [`Client::changed`].
+
+use super::key::Key;
+use super::ledger::Ledger;
+use super::message::{Entry, PresenceKind, WantKind};
+pub(super) use super::session::Tried;
+use super::session::{Session, SessionId};
+use super::wantlist::WantList;
+use cairn_store::Cid;
+use libp2p::PeerId;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// Every want, session and peer.
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    peers: HashMap<PeerId, Peer>,
+    sessions: HashMap<SessionId, Session>,
+    wants: HashMap<Key, Want>,
+    /// Sessions with a queue, whose turn it is at the front.
+    hungry: VecDeque<SessionId>,
+    changed: BTreeSet<PeerId>,
+    actions: VecDeque<Action>,
+    recent: Recent,
+}
+
+#[derive(Debug)]
+struct Peer {
+    ledger: Ledger,
+    list: WantList,
+    /// Blocks asked for, and when.
+    in_flight: HashMap<Key, Instant>,
+    /// When it last sent something of use.
+    progress_at: Instant,
+    speaks: Speaks,
+}
+
+/// What a peer understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// Want-have, HAVE and DONT_HAVE.
+    Presences,
+    /// Wants for blocks, answered with a block or never.
+    Blocks,
+    /// No Bitswap, or none with us any more.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Want {
+    cid: Cid,
+    sessions: Vec<SessionId>,
+    asked: HashMap<PeerId, WantKind>,
+    haves: Vec<PeerId>,
+    absent: HashSet<PeerId>,
+    /// Whose list has it.
+    told: BTreeSet<PeerId>,
+    created: Instant,
+    /// When somebody was last asked for it, in any way.
+    asked_at: Instant,
+    broadcast: bool,
+    queued: bool,
+    hedges: u32,
+}
+
+/// What is to be done outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Find peers that have this.
+    Search { session: SessionId, cid: Cid },
+    /// Nobody has it in time: tell whoever waits.
+    GiveUp {
+        session: SessionId,
+        cid: Cid,
+        tried: Tried,
+    },
+    /// The peer misbehaves.
+    Disconnect(PeerId),
+}
+
+/// What a verified block was to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Received {
+    /// Wanted, under this name.
+    Wanted(Cid),
+    /// Wanted not long ago.
+    Duplicate,
+    /// Never wanted.
+    Wrong,
+}
+
+enum Choice {
+    Ask(PeerId),
+    Wait,
+    Nobody,
+}
+
+impl Client {
+    /// A peer is here.
+    pub(super) fn connected(&mut self, peer: PeerId, now: Instant) {
+        if self.peers.contains_key(&peer) {
+            return;
+        }
+        let fresh = Peer {
+            ledger: Ledger::default(),
+            list: WantList::default(),
+            in_flight: HashMap::new(),
+            progress_at: now,
+            speaks: Speaks::Presences,
+        };
+        self.peers.insert(peer, fresh);
+        let open: Vec<Key> = self
+            .wants
+            .iter()
+            .filter(|(_, want)| !want.is_asked_for())
+            .map(|(key, _)| key.clone())
+            .take(BROADCAST_TO_NEW_MAX)
+            .collect();
+        for key in open {
+            if self.holds_for(&peer, &key) {
+                self.enqueue(&key);
+            } else if self.wants.get(&key).is_some_and(|want| want.broadcast) {
+                self.ask(&key, peer, WantKind::Have, now);
+            }
+        }
+    }
+
+    /// A peer is gone.
+    pub(super) fn disconnected(&mut self, peer: &PeerId) {
+        self.release(peer, Release::Forget);
+        self.peers.remove(peer);
+        self.changed.remove(peer);
+    }
+
+    /// What a peer understands, found out by speaking with it.
+    pub(super) fn speaks(&mut self, peer: &PeerId, speaks: Speaks) {
+        let Some(state) = self.peers.get_mut(peer) else {
+            return;
+        };
+        if state.speaks == speaks {
+            return;
+        }
+        state.speaks = speaks;
+        match speaks {
+            Speaks::Nothing => self.release(peer, Release::Forget),
+            Speaks::Blocks => {
+                // Our want-haves reached it as wants for the blocks.
+                let now = state.progress_at;
+                for (key, want) in &mut self.wants {
+                    if let Some(kind) = want.asked.get_mut(peer) {
+                        *kind = WantKind::Block;
+                        state.in_flight.entry(key.clone()).or_insert(now);
+                    }
+                }
+            }
+            Speaks::Presences => {}
+        }
+    }
+
+    /// A piece of work begins.
+    pub(super) fn open(&mut self, session: SessionId, idle: Duration, now: Instant) {
+        self.sessions
+            .entry(session)
+            .or_insert_with(|| Session::new(idle, now));
+    }
+
+    /// A piece of work is over.
+    pub(super) fn close(&mut self, session: SessionId) {
+        let Some(state) = self.sessions.get(&session) else {
+            return;
+        };
+        for key in state.wants.clone() {
+            self.unwant(session, &key);
+        }
+        self.sessions.remove(&session);
+    }
+
+    /// A session waits for a block.
+    pub(super) fn want(&mut self, session: SessionId, cid: Cid, now: Instant) {
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        if state.wants.is_empty() {
+            state.wakes(now);
+        }
+        let key = Key::content(&cid);
+        state.wants.insert(key.clone());
+        if let Some(want) = self.wants.get_mut(&key) {
+            if !want.sessions.contains(&session) {
+                want.sessions.push(session);
+                for peer in &want.haves {
+                    state.holds(*peer);
+                }
+            }
+            return;
+        }
+        let want = Want {
+            cid,
+            sessions: vec![session],
+            asked: HashMap::new(),
+            haves: Vec::new(),
+            absent: HashSet::new(),
+            told: BTreeSet::new(),
+            created: now,
+            asked_at: now,
+            broadcast: false,
+            queued: true,
+            hedges: 0,
+        };
+        self.wants.insert(key.clone(), want);
+        state.queue.push_back(key);
+        self.is_hungry(session);
+    }
+
+    /// A session does not wait for it any more.
+    pub(super) fn unwant(&mut self, session: SessionId, key: &Key) {
+        if let Some(state) = self.sessions.get_mut(&session) {
+            state.wants.remove(key);
+        }
+        let Some(want) = self.wants.get_mut(key) else {
+            return;
+        };
+        want.sessions.retain(|other| *other != session);
+        match want.sessions.first() {
+            None => drop(self.remove(key)),
+            // Its queue was that of the session which left.
+            Some(_) if want.queued => {
+                want.queued = false;
+                self.enqueue(key);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// A peer says whether it has something.
+    pub(super) fn presence(&mut self, peer: &PeerId, cid: &Cid, kind: PresenceKind, now: Instant) {
+        let key = Key::content(cid);
+        let (Some(want), Some(state)) = (self.wants.get_mut(&key), self.peers.get_mut(peer)) else {
+            return;
+        };
+        state.progress_at = now;
+        match kind {
+            PresenceKind::Have => {
+                want.absent.remove(peer);
+                if !want.haves.contains(peer) {
+                    want.haves.push(*peer);
+                }
+                for session in &want.sessions {
+                    if let Some(session) = self.sessions.get_mut(session) {
+                        session.holds(*peer);
+                    }
+                }
+                if !want.is_asked_for() {
+                    self.enqueue(&key);
+                }
+            }
+            PresenceKind::DontHave => {
+                state.list.answered(&key);
+                state.in_flight.remove(&key);
+                self.lacks(peer, &key, now);
+            }
+        }
+    }
+
+    /// A peer sent a block, which hashes to `cid`.
+    pub(super) fn block(&mut self, peer: &PeerId, cid: &Cid, bytes: u64, now: Instant) -> Received {
+        let key = Key::content(cid);
+        let Some(want) = self.wants.get(&key) else {
+            return self.useless(peer, &key, bytes);
+        };
+        let asked_for = want.cid;
+        if let Some(state) = self.peers.get_mut(peer) {
+            let delay = state
+                .in_flight
+                .get(&key)
+                .map_or(state.ledger.delay(), |at| {
+                    now.saturating_duration_since(*at)
+                });
+            state.ledger.delivered(bytes, delay);
+            state.progress_at = now;
+            state.list.answered(&key);
+        }
+        for session in self.remove(&key) {
+            if let Some(session) = self.sessions.get_mut(&session) {
+                session.wants.remove(&key);
+                session.holds(*peer).delivered += 1;
+                session.progressed(now);
+            }
+        }
+        Received::Wanted(asked_for)
+    }
+
+    /// Bytes that cannot be a block, or not one of ours to take.
+    pub(super) fn nonsense(&mut self, peer: &PeerId) {
+        if let Some(state) = self.peers.get_mut(peer) {
+            state.ledger.wrong();
+        }
+        self.release(peer, Release::Distrust);
+        self.judge(peer);
+    }
+
+    /// Blocks came though we waited for nothing from this peer.
+    pub(super) fn unwanted(&mut self, peer: &PeerId, bytes: u64) {
+        if let Some(state) = self.peers.get_mut(peer) {
+            state.ledger.unwanted(bytes);
+        }
+        self.judge(peer);
+    }
+
+    /// Bytes flow from a peer at a rate worth waiting for.
+    pub(super) fn progress(&mut self, peer: &PeerId, now: Instant) {
+        let Some(state) = self.peers.get_mut(peer) else {
+            return;
+        };
+        state.progress_at = now;
+        for key in state.in_flight.keys() {
+            for session in self.wants.get(key).map_or(&[][..], |want| &want.sessions) {
+                if let Some(session) = self.sessions.get_mut(session) {
+                    session.progressed(now);
+                }
+            }
+        }
+    }
+
+    /// A search found somebody who says it has parts of this session's work. It may be connected
+    /// or become so.
+    pub(super) fn provider(&mut self, session: SessionId, peer: PeerId) {
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        state.tried.providers += 1;
+        state.holds(peer);
+        if self.peers.contains_key(&peer) {
+            for key in state.wants.clone() {
+                if self
+                    .wants
+                    .get(&key)
+                    .is_some_and(|want| !want.is_asked_for())
+                {
+                    self.enqueue(&key);
+                }
+            }
+        }
+    }
+
+    /// A provider could not be reached.
+    pub(super) fn unreachable(&mut self, session: SessionId) {
+        if let Some(state) = self.sessions.get_mut(&session) {
+            state.tried.unreachable += 1;
+        }
+    }
+
+    /// Time went by. To be called every [`TICK`] while anything is wanted.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let stalled: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.in_flight.is_empty())
+            .filter(|(_, peer)| now.saturating_duration_since(peer.progress_at) > STALL)
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in stalled {
+            if let Some(state) = self.peers.get_mut(&peer) {
+                state.ledger.failed();
+            }
+            self.release(&peer, Release::Distrust);
+        }
+        self.hedge(now);
+        self.repeat(now);
+        self.expire(now);
+    }
+
+    /// Places what waits in queues, sessions taking turns, as far as peers have room.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let mut waiting = VecDeque::new();
+        while let Some(id) = self.hungry.pop_front() {
+            if self.place_one(id, now) {
+                self.hungry.push_back(id);
+            } else if self
+                .sessions
+                .get(&id)
+                .is_some_and(|session| !session.queue.is_empty())
+            {
+                waiting.push_back(id);
+            }
+        }
+        self.hungry = waiting;
+    }
+
+    /// What is to be done.
+    pub(super) fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Peers whose want list changed since the last call.
+    pub(super) fn changed(&mut self) -> BTreeSet<PeerId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What a peer is to be told of our wants.
+    pub(super) fn entries(&mut self, peer: &PeerId, max: usize) -> Vec<Entry> {
+        self.peers
+            .get_mut(peer)
+            .map_or_else(Vec::new, |state| state.list.take(max))
+    }
+
+    /// Whether there may be something for [`Client::entries`].
+    pub(super) fn has_entries(&self, peer: &PeerId) -> bool {
+        self.peers
+            .get(peer)
+            .is_some_and(|state| state.list.has_changes())
+    }
+
+    /// How much a peer knows that we want of it.
+    pub(super) fn wanted_of(&self, peer: &PeerId) -> usize {
+        self.peers.get(peer).map_or(0, |state| state.list.len())
+    }
+
+    /// Whether anything is wanted.
+    pub(super) fn is_idle(&self) -> bool {
+        self.wants.is_empty()
+    }
+
+    /// What is wanted.
+    pub(super) fn wantlist(&self) -> Vec<Cid> {
+        self.wants.values().map(|want| want.cid).collect()
+    }
+
+    /// Peers that speak Bitswap, as far as we know.
+    pub(super) fn peers(&self) -> Vec<PeerId> {
+        self.peers
+            .iter()
+            .filter(|(_, state)| state.speaks != Speaks::Nothing)
+            .map(|(peer, _)| *peer)
+            .collect()
+    }
+
+    fn place_one(&mut self, id: SessionId, now: Instant) -> bool {
+        let mut passed = Vec::new();
+        let mut placed = false;
+        while let Some(key) = self
+            .sessions
+            .get_mut(&id)
+            .and_then(|session| session.queue.pop_front())
+        {
+            match self.wants.get_mut(&key) {
+                Some(want) if want.queued => {}
+                _ => continue, // It came, or was given up.
+            }
+            let choice = self.choose(&key);
+            let done = match choice {
+                Choice::Ask(peer) => {
+                    self.ask(&key, peer, WantKind::Block, now);
+                    true
+                }
+                Choice::Wait => false,
+                Choice::Nobody => self.broadcast(id, &key, now),
+            };
+            if done {
+                if let Some(want) = self.wants.get_mut(&key) {
+                    want.queued = false;
+                }
+                placed = true;
+                break;
+            }
+            passed.push(key);
+            if passed.len() >= QUEUE_LOOKED_AT_MAX {
+                break;
+            }
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            for key in passed.into_iter().rev() {
+                session.queue.push_front(key);
+            }
+        }
+        placed
+    }
+
+    /// The best peer to ask for a block.
+    fn choose(&self, key: &Key) -> Choice {
+        let Some(want) = self.wants.get(key) else {
+            return Choice::Nobody;
+        };
+        let holders = want
+            .sessions
+            .iter()
+            .filter_map(|session| self.sessions.get(session))
+            .flat_map(|session| session.holders.keys());
+        let mut best: Option<((bool, bool, usize), PeerId)> = None;
+        let mut busy = false;
+        for id in want.haves.iter().chain(holders) {
+            let Some(peer) = self.peers.get(id) else {
+                continue;
+            };
+            if peer.speaks == Speaks::Nothing
+                || want.absent.contains(id)
+                || want.asked.get(id) == Some(&WantKind::Block)
+            {
+                continue;
+            }
+            let (used, window) = (peer.in_flight.len(), peer.ledger.window());
+            if used >= window {
+                busy = true;
+                continue;
+            }
+            let load = used.saturating_mul(1000) / window.max(1);
+            let rank = (!peer.ledger.is_proven(), !want.haves.contains(id), load);
+            if best.is_none_or(|(other, _)| rank < other) {
+                best = Some((rank, *id));
+            }
+        }
+        match best {
+            Some((_, peer)) => Choice::Ask(peer),
+            None if busy => Choice::Wait,
+            None => Choice::Nobody,
+        }
+    }
+
+    fn ask(&mut self, key: &Key, id: PeerId, kind: WantKind, now: Instant) {
+        let (Some(want), Some(peer)) = (self.wants.get_mut(key), self.peers.get_mut(&id)) else {
+            return;
+        };
+        let kind = match peer.speaks {
+            Speaks::Presences => kind,
+            Speaks::Blocks => WantKind::Block,
+            Speaks::Nothing => return,
+        };
+        want.asked.insert(id, kind);
+        want.told.insert(id);
+        want.asked_at = now;
+        peer.list.want(key, want.cid, kind);
+        if kind == WantKind::Block {
+            if peer.in_flight.is_empty() {
+                peer.progress_at = now;
+            }
+            peer.in_flight.insert(key.clone(), now);
+        }
+        for session in &want.sessions {
+            if let Some(session) = self.sessions.get_mut(session) {
+                session.asked.insert(id);
+            }
+        }
+        self.changed.insert(id);
+    }
+
+    /// Asks everybody who has it; false if the session has enough of such questions open.
+    fn broadcast(&mut self, session: SessionId, key: &Key, now: Instant) -> bool {
+        let open = self.sessions.get(&session).map_or(0, |session| {
+            session
+                .wants
+                .iter()
+                .filter_map(|key| self.wants.get(key))
+                .filter(|want| want.broadcast)
+                .take(BROADCASTS_MAX)
+                .count()
+        });
+        let Some(want) = self.wants.get_mut(key) else {
+            return true;
+        };
+        if open >= BROADCASTS_MAX && !want.broadcast {
+            return false;
+        }
+        want.broadcast = true;
+        let speaking = || {
+            self.peers
+                .iter()
+                .filter(|(_, peer)| peer.speaks != Speaks::Nothing)
+        };
+        // Where there is only one there is nothing to be compared.
+        let kind = match speaking().nth(1) {
+            Some(_) => WantKind::Have,
+            None => WantKind::Block,
+        };
+        let strangers: Vec<PeerId> = speaking()
+            .map(|(peer, _)| *peer)
+            .filter(|peer| !want.absent.contains(peer) && !want.asked.contains_key(peer))
+            .collect();
+        for peer in strangers {
+            self.ask(key, peer, kind, now);
+        }
+        self.maybe_exhausted(key, now);
+        true
+    }
+
+    fn maybe_exhausted(&mut self, key: &Key, now: Instant) {
+        let Some(want) = self.wants.get(key) else {
+            return;
+        };
+        if want.broadcast && want.asked.is_empty() {
+            for session in &want.sessions {
+                if let Some(session) = self.sessions.get_mut(session) {
+                    session.exhausted(now);
+                }
+            }
+        }
+    }
+
+    /// A peer does not have it, or acts as if.
+    fn lacks(&mut self, peer: &PeerId, key: &Key, now: Instant) {
+        let Some(want) = self.wants.get_mut(key) else {
+            return;
+        };
+        want.asked.remove(peer);
+        want.haves.retain(|other| other != peer);
+        want.absent.insert(*peer);
+        for session in &want.sessions {
+            if let Some(session) = self.sessions.get_mut(session) {
+                session.lacks(peer);
+            }
+        }
+        if want.is_asked_for() {
+            return;
+        }
+        self.enqueue(key);
+        self.maybe_exhausted(key, now);
+    }
+
+    /// What was last said to a peer did not reach it.
+    pub(super) fn lost(&mut self, peer: &PeerId) {
+        if let Some(state) = self.peers.get_mut(peer) {
+            state.list.repeat();
+            self.changed.insert(*peer);
+        }
+    }
+
+    /// Takes from a peer all that it was asked for. Those wants are placed anew.
+    fn release(&mut self, id: &PeerId, how: Release) {
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
+        peer.in_flight.clear();
+        let mut orphans = Vec::new();
+        for (key, want) in &mut self.wants {
+            let asked = want.asked.get(id).copied();
+            match how {
+                Release::Forget => {
+                    want.asked.remove(id);
+                    want.absent.remove(id);
+                }
+                // Its list keeps the want: if it answers after all, so much the better.
+                Release::Distrust if asked == Some(WantKind::Block) => {
+                    want.asked.remove(id);
+                    want.absent.insert(*id);
+                }
+                Release::Distrust => continue,
+            }
+            want.haves.retain(|other| other != id);
+            if asked == Some(WantKind::Block) && !want.is_asked_for() {
+                orphans.push(key.clone());
+            }
+        }
+        if how == Release::Distrust {
+            for session in self.sessions.values_mut() {
+                session.holders.remove(id);
+            }
+        }
+        for key in orphans {
+            self.enqueue(&key);
+        }
+    }
+
+    fn hedge(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        for (key, want) in &self.wants {
+            let mut patience = None;
+            for (peer, kind) in &want.asked {
+                let Some(peer) = self.peers.get(peer).filter(|_| *kind == WantKind::Block) else {
+                    continue;
+                };
+                let own = if peer.ledger.is_proven() {
+                    HEDGE_PROVEN.max(peer.ledger.delay() * HEDGE_DELAYS)
+                } else {
+                    HEDGE_UNPROVEN
+                };
+                patience = Some(patience.map_or(own, |other: Duration| other.max(own)));
+            }
+            if let Some(patience) = patience
+                && now.saturating_duration_since(want.asked_at) > patience
+            {
+                late.push((want.asked_at, key.clone(), patience));
+                if late.len() >= HEDGES_A_TICK_MAX {
+                    break;
+                }
+            }
+        }
+        late.sort_by_key(|(asked_at, ..)| *asked_at);
+        for (_, key, patience) in late {
+            let more = match self.wants.get_mut(&key) {
+                // The more liars, the more are asked: 1, 2, 4, 8 at a time.
+                Some(want) if patience == HEDGE_UNPROVEN => {
+                    want.hedges += 1;
+                    1 << (want.hedges - 1).min(HEDGE_DOUBLINGS_MAX)
+                }
+                _ => 1,
+            };
+            for _ in 0..more {
+                match self.choose(&key) {
+                    Choice::Ask(peer) if self.may_hedge(&peer, patience) => {
+                        self.ask(&key, peer, WantKind::Block, now);
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    /// Work is doubled only where it costs little: on peers with nothing much to do.
+    fn may_hedge(&self, peer: &PeerId, patience: Duration) -> bool {
+        self.peers.get(peer).is_some_and(|peer| {
+            patience == HEDGE_UNPROVEN
+                || (peer.ledger.is_proven() && peer.in_flight.len() * 4 <= peer.ledger.window())
+        })
+    }
+
+    /// Says again what seems to have been lost, and asks again those who had it not.
+    fn repeat(&mut self, now: Instant) {
+        let old = |at: Instant| now.saturating_duration_since(at) >= REPEAT;
+        let stale: Vec<Key> = self
+            .wants
+            .iter()
+            .filter(|(_, want)| !want.is_asked_for() && !want.queued && old(want.asked_at))
+            .map(|(key, _)| key.clone())
+            .collect();
+        if stale.is_empty() {
+            return;
+        }
+        for (id, peer) in &mut self.peers {
+            if peer.list.len() > 0 && old(peer.progress_at) {
+                peer.progress_at = now;
+                peer.list.repeat();
+                self.changed.insert(*id);
+            }
+        }
+        for key in stale {
+            if let Some(want) = self.wants.get_mut(&key) {
+                want.absent.clear();
+                want.asked_at = now;
+            }
+            self.enqueue(&key);
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let speaking = self.peers().len();
+        let mut over = Vec::new();
+        for (id, session) in &mut self.sessions {
+            session.tried.connected = speaking;
+            session.tried.asked = session.asked.len();
+            for key in &session.wants {
+                let Some(want) = self.wants.get(key) else {
+                    continue;
+                };
+                if now.saturating_duration_since(want.created.max(session.progress_at))
+                    >= session.idle
+                {
+                    over.push((*id, key.clone(), want.cid, session.tried));
+                }
+            }
+            let oldest = session
+                .wants
+                .iter()
+                .filter_map(|key| self.wants.get(key))
+                .min_by_key(|want| want.created);
+            if let Some(want) = oldest
+                && session.searches(now)
+            {
+                self.actions.push_back(Action::Search {
+                    session: *id,
+                    cid: want.cid,
+                });
+            }
+        }
+        for (session, key, cid, tried) in over {
+            self.unwant(session, &key);
+            self.actions.push_back(Action::GiveUp {
+                session,
+                cid,
+                tried,
+            });
+        }
+    }
+
+    /// Takes a want out of every list; whoever was asked is told.
+    fn remove(&mut self, key: &Key) -> Vec<SessionId> {
+        let Some(want) = self.wants.remove(key) else {
+            return Vec::new();
+        };
+        for id in want.told {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.list.cancel(key);
+                peer.in_flight.remove(key);
+                self.changed.insert(id);
+            }
+        }
+        self.recent.add(key.clone());
+        want.sessions
+    }
+
+    fn useless(&mut self, peer: &PeerId, key: &Key, bytes: u64) -> Received {
+        let received = if self.recent.has(key) {
+            Received::Duplicate
+        } else {
+            Received::Wrong
+        };
+        if received == Received::Wrong {
+            self.nonsense(peer);
+        }
+        self.unwanted(peer, bytes);
+        received
+    }
+
+    fn judge(&mut self, peer: &PeerId) {
+        let Some(state) = self.peers.get_mut(peer) else {
+            return;
+        };
+        if state.ledger.is_hopeless() && state.speaks != Speaks::Nothing {
+            state.speaks = Speaks::Nothing;
+            self.release(peer, Release::Forget);
+            self.actions.push_back(Action::Disconnect(*peer));
+        }
+    }
+
+    fn holds_for(&self, peer: &PeerId, key: &Key) -> bool {
+        self.wants.get(key).is_some_and(|want| {
+            want.sessions
+                .iter()
+                .filter_map(|session| self.sessions.get(session))
+                .any(|session| session.holders.contains_key(peer))
+        })
+    }
+
+    /// Puts a want (back) into its session's queue, before those that were never asked for.
+    fn enqueue(&mut self, key: &Key) {
+        let Some(want) = self.wants.get_mut(key).filter(|want| !want.queued) else {
+            return;
+        };
+        let Some(id) = want.sessions.first().copied() else {
+            return;
+        };
+        want.queued = true;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.queue.push_front(key.clone());
+        }
+        self.is_hungry(id);
+    }
+
+    fn is_hungry(&mut self, session: SessionId) {
+        if !self.hungry.contains(&session) {
+            self.hungry.push_back(session);
+        }
+    }
+}
+
+/// How a peer loses what it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Release {
+    /// It is gone: nothing of it is known any more.
+    Forget,
+    /// It failed: it counts as not having what it was asked for.
+    Distrust,
+}
+
+impl Want {
+    /// Whether somebody was asked for the block itself.
+    fn is_asked_for(&self) -> bool {
+        self.asked.values().any(|kind| *kind == WantKind::Block)
+    }
+}
+
+/// What was wanted not long ago: tells late blocks from wrong ones.
+#[derive(Debug, Default)]
+struct Recent {
+    keys: HashSet<Key>,
+    order: VecDeque<Key>,
+}
+
+impl Recent {
+    fn add(&mut self, key: Key) {
+        if self.keys.insert(key.clone()) {
+            self.order.push_back(key);
+        }
+        if self.order.len() > RECENT_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.keys.remove(&oldest);
+        }
+    }
+
+    fn has(&self, key: &Key) -> bool {
+        self.keys.contains(key)
+    }
+}
+
+/// How often [`Client::tick`] wants to be called.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+/// Questions to everybody that one session may have open.
+const BROADCASTS_MAX: usize = 32;
+/// Open questions that a new peer is asked.
+const BROADCAST_TO_NEW_MAX: usize = 256;
+/// A peer that sends nothing of use for so long, though it was asked, has failed.
+const STALL: Duration = Duration::from_secs(2);
+/// How long a peer that never delivered anything is waited for alone.
+const HEDGE_UNPROVEN: Duration = Duration::from_millis(250);
+/// The least time that a peer which did deliver is waited for alone.
+const HEDGE_PROVEN: Duration = Duration::from_secs(1);
+/// That time in multiples of what its blocks take.
+const HEDGE_DELAYS: u32 = 4;
+const HEDGES_A_TICK_MAX: usize = 64;
+const HEDGE_DOUBLINGS_MAX: u32 = 3;
+/// After so long without an answer everything is said again.
+const REPEAT: Duration = Duration::from_secs(10);
+/// How far a queue is searched for a want that can be placed.
+const QUEUE_LOOKED_AT_MAX: usize = 32;
+const RECENT_MAX: usize = 16_384;

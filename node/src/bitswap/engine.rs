@@ -1,0 +1,708 @@
+//! What others want of us, and what they get next: decisions without disk, network or clock.
+//!
+//! A peer's want waits for a look into the store (sizes only), then it is answered at once (HAVE,
+//! DONT_HAVE), becomes a task (a block to send), or stays until the block arrives. Tasks leave in
+//! envelopes of about [`ENVELOPE_BYTES_TARGET`], one peer after the other, so that nobody waits
+//! for more than one envelope of each of the others; a peer that does not take what was sent to it
+//! gets no more beyond [`OUTSTANDING_BYTES_MAX`] and holds nobody up.
+//!
+//! Whoever drives this asks for lookups, envelopes and presences until there are none, and tells
+//! of messages, lookups done, envelopes sent and blocks that arrived.
+
+use super::key::Key;
+use super::message::{Absence, Change, Entry, Presence, PresenceKind, WantKind};
+use cairn_store::{Cid, cid};
+use libp2p::PeerId;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+/// Every peer's wants.
+#[derive(Debug, Default)]
+pub(super) struct Engine {
+    peers: HashMap<PeerId, Peer>,
+    /// Wants for what we do not have, by content: `(name, who)`.
+    absent: BTreeSet<(Key, u64)>,
+    /// Who `who` is, for as long as it is connected.
+    numbers: HashMap<u64, PeerId>,
+    next_number: u64,
+    /// Peers with tasks, whose turn it is at the front.
+    ready: VecDeque<PeerId>,
+    /// Peers with wants to be looked up.
+    curious: VecDeque<PeerId>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    number: u64,
+    wants: BTreeMap<Key, Want>,
+    /// Blocks to send: highest priority first, then in the order of asking.
+    tasks: BTreeMap<(Reverse<i32>, u64), Key>,
+    /// What is not here, in the order of asking.
+    absences: BTreeMap<u64, Key>,
+    unknown: VecDeque<Key>,
+    looking: bool,
+    in_ready: bool,
+    presences: VecDeque<Presence>,
+    next_order: u64,
+    outstanding: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Want {
+    order: u64,
+    priority: i32,
+    kind: WantKind,
+    absence: Absence,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Unknown,
+    Queued { bytes: u64 },
+    Absent,
+}
+
+/// Blocks to be read and sent to one peer, in one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Envelope {
+    pub(super) peer: PeerId,
+    pub(super) blocks: Vec<(Cid, Absence)>,
+    /// What the blocks were found to measure; to be given back when they are sent, or not.
+    pub(super) bytes: u64,
+    /// What is still queued for this peer.
+    pub(super) pending: u64,
+}
+
+impl Engine {
+    /// A peer is here.
+    pub(super) fn connected(&mut self, peer: PeerId) {
+        if self.peers.contains_key(&peer) {
+            return;
+        }
+        self.next_number += 1;
+        self.numbers.insert(self.next_number, peer);
+        let fresh = Peer {
+            number: self.next_number,
+            wants: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            absences: BTreeMap::new(),
+            unknown: VecDeque::new(),
+            looking: false,
+            in_ready: false,
+            presences: VecDeque::new(),
+            next_order: 0,
+            outstanding: 0,
+        };
+        self.peers.insert(peer, fresh);
+    }
+
+    /// A peer is gone, and all that it wanted.
+    pub(super) fn disconnected(&mut self, peer: &PeerId) {
+        if let Some(gone) = self.peers.remove(peer) {
+            self.numbers.remove(&gone.number);
+            for (name, want) in gone.wants {
+                if want.state == State::Absent {
+                    self.absent.remove(&(name, gone.number));
+                }
+            }
+            self.ready.retain(|other| other != peer);
+            self.curious.retain(|other| other != peer);
+        }
+    }
+
+    /// A peer's want list, or a change of it.
+    pub(super) fn wants(&mut self, peer: PeerId, full: bool, entries: &[Entry]) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        if full {
+            state.clear(&mut self.absent);
+        }
+        for entry in entries {
+            // Whoever can name an identity CID has its block.
+            if cid::is_identity(&entry.cid) {
+                continue;
+            }
+            let name = Key::name(&entry.cid);
+            match entry.change {
+                Change::Cancel => state.remove(&name, &mut self.absent),
+                Change::Want {
+                    priority,
+                    kind,
+                    absence,
+                } => state.want(name, priority, kind, absence, &mut self.absent),
+            }
+        }
+        self.look(peer);
+    }
+
+    /// The next wants to be looked up in the store. Each peer has one such question open.
+    pub(super) fn next_lookup(&mut self) -> Option<(PeerId, Vec<Cid>)> {
+        while let Some(peer) = self.curious.pop_front() {
+            let Some(state) = self.peers.get_mut(&peer) else {
+                continue;
+            };
+            let count = state.unknown.len().min(LOOKUP_MAX);
+            let cids: Vec<Cid> = state
+                .unknown
+                .drain(..count)
+                .filter(|name| state.wants.contains_key(name))
+                .filter_map(|name| name.cid())
+                .collect();
+            state.looking = !cids.is_empty();
+            if state.looking {
+                return Some((peer, cids));
+            }
+            self.look(peer);
+        }
+        None
+    }
+
+    /// What the store says about wants: their sizes, or that it has none.
+    pub(super) fn looked_up(&mut self, peer: PeerId, found: &[(Cid, Option<u64>)]) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        state.looking = false;
+        for (cid, bytes) in found {
+            state.found(cid, *bytes, &mut self.absent);
+        }
+        self.offer(peer);
+        self.look(peer);
+    }
+
+    /// Blocks are new in the store: whoever waits for them gets them.
+    pub(super) fn arrived(&mut self, blocks: &[(Cid, u64)]) {
+        for (cid, bytes) in blocks {
+            let content = Key::content(cid);
+            let waiting: Vec<(Key, u64)> = self
+                .absent
+                .range((content.clone(), 0)..)
+                .take_while(|(name, _)| name.names(&content))
+                .cloned()
+                .collect();
+            for (name, number) in waiting {
+                let (Some(cid), Some(peer)) = (name.cid(), self.numbers.get(&number).copied())
+                else {
+                    continue;
+                };
+                if let Some(state) = self.peers.get_mut(&peer) {
+                    state.found(&cid, Some(*bytes), &mut self.absent);
+                }
+                self.offer(peer);
+            }
+        }
+    }
+
+    /// The next blocks to be sent, if anybody may get any.
+    pub(super) fn next_envelope(&mut self) -> Option<Envelope> {
+        while let Some(peer) = self.ready.pop_front() {
+            let Some(state) = self.peers.get_mut(&peer) else {
+                continue;
+            };
+            state.in_ready = false;
+            if state.outstanding >= OUTSTANDING_BYTES_MAX {
+                continue; // `sent` brings it back.
+            }
+            let envelope = state.pack(peer);
+            self.offer(peer);
+            if envelope.is_some() {
+                return envelope;
+            }
+        }
+        None
+    }
+
+    /// An envelope has left, or never will.
+    pub(super) fn sent(&mut self, peer: PeerId, bytes: u64) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.outstanding = state.outstanding.saturating_sub(bytes);
+            self.offer(peer);
+        }
+    }
+
+    /// A block that was to be sent has gone from the store.
+    pub(super) fn missing(&mut self, peer: PeerId, cid: Cid, absence: Absence) {
+        if let (Some(state), Absence::Tell) = (self.peers.get_mut(&peer), absence) {
+            state.tell(cid, PresenceKind::DontHave);
+        }
+    }
+
+    /// Presences to be told to a peer, at most `max`.
+    pub(super) fn take_presences(&mut self, peer: &PeerId, max: usize) -> Vec<Presence> {
+        self.peers.get_mut(peer).map_or_else(Vec::new, |state| {
+            let count = state.presences.len().min(max);
+            state.presences.drain(..count).collect()
+        })
+    }
+
+    /// Whether there is anything for [`Engine::take_presences`].
+    pub(super) fn has_presences(&self, peer: &PeerId) -> bool {
+        self.peers
+            .get(peer)
+            .is_some_and(|state| !state.presences.is_empty())
+    }
+
+    /// How many wants a peer has here.
+    #[cfg(test)]
+    pub(super) fn wants_of(&self, peer: &PeerId) -> usize {
+        self.peers.get(peer).map_or(0, |state| state.wants.len())
+    }
+
+    /// The absent wants of the next peers are looked up again, at most `max` in all: blocks that
+    /// were added here by other ways than through us are found so.
+    pub(super) fn recheck(&mut self, peer: &PeerId, max: usize) -> usize {
+        let Some(state) = self.peers.get_mut(peer) else {
+            return 0;
+        };
+        if state.looking || !state.unknown.is_empty() {
+            return 0;
+        }
+        let names: Vec<Key> = state.absences.values().take(max).cloned().collect();
+        let count = names.len();
+        state.unknown.extend(names);
+        self.look(*peer);
+        count
+    }
+
+    fn look(&mut self, peer: PeerId) {
+        if let Some(state) = self.peers.get(&peer)
+            && !state.looking
+            && !state.unknown.is_empty()
+            && !self.curious.contains(&peer)
+        {
+            self.curious.push_back(peer);
+        }
+    }
+
+    fn offer(&mut self, peer: PeerId) {
+        if let Some(state) = self.peers.get_mut(&peer)
+            && !state.in_ready
+            && !state.tasks.is_empty()
+            && state.outstanding < OUTSTANDING_BYTES_MAX
+        {
+            state.in_ready = true;
+            self.ready.push_back(peer);
+        }
+    }
+}
+
+type Absentees = BTreeSet<(Key, u64)>;
+
+impl Peer {
+    fn want(
+        &mut self,
+        name: Key,
+        priority: i32,
+        kind: WantKind,
+        absence: Absence,
+        absent: &mut Absentees,
+    ) {
+        if let Some(known) = self.wants.get(&name).copied() {
+            // Asking for the block includes asking whether we have it.
+            if known.kind == WantKind::Block && kind == WantKind::Have {
+                return;
+            }
+            self.remove(&name, absent);
+        } else if self.wants.len() >= WANTS_PER_PEER_MAX && !self.make_room(priority, absent) {
+            return;
+        }
+        self.next_order += 1;
+        let want = Want {
+            order: self.next_order,
+            priority,
+            kind,
+            absence,
+            state: State::Unknown,
+        };
+        self.wants.insert(name.clone(), want);
+        // Cancelled names may still lie here: they go before the list can outgrow the wants.
+        if self.unknown.len() >= 2 * WANTS_PER_PEER_MAX {
+            let mut seen = BTreeSet::new();
+            self.unknown
+                .retain(|name| self.wants.contains_key(name) && seen.insert(name.clone()));
+        }
+        self.unknown.push_back(name);
+    }
+
+    /// What we do not have goes first, oldest first, then what is wanted less.
+    fn make_room(&mut self, priority: i32, absent: &mut Absentees) -> bool {
+        let worst = match (self.absences.first_key_value(), self.tasks.last_key_value()) {
+            (Some((_, name)), _) => name.clone(),
+            (None, Some(((Reverse(lowest), _), name))) if *lowest < priority => name.clone(),
+            _ => return false,
+        };
+        self.remove(&worst, absent);
+        true
+    }
+
+    fn remove(&mut self, name: &Key, absent: &mut Absentees) {
+        if let Some(want) = self.wants.remove(name) {
+            match want.state {
+                State::Queued { .. } => {
+                    self.tasks.remove(&(Reverse(want.priority), want.order));
+                }
+                State::Absent => {
+                    self.absences.remove(&want.order);
+                    absent.remove(&(name.clone(), self.number));
+                }
+                State::Unknown => {}
+            }
+        }
+    }
+
+    fn clear(&mut self, absent: &mut Absentees) {
+        for name in self.wants.keys() {
+            absent.remove(&(name.clone(), self.number));
+        }
+        self.wants.clear();
+        self.absences.clear();
+        self.tasks.clear();
+        self.unknown.clear();
+        self.presences.clear();
+    }
+
+    fn found(&mut self, cid: &Cid, bytes: Option<u64>, absent: &mut Absentees) {
+        let name = Key::name(cid);
+        let Some(want) = self.wants.get_mut(&name) else {
+            return; // Cancelled meanwhile.
+        };
+        let (before, kind, absence) = (want.state, want.kind, want.absence);
+        if matches!(before, State::Queued { .. }) {
+            return;
+        }
+        match bytes {
+            None if before == State::Absent => {}
+            None => {
+                want.state = State::Absent;
+                self.absences.insert(want.order, name.clone());
+                absent.insert((name, self.number));
+                if absence == Absence::Tell {
+                    self.tell(*cid, PresenceKind::DontHave);
+                }
+            }
+            Some(bytes) => {
+                if before == State::Absent {
+                    self.absences.remove(&want.order);
+                    absent.remove(&(name.clone(), self.number));
+                }
+                if kind == WantKind::Have && bytes > HAVE_AS_BLOCK_BYTES_MAX {
+                    self.wants.remove(&name);
+                    self.tell(*cid, PresenceKind::Have);
+                } else {
+                    want.state = State::Queued { bytes };
+                    self.tasks
+                        .insert((Reverse(want.priority), want.order), name);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, cid: Cid, kind: PresenceKind) {
+        // A peer that asks and does not read loses its oldest answers, as if by the network.
+        if self.presences.len() >= PRESENCES_PER_PEER_MAX {
+            self.presences.pop_front();
+        }
+        self.presences.push_back(Presence { cid, kind });
+    }
+
+    fn pack(&mut self, peer: PeerId) -> Option<Envelope> {
+        let mut envelope = Envelope {
+            peer,
+            blocks: Vec::new(),
+            bytes: 0,
+            pending: 0,
+        };
+        while let Some(first) = self.tasks.first_entry() {
+            let name = first.get();
+            let Some(Want {
+                state: State::Queued { bytes },
+                absence,
+                ..
+            }) = self.wants.get(name).copied()
+            else {
+                first.remove();
+                continue;
+            };
+            let full = envelope.bytes + bytes > ENVELOPE_BYTES_TARGET
+                || envelope.blocks.len() >= ENVELOPE_BLOCKS_MAX;
+            if full && !envelope.blocks.is_empty() {
+                break;
+            }
+            let name = first.remove();
+            self.wants.remove(&name);
+            if let Some(cid) = name.cid() {
+                envelope.blocks.push((cid, absence));
+                envelope.bytes += bytes;
+            }
+        }
+        if envelope.blocks.is_empty() {
+            return None;
+        }
+        // A message costs something, however little is in it.
+        envelope.bytes = envelope.bytes.max(ENVELOPE_BYTES_COUNTED_MIN);
+        self.outstanding += envelope.bytes;
+        envelope.pending = self
+            .tasks
+            .values()
+            .filter_map(|name| self.wants.get(name))
+            .take(PENDING_COUNTED_MAX)
+            .map(|want| match want.state {
+                State::Queued { bytes } => bytes,
+                State::Unknown | State::Absent => 0,
+            })
+            .sum();
+        Some(envelope)
+    }
+}
+
+/// Wants of one peer that are kept.
+pub(super) const WANTS_PER_PEER_MAX: usize = 1024;
+/// Up to this size the block itself is the answer to whether we have it.
+pub(super) const HAVE_AS_BLOCK_BYTES_MAX: u64 = 1024;
+/// Bytes that are read or being written for one peer. Kubo allows 1 MiB, which at 100 ms makes no
+/// more than 10 MB/s.
+pub(super) const OUTSTANDING_BYTES_MAX: u64 = 4 << 20;
+/// What one message should weigh: far below what a message may, so that turns are short.
+const ENVELOPE_BYTES_TARGET: u64 = 1 << 20;
+/// What a message counts at least, so that many small ones are bounded too.
+const ENVELOPE_BYTES_COUNTED_MIN: u64 = 64 << 10;
+const ENVELOPE_BLOCKS_MAX: usize = 1024;
+/// Answers waiting for one peer.
+const PRESENCES_PER_PEER_MAX: usize = 2 * WANTS_PER_PEER_MAX;
+/// Wants of one peer in one look into the store.
+const LOOKUP_MAX: usize = 256;
+const PENDING_COUNTED_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_store::cid::{Multihash, RAW};
+
+    fn cid(number: u64) -> Cid {
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&number.to_be_bytes());
+        Cid::new_v1(RAW, Multihash::wrap(0x12, &digest).unwrap())
+    }
+
+    fn entry(number: u64, kind: WantKind) -> Entry {
+        prioritised(number, kind, 1)
+    }
+
+    fn prioritised(number: u64, kind: WantKind, priority: i32) -> Entry {
+        Entry {
+            cid: cid(number),
+            change: Change::Want {
+                priority,
+                kind,
+                absence: Absence::Tell,
+            },
+        }
+    }
+
+    fn cancel(number: u64) -> Entry {
+        Entry {
+            cid: cid(number),
+            change: Change::Cancel,
+        }
+    }
+
+    /// Answers every lookup: blocks below `have` are here, `bytes` each.
+    fn look_up(engine: &mut Engine, have: u64, bytes: u64) {
+        while let Some((peer, cids)) = engine.next_lookup() {
+            let found: Vec<_> = cids
+                .into_iter()
+                .map(|asked| {
+                    let here = (0..have).any(|number| cid(number) == asked);
+                    (asked, here.then_some(bytes))
+                })
+                .collect();
+            engine.looked_up(peer, &found);
+        }
+    }
+
+    fn connected() -> (Engine, PeerId) {
+        let (mut engine, peer) = (Engine::default(), PeerId::random());
+        engine.connected(peer);
+        (engine, peer)
+    }
+
+    fn kinds(presences: &[Presence]) -> Vec<PresenceKind> {
+        presences.iter().map(|presence| presence.kind).collect()
+    }
+
+    #[test]
+    fn answers_want_have_with_have_or_with_a_small_block() {
+        let (mut engine, peer) = connected();
+        engine.wants(peer, false, &[entry(0, WantKind::Have)]);
+        look_up(&mut engine, 1, HAVE_AS_BLOCK_BYTES_MAX + 1);
+        assert_eq!(engine.next_envelope(), None);
+        assert_eq!(
+            kinds(&engine.take_presences(&peer, 9)),
+            [PresenceKind::Have]
+        );
+        engine.wants(peer, false, &[entry(0, WantKind::Have)]);
+        look_up(&mut engine, 1, HAVE_AS_BLOCK_BYTES_MAX);
+        assert_eq!(engine.next_envelope().unwrap().blocks.len(), 1);
+        assert!(!engine.has_presences(&peer));
+    }
+
+    #[test]
+    fn says_once_that_a_block_is_absent_and_sends_it_when_it_arrives() {
+        let (mut engine, peer) = connected();
+        engine.wants(peer, false, &[entry(7, WantKind::Block)]);
+        look_up(&mut engine, 0, 0);
+        assert_eq!(
+            kinds(&engine.take_presences(&peer, 9)),
+            [PresenceKind::DontHave]
+        );
+        assert_eq!(engine.recheck(&peer, 100), 1);
+        look_up(&mut engine, 0, 0);
+        assert!(!engine.has_presences(&peer));
+        // The same content under another name.
+        let other = Cid::new_v1(cid::DAG_PB, *cid(7).hash());
+        engine.arrived(&[(other, 5000)]);
+        assert_eq!(
+            engine.next_envelope().unwrap().blocks,
+            [(cid(7), Absence::Tell)]
+        );
+        assert!(engine.absent.is_empty());
+        assert_eq!(engine.wants_of(&peer), 0);
+    }
+
+    #[test]
+    fn a_block_added_behind_our_back_is_found_by_looking_again() {
+        let (mut engine, peer) = connected();
+        engine.wants(peer, false, &[entry(3, WantKind::Block)]);
+        look_up(&mut engine, 0, 0);
+        engine.recheck(&peer, 100);
+        look_up(&mut engine, 9, 5000);
+        assert_eq!(engine.next_envelope().unwrap().blocks.len(), 1);
+    }
+
+    #[test]
+    fn envelopes_are_of_the_target_size_and_a_block_of_the_limit_still_goes() {
+        let (mut engine, peer) = connected();
+        let wants: Vec<_> = (0..10).map(|at| entry(at, WantKind::Block)).collect();
+        engine.wants(peer, false, &wants);
+        look_up(&mut engine, 10, 400_000);
+        assert_eq!(engine.next_envelope().unwrap().blocks.len(), 2);
+        let (mut engine, peer) = connected();
+        engine.wants(peer, false, &wants);
+        look_up(&mut engine, 10, 2 << 20);
+        assert_eq!(engine.next_envelope().unwrap().blocks.len(), 1);
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_gets_no_more_and_holds_nobody_up() {
+        let (mut engine, stuck) = connected();
+        let other = PeerId::random();
+        engine.connected(other);
+        let wants: Vec<_> = (0..200).map(|at| entry(at, WantKind::Block)).collect();
+        engine.wants(stuck, false, &wants);
+        engine.wants(other, false, &wants);
+        look_up(&mut engine, 200, 256 << 10);
+        let (mut to_stuck, mut to_other) = (0, 0);
+        while let Some(envelope) = engine.next_envelope() {
+            if envelope.peer == stuck {
+                to_stuck += envelope.bytes;
+            } else {
+                to_other += envelope.bytes;
+                engine.sent(other, envelope.bytes);
+            }
+        }
+        assert_eq!(to_stuck, OUTSTANDING_BYTES_MAX);
+        assert_eq!(to_other, 200 * (256 << 10));
+        engine.sent(stuck, to_stuck);
+        assert_eq!(engine.next_envelope().unwrap().peer, stuck);
+    }
+
+    #[test]
+    fn nobody_waits_for_more_than_one_envelope_of_each_other() {
+        let mut engine = Engine::default();
+        let peers: Vec<_> = (0..5).map(|_| PeerId::random()).collect();
+        for (at, peer) in peers.iter().enumerate() {
+            engine.connected(*peer);
+            // The first is greedy, the last wants one small block.
+            let count = if at == 4 { 1 } else { 1000 };
+            let wants: Vec<_> = (0..count)
+                .map(|at| prioritised(at, WantKind::Block, i32::MAX - 1))
+                .collect();
+            engine.wants(*peer, false, &wants);
+            look_up(&mut engine, 1000, 100_000);
+        }
+        let first: Vec<_> = (0..5)
+            .map(|_| engine.next_envelope().unwrap().peer)
+            .collect();
+        assert_eq!(first, peers);
+    }
+
+    #[test]
+    fn higher_priority_first_then_in_the_order_of_asking() {
+        let (mut engine, peer) = connected();
+        let wants = [
+            prioritised(0, WantKind::Block, 1),
+            prioritised(1, WantKind::Block, 5),
+            prioritised(2, WantKind::Block, 5),
+        ];
+        engine.wants(peer, false, &wants);
+        look_up(&mut engine, 3, 10);
+        let order: Vec<_> = engine.next_envelope().unwrap().blocks;
+        assert_eq!(
+            order.iter().map(|(cid, _)| *cid).collect::<Vec<_>>(),
+            [cid(1), cid(2), cid(0)]
+        );
+    }
+
+    #[test]
+    fn keeps_1024_wants_and_prefers_those_it_can_serve() {
+        let (mut engine, peer) = connected();
+        let flood: Vec<_> = (0..5000).map(|at| entry(at, WantKind::Block)).collect();
+        engine.wants(peer, true, &flood);
+        assert_eq!(engine.wants_of(&peer), WANTS_PER_PEER_MAX);
+        look_up(&mut engine, 0, 0);
+        assert_eq!(engine.absent.len(), WANTS_PER_PEER_MAX);
+        engine.wants(peer, false, &[entry(9000, WantKind::Block)]);
+        assert_eq!(engine.wants_of(&peer), WANTS_PER_PEER_MAX);
+        assert_eq!(engine.absent.len(), WANTS_PER_PEER_MAX - 1);
+        for at in 0..10_000 {
+            engine.wants(peer, false, &[entry(at, WantKind::Have), cancel(at)]);
+        }
+        assert!(engine.peers[&peer].unknown.len() <= 2 * WANTS_PER_PEER_MAX);
+        assert!(engine.peers[&peer].presences.len() <= PRESENCES_PER_PEER_MAX);
+        engine.disconnected(&peer);
+        assert!(engine.absent.is_empty() && engine.numbers.is_empty());
+    }
+
+    #[test]
+    fn cancelled_wants_are_not_served_and_a_full_list_replaces_the_one_before() {
+        let (mut engine, peer) = connected();
+        let wants: Vec<_> = (0..4).map(|at| entry(at, WantKind::Block)).collect();
+        engine.wants(peer, false, &wants);
+        look_up(&mut engine, 4, 5000);
+        engine.wants(peer, false, &[cancel(0), cancel(1)]);
+        let left = engine.next_envelope().unwrap().blocks;
+        assert_eq!(left.len(), 2);
+        engine.wants(peer, false, &wants);
+        look_up(&mut engine, 4, 5000);
+        engine.wants(peer, true, &wants[3..]);
+        look_up(&mut engine, 4, 5000);
+        assert_eq!(
+            engine.next_envelope().unwrap().blocks,
+            [(cid(3), Absence::Tell)]
+        );
+        assert_eq!(engine.next_envelope(), None);
+    }
+
+    #[test]
+    fn a_want_that_was_being_looked_up_when_cancelled_is_forgotten() {
+        let (mut engine, peer) = connected();
+        engine.wants(peer, false, &[entry(0, WantKind::Block)]);
+        let (_, cids) = engine.next_lookup().unwrap();
+        engine.wants(peer, false, &[cancel(0)]);
+        engine.looked_up(peer, &[(cids[0], Some(9))]);
+        assert_eq!(engine.next_envelope(), None);
+        assert_eq!(engine.next_lookup(), None);
+    }
+}

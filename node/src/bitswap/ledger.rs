@@ -1,0 +1,164 @@
+//! What we know of one peer from dealing with it: how much it may be asked for at once, and
+//! whether it deserves to be asked at all.
+//!
+//! The window is in bytes, since only bytes fill a link, and it follows delay: while blocks come
+//! soon after they were asked for it grows by what came, and when they come late it shrinks by
+//! half of that. So a fast peer is filled to [`WINDOW_BYTES_MAX`] within a few round trips, and a
+//! slow one never holds more than about [`DELAY_TARGET`] of its own work.
+
+use std::time::Duration;
+
+/// One peer's record since it connected.
+#[derive(Debug, Clone)]
+pub(super) struct Ledger {
+    window_bytes: u64,
+    block_bytes: u64,
+    delay: Duration,
+    proven: bool,
+    /// Blocks that nobody ever asked for, or bytes that cannot be a block.
+    wrong: u32,
+    wanted_bytes: u64,
+    unwanted_bytes: u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            window_bytes: WINDOW_BYTES_START,
+            block_bytes: BLOCK_BYTES_GUESS,
+            delay: DELAY_GUESS,
+            proven: false,
+            wrong: 0,
+            wanted_bytes: 0,
+            unwanted_bytes: 0,
+        }
+    }
+}
+
+impl Ledger {
+    /// How many blocks the peer may be asked for at once.
+    pub(super) fn window(&self) -> usize {
+        if !self.proven {
+            return UNPROVEN_WANTS;
+        }
+        usize::try_from(self.window_bytes / self.block_bytes.max(1))
+            .unwrap_or(WANTS_AT_PEER_MAX)
+            .clamp(PROVEN_WANTS_MIN, WANTS_AT_PEER_MAX)
+    }
+
+    /// Whether it has delivered, and not failed since.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// How long its blocks take, lately.
+    pub(super) fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// A block that we asked for came `delay` after the question.
+    pub(super) fn delivered(&mut self, bytes: u64, delay: Duration) {
+        self.block_bytes = if self.proven {
+            (self.block_bytes * 7 + bytes) / 8
+        } else {
+            bytes
+        }
+        .max(BLOCK_BYTES_FLOOR);
+        self.delay = if self.proven {
+            (self.delay * 7 + delay) / 8
+        } else {
+            delay
+        };
+        self.proven = true;
+        self.wanted_bytes += bytes;
+        if delay <= DELAY_TARGET {
+            self.window_bytes = (self.window_bytes + bytes).min(WINDOW_BYTES_MAX);
+        } else {
+            self.window_bytes = self
+                .window_bytes
+                .saturating_sub(bytes / 2)
+                .max(WINDOW_BYTES_MIN);
+        }
+    }
+
+    /// It did not do what it promised: it starts again from the beginning.
+    pub(super) fn failed(&mut self) {
+        self.proven = false;
+        self.window_bytes = WINDOW_BYTES_START;
+    }
+
+    /// Something came that nobody ever asked for.
+    pub(super) fn wrong(&mut self) {
+        self.wrong = self.wrong.saturating_add(1);
+        self.failed();
+    }
+
+    /// Bytes came that were of no use (any more).
+    pub(super) fn unwanted(&mut self, bytes: u64) {
+        self.unwanted_bytes = self.unwanted_bytes.saturating_add(bytes);
+    }
+
+    /// Whether we are done with this peer.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.wrong >= WRONG_BLOCKS_MAX
+            || self.unwanted_bytes
+                > UNWANTED_BYTES_MAX.saturating_add(self.wanted_bytes.saturating_mul(2))
+    }
+}
+
+/// Where a peer starts once it has delivered one block.
+const WINDOW_BYTES_START: u64 = 4 << 20;
+const WINDOW_BYTES_MIN: u64 = 256 << 10;
+/// Enough for 600 MB/s over 100 ms.
+const WINDOW_BYTES_MAX: u64 = 64 << 20;
+const BLOCK_BYTES_GUESS: u64 = 256 << 10;
+const BLOCK_BYTES_FLOOR: u64 = 256;
+const DELAY_GUESS: Duration = Duration::from_millis(500);
+/// A peer that takes longer than this for a block has been asked for too much.
+const DELAY_TARGET: Duration = Duration::from_secs(1);
+/// Wants at a peer that has delivered nothing yet.
+const UNPROVEN_WANTS: usize = 2;
+const PROVEN_WANTS_MIN: usize = 2;
+/// Others cut our list at 1,024; some room is left for want-haves.
+const WANTS_AT_PEER_MAX: usize = 960;
+/// Wrong blocks until a peer is left.
+const WRONG_BLOCKS_MAX: u32 = 16;
+/// Unwanted bytes until a peer is left, beside twice what it delivered: what was asked of several
+/// peers, or was under way when it was cancelled, is unwanted too.
+const UNWANTED_BYTES_MAX: u64 = 2 * WINDOW_BYTES_MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quick_peer_is_filled_and_a_slow_one_is_not() {
+        let (mut quick, mut slow) = (Ledger::default(), Ledger::default());
+        assert_eq!(quick.window(), UNPROVEN_WANTS);
+        for _ in 0..1000 {
+            quick.delivered(256 << 10, Duration::from_millis(80));
+            slow.delivered(256 << 10, Duration::from_secs(3));
+        }
+        assert_eq!(quick.window(), 256);
+        assert_eq!(slow.window(), PROVEN_WANTS_MIN);
+        quick.failed();
+        assert_eq!(quick.window(), UNPROVEN_WANTS);
+    }
+
+    #[test]
+    fn a_peer_is_left_after_so_many_wrong_blocks_or_unwanted_bytes() {
+        let (mut liar, mut flooder) = (Ledger::default(), Ledger::default());
+        for _ in 1..WRONG_BLOCKS_MAX {
+            liar.wrong();
+        }
+        assert!(!liar.is_hopeless());
+        liar.wrong();
+        assert!(liar.is_hopeless());
+        flooder.unwanted(UNWANTED_BYTES_MAX);
+        assert!(!flooder.is_hopeless());
+        flooder.unwanted(1);
+        assert!(flooder.is_hopeless());
+        flooder.delivered(1, Duration::ZERO);
+        assert!(!flooder.is_hopeless());
+    }
+}

@@ -1,0 +1,788 @@
+//! Bitswap messages on the wire: every version, both ways, without copying a block.
+//!
+//! [`Message::decode`] takes the bytes of one message and hands out blocks as slices of them.
+//! Nothing is allocated by a length that a stranger wrote: lengths are compared with what is there
+//! first, and lists end at their limits. What a newer peer may add (fields, hashes, codecs) is
+//! skipped; what cannot be protobuf fails the message. [`Message::encode`] gives the pieces to
+//! write, blocks being pieces of their own.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cairn_store::Cid;
+use cairn_store::block::{BLOCK_BYTES_MAX, Prefix};
+use cairn_store::cid::{self, CID_BYTES_MAX, HashKind, Version as CidVersion};
+
+/// The protocol's versions, newest first, as they are negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// HAVE, DONT_HAVE, want-have.
+    V1_2,
+    /// Blocks with the prefix of their CID.
+    V1_1,
+    /// Bare blocks, all dag-pb under SHA2-256.
+    V1_0,
+    /// The same before versions had names.
+    V0,
+}
+
+impl Version {
+    /// What we speak, in the order of preference.
+    pub(crate) const ALL: [Self; 4] = [Self::V1_2, Self::V1_1, Self::V1_0, Self::V0];
+
+    /// Whether the other end knows want-have, HAVE and DONT_HAVE.
+    pub(crate) fn has_presences(self) -> bool {
+        self == Self::V1_2
+    }
+}
+
+impl AsRef<str> for Version {
+    fn as_ref(&self) -> &str {
+        match self {
+            Self::V1_2 => "/ipfs/bitswap/1.2.0",
+            Self::V1_1 => "/ipfs/bitswap/1.1.0",
+            Self::V1_0 => "/ipfs/bitswap/1.0.0",
+            Self::V0 => "/ipfs/bitswap",
+        }
+    }
+}
+
+/// One message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Message {
+    /// The wants are all there are: what was wanted before is not any more.
+    pub(super) full: bool,
+    pub(super) wants: Vec<Entry>,
+    pub(super) blocks: Vec<Payload>,
+    pub(super) presences: Vec<Presence>,
+    /// How many bytes the sender has still queued for us.
+    pub(super) pending_bytes: i32,
+    /// What was there but cannot be used: CIDs too long or of unknown hashes, blocks too large,
+    /// entries beyond a limit.
+    pub(super) skipped: usize,
+}
+
+/// A line of a want list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) cid: Cid,
+    pub(super) change: Change,
+}
+
+/// What a line says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Want {
+        priority: i32,
+        kind: WantKind,
+        absence: Absence,
+    },
+    Cancel,
+}
+
+/// Whether the block itself is wanted, or to hear who has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WantKind {
+    Block,
+    Have,
+}
+
+/// What to do where the block is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absence {
+    Tell,
+    Silent,
+}
+
+/// A block as sent: its bytes, and the CID but for its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Payload {
+    pub(super) prefix: Prefix,
+    pub(super) data: Bytes,
+}
+
+/// An answer without a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Presence {
+    pub(super) cid: Cid,
+    pub(super) kind: PresenceKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PresenceKind {
+    Have,
+    DontHave,
+}
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum MessageError {
+    #[error("a message of {0} bytes is larger than the limit of {MESSAGE_BYTES_MAX}")]
+    TooLarge(u64),
+    #[error("the length of a message is no minimal varint")]
+    Length,
+    #[error("a field ends beyond its message")]
+    Cut,
+    #[error("a varint of more than ten bytes")]
+    Varint,
+    #[error("a field with the unknown wire type {0}")]
+    WireType(u64),
+}
+
+impl Message {
+    /// Whether there is nothing to send.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.full && self.wants.is_empty() && self.blocks.is_empty() && self.presences.is_empty()
+    }
+
+    /// Reads one message, without its length prefix.
+    pub(super) fn decode(bytes: &Bytes) -> Result<Self, MessageError> {
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            return Err(MessageError::TooLarge(bytes.len() as u64));
+        }
+        let mut message = Self::default();
+        let mut fields = Fields(bytes);
+        while let Some((number, value)) = fields.next()? {
+            match (number, value) {
+                (1, Value::Bytes(wantlist)) => message.decode_wantlist(wantlist)?,
+                (2, Value::Bytes(data)) => message.take_block(OLD_PREFIX, bytes, data),
+                (3, Value::Bytes(block)) => message.decode_block(bytes, block)?,
+                (4, Value::Bytes(presence)) => message.decode_presence(presence)?,
+                (5, Value::Number(pending)) => message.pending_bytes = int32(pending),
+                _ => {}
+            }
+        }
+        Ok(message)
+    }
+
+    fn decode_wantlist(&mut self, bytes: &[u8]) -> Result<(), MessageError> {
+        let mut fields = Fields(bytes);
+        while let Some((number, value)) = fields.next()? {
+            match (number, value) {
+                (1, Value::Bytes(_)) if self.wants.len() >= MESSAGE_WANTS_MAX => self.skipped += 1,
+                (1, Value::Bytes(entry)) => self.decode_entry(entry)?,
+                (2, Value::Number(full)) => self.full = full != 0,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn decode_entry(&mut self, bytes: &[u8]) -> Result<(), MessageError> {
+        let mut fields = Fields(bytes);
+        let mut name: &[u8] = &[];
+        let (mut priority, mut cancel) = (0, false);
+        let (mut kind, mut absence) = (WantKind::Block, Absence::Silent);
+        while let Some((number, value)) = fields.next()? {
+            match (number, value) {
+                (1, Value::Bytes(cid)) => name = cid,
+                (2, Value::Number(value)) => priority = int32(value),
+                (3, Value::Number(value)) => cancel = value != 0,
+                (4, Value::Number(1)) => kind = WantKind::Have,
+                (4, Value::Number(_)) => kind = WantKind::Block,
+                (5, Value::Number(0)) => absence = Absence::Silent,
+                (5, Value::Number(_)) => absence = Absence::Tell,
+                _ => {}
+            }
+        }
+        let change = if cancel {
+            Change::Cancel
+        } else {
+            Change::Want {
+                priority,
+                kind,
+                absence,
+            }
+        };
+        match read_cid(name) {
+            Some(cid) => self.wants.push(Entry { cid, change }),
+            None => self.skipped += 1,
+        }
+        Ok(())
+    }
+
+    fn decode_block(&mut self, whole: &Bytes, bytes: &[u8]) -> Result<(), MessageError> {
+        let mut fields = Fields(bytes);
+        let (mut prefix, mut data): (&[u8], &[u8]) = (&[], &[]);
+        while let Some((number, value)) = fields.next()? {
+            match (number, value) {
+                (1, Value::Bytes(value)) => prefix = value,
+                (2, Value::Bytes(value)) => data = value,
+                _ => {}
+            }
+        }
+        match read_prefix(prefix) {
+            Some(prefix) => self.take_block(prefix, whole, data),
+            None => self.skipped += 1,
+        }
+        Ok(())
+    }
+
+    fn decode_presence(&mut self, bytes: &[u8]) -> Result<(), MessageError> {
+        let mut fields = Fields(bytes);
+        let mut name: &[u8] = &[];
+        let mut kind = PresenceKind::Have;
+        while let Some((number, value)) = fields.next()? {
+            match (number, value) {
+                (1, Value::Bytes(cid)) => name = cid,
+                (2, Value::Number(0)) => kind = PresenceKind::Have,
+                (2, Value::Number(_)) => kind = PresenceKind::DontHave,
+                _ => {}
+            }
+        }
+        match read_cid(name) {
+            Some(cid) if self.presences.len() < MESSAGE_PRESENCES_MAX => {
+                self.presences.push(Presence { cid, kind });
+            }
+            _ => self.skipped += 1,
+        }
+        Ok(())
+    }
+
+    fn take_block(&mut self, prefix: Prefix, whole: &Bytes, data: &[u8]) {
+        if data.len() > BLOCK_BYTES_MAX || self.blocks.len() >= MESSAGE_BLOCKS_MAX {
+            self.skipped += 1;
+            return;
+        }
+        // A slice keeps the whole message in memory: a small part of a big one is copied.
+        let data = if data.len() < whole.len() / SLICE_SHARE_MIN {
+            Bytes::copy_from_slice(data)
+        } else if data.is_empty() {
+            Bytes::new()
+        } else {
+            whole.slice_ref(data)
+        };
+        self.blocks.push(Payload { prefix, data });
+    }
+
+    /// The pieces to write, in order, length prefix included. An older version gets what it knows:
+    /// plain wants for want-haves, no presences, bare blocks.
+    pub(super) fn encode(&self, version: Version) -> Vec<Bytes> {
+        let mut pieces = Pieces::default();
+        self.encode_wantlist(version, &mut pieces.tail);
+        for block in &self.blocks {
+            pieces.block(version, block);
+        }
+        if version.has_presences() {
+            for presence in &self.presences {
+                let cid = presence.cid.to_bytes();
+                let kind = u64::from(presence.kind == PresenceKind::DontHave);
+                let length = bytes_field_len(cid.len()) + number_field_len(kind);
+                put_length(&mut pieces.tail, 4, length);
+                put_bytes(&mut pieces.tail, 1, &cid);
+                put_number(&mut pieces.tail, 2, kind);
+            }
+            put_number(
+                &mut pieces.tail,
+                5,
+                u64::try_from(self.pending_bytes).unwrap_or(0),
+            );
+        }
+        pieces.finish()
+    }
+
+    fn encode_wantlist(&self, version: Version, out: &mut BytesMut) {
+        if self.wants.is_empty() && !self.full {
+            return;
+        }
+        let mut list = BytesMut::with_capacity(self.wants.len() * ENTRY_BYTES_TYPICAL);
+        for entry in &self.wants {
+            let cid = entry.cid.to_bytes();
+            let (mut priority, mut cancel, mut have, mut tell) = (0, 0, 0, 0);
+            match entry.change {
+                Change::Cancel => cancel = 1,
+                Change::Want {
+                    priority: wish,
+                    kind,
+                    absence,
+                } => {
+                    priority = u64::from_ne_bytes(i64::from(wish).to_ne_bytes());
+                    if version.has_presences() {
+                        have = u64::from(kind == WantKind::Have);
+                        tell = u64::from(absence == Absence::Tell);
+                    }
+                }
+            }
+            let numbers = [(2, priority), (3, cancel), (4, have), (5, tell)];
+            let length = bytes_field_len(cid.len())
+                + numbers
+                    .iter()
+                    .map(|(_, value)| number_field_len(*value))
+                    .sum::<usize>();
+            put_length(&mut list, 1, length);
+            put_bytes(&mut list, 1, &cid);
+            for (number, value) in numbers {
+                put_number(&mut list, number, value);
+            }
+        }
+        put_number(&mut list, 2, u64::from(self.full));
+        put_bytes(out, 1, &list);
+    }
+}
+
+/// Pieces of an encoded message: what is small runs together, what is large stands alone.
+#[derive(Default)]
+struct Pieces {
+    done: Vec<Bytes>,
+    tail: BytesMut,
+}
+
+impl Pieces {
+    fn block(&mut self, version: Version, block: &Payload) {
+        match version {
+            Version::V1_2 | Version::V1_1 => {
+                let prefix = write_prefix(block.prefix);
+                let length = bytes_field_len(prefix.len()) + bytes_field_len(block.data.len());
+                put_length(&mut self.tail, 3, length);
+                put_bytes(&mut self.tail, 1, &prefix);
+                if block.data.is_empty() {
+                    return;
+                }
+            }
+            Version::V1_0 | Version::V0 => {}
+        }
+        // The data is field 2 in both forms: of the block, or of the message itself.
+        put_length(&mut self.tail, 2, block.data.len());
+        if block.data.len() < PIECE_BYTES_MIN {
+            self.tail.put_slice(&block.data);
+        } else {
+            self.done.push(self.tail.split().freeze());
+            self.done.push(block.data.clone());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        self.done.push(self.tail.freeze());
+        let total: usize = self.done.iter().map(Bytes::len).sum();
+        let mut first = BytesMut::new();
+        put_varint(&mut first, total as u64);
+        let mut pieces = Vec::with_capacity(self.done.len());
+        for piece in self.done {
+            if pieces.is_empty() && !first.is_empty() {
+                // The length runs together with the first piece, which is never a block.
+                first.put_slice(&piece);
+                pieces.push(first.split().freeze());
+            } else if !piece.is_empty() {
+                pieces.push(piece);
+            }
+        }
+        pieces
+    }
+}
+
+/// A CID that we can act on: short enough, of a known hash, nothing behind it.
+fn read_cid(bytes: &[u8]) -> Option<Cid> {
+    if bytes.len() > CID_BYTES_MAX {
+        return None;
+    }
+    let cid = Cid::try_from(bytes).ok()?;
+    (cid.encoded_len() == bytes.len() && cid::check(&cid).is_ok()).then_some(cid)
+}
+
+fn read_prefix(mut bytes: &[u8]) -> Option<Prefix> {
+    let mut next = || {
+        let (value, rest) = unsigned_varint::decode::u64(bytes).ok()?;
+        bytes = rest;
+        Some(value)
+    };
+    let (version, codec, hash, length) = (next()?, next()?, next()?, next()?);
+    let hash = HashKind::from_code(hash)?;
+    let version = match version {
+        0 => CidVersion::V0,
+        1 => CidVersion::V1,
+        _ => return None,
+    };
+    let whole = hash.digest_bytes()?;
+    (length == whole as u64).then_some(Prefix {
+        version,
+        codec,
+        hash,
+    })
+}
+
+fn write_prefix(prefix: Prefix) -> Vec<u8> {
+    let mut out = BytesMut::with_capacity(8);
+    put_varint(&mut out, u64::from(prefix.version != CidVersion::V0));
+    put_varint(&mut out, prefix.codec);
+    put_varint(&mut out, prefix.hash.code());
+    put_varint(&mut out, prefix.hash.digest_bytes().unwrap_or(0) as u64);
+    out.to_vec()
+}
+
+/// The prefix under which a block of this CID is sent; `None` for a hash that is not ours.
+pub(super) fn prefix_of(cid: &Cid) -> Option<Prefix> {
+    Some(Prefix {
+        version: cid.version(),
+        codec: cid.codec(),
+        hash: HashKind::from_code(cid.hash().code())?,
+    })
+}
+
+enum Value<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+/// The fields of a protobuf message, one after the other.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, MessageError> {
+        loop {
+            if self.0.is_empty() {
+                return Ok(None);
+            }
+            let tag = self.varint()?;
+            let number = tag >> 3;
+            match tag & 7 {
+                0 => return Ok(Some((number, Value::Number(self.varint()?)))),
+                1 => drop(self.take(8)?),
+                2 => {
+                    let length = self.varint()?;
+                    return Ok(Some((number, Value::Bytes(self.take(length)?))));
+                }
+                5 => drop(self.take(4)?),
+                other => return Err(MessageError::WireType(other)),
+            }
+        }
+    }
+
+    fn take(&mut self, length: u64) -> Result<&'a [u8], MessageError> {
+        let length = usize::try_from(length).map_err(|_| MessageError::Cut)?;
+        let (value, rest) = self.0.split_at_checked(length).ok_or(MessageError::Cut)?;
+        self.0 = rest;
+        Ok(value)
+    }
+
+    /// Protobuf allows a varint that is longer than it need be.
+    fn varint(&mut self) -> Result<u64, MessageError> {
+        let mut value = 0u64;
+        for at in 0..VARINT_BYTES_MAX {
+            let (byte, rest) = self.0.split_first().ok_or(MessageError::Cut)?;
+            self.0 = rest;
+            value |= u64::from(byte & 0x7f).wrapping_shl(7 * at);
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(MessageError::Varint)
+    }
+}
+
+/// Protobuf's int32: the low half, whatever the high half says.
+fn int32(value: u64) -> i32 {
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    i32::from_le_bytes([a, b, c, d])
+}
+
+fn varint_len(value: u64) -> usize {
+    let mut buffer = unsigned_varint::encode::u64_buffer();
+    unsigned_varint::encode::u64(value, &mut buffer).len()
+}
+
+fn bytes_field_len(length: usize) -> usize {
+    if length == 0 {
+        return 0;
+    }
+    1 + varint_len(length as u64) + length
+}
+
+fn number_field_len(value: u64) -> usize {
+    if value == 0 {
+        return 0;
+    }
+    1 + varint_len(value)
+}
+
+fn put_varint(out: &mut BytesMut, value: u64) {
+    let mut buffer = unsigned_varint::encode::u64_buffer();
+    out.put_slice(unsigned_varint::encode::u64(value, &mut buffer));
+}
+
+fn put_length(out: &mut BytesMut, field: u8, length: usize) {
+    out.put_u8(field << 3 | 2);
+    put_varint(out, length as u64);
+}
+
+fn put_bytes(out: &mut BytesMut, field: u8, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        put_length(out, field, bytes.len());
+        out.put_slice(bytes);
+    }
+}
+
+/// Zero is the default and not written.
+fn put_number(out: &mut BytesMut, field: u8, value: u64) {
+    if value != 0 {
+        out.put_u8(field << 3);
+        put_varint(out, value);
+    }
+}
+
+/// What the blocks of versions that send them bare are.
+const OLD_PREFIX: Prefix = Prefix {
+    version: CidVersion::V0,
+    codec: cid::DAG_PB,
+    hash: HashKind::Sha2_256,
+};
+
+/// Longest message taken or sent: what every implementation takes.
+pub(super) const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Most lines of a want list that are read.
+pub(super) const MESSAGE_WANTS_MAX: usize = 4096;
+/// Most blocks that are read.
+pub(super) const MESSAGE_BLOCKS_MAX: usize = 16_384;
+/// Most presences that are read.
+pub(super) const MESSAGE_PRESENCES_MAX: usize = 16_384;
+/// A block smaller than this share of its message is copied out of it.
+const SLICE_SHARE_MIN: usize = 16;
+/// Blocks from this size on are written from where they lie.
+const PIECE_BYTES_MIN: usize = 16 << 10;
+const ENTRY_BYTES_TYPICAL: usize = 48;
+const VARINT_BYTES_MAX: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_store::Block;
+    use proptest::prelude::*;
+
+    fn joined(message: &Message, version: Version) -> Bytes {
+        let bytes: Vec<u8> = message.encode(version).concat();
+        let (length, rest) = unsigned_varint::decode::u64(&bytes).unwrap();
+        assert_eq!(length, rest.len() as u64);
+        Bytes::copy_from_slice(rest)
+    }
+
+    fn cids() -> impl Strategy<Value = Cid> {
+        (any::<bool>(), any::<u64>(), any::<[u8; 32]>(), 0usize..4).prop_map(
+            |(v0, codec, digest, hash)| {
+                let hash = HashKind::ALL[hash];
+                let digest = match hash.digest_bytes() {
+                    Some(64) => [digest, digest].concat(),
+                    _ => digest.to_vec(),
+                };
+                let hash = cid::Multihash::wrap(hash.code(), &digest).unwrap();
+                match Cid::new_v0(hash) {
+                    Ok(cid) if v0 => cid,
+                    _ => Cid::new_v1(codec, hash),
+                }
+            },
+        )
+    }
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        let wants =
+            (any::<i32>(), any::<bool>(), any::<bool>()).prop_map(|(priority, have, tell)| {
+                Change::Want {
+                    priority,
+                    kind: if have {
+                        WantKind::Have
+                    } else {
+                        WantKind::Block
+                    },
+                    absence: if tell { Absence::Tell } else { Absence::Silent },
+                }
+            });
+        (cids(), prop_oneof![Just(Change::Cancel), wants])
+            .prop_map(|(cid, change)| Entry { cid, change })
+    }
+
+    fn payloads() -> impl Strategy<Value = Payload> {
+        let data = prop_oneof![0usize..200, 16_000usize..40_000];
+        (cids(), data, any::<u8>()).prop_map(|(cid, length, fill)| Payload {
+            prefix: prefix_of(&cid).unwrap(),
+            data: Bytes::from(vec![fill; length]),
+        })
+    }
+
+    fn presences() -> impl Strategy<Value = Presence> {
+        (cids(), any::<bool>()).prop_map(|(cid, have)| Presence {
+            cid,
+            kind: if have {
+                PresenceKind::Have
+            } else {
+                PresenceKind::DontHave
+            },
+        })
+    }
+
+    fn messages() -> impl Strategy<Value = Message> {
+        (
+            any::<bool>(),
+            proptest::collection::vec(entries(), 0..20),
+            proptest::collection::vec(payloads(), 0..8),
+            proptest::collection::vec(presences(), 0..20),
+            0..i32::MAX,
+        )
+            .prop_map(|(full, wants, blocks, presences, pending_bytes)| Message {
+                full,
+                wants,
+                blocks,
+                presences,
+                pending_bytes,
+                skipped: 0,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_back(message in messages()) {
+            prop_assert_eq!(Message::decode(&joined(&message, Version::V1_2)).unwrap(), message);
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let _ = Message::decode(&Bytes::from(bytes));
+        }
+
+        #[test]
+        fn a_damaged_message_never_panics(
+            message in messages(), at in any::<prop::sample::Index>(), to in any::<u8>(), cut in any::<prop::sample::Index>()
+        ) {
+            let mut bytes = joined(&message, Version::V1_2).to_vec();
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = to;
+                bytes.truncate(cut.index(bytes.len()) + 1);
+            }
+            let _ = Message::decode(&Bytes::from(bytes));
+        }
+    }
+
+    fn want(cid: Cid) -> Entry {
+        Entry {
+            cid,
+            change: Change::Want {
+                priority: 1,
+                kind: WantKind::Have,
+                absence: Absence::Tell,
+            },
+        }
+    }
+
+    fn block(data: &'static [u8]) -> Block {
+        let prefix = Prefix {
+            version: CidVersion::V1,
+            codec: cid::RAW,
+            hash: HashKind::Sha2_256,
+        };
+        Block::new(prefix, Bytes::from_static(data)).unwrap()
+    }
+
+    #[test]
+    fn bytes_of_another_implementation_read_as_meant() {
+        // {wantlist {entries {block: CIDv1 raw sha2-256 of "x", priority 1, wantType Have,
+        // sendDontHave}, full}} with an unknown field 15 in front, written down by hand.
+        let cid = block(b"x").cid().to_bytes();
+        let mut bytes = vec![0x78, 0x05, 0x0a, 48, 0x0a, 44, 0x0a, 36];
+        bytes.extend(&cid);
+        bytes.extend([0x10, 1, 0x20, 1, 0x28, 1, 0x10, 1]);
+        let message = Message::decode(&Bytes::from(bytes)).unwrap();
+        assert!(message.full);
+        assert_eq!(message.wants, [want(*block(b"x").cid())]);
+    }
+
+    #[test]
+    fn older_versions_get_plain_wants_and_bare_blocks() {
+        let cid = *block(b"y").cid();
+        let message = Message {
+            wants: vec![want(cid)],
+            blocks: vec![Payload {
+                prefix: prefix_of(&cid).unwrap(),
+                data: Bytes::from_static(b"y"),
+            }],
+            presences: vec![Presence {
+                cid,
+                kind: PresenceKind::Have,
+            }],
+            pending_bytes: 7,
+            ..Message::default()
+        };
+        for version in [Version::V1_1, Version::V1_0, Version::V0] {
+            let read = Message::decode(&joined(&message, version)).unwrap();
+            let plain = Change::Want {
+                priority: 1,
+                kind: WantKind::Block,
+                absence: Absence::Silent,
+            };
+            assert_eq!(read.wants, [Entry { cid, change: plain }]);
+            assert_eq!(read.presences, []);
+            assert_eq!(read.blocks[0].data, "y");
+            let bare = version != Version::V1_1;
+            assert_eq!(read.blocks[0].prefix == OLD_PREFIX, bare);
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_are_refused_before_anything_is_allocated() {
+        for length in [&[0x7f][..], &[0xff, 0xff, 0xff, 0xff, 0x7f], &[0xff; 9]] {
+            for field in [0x0a, 0x12, 0x1a, 0x22, 0x7a] {
+                let bytes = [&[field][..], length, &[1, 2, 3]].concat();
+                assert!(Message::decode(&Bytes::from(bytes)).is_err());
+            }
+        }
+        let over = Bytes::from(vec![0; MESSAGE_BYTES_MAX + 1]);
+        assert!(matches!(
+            Message::decode(&over),
+            Err(MessageError::TooLarge(_))
+        ));
+    }
+
+    #[test]
+    fn a_cid_that_is_too_long_is_skipped_and_the_rest_is_read() {
+        let mut wantlist = BytesMut::new();
+        for length in [129usize, 169, 100_000] {
+            let mut identity = vec![1, 0x55, 0];
+            let mut number = BytesMut::new();
+            put_varint(&mut number, length as u64);
+            identity.extend(&number);
+            identity.extend(vec![7; length]);
+            let mut entry = BytesMut::new();
+            put_bytes(&mut entry, 1, &identity);
+            put_bytes(&mut wantlist, 1, &entry);
+        }
+        let mut entry = BytesMut::new();
+        put_bytes(&mut entry, 1, &block(b"z").cid().to_bytes());
+        put_bytes(&mut wantlist, 1, &entry);
+        let mut bytes = BytesMut::new();
+        put_bytes(&mut bytes, 1, &wantlist);
+        let message = Message::decode(&bytes.freeze()).unwrap();
+        assert_eq!((message.wants.len(), message.skipped), (1, 3));
+    }
+
+    #[test]
+    fn lists_end_at_their_limits() {
+        let cid = *block(b"w").cid();
+        let mut message = Message {
+            wants: vec![want(cid); MESSAGE_WANTS_MAX + 9],
+            ..Message::default()
+        };
+        let read = Message::decode(&joined(&message, Version::V1_2)).unwrap();
+        assert_eq!((read.wants.len(), read.skipped), (MESSAGE_WANTS_MAX, 9));
+        message.wants.clear();
+        let empty = Payload {
+            prefix: OLD_PREFIX,
+            data: Bytes::new(),
+        };
+        message.blocks = vec![empty; MESSAGE_BLOCKS_MAX + 5];
+        let read = Message::decode(&joined(&message, Version::V1_2)).unwrap();
+        assert_eq!((read.blocks.len(), read.skipped), (MESSAGE_BLOCKS_MAX, 5));
+    }
+
+    #[test]
+    fn a_large_block_is_neither_copied_in_nor_out() {
+        let data = Bytes::from(vec![7; 1 << 20]);
+        let message = Message {
+            blocks: vec![Payload {
+                prefix: OLD_PREFIX,
+                data: data.clone(),
+            }],
+            ..Message::default()
+        };
+        let pieces = message.encode(Version::V1_2);
+        assert!(pieces.iter().any(|piece| piece.as_ptr() == data.as_ptr()));
+        let whole = joined(&message, Version::V1_2);
+        let read = Message::decode(&whole).unwrap();
+        let inside = whole.as_ptr_range();
+        assert!(inside.contains(&read.blocks[0].data.as_ptr()));
+    }
+}

@@ -1,0 +1,613 @@
+//! Client and engine against each other, in simulated time: many nodes, a queue of messages, a
+//! clock that jumps to the next thing that happens. Nothing here waits.
+
+use super::client::{Action, Client, Received, Speaks, TICK, Tried};
+use super::engine::Engine;
+use super::key::Key;
+use super::message::{Message, Payload, PresenceKind, prefix_of};
+use super::session::SessionId;
+use bytes::Bytes;
+use cairn_store::block::Prefix;
+use cairn_store::cid::{HashKind, RAW, Version};
+use cairn_store::{Block, Cid};
+use libp2p::PeerId;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+const IDLE: Duration = Duration::from_secs(30);
+const LATENCY: Duration = Duration::from_millis(20);
+/// A gigabit.
+const FAST: u64 = 125_000_000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Honest,
+    /// Says that it has everything and sends nothing.
+    Liar,
+    /// Answers every want with bytes that were not asked for.
+    Forger,
+    /// Knows no presences: sends what it has, says nothing else.
+    Old,
+}
+
+struct Node {
+    id: PeerId,
+    client: Client,
+    engine: Engine,
+    store: HashMap<Key, (Cid, Bytes)>,
+    manner: Manner,
+    bytes_a_second: u64,
+    busy_until: Instant,
+    served: usize,
+    wants_heard: usize,
+    duplicates: usize,
+    actions: Vec<Action>,
+}
+
+struct Net {
+    nodes: Vec<Node>,
+    mail: BTreeMap<(Instant, u64), (usize, usize, Message, u64)>,
+    next: u64,
+    now: Instant,
+    tick_at: Instant,
+    start: Instant,
+}
+
+const ME: usize = 0;
+const WORK: SessionId = SessionId(1);
+
+impl Net {
+    /// Node 0 fetches from the others; all are connected to it.
+    fn new(others: usize) -> Self {
+        let now = Instant::now();
+        let nodes: Vec<Node> = (0..=others)
+            .map(|_| Node {
+                id: PeerId::random(),
+                client: Client::default(),
+                engine: Engine::default(),
+                store: HashMap::new(),
+                manner: Manner::Honest,
+                bytes_a_second: FAST,
+                busy_until: now,
+                served: 0,
+                wants_heard: 0,
+                duplicates: 0,
+                actions: Vec::new(),
+            })
+            .collect();
+        let mut net = Self {
+            nodes,
+            mail: BTreeMap::new(),
+            next: 0,
+            now,
+            tick_at: now + TICK,
+            start: now,
+        };
+        for other in 1..=others {
+            net.connect(other);
+        }
+        net.nodes[ME].client.open(WORK, IDLE, now);
+        net
+    }
+
+    fn connect(&mut self, other: usize) {
+        let (mine, theirs) = (self.nodes[ME].id, self.nodes[other].id);
+        self.nodes[ME].client.connected(theirs, self.now);
+        self.nodes[ME].engine.connected(theirs);
+        self.nodes[other].client.connected(mine, self.now);
+        self.nodes[other].engine.connected(mine);
+        if self.nodes[other].manner == Manner::Old {
+            self.nodes[ME].client.speaks(&theirs, Speaks::Blocks);
+        }
+    }
+
+    fn disconnect(&mut self, other: usize) {
+        let (mine, theirs) = (self.nodes[ME].id, self.nodes[other].id);
+        self.nodes[ME].client.disconnected(&theirs);
+        self.nodes[ME].engine.disconnected(&theirs);
+        self.nodes[other].engine.disconnected(&mine);
+        self.mail
+            .retain(|_, (from, to, ..)| *from != other && *to != other);
+    }
+
+    fn give(&mut self, other: usize, blocks: &[(Cid, Bytes)]) {
+        for (cid, data) in blocks {
+            self.nodes[other]
+                .store
+                .insert(Key::content(cid), (*cid, data.clone()));
+        }
+    }
+
+    fn want(&mut self, blocks: &[(Cid, Bytes)]) {
+        for (cid, _) in blocks {
+            self.nodes[ME].client.want(WORK, *cid, self.now);
+        }
+    }
+
+    fn post(&mut self, from: usize, to: usize, message: Message, counted: u64) {
+        let bytes: u64 = message
+            .blocks
+            .iter()
+            .map(|block| block.data.len() as u64)
+            .sum::<u64>()
+            + 100;
+        let node = &mut self.nodes[from];
+        let sending = Duration::from_micros(bytes * 1_000_000 / node.bytes_a_second);
+        let (start, end) = (node.busy_until.max(self.now), sending);
+        // Words do not wait behind blocks.
+        let sent = if message.blocks.is_empty() {
+            self.now
+        } else {
+            node.busy_until = start + end;
+            node.busy_until
+        };
+        self.next += 1;
+        self.mail
+            .insert((sent + LATENCY, self.next), (from, to, message, counted));
+    }
+
+    fn index(&self, id: &PeerId) -> usize {
+        self.nodes.iter().position(|node| node.id == *id).unwrap()
+    }
+
+    /// Lets every node do what it can do now.
+    fn settle(&mut self) {
+        for at in 0..self.nodes.len() {
+            let now = self.now;
+            let node = &mut self.nodes[at];
+            node.client.settle(now);
+            while let Some(action) = node.client.poll() {
+                node.actions.push(action);
+            }
+            let manner = node.manner;
+            while let Some((peer, cids)) = node.engine.next_lookup() {
+                let found: Vec<_> = cids
+                    .into_iter()
+                    .map(|cid| {
+                        let here = node.store.get(&Key::content(&cid));
+                        let size = here.map(|(_, data)| data.len() as u64);
+                        match manner {
+                            Manner::Liar | Manner::Forger => (cid, Some(5000)),
+                            _ => (cid, size),
+                        }
+                    })
+                    .collect();
+                node.engine.looked_up(peer, &found);
+            }
+            let mut out = Vec::new();
+            while let Some(envelope) = node.engine.next_envelope() {
+                let blocks: Vec<Payload> = envelope
+                    .blocks
+                    .iter()
+                    .filter_map(|(cid, _)| {
+                        let prefix = prefix_of(cid).unwrap();
+                        let data = match manner {
+                            Manner::Liar => return None,
+                            Manner::Forger => Bytes::from(format!("forged {cid}")),
+                            _ => node.store[&Key::content(cid)].1.clone(),
+                        };
+                        Some(Payload { prefix, data })
+                    })
+                    .collect();
+                node.served += blocks.len();
+                if !blocks.is_empty() {
+                    let message = Message {
+                        blocks,
+                        ..Message::default()
+                    };
+                    out.push((envelope.peer, message, envelope.bytes));
+                }
+            }
+            let known: Vec<PeerId> = self.nodes.iter().map(|node| node.id).collect();
+            for peer in known {
+                let node = &mut self.nodes[at];
+                loop {
+                    let mut message = Message {
+                        wants: node.client.entries(&peer, 100),
+                        presences: node.engine.take_presences(&peer, 100),
+                        ..Message::default()
+                    };
+                    if manner == Manner::Old {
+                        message.presences.clear();
+                    }
+                    if message.is_empty() {
+                        break;
+                    }
+                    out.push((peer, message, 0));
+                }
+            }
+            for (peer, message, counted) in out {
+                let to = self.index(&peer);
+                self.post(at, to, message, counted);
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, message: &Message, counted: u64) {
+        let (sender, now) = (self.nodes[from].id, self.now);
+        let receiver = self.nodes[to].id;
+        self.nodes[from].engine.sent(receiver, counted);
+        let node = &mut self.nodes[to];
+        node.wants_heard += message.wants.len();
+        node.engine.wants(sender, message.full, &message.wants);
+        for presence in &message.presences {
+            node.client
+                .presence(&sender, &presence.cid, presence.kind, now);
+        }
+        for payload in &message.blocks {
+            let block = Block::new(payload.prefix, payload.data.clone()).unwrap();
+            let bytes = block.data().len() as u64;
+            match node.client.block(&sender, block.cid(), bytes, now) {
+                Received::Wanted(cid) => {
+                    node.store
+                        .insert(Key::content(&cid), (cid, block.data().clone()));
+                    node.engine.arrived(&[(cid, bytes)]);
+                }
+                Received::Duplicate => node.duplicates += 1,
+                Received::Wrong => {}
+            }
+        }
+    }
+
+    /// Goes on until `done`, for at most `limit`; true if it came to that.
+    fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + limit;
+        loop {
+            self.settle();
+            if done(self) {
+                return true;
+            }
+            let next_mail = self.mail.first_key_value().map(|((at, _), _)| *at);
+            self.now = next_mail.map_or(self.tick_at, |at| at.min(self.tick_at));
+            if self.now > end {
+                return false;
+            }
+            if self.now >= self.tick_at {
+                self.tick_at = self.now + TICK;
+                for node in &mut self.nodes {
+                    node.client.tick(self.now);
+                }
+            }
+            while let Some(first) = self.mail.first_entry() {
+                if first.key().0 > self.now {
+                    break;
+                }
+                let (from, to, message, counted) = first.remove();
+                self.deliver(from, to, &message, counted);
+            }
+        }
+    }
+
+    fn has_all(&self, blocks: &[(Cid, Bytes)]) -> bool {
+        blocks
+            .iter()
+            .all(|(cid, _)| self.nodes[ME].store.contains_key(&Key::content(cid)))
+    }
+
+    fn fetch(&mut self, blocks: &[(Cid, Bytes)]) -> Duration {
+        let start = self.now;
+        self.want(blocks);
+        assert!(self.run_until(IDLE, |net| net.has_all(blocks)));
+        self.now - start
+    }
+
+    fn searches(&self) -> usize {
+        let searches = |action: &&Action| matches!(action, Action::Search { .. });
+        self.nodes[ME].actions.iter().filter(searches).count()
+    }
+
+    fn given_up(&self) -> Vec<Tried> {
+        let tried = |action: &Action| match action {
+            Action::GiveUp { tried, .. } => Some(*tried),
+            _ => None,
+        };
+        self.nodes[ME].actions.iter().filter_map(tried).collect()
+    }
+}
+
+fn blocks(count: usize, bytes: usize) -> Vec<(Cid, Bytes)> {
+    let prefix = Prefix {
+        version: Version::V1,
+        codec: RAW,
+        hash: HashKind::Sha2_256,
+    };
+    (0..count)
+        .map(|at| {
+            let mut data = vec![0; bytes];
+            data[..8].copy_from_slice(&(at as u64).to_be_bytes());
+            Block::new(prefix, Bytes::from(data)).unwrap().into_parts()
+        })
+        .collect()
+}
+
+#[test]
+fn one_peer_gives_a_block_within_one_round_trip() {
+    let mut net = Net::new(1);
+    let wanted = blocks(1, 100_000);
+    net.give(1, &wanted);
+    let took = net.fetch(&wanted);
+    assert!(took < LATENCY * 3, "{took:?}");
+    assert_eq!(net.nodes[1].served, 1);
+}
+
+#[test]
+fn of_several_peers_only_those_that_have_it_are_asked_for_the_block() {
+    let mut net = Net::new(4);
+    let wanted = blocks(1, 100_000);
+    net.give(3, &wanted);
+    net.give(4, &wanted);
+    net.fetch(&wanted);
+    let served: usize = net.nodes.iter().map(|node| node.served).sum();
+    assert_eq!(served, 1);
+    assert_eq!(net.nodes[ME].duplicates, 0);
+}
+
+#[test]
+fn every_want_is_cancelled_where_it_was_asked() {
+    let mut net = Net::new(5);
+    let wanted = blocks(40, 50_000);
+    net.give(1, &wanted);
+    net.give(2, &wanted);
+    net.fetch(&wanted);
+    net.run_until(Duration::from_secs(1), |net| net.mail.is_empty());
+    let me = net.nodes[ME].id;
+    for node in &net.nodes[1..] {
+        assert_eq!(node.engine.wants_of(&me), 0);
+        assert_eq!(net.nodes[ME].client.wanted_of(&node.id), 0);
+    }
+}
+
+#[test]
+fn what_one_peer_lacks_another_gives() {
+    let mut net = Net::new(3);
+    let wanted = blocks(60, 20_000);
+    net.give(1, &wanted[..30]);
+    net.give(2, &wanted[30..]);
+    let took = net.fetch(&wanted);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(net.searches(), 0);
+}
+
+#[test]
+fn five_peers_share_the_work_without_doing_it_twice() {
+    let mut net = Net::new(5);
+    let wanted = blocks(400, 256 << 10);
+    for other in 1..=5 {
+        net.nodes[other].bytes_a_second = FAST / 5;
+        net.give(other, &wanted);
+    }
+    let took = net.fetch(&wanted);
+    for node in &net.nodes[1..] {
+        assert!((40..160).contains(&node.served), "{}", node.served);
+    }
+    assert!(
+        net.nodes[ME].duplicates <= 20,
+        "{}",
+        net.nodes[ME].duplicates
+    );
+    // 105 MB over five links of 25 MB/s.
+    assert!(took < Duration::from_millis(1700), "{took:?}");
+}
+
+#[test]
+fn one_peer_is_filled_as_fast_as_its_link() {
+    let mut net = Net::new(1);
+    let wanted = blocks(400, 256 << 10);
+    net.give(1, &wanted);
+    let took = net.fetch(&wanted);
+    // 105 MB at 125 MB/s.
+    assert!(took < Duration::from_millis(1300), "{took:?}");
+    assert_eq!(net.nodes[1].served, 400);
+}
+
+#[test]
+fn a_slow_peer_does_not_hold_a_fast_one_up() {
+    let mut net = Net::new(2);
+    let wanted = blocks(200, 256 << 10);
+    net.nodes[1].bytes_a_second = 100_000;
+    net.give(1, &wanted);
+    net.give(2, &wanted);
+    let took = net.fetch(&wanted);
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    assert!(net.nodes[1].served < 30, "{}", net.nodes[1].served);
+}
+
+#[test]
+fn liars_who_say_have_and_stall_cost_little() {
+    let mut net = Net::new(12);
+    let wanted = blocks(200, 100_000);
+    for other in 1..=10 {
+        net.nodes[other].manner = Manner::Liar;
+    }
+    net.give(11, &wanted);
+    net.give(12, &wanted);
+    let took = net.fetch(&wanted);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn forged_blocks_are_not_taken_and_their_sender_is_left() {
+    let mut net = Net::new(2);
+    let wanted = blocks(100, 5000);
+    net.nodes[1].manner = Manner::Forger;
+    net.give(2, &wanted);
+    let took = net.fetch(&wanted);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(net.nodes[ME].store.len(), 100);
+}
+
+#[test]
+fn a_peer_that_forges_on_and_on_is_disconnected() {
+    let mut net = Net::new(1);
+    net.nodes[1].manner = Manner::Forger;
+    net.want(&blocks(32, 5000));
+    let forger = net.nodes[1].id;
+    let left = |net: &Net| net.nodes[ME].actions.contains(&Action::Disconnect(forger));
+    assert!(net.run_until(IDLE, left));
+    assert!(net.nodes[ME].client.peers().is_empty());
+}
+
+#[test]
+fn providers_are_looked_for_after_a_second_or_at_once_if_nobody_is_there() {
+    let mut alone = Net::new(0);
+    alone.want(&blocks(1, 10));
+    assert!(alone.run_until(TICK * 2, |net| net.searches() == 1));
+    let mut stalled = Net::new(2);
+    stalled.nodes[1].manner = Manner::Old;
+    let peer = stalled.nodes[1].id;
+    stalled.nodes[ME].client.speaks(&peer, Speaks::Blocks);
+    stalled.disconnect(2);
+    stalled.want(&blocks(1, 10));
+    assert!(!stalled.run_until(Duration::from_millis(900), |net| net.searches() > 0));
+    assert!(stalled.run_until(Duration::from_millis(300), |net| net.searches() == 1));
+}
+
+#[test]
+fn nobody_connected_having_it_is_reason_enough_to_search() {
+    let mut net = Net::new(3);
+    net.want(&blocks(1, 10));
+    assert!(net.run_until(LATENCY * 2 + TICK * 2, |net| net.searches() == 1));
+}
+
+#[test]
+fn a_provider_that_is_found_and_connects_is_asked() {
+    let mut net = Net::new(2);
+    let wanted = blocks(50, 20_000);
+    net.give(2, &wanted);
+    net.disconnect(2);
+    net.want(&wanted);
+    assert!(net.run_until(IDLE, |net| net.searches() == 1));
+    let found = net.nodes[2].id;
+    net.nodes[ME].client.provider(WORK, found);
+    net.connect(2);
+    assert!(net.run_until(Duration::from_secs(1), |net| net.has_all(&wanted)));
+}
+
+#[test]
+fn gives_up_when_nothing_came_for_long_and_tells_what_was_tried() {
+    let mut net = Net::new(2);
+    let wanted = blocks(3, 10);
+    net.give(1, &wanted[..1]);
+    net.want(&wanted);
+    let over = |net: &Net| net.given_up().len() == 2;
+    assert!(!net.run_until(IDLE - TICK, over));
+    assert!(net.run_until(Duration::from_secs(1), over));
+    let tried = net.given_up()[0];
+    assert_eq!((tried.connected, tried.asked), (2, 2));
+    assert!(tried.absent >= 4 && tried.searches >= 1, "{tried:?}");
+    assert!(net.nodes[ME].client.is_idle());
+}
+
+#[test]
+fn a_fetch_survives_the_disconnection_of_whom_it_asked() {
+    let mut net = Net::new(2);
+    let wanted = blocks(100, 256 << 10);
+    net.give(1, &wanted);
+    net.give(2, &wanted);
+    net.want(&wanted);
+    assert!(net.run_until(IDLE, |net| net.nodes[ME].store.len() > 20));
+    net.disconnect(1);
+    assert!(net.run_until(Duration::from_secs(2), |net| net.has_all(&wanted)));
+}
+
+#[test]
+fn peers_without_presences_are_asked_for_blocks_and_not_waited_for() {
+    let mut net = Net::new(3);
+    let wanted = blocks(100, 20_000);
+    for other in 1..=2 {
+        net.nodes[other].manner = Manner::Old;
+        let peer = net.nodes[other].id;
+        net.nodes[ME].client.speaks(&peer, Speaks::Blocks);
+    }
+    net.give(1, &wanted[..50]);
+    net.give(3, &wanted[50..]);
+    let took = net.fetch(&wanted);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn two_sessions_that_want_one_block_make_one_request() {
+    let mut net = Net::new(1);
+    let wanted = blocks(1, 5000);
+    net.give(1, &wanted);
+    let other = SessionId(2);
+    net.nodes[ME].client.open(other, IDLE, net.now);
+    net.want(&wanted);
+    net.nodes[ME].client.want(other, wanted[0].0, net.now);
+    // The same content under another name is the same want.
+    let renamed = Cid::new_v1(0x70, *wanted[0].0.hash());
+    net.nodes[ME].client.want(other, renamed, net.now);
+    assert!(net.run_until(IDLE, |net| net.has_all(&wanted)));
+    assert_eq!(net.nodes[1].served, 1);
+    assert_eq!(net.nodes[1].wants_heard, 1);
+}
+
+#[test]
+fn a_want_that_one_session_drops_goes_on_for_the_other() {
+    let mut net = Net::new(1);
+    let wanted = blocks(1, 5000);
+    net.give(1, &wanted);
+    let other = SessionId(2);
+    net.nodes[ME].client.open(other, IDLE, net.now);
+    net.want(&wanted);
+    net.nodes[ME].client.want(other, wanted[0].0, net.now);
+    net.nodes[ME].client.close(WORK);
+    assert!(net.run_until(IDLE, |net| net.has_all(&wanted)));
+}
+
+#[test]
+fn a_dropped_want_is_cancelled() {
+    let mut net = Net::new(1);
+    let wanted = blocks(1, 5000);
+    net.want(&wanted);
+    let me = net.nodes[ME].id;
+    assert!(net.run_until(IDLE, |net| net.nodes[1].engine.wants_of(&me) == 1));
+    net.nodes[ME].client.close(WORK);
+    assert!(net.run_until(IDLE, |net| net.nodes[1].engine.wants_of(&me) == 0));
+    assert!(net.nodes[ME].client.is_idle());
+}
+
+#[test]
+fn a_block_that_a_peer_gets_later_is_pushed() {
+    let mut net = Net::new(1);
+    let wanted = blocks(1, 5000);
+    net.want(&wanted);
+    assert!(!net.run_until(Duration::from_secs(3), |net| net.has_all(&wanted)));
+    net.give(1, &wanted);
+    net.nodes[1].engine.arrived(&[(wanted[0].0, 5000)]);
+    assert!(net.run_until(LATENCY * 2, |net| net.has_all(&wanted)));
+}
+
+#[test]
+fn sessions_take_turns_at_a_busy_peer() {
+    let mut net = Net::new(1);
+    let (large, small) = (blocks(1000, 100_000), blocks(5, 64));
+    net.nodes[1].bytes_a_second = 10_000_000;
+    net.give(1, &large);
+    net.give(1, &small);
+    net.want(&large);
+    assert!(net.run_until(IDLE, |net| net.nodes[ME].store.len() > 50));
+    let other = SessionId(2);
+    net.nodes[ME].client.open(other, IDLE, net.now);
+    for (cid, _) in &small {
+        net.nodes[ME].client.want(other, *cid, net.now);
+    }
+    let start = net.now;
+    assert!(net.run_until(IDLE, |net| net.has_all(&small)));
+    let waited = net.now - start;
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+    assert!(!net.has_all(&large));
+}
+
+#[test]
+fn presences_about_what_nobody_wants_are_ignored() {
+    let mut net = Net::new(1);
+    let peer = net.nodes[1].id;
+    for (cid, _) in blocks(10, 10) {
+        for kind in [PresenceKind::Have, PresenceKind::DontHave] {
+            net.nodes[ME].client.presence(&peer, &cid, kind, net.now);
+        }
+    }
+    assert!(!net.nodes[ME].client.has_entries(&peer));
+    assert!(net.now == net.start);
+}

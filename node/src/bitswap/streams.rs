@@ -1,0 +1,541 @@
+//! The tasks that touch streams: a reader for every inbound one, lanes for what we send.
+//!
+//! A reader takes one message after the other, gives words (wants, presences) to the worker and
+//! blocks to the verifier, and waits for room where it gives: so a peer is slowed down by its own
+//! stream and by nothing else. A lane writes one message after the other to one peer. There are two
+//! a peer, so that words do not wait behind blocks. A lane's stream is opened when there is
+//! something to say, kept while there is more, closed after [`LANE_IDLE`], which is before others
+//! reset it, and opened again when it was reset all the same.
+
+use super::behaviour::{OpenError, Order};
+use super::message::{MESSAGE_BYTES_MAX, Message, MessageError, Payload, Version};
+use super::worker::Input;
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::PeerId;
+use libp2p::swarm::Stream;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// What the readers of one peer share with the worker.
+#[derive(Debug)]
+pub(super) struct Intake {
+    pub(super) peer: PeerId,
+    /// How much is wanted of this peer now: nothing means that its blocks are not even hashed.
+    pub(super) wanted: AtomicUsize,
+    /// Bytes read so far.
+    pub(super) bytes: AtomicU64,
+    /// Readers at work, and readers waiting for that.
+    pub(super) working: Semaphore,
+    pub(super) readers: AtomicUsize,
+}
+
+impl Intake {
+    pub(super) fn new(peer: PeerId) -> Self {
+        Self {
+            peer,
+            wanted: AtomicUsize::new(0),
+            bytes: AtomicU64::new(0),
+            working: Semaphore::new(READERS_WORKING_MAX),
+            readers: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether one more stream is taken.
+    pub(super) fn admit(&self) -> bool {
+        let admitted = self.readers.fetch_add(1, Ordering::Relaxed) < READERS_MAX;
+        if !admitted {
+            self.readers.fetch_sub(1, Ordering::Relaxed);
+        }
+        admitted
+    }
+}
+
+/// Blocks as they came, and the room they take until they are stored.
+#[derive(Debug)]
+pub(super) struct Unverified {
+    pub(super) peer: PeerId,
+    pub(super) blocks: Vec<Payload>,
+    pub(super) room: OwnedSemaphorePermit,
+}
+
+/// Where readers give what they read.
+#[derive(Debug, Clone)]
+pub(super) struct Sinks {
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) unverified: mpsc::Sender<Unverified>,
+    /// Room for messages that are being read or verified, in KiB.
+    pub(super) room: Arc<Semaphore>,
+    /// The same for peers of whom nothing is wanted, so that they cannot fill the other.
+    pub(super) side_room: Arc<Semaphore>,
+    /// The longest pause inside a message.
+    pub(super) body_idle: Duration,
+}
+
+impl Sinks {
+    pub(super) fn new(inputs: mpsc::Sender<Input>, unverified: mpsc::Sender<Unverified>) -> Self {
+        Self {
+            inputs,
+            unverified,
+            room: Arc::new(Semaphore::new(ROOM_KIB)),
+            side_room: Arc::new(Semaphore::new(SIDE_ROOM_KIB)),
+            body_idle: BODY_IDLE,
+        }
+    }
+}
+
+/// Why a reader stopped before the end of its stream.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Stream(#[from] io::Error),
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    #[error("the peer sent too slowly")]
+    TooSlow,
+    #[error("stopping")]
+    Stopping,
+}
+
+/// Reads one inbound stream to its end.
+pub(super) async fn read(mut stream: Stream, intake: Arc<Intake>, sinks: Sinks) {
+    let outcome = read_all(&mut stream, &intake, &sinks).await;
+    intake.readers.fetch_sub(1, Ordering::Relaxed);
+    if let Err(error) = outcome {
+        tracing::debug!(peer = %intake.peer, %error, "stream ended");
+        if matches!(error, ReadError::Message(_)) {
+            drop(sinks.inputs.send(Input::BadMessage(intake.peer)).await);
+        }
+    }
+}
+
+async fn read_all<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    intake: &Intake,
+    sinks: &Sinks,
+) -> Result<(), ReadError> {
+    loop {
+        let first = timeout(STREAM_IDLE, read_byte(stream));
+        let Some(first) = first.await.map_err(|_| ReadError::TooSlow)?? else {
+            return Ok(());
+        };
+        // Many streams may be open; only so many are read from at once.
+        let working = intake.working.acquire().await;
+        let Some((bytes, room)) = read_message(stream, first, intake, sinks).await? else {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        };
+        let message = Message::decode(&bytes)?;
+        drop(bytes);
+        deliver(message, room, intake, sinks).await?;
+        drop(working);
+    }
+}
+
+async fn deliver(
+    mut message: Message,
+    room: OwnedSemaphorePermit,
+    intake: &Intake,
+    sinks: &Sinks,
+) -> Result<(), ReadError> {
+    let peer = intake.peer;
+    let blocks = std::mem::take(&mut message.blocks);
+    let words = Input::Message { peer, message };
+    sinks
+        .inputs
+        .send(words)
+        .await
+        .map_err(|_| ReadError::Stopping)?;
+    if blocks.is_empty() {
+        return Ok(());
+    }
+    if intake.wanted.load(Ordering::Relaxed) == 0 {
+        let bytes = blocks.iter().map(|block| block.data.len() as u64).sum();
+        let unwanted = Input::Unwanted { peer, bytes };
+        return sinks
+            .inputs
+            .send(unwanted)
+            .await
+            .map_err(|_| ReadError::Stopping);
+    }
+    let unverified = Unverified { peer, blocks, room };
+    sinks
+        .unverified
+        .send(unverified)
+        .await
+        .map_err(|_| ReadError::Stopping)
+}
+
+async fn read_byte<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    let count = stream.read(&mut byte).await?;
+    let [byte] = byte;
+    Ok((count > 0).then_some(byte))
+}
+
+/// Reads the rest of a length and what it announces. Room is taken when the first
+/// [`TRUSTED_BYTES`] of a longer message are there: a length alone costs nobody anything.
+async fn read_message<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    first: u8,
+    intake: &Intake,
+    sinks: &Sinks,
+) -> Result<Option<(Bytes, OwnedSemaphorePermit)>, ReadError> {
+    let mut length = u64::from(first & 0x7f);
+    let (mut byte, mut at) = (first, 0);
+    let idle = sinks.body_idle;
+    while byte & 0x80 != 0 {
+        at += 1;
+        let next = timeout(idle, read_byte(stream));
+        byte = match next.await.map_err(|_| ReadError::TooSlow)?? {
+            Some(byte) => byte,
+            None => return Ok(None),
+        };
+        // Four groups hold every length that is allowed; an overlong form is a lie.
+        if at >= LENGTH_BYTES_MAX || (byte == 0 && at > 0) {
+            return Err(MessageError::Length.into());
+        }
+        length |= u64::from(byte & 0x7f) << (7 * at);
+    }
+    let whole = usize::try_from(length)
+        .ok()
+        .filter(|length| *length <= MESSAGE_BYTES_MAX)
+        .ok_or(MessageError::TooLarge(length))?;
+    let deadline = Instant::now() + idle + Duration::from_secs(length / BODY_BYTES_A_SECOND);
+    let pace = Pace { deadline, idle };
+    let mut buffer = vec![0; whole.min(TRUSTED_BYTES)];
+    if !fill(stream, &mut buffer, pace, intake).await? {
+        return Ok(None);
+    }
+    let kib = u32::try_from(whole.div_ceil(1024)).unwrap_or(u32::MAX);
+    let room = match intake.wanted.load(Ordering::Relaxed) {
+        0 => Arc::clone(&sinks.side_room),
+        _ => Arc::clone(&sinks.room),
+    };
+    let room = room
+        .acquire_many_owned(kib)
+        .await
+        .map_err(|_| ReadError::Stopping)?;
+    if whole > TRUSTED_BYTES {
+        let mut large = vec![0; whole];
+        let (front, rest) = large.split_at_mut(TRUSTED_BYTES);
+        front.copy_from_slice(&buffer);
+        let deadline = deadline.max(Instant::now() + idle);
+        if !fill(stream, rest, Pace { deadline, idle }, intake).await? {
+            return Ok(None);
+        }
+        buffer = large;
+    }
+    Ok(Some((Bytes::from(buffer), room)))
+}
+
+/// How fast a message must come.
+#[derive(Clone, Copy)]
+struct Pace {
+    deadline: Instant,
+    idle: Duration,
+}
+
+async fn fill<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    mut buffer: &mut [u8],
+    pace: Pace,
+    intake: &Intake,
+) -> Result<bool, ReadError> {
+    while !buffer.is_empty() {
+        let until = pace.deadline.min(Instant::now() + pace.idle);
+        let count = timeout_at(until, stream.read(buffer))
+            .await
+            .map_err(|_| ReadError::TooSlow)??;
+        if count == 0 {
+            return Ok(false);
+        }
+        intake.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        buffer = buffer.get_mut(count..).unwrap_or_default();
+    }
+    Ok(true)
+}
+
+/// What goes over a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cargo {
+    /// Wants, cancels and presences.
+    Words,
+    Blocks,
+}
+
+/// A message for a lane.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) message: Message,
+    /// What the engine counts for it.
+    pub(super) bytes: u64,
+}
+
+/// A lane's end of the bargain: what it needs to open streams and to report.
+#[derive(Debug, Clone)]
+pub(super) struct Lane {
+    pub(super) peer: PeerId,
+    /// Which of the peer's stays this lane belongs to.
+    pub(super) stay: u64,
+    pub(super) cargo: Cargo,
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) inputs: mpsc::Sender<Input>,
+}
+
+impl Lane {
+    /// Writes what comes until the worker lets go of the other end.
+    pub(super) async fn run(self, mut inbox: mpsc::Receiver<Outgoing>) {
+        let mut stream: Option<(Version, Stream)> = None;
+        loop {
+            let next = match timeout(LANE_IDLE, inbox.recv()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    if let Some((_, mut idle)) = stream.take() {
+                        drop(timeout(CLOSE_TIME_MAX, idle.close()).await);
+                    }
+                    inbox.recv().await
+                }
+            };
+            let Some(outgoing) = next else {
+                break;
+            };
+            let sent = self.send(&mut stream, &outgoing.message).await;
+            if let Err(error) = &sent {
+                tracing::debug!(peer = %self.peer, %error, "message not sent");
+            }
+            let report = Input::Written {
+                peer: self.peer,
+                stay: self.stay,
+                cargo: self.cargo,
+                outgoing,
+                sent: sent.is_ok(),
+            };
+            if self.inputs.send(report).await.is_err() {
+                break;
+            }
+        }
+        if let Some((_, mut last)) = stream {
+            drop(timeout(CLOSE_TIME_MAX, last.close()).await);
+        }
+    }
+
+    async fn send(
+        &self,
+        stream: &mut Option<(Version, Stream)>,
+        message: &Message,
+    ) -> Result<(), OpenError> {
+        let mut why = OpenError::NotConnected;
+        for _ in 0..SEND_TRIES {
+            let (version, open) = match stream {
+                Some(open) => open,
+                None => stream.insert(self.open().await?),
+            };
+            match write(open, &message.encode(*version)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    why = OpenError::Failed(error.to_string());
+                    *stream = None;
+                }
+            }
+        }
+        Err(why)
+    }
+
+    async fn open(&self) -> Result<(Version, Stream), OpenError> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || OpenError::Failed("stopping".to_owned());
+        self.orders
+            .send(Order::Open(self.peer, reply))
+            .await
+            .map_err(|_| stopping())?;
+        // A connection that closes drops the reply.
+        let opened = match timeout(OPEN_TIMEOUT * 2, answer).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(_)) => Err(OpenError::NotConnected),
+            Err(_) => Err(OpenError::Failed("too slow".to_owned())),
+        };
+        let spoken = match &opened {
+            Ok((version, _)) => Some(*version),
+            Err(OpenError::Unsupported) => None,
+            Err(_) => return opened,
+        };
+        let speaks = Input::Speaks {
+            peer: self.peer,
+            stay: self.stay,
+            version: spoken,
+        };
+        drop(self.inputs.send(speaks).await);
+        opened
+    }
+}
+
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, pieces: &[Bytes]) -> io::Result<()> {
+    let bytes: usize = pieces.iter().map(Bytes::len).sum();
+    let limit = WRITE_IDLE + Duration::from_secs(bytes as u64 / WRITE_BYTES_A_SECOND);
+    let all = async {
+        for piece in pieces {
+            stream.write_all(piece).await?;
+        }
+        stream.flush().await
+    };
+    timeout(limit, all)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// How long negotiating a stream may take.
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// An inbound stream on which nothing comes for so long is let go.
+const STREAM_IDLE: Duration = Duration::from_secs(600);
+/// The longest pause inside a message.
+const BODY_IDLE: Duration = Duration::from_secs(30);
+/// The slowest rate of a message, beside [`BODY_IDLE`] in all.
+const BODY_BYTES_A_SECOND: u64 = 16 << 10;
+/// How much of a message is taken before room for the rest of it is.
+const TRUSTED_BYTES: usize = 64 << 10;
+/// Bytes of a length: four groups of seven bits reach beyond the limit.
+const LENGTH_BYTES_MAX: u32 = 4;
+/// Inbound streams of one peer that are read from at once. Kubo writes eight.
+const READERS_WORKING_MAX: usize = 16;
+/// Inbound streams of one peer.
+const READERS_MAX: usize = 256;
+/// Room for messages between stream and store, over all peers.
+const ROOM_KIB: usize = 192 << 10;
+const SIDE_ROOM_KIB: usize = 64 << 10;
+/// An outbound stream without work is closed; Helia resets it after 10 s.
+const LANE_IDLE: Duration = Duration::from_secs(5);
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
+/// A message must leave within this, and a second for every [`WRITE_BYTES_A_SECOND`].
+const WRITE_IDLE: Duration = Duration::from_secs(10);
+const WRITE_BYTES_A_SECOND: u64 = 12_500;
+/// How often a message is tried: a kept stream may have been reset, a new one rarely is.
+const SEND_TRIES: usize = 3;
+/// Messages waiting in a lane. The engine's bound on outstanding bytes keeps it below that.
+pub(super) const LANE_MESSAGES_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_util::compat::TokioAsyncReadCompatExt;
+
+    struct Bench {
+        theirs: tokio::io::DuplexStream,
+        reader: tokio::task::JoinHandle<Result<(), ReadError>>,
+        inputs: mpsc::Receiver<Input>,
+        intake: Arc<Intake>,
+        room: Arc<Semaphore>,
+        unverified: mpsc::Receiver<Unverified>,
+    }
+
+    fn bench() -> Bench {
+        bench_with(BODY_IDLE)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test waits for its own task")]
+    fn bench_with(body_idle: Duration) -> Bench {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (inputs, heard) = mpsc::channel(100);
+        let (unverified, blocks) = mpsc::channel(100);
+        let mut sinks = Sinks::new(inputs, unverified);
+        sinks.body_idle = body_idle;
+        let room = Arc::clone(&sinks.room);
+        let intake = Arc::new(Intake::new(PeerId::random()));
+        let shared = Arc::clone(&intake);
+        let reader = tokio::spawn(async move {
+            let mut ours = ours.compat();
+            read_all(&mut ours, &shared, &sinks).await
+        });
+        Bench {
+            theirs,
+            reader,
+            inputs: heard,
+            intake,
+            room,
+            unverified: blocks,
+        }
+    }
+
+    fn payload() -> Message {
+        let cid =
+            cairn_store::cid::parse("bafybeie5745rpv2m6tjyuugywy4d5ewrqgqqhfnf445he3omzpjbx5xqxe")
+                .unwrap();
+        Message {
+            blocks: vec![Payload {
+                prefix: super::super::message::prefix_of(&cid).unwrap(),
+                data: Bytes::from(vec![1; 300_000]),
+            }],
+            ..Message::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_several_messages_of_one_stream_and_stops_at_its_end() {
+        use tokio::io::AsyncWriteExt;
+        let mut bench = bench();
+        bench.intake.wanted.store(1, Ordering::Relaxed);
+        for _ in 0..2 {
+            for piece in payload().encode(Version::V1_2) {
+                bench.theirs.write_all(&piece).await.unwrap();
+            }
+        }
+        bench.theirs.shutdown().await.unwrap();
+        assert!(bench.reader.await.unwrap().is_ok());
+        let first = bench.unverified.recv().await.unwrap();
+        assert_eq!(first.blocks[0].data.len(), 300_000);
+        assert!(bench.room.available_permits() < ROOM_KIB);
+        drop((first, bench.unverified.recv().await.unwrap()));
+        assert_eq!(bench.room.available_permits(), ROOM_KIB);
+    }
+
+    #[tokio::test]
+    async fn blocks_of_a_peer_that_owes_none_are_dropped_before_hashing() {
+        use tokio::io::AsyncWriteExt;
+        let mut bench = bench();
+        for piece in payload().encode(Version::V1_2) {
+            bench.theirs.write_all(&piece).await.unwrap();
+        }
+        assert!(matches!(
+            bench.inputs.recv().await,
+            Some(Input::Message { .. })
+        ));
+        assert!(matches!(
+            bench.inputs.recv().await,
+            Some(Input::Unwanted { bytes: 300_000, .. })
+        ));
+        assert!(bench.unverified.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_length_beyond_the_limit_ends_the_stream_at_once() {
+        use tokio::io::AsyncWriteExt;
+        for length in [
+            &[0x81u8, 0x80, 0x80, 0x02][..], // 4 MiB + 1
+            &[0xff, 0xff, 0xff, 0xff, 0x0f],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+            &[0x81, 0x00], // 1, written too long
+        ] {
+            let mut bench = bench();
+            bench.theirs.write_all(length).await.unwrap();
+            let error = bench.reader.await.unwrap().unwrap_err();
+            assert!(matches!(error, ReadError::Message(_)), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_drips_is_given_up_and_holds_no_room() {
+        use tokio::io::AsyncWriteExt;
+        let mut bench = bench_with(Duration::from_millis(50));
+        bench
+            .theirs
+            .write_all(&[0x80, 0x80, 0x80, 0x02, 1])
+            .await
+            .unwrap();
+        let error = bench.reader.await.unwrap().unwrap_err();
+        assert!(matches!(error, ReadError::TooSlow), "{error}");
+        assert_eq!(bench.room.available_permits(), ROOM_KIB);
+    }
+}

@@ -1,0 +1,357 @@
+//! Bitswap between real swarms over TCP on loopback: what the simulation cannot show.
+
+use super::message::Version;
+use super::{Bitswap, Blocks, Network, behaviour};
+use crate::event::Event;
+use crate::routing::Provider;
+use crate::tasks::Tasks;
+use bytes::Bytes;
+use cairn_store::block::{BLOCK_BYTES_MAX, Prefix};
+use cairn_store::cid::{self, HashKind};
+use cairn_store::{Block, Cid, SourceError};
+use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{StreamExt, stream};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, PeerId, Swarm, noise, tcp, yamux};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A store in memory; a forger's gives out other bytes than it was given.
+#[derive(Clone, Default)]
+struct Map {
+    blocks: Arc<Mutex<HashMap<Vec<u8>, Bytes>>>,
+    forges: bool,
+}
+
+impl Map {
+    fn of(blocks: &[Block]) -> Self {
+        let map = Self::default();
+        map.add(blocks);
+        map
+    }
+
+    fn add(&self, blocks: &[Block]) {
+        let mut inside = self.blocks.lock().unwrap();
+        for block in blocks {
+            inside.insert(block.cid().hash().to_bytes(), block.data().clone());
+        }
+    }
+
+    fn find(&self, cid: &Cid) -> Option<Bytes> {
+        let inside = self.blocks.lock().unwrap();
+        inside.get(&cid.hash().to_bytes()).cloned()
+    }
+}
+
+impl Blocks for Map {
+    async fn get(&self, cid: &Cid) -> Option<Bytes> {
+        match self.forges {
+            true => Some(Bytes::from(format!("not {cid}"))),
+            false => self.find(cid),
+        }
+    }
+
+    async fn size(&self, cid: &Cid) -> Option<u64> {
+        self.find(cid).map(|data| data.len() as u64)
+    }
+
+    async fn put(&self, blocks: Vec<Block>) -> Result<(), String> {
+        self.add(&blocks);
+        Ok(())
+    }
+}
+
+/// Dials through the swarm's task; knows the providers it was told of.
+#[derive(Clone)]
+struct Dialler {
+    dials: mpsc::Sender<(Multiaddr, oneshot::Sender<bool>)>,
+    providers: Vec<Provider>,
+}
+
+impl Network for Dialler {
+    fn providers(&self, _: Cid, limit: usize) -> BoxStream<'static, Provider> {
+        stream::iter(self.providers.clone()).take(limit).boxed()
+    }
+
+    async fn connect(&self, provider: Provider) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let address = provider.addresses[0].clone();
+        self.dials.send((address, reply)).await.unwrap();
+        answer.await.unwrap_or(false)
+    }
+}
+
+struct Node {
+    id: PeerId,
+    address: Multiaddr,
+    bitswap: Bitswap,
+    dialler: Dialler,
+    events: broadcast::Sender<Event>,
+    tasks: Tasks,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.tasks.stopping().cancel();
+    }
+}
+
+impl Node {
+    async fn start(map: Map, versions: &'static [Version], providers: Vec<Provider>) -> Self {
+        let (behaviour, wire) = behaviour::pair(versions);
+        let mut swarm = libp2p::SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_tcp(
+                tcp::Config::default().nodelay(true),
+                noise::Config::new,
+                yamux::Config::default,
+            )
+            .unwrap()
+            .with_behaviour(|_| behaviour)
+            .unwrap()
+            .build();
+        let id = *swarm.local_peer_id();
+        swarm
+            .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
+            .unwrap();
+        let address = loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                break address;
+            }
+        };
+        let (dials, asked) = mpsc::channel(10);
+        let dialler = Dialler { dials, providers };
+        let tasks = Tasks::new();
+        let (events, _) = broadcast::channel(4096);
+        let bitswap = Bitswap::start_with(
+            wire,
+            map,
+            dialler.clone(),
+            &tasks,
+            events.clone(),
+            &prometheus::Registry::new(),
+        )
+        .unwrap();
+        let stopping = tasks.stopping();
+        tasks.spawn("swarm", async move {
+            stopping.run_until_cancelled_owned(turn(swarm, asked)).await;
+        });
+        Self {
+            id,
+            address,
+            bitswap,
+            dialler,
+            events,
+            tasks,
+        }
+    }
+
+    async fn connect(&self, other: &Node) {
+        assert!(self.dialler.connect(other.provider()).await);
+    }
+
+    fn provider(&self) -> Provider {
+        Provider {
+            peer: self.id,
+            addresses: vec![self.address.clone()],
+        }
+    }
+
+    async fn fetch(&self, blocks: &[Block]) {
+        let work = self.bitswap.work(PATIENCE);
+        let all: FuturesUnordered<_> = blocks
+            .iter()
+            .map(|block| self.bitswap.fetch(&work, block.cid()))
+            .collect();
+        let fetched: Vec<_> = tokio::time::timeout(PATIENCE, all.collect()).await.unwrap();
+        let count = fetched
+            .into_iter()
+            .map(Result::unwrap)
+            .filter(|block| blocks.contains(block))
+            .count();
+        assert_eq!(count, blocks.len());
+    }
+}
+
+async fn turn(
+    mut swarm: Swarm<behaviour::Behaviour>,
+    mut dials: mpsc::Receiver<(Multiaddr, oneshot::Sender<bool>)>,
+) {
+    let mut waiting: Vec<oneshot::Sender<bool>> = Vec::new();
+    loop {
+        tokio::select! {
+            Some((address, reply)) = dials.recv() => {
+                swarm.dial(address).unwrap();
+                waiting.push(reply);
+            }
+            event = swarm.select_next_some() => match event {
+                SwarmEvent::ConnectionEstablished { .. } => {
+                    for reply in waiting.drain(..) {
+                        let _ = reply.send(true);
+                    }
+                }
+                SwarmEvent::OutgoingConnectionError { error, .. } => panic!("{error}"),
+                _ => {}
+            },
+        }
+    }
+}
+
+fn made(count: usize, bytes: usize, prefix: Prefix) -> Vec<Block> {
+    let data = (0..count).map(|at| {
+        let mut data = vec![7; bytes];
+        data[..8].copy_from_slice(&(at as u64).to_be_bytes());
+        Bytes::from(data)
+    });
+    Block::new_many(prefix, data.collect()).unwrap()
+}
+
+const RAW: Prefix = Prefix {
+    version: cid::Version::V1,
+    codec: cid::RAW,
+    hash: HashKind::Sha2_256,
+};
+const V0: Prefix = Prefix {
+    version: cid::Version::V0,
+    codec: cid::DAG_PB,
+    hash: HashKind::Sha2_256,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_of_blocks_and_the_largest_ones_arrive() {
+    let mut blocks = made(300, 40_000, RAW);
+    blocks.extend(made(10, BLOCK_BYTES_MAX, RAW));
+    blocks.extend(made(20, 100, V0));
+    let server = Node::start(Map::of(&blocks), &Version::ALL, vec![]).await;
+    let map = Map::default();
+    let client = Node::start(map.clone(), &Version::ALL, vec![]).await;
+    let mut events = client.events.subscribe();
+    client.connect(&server).await;
+    client.fetch(&blocks).await;
+    for block in &blocks {
+        assert_eq!(map.find(block.cid()), Some(block.data().clone()));
+        assert!(matches!(events.recv().await, Ok(Event::Fetched(_))));
+    }
+    let (received, sent) = (client.bitswap.stat().await, server.bitswap.stat().await);
+    assert_eq!(received.blocks_received, blocks.len() as u64);
+    assert_eq!(received.duplicate_blocks, 0);
+    assert_eq!(received.peers, [server.id]);
+    assert!(received.wantlist.is_empty());
+    assert!(sent.data_sent <= received.data_received);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ways_at_once() {
+    let (mine, theirs) = (made(100, 100_000, RAW), made(100, 99_999, RAW));
+    let one = Node::start(Map::of(&mine), &Version::ALL, vec![]).await;
+    let other = Node::start(Map::of(&theirs), &Version::ALL, vec![]).await;
+    one.connect(&other).await;
+    tokio::join!(one.fetch(&theirs), other.fetch(&mine));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_of_older_versions_serve_and_are_served() {
+    const OLD: [&[Version]; 3] = [&[Version::V1_1], &[Version::V1_0], &[Version::V0]];
+    for versions in OLD {
+        let (mine, theirs) = (made(50, 30_000, V0), made(50, 20_000, V0));
+        let old = Node::start(Map::of(&mine), versions, vec![]).await;
+        let new = Node::start(Map::of(&theirs), &Version::ALL, vec![]).await;
+        new.connect(&old).await;
+        tokio::join!(new.fetch(&mine), old.fetch(&theirs));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_bytes_are_never_stored_and_the_honest_peer_is_used() {
+    let blocks = made(60, 5000, RAW);
+    let mut forged = Map::of(&blocks);
+    forged.forges = true;
+    let forger = Node::start(forged, &Version::ALL, vec![]).await;
+    let honest = Node::start(Map::of(&blocks), &Version::ALL, vec![]).await;
+    let map = Map::default();
+    let client = Node::start(map.clone(), &Version::ALL, vec![]).await;
+    client.connect(&forger).await;
+    client.connect(&honest).await;
+    client.fetch(&blocks).await;
+    assert_eq!(map.blocks.lock().unwrap().len(), blocks.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn providers_are_found_dialled_and_asked() {
+    let blocks = made(20, 10_000, RAW);
+    let server = Node::start(Map::of(&blocks), &Version::ALL, vec![]).await;
+    let providers = vec![server.provider()];
+    let client = Node::start(Map::default(), &Version::ALL, providers).await;
+    client.fetch(&blocks).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_added_at_a_peer_after_it_was_asked_arrives() {
+    let blocks = made(1, 10_000, RAW);
+    let map = Map::default();
+    let server = Node::start(map.clone(), &Version::ALL, vec![]).await;
+    let client = Node::start(Map::default(), &Version::ALL, vec![]).await;
+    client.connect(&server).await;
+    let fetch = client.fetch(&blocks);
+    let add = async {
+        while server.bitswap.stat().await.messages_received == 0 {
+            tokio::task::yield_now().await;
+        }
+        map.add(&blocks);
+    };
+    tokio::join!(fetch, add);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_that_is_dropped_wants_nothing_any_more_and_one_that_waits_gives_up() {
+    let blocks = made(1, 10, RAW);
+    let client = Node::start(Map::default(), &Version::ALL, vec![]).await;
+    let work = client.bitswap.work(Duration::from_millis(300));
+    let late = client.bitswap.fetch(&work, blocks[0].cid()).await;
+    let Err(SourceError::TooSlow { tried, .. }) = late else {
+        panic!("{late:?}");
+    };
+    assert!(tried.contains("1 searches"), "{tried}");
+    let work = client.bitswap.work(PATIENCE);
+    let fetch = client.bitswap.fetch(&work, blocks[0].cid());
+    let watch = async {
+        while client.bitswap.stat().await.wantlist.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = fetch => panic!("nobody has it"),
+        () = watch => {}
+    }
+    while !client.bitswap.stat().await.wantlist.is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Not a test: says how fast it is. `cargo test --release -- --ignored --nocapture speed`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn speed() {
+    for (count, bytes) in [(512, 1 << 20), (2048, 256 << 10), (20_000, 1000)] {
+        let blocks = made(count, bytes, RAW);
+        let server = Node::start(Map::of(&blocks), &Version::ALL, vec![]).await;
+        let client = Node::start(Map::default(), &Version::ALL, vec![]).await;
+        client.connect(&server).await;
+        let work = client.bitswap.work(PATIENCE);
+        let start = std::time::Instant::now();
+        stream::iter(&blocks)
+            .map(|block| client.bitswap.fetch(&work, block.cid()))
+            .buffer_unordered(64)
+            .for_each(|fetched| async {
+                fetched.unwrap();
+            })
+            .await;
+        let took = start.elapsed().as_secs_f64();
+        let total = (count * bytes) as f64 / 1e6;
+        println!("{count} blocks of {bytes} bytes: {:.0} MB/s", total / took);
+    }
+}

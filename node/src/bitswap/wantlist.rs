@@ -1,0 +1,174 @@
+//! What one peer should know of our wants, and what it was told.
+//!
+//! Changes are not sent as they happen: the list only remembers what is wanted now and what the
+//! peer believes, and a message is made of the difference when there is room for one. A want that
+//! came and went in between costs nothing.
+
+use super::key::Key;
+use super::message::{Absence, Change, Entry, WantKind};
+use cairn_store::Cid;
+use std::collections::{HashMap, VecDeque};
+
+/// Our side of one peer's copy of our want list.
+#[derive(Debug, Default)]
+pub(super) struct WantList {
+    wanted: HashMap<Key, (Cid, WantKind)>,
+    told: HashMap<Key, Told>,
+    /// What may differ; a key may stand here twice.
+    changed: VecDeque<Key>,
+}
+
+/// What the peer believes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Wants(Cid, WantKind),
+    /// It answered. Some (Helia) answer a want once a connection unless it is cancelled.
+    Answered(Cid),
+}
+
+impl WantList {
+    /// Wants this of the peer. A want for the block itself is more than one for its presence.
+    pub(super) fn want(&mut self, key: &Key, cid: Cid, kind: WantKind) {
+        let before = self.wanted.insert(key.clone(), (cid, kind));
+        if before != Some((cid, kind)) || !self.told.contains_key(key) {
+            self.changed.push_back(key.clone());
+        }
+    }
+
+    /// Does not want it any more.
+    pub(super) fn cancel(&mut self, key: &Key) {
+        if self.wanted.remove(key).is_some() {
+            self.changed.push_back(key.clone());
+        }
+    }
+
+    /// The peer answered: with the block, or that it has none.
+    pub(super) fn answered(&mut self, key: &Key) {
+        if let Some(Told::Wants(cid, _)) = self.told.get(key).copied() {
+            self.told.insert(key.clone(), Told::Answered(cid));
+        }
+    }
+
+    /// Says everything again that is wanted: what was said may have been lost.
+    pub(super) fn repeat(&mut self) {
+        self.told
+            .retain(|_, told| matches!(told, Told::Answered(_)));
+        self.changed = self.wanted.keys().cloned().collect();
+    }
+
+    /// How much is wanted.
+    pub(super) fn len(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// Whether there may be something to say.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// What is to be said now, at most `max` lines and never a cancel and a want of one CID.
+    pub(super) fn take(&mut self, max: usize) -> Vec<Entry> {
+        let mut lines = Vec::new();
+        let mut again = Vec::new();
+        while lines.len() < max {
+            let Some(key) = self.changed.pop_front() else {
+                break;
+            };
+            let wanted = self.wanted.get(&key).copied();
+            match (wanted, self.told.get(&key).copied()) {
+                (Some((now, kind)), Some(Told::Wants(before, told)))
+                    if now == before && (kind == told || told == WantKind::Block) => {}
+                (Some(_), Some(Told::Answered(cid))) => {
+                    lines.push(Entry {
+                        cid,
+                        change: Change::Cancel,
+                    });
+                    self.told.remove(&key);
+                    again.push(key);
+                }
+                (Some((cid, kind)), _) => {
+                    self.told.insert(key, Told::Wants(cid, kind));
+                    lines.push(Entry {
+                        cid,
+                        change: Change::Want {
+                            priority: 1,
+                            kind,
+                            absence: Absence::Tell,
+                        },
+                    });
+                }
+                (None, Some(Told::Wants(cid, _) | Told::Answered(cid))) => {
+                    self.told.remove(&key);
+                    lines.push(Entry {
+                        cid,
+                        change: Change::Cancel,
+                    });
+                }
+                (None, None) => {}
+            }
+        }
+        self.changed.extend(again);
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_store::cid;
+
+    fn cid() -> (Key, Cid) {
+        let cid =
+            cid::parse("bafybeie5745rpv2m6tjyuugywy4d5ewrqgqqhfnf445he3omzpjbx5xqxe").unwrap();
+        (Key::content(&cid), cid)
+    }
+
+    fn said(list: &mut WantList) -> Vec<Option<WantKind>> {
+        list.take(10)
+            .into_iter()
+            .map(|entry| match entry.change {
+                Change::Want { kind, .. } => Some(kind),
+                Change::Cancel => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_the_latest_state_is_said() {
+        let (mut list, (key, cid)) = (WantList::default(), cid());
+        list.want(&key, cid, WantKind::Have);
+        list.cancel(&key);
+        assert_eq!(said(&mut list), []);
+        list.want(&key, cid, WantKind::Have);
+        list.want(&key, cid, WantKind::Block);
+        assert_eq!(said(&mut list), [Some(WantKind::Block)]);
+        list.cancel(&key);
+        list.want(&key, cid, WantKind::Block);
+        assert_eq!(said(&mut list), []);
+        list.cancel(&key);
+        assert_eq!(said(&mut list), [None]);
+        assert!(!list.has_changes());
+    }
+
+    #[test]
+    fn an_answered_want_is_cancelled_before_it_is_wanted_again() {
+        let (mut list, (key, cid)) = (WantList::default(), cid());
+        list.want(&key, cid, WantKind::Block);
+        said(&mut list);
+        list.answered(&key);
+        list.cancel(&key);
+        list.want(&key, cid, WantKind::Block);
+        assert_eq!(said(&mut list), [None]);
+        assert_eq!(said(&mut list), [Some(WantKind::Block)]);
+    }
+
+    #[test]
+    fn a_repeated_list_is_said_whole() {
+        let (mut list, (key, cid)) = (WantList::default(), cid());
+        list.want(&key, cid, WantKind::Block);
+        said(&mut list);
+        list.repeat();
+        assert_eq!(said(&mut list), [Some(WantKind::Block)]);
+        assert_eq!(list.len(), 1);
+    }
+}

@@ -1,0 +1,840 @@
+//! The task that owns all of Bitswap's state and drives its two halves.
+//!
+//! Everything that happens comes in as an [`Input`], a command or a notice from the swarm; the
+//! client and the engine decide; what follows is done by tasks that report back as inputs. The
+//! worker itself never waits for anybody but its queues, so nothing can wait for it in a circle:
+//! what it sends it only tries to send, into queues that its own bounds keep from filling.
+//!
+//! A block's way in: reader, verifier, here (is it wanted? nobody else need send it), the store
+//! (batches, one at a time, so that they grow with the disk's latency), here again, its waiters.
+
+use super::behaviour::{KeepAlive, Notice, Order, Wire};
+use super::client::{Action, Client, Received, Speaks, TICK};
+use super::engine::{Engine, Envelope};
+use super::key::Key;
+use super::message::{Message, Payload, Version, prefix_of};
+use super::metrics::Metrics;
+use super::session::SessionId;
+use super::streams::{self, Cargo, Intake, LANE_MESSAGES_MAX, Lane, Outgoing, Sinks};
+use super::verify::{self, Verified};
+use super::{Blocks, Command, Fetched, Network, Stat, Work};
+use crate::event::Event;
+use crate::routing::Provider;
+use crate::tasks::Tasks;
+use cairn_store::{Block, Cid, SourceError};
+use futures::{StreamExt, stream};
+use libp2p::PeerId;
+use libp2p::swarm::ConnectionId;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, broadcast, mpsc, oneshot};
+
+/// What tasks report.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// The words of a message; its blocks go another way.
+    Message { peer: PeerId, message: Message },
+    /// A stream held something else than messages.
+    BadMessage(PeerId),
+    /// Blocks came from a peer of whom nothing was wanted.
+    Unwanted { peer: PeerId, bytes: u64 },
+    /// Blocks were hashed.
+    Verified(Vec<Verified>),
+    /// Blocks were stored, or not.
+    Stored {
+        blocks: Vec<Block>,
+        outcome: Result<(), String>,
+    },
+    /// A message has left, or never will.
+    Written {
+        peer: PeerId,
+        stay: u64,
+        cargo: Cargo,
+        outgoing: Outgoing,
+        sent: bool,
+    },
+    /// A stream was negotiated, or cannot be (`None`).
+    Speaks {
+        peer: PeerId,
+        stay: u64,
+        version: Option<Version>,
+    },
+    /// The store said what it has of a peer's wants.
+    LookedUp {
+        peer: PeerId,
+        found: Vec<(Cid, Option<u64>)>,
+    },
+    /// An envelope's blocks were read.
+    Packed {
+        envelope: Envelope,
+        stay: u64,
+        blocks: Vec<Payload>,
+        missing: Vec<Cid>,
+    },
+    /// A search found a provider.
+    Found {
+        session: SessionId,
+        provider: Provider,
+    },
+    /// A provider could not be reached.
+    Unreachable(SessionId),
+    /// A dial is over.
+    Dialled,
+}
+
+/// What happened next.
+enum Turn {
+    Input(Input),
+    Command(Command),
+    Notice(Notice),
+    Tick,
+    Stop,
+}
+
+/// Everything.
+pub(super) struct Worker<B, N> {
+    pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) wire: Wire,
+    pub(super) sinks: Sinks,
+    pub(super) blocks: B,
+    pub(super) network: N,
+    pub(super) tasks: Tasks,
+    pub(super) events: broadcast::Sender<Event>,
+    pub(super) metrics: Metrics,
+    pub(super) state: State,
+}
+
+/// What the worker remembers.
+#[derive(Default)]
+pub(super) struct State {
+    client: Client,
+    engine: Engine,
+    peers: HashMap<PeerId, Peer>,
+    /// Peers that may have something to be told.
+    talkative: BTreeSet<PeerId>,
+    works: HashMap<SessionId, Weak<Work>>,
+    waiters: HashMap<Key, Vec<Waiter>>,
+    /// Came, and on the way into the store.
+    storing: HashSet<Key>,
+    to_store: Vec<(Block, Arc<OwnedSemaphorePermit>)>,
+    is_storing: bool,
+    orders: VecDeque<Order>,
+    dials: VecDeque<(SessionId, Provider)>,
+    dialling: usize,
+    lookups: usize,
+    packings: usize,
+    next_stay: u64,
+    recheck: VecDeque<PeerId>,
+    rechecked_at: Option<Instant>,
+}
+
+struct Peer {
+    /// Tells this stay from an earlier one of the same peer.
+    stay: u64,
+    connections: HashSet<ConnectionId>,
+    intake: Arc<Intake>,
+    bytes_seen: u64,
+    words: Option<mpsc::Sender<Outgoing>>,
+    words_under_way: usize,
+    blocks: Option<mpsc::Sender<Outgoing>>,
+    keep_alive: KeepAlive,
+}
+
+struct Waiter {
+    session: SessionId,
+    cid: Cid,
+    since: Instant,
+    reply: oneshot::Sender<Fetched>,
+}
+
+impl<B: Blocks, N: Network> Worker<B, N> {
+    /// Runs until the tasks are asked to stop.
+    pub(super) async fn run(mut self, unverified: mpsc::Receiver<streams::Unverified>) {
+        let queue = Arc::new(Mutex::new(unverified));
+        for _ in 0..verify::jobs() {
+            let job = verify::run(Arc::clone(&queue), self.sinks.inputs.clone());
+            self.spawn("bitswap verify", job);
+        }
+        let stopping = self.tasks.stopping();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let turn = tokio::select! {
+                biased;
+                () = stopping.cancelled() => Turn::Stop,
+                Some(input) = self.inputs.recv() => Turn::Input(input),
+                command = self.commands.recv() => command.map_or(Turn::Stop, Turn::Command),
+                notice = self.wire.notices.recv() => notice.map_or(Turn::Stop, Turn::Notice),
+                _ = tick.tick() => Turn::Tick,
+            };
+            let now = Instant::now();
+            match turn {
+                Turn::Stop => return,
+                Turn::Tick => self.on_tick(now),
+                Turn::Input(input) => self.on_input(input, now),
+                Turn::Command(command) => self.on_command(command, now),
+                Turn::Notice(notice) => self.on_notice(notice, now),
+            }
+            // What else is there already is decided upon together.
+            for _ in 0..TURNS_TOGETHER {
+                if let Ok(input) = self.inputs.try_recv() {
+                    self.on_input(input, now);
+                } else if let Ok(command) = self.commands.try_recv() {
+                    self.on_command(command, now);
+                } else if let Ok(notice) = self.wire.notices.try_recv() {
+                    self.on_notice(notice, now);
+                } else {
+                    break;
+                }
+            }
+            self.act(now);
+        }
+    }
+
+    fn on_command(&mut self, command: Command, now: Instant) {
+        let state = &mut self.state;
+        match command {
+            Command::Stat(reply) => drop(reply.send(self.stat())),
+            Command::Fetch { work, cid, reply } => {
+                let session = work.id;
+                let key = Key::content(&cid);
+                state.works.entry(session).or_insert_with(|| {
+                    state.client.open(session, work.idle, now);
+                    Arc::downgrade(&work)
+                });
+                // Whatever is on its way into the store need not be asked for.
+                if !state.storing.contains(&key) {
+                    state.client.want(session, cid, now);
+                }
+                state.waiters.entry(key).or_default().push(Waiter {
+                    session,
+                    cid,
+                    since: now,
+                    reply,
+                });
+            }
+        }
+    }
+
+    fn on_notice(&mut self, notice: Notice, now: Instant) {
+        let state = &mut self.state;
+        match notice {
+            Notice::Connected(id, connection) => {
+                let next_stay = &mut state.next_stay;
+                let peer = state.peers.entry(id).or_insert_with(|| {
+                    *next_stay += 1;
+                    Peer::new(id, *next_stay)
+                });
+                peer.connections.insert(connection);
+                // The new connection does not know yet whether it must stay.
+                peer.keep_alive = KeepAlive::No;
+                state.client.connected(id, now);
+                state.engine.connected(id);
+                state.talkative.insert(id);
+            }
+            Notice::Disconnected(id, connection) => {
+                let Some(peer) = state.peers.get_mut(&id) else {
+                    return;
+                };
+                peer.connections.remove(&connection);
+                if peer.connections.is_empty() {
+                    state.peers.remove(&id);
+                    state.client.disconnected(&id);
+                    state.engine.disconnected(&id);
+                }
+            }
+            Notice::Stream(id, version, stream) => {
+                let Some(peer) = state.peers.get(&id) else {
+                    return;
+                };
+                if !peer.intake.admit() {
+                    tracing::debug!(peer = %id, "stream refused: too many are open");
+                    return;
+                }
+                tracing::trace!(peer = %id, ?version, "inbound stream");
+                let reader = streams::read(stream, Arc::clone(&peer.intake), self.sinks.clone());
+                self.spawn("bitswap reader", reader);
+            }
+        }
+    }
+
+    fn on_input(&mut self, input: Input, now: Instant) {
+        let state = &mut self.state;
+        match input {
+            Input::Message { peer, message } => {
+                self.metrics.messages_in.inc();
+                self.metrics.wants_in.inc_by(message.wants.len() as u64);
+                if message.full || !message.wants.is_empty() {
+                    state.engine.wants(peer, message.full, &message.wants);
+                }
+                for presence in &message.presences {
+                    state
+                        .client
+                        .presence(&peer, &presence.cid, presence.kind, now);
+                }
+            }
+            Input::BadMessage(peer) => {
+                self.metrics.bad_messages.inc();
+                state.client.nonsense(&peer);
+            }
+            Input::Unwanted { peer, bytes } => {
+                self.metrics.unwanted_bytes.inc_by(bytes);
+                state.client.unwanted(&peer, bytes);
+            }
+            Input::Verified(messages) => {
+                for message in messages {
+                    self.on_verified(message, now);
+                }
+            }
+            Input::Stored { blocks, outcome } => self.on_stored(&blocks, &outcome, now),
+            Input::Written {
+                peer,
+                stay,
+                cargo,
+                outgoing,
+                sent,
+            } => self.on_written(peer, stay, cargo, &outgoing, sent),
+            Input::Speaks {
+                peer,
+                stay,
+                version,
+            } => {
+                let speaks = match version {
+                    Some(version) if version.has_presences() => Speaks::Presences,
+                    Some(_) => Speaks::Blocks,
+                    None => Speaks::Nothing,
+                };
+                if state.peers.get(&peer).is_some_and(|peer| peer.stay == stay) {
+                    state.client.speaks(&peer, speaks);
+                }
+            }
+            Input::LookedUp { peer, found } => {
+                state.lookups -= 1;
+                state.engine.looked_up(peer, &found);
+                state.talkative.insert(peer);
+            }
+            Input::Packed {
+                envelope,
+                stay,
+                blocks,
+                missing,
+            } => {
+                state.packings -= 1;
+                self.on_packed(&envelope, stay, blocks, &missing);
+            }
+            Input::Found { session, provider } => {
+                state.client.provider(session, provider.peer);
+                if !state.peers.contains_key(&provider.peer)
+                    && state.dials.len() < DIALS_WAITING_MAX
+                {
+                    state.dials.push_back((session, provider));
+                }
+            }
+            Input::Unreachable(session) => state.client.unreachable(session),
+            Input::Dialled => state.dialling -= 1,
+        }
+    }
+
+    fn on_verified(&mut self, message: Verified, now: Instant) {
+        let state = &mut self.state;
+        let peer = message.peer;
+        let room = Arc::new(message.room);
+        for _ in 0..message.nonsense {
+            self.metrics.wrong_blocks.inc();
+            state.client.nonsense(&peer);
+        }
+        for block in message.blocks {
+            let bytes = block.data().len() as u64;
+            self.metrics.blocks_in.inc();
+            self.metrics.bytes_in.inc_by(bytes);
+            match state.client.block(&peer, block.cid(), bytes, now) {
+                Received::Wanted(cid) => {
+                    if let Some(block) = block.renamed(cid) {
+                        state.storing.insert(Key::content(&cid));
+                        state.to_store.push((block, Arc::clone(&room)));
+                    }
+                }
+                Received::Duplicate => {
+                    self.metrics.duplicate_blocks.inc();
+                    self.metrics.duplicate_bytes.inc_by(bytes);
+                }
+                Received::Wrong => {
+                    self.metrics.wrong_blocks.inc();
+                    tracing::debug!(%peer, cid = %block.cid(), "a block that nobody wanted");
+                }
+            }
+        }
+    }
+
+    fn on_stored(&mut self, blocks: &[Block], outcome: &Result<(), String>, now: Instant) {
+        let state = &mut self.state;
+        state.is_storing = false;
+        if let Err(error) = outcome {
+            tracing::error!(%error, "fetched blocks could not be stored");
+        }
+        for block in blocks {
+            let key = Key::content(block.cid());
+            state.storing.remove(&key);
+            for waiter in state.waiters.remove(&key).unwrap_or_default() {
+                let answer = match outcome {
+                    Ok(()) => block
+                        .renamed(waiter.cid)
+                        .ok_or(SourceError::Stopping { cid: waiter.cid }),
+                    Err(why) => Err(SourceError::Disk {
+                        cid: waiter.cid,
+                        why: why.as_str().into(),
+                    }),
+                };
+                let took = now.saturating_duration_since(waiter.since);
+                self.metrics.fetch_seconds.observe(took.as_secs_f64());
+                drop(waiter.reply.send(answer));
+            }
+        }
+        if outcome.is_ok() {
+            let arrived: Vec<_> = blocks
+                .iter()
+                .map(|block| (*block.cid(), block.data().len() as u64))
+                .collect();
+            state.engine.arrived(&arrived);
+            for (cid, _) in arrived {
+                // Nobody need listen.
+                drop(self.events.send(Event::Fetched(cid)));
+            }
+        }
+    }
+
+    fn on_written(&mut self, id: PeerId, stay: u64, cargo: Cargo, what: &Outgoing, sent: bool) {
+        let state = &mut self.state;
+        if sent {
+            let blocks = &what.message.blocks;
+            self.metrics.messages_out.inc();
+            self.metrics
+                .wants_out
+                .inc_by(what.message.wants.len() as u64);
+            self.metrics.blocks_out.inc_by(blocks.len() as u64);
+            let bytes = blocks.iter().map(|block| block.data.len() as u64).sum();
+            self.metrics.bytes_out.inc_by(bytes);
+        }
+        let Some(peer) = state.peers.get_mut(&id).filter(|peer| peer.stay == stay) else {
+            return;
+        };
+        match cargo {
+            Cargo::Words => {
+                peer.words_under_way -= 1;
+                if !sent && !what.message.wants.is_empty() {
+                    state.client.lost(&id);
+                }
+                state.talkative.insert(id);
+            }
+            Cargo::Blocks => state.engine.sent(id, what.bytes),
+        }
+    }
+
+    fn on_packed(&mut self, envelope: &Envelope, stay: u64, blocks: Vec<Payload>, gone: &[Cid]) {
+        let id = envelope.peer;
+        for (cid, absence) in &envelope.blocks {
+            if gone.contains(cid) {
+                self.state.engine.missing(id, *cid, *absence);
+                self.state.talkative.insert(id);
+            }
+        }
+        let Some(peer) = self
+            .state
+            .peers
+            .get_mut(&id)
+            .filter(|peer| peer.stay == stay)
+        else {
+            return;
+        };
+        if blocks.is_empty() {
+            self.state.engine.sent(id, envelope.bytes);
+            return;
+        }
+        let outgoing = Outgoing {
+            message: Message {
+                blocks,
+                pending_bytes: i32::try_from(envelope.pending).unwrap_or(i32::MAX),
+                ..Message::default()
+            },
+            bytes: envelope.bytes,
+        };
+        let lane = match &mut peer.blocks {
+            Some(lane) => lane.clone(),
+            None => {
+                let lane = self.open_lane(id, stay, Cargo::Blocks);
+                if let Some(peer) = self.state.peers.get_mut(&id) {
+                    peer.blocks = Some(lane.clone());
+                }
+                lane
+            }
+        };
+        if lane.try_send(outgoing).is_err() {
+            self.state.engine.sent(id, envelope.bytes);
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant) {
+        let state = &mut self.state;
+        // While the disk is behind, silence is our own doing.
+        let behind = state.is_storing || self.sinks.unverified.capacity() < verify::QUEUE_MAX;
+        for (id, peer) in &mut state.peers {
+            let bytes = peer.intake.bytes.load(Ordering::Relaxed);
+            if behind || bytes - peer.bytes_seen >= PROGRESS_BYTES_A_TICK {
+                state.client.progress(id, now);
+            }
+            peer.bytes_seen = bytes;
+        }
+        let client = &mut state.client;
+        state.waiters.retain(|key, waiters| {
+            let gone: Vec<SessionId> = waiters
+                .extract_if(.., |waiter| waiter.reply.is_closed())
+                .map(|waiter| waiter.session)
+                .collect();
+            for session in gone {
+                if waiters.iter().all(|waiter| waiter.session != session) {
+                    client.unwant(session, key);
+                }
+            }
+            !waiters.is_empty()
+        });
+        state.works.retain(|session, work| {
+            let lives = work.strong_count() > 0;
+            if !lives {
+                client.close(*session);
+            }
+            lives
+        });
+        state.client.tick(now);
+        self.recheck(now);
+        self.metrics
+            .wants
+            .set(i64::try_from(self.state.waiters.len()).unwrap_or(i64::MAX));
+        let peers = self.state.client.peers().len();
+        self.metrics
+            .peers
+            .set(i64::try_from(peers).unwrap_or(i64::MAX));
+    }
+
+    /// Blocks that were added here past Bitswap are found by looking again, a few wants at a time.
+    fn recheck(&mut self, now: Instant) {
+        let state = &mut self.state;
+        if state
+            .rechecked_at
+            .is_some_and(|at| now.saturating_duration_since(at) < RECHECK_EVERY)
+        {
+            return;
+        }
+        state.rechecked_at = Some(now);
+        if state.recheck.is_empty() {
+            state.recheck = state.peers.keys().copied().collect();
+        }
+        let mut left = RECHECKED_AT_ONCE;
+        while left > 0
+            && let Some(peer) = state.recheck.pop_front()
+        {
+            left -= state.engine.recheck(&peer, left).min(left);
+        }
+    }
+
+    /// Does what was decided.
+    fn act(&mut self, now: Instant) {
+        self.state.client.settle(now);
+        while let Some(action) = self.state.client.poll() {
+            self.perform(action);
+        }
+        self.store();
+        self.dial();
+        while self.state.lookups < LOOKUPS_MAX
+            && let Some((peer, cids)) = self.state.engine.next_lookup()
+        {
+            self.look_up(peer, cids);
+        }
+        while self.state.packings < PACKINGS_MAX
+            && let Some(envelope) = self.state.engine.next_envelope()
+        {
+            self.pack(envelope);
+        }
+        let mut talkative = std::mem::take(&mut self.state.talkative);
+        talkative.append(&mut self.state.client.changed());
+        for peer in talkative {
+            self.talk(peer);
+        }
+        while let Some(order) = self.state.orders.pop_front() {
+            if let Err(error) = self.wire.orders.try_send(order) {
+                if let mpsc::error::TrySendError::Full(order) = error {
+                    self.state.orders.push_front(order);
+                }
+                break;
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Search { session, cid } => {
+                self.metrics.searches.inc();
+                let providers = self.network.providers(cid, PROVIDERS_MAX);
+                let inputs = self.sinks.inputs.clone();
+                self.spawn("bitswap search", async move {
+                    let report = providers.take(PROVIDERS_MAX).for_each(|provider| async {
+                        let found = Input::Found { session, provider };
+                        drop(inputs.send(found).await);
+                    });
+                    drop(tokio::time::timeout(SEARCH_TIME_MAX, report).await);
+                });
+            }
+            Action::GiveUp {
+                session,
+                cid,
+                tried,
+            } => {
+                self.metrics.given_up.inc();
+                let key = Key::content(&cid);
+                let Some(waiters) = self.state.waiters.remove(&key) else {
+                    return;
+                };
+                let (over, rest): (Vec<_>, Vec<_>) = waiters
+                    .into_iter()
+                    .partition(|waiter| waiter.session == session);
+                if !rest.is_empty() {
+                    self.state.waiters.insert(key, rest);
+                }
+                for waiter in over {
+                    let late = SourceError::TooSlow {
+                        cid: waiter.cid,
+                        tried: tried.to_string().into(),
+                    };
+                    drop(waiter.reply.send(Err(late)));
+                }
+            }
+            Action::Disconnect(peer) => {
+                tracing::info!(%peer, "disconnected: it sends what nobody asked for");
+                self.metrics.peers_dropped.inc();
+                self.state.orders.push_back(Order::Disconnect(peer));
+            }
+        }
+    }
+
+    fn store(&mut self) {
+        if self.state.is_storing || self.state.to_store.is_empty() {
+            return;
+        }
+        self.state.is_storing = true;
+        let (blocks, room): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.state.to_store).into_iter().unzip();
+        let (store, inputs) = (self.blocks.clone(), self.sinks.inputs.clone());
+        self.spawn("bitswap store", async move {
+            let outcome = store.put(blocks.clone()).await;
+            drop(room);
+            drop(inputs.send(Input::Stored { blocks, outcome }).await);
+        });
+    }
+
+    fn dial(&mut self) {
+        while self.state.dialling < DIALS_MAX
+            && let Some((session, provider)) = self.state.dials.pop_front()
+        {
+            self.state.dialling += 1;
+            let (network, inputs) = (self.network.clone(), self.sinks.inputs.clone());
+            self.spawn("bitswap dial", async move {
+                let reached = tokio::time::timeout(DIAL_TIME_MAX, network.connect(provider)).await;
+                if !matches!(reached, Ok(true)) {
+                    drop(inputs.send(Input::Unreachable(session)).await);
+                }
+                drop(inputs.send(Input::Dialled).await);
+            });
+        }
+    }
+
+    fn look_up(&mut self, peer: PeerId, cids: Vec<Cid>) {
+        self.state.lookups += 1;
+        let (blocks, inputs) = (self.blocks.clone(), self.sinks.inputs.clone());
+        self.spawn("bitswap lookup", async move {
+            let found = stream::iter(cids)
+                .map(|cid| {
+                    let blocks = blocks.clone();
+                    async move { (cid, blocks.size(&cid).await) }
+                })
+                .buffered(LOOKUPS_TOGETHER)
+                .collect()
+                .await;
+            drop(inputs.send(Input::LookedUp { peer, found }).await);
+        });
+    }
+
+    fn pack(&mut self, envelope: Envelope) {
+        let Some(stay) = self.state.peers.get(&envelope.peer).map(|peer| peer.stay) else {
+            return;
+        };
+        self.state.packings += 1;
+        let (store, inputs) = (self.blocks.clone(), self.sinks.inputs.clone());
+        self.spawn("bitswap pack", async move {
+            let read: Vec<(Cid, Option<Payload>)> = stream::iter(envelope.blocks.clone())
+                .map(|(cid, _)| {
+                    let store = store.clone();
+                    async move {
+                        let data = store.get(&cid).await;
+                        let payload = data
+                            .zip(prefix_of(&cid))
+                            .map(|(data, prefix)| Payload { prefix, data });
+                        (cid, payload)
+                    }
+                })
+                .buffered(READS_TOGETHER)
+                .collect()
+                .await;
+            let (mut blocks, mut missing) = (Vec::with_capacity(read.len()), Vec::new());
+            for (cid, payload) in read {
+                match payload {
+                    Some(payload) => blocks.push(payload),
+                    None => missing.push(cid),
+                }
+            }
+            let packed = Input::Packed {
+                envelope,
+                stay,
+                blocks,
+                missing,
+            };
+            drop(inputs.send(packed).await);
+        });
+    }
+
+    /// Tells a peer what it should know, if its lane has room; else it is asked again when it has.
+    fn talk(&mut self, id: PeerId) {
+        let state = &mut self.state;
+        let Some(peer) = state.peers.get_mut(&id) else {
+            return;
+        };
+        let wanted = state.client.wanted_of(&id);
+        peer.intake.wanted.store(wanted, Ordering::Relaxed);
+        let keep_alive = if wanted > 0 {
+            KeepAlive::Yes
+        } else {
+            KeepAlive::No
+        };
+        if peer.keep_alive != keep_alive {
+            peer.keep_alive = keep_alive;
+            state.orders.push_back(Order::KeepAlive(id, keep_alive));
+        }
+        let stay = peer.stay;
+        loop {
+            let Some(peer) = self.state.peers.get_mut(&id) else {
+                return;
+            };
+            let silent =
+                !self.state.client.has_entries(&id) && !self.state.engine.has_presences(&id);
+            if silent || peer.words_under_way >= WORDS_UNDER_WAY_MAX {
+                return;
+            }
+            let message = Message {
+                wants: self.state.client.entries(&id, LINES_A_MESSAGE_MAX),
+                presences: self.state.engine.take_presences(&id, LINES_A_MESSAGE_MAX),
+                ..Message::default()
+            };
+            if message.is_empty() {
+                return;
+            }
+            let lane = match &peer.words {
+                Some(lane) => lane.clone(),
+                None => {
+                    let lane = self.open_lane(id, stay, Cargo::Words);
+                    if let Some(peer) = self.state.peers.get_mut(&id) {
+                        peer.words = Some(lane.clone());
+                    }
+                    lane
+                }
+            };
+            if lane.try_send(Outgoing { message, bytes: 0 }).is_err() {
+                return;
+            }
+            if let Some(peer) = self.state.peers.get_mut(&id) {
+                peer.words_under_way += 1;
+            }
+        }
+    }
+
+    fn open_lane(&self, peer: PeerId, stay: u64, cargo: Cargo) -> mpsc::Sender<Outgoing> {
+        let (lane, inbox) = mpsc::channel(LANE_MESSAGES_MAX);
+        let task = Lane {
+            peer,
+            stay,
+            cargo,
+            orders: self.wire.orders.clone(),
+            inputs: self.sinks.inputs.clone(),
+        };
+        self.spawn("bitswap lane", task.run(inbox));
+        lane
+    }
+
+    /// A task that ends at the latest when all are asked to.
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.tasks.stopping();
+        self.tasks.spawn(name, async move {
+            stopping.run_until_cancelled_owned(task).await;
+        });
+    }
+
+    fn stat(&self) -> Stat {
+        let metrics = &self.metrics;
+        let mut peers = self.state.client.peers();
+        peers.sort();
+        Stat {
+            wantlist: self.state.client.wantlist(),
+            peers,
+            blocks_received: metrics.blocks_in.get(),
+            data_received: metrics.bytes_in.get(),
+            duplicate_blocks: metrics.duplicate_blocks.get(),
+            duplicate_data: metrics.duplicate_bytes.get(),
+            messages_received: metrics.messages_in.get(),
+            blocks_sent: metrics.blocks_out.get(),
+            data_sent: metrics.bytes_out.get(),
+        }
+    }
+}
+
+impl Peer {
+    fn new(id: PeerId, stay: u64) -> Self {
+        Self {
+            stay,
+            connections: HashSet::new(),
+            intake: Arc::new(Intake::new(id)),
+            bytes_seen: 0,
+            words: None,
+            words_under_way: 0,
+            blocks: None,
+            keep_alive: KeepAlive::No,
+        }
+    }
+}
+
+/// Inputs, commands and notices handled before anything is done about them.
+const TURNS_TOGETHER: usize = 256;
+/// Messages of words handed to one lane and not yet written.
+const WORDS_UNDER_WAY_MAX: usize = 2;
+/// Wants, and presences, in one message.
+const LINES_A_MESSAGE_MAX: usize = 1024;
+/// Bytes within a tick that count as progress: slower is as good as nothing.
+const PROGRESS_BYTES_A_TICK: u64 = 2 << 10;
+/// Questions to the store about others' wants, at once.
+const LOOKUPS_MAX: usize = 8;
+const LOOKUPS_TOGETHER: usize = 16;
+/// Envelopes being read from the store at once.
+const PACKINGS_MAX: usize = 8;
+const READS_TOGETHER: usize = 4;
+/// How often absent wants of others are looked up again, and how many at a time.
+const RECHECK_EVERY: Duration = Duration::from_secs(1);
+const RECHECKED_AT_ONCE: usize = 1024;
+/// Providers asked for in one search.
+const PROVIDERS_MAX: usize = 10;
+const SEARCH_TIME_MAX: Duration = Duration::from_secs(60);
+const DIALS_MAX: usize = 32;
+const DIALS_WAITING_MAX: usize = 1024;
+const DIAL_TIME_MAX: Duration = Duration::from_secs(30);
+/// Reports waiting for the worker.
+pub(super) const INPUTS_MAX: usize = 1024;
+/// Commands waiting for the worker.
+pub(super) const COMMANDS_MAX: usize = 1024;
