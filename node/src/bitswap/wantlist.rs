@@ -7,7 +7,7 @@
 use super::key::Key;
 use super::message::{Absence, Change, Entry, WantKind};
 use cairn_store::Cid;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Our side of one peer's copy of our want list.
 #[derive(Debug, Default)]
@@ -69,11 +69,14 @@ impl WantList {
     /// What is to be said now, at most `max` lines and never a cancel and a want of one CID.
     pub(super) fn take(&mut self, max: usize) -> Vec<Entry> {
         let mut lines = Vec::new();
-        let mut again = Vec::new();
+        let mut again = HashSet::new();
         while lines.len() < max {
             let Some(key) = self.changed.pop_front() else {
                 break;
             };
+            if again.contains(&key) {
+                continue;
+            }
             let wanted = self.wanted.get(&key).copied();
             match (wanted, self.told.get(&key).copied()) {
                 (Some((now, kind)), Some(Told::Wants(before, told)))
@@ -84,7 +87,7 @@ impl WantList {
                         change: Change::Cancel,
                     });
                     self.told.remove(&key);
-                    again.push(key);
+                    again.insert(key);
                 }
                 (Some((cid, kind)), _) => {
                     self.told.insert(key, Told::Wants(cid, kind));
