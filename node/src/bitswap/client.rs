@@ -288,12 +288,10 @@ impl Client {
         };
         let asked_for = want.cid;
         if let Some(state) = self.peers.get_mut(peer) {
-            let delay = state
-                .in_flight
-                .get(&key)
-                .map_or(state.ledger.delay(), |at| {
-                    now.saturating_duration_since(*at)
-                });
+            let delay = match state.in_flight.get(&key) {
+                Some(at) => now.saturating_duration_since(*at),
+                None => state.ledger.delay(),
+            };
             state.ledger.delivered(bytes, delay);
             state.progress_at = now;
             state.list.answered(&key);

@@ -75,9 +75,16 @@ async fn next_batch(queue: &Mutex<mpsc::Receiver<Unverified>>) -> Option<Vec<Unv
     Some(batch)
 }
 
+/// Payloads that are hashed together, and the message each came in.
+struct Kind {
+    prefix: Prefix,
+    places: Vec<usize>,
+    data: Vec<Bytes>,
+}
+
 /// Names the blocks of many messages, hashing those of one kind together.
 fn name(batch: Vec<Unverified>) -> Vec<Verified> {
-    let mut kinds: HashMap<(bool, u64, u64), (Prefix, Vec<usize>, Vec<Bytes>)> = HashMap::new();
+    let mut kinds: HashMap<_, Kind> = HashMap::new();
     let mut messages = Vec::with_capacity(batch.len());
     for (at, message) in batch.into_iter().enumerate() {
         for Payload { prefix, data } in message.blocks {
@@ -86,11 +93,13 @@ fn name(batch: Vec<Unverified>) -> Vec<Verified> {
                 prefix.codec,
                 prefix.hash.code(),
             );
-            let (_, places, all) = kinds
-                .entry(kind)
-                .or_insert_with(|| (prefix, Vec::new(), Vec::new()));
-            places.push(at);
-            all.push(data);
+            let kind = kinds.entry(kind).or_insert_with(|| Kind {
+                prefix,
+                places: Vec::new(),
+                data: Vec::new(),
+            });
+            kind.places.push(at);
+            kind.data.push(data);
         }
         messages.push(Verified {
             peer: message.peer,
@@ -99,7 +108,12 @@ fn name(batch: Vec<Unverified>) -> Vec<Verified> {
             room: message.room,
         });
     }
-    for (prefix, places, data) in kinds.into_values() {
+    for Kind {
+        prefix,
+        places,
+        data,
+    } in kinds.into_values()
+    {
         match Block::new_many(prefix, data) {
             Ok(blocks) => {
                 for (at, block) in places.into_iter().zip(blocks) {
