@@ -432,11 +432,6 @@ impl Client {
         self.peers.get(peer).map_or(0, |state| state.list.len())
     }
 
-    /// Whether anything is wanted.
-    pub(super) fn is_idle(&self) -> bool {
-        self.wants.is_empty()
-    }
-
     /// What is wanted.
     pub(super) fn wantlist(&self) -> Vec<Cid> {
         self.wants.values().map(|want| want.cid).collect()
