@@ -1,6 +1,6 @@
 //! Who has what: providers are looked up and told through the DHT.
 //!
-//! [`Routing`] is a handle; the swarm's worker runs the queries, at most [`LOOKUPS_MAX`] at once.
+//! [`Routing`] is a handle; the swarm's worker runs the queries, at most `LOOKUPS_MAX` at once.
 //! A record's key is the multihash, so every CID of one block finds the same providers.
 //! `records.rs` is what this node keeps for others, `queue.rs` what waits to be provided.
 

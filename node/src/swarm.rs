@@ -4,7 +4,7 @@
 //! libp2p swarm and everything known about peers. The worker only routes: no disk, no hashing, no
 //! payload passes through it, because while it is busy every TCP connection waits.
 //!
-//! Reading order: [`start`], `worker.rs`, `behaviour.rs` (what is spoken), `transport.rs` (how
+//! Reading order: `start`, `worker.rs`, `behaviour.rs` (what is spoken), `transport.rs` (how
 //! bytes get there), `fence.rs` (and where they do not).
 
 mod behaviour;
