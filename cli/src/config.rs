@@ -279,6 +279,40 @@ timeout = "30s"
 # Most connections to peers. Each costs a socket and some 100 KiB.
 connections = 512
 
+[gateway]
+# Most requests worked on at once; more are answered with 429.
+requests_max = 1024
+
+# Most open connections; more wait. Each costs a file descriptor and up to 64 KiB.
+connections_max = 4096
+
+# How long a client may take to send a request's head, and how long an idle connection is kept.
+header_timeout = "10s"
+
+# How long a client may take nothing of an answer before it is cut off.
+write_timeout = "60s"
+
+# How long to look for a block without any progress before answering 504.
+retrieval_timeout = "30s"
+
+# How long the first byte of an answer may take in all.
+head_timeout = "120s"
+
+# Most answers that read several blocks ahead of their client at once; up to 32 MiB each.
+read_ahead_max = 16
+
+# Most ranges in one request; a request with more gets the whole content.
+ranges_max = 16
+
+# Most entries shown in a folder's page.
+listing_entries_max = 10000
+
+# Most entries in a TAR and most blocks in a CAR.
+archive_entries_max = 1000000
+
+# Most bytes in one TAR or CAR.
+archive_bytes_max = 1099511627776
+
 [log]
 # error, warn, info, debug or trace; or directives such as "cairn_node=debug,info".
 level = "warn"

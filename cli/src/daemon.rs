@@ -259,7 +259,7 @@ impl Daemon {
             store: store.clone(),
             exchange,
         };
-        let online = node.as_ref().map(|node| Online::new(node, tasks.clone()));
+        let online = node.as_ref().map(Online::new);
         let context = Context::daemon(repository.clone(), content, online, stop.clone());
         let api = Api::new(Arc::new(context));
         let page = metrics_page(registry, node.as_ref().map(Arc::downgrade));
@@ -319,16 +319,34 @@ impl Daemon {
     async fn run_until_stopped(self) -> Result<(), Failure> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let broken = self.node.as_ref().map(|node| node.broken());
+        let broken = async {
+            match broken {
+                Some(broken) => broken.cancelled_owned().await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut failed = false;
         tokio::select! {
             () = self.stop.cancelled() => {}
+            () = broken => failed = true,
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {
                 output::note("Received interrupt signal, shutting down...");
                 output::note("(Hit ctrl-c again to force-shutdown the daemon.)");
             }
         }
+        let stopped = async {
+            Box::pin(self.stop()).await?;
+            if failed {
+                return Err(Failure::runtime(
+                    "a part of the node broke down and the daemon stopped; the log tells which",
+                ));
+            }
+            Ok(())
+        };
         tokio::select! {
-            result = Box::pin(self.stop()) => result,
+            result = stopped => result,
             _ = terminate.recv() => Err(Failure::runtime("stopped before everything was closed")),
             _ = interrupt.recv() => Err(Failure::runtime("stopped before everything was closed")),
         }

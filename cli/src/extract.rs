@@ -178,7 +178,7 @@ impl Place {
             return Err(ExtractError::Exists(target.display().to_string()));
         }
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let folder = target.parent().unwrap_or(Path::new(""));
+        let folder = target.parent().unwrap_or_else(|| Path::new(""));
         let short: String = name.chars().take(NAME_SHOWN).collect();
         let growing = folder.join(format!(".{short}.{}.partial", std::process::id()));
         fs::create_dir(&growing).map_err(|source| disk(&growing, source))?;

@@ -7,9 +7,11 @@ use crate::config::address::ListenAddress;
 use crate::config::{Config, ConfigError, TEMPLATE};
 use cairn_node::identity::IdentityError;
 use cairn_store::Store;
+use cairn_store::durable::{self, Access};
+pub use cairn_store::format::FORMAT;
 use cairn_store::store::{OpenError, OpenEvent};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// A repository's place. Nothing is open.
@@ -184,31 +186,19 @@ impl Repository {
 
     fn write(&self, name: &str, text: &str) -> Result<(), RepositoryError> {
         let path = self.path.join(name);
-        write_whole(&path, text.as_bytes()).map_err(|source| disk("write", &path, source))
+        // The configuration may hold a token.
+        let access = if name == CONFIG {
+            Access::Owner
+        } else {
+            Access::Shared
+        };
+        durable::write(&path, text.as_bytes(), access)
+            .map_err(|source| disk("write", &path, source))
     }
 
     fn text(&self) -> String {
         self.path.display().to_string()
     }
-}
-
-/// Puts a file in place so that it exists whole or not at all.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        // Before the rename, or the new name may point at missing bytes.
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        // The rename lives in the folder; without this it may be lost.
-        File::open(folder)?.sync_all()
-    };
-    write().inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })
 }
 
 fn disk(what: &'static str, path: &Path, source: io::Error) -> RepositoryError {
@@ -219,8 +209,6 @@ fn disk(what: &'static str, path: &Path, source: io::Error) -> RepositoryError {
     }
 }
 
-/// Format of the folder.
-pub const FORMAT: u32 = 1;
 const VERSION: &str = "version";
 const CONFIG: &str = "config.toml";
 const FOLDERS: [&str; 6] = [
@@ -245,16 +233,6 @@ mod tests {
             error.to_string().ends_with("please run: 'cairn init'"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn a_file_is_replaced_whole_and_nothing_stays_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        write_whole(&path, b"one").unwrap();
-        write_whole(&path, b"two").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -68,8 +68,20 @@ pub(super) fn first_unknown(table: &toml::Table) -> Option<String> {
 
 /// The error for a key that means nothing, with the nearest one that does.
 pub(super) fn unknown(key: &str) -> ConfigError {
-    let nearest = known_keys()
+    let known = known_keys();
+    // Below a section that exists, the wrong name is one of that section's.
+    let section = key
+        .rsplit_once('.')
+        .map(|(section, _)| section)
+        .filter(|section| known.iter().any(|known| known == section));
+    let nearest = known
         .into_iter()
+        .filter(|known| match section {
+            Some(section) => known
+                .strip_prefix(section)
+                .is_some_and(|rest| rest.starts_with('.')),
+            None => true,
+        })
         .map(|known| (strsim::jaro_winkler(key, &known), known))
         .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
@@ -185,7 +197,7 @@ mod tests {
         let config = Config::default();
         assert_eq!(plain(&get(&config, "network").unwrap()), "local");
         assert_eq!(plain(&get(&config, "fetch.connections").unwrap()), "512");
-        let error = get(&config, "addresses.api").unwrap_err();
+        let error = get(&config, "addresses.rcp").unwrap_err();
         assert!(error.to_string().contains("addresses.rpc"), "{error}");
     }
 

@@ -162,7 +162,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "swarm/connect" => swarm::connect(call).await,
         "swarm/disconnect" => swarm::disconnect(call).await,
         "swarm/peers" => swarm::peers(call).await,
-        "routing/findprovs" => routing::find_providers(call).await,
+        "routing/findprovs" => routing::find_providers(call),
         "routing/provide" => routing::provide(call).await,
         "stats/bw" => stats::bandwidth(call),
         "stats/bitswap" | "bitswap/stat" => stats::bitswap(call).await,

@@ -117,7 +117,7 @@ impl Arguments {
         let upgrade = self.choice(&["upgrade-cidv0-in-output"])?;
         Ok(CidText {
             base,
-            upgrade: upgrade.unwrap_or(base.is_some_and(|base| base != Base::Base58Btc)),
+            upgrade: upgrade.unwrap_or_else(|| base.is_some_and(|base| base != Base::Base58Btc)),
         })
     }
 

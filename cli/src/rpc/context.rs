@@ -5,7 +5,6 @@ use crate::output;
 use crate::repository::Repository;
 use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
-use cairn_node::tasks::Tasks;
 use cairn_node::{Exchange, Multiaddr, Node, PeerId};
 use cairn_store::store::OpenEvent;
 use cairn_store::{Cid, Store};
@@ -52,18 +51,15 @@ pub struct Online {
     pub peers: Peers,
     /// Providers.
     pub routing: Routing,
-    /// Where work that outlives a request runs.
-    pub tasks: Tasks,
     node: Weak<Node>,
 }
 
 impl Online {
     /// Handles on `node`.
-    pub fn new(node: &Arc<Node>, tasks: Tasks) -> Self {
+    pub fn new(node: &Arc<Node>) -> Self {
         Self {
             peers: node.peers(),
             routing: node.routing(),
-            tasks,
             node: Arc::downgrade(node),
         }
     }
@@ -73,16 +69,6 @@ impl Online {
         self.node
             .upgrade()
             .ok_or_else(|| RpcError::failed("the node is stopping"))
-    }
-
-    /// Tells the network, soon, that we have this.
-    pub fn announce(&self, cid: Cid) {
-        let routing = self.routing.clone();
-        self.tasks.spawn("announce a root", async move {
-            if let Err(error) = routing.provide(cid).await {
-                tracing::debug!(%cid, %error, "a root was not announced");
-            }
-        });
     }
 }
 
@@ -184,7 +170,7 @@ impl Context {
     /// Tells the network, if there is one, that we have this.
     pub fn announce(&self, cid: &Cid) {
         if let Some(online) = &self.online {
-            online.announce(*cid);
+            online.routing.announce(*cid);
         }
     }
 

@@ -174,9 +174,12 @@ fn respond(status: StatusCode, media: &'static str, body: Body) -> Response<Body
     response
 }
 
+/// What makes a body.
+type Work = Pin<Box<dyn Future<Output = Result<(), RpcError>> + Send>>;
+
 /// A body that is made while it is read.
 pub struct Producer {
-    work: Option<Pin<Box<dyn Future<Output = Result<(), RpcError>> + Send>>>,
+    work: Option<Work>,
     queue: mpsc::Receiver<Bytes>,
     held: Option<Bytes>,
     deadline: Option<Pin<Box<Sleep>>>,

@@ -106,38 +106,45 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
     let cids = call.arguments.cids()?;
     let store = call.context.store().await?.clone();
     Ok(Reply::values(move |out| async move {
+        let (found, mut told) = mpsc::channel(FOUND_WAITING_MAX);
         let teller = out.clone();
-        let bad = store
-            .verify(move |blocks| {
+        let verifying = store.verify(
+            move |blocks| {
                 teller.offer(&VerifyLine {
                     msg: String::new(),
                     progress: blocks,
                 });
-            })
-            .await?;
-        for block in &bad {
-            out.value(&VerifyLine {
-                msg: format!(
-                    "block {} was corrupt ({})",
-                    cids.text(&block.cid),
-                    block.why
-                ),
-                progress: 0,
-            })
-            .await?;
-        }
-        if bad.is_empty() {
-            return out
-                .value(&VerifyLine {
-                    msg: "verify complete, all blocks validated.".to_owned(),
+            },
+            move |bad| {
+                let _ = found.blocking_send(bad);
+            },
+        );
+        let telling = async {
+            let mut count: u64 = 0;
+            while let Some(block) = told.recv().await {
+                count += 1;
+                let cid = cids.text(&block.cid);
+                out.value(&VerifyLine {
+                    msg: format!("block {cid} was corrupt ({})", block.why),
                     progress: 0,
                 })
-                .await;
+                .await?;
+            }
+            Ok::<u64, RpcError>(count)
+        };
+        let (verified, corrupt) = tokio::join!(verifying, telling);
+        verified?;
+        let corrupt = corrupt?;
+        if corrupt > 0 {
+            return Err(RpcError::failed(format!(
+                "verify complete, {corrupt} blocks corrupt"
+            )));
         }
-        Err(RpcError::failed(format!(
-            "verify complete, {} blocks corrupt",
-            bad.len()
-        )))
+        out.value(&VerifyLine {
+            msg: "verify complete, all blocks validated.".to_owned(),
+            progress: 0,
+        })
+        .await
     }))
 }
 
@@ -150,3 +157,5 @@ pub fn version() -> Result<Reply, RpcError> {
 
 /// Most removed blocks that wait to be told.
 const REMOVED_WAITING_MAX: usize = 1024;
+/// Most damaged blocks that wait to be told.
+const FOUND_WAITING_MAX: usize = 64;

@@ -48,7 +48,7 @@ fn wanted(call: &Call) -> Result<Vec<Cid>, RpcError> {
 }
 
 /// `routing findprovs`.
-pub async fn find_providers(call: Call) -> Result<Reply, RpcError> {
+pub fn find_providers(call: Call) -> Result<Reply, RpcError> {
     let limit: usize = call
         .arguments
         .parsed(&["num-providers", "n"], "a number")?
