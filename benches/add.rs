@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use workloads::{Row, compare, file, peak_memory, run, seconds, small_files};
 
-const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-measured");
 const LARGE: u64 = 2 << 30;
 const SMALL_FILES: usize = 20_000;
 const ROUNDS: usize = 5;

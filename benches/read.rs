@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use workloads::{compare, file, run, seconds};
 
-const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-measured");
 const BYTES: u64 = 1 << 30;
 const ROUNDS: usize = 7;
 

@@ -6,7 +6,7 @@ use harness::{Repo, tree};
 use std::fs;
 use std::io::{BufRead, BufReader};
 
-const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
 #[test]
 fn an_add_that_is_killed_leaves_a_repository_that_opens_and_is_whole() {

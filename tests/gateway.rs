@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::fs;
 
-const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
 #[test]
 fn files_folders_and_ranges_are_served() {

@@ -5,7 +5,7 @@
 use harness::{Repo, tree};
 use std::path::Path;
 
-const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
 fn add_tree(repo: &Repo, folder: &Path, seed: u64, files: usize) -> String {
     tree::make(folder, seed, files);

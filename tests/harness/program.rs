@@ -51,7 +51,7 @@ impl Done {
 }
 
 impl Repo {
-    /// An initialised repository. `program` is `env!("CARGO_BIN_EXE_cairn")`.
+    /// An initialised repository. `program` is `env!("CARGO_BIN_EXE_cairn-under-test")`.
     pub fn new(program: &str) -> Self {
         let repo = Self::empty(program);
         repo.run(["init"]).success();
