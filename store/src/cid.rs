@@ -162,7 +162,9 @@ pub fn parse(text: &str) -> Result<Cid, CidError> {
         why,
     };
     if text.len() > TEXT_BYTES_MAX {
-        return Err(malformed(format!("longer than {TEXT_BYTES_MAX} characters")));
+        return Err(malformed(format!(
+            "longer than {TEXT_BYTES_MAX} characters"
+        )));
     }
     let cid = Cid::from_str(text).map_err(|error| malformed(error.to_string()))?;
     // The parser takes what it needs: without this, one content would have endless names.

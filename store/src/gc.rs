@@ -209,24 +209,15 @@ impl<F: FnMut(Cid)> Collection<F> {
     fn sweep_batch(&mut self, mut candidates: Vec<(Key, Place)>) -> Result<(), GcError> {
         let inner = self.inner.clone();
         let mut appender = inner.lock_appender();
-        while inner.read_pins().changes != self.changes {
+        loop {
+            self.spare_the_reached(&mut candidates)?;
+            // Looked at after the holds: whoever let go of one has made its pin before.
+            if inner.read_pins().changes == self.changes {
+                break;
+            }
             drop(appender);
             self.mark()?;
             appender = inner.lock_appender();
-        }
-        let mut failed = None;
-        candidates.retain(|(key, place)| {
-            let still = match inner.index.place(key) {
-                Ok(now) => now.is_some_and(|now| now.position() == place.position()),
-                Err(error) => {
-                    failed = Some(error);
-                    false
-                }
-            };
-            still && !inner.is_dead(place) && !self.live.contains(key) && !inner.is_held(key)
-        });
-        if let Some(error) = failed {
-            return Err(PutError::from(error).into());
         }
         for some in candidates.chunks(DEAD_PER_RECORD) {
             inner.bury(some)?;
@@ -246,6 +237,25 @@ impl<F: FnMut(Cid)> Collection<F> {
             }
         }
         Ok(())
+    }
+
+    /// Takes out of `candidates` what is live, held, or no longer where it was.
+    fn spare_the_reached(&self, candidates: &mut Vec<(Key, Place)>) -> Result<(), PutError> {
+        let mut failed = None;
+        candidates.retain(|(key, place)| {
+            let still = match self.inner.index.place(key) {
+                Ok(now) => now.is_some_and(|now| now.position() == place.position()),
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
+            };
+            still
+                && !self.inner.is_dead(place)
+                && !self.live.contains(key)
+                && !self.inner.is_held(key)
+        });
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Copies what lives out of segments that are mostly dead, and removes them.
