@@ -2,7 +2,9 @@
 //! [`crate::rpc`].
 
 use crate::config::duration::Interval;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// A content-addressed storage node that speaks IPFS.
@@ -21,6 +23,38 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Arguments {
+    /// Reads a command line. Kubo's scripts write every flag as `--flag=true` or `--flag=false`
+    /// where they like, so that is understood too.
+    pub fn read<T: Into<OsString> + Clone>(
+        line: impl IntoIterator<Item = T> + Clone,
+    ) -> Result<Self, clap::Error> {
+        match Self::try_parse_from(line.clone()) {
+            Err(error) if error.kind() == ErrorKind::TooManyValues => {
+                let matches = with_values(Self::command()).try_get_matches_from(line)?;
+                Self::from_arg_matches(&matches)
+            }
+            read => read,
+        }
+    }
+}
+
+/// The same commands, whose flags may have a value.
+fn with_values(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|argument| match argument.get_action() {
+            ArgAction::SetTrue => argument
+                .action(ArgAction::Set)
+                .num_args(0..=1)
+                .require_equals(true)
+                .value_parser(clap::value_parser!(bool))
+                .default_value("false")
+                .default_missing_value("true"),
+            _ => argument,
+        })
+        .mut_subcommands(with_values)
 }
 
 /// What holds for every command.
@@ -819,10 +853,9 @@ pub enum LogCommand {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(line.split(' '))
+        Arguments::read(line.split(' '))
     }
 
     #[test]
@@ -864,9 +897,22 @@ mod tests {
             "cairn id --timeout 5s --api-auth bearer:x",
             "cairn log level all debug",
             "cairn serve a b",
+            "cairn add -rQ --trickle=false --quiet=true --wrap-with-directory=false a",
+            "cairn --offline=true refs --recursive=true -u bafkqaaa",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
+    }
+
+    #[test]
+    fn a_flag_means_what_its_value_says() {
+        let read = parse("cairn add -rQ --trickle=false --hidden=true a").unwrap();
+        let Command::Add(add) = read.command else {
+            panic!("not add");
+        };
+        assert!(add.recursive && add.quieter && add.hidden && add.pin);
+        assert!(!add.trickle && !add.quiet);
+        assert!(parse("cairn add --trickle=perhaps a").is_err());
     }
 
     #[test]

@@ -327,8 +327,9 @@ impl Daemon {
             }
         };
         let mut failed = false;
+        let mut signals_left = 1;
         tokio::select! {
-            () = self.stop.cancelled() => {}
+            () = self.stop.cancelled() => signals_left = 2,
             () = broken => failed = true,
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {
@@ -345,10 +346,18 @@ impl Daemon {
             }
             Ok(())
         };
+        // After the `shutdown` command the first signal only repeats it.
+        let impatient = async {
+            for _ in 0..signals_left {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            }
+        };
         tokio::select! {
             result = stopped => result,
-            _ = terminate.recv() => Err(Failure::runtime("stopped before everything was closed")),
-            _ = interrupt.recv() => Err(Failure::runtime("stopped before everything was closed")),
+            () = impatient => Err(Failure::runtime("stopped before everything was closed")),
         }
     }
 

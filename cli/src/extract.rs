@@ -20,9 +20,9 @@ use unicode_normalization::UnicodeNormalization;
 /// Where an archive goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// To exactly this path, which must not exist.
+    /// To exactly this path, which must not exist or be an empty folder.
     At(PathBuf),
-    /// Into this folder if it is one, else to exactly this path.
+    /// A file into this folder if it is one; anything else to exactly this path.
     AtOrInto(PathBuf),
 }
 
@@ -76,7 +76,10 @@ pub fn extract(
         };
         let place = match &mut place {
             Some(place) => place,
-            None => place.insert(Place::prepare(target, root)?),
+            None => {
+                let is_folder = entry.header().entry_type().is_dir();
+                place.insert(Place::prepare(target, root, is_folder)?)
+            }
         };
         if place.root_name != *root {
             return Err(ExtractError::Name(shown(&path)));
@@ -169,12 +172,12 @@ enum Folding {
 }
 
 impl Place {
-    fn prepare(target: &Target, root: &str) -> Result<Self, ExtractError> {
+    fn prepare(target: &Target, root: &str, is_folder: bool) -> Result<Self, ExtractError> {
         let target = match target {
-            Target::AtOrInto(path) if path.is_dir() => path.join(root),
+            Target::AtOrInto(path) if !is_folder && path.is_dir() => path.join(root),
             Target::At(path) | Target::AtOrInto(path) => path.clone(),
         };
-        if fs::symlink_metadata(&target).is_ok() {
+        if is_taken(&target, is_folder) {
             return Err(ExtractError::Exists(target.display().to_string()));
         }
         let name = target.file_name().unwrap_or_default().to_string_lossy();
@@ -242,7 +245,7 @@ impl Place {
                 File::open(path).and_then(|folder| settle(&folder, *mode, FOLDER_MODE, *mtime));
             settled.map_err(|source| disk(path, source))?;
         }
-        if fs::symlink_metadata(&self.target).is_ok() {
+        if is_taken(&self.target, root.is_dir()) {
             return Err(ExtractError::Exists(self.target.display().to_string()));
         }
         fs::rename(&root, &self.target).map_err(|source| disk(&self.target, source))?;
@@ -262,6 +265,18 @@ impl Drop for Place {
             let _ = fs::set_permissions(path, fs::Permissions::from_mode(FOLDER_MODE));
         }
         let _ = fs::remove_dir_all(&self.growing);
+    }
+}
+
+/// Whether something is at `target` that a tree must not replace. An empty folder gives way to a
+/// folder.
+fn is_taken(target: &Path, is_folder: bool) -> bool {
+    match fs::symlink_metadata(target) {
+        Err(_) => false,
+        Ok(found) if is_folder && found.is_dir() => {
+            fs::read_dir(target).is_ok_and(|mut inside| inside.next().is_some())
+        }
+        Ok(_) => true,
     }
 }
 
@@ -465,12 +480,18 @@ mod tests {
     }
 
     #[test]
-    fn an_existing_folder_takes_the_tree_inside() {
+    fn an_existing_folder_takes_a_file_inside_and_gives_way_to_a_folder_only_if_empty() {
         let folder = tempfile::tempdir().unwrap();
-        let bytes = archive(&[("r", Kind::File(1))]);
         let target = Target::AtOrInto(folder.path().to_owned());
-        let written = extract(&bytes[..], &target, &mut |_| {}).unwrap();
+        let tree = archive(&[("r", Kind::Folder), ("r/a", Kind::File(1))]);
+        extract(&tree[..], &target, &mut |_| {}).unwrap();
+        assert_eq!(listing(folder.path()), ["a"]);
+        let file = archive(&[("r", Kind::File(1))]);
+        let written = extract(&file[..], &target, &mut |_| {}).unwrap();
         assert_eq!(written, folder.path().join("r"));
+        let again = extract(&tree[..], &target, &mut |_| {});
+        assert!(matches!(again, Err(ExtractError::Exists(_))));
+        assert_eq!(listing(folder.path()), ["a", "r"]);
     }
 
     #[test]
@@ -527,7 +548,7 @@ mod tests {
         assert_eq!(folded("É"), folded("e\u{301}"));
         assert_ne!(folded("a"), folded("b"));
         let folder = tempfile::tempdir().unwrap();
-        let mut place = Place::prepare(&Target::At(folder.path().join("out")), "r").unwrap();
+        let mut place = Place::prepare(&Target::At(folder.path().join("out")), "r", true).unwrap();
         place.folding = Folding::Folded;
         place.claim(&["A".to_owned()], b"r/A").unwrap();
         let twice = place.claim(&["a".to_owned()], b"r/a");

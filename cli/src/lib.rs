@@ -21,14 +21,13 @@ pub mod output;
 pub mod repository;
 pub mod rpc;
 
-use clap::Parser;
 use exit::Failure;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// The whole program: parse, run, exit code.
 pub fn main() -> ExitCode {
-    let arguments = match args::Arguments::try_parse() {
+    let arguments = match args::Arguments::read(std::env::args_os().collect::<Vec<_>>()) {
         Ok(arguments) => arguments,
         Err(error) => return exit::from_usage(&error),
     };

@@ -1,6 +1,6 @@
 //! Logs to standard error, with a level that can be changed while the program runs.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -32,7 +32,11 @@ pub fn start(directives: &str) -> Result<(), LevelError> {
     let (filter, handle) = reload::Layer::new(parse(directives)?);
     let started = tracing_subscriber::registry()
         .with(filter)
-        .with(tracing_subscriber::fmt::layer().with_writer(io::stderr))
+        .with(
+            tracing_subscriber::fmt::layer()
+                .with_ansi(io::stderr().is_terminal())
+                .with_writer(io::stderr),
+        )
         .try_init();
     if started.is_ok() {
         let control = Control {

@@ -67,10 +67,6 @@ pub async fn get(shell: &mut Shell, arguments: GetArgs) -> Result<(), Failure> {
         shell.printer.flush()?;
         return save_archive(answer, &path, &progress).await;
     }
-    if matches!(&target, Target::At(path) if fs::symlink_metadata(path).is_ok()) {
-        let shown = named.display();
-        return Err(Failure::runtime(format!("{shown} exists already")));
-    }
     let answer = shell.ask(question).await?;
     let shown = named.display().to_string();
     shell
