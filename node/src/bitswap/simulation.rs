@@ -426,6 +426,29 @@ fn liars_who_say_have_and_stall_cost_little() {
 }
 
 #[test]
+fn one_honest_peer_among_liars_is_found_before_the_first_liar_is_written_off() {
+    let mut net = Net::new(12);
+    let wanted = blocks(1, 100_000);
+    for other in 1..=11 {
+        net.nodes[other].manner = Manner::Liar;
+    }
+    net.give(12, &wanted);
+    let took = net.fetch(&wanted);
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+}
+
+#[test]
+fn a_peer_that_said_it_lacks_a_block_is_not_asked_for_it_again_at_once() {
+    let mut net = Net::new(2);
+    let wanted = blocks(10, 5000);
+    net.want(&wanted);
+    net.run_until(Duration::from_secs(8), |_| false);
+    for node in &net.nodes[1..] {
+        assert_eq!(node.wants_heard, wanted.len());
+    }
+}
+
+#[test]
 fn forged_blocks_are_not_taken_and_their_sender_is_left() {
     let mut net = Net::new(2);
     let wanted = blocks(100, 5000);
