@@ -18,14 +18,22 @@ fn main() {
     small_files(&small, 2, SMALL_FILES);
     run(&mut Command::new("sync"));
 
-    beside_cp("add one file of 2 GiB | cp + sync", folder.path(), &large).print(LARGE as f64 / 1e6, "MB");
-    beside_cp("add 20,000 files of 1 to 4 KiB | cp -r + sync", folder.path(), &small)
-        .print(SMALL_FILES as f64, "files");
+    beside_cp("add one file of 2 GiB | cp + sync", folder.path(), &large)
+        .print(LARGE as f64 / 1e6, "MB");
+    beside_cp(
+        "add 20,000 files of 1 to 4 KiB | cp -r + sync",
+        folder.path(),
+        &small,
+    )
+    .print(SMALL_FILES as f64, "files");
 
     let repository = fresh(folder.path());
     let large = large.to_string_lossy().into_owned();
     let peak = peak_memory(Path::new(CAIRN), &["add", "-Q", &large], &repository);
-    println!("peak memory of adding 2 GiB: {:.1} MiB", peak as f64 / (1 << 20) as f64);
+    println!(
+        "peak memory of adding 2 GiB: {:.1} MiB",
+        peak as f64 / (1 << 20) as f64
+    );
 }
 
 fn beside_cp(work: &'static str, folder: &Path, source: &Path) -> Row {
@@ -36,7 +44,10 @@ fn beside_cp(work: &'static str, folder: &Path, source: &Path) -> Row {
         || {
             let repository = fresh(folder);
             seconds(|| {
-                run(Command::new(CAIRN).args(["add", "-r", "-Q"]).arg(source).env("CAIRN_PATH", &repository));
+                run(Command::new(CAIRN)
+                    .args(["add", "-r", "-Q"])
+                    .arg(source)
+                    .env("CAIRN_PATH", &repository));
             })
         },
         || {
@@ -56,7 +67,9 @@ fn fresh(folder: &Path) -> std::path::PathBuf {
     if repository.exists() {
         fs::remove_dir_all(&repository).expect("remove");
     }
-    run(Command::new(CAIRN).arg("init").env("CAIRN_PATH", &repository));
+    run(Command::new(CAIRN)
+        .arg("init")
+        .env("CAIRN_PATH", &repository));
     run(&mut Command::new("sync"));
     repository
 }

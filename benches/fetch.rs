@@ -40,8 +40,10 @@ fn main() {
 }
 
 fn open(folder: &Path) -> Store {
-    let config =
-        cairn_store::config::Config { reserve: ByteSize(0), ..cairn_store::config::Config::default() };
+    let config = cairn_store::config::Config {
+        reserve: ByteSize(0),
+        ..cairn_store::config::Config::default()
+    };
     Store::open(folder, &config, &mut |_| {}).expect("open")
 }
 
@@ -50,7 +52,9 @@ fn filled(folder: &Path, path: &Path) -> (Store, Cid) {
     let mut writer = store.writer(Keep::Kept);
     let mut importer = Importer::new(Profile::v1_2025(), &mut writer, |_| {});
     let mut file = std::fs::File::open(path).expect("open");
-    importer.file("file", &mut file, Metadata::default()).expect("import");
+    importer
+        .file("file", &mut file, Metadata::default())
+        .expect("import");
     let added = importer.finish().expect("import");
     writer.commit().expect("commit");
     (store, added.first().expect("one root").cid)
@@ -58,14 +62,25 @@ fn filled(folder: &Path, path: &Path) -> (Store, Cid) {
 
 async fn node(store: Store) -> Node {
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("address")];
-    let config = Config { listen, ..Config::default() };
+    let config = Config {
+        listen,
+        ..Config::default()
+    };
     let registry = prometheus::Registry::new();
-    Node::start(store, Keypair::generate_ed25519(), config, &registry).await.expect("start")
+    Node::start(store, Keypair::generate_ed25519(), config, &registry)
+        .await
+        .expect("start")
 }
 
 async fn fetch(giving: Store, taking: Store, root: Cid) -> f64 {
     let (giver, taker) = (node(giving).await, node(taking).await);
-    let address = giver.peers().listening().await.first().cloned().expect("listening");
+    let address = giver
+        .peers()
+        .listening()
+        .await
+        .first()
+        .cloned()
+        .expect("listening");
     let address = address.with_p2p(giver.peer_id()).expect("address");
     taker.peers().connect(address).await.expect("connect");
     let session = taker.exchange().session(None);
@@ -98,18 +113,26 @@ async fn floor() -> f64 {
             .expect("transport")
             .with_behaviour(|_| libp2p_stream::Behaviour::new())
             .expect("behaviour")
-            .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(60)))
+            .with_swarm_config(|config| {
+                config.with_idle_connection_timeout(Duration::from_secs(60))
+            })
             .build()
     };
     let (mut giver, mut taker) = (swarm(), swarm());
-    giver.listen_on("/ip4/127.0.0.1/tcp/0".parse().expect("address")).expect("listen");
+    giver
+        .listen_on("/ip4/127.0.0.1/tcp/0".parse().expect("address"))
+        .expect("listen");
     let address = loop {
         if let Some(SwarmEvent::NewListenAddr { address, .. }) = giver.next().await {
             break address;
         }
     };
     let peer = *giver.local_peer_id();
-    let mut incoming = giver.behaviour().new_control().accept(PROTOCOL).expect("accept");
+    let mut incoming = giver
+        .behaviour()
+        .new_control()
+        .accept(PROTOCOL)
+        .expect("accept");
     let mut control = taker.behaviour().new_control();
     taker.dial(address).expect("dial");
     loop {
@@ -120,7 +143,10 @@ async fn floor() -> f64 {
             break;
         }
     }
-    #[expect(clippy::disallowed_methods, reason = "a bench has no shutdown to take part in")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a bench has no shutdown to take part in"
+    )]
     let tasks = [
         tokio::spawn(async move { while giver.next().await.is_some() {} }),
         tokio::spawn(async move { while taker.next().await.is_some() {} }),

@@ -19,7 +19,10 @@ fn main() {
     };
     run(&mut cairn(&["init"]));
     let path = path.to_string_lossy().into_owned();
-    let output = cairn(&["add", "-Q", &path]).stderr(Stdio::inherit()).output().expect("add");
+    let output = cairn(&["add", "-Q", &path])
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("add");
     let root = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let into_pipe = |command: &mut Command| {
         // A pipe on both sides: writing to /dev/null would cost `cat` nothing at all.
@@ -27,7 +30,11 @@ fn main() {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("spawn");
         let stdout = child.stdout.take().expect("piped");
         seconds(|| {
-            let status = reader.stdin(stdout).stdout(Stdio::null()).status().expect("cat");
+            let status = reader
+                .stdin(stdout)
+                .stdout(Stdio::null())
+                .status()
+                .expect("cat");
             assert!(status.success() && child.wait().expect("wait").success());
         })
     };

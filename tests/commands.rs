@@ -50,17 +50,42 @@ fn add_names_files_as_the_profiles_say() {
     both(|repo| {
         let folder = tempfile::tempdir().unwrap();
         let path = hello(folder.path());
-        assert_eq!(repo.ok(["add", &path]), format!("added {HELLO_V1} hello.txt"));
-        assert_eq!(repo.ok(["add", "-q", "--profile", "unixfs-v0-2015", &path]), HELLO_V0);
-        assert_eq!(repo.run_with(["add", "-Q"], b"hello world").success().text(), HELLO_V1);
-        assert_eq!(repo.run_with(["add", "-Q", "-"], b"hello world").success().text(), HELLO_V1);
+        assert_eq!(
+            repo.ok(["add", &path]),
+            format!("added {HELLO_V1} hello.txt")
+        );
+        assert_eq!(
+            repo.ok(["add", "-q", "--profile", "unixfs-v0-2015", &path]),
+            HELLO_V0
+        );
+        assert_eq!(
+            repo.run_with(["add", "-Q"], b"hello world")
+                .success()
+                .text(),
+            HELLO_V1
+        );
+        assert_eq!(
+            repo.run_with(["add", "-Q", "-"], b"hello world")
+                .success()
+                .text(),
+            HELLO_V1
+        );
         // Flags one by one, each against the profile it stems from.
-        let v0 = ["add", "-Q", "--cid-version=0", "--raw-leaves=false", "--chunker=size-262144"];
+        let v0 = [
+            "add",
+            "-Q",
+            "--cid-version=0",
+            "--raw-leaves=false",
+            "--chunker=size-262144",
+        ];
         assert_eq!(repo.ok(v0.iter().chain([&path.as_str()])), HELLO_V0);
         let blake3 = repo.ok(["add", "-Q", "--hash", "blake3", &path]);
         assert!(blake3.starts_with("bafkr4i"), "{blake3}");
         let added = json(&repo.ok(["add", "--json", &path]));
-        assert_eq!((added["Hash"].as_str(), added["Name"].as_str()), (Some(HELLO_V1), Some("hello.txt")));
+        assert_eq!(
+            (added["Hash"].as_str(), added["Name"].as_str()),
+            (Some(HELLO_V1), Some("hello.txt"))
+        );
         assert!(added["Size"].is_string(), "{added}");
     });
 }
@@ -71,11 +96,17 @@ fn add_only_names_with_n_and_pins_unless_told_otherwise() {
         let folder = tempfile::tempdir().unwrap();
         let path = hello(folder.path());
         assert_eq!(repo.ok(["add", "-Q", "-n", &path]), HELLO_V1);
-        assert_ne!(repo.run(["block", "stat", "--offline", HELLO_V1]).code, Some(0));
+        assert_ne!(
+            repo.run(["block", "stat", "--offline", HELLO_V1]).code,
+            Some(0)
+        );
         repo.ok(["add", "--pin=false", &path]);
         assert_eq!(repo.ok(["pin", "ls"]), "");
         repo.ok(["add", "--pin-name", "greeting", &path]);
-        assert_eq!(repo.ok(["pin", "ls", "--names"]), format!("{HELLO_V1} recursive greeting"));
+        assert_eq!(
+            repo.ok(["pin", "ls", "--names"]),
+            format!("{HELLO_V1} recursive greeting")
+        );
     });
 }
 
@@ -99,19 +130,37 @@ fn add_takes_folders_and_get_brings_them_back() {
         let archive = folder.path().join("out.tar");
         repo.ok(["get", "-a", &root, "-o", archive.to_str().unwrap()]);
         let unpacked = folder.path().join("unpacked");
-        tar::Archive::new(fs::File::open(&archive).unwrap()).unpack(&unpacked).unwrap();
-        assert_eq!(tree::read(&unpacked.join(&root)), tree::read(Path::new(source)));
+        tar::Archive::new(fs::File::open(&archive).unwrap())
+            .unpack(&unpacked)
+            .unwrap();
+        assert_eq!(
+            tree::read(&unpacked.join(&root)),
+            tree::read(Path::new(source))
+        );
 
         let wrapped = repo.ok(["add", "-w", "-Q", &hello(folder.path())]);
-        assert_eq!(repo.ok(["cat", &format!("{wrapped}/hello.txt")]), "hello world");
+        assert_eq!(
+            repo.ok(["cat", &format!("{wrapped}/hello.txt")]),
+            "hello world"
+        );
         let sharded = folder.path().join("names");
         fs::create_dir(&sharded).unwrap();
         for at in 0..6000 {
-            fs::write(sharded.join(format!("a name that is rather long, number {at}")), "").unwrap();
+            fs::write(
+                sharded.join(format!("a name that is rather long, number {at}")),
+                "",
+            )
+            .unwrap();
         }
         let sharded_root = repo.ok(["add", "-r", "-Q", sharded.to_str().unwrap()]);
         assert_eq!(lines(&repo.ok(["ls", &sharded_root])).len(), 6000);
-        assert_eq!(repo.ok(["cat", &format!("{sharded_root}/a name that is rather long, number 77")]), "");
+        assert_eq!(
+            repo.ok([
+                "cat",
+                &format!("{sharded_root}/a name that is rather long, number 77")
+            ]),
+            ""
+        );
     });
 }
 
@@ -141,7 +190,12 @@ fn cat_reads_whole_files_and_parts_of_them() {
             for layout in ["--trickle=false", "--trickle=true"] {
                 let root = repo.ok(["add", "-Q", "--profile", profile, layout, path]);
                 assert_eq!(repo.run(["cat", &root]).success().stdout, content);
-                for (offset, length) in [(0, 10), (262_143, 2), (1_048_576, 1_048_577), (4_999_999, 9)] {
+                for (offset, length) in [
+                    (0, 10),
+                    (262_143, 2),
+                    (1_048_576, 1_048_577),
+                    (4_999_999, 9),
+                ] {
                     let part = repo.run([
                         "cat",
                         "-o",
@@ -157,10 +211,16 @@ fn cat_reads_whole_files_and_parts_of_them() {
         }
         for chunker in ["rabin-87381-262144-393216", "buzhash", "size-1000"] {
             let root = repo.ok(["add", "-Q", "--chunker", chunker, path]);
-            assert_eq!(repo.run(["cat", &root]).success().stdout, content, "{chunker}");
+            assert_eq!(
+                repo.run(["cat", &root]).success().stdout,
+                content,
+                "{chunker}"
+            );
         }
         repo.run_with(["add", "-Q"], b"hello world").success();
-        let two = repo.run(["cat", HELLO_V1, &format!("ipfs://{HELLO_V1}")]).success();
+        let two = repo
+            .run(["cat", HELLO_V1, &format!("ipfs://{HELLO_V1}")])
+            .success();
         assert_eq!(two.text(), "hello worldhello world");
     });
 }
@@ -178,9 +238,14 @@ fn ls_refs_and_resolve_follow_links() {
         let listed = lines(&listed);
         assert_eq!(listed[0], format!("{HELLO_V1} 11 hello.txt"));
         let columns: Vec<&str> = listed[1].split_whitespace().collect();
-        let [sub, "-", "sub/"] = columns[..] else { panic!("{listed:?}") };
+        let [sub, "-", "sub/"] = columns[..] else {
+            panic!("{listed:?}")
+        };
         let inner = repo.ok(["ls", "--stream", sub]);
-        assert!(!inner.contains('\u{202e}'), "bidirectional characters are escaped: {inner:?}");
+        assert!(
+            !inner.contains('\u{202e}'),
+            "bidirectional characters are escaped: {inner:?}"
+        );
         let as_json = json(&repo.ok(["ls", "--json", &root]));
         assert_eq!(as_json["Objects"][0]["Links"][0]["Name"], "hello.txt");
 
@@ -189,36 +254,69 @@ fn ls_refs_and_resolve_follow_links() {
         let local = repo.ok(["refs", "local"]);
         assert_eq!(lines(&local).len(), 4, "{local}");
         assert!(local.contains(HELLO_V1));
-        assert_eq!(repo.ok(["resolve", &format!("/ipfs/{root}/sub")]), format!("/ipfs/{sub}"));
+        assert_eq!(
+            repo.ok(["resolve", &format!("/ipfs/{root}/sub")]),
+            format!("/ipfs/{sub}")
+        );
     });
 }
 
 #[test]
 fn blocks_are_put_read_counted_and_removed() {
     both(|repo| {
-        let put = repo.run_with(["block", "put"], b"hello world").success().text();
+        let put = repo
+            .run_with(["block", "put"], b"hello world")
+            .success()
+            .text();
         assert_eq!(put, HELLO_V1);
-        assert_eq!(repo.run(["block", "get", HELLO_V1]).success().stdout, b"hello world");
-        assert_eq!(repo.ok(["block", "stat", HELLO_V1]), format!("Key: {HELLO_V1}\nSize: 11"));
-        assert_eq!(repo.ok(["block", "rm", HELLO_V1]), format!("removed {HELLO_V1}"));
-        assert_ne!(repo.run(["block", "get", "--offline", HELLO_V1]).code, Some(0));
+        assert_eq!(
+            repo.run(["block", "get", HELLO_V1]).success().stdout,
+            b"hello world"
+        );
+        assert_eq!(
+            repo.ok(["block", "stat", HELLO_V1]),
+            format!("Key: {HELLO_V1}\nSize: 11")
+        );
+        assert_eq!(
+            repo.ok(["block", "rm", HELLO_V1]),
+            format!("removed {HELLO_V1}")
+        );
+        assert_ne!(
+            repo.run(["block", "get", "--offline", HELLO_V1]).code,
+            Some(0)
+        );
         repo.run_with(["add", "-Q"], b"hello world").success();
         let pinned = repo.run(["block", "rm", HELLO_V1]);
         assert_eq!(pinned.code, Some(1));
         assert!(pinned.stderr.contains("pinned"), "{pinned:?}");
-        assert_eq!(repo.run(["block", "get", HELLO_V1]).success().stdout, b"hello world");
+        assert_eq!(
+            repo.run(["block", "get", HELLO_V1]).success().stdout,
+            b"hello world"
+        );
     });
 }
 
 #[test]
 fn dags_of_other_codecs_are_put_read_and_resolved() {
     both(|repo| {
-        let leaf = repo.run_with(["dag", "put"], br#"{"a":[1,{"b":"deep"}]}"#).success().text();
+        let leaf = repo
+            .run_with(["dag", "put"], br#"{"a":[1,{"b":"deep"}]}"#)
+            .success()
+            .text();
         let parent = format!(r#"{{"child":{{"/":"{leaf}"}},"n":1.5}}"#);
-        let parent = repo.run_with(["dag", "put"], parent.as_bytes()).success().text();
+        let parent = repo
+            .run_with(["dag", "put"], parent.as_bytes())
+            .success()
+            .text();
         assert_eq!(repo.ok(["dag", "get", &leaf]), r#"{"a":[1,{"b":"deep"}]}"#);
-        assert_eq!(repo.ok(["dag", "get", &format!("{parent}/child/a/1/b")]), r#""deep""#);
-        assert_eq!(repo.ok(["dag", "resolve", &format!("{parent}/child")]), leaf);
+        assert_eq!(
+            repo.ok(["dag", "get", &format!("{parent}/child/a/1/b")]),
+            r#""deep""#
+        );
+        assert_eq!(
+            repo.ok(["dag", "resolve", &format!("{parent}/child")]),
+            leaf
+        );
         assert_eq!(lines(&repo.ok(["refs", "-r", &parent])), [leaf.as_str()]);
         let stat = json(&repo.ok(["dag", "stat", "--json", &parent]));
         assert_eq!(stat["UniqueBlocks"], 2, "{stat}");
@@ -239,7 +337,10 @@ fn cars_go_out_and_come_back() {
 
         let other = Repo::new(CAIRN);
         let imported = other.ok(["dag", "import", "--stats", path]);
-        assert!(imported.starts_with(&format!("Pinned root\t{root}\tsuccess")), "{imported}");
+        assert!(
+            imported.starts_with(&format!("Pinned root\t{root}\tsuccess")),
+            "{imported}"
+        );
         assert!(imported.contains("Imported "), "{imported}");
         let out = folder.path().join("out");
         other.ok(["get", &root, "-o", out.to_str().unwrap()]);
@@ -249,7 +350,9 @@ fn cars_go_out_and_come_back() {
         let empty = Repo::new(CAIRN);
         let cut = folder.path().join("cut.car");
         fs::write(&cut, &car[..car.len() - 10]).unwrap();
-        let error = empty.run(["dag", "import", cut.to_str().unwrap()]).failure(1);
+        let error = empty
+            .run(["dag", "import", cut.to_str().unwrap()])
+            .failure(1);
         assert!(error.contains("ends"), "{error}");
         assert_eq!(empty.ok(["pin", "ls"]), "");
         // A byte changed: the block is named.
@@ -257,7 +360,9 @@ fn cars_go_out_and_come_back() {
         let last = wrong.len() - 1;
         wrong[last] ^= 1;
         fs::write(&cut, &wrong).unwrap();
-        let error = empty.run(["dag", "import", cut.to_str().unwrap()]).failure(1);
+        let error = empty
+            .run(["dag", "import", cut.to_str().unwrap()])
+            .failure(1);
         assert!(error.contains("hash"), "{error}");
         assert_eq!(empty.ok(["pin", "ls"]), "");
     });
@@ -271,9 +376,18 @@ fn pins_are_listed_moved_verified_and_removed() {
         fs::create_dir(&path).unwrap();
         let file = hello(&path);
         let root = repo.ok(["add", "-r", "-Q", "--pin=false", path.to_str().unwrap()]);
-        assert_eq!(repo.ok(["pin", "add", &root]), format!("pinned {root} recursively"));
-        assert_eq!(repo.ok(["pin", "ls", "-t", "recursive"]), format!("{root} recursive"));
-        assert_eq!(repo.ok(["pin", "ls", "-t", "indirect"]), format!("{HELLO_V1} indirect"));
+        assert_eq!(
+            repo.ok(["pin", "add", &root]),
+            format!("pinned {root} recursively")
+        );
+        assert_eq!(
+            repo.ok(["pin", "ls", "-t", "recursive"]),
+            format!("{root} recursive")
+        );
+        assert_eq!(
+            repo.ok(["pin", "ls", "-t", "indirect"]),
+            format!("{HELLO_V1} indirect")
+        );
         assert_eq!(lines(&repo.ok(["pin", "ls", "-q", "--stream"])).len(), 2);
         let through = repo.ok(["pin", "ls", HELLO_V1]);
         assert_eq!(through, format!("{HELLO_V1} indirect through {root}"));
@@ -281,16 +395,34 @@ fn pins_are_listed_moved_verified_and_removed() {
         assert!(missing.ends_with("not pinned"), "{missing}");
         let indirect = repo.run(["pin", "rm", HELLO_V1]).failure(1);
         assert!(indirect.contains("indirect"), "{indirect}");
-        assert_eq!(repo.ok(["pin", "verify", "--verbose"]), format!("{root} ok"));
+        assert_eq!(
+            repo.ok(["pin", "verify", "--verbose"]),
+            format!("{root} ok")
+        );
 
         fs::write(&file, "hello again").unwrap();
         let second = repo.ok(["add", "-r", "-Q", "--pin=false", path.to_str().unwrap()]);
-        assert_eq!(repo.ok(["pin", "update", &root, &second]), format!("updated {root} to {second}"));
-        assert_eq!(repo.ok(["pin", "ls", "-t", "recursive"]), format!("{second} recursive"));
-        assert_eq!(repo.ok(["pin", "rm", &second]), format!("unpinned {second}"));
+        assert_eq!(
+            repo.ok(["pin", "update", &root, &second]),
+            format!("updated {root} to {second}")
+        );
+        assert_eq!(
+            repo.ok(["pin", "ls", "-t", "recursive"]),
+            format!("{second} recursive")
+        );
+        assert_eq!(
+            repo.ok(["pin", "rm", &second]),
+            format!("unpinned {second}")
+        );
         let again = repo.run(["pin", "rm", &second]).failure(1);
-        assert!(again.ends_with("not pinned or pinned indirectly"), "{again}");
-        assert_eq!(repo.ok(["pin", "add", "-r=false", &root]), format!("pinned {root} directly"));
+        assert!(
+            again.ends_with("not pinned or pinned indirectly"),
+            "{again}"
+        );
+        assert_eq!(
+            repo.ok(["pin", "add", "-r=false", &root]),
+            format!("pinned {root} directly")
+        );
         assert_eq!(repo.ok(["pin", "ls"]), format!("{root} direct"));
     });
 }
@@ -300,14 +432,20 @@ fn gc_removes_what_nothing_reaches_and_tells_it() {
     both(|repo| {
         let folder = tempfile::tempdir().unwrap();
         repo.ok(["add", "-Q", &hello(folder.path())]);
-        let garbage = repo.run_with(["add", "-Q", "--pin=false"], b"rubbish").success().text();
+        let garbage = repo
+            .run_with(["add", "-Q", "--pin=false"], b"rubbish")
+            .success()
+            .text();
         let before = json(&repo.ok(["repo", "stat", "--json"]));
         assert_eq!(before["NumObjects"], 2, "{before}");
         assert_eq!(repo.ok(["repo", "gc"]), format!("removed {garbage}"));
         assert_eq!(repo.ok(["cat", HELLO_V1]), "hello world");
         assert!(repo.ok(["repo", "stat"]).contains("NumObjects: 1"));
         assert_eq!(repo.ok(["repo", "gc", "-q"]), "");
-        assert!(repo.ok(["repo", "verify"]).contains("verify complete, all blocks validated."));
+        assert!(
+            repo.ok(["repo", "verify"])
+                .contains("verify complete, all blocks validated.")
+        );
     });
 }
 
@@ -323,7 +461,10 @@ fn repo_verify_names_a_damaged_block() {
     fs::write(&segment, bytes).unwrap();
     let failed = repo.run(["repo", "verify"]);
     assert_eq!(failed.code, Some(1), "{failed:?}");
-    assert!(failed.text().contains(HELLO_V1) || failed.stderr.contains(HELLO_V1), "{failed:?}");
+    assert!(
+        failed.text().contains(HELLO_V1) || failed.stderr.contains(HELLO_V1),
+        "{failed:?}"
+    );
     let read = repo.run(["cat", HELLO_V1]).failure(1);
     assert!(read.contains(HELLO_V1), "{read}");
 }
@@ -339,15 +480,25 @@ fn configuration_is_shown_set_and_guarded() {
         assert_eq!(repo.ok(["config", "get", "storage.max"]), "20GB");
         assert!(repo.ok(["config", "show"]).contains("20GB"));
         let typo = repo.run(["config", "set", "storage.mx", "1GB"]).failure(1);
-        assert!(typo.contains("storage.max"), "names the nearest key: {typo}");
+        assert!(
+            typo.contains("storage.max"),
+            "names the nearest key: {typo}"
+        );
         let wrong = repo.run(["config", "set", "network", "moon"]).failure(1);
         assert!(wrong.contains("moon"), "{wrong}");
-        assert_eq!(repo.ok(["config", "get", "network"]), "local", "a refused value changes nothing");
+        assert_eq!(
+            repo.ok(["config", "get", "network"]),
+            "local",
+            "a refused value changes nothing"
+        );
         let peer = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWSHj3RRbBjD15g6wekV8y3mm57Pobmps2g2WJm6F67Lay";
         assert_eq!(repo.ok(["bootstrap", "list"]), "");
         assert_eq!(repo.ok(["bootstrap", "add", peer]), format!("added {peer}"));
         assert_eq!(repo.ok(["bootstrap", "list"]), peer);
-        assert_eq!(repo.ok(["bootstrap", "rm", peer]), format!("removed {peer}"));
+        assert_eq!(
+            repo.ok(["bootstrap", "rm", peer]),
+            format!("removed {peer}")
+        );
         assert_eq!(repo.ok(["bootstrap", "list"]), "");
     });
 }
@@ -359,8 +510,14 @@ fn cids_are_converted_without_a_repository() {
     let v1 = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
     assert_eq!(repo.ok(["cid", "base32", v0]), v1);
     assert_eq!(repo.ok(["cid", "format", "-v", "0", v1]), v0);
-    assert!(repo.ok(["cid", "format", "-b", "base58btc", "-v", "1", v0]).starts_with('z'));
-    assert_eq!(repo.ok(["cid", "format", "-f", "%P", v0]), "cidv0-dag-pb-sha2-256-32");
+    assert!(
+        repo.ok(["cid", "format", "-b", "base58btc", "-v", "1", v0])
+            .starts_with('z')
+    );
+    assert_eq!(
+        repo.ok(["cid", "format", "-f", "%P", v0]),
+        "cidv0-dag-pb-sha2-256-32"
+    );
 }
 
 #[test]
@@ -368,7 +525,10 @@ fn a_node_tells_who_it_is_and_what_it_does() {
     both(|repo| {
         let id = json(&repo.ok(["id"]));
         assert!(id["ID"].as_str().unwrap().starts_with("12D3KooW"), "{id}");
-        assert!(id["AgentVersion"].as_str().unwrap().starts_with("cairn/"), "{id}");
+        assert!(
+            id["AgentVersion"].as_str().unwrap().starts_with("cairn/"),
+            "{id}"
+        );
         assert!(repo.ok(["version"]).starts_with("cairn version "));
         assert!(repo.ok(["version", "-n"]).starts_with("0."));
     });
@@ -377,7 +537,10 @@ fn a_node_tells_who_it_is_and_what_it_does() {
     assert!(offline.contains("online mode"), "{offline}");
     let daemon = repo.daemon();
     assert_eq!(repo.ok(["swarm", "peers"]), "");
-    assert!(repo.ok(["swarm", "addrs", "listen"]).contains("/ip4/127.0.0.1/tcp/"));
+    assert!(
+        repo.ok(["swarm", "addrs", "listen"])
+            .contains("/ip4/127.0.0.1/tcp/")
+    );
     assert!(repo.ok(["stats", "bw"]).contains("TotalIn"));
     assert!(repo.ok(["bitswap", "stat"]).contains("bitswap status"));
     repo.ok(["log", "level", "all", "debug"]);
@@ -405,7 +568,12 @@ fn a_stale_api_file_does_not_keep_commands_from_the_repository() {
     let repo = Repo::new(CAIRN);
     repo.daemon().kill();
     assert!(repo.path().join("api").exists(), "left behind by the kill");
-    assert_eq!(repo.run_with(["add", "-Q"], b"hello world").success().text(), HELLO_V1);
+    assert_eq!(
+        repo.run_with(["add", "-Q"], b"hello world")
+            .success()
+            .text(),
+        HELLO_V1
+    );
 }
 
 #[test]
@@ -416,9 +584,16 @@ fn serve_does_everything_in_one_command() {
     let served = Daemon::start(repo.command(["serve", &path]), repo.path());
     let gateway = served.gateway();
     let url = format!("http://{gateway}/ipfs/{HELLO_V1}");
-    assert!(served.lines.iter().any(|line| line.contains(&url)), "{:#?}", served.lines);
+    assert!(
+        served.lines.iter().any(|line| line.contains(&url)),
+        "{:#?}",
+        served.lines
+    );
     assert!(served.lines.last().unwrap().contains("Daemon is ready"));
-    assert_eq!(served.get(&format!("/ipfs/{HELLO_V1}"), &[]).text(), "hello world");
+    assert_eq!(
+        served.get(&format!("/ipfs/{HELLO_V1}"), &[]).text(),
+        "hello world"
+    );
     assert_eq!(repo.ok(["pin", "ls"]), format!("{HELLO_V1} recursive"));
 }
 
@@ -443,10 +618,17 @@ fn wrong_input_gets_one_clear_line_and_its_exit_code() {
         let folder = tempfile::tempdir().unwrap();
         let root = repo.ok(["add", "-Q", "-w", &hello(folder.path())]);
         let wrong = one(&["cat", &format!("{root}/nothing.txt")]);
-        assert!(wrong.contains("no link named \"nothing.txt\" under"), "{wrong}");
+        assert!(
+            wrong.contains("no link named \"nothing.txt\" under"),
+            "{wrong}"
+        );
         one(&["cat", &root]);
         one(&["dag", "import", "/etc/hostname"]);
-        one(&["get", "--timeout=1s", "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvykv"]);
+        one(&[
+            "get",
+            "--timeout=1s",
+            "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvykv",
+        ]);
         one(&["add", "--chunker", "size-potato", &hello(folder.path())]);
         one(&["add", "--profile", "unixfs-v9-1999", &hello(folder.path())]);
         text(&["add", "--no-such-flag"], 2);
@@ -459,7 +641,12 @@ fn what_cannot_be_found_in_time_says_so() {
     let repo = Repo::new(CAIRN);
     let _daemon = repo.daemon();
     let line = repo.run(["cat", "--timeout=1s", HELLO_V1]).failure(1);
-    assert!(line.contains("deadline exceeded") || line.contains("timed out") || line.contains("in time"), "{line}");
+    assert!(
+        line.contains("deadline exceeded")
+            || line.contains("timed out")
+            || line.contains("in time"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -473,7 +660,10 @@ fn two_processes_and_busy_ports_are_named() {
     let busy = format!("/ip4/127.0.0.1/tcp/{}", daemon.rpc().port());
     other.ok(["config", "set", "addresses.rpc", &busy]);
     let refused = other.run(["daemon"]).failure(1);
-    assert!(refused.contains(&daemon.rpc().port().to_string()), "{refused}");
+    assert!(
+        refused.contains(&daemon.rpc().port().to_string()),
+        "{refused}"
+    );
     other.ok(["config", "set", "addresses.rpc", "/ip4/0.0.0.0/tcp/0"]);
     let open = other.run(["daemon"]).failure(1);
     assert!(open.contains("token"), "{open}");
@@ -492,18 +682,45 @@ fn the_rpc_is_for_operators_only() {
     assert_eq!(ask("POST", "/api/v0/no/such/command", &[]).status, 404);
     let origin = [("origin", "http://evil.example")];
     assert_eq!(ask("POST", "/api/v0/version", &origin).status, 403);
-    assert_eq!(ask("POST", "/api/v0/version", &[("origin", "null")]).status, 403);
-    assert_eq!(ask("POST", "/api/v0/version", &[("referer", "http://evil.example/x")]).status, 403);
-    assert_eq!(ask("POST", "/api/v0/version", &[("host", "evil.example")]).status, 403);
+    assert_eq!(
+        ask("POST", "/api/v0/version", &[("origin", "null")]).status,
+        403
+    );
+    assert_eq!(
+        ask(
+            "POST",
+            "/api/v0/version",
+            &[("referer", "http://evil.example/x")]
+        )
+        .status,
+        403
+    );
+    assert_eq!(
+        ask("POST", "/api/v0/version", &[("host", "evil.example")]).status,
+        403
+    );
     let wrong = daemon.post("cat", "arg=nonsense");
     assert_eq!(wrong.status, 500);
     let error: Value = serde_json::from_slice(&wrong.body).unwrap();
     assert_eq!(error["Type"], "error");
-    assert!(error["Message"].as_str().unwrap().contains("nonsense"), "{error}");
+    assert!(
+        error["Message"].as_str().unwrap().contains("nonsense"),
+        "{error}"
+    );
     let metrics = ask("GET", "/metrics", &[]);
     assert_eq!(metrics.status, 200);
-    for name in ["cairn_store_blocks", "cairn_store_commit_seconds", "cairn_bitswap", "cairn_gateway", "cairn_pins", "process_"] {
-        assert!(metrics.text().contains(name), "{name} is missing from the metrics");
+    for name in [
+        "cairn_store_blocks",
+        "cairn_store_commit_seconds",
+        "cairn_bitswap",
+        "cairn_gateway",
+        "cairn_pins",
+        "process_",
+    ] {
+        assert!(
+            metrics.text().contains(name),
+            "{name} is missing from the metrics"
+        );
     }
     assert!(!metrics.text().contains("# EOF"));
     drop(daemon);
@@ -511,10 +728,15 @@ fn the_rpc_is_for_operators_only() {
     repo.ok(["config", "set", "rpc.token", "secret"]);
     let daemon = repo.daemon();
     let ask = |headers: &[(&str, &str)]| {
-        harness::http::request(daemon.rpc(), "POST", "/api/v0/id", headers, b"").unwrap().status
+        harness::http::request(daemon.rpc(), "POST", "/api/v0/id", headers, b"")
+            .unwrap()
+            .status
     };
     assert!([401, 403].contains(&ask(&[])));
     assert!([401, 403].contains(&ask(&[("authorization", "Bearer wrong")])));
     assert_eq!(ask(&[("authorization", "Bearer secret")]), 200);
-    assert!(json(&repo.ok(["id"]))["ID"].is_string(), "the program reads its own token");
+    assert!(
+        json(&repo.ok(["id"]))["ID"].is_string(),
+        "the program reads its own token"
+    );
 }

@@ -37,18 +37,34 @@ fn content() -> Content {
         for size in SIZES {
             let bytes = tree::bytes(size as u64, size);
             let mut importer = Importer::new(profile.clone(), &mut blocks, |_| {});
-            importer.file("file", &mut &bytes[..], Metadata::default()).unwrap();
+            importer
+                .file("file", &mut &bytes[..], Metadata::default())
+                .unwrap();
             files.push((importer.finish().unwrap().first().unwrap().cid, bytes));
         }
     }
     for hash in HashKind::ALL {
-        let prefix = Prefix { version: Version::V1, codec: cid::RAW, hash };
+        let prefix = Prefix {
+            version: Version::V1,
+            codec: cid::RAW,
+            hash,
+        };
         let block = Block::new(prefix, Bytes::from_static(b"one of each hash")).unwrap();
         BlockSink::put(&mut blocks, vec![block]).unwrap();
     }
-    let prefix = Prefix { version: Version::V1, codec: cid::RAW, hash: HashKind::Sha2_256 };
-    let absent = *Block::new(prefix, Bytes::from_static(b"nobody has this")).unwrap().cid();
-    Content { blocks, files, absent }
+    let prefix = Prefix {
+        version: Version::V1,
+        codec: cid::RAW,
+        hash: HashKind::Sha2_256,
+    };
+    let absent = *Block::new(prefix, Bytes::from_static(b"nobody has this"))
+        .unwrap()
+        .cid();
+    Content {
+        blocks,
+        files,
+        absent,
+    }
 }
 
 /// What every source does.
@@ -57,20 +73,37 @@ async fn keeps_the_contract<S: BlockSource + Clone + 'static>(source: S, content
         assert_eq!(source.block(cid).await.unwrap().as_ref(), Some(block));
         let length = block.data().len() as u64;
         assert_eq!(source.size(cid).await.unwrap(), Some(length));
-        let range = source.range(cid, length / 3..length / 2 + 1).await.unwrap().unwrap();
-        assert_eq!(range, cairn_store::source::cut(block.data(), &(length / 3..length / 2 + 1)));
-        let beyond = source.range(cid, length..length + 10).await.unwrap().unwrap();
+        let range = source
+            .range(cid, length / 3..length / 2 + 1)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            range,
+            cairn_store::source::cut(block.data(), &(length / 3..length / 2 + 1))
+        );
+        let beyond = source
+            .range(cid, length..length + 10)
+            .await
+            .unwrap()
+            .unwrap();
         assert!(beyond.is_empty());
     }
     let identity = cid::parse("bafkqablimvwgy3y").unwrap();
-    assert_eq!(source.block(&identity).await.unwrap().unwrap().data(), "hello");
+    assert_eq!(
+        source.block(&identity).await.unwrap().unwrap().data(),
+        "hello"
+    );
     for (root, bytes) in &content.files {
         let read::Node::File(file) = read::open(&source, root).await.unwrap() else {
             panic!("{root} is a file")
         };
         assert_eq!(file.size(), bytes.len() as u64);
-        let read: BytesMut =
-            file.read(source.clone(), 0..u64::MAX).try_collect().await.unwrap();
+        let read: BytesMut = file
+            .read(source.clone(), 0..u64::MAX)
+            .try_collect()
+            .await
+            .unwrap();
         assert!(read == bytes[..]);
     }
 }
@@ -83,14 +116,19 @@ async fn is_sure_of_absence<S: BlockSource>(source: S, content: &Content) {
 }
 
 fn store(folder: &Path) -> Store {
-    let config =
-        cairn_store::config::Config { reserve: ByteSize(0), ..cairn_store::config::Config::default() };
+    let config = cairn_store::config::Config {
+        reserve: ByteSize(0),
+        ..cairn_store::config::Config::default()
+    };
     Store::open(folder, &config, &mut |_| {}).unwrap()
 }
 
 async fn filled(folder: &Path, content: &Content) -> Store {
     let store = store(folder);
-    store.put(content.blocks.values().cloned().collect(), Keep::Kept).await.unwrap();
+    store
+        .put(content.blocks.values().cloned().collect(), Keep::Kept)
+        .await
+        .unwrap();
     store
 }
 
@@ -100,7 +138,9 @@ async fn node(store: Store) -> Node {
         ..Config::default()
     };
     let registry = prometheus::Registry::new();
-    Node::start(store, Keypair::generate_ed25519(), config, &registry).await.unwrap()
+    Node::start(store, Keypair::generate_ed25519(), config, &registry)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -151,12 +191,19 @@ async fn an_exchange_whose_blocks_are_all_at_a_peer() {
     let session: Session = taker.exchange().session(None);
     keeps_the_contract(session.clone(), &content).await;
     for (cid, block) in &content.blocks {
-        assert_eq!(taking.block(cid).await.unwrap().as_ref(), Some(block), "fetched is stored");
+        assert_eq!(
+            taking.block(cid).await.unwrap().as_ref(),
+            Some(block),
+            "fetched is stored"
+        );
     }
     // With a network behind it there is no being sure, only a time after which it says what it tried.
     let impatient = taker.exchange().session(Some(Duration::from_millis(300)));
     let error = impatient.block(&content.absent).await.unwrap_err();
-    assert!(matches!(&error, SourceError::TooSlow { cid, .. } if *cid == content.absent), "{error}");
+    assert!(
+        matches!(&error, SourceError::TooSlow { cid, .. } if *cid == content.absent),
+        "{error}"
+    );
     is_sure_of_absence(taker.exchange().local().session(None), &content).await;
 
     assert!(taker.stop(Duration::from_secs(10)).await);

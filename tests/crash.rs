@@ -14,10 +14,16 @@ fn an_add_that_is_killed_leaves_a_repository_that_opens_and_is_whole() {
     let source = folder.path().join("source");
     tree::make(&source, 11, 150);
     let repo = Repo::new(CAIRN);
-    let first = repo.run_with(["add", "-Q"], b"acknowledged").success().text();
+    let first = repo
+        .run_with(["add", "-Q"], b"acknowledged")
+        .success()
+        .text();
     // Killed after so many lines of progress; the last round runs to its end.
     for lines in [1, 5, 20, 60, 120] {
-        let mut child = repo.command(["add", "-r", source.to_str().unwrap()]).spawn().unwrap();
+        let mut child = repo
+            .command(["add", "-r", source.to_str().unwrap()])
+            .spawn()
+            .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         for _ in 0..lines {
             output.next().unwrap().unwrap();
@@ -25,7 +31,10 @@ fn an_add_that_is_killed_leaves_a_repository_that_opens_and_is_whole() {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(repo.ok(["cat", &first]), "acknowledged");
-        assert_eq!(repo.ok(["pin", "ls", "-t", "recursive"]), format!("{first} recursive"));
+        assert_eq!(
+            repo.ok(["pin", "ls", "-t", "recursive"]),
+            format!("{first} recursive")
+        );
         assert!(repo.ok(["repo", "verify"]).contains("all blocks validated"));
     }
     let root = repo.ok(["add", "-r", "-Q", source.to_str().unwrap()]);
@@ -61,7 +70,10 @@ fn without_its_index_the_repository_is_the_same() {
     tree::make(&source, 12, 60);
     let repo = Repo::new(CAIRN);
     let root = repo.ok(["add", "-r", "-Q", source.to_str().unwrap()]);
-    let gone = repo.run_with(["block", "put"], b"soon gone").success().text();
+    let gone = repo
+        .run_with(["block", "put"], b"soon gone")
+        .success()
+        .text();
     repo.ok(["block", "rm", &gone]);
     let before = repo.ok(["repo", "stat"]);
     fs::remove_dir_all(repo.path().join("index")).unwrap();

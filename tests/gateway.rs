@@ -40,20 +40,39 @@ fn files_folders_and_ranges_are_served() {
         assert!(part.body == content[from..=to], "{from}-{to}");
     }
     let moved = daemon.get(&format!("/ipfs/{root}/sub"), &[]);
-    assert_eq!((moved.status, moved.header("location")), (301, format!("/ipfs/{root}/sub/").as_str()));
-    assert_eq!(daemon.get(&format!("/ipfs/{root}/sub/"), &[]).text(), "<h1>hello</h1>");
-    assert!(daemon.get(&format!("/ipfs/{root}/"), &[]).text().contains("big.bin"));
+    assert_eq!(
+        (moved.status, moved.header("location")),
+        (301, format!("/ipfs/{root}/sub/").as_str())
+    );
+    assert_eq!(
+        daemon.get(&format!("/ipfs/{root}/sub/"), &[]).text(),
+        "<h1>hello</h1>"
+    );
+    assert!(
+        daemon
+            .get(&format!("/ipfs/{root}/"), &[])
+            .text()
+            .contains("big.bin")
+    );
 
     let car = daemon.get(&format!("/ipfs/{root}?format=car"), &[]);
     let other = Repo::new(CAIRN);
     let file = folder.path().join("x.car");
     fs::write(&file, &car.body).unwrap();
     other.ok(["dag", "import", "--pin-roots=false", file.to_str().unwrap()]);
-    assert_eq!(other.run(["cat", &format!("{root}/big.bin")]).success().stdout, content);
+    assert_eq!(
+        other
+            .run(["cat", &format!("{root}/big.bin")])
+            .success()
+            .stdout,
+        content
+    );
 
     let archive = daemon.get(&format!("/ipfs/{root}?format=tar"), &[]);
     let unpacked = folder.path().join("unpacked");
-    tar::Archive::new(&archive.body[..]).unpack(&unpacked).unwrap();
+    tar::Archive::new(&archive.body[..])
+        .unpack(&unpacked)
+        .unwrap();
     assert_eq!(tree::read(&unpacked.join(&root)), tree::read(&root_folder));
 
     let raw = daemon.get(&format!("/ipfs/{root}?format=raw"), &[]);
@@ -70,15 +89,32 @@ fn files_folders_and_ranges_are_served() {
 #[test]
 fn requests_are_counted_by_status_and_format() {
     let repo = Repo::new(CAIRN);
-    let cid = repo.run_with(["add", "-Q"], b"hello world").success().text();
+    let cid = repo
+        .run_with(["add", "-Q"], b"hello world")
+        .success()
+        .text();
     let daemon = repo.daemon();
     for _ in 0..3 {
         daemon.get(&format!("/ipfs/{cid}"), &[]);
     }
     daemon.get("/ipfs/nonsense", &[]);
-    let metrics = harness::http::request(daemon.rpc(), "GET", "/metrics", &[], b"").unwrap().text();
-    let requests: Vec<&str> =
-        metrics.lines().filter(|line| line.starts_with("cairn_gateway_requests_total")).collect();
-    assert!(requests.iter().any(|line| line.contains("2xx") && line.ends_with(" 3")), "{requests:#?}");
-    assert!(requests.iter().any(|line| line.contains("4xx") && line.ends_with(" 1")), "{requests:#?}");
+    let metrics = harness::http::request(daemon.rpc(), "GET", "/metrics", &[], b"")
+        .unwrap()
+        .text();
+    let requests: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.starts_with("cairn_gateway_requests_total"))
+        .collect();
+    assert!(
+        requests
+            .iter()
+            .any(|line| line.contains("2xx") && line.ends_with(" 3")),
+        "{requests:#?}"
+    );
+    assert!(
+        requests
+            .iter()
+            .any(|line| line.contains("4xx") && line.ends_with(" 1")),
+        "{requests:#?}"
+    );
 }

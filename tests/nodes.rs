@@ -20,14 +20,18 @@ fn a_folder_added_on_one_node_is_got_on_another() {
     let root = add_tree(&giver, &source, 1, 120);
     let (giving, taking) = (giver.daemon(), taker.daemon());
     let connected = taker.ok(["swarm", "connect", &giving.swarm()]);
-    assert!(connected.starts_with("connect ") && connected.ends_with(" success"), "{connected}");
+    assert!(
+        connected.starts_with("connect ") && connected.ends_with(" success"),
+        "{connected}"
+    );
     taker.ok(["get", &root, "-o", out.to_str().unwrap()]);
     assert_eq!(tree::read(&out), tree::read(&source));
     // Through the gateway as well, from what is now local and from what is not yet.
     let listing = taking.get(&format!("/ipfs/{root}/"), &[("accept", "text/html")]);
     assert_eq!(listing.status, 200);
-    let metrics =
-        harness::http::request(giving.rpc(), "GET", "/metrics", &[], b"").unwrap().text();
+    let metrics = harness::http::request(giving.rpc(), "GET", "/metrics", &[], b"")
+        .unwrap()
+        .text();
     let sent = metrics
         .lines()
         .find(|line| line.starts_with("cairn_bitswap_blocks_sent_total"))
@@ -35,7 +39,11 @@ fn a_folder_added_on_one_node_is_got_on_another() {
     assert!(sent.is_some_and(|sent| sent > 100.0), "{sent:?}");
     assert_eq!(giver.ok(["swarm", "peers"]).lines().count(), 1);
     let address = giving.swarm();
-    assert!(taker.ok(["swarm", "disconnect", &address]).ends_with("success"));
+    assert!(
+        taker
+            .ok(["swarm", "disconnect", &address])
+            .ends_with("success")
+    );
     assert_eq!(taker.ok(["swarm", "peers"]), "");
 }
 
@@ -49,7 +57,10 @@ fn a_pin_fetches_what_it_reaches_and_survives_its_source() {
     {
         let _taking = taker.daemon();
         taker.ok(["swarm", "connect", &giving.swarm()]);
-        assert_eq!(taker.ok(["pin", "add", &root]), format!("pinned {root} recursively"));
+        assert_eq!(
+            taker.ok(["pin", "add", &root]),
+            format!("pinned {root} recursively")
+        );
     }
     giving.kill();
     let out = folder.path().join("out");
@@ -63,7 +74,9 @@ fn five_nodes_find_content_through_the_one_they_all_know() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
     let repos: Vec<Repo> = (0..5).map(|_| Repo::new(CAIRN)).collect();
-    let [middle, giver, takers @ ..] = repos.as_slice() else { unreachable!() };
+    let [middle, giver, takers @ ..] = repos.as_slice() else {
+        unreachable!()
+    };
     let meeting = middle.daemon();
     for repo in [giver].into_iter().chain(takers) {
         repo.ok(["bootstrap", "add", &meeting.swarm()]);
@@ -87,9 +100,15 @@ fn five_nodes_find_content_through_the_one_they_all_know() {
 fn a_local_node_dials_nobody_outside_this_machine() {
     let repo = Repo::new(CAIRN);
     let _daemon = repo.daemon();
-    for outside in ["/ip4/192.0.2.1/tcp/4001", "/ip4/10.0.0.1/tcp/4001", "/dns4/example.org/tcp/4001"] {
+    for outside in [
+        "/ip4/192.0.2.1/tcp/4001",
+        "/ip4/10.0.0.1/tcp/4001",
+        "/dns4/example.org/tcp/4001",
+    ] {
         let peer = "12D3KooWSHj3RRbBjD15g6wekV8y3mm57Pobmps2g2WJm6F67Lay";
-        let refused = repo.run(["swarm", "connect", &format!("{outside}/p2p/{peer}")]).failure(1);
+        let refused = repo
+            .run(["swarm", "connect", &format!("{outside}/p2p/{peer}")])
+            .failure(1);
         assert!(refused.contains("outside the network"), "{refused}");
     }
 }

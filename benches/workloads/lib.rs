@@ -16,7 +16,9 @@ pub fn file(path: &Path, seed: u64, bytes: u64) {
     let mut buffer = vec![0; 1 << 20];
     let mut left = bytes;
     while left > 0 {
-        let now = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let now = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let (part, _) = buffer.split_at_mut(now);
         random.fill_bytes(part);
         out.write_all(part).expect("write");
@@ -41,7 +43,11 @@ pub fn small_files(root: &Path, seed: u64, count: usize) {
 
 /// Runs a command to its end, which must be a good one, with its output thrown away.
 pub fn run(command: &mut Command) {
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("spawn");
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .expect("spawn");
     assert!(status.success(), "{command:?}: {status}");
 }
 
@@ -82,12 +88,24 @@ pub fn compare(
 impl Row {
     /// Median seconds of ours.
     pub fn ours(&self) -> f64 {
-        median(&self.rounds.iter().map(|(ours, _)| *ours).collect::<Vec<_>>())
+        median(
+            &self
+                .rounds
+                .iter()
+                .map(|(ours, _)| *ours)
+                .collect::<Vec<_>>(),
+        )
     }
 
     /// Median seconds of the floor.
     pub fn floor(&self) -> f64 {
-        median(&self.rounds.iter().map(|(_, floor)| *floor).collect::<Vec<_>>())
+        median(
+            &self
+                .rounds
+                .iter()
+                .map(|(_, floor)| *floor)
+                .collect::<Vec<_>>(),
+        )
     }
 
     /// Prints the row; `amount` is how much work a round is, in `unit`.

@@ -1,9 +1,9 @@
 //! Mark and sweep while others work, then compaction, which gives the space back.
 //!
 //! What must never be deleted: what a pin reaches, what anybody holds, and every section appended
-//! after the mark began. The sweep works in batches under the appender's lock. Before each batch it
-//! looks whether pins were made meanwhile, and marks those first; then it asks the holds. Whoever
-//! finds a block present holds it already, so nobody is ever told of a block that then goes.
+//! after the mark began. The sweep works in batches, alone: no writer is between holding a block and
+//! looking for it. In each batch it first asks the holds and then looks whether pins were made
+//! meanwhile, which it marks before it asks again: whoever let go of a hold has made its pin before.
 //!
 //! If anything below a pin cannot be read, nothing is deleted at all.
 
@@ -208,21 +208,29 @@ impl<F: FnMut(Cid)> Collection<F> {
 
     fn sweep_batch(&mut self, mut candidates: Vec<(Key, Place)>) -> Result<(), GcError> {
         let inner = self.inner.clone();
-        let mut appender = inner.lock_appender();
+        let mut alone = inner
+            .sweeping
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         loop {
             self.spare_the_reached(&mut candidates)?;
             // Looked at after the holds: whoever let go of one has made its pin before.
             if inner.read_pins().changes == self.changes {
                 break;
             }
-            drop(appender);
+            drop(alone);
             self.mark()?;
-            appender = inner.lock_appender();
+            alone = inner
+                .sweeping
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
         }
+        let appender = inner.lock_appender();
         for some in candidates.chunks(DEAD_PER_RECORD) {
             inner.bury(some)?;
         }
         drop(appender);
+        drop(alone);
         for (_, place) in candidates {
             self.report.blocks += 1;
             self.report.bytes += u64::from(place.length);

@@ -9,7 +9,7 @@
 //! * `read`: from a CID to checked bytes.
 //! * `crate::pin`, `crate::gc`, `crate::scrub`: what must stay, what may go, what is rotten.
 //!
-//! Locks are taken in this order: appender, journal, pins, index table. None is held across a wait.
+//! Locks are taken in this order: sweeping, appender, journal, pins, index table. None is held across a wait.
 
 mod commit;
 mod metrics;
@@ -85,6 +85,9 @@ pub(crate) struct Inner {
     /// Blocks whose section turned out to be damaged: putting them again writes them again.
     pub(crate) damaged: RwLock<HashSet<Key>>,
     pub(crate) holds: Mutex<Vec<Weak<Hold>>>,
+    /// Shared while a writer holds keys and looks them up; alone while a sweep asks the holds and
+    /// deletes. So a block is either held in time or not found any more.
+    pub(crate) sweeping: RwLock<()>,
     pub(crate) blocks: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) commits: commit::Group,

@@ -39,7 +39,10 @@ pub fn request(
 ) -> io::Result<Answer> {
     let mut socket = TcpStream::connect(to)?;
     let mut head = format!("{method} {target} HTTP/1.1\r\nconnection: close\r\nte: trailers\r\n");
-    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+    if !headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+    {
         head += &format!("host: {to}\r\n");
     }
     for (name, value) in headers {
@@ -57,7 +60,12 @@ fn read(mut input: impl BufRead, method: &str) -> io::Result<Answer> {
     let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| wrong(&format!("status line {first:?}")))?;
     let headers = fields(&mut input)?;
-    let mut answer = Answer { status, headers, body: Vec::new(), trailers: BTreeMap::new() };
+    let mut answer = Answer {
+        status,
+        headers,
+        body: Vec::new(),
+        trailers: BTreeMap::new(),
+    };
     let without_body = method == "HEAD" || status == 204 || status == 304;
     if without_body {
         return Ok(answer);
@@ -96,7 +104,11 @@ fn fields(input: &mut impl BufRead) -> io::Result<BTreeMap<String, String>> {
 
 fn exactly(input: &mut impl BufRead, length: u64, into: &mut Vec<u8>) -> io::Result<()> {
     let read = input.take(length).read_to_end(into)? as u64;
-    if read == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if read == length {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 fn line(input: &mut impl BufRead) -> io::Result<String> {

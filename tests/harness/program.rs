@@ -56,18 +56,24 @@ impl Repo {
         let repo = Self::empty(program);
         repo.run(["init"]).success();
         let loopback = r#"["/ip4/127.0.0.1/tcp/0"]"#;
-        repo.run(["config", "set", "addresses.swarm", loopback]).success();
+        repo.run(["config", "set", "addresses.swarm", loopback])
+            .success();
         for key in ["addresses.rpc", "addresses.gateway"] {
-            repo.run(["config", "set", key, "/ip4/127.0.0.1/tcp/0"]).success();
+            repo.run(["config", "set", key, "/ip4/127.0.0.1/tcp/0"])
+                .success();
         }
         // Test machines are small; the limit has a test of its own.
-        repo.run(["config", "set", "storage.reserve", "0"]).success();
+        repo.run(["config", "set", "storage.reserve", "0"])
+            .success();
         repo
     }
 
     /// A folder that no repository was made in yet.
     pub fn empty(program: &str) -> Self {
-        Self { program: program.into(), folder: tempfile::tempdir().expect("temporary folder") }
+        Self {
+            program: program.into(),
+            folder: tempfile::tempdir().expect("temporary folder"),
+        }
     }
 
     /// The repository's folder.
@@ -99,7 +105,11 @@ impl Repo {
         arguments: impl IntoIterator<Item = A>,
         input: &[u8],
     ) -> Done {
-        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().expect("spawn");
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("spawn");
         let mut stdin = child.stdin.take().expect("piped");
         std::thread::scope(|scope| {
             scope.spawn(move || {
@@ -152,7 +162,12 @@ impl Daemon {
                 break;
             }
         }
-        Self { child, output, lines, repository: repository.to_owned() }
+        Self {
+            child,
+            output,
+            lines,
+            repository: repository.to_owned(),
+        }
     }
 
     /// Where the RPC listens.
@@ -215,7 +230,10 @@ impl Daemon {
     }
 
     fn signal(&self, signal: Signal) {
-        let process = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("pid");
+        let process = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("pid");
         kill_process(process, signal).expect("signal");
     }
 

@@ -117,6 +117,7 @@ impl Store {
             journal: Mutex::new(journal),
             damaged: RwLock::default(),
             holds: Mutex::default(),
+            sweeping: RwLock::default(),
             blocks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             commits: super::commit::Group::default(),

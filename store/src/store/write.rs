@@ -1,8 +1,8 @@
 //! From blocks to sections.
 //!
 //! Whoever puts a block first *holds* its key, then looks whether the block is here already, then
-//! appends it if not. Garbage collection looks at the holds last, under the appender's lock: so a
-//! block that a writer found present is never deleted under its hands.
+//! appends it if not. A sweep asks the holds and deletes while no writer is between holding and
+//! looking: so a block that a writer found present is never deleted under its hands.
 
 use super::{Inner, Keep};
 use crate::block::Block;
@@ -118,6 +118,7 @@ impl Inner {
             .filter(|block| !cid::is_identity(block.cid()))
             .map(|block| (self.index.key(block.cid().hash()), block))
             .collect();
+        let no_sweep = self.sweeping.read().unwrap_or_else(PoisonError::into_inner);
         hold.add(new.iter().map(|(key, _)| *key));
         let mut failed = None;
         new.retain(|(key, block)| match self.place(block.cid(), key) {
@@ -127,6 +128,7 @@ impl Inner {
                 false
             }
         });
+        drop(no_sweep);
         if let Some(error) = failed {
             return Err(error);
         }
