@@ -151,7 +151,7 @@ async fn gc_leaves_alone_what_a_running_import_found_present() {
     writer.put(tree.clone()).unwrap(); // All of it was there already.
     assert_eq!(gc(&store).await.1, []);
     writer
-        .commit_and_pin(root_of(&tree), Some("mine".to_owned()))
+        .commit_and_pin(&[root_of(&tree)], Some("mine"))
         .unwrap();
     drop(writer);
     assert_eq!(gc(&store).await.1, []);
@@ -197,7 +197,7 @@ async fn gc_and_writers_at_the_same_time_lose_nothing_that_is_pinned() {
             let mut writer = writing.writer(Keep::Kept);
             writer.put(tree.clone()).unwrap();
             if round % 3 == 0 {
-                writer.commit_and_pin(root_of(&tree), None).unwrap();
+                writer.commit_and_pin(&[root_of(&tree)], None).unwrap();
                 roots.push(tree);
             } else {
                 writer.commit().unwrap();

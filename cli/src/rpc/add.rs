@@ -11,7 +11,9 @@ use super::reply::{Reply, Sink};
 use cairn_store::cid::{Cid, HashKind, Version};
 use cairn_store::sink::{BlockSink, Nowhere};
 use cairn_store::store::Keep;
-use cairn_store::unixfs::import::{Added, Event, ImportError, Importer, Kind, Metadata};
+use cairn_store::unixfs::import::{
+    Added, Event, ImportError, Importer, Kind, Metadata, overlapped,
+};
 use cairn_store::unixfs::{Layout, Profile};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -199,16 +201,18 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
                 None => import(entries, &options, Nowhere, &teller)?,
                 Some(store) => {
                     let mut writer = store.writer(Keep::Kept);
-                    let roots = import(entries, &options, &mut writer, &teller)?;
+                    // One thread reads and hashes while another appends.
+                    let (roots, put) =
+                        overlapped(&mut writer, |sink| import(entries, &options, sink, &teller));
+                    let roots = roots?;
+                    put?;
                     match &options.target {
                         Target::Pinned(name) => {
-                            for root in &roots {
-                                writer.commit_and_pin(root.cid, name.clone())?;
-                            }
+                            let cids: Vec<Cid> = roots.iter().map(|root| root.cid).collect();
+                            writer.commit_and_pin(&cids, name.as_deref())?;
                         }
-                        Target::Kept | Target::Nowhere => {}
+                        Target::Kept | Target::Nowhere => writer.commit()?,
                     }
-                    writer.commit()?;
                     roots
                 }
             };

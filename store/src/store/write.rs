@@ -67,12 +67,16 @@ impl Writer {
         self.inner.commit(Vec::new())
     }
 
-    /// Makes all that was put durable, and pins `cid` in the same commit. Everything below it
-    /// must have been put through this writer.
-    pub fn commit_and_pin(&mut self, cid: Cid, name: Option<String>) -> Result<(), PinError> {
-        let pin = Pin::new(cid, PinMode::Recursive, name)?;
+    /// Makes all that was put durable, and pins `roots` in the same commit: all of them or none.
+    /// Everything below them must have been put through this writer.
+    pub fn commit_and_pin(&mut self, roots: &[Cid], name: Option<&str>) -> Result<(), PinError> {
+        let pin = |root: &Cid| {
+            let pin = Pin::new(*root, PinMode::Recursive, name.map(str::to_owned))?;
+            Ok(Record::Pinned(pin))
+        };
+        let pins: Vec<Record> = roots.iter().map(pin).collect::<Result<_, PinError>>()?;
         self.unsynced = 0;
-        Ok(self.inner.commit(vec![Record::Pinned(pin)])?)
+        Ok(self.inner.commit(pins)?)
     }
 }
 
