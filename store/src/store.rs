@@ -90,6 +90,8 @@ pub(crate) struct Inner {
     pub(crate) sweeping: RwLock<()>,
     pub(crate) blocks: AtomicU64,
     pub(crate) bytes: AtomicU64,
+    /// Bytes appended since the disk was last asked to start writing.
+    pub(crate) unsynced: AtomicU64,
     pub(crate) commits: commit::Group,
     pub(crate) collecting: tokio::sync::Mutex<()>,
     pub(crate) metrics: metrics::Metrics,
@@ -112,12 +114,16 @@ impl Store {
         Writer::new(self.inner.clone(), keep)
     }
 
-    /// Puts blocks; durable when this returns.
+    /// Puts blocks. Kept ones are durable when this returns. Cached ones are only visible: nobody
+    /// was promised them, so nobody waits for the disk; a later commit makes them durable.
     pub async fn put(&self, blocks: Vec<Block>, keep: Keep) -> Result<(), PutError> {
         let mut writer = self.writer(keep);
         blocking(move || {
             crate::sink::BlockSink::put(&mut writer, blocks)?;
-            writer.commit()
+            match keep {
+                Keep::Kept => writer.commit(),
+                Keep::Cached => Ok(()),
+            }
         })
         .await
         .unwrap_or(Err(PutError::Closing))

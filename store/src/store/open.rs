@@ -120,6 +120,7 @@ impl Store {
             sweeping: RwLock::default(),
             blocks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            unsynced: AtomicU64::new(0),
             commits: super::commit::Group::default(),
             collecting: tokio::sync::Mutex::default(),
             metrics: Metrics::new().map_err(|error| disk(root)(io::Error::other(error)))?,

@@ -4,6 +4,7 @@
 //! appends it if not. A sweep asks the holds and deletes while no writer is between holding and
 //! looking: so a block that a writer found present is never deleted under its hands.
 
+use super::commit::MERGE_AT;
 use super::{Inner, Keep};
 use crate::block::Block;
 use crate::cid;
@@ -46,24 +47,16 @@ pub struct Writer {
     inner: Arc<Inner>,
     keep: Keep,
     hold: Arc<Hold>,
-    /// Bytes put since the disk was last asked to start writing.
-    unsynced: usize,
 }
 
 impl Writer {
     pub(super) fn new(inner: Arc<Inner>, keep: Keep) -> Self {
         let hold = inner.hold();
-        Self {
-            inner,
-            keep,
-            hold,
-            unsynced: 0,
-        }
+        Self { inner, keep, hold }
     }
 
     /// Makes all that was put durable.
     pub fn commit(&mut self) -> Result<(), PutError> {
-        self.unsynced = 0;
         self.inner.commit(Vec::new())
     }
 
@@ -75,21 +68,13 @@ impl Writer {
             Ok(Record::Pinned(pin))
         };
         let pins: Vec<Record> = roots.iter().map(pin).collect::<Result<_, PinError>>()?;
-        self.unsynced = 0;
         Ok(self.inner.commit(pins)?)
     }
 }
 
 impl BlockSink for Writer {
     fn put(&mut self, blocks: Vec<Block>) -> Result<(), PutError> {
-        self.unsynced += blocks.iter().map(|block| block.data().len()).sum::<usize>();
-        self.inner.put(&blocks, self.keep, &self.hold)?;
-        if self.unsynced >= SYNC_EVERY {
-            // The disk works while the next blocks are hashed, and dirty memory stays bounded.
-            self.unsynced = 0;
-            self.inner.kick_syncer();
-        }
-        Ok(())
+        self.inner.put(&blocks, self.keep, &self.hold)
     }
 }
 
@@ -204,6 +189,7 @@ impl Inner {
         self.blocks
             .fetch_add(blocks.len() as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let unsynced = self.unsynced.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         self.index.insert(
             batch
                 .iter()
@@ -215,6 +201,11 @@ impl Inner {
             for (key, _) in batch {
                 damaged.remove(key);
             }
+        }
+        if unsynced >= SYNC_EVERY || self.index.waiting() >= MERGE_AT {
+            // The disk works while the next blocks are hashed, and dirty memory stays bounded.
+            self.unsynced.store(0, Ordering::Relaxed);
+            self.kick_syncer();
         }
         Ok(())
     }
@@ -301,4 +292,4 @@ impl Inner {
 }
 
 /// Bytes after which the disk is asked to start writing.
-const SYNC_EVERY: usize = 64 << 20;
+const SYNC_EVERY: u64 = 64 << 20;
