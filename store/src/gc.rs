@@ -20,7 +20,7 @@ use crate::log::segment::Segment;
 use crate::log::{Place, SegmentId};
 use crate::pin::{Pin, PinMode};
 use crate::sink::PutError;
-use crate::store::{Inner, Store, blocking, remove_segment};
+use crate::store::{Inner, MERGE_AT, Store, blocking, remove_segment};
 use crate::unixfs::read::ReadError;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
@@ -50,6 +50,12 @@ pub enum GcError {
         /// What went wrong below it.
         source: Box<ReadError>,
     },
+    /// The journal has lost records, so pins may be missing.
+    #[error("nothing was removed: {damage}")]
+    Journal {
+        /// What was lost, and what to do.
+        damage: String,
+    },
     /// The disk refused.
     #[error(transparent)]
     Put(#[from] PutError),
@@ -62,11 +68,16 @@ impl Store {
         &self,
         on_removed: impl FnMut(Cid) + Send + 'static,
     ) -> Result<GcReport, GcError> {
-        let _one_at_a_time = self.inner.collecting.lock().await;
+        let alone = self.inner.collecting.clone().lock_owned().await;
         let inner = self.inner.clone();
-        blocking(move || Collection::new(inner, on_removed).run())
-            .await
-            .unwrap_or(Err(GcError::Put(PutError::Closing)))
+        blocking(move || {
+            let report = Collection::new(inner, on_removed).run();
+            // Goes along: the run ends by itself even if nobody waits for it any more.
+            drop(alone);
+            report
+        })
+        .await
+        .unwrap_or(Err(GcError::Put(PutError::Closing)))
     }
 }
 
@@ -80,8 +91,8 @@ struct Collection<F> {
     live: HashSet<Key>,
     /// Codecs and multihashes walked, by key.
     walked: HashSet<Key>,
-    /// Pins marked, and the count of changes when they were read.
-    marked: HashSet<Vec<u8>>,
+    /// Pins marked as what they were, and the count of changes when they were read.
+    marked: HashSet<(Vec<u8>, PinMode)>,
     changes: u64,
     report: GcReport,
 }
@@ -101,6 +112,11 @@ impl<F: FnMut(Cid)> Collection<F> {
     }
 
     fn run(mut self) -> Result<GcReport, GcError> {
+        if let Some(damage) = &self.inner.journal_damage {
+            return Err(GcError::Journal {
+                damage: damage.clone(),
+            });
+        }
         {
             let _nobody_appends = self.inner.lock_appender();
             let segments = self
@@ -127,11 +143,11 @@ impl<F: FnMut(Cid)> Collection<F> {
     fn mark(&mut self) -> Result<(), GcError> {
         let (pins, changes) = {
             let pins = self.inner.read_pins();
-            let new = pins
+            let all = pins
                 .by_key
                 .iter()
-                .filter(|(key, _)| !self.marked.contains(*key));
-            let new: Vec<_> = new.map(|(key, pin)| (key.clone(), pin.clone())).collect();
+                .map(|(key, pin)| ((key.clone(), pin.mode), pin.clone()));
+            let new: Vec<_> = all.filter(|(pin, _)| !self.marked.contains(pin)).collect();
             (new, pins.changes)
         };
         for (key, pin) in pins {
@@ -149,18 +165,16 @@ impl<F: FnMut(Cid)> Collection<F> {
         let mut todo = vec![pin.cid];
         while let Some(cid) = todo.pop() {
             let key = self.inner.index.key(cid.hash());
-            self.live.insert(key);
-            if cid::is_identity(&cid) && dag::has_no_links(cid.codec()) {
+            let is_new = self.live.insert(key);
+            let identity = cid::is_identity(&cid);
+            if pin.mode == PinMode::Direct || dag::has_no_links(cid.codec()) {
+                // Not noted as walked: another pin may reach below what this one only names.
+                if is_new && !identity && self.inner.place(&cid, &key)?.is_none() {
+                    return Err(ReadError::NotFound(cid));
+                }
                 continue;
             }
             if !self.walked.insert(self.walk_key(&cid)) {
-                continue;
-            }
-            if pin.mode == PinMode::Direct || dag::has_no_links(cid.codec()) {
-                let there = cid::is_identity(&cid) || self.inner.place(&cid, &key)?.is_some();
-                if !there {
-                    return Err(ReadError::NotFound(cid));
-                }
                 continue;
             }
             let block = match Block::from_identity(&cid) {
@@ -201,6 +215,9 @@ impl<F: FnMut(Cid)> Collection<F> {
             );
             if candidates.len() >= DEAD_PER_RECORD {
                 self.sweep_batch(std::mem::take(&mut candidates))?;
+                if inner.index.waiting() >= MERGE_AT {
+                    inner.checkpoint()?;
+                }
             }
         }
         self.sweep_batch(candidates)
@@ -287,19 +304,30 @@ impl<F: FnMut(Cid)> Collection<F> {
     }
 }
 
+/// A block on its way to another segment.
+struct Move {
+    key: Key,
+    from: Place,
+    to: Place,
+}
+
 impl Inner {
     /// Moves the living sections of a segment elsewhere and removes it; answers the bytes that
     /// gives back. A segment with an unreadable section stays.
     fn compact(&self, segment: &Segment) -> Result<u64, PutError> {
         let disk = |error: std::io::Error| PutError::Disk(format!("{}: {error}", segment.id));
         self.lock_appender().rotate(segment.id);
-        self.commit(Vec::new())?;
+        let losses = self.losses();
+        self.commit_since(losses, Vec::new())?;
         let mut scan = Scan::new(segment, 0);
         let mut batch: Vec<(Key, Place, Block)> = Vec::new();
         let mut batch_bytes = 0;
-        let mut moved = 0;
+        let mut moves = Vec::new();
         while let Some(step) = scan.next().map_err(disk)? {
-            let Step::Found(found) = step else { continue };
+            let Step::Found(found) = step else {
+                tracing::warn!(segment = %segment.id, "damage keeps a segment from being compacted");
+                return Ok(0);
+            };
             let key = self.index.key(found.header.cid.hash());
             let here = |place: &Place| {
                 place.segment == segment.id && place.offset == found.offset && !self.is_dead(place)
@@ -313,20 +341,17 @@ impl Inner {
                 return Ok(0);
             };
             batch_bytes += block.data().len();
-            moved += u64::from(found.header.section());
             batch.push((key, place, block));
             if batch_bytes >= COPY_BYTES {
-                self.copy(&std::mem::take(&mut batch))?;
+                self.copy(&std::mem::take(&mut batch), &mut moves)?;
                 batch_bytes = 0;
             }
         }
-        self.copy(&batch)?;
-        // The copies are durable and sled names them before the originals go.
-        self.checkpoint()?;
-        self.commit(Vec::new())?;
-        self.lock_journal()
-            .append(vec![Record::Retired(segment.id)], self.journal_sync())
-            .map_err(disk)?;
+        self.copy(&batch, &mut moves)?;
+        // Durable before anything points at the copies; pointed at before the originals go.
+        self.commit_since(losses, Vec::new())?;
+        self.repoint(&moves)?;
+        self.commit_since(losses, vec![Record::Retired(segment.id)])?;
         self.segments
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -336,28 +361,18 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|position| position.segment != segment.id);
         remove_segment(&self.blocks_folder, segment.id).map_err(disk)?;
+        let moved: u64 = moves.iter().map(|moved| u64::from(moved.to.length)).sum();
         Ok(segment.length().saturating_sub(moved))
     }
 
-    fn copy(&self, batch: &[(Key, Place, Block)]) -> Result<(), PutError> {
-        let mut appender = self.lock_appender();
-        let mut still = Vec::with_capacity(batch.len());
-        for (key, place, block) in batch {
-            let now = self.index.place(key)?;
-            if now.is_some_and(|now| now.position() == place.position() && !self.is_dead(&now)) {
-                still.push((*key, now.is_some_and(|now| now.cached), block));
-            }
-        }
-        let (Some((_, first, _)), blocks) = (
-            batch.first(),
-            still.iter().map(|(_, _, block)| *block).collect::<Vec<_>>(),
-        ) else {
+    /// Appends copies. Nothing points at them yet.
+    fn copy(&self, batch: &[(Key, Place, Block)], moves: &mut Vec<Move>) -> Result<(), PutError> {
+        let Some((_, first, _)) = batch.first() else {
             return Ok(());
         };
-        if blocks.is_empty() {
-            return Ok(());
-        }
-        let (places, segment) = appender
+        let blocks: Vec<&Block> = batch.iter().map(|(_, _, block)| block).collect();
+        let (places, segment) = self
+            .lock_appender()
             .append(first.segment.stream, &blocks, false)
             .map_err(|error| PutError::Disk(format!("compaction: {error}")))?;
         self.segments
@@ -365,16 +380,45 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .entry(segment.id)
             .or_insert(segment);
-        self.index
-            .insert(still.iter().zip(places).map(|((key, cached, _), place)| {
-                (
-                    *key,
-                    Place {
-                        cached: *cached,
-                        ..place
-                    },
-                )
-            }));
+        let pairs = batch.iter().zip(places);
+        moves.extend(pairs.map(|((key, from, _), to)| Move {
+            key: *key,
+            from: *from,
+            to,
+        }));
+        Ok(())
+    }
+
+    /// Lets the copies count, unless their originals were deleted meanwhile: then they are dead.
+    fn repoint(&self, moves: &[Move]) -> Result<(), PutError> {
+        let mut stillborn = Vec::new();
+        let appender = self.lock_appender();
+        for moved in moves {
+            let now = self
+                .index
+                .place(&moved.key)?
+                .filter(|now| !self.is_dead(now));
+            match now.filter(|now| now.position() == moved.from.position()) {
+                Some(now) => {
+                    self.index.insert([(
+                        moved.key,
+                        Place {
+                            cached: now.cached,
+                            ..moved.to
+                        },
+                    )]);
+                }
+                None => stillborn.push(moved.to.position()),
+            }
+        }
+        drop(appender);
+        for some in stillborn.chunks(DEAD_PER_RECORD) {
+            self.commit(vec![Record::Deleted(some.to_vec())])?;
+            self.dead
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(some);
+        }
         Ok(())
     }
 }

@@ -42,6 +42,10 @@ struct Table {
     frozen: Option<Arc<HashMap<Key, Option<Place>>>>,
 }
 
+/// What a merge is about to move into sled.
+#[derive(Debug)]
+pub(crate) struct Frozen(Arc<HashMap<Key, Option<Place>>>);
+
 /// How far sled knows the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
@@ -220,24 +224,25 @@ impl Index {
             .len()
     }
 
-    /// Sets the memory table's content apart for a merge. False if a merge is under way.
-    pub(crate) fn freeze(&self) -> bool {
+    /// Sets the memory table's content apart for a merge. `None` if a merge is under way.
+    pub(crate) fn freeze(&self) -> Option<Frozen> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         if table.frozen.is_some() {
-            return false;
+            return None;
         }
-        table.frozen = Some(Arc::new(std::mem::take(&mut table.fresh)));
-        true
+        let frozen = Arc::new(std::mem::take(&mut table.fresh));
+        table.frozen = Some(Arc::clone(&frozen));
+        Some(Frozen(frozen))
     }
 
     /// Merges what was frozen into sled and then writes `checkpoint`: all of it must be durable in
-    /// the log by now.
-    pub(crate) fn merge(&self, checkpoint: &Checkpoint) -> Result<(), IndexError> {
+    /// the log by now. Without a checkpoint sled is not yet to be trusted.
+    pub(crate) fn merge(
+        &self,
+        Frozen(frozen): &Frozen,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<(), IndexError> {
         let _one_at_a_time = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
-        let frozen = {
-            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-            table.frozen.clone().unwrap_or_default()
-        };
         let mut by_bucket: BTreeMap<[u8; 2], Vec<(&Key, &Option<Place>)>> = BTreeMap::new();
         for entry in frozen.iter() {
             by_bucket.entry(split(entry.0).0).or_default().push(entry);
@@ -253,11 +258,19 @@ impl Index {
                 }
             }
             self.buckets.flush()?;
-            self.meta.insert(CHECKPOINT, checkpoint.to_bytes())?;
+            if let Some(checkpoint) = checkpoint {
+                self.meta.insert(CHECKPOINT, checkpoint.to_bytes())?;
+            }
             self.meta.flush().map(drop)
         })?;
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.frozen = None;
+        if table
+            .frozen
+            .as_ref()
+            .is_some_and(|now| Arc::ptr_eq(now, frozen))
+        {
+            table.frozen = None;
+        }
         Ok(())
     }
 
@@ -460,6 +473,11 @@ mod tests {
         }
     }
 
+    fn merge(index: &Index) {
+        let frozen = index.freeze().unwrap();
+        index.merge(&frozen, Some(&checkpoint())).unwrap();
+    }
+
     #[test]
     fn finds_places_before_during_and_after_a_merge_and_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
@@ -475,10 +493,10 @@ mod tests {
             }
         };
         all(&index);
-        assert!(index.freeze());
-        assert!(!index.freeze());
+        let frozen = index.freeze().unwrap();
+        assert!(index.freeze().is_none());
         all(&index);
-        index.merge(&checkpoint()).unwrap();
+        index.merge(&frozen, Some(&checkpoint())).unwrap();
         assert_eq!(index.waiting(), 0);
         all(&index);
         assert_eq!(
@@ -501,8 +519,7 @@ mod tests {
         let (index, ..) = open(folder.path());
         let (moved, gone) = (key(&index, 1), key(&index, 2));
         index.insert([(moved, place(1, 1)), (gone, place(1, 2))]);
-        index.freeze();
-        index.merge(&checkpoint()).unwrap();
+        merge(&index);
         index.insert([(moved, place(2, 1))]);
         index.remove([gone]);
         for merged in [false, true] {
@@ -512,8 +529,7 @@ mod tests {
                 "merged: {merged}"
             );
             assert_eq!(index.place(&gone).unwrap(), None, "merged: {merged}");
-            index.freeze();
-            index.merge(&checkpoint()).unwrap();
+            merge(&index);
         }
     }
 
@@ -522,8 +538,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (index, ..) = open(folder.path());
         index.insert([(key(&index, 1), place(1, 1))]);
-        index.freeze();
-        index.merge(&checkpoint()).unwrap();
+        merge(&index);
         drop(index);
         fs::write(
             folder.path().join("index/snap.00000000FFFFFFFF.generating"),
@@ -539,8 +554,7 @@ mod tests {
     fn what_sled_cannot_open_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         let (index, ..) = open(folder.path());
-        index.freeze();
-        index.merge(&checkpoint()).unwrap();
+        merge(&index);
         drop(index);
         fs::write(
             folder.path().join("index/conf"),
@@ -557,8 +571,7 @@ mod tests {
     fn two_openings_that_did_not_finish_set_it_aside() {
         let folder = tempfile::tempdir().unwrap();
         let (index, ..) = open(folder.path());
-        index.freeze();
-        index.merge(&checkpoint()).unwrap();
+        merge(&index);
         drop(index);
         fs::write(folder.path().join("index.opening"), b"xx").unwrap();
         let (_, known, notices) = open(folder.path());

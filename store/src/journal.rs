@@ -50,8 +50,10 @@ pub(crate) struct Journal {
 pub(crate) struct Replay {
     /// Sentences for the operator.
     pub(crate) notices: Vec<String>,
-    /// Whether something in the middle was lost: then what is dead is not certain.
+    /// Whether records were lost just now: then segments may count further than it says.
     pub(crate) damaged: bool,
+    /// What the operator is told as long as records are known to have been lost.
+    pub(crate) damage: Option<String>,
     /// Deletions with the numbers of their records, for whoever knows how far they are done.
     pub(crate) deletions: Vec<(u64, Vec<Position>)>,
 }
@@ -75,9 +77,23 @@ impl Journal {
             broken: false,
             state: State::default(),
         };
-        let replay = journal.replay(&bytes)?;
-        if journal.is_mostly_stale() {
+        let mut replay = journal.replay(&bytes)?;
+        let kept = folder.join(KEPT);
+        if replay.damaged {
+            // The evidence stays beside it; the journal itself is whole again from here on.
+            if !kept.exists() {
+                durable::write(&kept, &bytes, durable::Access::Owner)?;
+            }
             journal.rewrite()?;
+        } else if journal.is_mostly_stale() {
+            journal.rewrite()?;
+        }
+        if kept.exists() {
+            replay.damage = Some(format!(
+                "the journal has lost records, so pins may be missing (the damaged file is kept as \
+                 {0}); pin again what must stay, then remove {0} and restart",
+                kept.display()
+            ));
         }
         Ok((journal, replay))
     }
@@ -251,6 +267,8 @@ impl State {
 
 /// The journal's file inside its folder.
 const FILE: &str = "journal.log";
+/// Where a damaged one is kept until the operator has looked at it.
+const KEPT: &str = "journal.damaged";
 /// First bytes of the file.
 const MAGIC: &[u8] = b"cairn journal 1\n";
 /// Below this size nobody minds what is stale.
@@ -368,12 +386,22 @@ mod tests {
             .collect();
         assert_eq!(names.len(), 2);
         assert!(!names.contains(&Some("pin 2".to_owned())));
-        assert!(replay.damaged);
+        assert!(replay.damaged && replay.damage.is_some());
+        let kept = folder.path().join(KEPT);
         assert_eq!(
-            std::fs::read(file(folder.path())).unwrap(),
+            std::fs::read(&kept).unwrap(),
             whole,
-            "nothing is cut"
+            "nothing is thrown away"
         );
+        drop(journal);
+        let (again, replay) = Journal::open(folder.path()).unwrap();
+        assert_eq!(again.state().pins.len(), 2);
+        assert!(
+            !replay.damaged && replay.damage.is_some(),
+            "told until it is removed"
+        );
+        std::fs::remove_file(kept).unwrap();
+        assert!(Journal::open(folder.path()).unwrap().1.damage.is_none());
     }
 
     #[test]

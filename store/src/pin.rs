@@ -164,10 +164,9 @@ impl Store {
             }
         }
         let inner = self.inner.clone();
-        let commit = move || inner.commit(vec![Record::Pinned(new)]);
-        blocking(commit).await.unwrap_or(Err(PutError::Closing))?;
-        drop(hold);
-        Ok(())
+        // The hold goes along: it must outlive the commit even if nobody waits for it any more.
+        let commit = move || inner.commit_since(hold.losses, vec![Record::Pinned(new)]);
+        Ok(blocking(commit).await.unwrap_or(Err(PutError::Closing))?)
     }
 
     /// Unpins. With a mode, only a pin of that mode.

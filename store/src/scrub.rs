@@ -4,15 +4,16 @@ use crate::block::Block;
 use crate::cid::Cid;
 use crate::hash::BATCH;
 use crate::source::SourceError;
-use crate::store::{Store, blocking, disk};
+use crate::store::{Inner, Store, Walked, blocking, disk, nothing};
+use bytes::Bytes;
 use std::ops::ControlFlow;
 
-/// What a verification found out about one block.
+/// What a verification found out about one block, or about bytes that hold none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadBlock {
-    /// The block.
-    pub cid: Cid,
-    /// What is wrong with it.
+    /// The block; `None` where damage hides which it was.
+    pub cid: Option<Cid>,
+    /// What is wrong, and where.
     pub why: String,
 }
 
@@ -27,40 +28,58 @@ impl Store {
         let inner = self.inner.clone();
         let verified = blocking(move || {
             let mut seen = 0;
-            let mut batch = Vec::with_capacity(BATCH);
-            let mut check = |batch: &mut Vec<_>| {
-                let cids: Vec<Cid> = batch.iter().map(|(cid, _)| *cid).collect();
-                for (cid, verified) in cids
-                    .into_iter()
-                    .zip(Block::verify_many(std::mem::take(batch)))
-                {
-                    seen += 1;
-                    if let Err(error) = verified {
-                        let key = inner.index.key(cid.hash());
-                        // Reads of it fail from now on, and putting it again writes it again.
-                        inner.mark_damaged(key);
-                        on_bad(BadBlock {
-                            cid,
-                            why: error.to_string(),
-                        });
+            let mut batch: Vec<(Cid, Bytes)> = Vec::with_capacity(BATCH);
+            inner.each_section(|segment, walked| {
+                match walked {
+                    Walked::Section(found) => {
+                        let at = u64::from(found.offset) + u64::from(found.header.prefix);
+                        let data = segment
+                            .read_unchecked(at, found.header.length.into())
+                            .map_err(|error| disk(&found.header.cid, &error))?;
+                        batch.push((found.header.cid, data));
                     }
+                    Walked::Gap(gap) => on_bad(BadBlock {
+                        cid: None,
+                        why: format!(
+                            "segment {}: bytes {} to {} hold no readable block",
+                            segment.id, gap.from, gap.to
+                        ),
+                    }),
                 }
-                on_progress(seen);
-                seen
-            };
-            inner.each_section(|segment, found| {
-                let at = u64::from(found.offset) + u64::from(found.header.prefix);
-                let data = segment
-                    .read_unchecked(at, found.header.length.into())
-                    .map_err(|error| disk(&found.header.cid, &error))?;
-                batch.push((found.header.cid, data));
                 if batch.len() == BATCH {
-                    check(&mut batch);
+                    seen += inner.check(&mut batch, &mut on_bad);
+                    on_progress(seen);
                 }
                 Ok(ControlFlow::Continue(()))
             })?;
-            Ok(check(&mut batch))
+            seen += inner.check(&mut batch, &mut on_bad);
+            on_progress(seen);
+            Ok(seen)
         });
-        verified.await.unwrap_or(Ok(0))
+        verified
+            .await
+            .unwrap_or_else(|| Err(SourceError::Stopping { cid: nothing() }))
+    }
+}
+
+impl Inner {
+    /// Hashes a batch and empties it; answers how many blocks it had.
+    fn check(&self, batch: &mut Vec<(Cid, Bytes)>, on_bad: &mut impl FnMut(BadBlock)) -> u64 {
+        let cids: Vec<Cid> = batch.iter().map(|(cid, _)| *cid).collect();
+        let count = cids.len() as u64;
+        for (cid, verified) in cids
+            .into_iter()
+            .zip(Block::verify_many(std::mem::take(batch)))
+        {
+            if let Err(error) = verified {
+                // Reads of it fail from now on, and putting it again writes it again.
+                self.mark_damaged(self.index.key(cid.hash()));
+                on_bad(BadBlock {
+                    cid: Some(cid),
+                    why: error.to_string(),
+                });
+            }
+        }
+        count
     }
 }

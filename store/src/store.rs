@@ -17,9 +17,10 @@ mod open;
 mod read;
 mod write;
 
+pub(crate) use commit::MERGE_AT;
 pub(crate) use open::remove_segment;
 pub use open::{OpenError, OpenEvent};
-pub(crate) use read::disk;
+pub(crate) use read::{Walked, disk, nothing};
 pub(crate) use write::Hold;
 pub use write::Writer;
 
@@ -92,8 +93,16 @@ pub(crate) struct Inner {
     pub(crate) bytes: AtomicU64,
     /// Bytes appended since the disk was last asked to start writing.
     pub(crate) unsynced: AtomicU64,
+    /// Bytes appended since the memory table was last merged.
+    pub(crate) unmerged: AtomicU64,
+    /// How often something that was put has been given up.
+    losses: AtomicU64,
+    /// Sections of which a newer copy was appended: the next commit lets them be dead.
+    pub(crate) superseded: Mutex<Vec<Position>>,
+    /// Why garbage collection must not run, if the journal has lost records.
+    pub(crate) journal_damage: Option<String>,
     pub(crate) commits: commit::Group,
-    pub(crate) collecting: tokio::sync::Mutex<()>,
+    pub(crate) collecting: Arc<tokio::sync::Mutex<()>>,
     pub(crate) metrics: metrics::Metrics,
     closed: AtomicBool,
     syncer: Mutex<Option<commit::Syncer>>,
@@ -134,10 +143,34 @@ impl Store {
         Ok(self.size(cid).await?.is_some())
     }
 
-    /// Deletes blocks, whatever reaches them; answers which of them were here.
+    /// A number that changes with every change of a pin.
+    pub fn pins_version(&self) -> u64 {
+        self.inner.read_pins().changes
+    }
+
+    /// Deletes blocks, whatever pins reach them; answers which of them were here. What running
+    /// work holds stays.
     pub async fn delete(&self, cids: Vec<Cid>) -> Result<Vec<Cid>, PutError> {
+        Ok(self.delete_under(cids, None).await?.unwrap_or_default())
+    }
+
+    /// Deletes blocks of which the caller knows that no pin reached them at `pins`, a
+    /// [`Store::pins_version`]. `None` if pins have changed since: look again.
+    pub async fn delete_unpinned(
+        &self,
+        cids: Vec<Cid>,
+        pins: u64,
+    ) -> Result<Option<Vec<Cid>>, PutError> {
+        self.delete_under(cids, Some(pins)).await
+    }
+
+    async fn delete_under(
+        &self,
+        cids: Vec<Cid>,
+        pins: Option<u64>,
+    ) -> Result<Option<Vec<Cid>>, PutError> {
         let inner = self.inner.clone();
-        blocking(move || inner.delete(cids))
+        blocking(move || inner.delete(&cids, pins))
             .await
             .unwrap_or(Err(PutError::Closing))
     }
@@ -149,13 +182,20 @@ impl Store {
     ) -> Result<(), SourceError> {
         let inner = self.inner.clone();
         blocking(move || {
-            inner.each_section(|_, found| match each(found.header.cid) {
-                ControlFlow::Continue(()) => Ok(ControlFlow::Continue(())),
-                ControlFlow::Break(()) => Ok(ControlFlow::Break(())),
+            inner.each_section(|_, walked| {
+                let Walked::Section(found) = walked else {
+                    return Ok(ControlFlow::Continue(()));
+                };
+                // What is known to be damaged cannot be had.
+                let key = inner.index.key(found.header.cid.hash());
+                if inner.place(&found.header.cid, &key)?.is_none() {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                Ok(each(found.header.cid))
             })
         })
         .await
-        .unwrap_or(Ok(()))
+        .unwrap_or_else(|| Err(SourceError::Stopping { cid: nothing() }))
     }
 
     /// Sizes.

@@ -304,3 +304,147 @@ async fn pins_change_their_name_and_their_reach() {
     let again = store.pin_remove(&root, None).await.unwrap_err();
     assert_eq!(again.to_string(), "not pinned or pinned indirectly");
 }
+
+/// Roots over one folder and leaves of their own, so that some sort before it and some after.
+fn roots_over(folder: &Block) -> Vec<Vec<Block>> {
+    (0..8)
+        .map(|at| {
+            let own = leaf(1000 + at);
+            let root = node(&[&own, folder]);
+            vec![own, root]
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_direct_pin_hides_nothing_from_a_recursive_one_above_it() {
+    let inner = tree(0..5);
+    let folder_block = inner.last().unwrap().clone();
+    for above in roots_over(&folder_block) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        store.put(inner.clone(), Keep::Kept).await.unwrap();
+        store.put(above.clone(), Keep::Kept).await.unwrap();
+        pin(&store, *folder_block.cid(), PinMode::Direct)
+            .await
+            .unwrap();
+        pin(&store, root_of(&above), PinMode::Recursive)
+            .await
+            .unwrap();
+        assert_eq!(gc(&store).await.1, []);
+        assert_eq!(present(&store, &inner).await, 6);
+    }
+}
+
+#[tokio::test]
+async fn a_block_deleted_before_a_kill_can_be_put_again_after_compaction() {
+    let folder = tempfile::tempdir().unwrap();
+    let (kept, deleted) = (tree(0..3), tree(100..300));
+    let store = open(folder.path());
+    store.put(kept.clone(), Keep::Kept).await.unwrap();
+    store.put(deleted.clone(), Keep::Kept).await.unwrap();
+    pin(&store, root_of(&kept), PinMode::Recursive)
+        .await
+        .unwrap();
+    store.close().await.unwrap(); // sled knows all of them now.
+    drop(store);
+    let store = open(folder.path());
+    let cids: Vec<Cid> = deleted.iter().map(|block| *block.cid()).collect();
+    assert_eq!(store.delete(cids.clone()).await.unwrap(), cids);
+    drop(store); // As after a kill: sled was not told.
+    let store = open(folder.path());
+    assert_eq!(store.stat().blocks, 4);
+    assert!(gc(&store).await.0.freed > 100_000);
+    assert_eq!(present(&store, &deleted).await, 0);
+    store.put(deleted.clone(), Keep::Kept).await.unwrap();
+    assert_eq!(present(&store, &deleted).await, 201);
+    drop(store);
+    let store = open(folder.path());
+    assert_eq!(
+        present(&store, &deleted).await + present(&store, &kept).await,
+        205
+    );
+    assert_eq!(store.stat().blocks, 205);
+    assert_eq!(store.delete(cids.clone()).await.unwrap(), cids);
+}
+
+#[tokio::test]
+async fn a_segment_with_damage_is_not_compacted_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (kept, gone) = (tree(0..3), tree(100..300));
+    store.put(kept.clone(), Keep::Kept).await.unwrap();
+    store.put(gone, Keep::Kept).await.unwrap();
+    pin(&store, root_of(&kept), PinMode::Recursive)
+        .await
+        .unwrap();
+    let path = folder.path().join("blocks/leaf-000001.car");
+    let bytes = std::fs::read(&path).unwrap();
+    let named = kept[1].cid().to_bytes();
+    let at = bytes
+        .windows(named.len())
+        .position(|window| window == named)
+        .unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xff, 0xff], at as u64).unwrap();
+    gc(&store).await;
+    assert!(
+        path.exists(),
+        "what cannot be read may be put right by hand"
+    );
+    assert_eq!(present(&store, &kept[..1]).await, 1);
+}
+
+#[tokio::test]
+async fn what_is_held_or_newly_pinned_is_not_deleted_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let tree = tree(0..3);
+    store.put(tree.clone(), Keep::Kept).await.unwrap();
+    let mut writer = store.writer(Keep::Kept);
+    writer.put(tree.clone()).unwrap();
+    assert_eq!(store.delete(vec![*tree[0].cid()]).await.unwrap(), []);
+    let seen = store.pins_version();
+    writer.commit_and_pin(&[root_of(&tree)], None).unwrap();
+    drop(writer);
+    let late = store
+        .delete_unpinned(vec![*tree[0].cid()], seen)
+        .await
+        .unwrap();
+    assert_eq!(late, None, "pins have changed: look again");
+    assert_eq!(present(&store, &tree).await, 4);
+}
+
+#[tokio::test]
+async fn gc_refuses_while_the_journal_is_known_to_have_lost_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let trees = [tree(0..3), tree(10..13), tree(20..23)];
+    for tree in &trees {
+        store.put(tree.clone(), Keep::Kept).await.unwrap();
+        pin(&store, root_of(tree), PinMode::Recursive)
+            .await
+            .unwrap();
+    }
+    drop(store);
+    let path = folder.path().join("journal/journal.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let second = trees[1].last().unwrap().cid().to_bytes();
+    let at = bytes
+        .windows(second.len())
+        .position(|window| window == second)
+        .unwrap();
+    bytes[at + 5] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let config = Config {
+        reserve: ByteSize(0),
+        ..Config::default()
+    };
+    let store = Store::open(folder.path(), &config, &mut |_| {}).unwrap();
+    assert_eq!(store.pins().len(), 2);
+    let refused = store.gc(|_| {}).await.unwrap_err();
+    assert!(matches!(&refused, GcError::Journal { damage } if damage.contains("journal.damaged")));
+    for tree in &trees {
+        assert_eq!(present(&store, tree).await, 4);
+    }
+}

@@ -225,8 +225,12 @@ async fn a_deletion_right_after_a_put_does_not_bury_what_comes_later() {
     let store = open_quietly(root.path());
     let mut writer = store.writer(Keep::Kept);
     writer.put(vec![first.clone()]).unwrap();
-    store.delete(vec![*first.cid()]).await.unwrap();
-    drop((writer, store));
+    drop(writer); // Nothing was committed so far.
+    assert_eq!(
+        store.delete(vec![*first.cid()]).await.unwrap(),
+        [*first.cid()]
+    );
+    drop(store);
     let store = open_quietly(root.path());
     assert_eq!(store.block(first.cid()).await.unwrap(), None);
     store.put(vec![block(2, 100)], Keep::Kept).await.unwrap();
@@ -328,7 +332,22 @@ async fn verify_names_what_is_damaged_and_nothing_else() {
         .open(leaf(root.path(), 1))
         .unwrap();
     file.write_all_at(b"B", at as u64).unwrap();
-    assert_eq!(verify().await, (50, vec![*blocks[17].cid()]));
+    assert_eq!(verify().await, (50, vec![Some(*blocks[17].cid())]));
+    assert_eq!(
+        verify().await,
+        (50, vec![Some(*blocks[17].cid())]),
+        "and again"
+    );
+    // Where even the name is gone, the gap is told.
+    let named = blocks[30].cid().to_bytes();
+    let at = bytes
+        .windows(named.len())
+        .position(|window| window == named)
+        .unwrap();
+    file.write_all_at(&[0xff; 8], at as u64).unwrap();
+    let (seen, bad) = verify().await;
+    assert_eq!((seen, bad.len()), (49, 2));
+    assert!(bad.contains(&None) && bad.contains(&Some(*blocks[17].cid())));
 }
 
 #[tokio::test]

@@ -4,11 +4,10 @@
 
 use super::DEPTH_MAX;
 use super::value::{Builder, Event, Value};
-use crate::cid::Cid;
+use crate::cid;
 use data_encoding::{BASE64, BASE64_NOPAD};
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::str::FromStr;
 
 /// Decodes dag-json.
 pub fn decode(data: &[u8]) -> Result<Value, String> {
@@ -243,7 +242,7 @@ impl<'a> Reader<'a> {
             if !self.eat(b'}') {
                 return Ok(None);
             }
-            let cid = Cid::from_str(&text).map_err(|error| format!("not a CID: {error}"))?;
+            let cid = cid::parse_link(&text).map_err(|error| format!("not a CID: {error}"))?;
             return Ok(Some(Event::Link(cid)));
         }
         if !self.eat(b'{') || !self.eat_text("bytes") || !self.eat(b':') {

@@ -120,14 +120,6 @@ impl Appender {
         }
     }
 
-    /// How far each active segment reaches.
-    pub(crate) fn ends(&self) -> Vec<(SegmentId, u64)> {
-        self.active
-            .values()
-            .map(|segment| (segment.id, segment.length()))
-            .collect()
-    }
-
     fn with_room(&mut self, stream: Stream) -> io::Result<Arc<Segment>> {
         if let Some(active) = self.active.get(&stream)
             && active.length() < self.segment_bytes
@@ -135,9 +127,10 @@ impl Appender {
             return Ok(active.clone());
         }
         let number = self.last.get(&stream).copied().unwrap_or(0) + 1;
+        // Used up even if making it fails half-way: the next try must not find its remains.
+        self.last.insert(stream, number);
         let segment = Arc::new(Segment::create(&self.folder, SegmentId { stream, number })?);
         self.created = true;
-        self.last.insert(stream, number);
         self.active.insert(stream, segment.clone());
         Ok(segment)
     }

@@ -194,10 +194,9 @@ impl Segment {
         Ok(Bytes::from(bytes))
     }
 
-    /// Makes what was appended durable, and writes the new checksums out (they may be lost).
+    /// Makes what was appended durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()?;
-        self.write_sums()
+        self.file.sync_data()
     }
 
     /// Writes the new checksums out without waiting for anything.
@@ -267,7 +266,7 @@ fn page_index(page: u64) -> usize {
 
 /// Bytes under one checksum.
 const PAGE: u64 = PAGE_BYTES as u64;
-const PAGE_BYTES: usize = 64 << 10;
+pub(crate) const PAGE_BYTES: usize = 64 << 10;
 /// First bytes of a sidecar.
 const SIDECAR_MAGIC: &[u8] = b"cairncrc";
 /// How many parts one system call takes.
@@ -309,6 +308,7 @@ mod tests {
             }
         }
         segment.sync().unwrap();
+        segment.write_sums().unwrap();
         let again = Segment::open(folder.path(), ID, whole.len() as u64).unwrap();
         assert!(again.may_grow());
         assert_eq!(again.read(0, whole.len() as u64).unwrap(), whole);
@@ -336,6 +336,7 @@ mod tests {
         let segment = Segment::create(folder.path(), ID).unwrap();
         segment.append(&[&bytes(1000)]).unwrap();
         segment.sync().unwrap();
+        segment.write_sums().unwrap();
         let length = segment.length();
         std::fs::remove_file(sidecar_path(folder.path(), ID)).unwrap();
         let again = Segment::open(folder.path(), ID, length).unwrap();
@@ -349,6 +350,7 @@ mod tests {
         let segment = Segment::create(folder.path(), ID).unwrap();
         segment.append(&[&bytes(1000)]).unwrap();
         segment.sync().unwrap();
+        segment.write_sums().unwrap();
         let cut = Segment::open(folder.path(), ID, 500).unwrap();
         assert_eq!(cut.length(), 500);
         assert_eq!(

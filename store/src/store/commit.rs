@@ -4,8 +4,9 @@
 //! count, and syncs that: data first, then what points at it. Callers that come while a commit runs
 //! wait for the next one together, led by one of them.
 //!
-//! After a sync error the segment is sealed and that sync is never tried again: what it held
-//! beyond the last commit is forgotten, and those who wait are told.
+//! After a sync error the segment is sealed and that sync is never tried again: what lay beyond the
+//! last commit is forgotten, the loss is counted, and everybody who had put something before it is
+//! refused, whoever's commit it was that failed.
 
 use super::Inner;
 use crate::config::Durability;
@@ -13,8 +14,10 @@ use crate::durable;
 use crate::index::Checkpoint;
 use crate::journal::Sync;
 use crate::journal::record::Record;
+use crate::log::append::Touched;
+use crate::log::{Place, Position};
 use crate::sink::PutError;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -35,20 +38,40 @@ struct Waiting {
     answered: u64,
     /// Whether somebody leads a commit at this moment.
     led: bool,
-    /// What the next commit writes beside the lengths.
+    /// What the next commit is asked to make durable.
+    asks: Vec<Ask>,
+    /// Tickets whose commit failed; each is taken out by whoever holds it.
+    failed: HashMap<u64, PutError>,
+}
+
+#[derive(Debug)]
+struct Ask {
+    ticket: u64,
+    /// The count of losses when the first of its blocks was put.
+    losses: u64,
     records: Vec<Record>,
-    /// Commits that failed: first and last ticket, and why.
-    failed: VecDeque<(u64, u64, PutError)>,
 }
 
 impl Inner {
-    /// Makes everything put so far durable, together with `records`.
+    /// Makes everything put so far durable, together with `records`. For callers whose blocks, if
+    /// any, are somebody else's to acknowledge.
     pub(crate) fn commit(&self, records: Vec<Record>) -> Result<(), PutError> {
+        self.commit_since(self.losses(), records)
+    }
+
+    /// Like [`Inner::commit`], but fails if anything that was put since `losses` was counted has
+    /// been given up: an acknowledgement covers every block of its caller.
+    pub(crate) fn commit_since(&self, losses: u64, records: Vec<Record>) -> Result<(), PutError> {
         let group = &self.commits;
-        let mut waiting = group.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.records.extend(records);
+        let lock = || group.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock();
         waiting.asked += 1;
         let ticket = waiting.asked;
+        waiting.asks.push(Ask {
+            ticket,
+            losses,
+            records,
+        });
         while waiting.answered < ticket {
             if waiting.led {
                 waiting = group
@@ -58,72 +81,46 @@ impl Inner {
                 continue;
             }
             waiting.led = true;
-            let (first, last) = (waiting.answered + 1, waiting.asked);
-            let records = std::mem::take(&mut waiting.records);
+            let last = waiting.asked;
+            let asks = std::mem::take(&mut waiting.asks);
             drop(waiting);
-            let timer = self.metrics.commit_seconds.start_timer();
-            let result = self.commit_alone(records);
-            timer.observe_duration();
-            waiting = group.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = result {
-                waiting.failed.push_back((first, last, error));
-                if waiting.failed.len() > FAILURES_KEPT {
-                    waiting.failed.pop_front();
-                }
-            }
+            let failed = self.lead(asks);
+            waiting = lock();
+            waiting.failed.extend(failed);
             waiting.answered = last;
             waiting.led = false;
             group.done.notify_all();
         }
-        let failed = waiting
-            .failed
-            .iter()
-            .find(|(first, last, _)| (*first..=*last).contains(&ticket));
-        failed.map_or(Ok(()), |(_, _, error)| Err(error.clone()))
+        waiting.failed.remove(&ticket).map_or(Ok(()), Err)
+    }
+
+    /// Commits for all who asked; answers who failed. Only one thread is in here at a time.
+    fn lead(&self, asks: Vec<Ask>) -> Vec<(u64, PutError)> {
+        let losses = self.losses();
+        let (whole, lost): (Vec<Ask>, Vec<Ask>) =
+            asks.into_iter().partition(|ask| ask.losses == losses);
+        let mut failed: Vec<_> = lost
+            .into_iter()
+            .map(|ask| (ask.ticket, lost_before()))
+            .collect();
+        if whole.is_empty() {
+            return failed;
+        }
+        let tickets: Vec<u64> = whole.iter().map(|ask| ask.ticket).collect();
+        let records = whole.into_iter().flat_map(|ask| ask.records).collect();
+        let timer = self.metrics.commit_seconds.start_timer();
+        let result = self.commit_alone(records);
+        timer.observe_duration();
+        if let Err(error) = result {
+            failed.extend(tickets.into_iter().map(|ticket| (ticket, error.clone())));
+        }
+        failed
     }
 
     fn commit_alone(&self, records: Vec<Record>) -> Result<(), PutError> {
         let touched = self.lock_appender().touched();
-        let full = self.config.durability == Durability::Full;
-        for (segment, _) in &touched.segments {
-            let synced = if full {
-                segment.sync()
-            } else {
-                segment.write_sums()
-            };
-            if let Err(error) = synced {
-                let lost: Vec<_> = touched
-                    .segments
-                    .iter()
-                    .map(|(segment, _)| segment.id)
-                    .collect();
-                self.give_up(&lost);
-                return Err(PutError::Disk(format!("segment {}: {error}", segment.id)));
-            }
-        }
-        if touched.folder && full {
-            durable::sync_folder(&self.blocks_folder)
-                .map_err(|error| PutError::Disk(error.to_string()))?;
-        }
-        let mut all = Vec::with_capacity(1 + records.len());
-        if !touched.segments.is_empty() {
-            let lengths = touched.segments.iter().map(|(segment, length)| {
-                // A segment's offsets have 32 bits, so has its length.
-                (segment.id, u32::try_from(*length).unwrap_or(u32::MAX))
-            });
-            all.push(Record::Committed(lengths.collect()));
-        }
-        all.extend(records.iter().cloned());
-        let journalled = self.lock_journal().append(all, self.journal_sync());
-        if let Err(error) = journalled {
-            let lost: Vec<_> = touched
-                .segments
-                .iter()
-                .map(|(segment, _)| segment.id)
-                .collect();
-            self.give_up(&lost);
-            return Err(PutError::Disk(format!("journal: {error}")));
-        }
+        self.make_durable(&touched, &records)
+            .inspect_err(|_| self.give_up(&touched))?;
         let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
         for record in records {
             match record {
@@ -136,17 +133,74 @@ impl Inner {
         Ok(())
     }
 
-    /// Seals segments whose tail never became durable and forgets what lies in it.
-    fn give_up(&self, segments: &[crate::log::SegmentId]) {
+    fn make_durable(&self, touched: &Touched, records: &[Record]) -> Result<(), PutError> {
+        if self.config.durability == Durability::Full {
+            for (segment, _) in &touched.segments {
+                let disk = |error| PutError::Disk(format!("segment {}: {error}", segment.id));
+                segment.sync().map_err(disk)?;
+            }
+            if touched.folder {
+                durable::sync_folder(&self.blocks_folder)
+                    .map_err(|error| PutError::Disk(format!("blocks: {error}")))?;
+            }
+        }
+        for (segment, _) in &touched.segments {
+            if let Err(error) = segment.write_sums() {
+                // Derived: without them reads ask the multihash, and the next commit tries again.
+                tracing::warn!(segment = %segment.id, %error, "checksums were not written");
+            }
+        }
+        let mut all = Vec::with_capacity(2 + records.len());
+        if !touched.segments.is_empty() {
+            let lengths = touched.segments.iter().map(|(segment, length)| {
+                // A segment's offsets have 32 bits, so has its length.
+                (segment.id, u32::try_from(*length).unwrap_or(u32::MAX))
+            });
+            all.push(Record::Committed(lengths.collect()));
+        }
+        let superseded = self.take_superseded();
+        if !superseded.is_empty() {
+            all.push(Record::Deleted(superseded.clone()));
+        }
+        all.extend(records.iter().cloned());
+        self.lock_journal()
+            .append(all, self.journal_sync())
+            .map_err(|error| PutError::Disk(format!("journal: {error}")))?;
+        self.dead
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(superseded);
+        Ok(())
+    }
+
+    /// Seals segments whose tail never became durable, forgets what lies in it, and lets everybody
+    /// who put anything before this fail.
+    fn give_up(&self, touched: &Touched) {
         let mut appender = self.lock_appender();
         let journal = self.lock_journal();
-        for id in segments {
-            appender.seal(*id);
-            let counts = journal.state().lengths.get(id).copied().unwrap_or(0);
-            let lost = |place: &crate::log::Place| place.segment == *id && place.offset >= counts;
+        self.losses.fetch_add(1, Ordering::AcqRel);
+        let later = appender.touched();
+        for (segment, _) in touched.segments.iter().chain(&later.segments) {
+            let id = segment.id;
+            appender.seal(id);
+            let counts = journal.state().lengths.get(&id).copied().unwrap_or(0);
+            let lost = |place: &Place| place.segment == id && place.offset >= counts;
             self.index.forget(lost);
-            tracing::error!(segment = %id, "sealed at {counts} bytes after a failed sync");
+            tracing::error!(segment = %id, "sealed at {counts} bytes after a failed commit");
         }
+    }
+
+    /// How often something that was put has been given up.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
+    }
+
+    fn take_superseded(&self) -> Vec<Position> {
+        let mut superseded = self
+            .superseded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut superseded)
     }
 
     pub(crate) fn journal_sync(&self) -> Sync {
@@ -158,27 +212,45 @@ impl Inner {
 
     /// Commits, then brings sled up to where the log is now.
     pub(crate) fn checkpoint(&self) -> Result<(), PutError> {
-        let checkpoint = {
+        let (frozen, checkpoint) = {
             let appender = self.lock_appender();
-            if self.index.waiting() == 0 || !self.index.freeze() {
+            let frozen = if self.index.waiting() == 0 {
+                None
+            } else {
+                self.index.freeze()
+            };
+            let Some(frozen) = frozen else {
                 drop(appender);
                 return self.commit(Vec::new());
+            };
+            self.unmerged.store(0, Ordering::Relaxed);
+            let mut ends = BTreeMap::new();
+            for (id, segment) in self
+                .segments
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+            {
+                // In order of their numbers, so the last of each stream stays.
+                ends.insert(
+                    id.stream,
+                    (*id, u32::try_from(segment.length()).unwrap_or(u32::MAX)),
+                );
             }
-            let ends = appender.ends().into_iter();
-            Checkpoint {
-                ends: ends
-                    .map(|(id, end)| (id, u32::try_from(end).unwrap_or(u32::MAX)))
-                    .collect(),
+            let checkpoint = Checkpoint {
+                ends: ends.into_values().collect(),
                 blocks: self.blocks.load(Ordering::Relaxed),
                 bytes: self.bytes.load(Ordering::Relaxed),
                 journal: self.lock_journal().last(),
-            }
+            };
+            (frozen, checkpoint)
         };
-        if let Err(error) = self.commit(Vec::new()) {
+        let losses = self.losses();
+        if let Err(error) = self.commit_since(losses, Vec::new()) {
             self.index.forget(|_| false); // Thaws what was frozen; `give_up` took out what is lost.
             return Err(error);
         }
-        Ok(self.index.merge(&checkpoint)?)
+        Ok(self.index.merge(&frozen, Some(&checkpoint))?)
     }
 
     /// Asks the disk to start writing, without waiting for it.
@@ -220,19 +292,75 @@ impl Syncer {
 fn run(inner: &Weak<Inner>, kicked: &Receiver<()>) {
     while kicked.recv().is_ok() {
         let Some(inner) = inner.upgrade() else { return };
-        let written = if inner.index.waiting() >= MERGE_AT {
+        let unmerged = inner.unmerged.load(Ordering::Relaxed);
+        let written = if inner.index.waiting() >= MERGE_AT || unmerged >= MERGE_BYTES {
             inner.checkpoint()
         } else {
             inner.commit(Vec::new())
         };
         if let Err(error) = written {
-            // Whoever waits for these bytes is told by a commit of their own.
+            // Whoever put these bytes is told when they commit: the losses were counted.
             tracing::warn!(%error, "writing out in the background failed");
         }
     }
 }
 
+fn lost_before() -> PutError {
+    PutError::Disk("an earlier write of the same work failed; start it again".to_owned())
+}
+
 /// Entries in the memory table at which they are merged into sled.
 pub(crate) const MERGE_AT: usize = 500_000;
-/// Failed commits remembered for those still waiting.
-const FAILURES_KEPT: usize = 64;
+/// Bytes appended after which the memory table is merged, so that a restart scans no more than that.
+const MERGE_BYTES: u64 = 256 << 20;
+
+#[cfg(test)]
+mod tests {
+    use crate::block::{Block, Prefix};
+    use crate::cid::{self, HashKind, Version};
+    use crate::config::{ByteSize, Config};
+    use crate::sink::BlockSink;
+    use crate::store::{Keep, Store};
+
+    fn block(text: &'static str) -> Block {
+        let prefix = Prefix {
+            version: Version::V1,
+            codec: cid::RAW,
+            hash: HashKind::Sha2_256,
+        };
+        Block::new(prefix, bytes::Bytes::from_static(text.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn after_a_failed_sync_nobody_who_put_before_it_is_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            reserve: ByteSize(0),
+            ..Config::default()
+        };
+        let store = Store::open(folder.path(), &config, &mut |_| {}).unwrap();
+        let mut safe = store.writer(Keep::Kept);
+        safe.put(vec![block("safe")]).unwrap();
+        safe.commit().unwrap();
+        let mut unlucky = store.writer(Keep::Kept);
+        unlucky.put(vec![block("lost")]).unwrap();
+        // As when the background's commit took the segments and the disk refused.
+        let touched = store.inner.lock_appender().touched();
+        store.inner.give_up(&touched);
+
+        let refused = unlucky.commit_and_pin(&[*block("lost").cid()], None);
+        assert!(refused.is_err());
+        assert!(store.pins().is_empty(), "no pin points at what was lost");
+        let again = store.inner.block(block("lost").cid()).unwrap();
+        assert_eq!(again, None);
+        let mut later = store.writer(Keep::Kept);
+        later.put(vec![block("lost")]).unwrap();
+        later.commit_and_pin(&[*block("lost").cid()], None).unwrap();
+        drop((safe, unlucky, later, store));
+        let store = Store::open(folder.path(), &config, &mut |_| {}).unwrap();
+        for text in ["safe", "lost"] {
+            let found = store.inner.block(block(text).cid()).unwrap();
+            assert_eq!(found, Some(block(text)));
+        }
+    }
+}

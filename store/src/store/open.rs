@@ -15,8 +15,9 @@ use crate::journal::{Journal, Replay, Sync};
 use crate::log::append::Appender;
 use crate::log::scan::{Found, Scan, Step, read_unchecked};
 use crate::log::segment::{self, Segment};
-use crate::log::{Place, SegmentId, Stream, section};
+use crate::log::{Place, Position, SegmentId, Stream, section};
 use crate::{durable, format};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -82,6 +83,7 @@ impl Store {
         config: &Config,
         on_event: &mut dyn FnMut(OpenEvent),
     ) -> Result<Self, OpenError> {
+        raise_file_limit();
         fs::create_dir_all(root).map_err(disk(root))?;
         let lock = lock(root)?;
         format::check(root)?;
@@ -97,7 +99,8 @@ impl Store {
             .cloned()
             .map(OpenEvent::Notice)
             .for_each(&mut *on_event);
-        let log = open_log(&blocks_folder, &mut journal, on_event).map_err(disk(&blocks_folder))?;
+        let log = open_log(&blocks_folder, &mut journal, &replay, on_event)
+            .map_err(disk(&blocks_folder))?;
 
         let index_folder = root.join("index");
         let mut notice = |text| on_event(OpenEvent::Notice(text));
@@ -121,8 +124,12 @@ impl Store {
             blocks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             unsynced: AtomicU64::new(0),
+            unmerged: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
+            superseded: Mutex::default(),
+            journal_damage: replay.damage.clone(),
             commits: super::commit::Group::default(),
-            collecting: tokio::sync::Mutex::default(),
+            collecting: Arc::default(),
             metrics: Metrics::new().map_err(|error| disk(root)(io::Error::other(error)))?,
             closed: false.into(),
             syncer: Mutex::default(),
@@ -174,6 +181,7 @@ impl Log {
 fn open_log(
     folder: &Path,
     journal: &mut Journal,
+    replay: &Replay,
     on_event: &mut dyn FnMut(OpenEvent),
 ) -> io::Result<Log> {
     let mut notice = |text: String| on_event(OpenEvent::Notice(text));
@@ -184,6 +192,7 @@ fn open_log(
         complete: true,
     };
     let mut unknown = Vec::new();
+    let mut grown = Vec::new();
     let mut lost: BTreeMap<SegmentId, u32> = state.lengths.clone();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
@@ -195,6 +204,11 @@ fn open_log(
         } else if let Some(length) = lost.remove(&id) {
             let found = fs::metadata(segment::path(folder, id))?.len();
             let length = u64::from(length);
+            if replay.damaged && found > length {
+                // The record that said how far it counts may be the one that was lost.
+                grown.push((id, length));
+                continue;
+            }
             if found < length {
                 log.complete = false;
                 notice(format!(
@@ -212,19 +226,21 @@ fn open_log(
         log.complete = false;
         notice(format!("segment {id} is missing; its blocks are gone"));
     }
+    let unknown: Vec<(SegmentId, u64)> =
+        unknown.into_iter().map(|id| (id, 0)).chain(grown).collect();
     let used = log
         .segments
         .keys()
         .chain(&state.retired)
         .chain(state.lengths.keys())
-        .chain(&unknown);
+        .chain(unknown.iter().map(|(id, _)| id));
     for id in used {
         let last = log.last.entry(id.stream).or_insert(0);
         *last = id.number.max(*last);
     }
     let mut adopted = Vec::new();
-    for id in unknown {
-        if let Some(segment) = adopt(folder, id)? {
+    for (id, known) in unknown {
+        if let Some(segment) = adopt(folder, id, known)? {
             let length = segment.length();
             if length > section::file_header().len() as u64 {
                 notice(format!(
@@ -242,9 +258,9 @@ fn open_log(
     Ok(log)
 }
 
-/// A segment that the journal does not know, as far as its blocks hash to their CIDs. One without
-/// even a header is removed.
-fn adopt(folder: &Path, id: SegmentId) -> io::Result<Option<Segment>> {
+/// A segment that the journal knows up to `known`, and beyond that as far as its blocks hash to their
+/// CIDs. One without even a header is set aside.
+fn adopt(folder: &Path, id: SegmentId, known: u64) -> io::Result<Option<Segment>> {
     let path = segment::path(folder, id);
     let header = section::file_header();
     let whole = Segment::open(folder, id, fs::metadata(&path)?.len())?;
@@ -253,8 +269,8 @@ fn adopt(folder: &Path, id: SegmentId) -> io::Result<Option<Segment>> {
         fs::rename(&path, &kept)?;
         return Ok(None);
     }
-    let mut end = header.len() as u64;
-    let mut scan = Scan::new(&whole, 0);
+    let mut end = known.max(header.len() as u64);
+    let mut scan = Scan::new(&whole, known);
     while let Some(Step::Found(found)) = scan.next()? {
         if read_unchecked(&whole, &found)?.is_none() {
             break;
@@ -301,15 +317,7 @@ impl Inner {
             .iter()
             .filter(|(number, _)| *number > checkpoint.journal);
         for position in later.flat_map(|(_, positions)| positions) {
-            let known =
-                known_from(checkpoint, position.segment).is_none_or(|end| position.offset < end);
-            let Some(segment) = self.segment(position.segment).filter(|_| known) else {
-                continue;
-            };
-            let head = segment.read_unchecked(position.offset.into(), section::PREFIX_MAX as u64);
-            if let Some(header) = head.ok().and_then(|head| section::header(&head)) {
-                self.uncount(header.length.into());
-            }
+            self.unindex_deleted(position)?;
         }
         for (id, segment) in self.open_segments() {
             match known_from(checkpoint, id) {
@@ -399,11 +407,31 @@ impl Inner {
             }
         }
         self.index.insert([(key, place)]);
-        if self.index.waiting() >= super::commit::MERGE_AT && self.index.freeze() {
-            // Without a position: a kill during a rebuild starts it again.
-            self.index.merge(&Checkpoint::default())?;
+        if self.index.waiting() >= super::commit::MERGE_AT
+            && let Some(frozen) = self.index.freeze()
+        {
+            // Without a position: a kill before the end starts from the last one again.
+            self.index.merge(&frozen, None)?;
         }
         Ok(())
+    }
+
+    /// Takes a deletion that the index may have missed out of it.
+    fn unindex_deleted(&self, position: &Position) -> Result<(), IndexError> {
+        let Some(segment) = self.segment(position.segment) else {
+            return Ok(());
+        };
+        let head = segment.read_unchecked(position.offset.into(), section::PREFIX_MAX as u64);
+        let Some(header) = head.ok().and_then(|head| section::header(&head)) else {
+            return Ok(());
+        };
+        self.unindex_section(
+            position.segment,
+            &Found {
+                offset: position.offset,
+                header,
+            },
+        )
     }
 
     fn unindex_section(&self, segment: SegmentId, found: &Found) -> Result<(), IndexError> {
@@ -445,6 +473,21 @@ fn place_of(segment: SegmentId, found: &Found) -> Place {
         offset: found.offset,
         length: found.header.length,
         cached: false,
+    }
+}
+
+/// Each segment keeps two files open: asks for as many as the system lets us have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Refused, it stays as it is; opening says which file did not open.
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                ..limit
+            },
+        );
     }
 }
 

@@ -4,9 +4,9 @@ use super::Inner;
 use crate::block::Block;
 use crate::cid::Cid;
 use crate::index::Key;
-use crate::log::scan::{Found, Scan, Step, read_unchecked};
+use crate::log::scan::{Damage, Found, Scan, Step, read_unchecked};
 use crate::log::section::{self, Header, PREFIX_MAX};
-use crate::log::segment::{ReadError, Segment};
+use crate::log::segment::{PAGE_BYTES, ReadError, Segment};
 use crate::log::{Place, SegmentId};
 use crate::source::SourceError;
 use bytes::Bytes;
@@ -14,11 +14,34 @@ use std::io;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, PoisonError};
 
+/// What a walk over the log meets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Walked {
+    /// A section that counts.
+    Section(Found),
+    /// Bytes that hold no readable section.
+    Gap(Damage),
+}
+
 impl Inner {
     /// Where the block is, if it counts.
     pub(crate) fn place(&self, cid: &Cid, key: &Key) -> Result<Option<Place>, SourceError> {
-        let place = self.index.place(key).map_err(|error| disk(cid, &error))?;
-        Ok(self.counting(key, place))
+        let mut last = None;
+        for _ in 0..LOOKUPS {
+            let place = self.index.place(key).map_err(|error| disk(cid, &error))?;
+            let Some(found) = place else { return Ok(None) };
+            if self.segment(found.segment).is_some() {
+                return Ok(self.counting(key, place));
+            }
+            if last == Some(found.position()) {
+                break;
+            }
+            // Either a compaction moved it between the two looks, or what sled says is stale.
+            last = Some(found.position());
+        }
+        // A segment goes only after its living blocks were moved: what still points into it was
+        // dead. A segment that got lost is noticed when the store opens, and the index rebuilt.
+        Ok(None)
     }
 
     /// `place`, unless it is dead or known to be damaged.
@@ -55,7 +78,10 @@ impl Inner {
                     return self.block_by_hash(cid, &segment, &place).map(Some);
                 };
                 self.metrics.read(header.length.into());
-                Ok(Some(Block::trusted(*cid, bytes.slice(data_range(&header)))))
+                Ok(Some(Block::trusted(
+                    *cid,
+                    part_of(&bytes, data_range(&header)),
+                )))
             }
             Err(ReadError::Unchecked) => self.block_by_hash(cid, &segment, &place).map(Some),
             Err(ReadError::Disk(error)) => Err(disk(cid, &error)),
@@ -76,7 +102,8 @@ impl Inner {
         let head = (PREFIX_MAX as u64).min(segment.length().saturating_sub(offset));
         let read = segment.read(offset, head).and_then(|bytes| {
             let header = header_of(&bytes, cid, &place).ok_or(ReadError::Unchecked)?;
-            segment.read(offset + u64::from(header.prefix) + start, end - start)
+            let bytes = segment.read(offset + u64::from(header.prefix) + start, end - start)?;
+            Ok(part_of(&bytes, 0..bytes.len()))
         });
         match read {
             Ok(bytes) => {
@@ -90,10 +117,11 @@ impl Inner {
         }
     }
 
-    /// Calls `each` with every section that counts, segment by segment.
+    /// Calls `each` with every section that the index names, damaged ones included, segment by
+    /// segment, and with what could not be read as sections.
     pub(crate) fn each_section(
         &self,
-        mut each: impl FnMut(&Segment, &Found) -> Result<ControlFlow<()>, SourceError>,
+        mut each: impl FnMut(&Segment, Walked) -> Result<ControlFlow<()>, SourceError>,
     ) -> Result<(), SourceError> {
         let segments: Vec<Arc<Segment>> = {
             let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
@@ -102,13 +130,25 @@ impl Inner {
         for segment in segments {
             let mut scan = Scan::new(&segment, 0);
             while let Some(step) = scan.next().map_err(|error| disk(&nothing(), &error))? {
-                let Step::Found(found) = step else { continue };
-                let key = self.index.key(found.header.cid.hash());
-                let place = self.place(&found.header.cid, &key)?;
-                let counts = place.is_some_and(|place| {
-                    place.segment == segment.id && place.offset == found.offset
-                });
-                if counts && each(&segment, &found)?.is_break() {
+                let walked = match step {
+                    Step::Found(found) => {
+                        let cid = found.header.cid;
+                        let key = self.index.key(cid.hash());
+                        let place = self.index.place(&key).map_err(|error| disk(&cid, &error))?;
+                        let named = place.is_some_and(|place| {
+                            place.segment == segment.id
+                                && place.offset == found.offset
+                                && !self.is_dead(&place)
+                        });
+                        if !named {
+                            continue;
+                        }
+                        Walked::Section(found)
+                    }
+                    Step::Retracted(_) => continue,
+                    Step::Damage(damage) => Walked::Gap(damage),
+                };
+                if each(&segment, walked)?.is_break() {
                     return Ok(());
                 }
             }
@@ -118,8 +158,8 @@ impl Inner {
 
     fn find(&self, cid: &Cid) -> Result<Option<(Arc<Segment>, Place)>, SourceError> {
         let key = self.index.key(cid.hash());
-        // Twice, because a compaction may move the block between the two steps.
-        for _ in 0..2 {
+        // Again, because a compaction may move the block between the two steps.
+        for _ in 0..LOOKUPS {
             let Some(place) = self.place(cid, &key)? else {
                 return Ok(None);
             };
@@ -127,10 +167,7 @@ impl Inner {
                 return Ok(Some((segment, place)));
             }
         }
-        Err(disk(
-            cid,
-            &"the index names a segment that is not there; run `cairn repo verify`",
-        ))
+        Err(disk(cid, &"it was being moved all the time; try again"))
     }
 
     pub(crate) fn segment(&self, id: SegmentId) -> Option<Arc<Segment>> {
@@ -181,6 +218,16 @@ fn header_of(bytes: &[u8], cid: &Cid, place: &Place) -> Option<Header> {
     (header.cid.hash() == cid.hash() && header.length == place.length).then_some(header)
 }
 
+/// A part of what was read. Small parts are copied: a view would keep the whole pages alive.
+fn part_of(bytes: &Bytes, range: Range<usize>) -> Bytes {
+    let part = bytes.slice(range);
+    if part.len() * COPIED_BELOW < PAGE_BYTES {
+        Bytes::copy_from_slice(&part)
+    } else {
+        part
+    }
+}
+
 fn data_range(header: &Header) -> Range<usize> {
     // Both are below the largest section, which fits any usize.
     let start = usize::try_from(header.prefix).unwrap_or(usize::MAX);
@@ -204,3 +251,8 @@ impl From<io::Error> for ReadError {
         Self::Disk(error)
     }
 }
+
+/// How often a lookup is repeated while blocks are being moved.
+const LOOKUPS: usize = 4;
+/// A part smaller than a page by this factor is copied out of it.
+const COPIED_BELOW: usize = 4;

@@ -20,9 +20,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Keys that garbage collection leaves alone as long as this lives.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hold {
     keys: Mutex<HashSet<Key>>,
+    /// The store's count of losses when this was made: what is held is whole as long as it stays.
+    pub(crate) losses: u64,
 }
 
 impl Hold {
@@ -57,7 +59,7 @@ impl Writer {
 
     /// Makes all that was put durable.
     pub fn commit(&mut self) -> Result<(), PutError> {
-        self.inner.commit(Vec::new())
+        self.inner.commit_since(self.hold.losses, Vec::new())
     }
 
     /// Makes all that was put durable, and pins `roots` in the same commit: all of them or none.
@@ -68,7 +70,7 @@ impl Writer {
             Ok(Record::Pinned(pin))
         };
         let pins: Vec<Record> = roots.iter().map(pin).collect::<Result<_, PinError>>()?;
-        Ok(self.inner.commit(pins)?)
+        Ok(self.inner.commit_since(self.hold.losses, pins)?)
     }
 }
 
@@ -81,7 +83,10 @@ impl BlockSink for Writer {
 impl Inner {
     /// A new, empty hold.
     pub(crate) fn hold(&self) -> Arc<Hold> {
-        let hold = Arc::new(Hold::default());
+        let hold = Arc::new(Hold {
+            keys: Mutex::default(),
+            losses: self.losses(),
+        });
         let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
         holds.retain(|hold| hold.strong_count() > 0);
         holds.push(Arc::downgrade(&hold));
@@ -150,13 +155,17 @@ impl Inner {
     fn is_new(&self, key: &Key, found: Option<Place>, keep: Keep) -> bool {
         let Some(place) = found else { return true };
         if place.cached && keep == Keep::Kept {
-            self.index.insert([(
-                *key,
-                Place {
-                    cached: false,
-                    ..place
-                },
-            )]);
+            // Compaction re-points under the same lock: the place must be the one of this moment.
+            let _nobody_appends = self.lock_appender();
+            if let Ok(Some(now)) = self.index.place(key) {
+                self.index.insert([(
+                    *key,
+                    Place {
+                        cached: false,
+                        ..now
+                    },
+                )]);
+            }
         }
         false
     }
@@ -185,29 +194,43 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .entry(segment.id)
             .or_insert(segment);
-        let bytes: usize = blocks.iter().map(|block| block.data().len()).sum();
-        self.blocks
-            .fetch_add(blocks.len() as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        let unsynced = self.unsynced.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        let appended: u64 = blocks.iter().map(|block| block.data().len() as u64).sum();
+        let replaced = self.replaced(&batch);
+        let replaced_bytes: u64 = replaced.iter().map(|old| u64::from(old.length)).sum();
+        let added = blocks.len().saturating_sub(replaced.len()) as u64;
+        self.blocks.fetch_add(added, Ordering::Relaxed);
+        self.bytes
+            .fetch_add(appended.saturating_sub(replaced_bytes), Ordering::Relaxed);
+        self.unmerged.fetch_add(appended, Ordering::Relaxed);
+        let unsynced = self.unsynced.fetch_add(appended, Ordering::Relaxed) + appended;
         self.index.insert(
             batch
                 .iter()
                 .zip(places)
                 .map(|((key, _), place)| (*key, place)),
         );
-        let mut damaged = self.damaged.write().unwrap_or_else(PoisonError::into_inner);
-        if !damaged.is_empty() {
-            for (key, _) in batch {
-                damaged.remove(key);
-            }
-        }
+        self.superseded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(replaced.iter().map(Place::position));
         if unsynced >= SYNC_EVERY || self.index.waiting() >= MERGE_AT {
             // The disk works while the next blocks are hashed, and dirty memory stays bounded.
             self.unsynced.store(0, Ordering::Relaxed);
             self.kick_syncer();
         }
         Ok(())
+    }
+
+    /// The damaged sections that the blocks of `batch` take the place of.
+    fn replaced(&self, batch: &[&(Key, &Block)]) -> Vec<Place> {
+        let mut damaged = self.damaged.write().unwrap_or_else(PoisonError::into_inner);
+        if damaged.is_empty() {
+            return Vec::new();
+        }
+        let was_damaged = batch.iter().filter(|(key, _)| damaged.remove(key));
+        was_damaged
+            .filter_map(|(key, _)| self.index.place(key).ok().flatten())
+            .collect()
     }
 
     fn write_failed(&self, error: &std::io::Error) -> PutError {
@@ -235,30 +258,41 @@ impl Inner {
         Ok(())
     }
 
-    /// Deletes blocks, whatever reaches them.
-    pub(super) fn delete(&self, cids: Vec<Cid>) -> Result<Vec<Cid>, PutError> {
+    /// Deletes blocks, whatever reaches them, but for those that somebody holds. With a version of
+    /// the pins, only as long as that is the present one; else `None`.
+    pub(super) fn delete(
+        &self,
+        cids: &[Cid],
+        pins: Option<u64>,
+    ) -> Result<Option<Vec<Cid>>, PutError> {
         let mut deleted = Vec::new();
         for cid in cids {
             let key = self.index.key(cid.hash());
             // A deletion names places, so what it names must be beyond recovery's scissors first.
             self.commit(Vec::new())?;
-            let mut appender = self.lock_appender();
-            while self
-                .index
-                .place(&key)?
-                .is_some_and(|place| !self.is_committed(&place))
-            {
-                drop(appender);
-                self.commit(Vec::new())?;
-                appender = self.lock_appender();
+            let _no_writer_looks = self
+                .sweeping
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            let _nobody_appends = self.lock_appender();
+            if self.is_held(&key) {
+                continue;
             }
-            if let Some(place) = self.index.place(&key)?.filter(|place| !self.is_dead(place)) {
+            // After the holds: whoever let go of one has made its pin before.
+            if pins.is_some_and(|pins| pins != self.read_pins().changes) {
+                return Ok(None);
+            }
+            let counts = |place: &Place| !self.is_dead(place) && self.is_committed(place);
+            if let Some(place) = self.index.place(&key)?.filter(counts) {
                 self.bury(&[(key, place)])?;
-                deleted.push(cid);
+                self.damaged
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&key);
+                deleted.push(*cid);
             }
-            drop(appender);
         }
-        Ok(deleted)
+        Ok(Some(deleted))
     }
 
     fn is_committed(&self, place: &Place) -> bool {
