@@ -178,23 +178,38 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
     let store = call.context.store().await?.clone();
     let local = call.local_session().await?;
     Ok(Reply::values(move |out| async move {
-        let reached = pin::reached_by(&store, &local, &wanted).await?;
-        for cid in wanted {
+        let mut pins = store.pins_version();
+        let mut reached = pin::reached_by(&store, &local, &wanted).await?;
+        for cid in wanted.clone() {
             let mut answer = Removed {
                 hash: cids.text(&cid),
                 error: String::new(),
             };
+            let gone = loop {
+                if reached.contains_key(cid.hash()) {
+                    break Vec::new();
+                }
+                if let Some(gone) = store.delete_unpinned(vec![cid], pins).await? {
+                    break gone;
+                }
+                // Pins were made meanwhile: look again.
+                pins = store.pins_version();
+                reached = pin::reached_by(&store, &local, &wanted).await?;
+            };
             if let Some(how) = reached.get(cid.hash()) {
                 answer.error = format!("pinned: {how}");
-            } else if store.delete(vec![cid]).await?.is_empty() {
-                if force {
+            } else if !gone.is_empty() {
+                if quiet {
                     continue;
                 }
+            } else if store.has(&cid).await? {
+                "in use by work that is running; try again later".clone_into(&mut answer.error);
+            } else if force {
+                continue;
+            } else {
                 answer.error = RpcError::from(ReadError::NotFound(cid))
                     .message()
                     .to_owned();
-            } else if quiet {
-                continue;
             }
             out.value(&answer).await?;
         }

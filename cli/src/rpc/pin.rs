@@ -228,20 +228,22 @@ pub async fn reached_by(
 ) -> Result<HashMap<Multihash, String>, RpcError> {
     let mut missing: HashSet<Multihash> = wanted.iter().map(|cid| *cid.hash()).collect();
     let mut reached = HashMap::new();
-    for cid in wanted {
-        if let Some(pin) = store.pin(cid) {
-            missing.remove(cid.hash());
-            reached.insert(*cid.hash(), pin.mode.name().to_owned());
+    let pins = store.pins();
+    for pin in &pins {
+        // By multihash: the block is one, whatever the codec it is asked for by.
+        if missing.remove(pin.cid.hash()) {
+            reached.insert(*pin.cid.hash(), pin.mode.name().to_owned());
         }
     }
-    for pin in store.pins() {
+    for pin in pins {
         if missing.is_empty() {
             break;
         }
         if pin.mode != PinMode::Recursive {
             continue;
         }
-        for cid in below(local, pin.cid).await? {
+        // What cannot be read may reach anything: then nothing is known, and nothing is said.
+        for cid in below(local, pin.cid, Missing::Stop).await? {
             if missing.remove(cid.hash()) {
                 reached.insert(*cid.hash(), format!("indirect through {}", pin.cid));
             }
@@ -250,11 +252,10 @@ pub async fn reached_by(
     Ok(reached)
 }
 
-/// Every block below a pin, the pin itself left out. What is missing is left out too: whoever
-/// lists pins must not fail over one that is damaged.
-async fn below(local: &Session, root: Cid) -> Result<Vec<Cid>, RpcError> {
+/// Every block below a pin, the pin itself left out.
+async fn below(local: &Session, root: Cid, missing: Missing) -> Result<Vec<Cid>, RpcError> {
     let options = Options {
-        missing: Missing::Tell,
+        missing,
         ..Options::default()
     };
     let mut visits = std::pin::pin!(walk(local.clone(), root, options));

@@ -123,12 +123,13 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
             let mut count: u64 = 0;
             while let Some(block) = told.recv().await {
                 count += 1;
-                let cid = cids.text(&block.cid);
-                out.value(&VerifyLine {
-                    msg: format!("block {cid} was corrupt ({})", block.why),
-                    progress: 0,
-                })
-                .await?;
+                let msg = match &block.cid {
+                    Some(cid) => {
+                        format!("block {} was corrupt ({})", cids.text(cid), block.why)
+                    }
+                    None => format!("a block was corrupt ({})", block.why),
+                };
+                out.value(&VerifyLine { msg, progress: 0 }).await?;
             }
             Ok::<u64, RpcError>(count)
         };

@@ -4,6 +4,7 @@ use super::super::api::{Call, resolve_to_block};
 use super::super::error::RpcError;
 use super::super::reply::{Reply, Sink};
 use super::{below, reached_by};
+use cairn_store::dag::walk::Missing;
 use cairn_store::pin::{Pin, PinMode};
 use cairn_store::{Cid, Store};
 use serde::{Deserialize, Serialize};
@@ -131,7 +132,7 @@ async fn indirect(
     let local = call.local_session().await?;
     let mut seen: HashSet<_> = pins.iter().map(|pin| *pin.cid.hash()).collect();
     for pin in pins.iter().filter(|pin| pin.mode == PinMode::Recursive) {
-        for cid in below(&local, pin.cid).await? {
+        for cid in below(&local, pin.cid, Missing::Tell).await? {
             if seen.insert(*cid.hash()) {
                 teller
                     .tell(PinLine {
