@@ -1,13 +1,6 @@
 //! Every command through the real binary, on the repository alone and through a daemon: the same
 //! answers both ways.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test that panics has failed"
-)]
-
 use harness::{Daemon, Repo, tree};
 use serde_json::Value;
 use std::fs;

@@ -1,7 +1,5 @@
 //! One contract, every source of blocks: the store, the exchange without and with a network, a map.
 
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
-
 use bytes::{Bytes, BytesMut};
 use cairn_node::{Config, Exchange, Node, Session};
 use cairn_store::block::{Block, Prefix};

@@ -1,7 +1,5 @@
 //! Killed at any moment, the repository opens again and holds what was acknowledged.
 
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
-
 use harness::{Repo, tree};
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,11 +1,5 @@
 //! The gateway of a real daemon, over a real socket.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that panics has failed"
-)]
-
 use harness::{Repo, tree};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

@@ -1,7 +1,5 @@
 //! Two and five real nodes on loopback: what one added, another gets.
 
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
-
 use harness::{Repo, tree};
 use std::path::Path;
 

@@ -4,6 +4,12 @@
 //! library below Kubo; each file says which version and how its content is made. The reference
 //! CIDs of IPIP-499 stand here: their content is the ChaCha20 stream that Kubo's own tests use.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+
 use cairn_store::chunk::Chunker;
 use cairn_store::sink::Nowhere;
 use cairn_store::unixfs::import::{Added, Event, Importer, Metadata};

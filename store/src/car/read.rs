@@ -248,7 +248,7 @@ pub enum TakeError<E> {
         /// What its section says.
         cid: Cid,
         /// What is wrong.
-        source: BlockError,
+        source: Box<BlockError>,
     },
     /// Whoever takes the blocks failed.
     #[error("{0}")]
@@ -286,7 +286,12 @@ fn verify<E>(batch: Vec<(Cid, Bytes)>) -> Result<Vec<Block>, TakeError<E>> {
     Block::verify_many(batch)
         .into_iter()
         .zip(cids)
-        .map(|(block, cid)| block.map_err(|source| TakeError::Block { cid, source }))
+        .map(|(block, cid)| {
+            block.map_err(|source| TakeError::Block {
+                cid,
+                source: source.into(),
+            })
+        })
         .collect()
 }
 

@@ -40,7 +40,9 @@ fn v2(inner: &[u8]) -> Vec<u8> {
     out
 }
 
-fn read(bytes: &[u8]) -> Result<(Vec<Cid>, Vec<(Cid, Bytes)>), CarError> {
+type Sections = Vec<(Cid, Bytes)>;
+
+fn read(bytes: &[u8]) -> Result<(Vec<Cid>, Sections), CarError> {
     let car = CarReader::new(bytes)?;
     let roots = car.roots().to_vec();
     Ok((roots, car.collect::<Result<_, _>>()?))
@@ -120,7 +122,7 @@ fn a_block_that_lies_is_named() {
         panic!("it was taken");
     };
     assert_eq!(cid, *blocks[1].cid());
-    assert_eq!(source, BlockError::Mismatch { cid });
+    assert_eq!(*source, BlockError::Mismatch { cid });
 }
 
 #[test]

@@ -76,7 +76,7 @@ async fn export(blocks: &Arc<Blocks>, cid: &Cid) -> Tree {
                 .try_collect()
                 .await
                 .unwrap();
-            assert_eq!(file.size() as usize, parts.concat().len());
+            assert_eq!(file.size(), parts.concat().len() as u64);
             Tree::File(parts.concat())
         }
         Node::Symlink(link) => Tree::Link(link.target),

@@ -144,10 +144,7 @@ impl Tree {
 
     fn finish_balanced(&mut self, metadata: Metadata) -> Result<Part, BlockError> {
         let mut level = 0;
-        loop {
-            let Shape::Balanced(levels) = &mut self.shape else {
-                break;
-            };
+        while let Shape::Balanced(levels) = &mut self.shape {
             let is_root = level + 1 >= levels.len();
             let open = levels
                 .get_mut(level)
