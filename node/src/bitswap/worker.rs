@@ -30,6 +30,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, broadcast, mpsc, oneshot};
+use tokio::time::Interval;
+use tokio_util::sync::CancellationToken;
 
 /// What tasks report.
 #[derive(Debug)]
@@ -85,6 +87,7 @@ pub(super) enum Input {
 }
 
 /// What happened next.
+#[derive(Debug)]
 enum Turn {
     Input(Input),
     Command(Command),
@@ -162,14 +165,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let turn = tokio::select! {
-                biased;
-                () = stopping.cancelled() => Turn::Stop,
-                Some(input) = self.inputs.recv() => Turn::Input(input),
-                command = self.commands.recv() => command.map_or(Turn::Stop, Turn::Command),
-                notice = self.wire.notices.recv() => notice.map_or(Turn::Stop, Turn::Notice),
-                _ = tick.tick() => Turn::Tick,
-            };
+            let turn = self.turn(&stopping, &mut tick).await;
             let now = Instant::now();
             match turn {
                 Turn::Stop => return,
@@ -178,19 +174,40 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 Turn::Command(command) => self.on_command(command, now),
                 Turn::Notice(notice) => self.on_notice(notice, now),
             }
-            // What else is there already is decided upon together.
-            for _ in 0..TURNS_TOGETHER {
-                if let Ok(input) = self.inputs.try_recv() {
-                    self.on_input(input, now);
-                } else if let Ok(command) = self.commands.try_recv() {
-                    self.on_command(command, now);
-                } else if let Ok(notice) = self.wire.notices.try_recv() {
-                    self.on_notice(notice, now);
-                } else {
+            // What else is there already is decided upon together; one of each in turn.
+            for _ in 0..ROUNDS_TOGETHER {
+                let (command, notice, input) = (
+                    self.commands.try_recv(),
+                    self.wire.notices.try_recv(),
+                    self.inputs.try_recv(),
+                );
+                if command.is_err() && notice.is_err() && input.is_err() {
                     break;
+                }
+                if let Ok(command) = command {
+                    self.on_command(command, now);
+                }
+                if let Ok(notice) = notice {
+                    self.on_notice(notice, now);
+                }
+                if let Ok(input) = input {
+                    self.on_input(input, now);
                 }
             }
             self.act(now);
+        }
+    }
+
+    /// What happened next. Strangers come last: however much they say, time goes on, callers are
+    /// heard, and a peer that is gone is known to be.
+    async fn turn(&mut self, stopping: &CancellationToken, tick: &mut Interval) -> Turn {
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => Turn::Stop,
+            _ = tick.tick() => Turn::Tick,
+            command = self.commands.recv() => command.map_or(Turn::Stop, Turn::Command),
+            notice = self.wire.notices.recv() => notice.map_or(Turn::Stop, Turn::Notice),
+            Some(input) = self.inputs.recv() => Turn::Input(input),
         }
     }
 
@@ -811,8 +828,8 @@ impl Peer {
     }
 }
 
-/// Inputs, commands and notices handled before anything is done about them.
-const TURNS_TOGETHER: usize = 256;
+/// Commands, notices and inputs, one of each, handled before anything is done about them.
+const ROUNDS_TOGETHER: usize = 256;
 /// Messages of words handed to one lane and not yet written.
 const WORDS_UNDER_WAY_MAX: usize = 2;
 /// Wants, and presences, in one message.
@@ -838,3 +855,93 @@ const DIAL_TIME_MAX: Duration = Duration::from_secs(30);
 pub(super) const INPUTS_MAX: usize = 1024;
 /// Commands waiting for the worker.
 pub(super) const COMMANDS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use futures::stream::BoxStream;
+
+    /// Neither store nor network.
+    #[derive(Clone)]
+    struct Nothing;
+
+    impl Blocks for Nothing {
+        async fn get(&self, _: &Cid) -> Option<Bytes> {
+            None
+        }
+        async fn size(&self, _: &Cid) -> Option<u64> {
+            None
+        }
+        async fn put(&self, _: Vec<Block>) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    impl Network for Nothing {
+        fn providers(&self, _: Cid, _: usize) -> BoxStream<'static, Provider> {
+            stream::empty().boxed()
+        }
+        async fn connect(&self, _: Provider) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_and_callers_are_heard_before_strangers() {
+        let (notices, noticed) = mpsc::channel(1);
+        let wire = Wire {
+            notices: noticed,
+            orders: mpsc::channel(1).0,
+        };
+        let (commands, asked) = mpsc::channel(COMMANDS_MAX);
+        let (inputs, happened) = mpsc::channel(INPUTS_MAX);
+        let (unverified, _queue) = mpsc::channel(verify::QUEUE_MAX);
+        let mut worker = Worker {
+            inputs: happened,
+            commands: asked,
+            wire,
+            sinks: Sinks::new(inputs.clone(), unverified),
+            blocks: Nothing,
+            network: Nothing,
+            tasks: Tasks::new(),
+            events: broadcast::channel(1).0,
+            metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
+            state: State::default(),
+        };
+        let stranger = PeerId::random();
+        while inputs.try_send(Input::BadMessage(stranger)).is_ok() {}
+        let connected = Notice::Connected(stranger, ConnectionId::new_unchecked(1));
+        notices.send(connected).await.unwrap();
+        let (reply, _answer) = oneshot::channel();
+        commands.send(Command::Stat(reply)).await.unwrap();
+        let stopping = CancellationToken::new();
+        let mut tick = tokio::time::interval(TICK);
+        let mut turns = Vec::new();
+        for _ in 0..4 {
+            turns.push(worker.turn(&stopping, &mut tick).await);
+        }
+        assert!(
+            matches!(
+                turns[..],
+                [
+                    Turn::Tick,
+                    Turn::Command(_),
+                    Turn::Notice(_),
+                    Turn::Input(_)
+                ]
+            ),
+            "{turns:?}"
+        );
+        tokio::time::advance(TICK).await;
+        assert!(matches!(
+            worker.turn(&stopping, &mut tick).await,
+            Turn::Tick
+        ));
+        stopping.cancel();
+        assert!(matches!(
+            worker.turn(&stopping, &mut tick).await,
+            Turn::Stop
+        ));
+    }
+}
