@@ -202,16 +202,22 @@ trait Blocks: Clone + Send + Sync + 'static {
     fn get(&self, cid: &Cid) -> impl Future<Output = Option<Bytes>> + Send;
     /// The size of a block that is here.
     fn size(&self, cid: &Cid) -> impl Future<Output = Option<u64>> + Send;
+    /// A block that is here, its bytes checked.
+    fn find(&self, cid: &Cid) -> impl Future<Output = Option<Block>> + Send;
     /// Keeps fetched blocks, until space is needed.
     fn put(&self, blocks: Vec<Block>) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 impl Blocks for Store {
     async fn get(&self, cid: &Cid) -> Option<Bytes> {
+        Some(self.find(cid).await?.into_parts().1)
+    }
+
+    async fn find(&self, cid: &Cid) -> Option<Block> {
         match self.block(cid).await {
-            Ok(block) => block.map(|block| block.into_parts().1),
+            Ok(block) => block,
             Err(error) => {
-                tracing::warn!(%error, "a block wanted by a peer is not served");
+                tracing::warn!(%error, "a block in the store cannot be used");
                 None
             }
         }

@@ -306,6 +306,16 @@ impl Client {
         Received::Wanted(asked_for)
     }
 
+    /// A want was found in the store.
+    pub(super) fn found(&mut self, key: &Key, now: Instant) {
+        for session in self.remove(key) {
+            if let Some(session) = self.sessions.get_mut(&session) {
+                session.wants.remove(key);
+                session.progressed(now);
+            }
+        }
+    }
+
     /// Bytes that cannot be a block, or not one of ours to take.
     pub(super) fn nonsense(&mut self, peer: &PeerId) {
         if let Some(state) = self.peers.get_mut(peer) {

@@ -14,6 +14,7 @@ use futures::{StreamExt, stream};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Swarm, noise, tcp, yamux};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -25,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Map {
     blocks: Arc<Mutex<HashMap<Vec<u8>, Bytes>>>,
     forges: bool,
+    /// How often it was asked for a size, and for how many such questions it pretends to be empty.
+    looks: Arc<AtomicUsize>,
+    blind_for: usize,
 }
 
 impl Map {
@@ -41,7 +45,7 @@ impl Map {
         }
     }
 
-    fn find(&self, cid: &Cid) -> Option<Bytes> {
+    fn bytes(&self, cid: &Cid) -> Option<Bytes> {
         let inside = self.blocks.lock().unwrap();
         inside.get(&cid.hash().to_bytes()).cloned()
     }
@@ -51,12 +55,21 @@ impl Blocks for Map {
     async fn get(&self, cid: &Cid) -> Option<Bytes> {
         match self.forges {
             true => Some(Bytes::from(format!("not {cid}"))),
-            false => self.find(cid),
+            false => self.bytes(cid),
         }
     }
 
+    async fn find(&self, cid: &Cid) -> Option<Block> {
+        let data = self.bytes(cid)?;
+        let prefix = super::message::prefix_of(cid).unwrap();
+        Some(Block::new(prefix, data).unwrap())
+    }
+
     async fn size(&self, cid: &Cid) -> Option<u64> {
-        self.find(cid).map(|data| data.len() as u64)
+        if self.looks.fetch_add(1, Ordering::Relaxed) < self.blind_for {
+            return None;
+        }
+        self.bytes(cid).map(|data| data.len() as u64)
     }
 
     async fn put(&self, blocks: Vec<Block>) -> Result<(), String> {
@@ -233,7 +246,7 @@ async fn hundreds_of_blocks_and_the_largest_ones_arrive() {
     client.connect(&server).await;
     client.fetch(&blocks).await;
     for block in &blocks {
-        assert_eq!(map.find(block.cid()), Some(block.data().clone()));
+        assert_eq!(map.bytes(block.cid()), Some(block.data().clone()));
         assert!(matches!(events.recv().await, Ok(Event::Fetched(_))));
     }
     let (received, sent) = (client.bitswap.stat().await, server.bitswap.stat().await);
@@ -304,6 +317,43 @@ async fn a_block_added_at_a_peer_after_it_was_asked_arrives() {
         map.add(&blocks);
     };
     tokio::join!(fetch, add);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_was_stored_before_the_fetch_was_heard_is_handed_over_at_once() {
+    let blocks = made(2, 10_000, RAW);
+    let client = Node::start(Map::of(&blocks), &Version::ALL, vec![]).await;
+    client.fetch(&blocks).await;
+    assert!(client.bitswap.stat().await.wantlist.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_is_added_here_ends_the_fetch_that_waits_for_it() {
+    let blocks = made(1, 10_000, RAW);
+    let map = Map::default();
+    let client = Node::start(map.clone(), &Version::ALL, vec![]).await;
+    let add = async {
+        // The first look was in vain before providers are searched for.
+        let looks = || map.looks.load(Ordering::Relaxed);
+        while looks() == 0 {
+            tokio::task::yield_now().await;
+        }
+        map.add(&blocks);
+    };
+    tokio::join!(client.fetch(&blocks), add);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_looks_into_the_store_once_more_before_it_gives_up() {
+    let blocks = made(1, 10_000, RAW);
+    let mut map = Map::of(&blocks);
+    // The look at the beginning does not see it, and no other comes within the time.
+    map.blind_for = 1;
+    let client = Node::start(map.clone(), &Version::ALL, vec![]).await;
+    let work = client.bitswap.work(Duration::from_millis(300));
+    let fetched = client.bitswap.fetch(&work, blocks[0].cid()).await;
+    assert_eq!(fetched.unwrap(), blocks[0]);
+    assert_eq!(map.looks.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@
 //! (batches, one at a time, so that they grow with the disk's latency), here again, its waiters.
 
 use super::behaviour::{KeepAlive, Notice, Order, Wire};
-use super::client::{Action, Client, Received, Speaks, TICK};
+use super::client::{Action, Client, Received, Speaks, TICK, Tried};
 use super::engine::{Engine, Envelope};
 use super::key::Key;
 use super::message::{Message, Payload, Version, prefix_of};
@@ -22,7 +22,7 @@ use crate::event::Event;
 use crate::routing::Provider;
 use crate::tasks::Tasks;
 use cairn_store::{Block, Cid, SourceError};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future, stream};
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -75,6 +75,8 @@ pub(super) enum Input {
         blocks: Vec<Payload>,
         missing: Vec<Cid>,
     },
+    /// Blocks that we want turned out to be in the store.
+    Here(Vec<Block>),
     /// A search found a provider.
     Found {
         session: SessionId,
@@ -131,6 +133,12 @@ pub(super) struct State {
     packings: usize,
     next_stay: u64,
     recheck: VecDeque<PeerId>,
+    /// What we want and has to be looked for in the store, and what comes after that.
+    to_look_for: VecDeque<Cid>,
+    is_looking: bool,
+    recheck_own: VecDeque<Key>,
+    /// Whose time is over, but for a last look into the store.
+    leaving: Vec<(Vec<Waiter>, Tried)>,
     rechecked_at: Option<Instant>,
 }
 
@@ -225,6 +233,10 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 // Whatever is on its way into the store need not be asked for.
                 if !state.storing.contains(&key) {
                     state.client.want(session, cid, now);
+                    // It may have been stored since whoever asks looked.
+                    if !state.waiters.contains_key(&key) {
+                        state.to_look_for.push_back(cid);
+                    }
                 }
                 state.waiters.entry(key).or_default().push(Waiter {
                     session,
@@ -342,6 +354,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 state.packings -= 1;
                 self.on_packed(&envelope, stay, blocks, &missing);
             }
+            Input::Here(blocks) => self.on_here(&blocks, now),
             Input::Found { session, provider } => {
                 state.client.provider(session, provider.peer);
                 if !state.peers.contains_key(&provider.peer)
@@ -396,18 +409,12 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             let key = Key::content(block.cid());
             state.storing.remove(&key);
             for waiter in state.waiters.remove(&key).unwrap_or_default() {
-                let answer = match outcome {
-                    Ok(()) => block
-                        .renamed(waiter.cid)
-                        .ok_or(SourceError::Stopping { cid: waiter.cid }),
-                    Err(why) => Err(SourceError::Disk {
-                        cid: waiter.cid,
-                        why: why.as_str().into(),
-                    }),
-                };
                 let took = now.saturating_duration_since(waiter.since);
                 self.metrics.fetch_seconds.observe(took.as_secs_f64());
-                drop(waiter.reply.send(answer));
+                match outcome {
+                    Ok(()) => waiter.gets(block),
+                    Err(why) => waiter.fails(why),
+                }
             }
         }
         if outcome.is_ok() {
@@ -421,6 +428,24 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 drop(self.events.send(Event::Fetched(cid)));
             }
         }
+    }
+
+    /// What is in the store already is handed over, and wanted no more.
+    fn on_here(&mut self, blocks: &[Block], now: Instant) {
+        let state = &mut self.state;
+        state.is_looking = false;
+        for block in blocks {
+            let key = Key::content(block.cid());
+            state.client.found(&key, now);
+            for waiter in state.waiters.remove(&key).unwrap_or_default() {
+                waiter.gets(block);
+            }
+        }
+        let arrived: Vec<_> = blocks
+            .iter()
+            .map(|block| (*block.cid(), block.data().len() as u64))
+            .collect();
+        state.engine.arrived(&arrived);
     }
 
     fn on_written(&mut self, id: PeerId, stay: u64, cargo: Cargo, what: &Outgoing, sent: bool) {
@@ -535,7 +560,8 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             .set(i64::try_from(peers).unwrap_or(i64::MAX));
     }
 
-    /// Blocks that were added here past Bitswap are found by looking again, a few wants at a time.
+    /// Blocks that were added here past Bitswap are found by looking again, a few wants at a time:
+    /// others' wants and, if they have waited for long enough to be worth it, our own.
     fn recheck(&mut self, now: Instant) {
         let state = &mut self.state;
         if state
@@ -554,6 +580,23 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         {
             left -= state.engine.recheck(&peer, left).min(left);
         }
+        if !state.to_look_for.is_empty() {
+            return;
+        }
+        if state.recheck_own.is_empty() {
+            state.recheck_own = state.waiters.keys().cloned().collect();
+        }
+        let count = state.recheck_own.len().min(RECHECKED_AT_ONCE);
+        for key in state.recheck_own.drain(..count) {
+            let old = |waiter: &&Waiter| {
+                now.saturating_duration_since(waiter.since) >= RECHECK_EVERY
+                    && !state.storing.contains(&key)
+            };
+            let first = state.waiters.get(&key).and_then(|all| all.first());
+            state
+                .to_look_for
+                .extend(first.filter(old).map(|waiter| waiter.cid));
+        }
     }
 
     /// Does what was decided.
@@ -563,6 +606,8 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             self.perform(action);
         }
         self.store();
+        self.look_for_own();
+        self.say_farewell();
         self.dial();
         while self.state.lookups < LOOKUPS_MAX
             && let Some((peer, cids)) = self.state.engine.next_lookup()
@@ -619,13 +664,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 if !rest.is_empty() {
                     self.state.waiters.insert(key, rest);
                 }
-                for waiter in over {
-                    let late = SourceError::TooSlow {
-                        cid: waiter.cid,
-                        tried: tried.to_string().into(),
-                    };
-                    drop(waiter.reply.send(Err(late)));
-                }
+                self.state.leaving.push((over, tried));
             }
             Action::Disconnect(peer) => {
                 tracing::info!(%peer, "disconnected: it sends what nobody asked for");
@@ -647,6 +686,46 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             let outcome = store.put(blocks.clone()).await;
             drop(room);
             drop(inputs.send(Input::Stored { blocks, outcome }).await);
+        });
+    }
+
+    /// Looks into the store for what we want ourselves; one such task at a time.
+    fn look_for_own(&mut self) {
+        let state = &mut self.state;
+        if state.is_looking || state.to_look_for.is_empty() {
+            return;
+        }
+        state.is_looking = true;
+        let count = state.to_look_for.len().min(LOOKED_FOR_AT_ONCE);
+        let cids: Vec<Cid> = state.to_look_for.drain(..count).collect();
+        let (store, inputs) = (self.blocks.clone(), self.sinks.inputs.clone());
+        self.spawn("bitswap look for own", async move {
+            let here = stream::iter(cids)
+                .map(|cid| find(store.clone(), cid))
+                .buffer_unordered(LOOKUPS_TOGETHER)
+                .filter_map(future::ready)
+                .collect()
+                .await;
+            drop(inputs.send(Input::Here(here)).await);
+        });
+    }
+
+    /// Those whose time is over are told so, unless the store has what they wait for after all.
+    fn say_farewell(&mut self) {
+        let leaving = std::mem::take(&mut self.state.leaving);
+        if leaving.is_empty() {
+            return;
+        }
+        let store = self.blocks.clone();
+        self.spawn("bitswap last look", async move {
+            for (waiters, tried) in leaving {
+                for waiter in waiters {
+                    match find(store.clone(), waiter.cid).await {
+                        Some(block) => waiter.gets(&block),
+                        None => waiter.leaves(tried),
+                    }
+                }
+            }
         });
     }
 
@@ -813,6 +892,29 @@ impl<B: Blocks, N: Network> Worker<B, N> {
     }
 }
 
+/// A block that is here; its size is asked first, since that is cheap and the answer mostly no.
+async fn find<B: Blocks>(store: B, cid: Cid) -> Option<Block> {
+    store.size(&cid).await?;
+    store.find(&cid).await
+}
+
+impl Waiter {
+    fn gets(self, block: &Block) {
+        let stopping = SourceError::Stopping { cid: self.cid };
+        drop(self.reply.send(block.renamed(self.cid).ok_or(stopping)));
+    }
+
+    fn fails(self, why: &str) {
+        let (cid, why) = (self.cid, why.into());
+        drop(self.reply.send(Err(SourceError::Disk { cid, why })));
+    }
+
+    fn leaves(self, tried: Tried) {
+        let (cid, tried) = (self.cid, tried.to_string().into());
+        drop(self.reply.send(Err(SourceError::TooSlow { cid, tried })));
+    }
+}
+
 impl Peer {
     fn new(id: PeerId, stay: u64) -> Self {
         Self {
@@ -845,6 +947,8 @@ const READS_TOGETHER: usize = 4;
 /// How often absent wants of others are looked up again, and how many at a time.
 const RECHECK_EVERY: Duration = Duration::from_secs(1);
 const RECHECKED_AT_ONCE: usize = 1024;
+/// Own wants that are looked for in the store by one task.
+const LOOKED_FOR_AT_ONCE: usize = 1024;
 /// Providers asked for in one search.
 const PROVIDERS_MAX: usize = 10;
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(60);
@@ -871,6 +975,9 @@ mod tests {
             None
         }
         async fn size(&self, _: &Cid) -> Option<u64> {
+            None
+        }
+        async fn find(&self, _: &Cid) -> Option<Block> {
             None
         }
         async fn put(&self, _: Vec<Block>) -> Result<(), String> {
