@@ -468,6 +468,9 @@ pub(super) const OUTSTANDING_BYTES_MAX: u64 = 4 << 20;
 const ENVELOPE_BYTES_TARGET: u64 = 1 << 20;
 /// What a message counts at least, so that many small ones are bounded too.
 const ENVELOPE_BYTES_COUNTED_MIN: u64 = 64 << 10;
+/// Envelopes that may be on their way to one peer: each but the last fits below the bound.
+pub(super) const ENVELOPES_OUTSTANDING_MAX: u64 =
+    OUTSTANDING_BYTES_MAX.div_ceil(ENVELOPE_BYTES_COUNTED_MIN);
 const ENVELOPE_BLOCKS_MAX: usize = 1024;
 /// Answers waiting for one peer.
 const PRESENCES_PER_PEER_MAX: usize = 2 * WANTS_PER_PEER_MAX;
@@ -616,6 +619,18 @@ mod tests {
         assert_eq!(to_other, 200 * (256 << 10));
         engine.sent(stuck, to_stuck);
         assert_eq!(engine.next_envelope().unwrap().peer, stuck);
+    }
+
+    #[test]
+    fn small_envelopes_on_their_way_are_no_more_than_a_lane_holds() {
+        let (mut engine, peer) = connected();
+        let mut packed = 0;
+        for at in 0..200 {
+            engine.wants(peer, false, &[entry(at, WantKind::Block)]);
+            look_up(&mut engine, 200, 1);
+            packed += u64::from(engine.next_envelope().is_some());
+        }
+        assert_eq!(packed, ENVELOPES_OUTSTANDING_MAX);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! reset it, and opened again when it was reset all the same.
 
 use super::behaviour::{OpenError, Order};
+use super::engine::ENVELOPES_OUTSTANDING_MAX;
 use super::message::{MESSAGE_BYTES_MAX, Message, MessageError, Payload, Version};
 use super::worker::Input;
 use bytes::Bytes;
@@ -414,8 +415,10 @@ const WRITE_IDLE: Duration = Duration::from_secs(10);
 const WRITE_BYTES_A_SECOND: u64 = 12_500;
 /// How often a message is tried: a kept stream may have been reset, a new one rarely is.
 const SEND_TRIES: usize = 3;
-/// Messages waiting in a lane. The engine's bound on outstanding bytes keeps it below that.
-pub(super) const LANE_MESSAGES_MAX: usize = 128;
+/// Messages waiting in a lane: room for all that the engine lets be under way, so that no packed
+/// envelope, whose wants are gone, ever finds its lane full.
+pub(super) const LANE_MESSAGES_MAX: usize = 64;
+const _: () = assert!(LANE_MESSAGES_MAX as u64 >= ENVELOPES_OUTSTANDING_MAX);
 
 #[cfg(test)]
 mod tests {
