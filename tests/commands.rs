@@ -116,8 +116,11 @@ fn add_takes_folders_and_get_brings_them_back() {
         let out = folder.path().join("out");
         repo.ok(["get", &root, "-o", out.to_str().unwrap()]);
         assert_eq!(tree::read(&out), tree::read(Path::new(source)));
-        // Once more over what is there: nothing changes.
-        repo.ok(["get", &root, "-o", out.to_str().unwrap()]);
+        // What is there already is never written over.
+        let refused = repo
+            .run(["get", &root, "-o", out.to_str().unwrap()])
+            .failure(1);
+        assert!(refused.contains("exists already"), "{refused}");
         assert_eq!(tree::read(&out), tree::read(Path::new(source)));
 
         let archive = folder.path().join("out.tar");
