@@ -10,6 +10,7 @@
 //! status and a JSON body, an error after it a trailer `X-Stream-Error`.
 
 pub mod add;
+pub mod ahead;
 pub mod api;
 pub mod arguments;
 pub mod block;

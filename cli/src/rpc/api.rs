@@ -102,6 +102,12 @@ impl Call {
         }
     }
 
+    /// Whether peers are asked for what is not here.
+    pub async fn is_online(&self) -> Result<bool, RpcError> {
+        let exchange = &self.context.content().await?.exchange;
+        Ok(exchange.is_online() && !self.arguments.flag(&["offline"])?)
+    }
+
     /// Where blocks come from if no peer may be asked.
     pub async fn local_session(&self) -> Result<Session, RpcError> {
         let exchange = &self.context.content().await?.exchange;

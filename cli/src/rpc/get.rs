@@ -1,5 +1,6 @@
 //! `get`: a file or a tree as a tar archive; whoever asked takes it apart.
 
+use super::ahead::{self, Pace};
 use super::api::{Call, resolve_to_block};
 use super::error::RpcError;
 use super::reply::{Reply, Sink};
@@ -36,19 +37,30 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
     tar::check_name(&name)?;
     let session = call.session().await?;
     let root = resolve_to_block(&session, path).await?;
+    let is_online = call.is_online().await?;
     let media = if compress {
         "application/gzip"
     } else {
         "application/x-tar"
     };
     Ok(Reply::bytes(media, None, move |out| async move {
+        let pace = Pace::default();
         let mut archive = Archive {
             out,
             gzip: compress.then(|| GzEncoder::new(Vec::new(), Compression::new(level))),
+            pace: pace.clone(),
         };
-        write_tree(&session, root, name, &mut archive).await?;
-        archive.put(tar::end()).await?;
-        archive.finish().await
+        let source = session.clone();
+        let writing = async move {
+            write_tree(&session, root, name, &mut archive).await?;
+            archive.put(tar::end()).await?;
+            archive.finish().await
+        };
+        if is_online {
+            ahead::fetch_beside(source, root, &pace, writing).await
+        } else {
+            writing.await
+        }
     }))
 }
 
@@ -129,10 +141,12 @@ async fn write_entry(
 struct Archive {
     out: Sink,
     gzip: Option<GzEncoder<Vec<u8>>>,
+    pace: Pace,
 }
 
 impl Archive {
     async fn put(&mut self, bytes: Bytes) -> Result<(), RpcError> {
+        self.pace.used(bytes.len());
         let Some(gzip) = &mut self.gzip else {
             return if bytes.is_empty() {
                 Ok(())
