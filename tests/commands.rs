@@ -4,6 +4,7 @@
 use harness::{Daemon, Repo, tree};
 use serde_json::Value;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
@@ -570,6 +571,44 @@ fn a_stale_api_file_does_not_keep_commands_from_the_repository() {
             .text(),
         HELLO_V1
     );
+}
+
+#[test]
+fn the_token_goes_to_the_repositorys_own_daemon_alone() {
+    let repo = Repo::new(CAIRN);
+    repo.ok(["config", "set", "rpc.token", "secret"]);
+    // Somebody else has the address now where a killed daemon listened.
+    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!(
+        "/ip4/127.0.0.1/tcp/{}",
+        stranger.local_addr().unwrap().port()
+    );
+    fs::write(repo.path().join("api"), &address).unwrap();
+    repo.ok(["id"]);
+    stranger.set_nonblocking(true).unwrap();
+    assert!(stranger.accept().is_err(), "the stranger was asked");
+
+    // Asked on purpose, it learns nothing.
+    stranger.set_nonblocking(false).unwrap();
+    let listening = std::thread::spawn(move || {
+        let (mut stream, _) = stranger.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).unwrap()
+    });
+    repo.run(["--api", &address, "id"]).failure(1);
+    let head = listening.join().unwrap();
+    assert!(head.starts_with("POST /api/v0/id"), "{head}");
+    assert!(!head.contains("secret"), "{head}");
+
+    let daemon = repo.daemon();
+    let own = fs::read_to_string(repo.path().join("api")).unwrap();
+    repo.ok(["--api", own.trim(), "id"]);
+    drop(daemon);
 }
 
 #[test]

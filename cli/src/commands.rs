@@ -228,15 +228,16 @@ async fn endpoint(global: &Global, repository: &Repository) -> Result<Endpoint, 
         let address: ListenAddress = address
             .parse()
             .map_err(|error| Failure::Usage(format!("--api: {error}")))?;
-        let credentials = credentials(global, repository);
+        let credentials = credentials(global, repository, address);
         return Ok(Endpoint::There(Remote::new(
             address.0,
             credentials.as_deref(),
         )?));
     }
     if let Some(address) = repository.listener(Listener::Api) {
-        let remote = Remote::new(address.0, credentials(global, repository).as_deref())?;
-        // A daemon that was killed leaves its address behind.
+        let credentials = credentials(global, repository, address);
+        let remote = Remote::new(address.0, credentials.as_deref())?;
+        // It may be about to stop.
         if remote.answers().await {
             return Ok(Endpoint::There(remote));
         }
@@ -245,12 +246,16 @@ async fn endpoint(global: &Global, repository: &Repository) -> Result<Endpoint, 
     Ok(Endpoint::Here(Api::new(Arc::new(context))))
 }
 
-/// What was given, or what the repository's own configuration asks for.
-fn credentials(global: &Global, repository: &Repository) -> Option<String> {
-    global.api_auth.clone().or_else(|| {
-        let token = repository.config().ok()?.rpc.token;
-        (!token.is_empty()).then(|| format!("bearer:{token}"))
-    })
+/// What was given; else the repository's own token, but only for its own daemon.
+fn credentials(global: &Global, repository: &Repository, address: ListenAddress) -> Option<String> {
+    if global.api_auth.is_some() {
+        return global.api_auth.clone();
+    }
+    if repository.listener(Listener::Api) != Some(address) {
+        return None;
+    }
+    let token = repository.config().ok()?.rpc.token;
+    (!token.is_empty()).then(|| format!("bearer:{token}"))
 }
 
 /// Paths that were named; standard input without any, or as `-`.

@@ -10,9 +10,10 @@ use cairn_store::Store;
 use cairn_store::durable::{self, Access};
 pub use cairn_store::format::FORMAT;
 use cairn_store::store::{OpenError, OpenEvent};
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A repository's place. Nothing is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,13 +161,32 @@ impl Repository {
         config: &Config,
         on_event: &mut dyn FnMut(OpenEvent),
     ) -> Result<Store, RepositoryError> {
-        Ok(Store::open(&self.path, &config.storage, on_event)?)
+        let store = match Store::open(&self.path, &config.storage, on_event) {
+            Err(OpenError::Locked { .. }) => {
+                // Somebody may only have looked who has it, see `is_open`.
+                std::thread::sleep(LOOK_TIME);
+                Store::open(&self.path, &config.storage, on_event)?
+            }
+            opened => opened?,
+        };
+        // We have the store: what a killed daemon left behind is true no more.
+        self.withdraw_listener(Listener::Api);
+        self.withdraw_listener(Listener::Gateway);
+        Ok(store)
     }
 
-    /// Where the running daemon says that it listens. It may have died since.
+    /// Where the running daemon listens. What a killed one left behind does not count: by now the
+    /// address may be somebody else's.
     pub fn listener(&self, listener: Listener) -> Option<ListenAddress> {
         let text = fs::read_to_string(self.path.join(listener.file())).ok()?;
-        text.trim().parse().ok()
+        let address = text.trim().parse().ok()?;
+        self.is_open().then_some(address)
+    }
+
+    /// Whether some process has the store open. Its lock dies with it.
+    fn is_open(&self) -> bool {
+        fs::File::open(self.path.join(LOCK))
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// Tells others where we listen.
@@ -180,7 +200,7 @@ impl Repository {
 
     /// We listen no more.
     pub fn withdraw_listener(&self, listener: Listener) {
-        // A file that stays behind is recognized by nobody answering.
+        // A file that stays behind is recognized by nobody having the store open.
         let _ = fs::remove_file(self.path.join(listener.file()));
     }
 
@@ -211,6 +231,10 @@ fn disk(what: &'static str, path: &Path, source: io::Error) -> RepositoryError {
 
 const VERSION: &str = "version";
 const CONFIG: &str = "config.toml";
+/// Held by whoever has the store open.
+const LOCK: &str = "repo.lock";
+/// How long somebody at most holds the lock who only looks.
+const LOOK_TIME: Duration = Duration::from_millis(100);
 const FOLDERS: [&str; 6] = [
     "blocks",
     "journal",
@@ -236,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_where_a_daemon_listens_until_it_withdraws() {
+    fn tells_where_a_daemon_listens_while_it_has_the_store() {
         let folder = tempfile::tempdir().unwrap();
         let repository = Repository::at(folder.path());
         let address = ListenAddress::loopback(7);
@@ -244,8 +268,27 @@ mod tests {
         repository
             .announce_listener(Listener::Api, address)
             .unwrap();
+        // Nobody has the store.
+        assert_eq!(repository.listener(Listener::Api), None);
+        let lock = fs::File::create(folder.path().join(LOCK)).unwrap();
+        lock.lock().unwrap();
         assert_eq!(repository.listener(Listener::Api), Some(address));
         repository.withdraw_listener(Listener::Api);
         assert_eq!(repository.listener(Listener::Api), None);
+    }
+
+    #[test]
+    fn opening_the_store_takes_back_what_a_killed_daemon_announced() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path());
+        let config = Config::parse(TEMPLATE).unwrap();
+        for listener in [Listener::Api, Listener::Gateway] {
+            repository
+                .announce_listener(listener, ListenAddress::loopback(7))
+                .unwrap();
+        }
+        let _store = repository.open_store(&config, &mut |_| {}).unwrap();
+        assert_eq!(repository.listener(Listener::Api), None);
+        assert_eq!(repository.listener(Listener::Gateway), None);
     }
 }

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// What is asked.
@@ -131,7 +132,10 @@ impl Remote {
 
     /// Whether anybody is there.
     pub async fn answers(&self) -> bool {
-        tokio::net::TcpStream::connect(self.address).await.is_ok()
+        let connecting = tokio::net::TcpStream::connect(self.address);
+        tokio::time::timeout(PROBE_TIME_MAX, connecting)
+            .await
+            .is_ok_and(|connected| connected.is_ok())
     }
 
     async fn send(&self, question: Question) -> Result<Response<Body>, RpcError> {
@@ -350,6 +354,8 @@ const ENCODED: AsciiSet = NON_ALPHANUMERIC
     .remove(b':');
 /// Most pieces of an upload that wait to be sent.
 const PIECES_WAITING_MAX: usize = 8;
+/// How long a daemon on this machine may take to accept a connection.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Longest line of an answer.
 const LINE_BYTES_MAX: usize = 256 << 20;
 /// Longest error.
