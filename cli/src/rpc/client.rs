@@ -138,7 +138,7 @@ impl Remote {
             .is_ok_and(|connected| connected.is_ok())
     }
 
-    async fn send(&self, question: Question) -> Result<Response<Body>, RpcError> {
+    async fn send(&self, question: Question) -> Result<Answer, RpcError> {
         let mut request = Request::post(format!(
             "http://{}{}",
             self.address,
@@ -149,33 +149,44 @@ impl Remote {
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let told = Arc::new(Mutex::new(None));
+        let told = Told::default();
         let body = match question.upload {
             None => Body::empty(),
             Some(upload) => {
                 let boundary = new_boundary();
                 let media = format!("multipart/form-data; boundary={boundary}");
                 request = request.header(CONTENT_TYPE, media);
-                upload_body(upload, boundary, Arc::clone(&told))
+                upload_body(upload, boundary, told.clone())
             }
         };
         let request = request
             .body(body)
             .map_err(|error| RpcError::wrong(format!("cannot be asked: {error}")))?;
         match self.client.request(request).await {
-            Ok(response) => Ok(response.map(Body::new)),
-            Err(error) => {
-                // A file that could not be read broke the request: that is what to tell.
-                let own = told.lock().unwrap_or_else(PoisonError::into_inner).take();
-                Err(own.unwrap_or_else(|| {
-                    RpcError::failed(format!(
-                        "the daemon at {} cannot be asked: {}",
-                        self.address,
-                        innermost(&error)
-                    ))
-                }))
-            }
+            Ok(response) => Answer::new(response.map(Body::new), told).await,
+            Err(error) => Err(told.or(RpcError::failed(format!(
+                "the daemon at {} cannot be asked: {}",
+                self.address,
+                innermost(&error)
+            )))),
         }
+    }
+}
+
+/// Why an upload broke off. That is what to tell, not what became of the request or the answer
+/// then. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+struct Told(Arc<Mutex<Option<RpcError>>>);
+
+impl Told {
+    fn tell(&self, error: RpcError) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    /// What was told, else `other`.
+    fn or(&self, other: RpcError) -> RpcError {
+        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.clone().unwrap_or(other)
     }
 }
 
@@ -188,7 +199,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 /// Files as a multipart body, read on a thread of their own while the body is sent.
-fn upload_body(upload: LocalUpload, boundary: String, told: Arc<Mutex<Option<RpcError>>>) -> Body {
+fn upload_body(upload: LocalUpload, boundary: String, told: Told) -> Body {
     let (queue, mut pieces) = mpsc::channel::<Result<Bytes, RpcError>>(PIECES_WAITING_MAX);
     // The thread ends by itself when the request does.
     drop(tokio::task::spawn_blocking(move || {
@@ -199,7 +210,8 @@ fn upload_body(upload: LocalUpload, boundary: String, told: Arc<Mutex<Option<Rpc
                 .map_err(|_| RpcError::reader_gone())
         });
         if let Err(error) = written {
-            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+            // Before the body breaks, so that whoever sees that finds the reason.
+            told.tell(error.clone());
             // Nobody takes it if the request broke already.
             let _ = queue.blocking_send(Err(error));
         }
@@ -212,8 +224,8 @@ fn upload_body(upload: LocalUpload, boundary: String, told: Arc<Mutex<Option<Rpc
 impl Endpoint {
     /// Asks; a failure before the first byte of the answer is an error.
     pub async fn ask(&self, question: Question) -> Result<Answer, RpcError> {
-        let response = match self {
-            Self::There(remote) => remote.send(question).await?,
+        match self {
+            Self::There(remote) => remote.send(question).await,
             Self::Here(api) => {
                 let mut request = Request::post(question.path_and_query())
                     .body(Body::empty())
@@ -221,10 +233,9 @@ impl Endpoint {
                 if let Some(upload) = question.upload {
                     request.extensions_mut().insert(upload);
                 }
-                api.handle(request).await
+                Answer::new(api.handle(request).await, Told::default()).await
             }
-        };
-        Answer::new(response).await
+        }
     }
 }
 
@@ -235,13 +246,14 @@ pub struct Answer {
     /// How many bytes a stream will have, if that is known.
     pub length: Option<u64>,
     line: BytesMut,
+    told: Told,
 }
 
 impl Answer {
-    async fn new(response: Response<Body>) -> Result<Self, RpcError> {
+    async fn new(response: Response<Body>, told: Told) -> Result<Self, RpcError> {
         let (parts, body) = response.into_parts();
         if !parts.status.is_success() {
-            return Err(failure(parts.status, body).await);
+            return Err(told.or(failure(parts.status, body).await));
         }
         let length = parts
             .headers
@@ -252,6 +264,7 @@ impl Answer {
             body,
             length,
             line: BytesMut::new(),
+            told,
         })
     }
 
@@ -267,13 +280,14 @@ impl Answer {
                 return Ok(None);
             };
             let frame = frame.map_err(|error| {
-                RpcError::failed(format!("the answer broke off: {}", innermost(&error)))
+                let why = format!("the answer broke off: {}", innermost(&error));
+                self.told.or(RpcError::failed(why))
             })?;
             match frame.into_data() {
                 Ok(bytes) => return Ok(Some(bytes)),
                 Err(frame) => {
                     if let Some(error) = frame.trailers_ref().and_then(told_in_trailer) {
-                        return Err(error);
+                        return Err(self.told.or(error));
                     }
                 }
             }
@@ -382,7 +396,7 @@ mod tests {
         let stream =
             futures::stream::iter(pieces.map(|piece| Ok::<_, RpcError>(Bytes::from(piece))));
         let response = Response::new(Body::from_stream(stream));
-        let mut answer = Answer::new(response).await.unwrap();
+        let mut answer = Answer::new(response, Told::default()).await.unwrap();
         let mut seen: Vec<serde_json::Value> = Vec::new();
         loop {
             let values = answer.values().await.unwrap();
@@ -402,7 +416,7 @@ mod tests {
             Err(RpcError::failed("late"))
         });
         let response = reply.into_response(None).await;
-        let mut answer = Answer::new(response).await.unwrap();
+        let mut answer = Answer::new(response, Told::default()).await.unwrap();
         assert_eq!(answer.values::<u8>().await.unwrap(), [1]);
         assert_eq!(answer.values::<u8>().await.unwrap_err().message(), "late");
     }
@@ -411,7 +425,7 @@ mod tests {
     async fn a_status_with_a_body_is_told_by_its_text() {
         let reply = Reply::values(|_| async { Err(RpcError::failed("early")) });
         let response = reply.into_response(None).await;
-        let error = Answer::new(response).await.unwrap_err();
+        let error = Answer::new(response, Told::default()).await.unwrap_err();
         assert_eq!(error.message(), "early");
     }
 }
