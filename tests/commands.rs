@@ -162,6 +162,26 @@ fn add_takes_folders_and_get_brings_them_back() {
 }
 
 #[test]
+fn what_cannot_be_read_is_named_even_after_much_was_added() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("tree");
+        fs::create_dir(&source).unwrap();
+        for at in 0..300 {
+            fs::write(source.join(format!("{at}")), tree::bytes(at, 20_000)).unwrap();
+        }
+        let socket = source.join("zzz");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let refused = repo
+            .run(["add", "-r", "--progress", source.to_str().unwrap()])
+            .failure(1);
+        let why = format!("'{}' is neither a file nor a folder", socket.display());
+        assert!(refused.contains(&why), "{refused}");
+        assert_eq!(repo.ok(["pin", "ls"]), "");
+    });
+}
+
+#[test]
 fn hidden_files_are_added_only_when_asked_for() {
     both(|repo| {
         let folder = tempfile::tempdir().unwrap();
@@ -571,6 +591,36 @@ fn a_stale_api_file_does_not_keep_commands_from_the_repository() {
             .text(),
         HELLO_V1
     );
+}
+
+#[test]
+fn serve_makes_nothing_of_what_it_cannot_finish() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = hello(folder.path());
+    let nothing = folder.path().join("nothing");
+    let new = Repo::empty(CAIRN);
+    let refused = new
+        .run(["serve", &path, nothing.to_str().unwrap()])
+        .failure(1);
+    assert!(refused.contains(nothing.to_str().unwrap()), "{refused}");
+    assert_eq!(fs::read_dir(new.path()).unwrap().count(), 0);
+
+    let repo = Repo::new(CAIRN);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let address = format!("/ip4/127.0.0.1/tcp/{port}");
+    repo.ok(["config", "set", "addresses.gateway", &address]);
+    let refused = repo.run(["serve", &path]).failure(1);
+    assert!(refused.contains(&port), "{refused}");
+    assert_eq!(repo.ok(["pin", "ls"]), "");
+
+    // What cannot be read stops the daemon again.
+    repo.ok(["config", "set", "addresses.gateway", "/ip4/127.0.0.1/tcp/0"]);
+    let socket = folder.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let refused = repo.run(["serve", socket.to_str().unwrap()]).failure(1);
+    assert!(refused.contains("neither a file"), "{refused}");
+    assert!(!repo.path().join("api").exists());
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! The node, the gateway and the RPC together, for as long as they are wanted.
 //!
 //! Starting has one visible order: read the configuration, open the store, bind every listener,
-//! start the node, then what uses it; the addresses are told last, when they answer. Stopping goes
+//! start the node, then what uses it; the addresses are told last, when they answer. `serve` binds
+//! before it makes anything and adds after the start, so that what fails leaves nothing half-done. Stopping goes
 //! the other way round, whoever uses a part before the part, within [`STOP_TIME_MAX`].
 
 use crate::args::{DaemonArgs, Global, ServeArgs};
 use crate::commands::{Shell, add, sources};
-use crate::config::Config;
 use crate::config::address::ListenAddress;
+use crate::config::{Config, TEMPLATE};
 use crate::exit::Failure;
 use crate::output::{self, Printer, escape};
 use crate::repository::{Listener, Repository};
@@ -25,12 +26,13 @@ use cairn_node::{Exchange, Node};
 use cairn_store::{Cid, Store};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// `daemon`.
@@ -48,48 +50,56 @@ pub async fn run(
     }
     let config = repository.config()?;
     let store = open_store(&repository, &config).await?;
-    let daemon = Daemon::start(repository, config, store, reach(global)).await?;
+    let signals = Signals::listen()?;
+    let listeners = Listeners::bind(&config).await?;
+    let daemon = Daemon::start(repository, config, store, listeners, reach(global)).await?;
     daemon.print_addresses(&mut printer).await?;
     printer.line("Daemon is ready")?;
     printer.flush()?;
-    daemon.run_until_stopped().await
+    daemon.run_until_stopped(signals).await
 }
 
-/// `serve`: a repository if there is none, the paths in it, and the daemon.
+/// `serve`: a repository if there is none, the daemon, and the paths in it.
 pub async fn serve(
     repository: Repository,
     global: &Global,
     arguments: ServeArgs,
 ) -> Result<(), Failure> {
+    // What can be found wrong is found wrong before anything is made.
+    for path in &arguments.paths {
+        fs::symlink_metadata(path)
+            .map_err(|error| Failure::runtime(format!("{}: {error}", path.display())))?;
+    }
+    let is_new = !repository.exists();
+    let config = if is_new {
+        Config::parse(TEMPLATE)?
+    } else {
+        repository.config()?
+    };
+    let listeners = Listeners::bind(&config).await?;
     let mut printer = Printer::default();
-    if !repository.exists() {
+    if is_new {
         let name = repository.init()?;
         let path = repository.path().display().to_string();
         printer.line(&format!("initialized a repository at {}", escape(&path)))?;
         printer.line(&format!("peer identity: {name}"))?;
+        printer.flush()?;
     }
-    printer.flush()?;
-    let config = repository.config()?;
     let store = open_store(&repository, &config).await?;
-    let mut added = Vec::new();
-    for path in arguments.paths {
-        added.push(add_path(&repository, &store, global, path).await?);
-    }
-    let daemon = Daemon::start(repository, config, store, reach(global)).await?;
-    daemon.print_addresses(&mut printer).await?;
-    let gateway = daemon.gateway.as_ref().map(Gateway::address);
-    for line in &added {
-        printer.line(&format!("added {} {}", line.hash, escape(&line.name)))?;
-        if let Some(address) = gateway {
-            printer.line(&format!("  http://{address}/ipfs/{}", line.hash))?;
-        }
-        if let Ok(cid) = line.hash.parse::<Cid>() {
-            daemon.api.context().announce(&cid);
-        }
+    let mut signals = Signals::listen()?;
+    let daemon = Daemon::start(repository, config, store, listeners, reach(global)).await?;
+    let adding = daemon.add_all(global, arguments.paths, &mut printer);
+    let added = tokio::select! {
+        added = adding => added,
+        _ = signals.next() => Err(Failure::runtime("interrupted")),
+    };
+    if let Err(failure) = added {
+        Box::pin(daemon.stop()).await?;
+        return Err(failure);
     }
     printer.line("Daemon is ready")?;
     printer.flush()?;
-    daemon.run_until_stopped().await
+    daemon.run_until_stopped(signals).await
 }
 
 /// Adds and pins one path in this process; gives the line of its root.
@@ -138,6 +148,29 @@ async fn open_store(repository: &Repository, config: &Config) -> Result<Store, F
         .await
         .map_err(|_| Failure::runtime("opening the store broke down; this is a bug in cairn"))?;
     Ok(store?)
+}
+
+/// The signals that ask a daemon to stop. Heard from the moment this is made, whenever they are
+/// looked at.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+        }
+    }
 }
 
 /// Whether there is a network at all.
@@ -221,9 +254,9 @@ impl Daemon {
         repository: Repository,
         config: Config,
         store: Store,
+        listeners: Listeners,
         reach: Reach,
     ) -> Result<Self, Failure> {
-        let listeners = Listeners::bind(&config).await?;
         let registry = Registry::new();
         let register = |error: prometheus::Error| {
             Failure::runtime(format!("cannot register metrics: {error}"))
@@ -267,6 +300,7 @@ impl Daemon {
             Some(listener) => Some(Server::start(
                 listener,
                 Service::Metrics(Arc::clone(&page)),
+                tasks.family(),
             )?),
             None => None,
         };
@@ -275,7 +309,7 @@ impl Daemon {
             guard: listeners.guard,
             metrics: page,
         };
-        let rpc = Server::start(listeners.rpc, service)?;
+        let rpc = Server::start(listeners.rpc, service, tasks.family())?;
         repository.announce_listener(Listener::Api, ListenAddress(rpc.address()))?;
         if let Some(gateway) = &gateway {
             let address = ListenAddress(gateway.address());
@@ -292,6 +326,31 @@ impl Daemon {
             tasks,
             stop,
         })
+    }
+
+    /// Adds and pins paths, and tells how they are called from now on.
+    async fn add_all(
+        &self,
+        global: &Global,
+        paths: Vec<PathBuf>,
+        printer: &mut Printer,
+    ) -> Result<(), Failure> {
+        let mut added = Vec::new();
+        for path in paths {
+            added.push(add_path(&self.repository, &self.store, global, path).await?);
+        }
+        self.print_addresses(printer).await?;
+        let gateway = self.gateway.as_ref().map(Gateway::address);
+        for line in &added {
+            printer.line(&format!("added {} {}", line.hash, escape(&line.name)))?;
+            if let Some(address) = gateway {
+                printer.line(&format!("  http://{address}/ipfs/{}", line.hash))?;
+            }
+            if let Ok(cid) = line.hash.parse::<Cid>() {
+                self.api.context().announce(&cid);
+            }
+        }
+        Ok(())
     }
 
     async fn print_addresses(&self, printer: &mut Printer) -> io::Result<()> {
@@ -316,23 +375,23 @@ impl Daemon {
 
     /// Runs until a signal or the `shutdown` command, then stops in order. A second signal does
     /// not wait.
-    async fn run_until_stopped(self) -> Result<(), Failure> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    async fn run_until_stopped(self, mut signals: Signals) -> Result<(), Failure> {
         let broken = self.node.as_ref().map(|node| node.broken());
-        let broken = async {
+        let node_broken = async {
             match broken {
                 Some(broken) => broken.cancelled_owned().await,
                 None => std::future::pending().await,
             }
         };
+        // Raised by the gateway and the listeners of the RPC and the metrics.
+        let alarm = self.tasks.alarm().cancelled_owned();
         let mut failed = false;
         let mut signals_left = 1;
         tokio::select! {
             () = self.stop.cancelled() => signals_left = 2,
-            () = broken => failed = true,
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {
+            () = node_broken => failed = true,
+            () = alarm => failed = true,
+            heard = signals.next() => if heard == SignalKind::interrupt() {
                 output::note("Received interrupt signal, shutting down...");
                 output::note("(Hit ctrl-c again to force-shutdown the daemon.)");
             }
@@ -349,10 +408,7 @@ impl Daemon {
         // After the `shutdown` command the first signal only repeats it.
         let impatient = async {
             for _ in 0..signals_left {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
+                signals.next().await;
             }
         };
         tokio::select! {

@@ -62,11 +62,10 @@ impl std::fmt::Debug for Service {
 }
 
 impl Server {
-    /// Serves on `listener`.
-    pub fn start(listener: TcpListener, service: Service) -> std::io::Result<Self> {
+    /// Serves on `listener`, in a family of its own whose alarm tells when it broke down.
+    pub fn start(listener: TcpListener, service: Service, tasks: Tasks) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
-        let tasks = Tasks::new();
-        tasks.spawn("accept commands", accept(listener, service, tasks.clone()));
+        tasks.spawn_critical("accept commands", accept(listener, service, tasks.clone()));
         Ok(Self { address, tasks })
     }
 
