@@ -3,12 +3,13 @@
 //! The story of a request: `server` accepts a connection and reads a head; `handler` gives it a
 //! place among the running requests and a time limit; `request` understands it, with `format` for
 //! what was asked for; `response` follows the path through the DAG and answers in one of its
-//! forms, with `range`, `media`, `headers` and `encode` for the details; `error` says whatever went
+//! forms, with `archive`, `range`, `media`, `headers` and `encode` for the details; `error` says whatever went
 //! wrong. Blocks come from `content`, which is all that this crate knows of stores and peers.
 //!
 //! Nothing is answered as whole that is not: a `body` that cannot be finished breaks its
 //! connection.
 
+pub mod archive;
 mod body;
 pub mod config;
 mod content;

@@ -8,6 +8,7 @@ mod entry;
 
 use super::ahead::{self, Leave};
 use super::{Context, answer, not_modified};
+use crate::archive::Taker;
 use crate::body::{self, Body, Break, Chunks};
 use crate::error::Failure;
 use crate::headers::{self, Disposition, Match};
@@ -167,7 +168,11 @@ impl<S: BlockSource + Clone + 'static> Archive<S> {
         let left = self.budget.entries.checked_sub(1);
         self.budget.entries =
             left.ok_or_else(|| Break::Limit("too many entries for one TAR".to_owned()))?;
-        let name = self.names.take(&path, matches!(node, Node::Symlink(_)))?;
+        let taker = match node {
+            Node::Symlink(_) => Taker::Link,
+            Node::File(_) | Node::Directory(_) => Taker::Other,
+        };
+        let name = self.names.take(&path, taker)?;
         self.next = Next::Entry;
         match node {
             Node::File(file) => {

@@ -1,10 +1,9 @@
 //! Names and heads of a TAR's entries: POSIX `ustar`, with `pax` records for what does not fit.
 
+use crate::archive::{self, Taker};
 use crate::body::Break;
 use bytes::Bytes;
 use cairn_store::unixfs::Mtime;
-use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
 use tar::{EntryType, Header};
 
 /// What TARs are made of.
@@ -41,48 +40,36 @@ pub(super) fn below(folder: &[String], name: &str) -> Result<Vec<String>, Break>
     if path.iter().map(|part| part.len() + 1).sum::<usize>() > PATH_BYTES_MAX {
         return Err(refused("has a path that is too long"));
     }
+    if path.len() > PARTS_MAX {
+        return Err(refused("lies too deep"));
+    }
     Ok(path)
 }
 
 /// The names that are taken.
 pub(super) struct Names {
     root: String,
-    /// Keyed hashes of the paths: eight bytes an entry, and nobody can make two collide.
-    taken: HashSet<u64>,
-    key: RandomState,
-    links: HashSet<String>,
+    taken: archive::Names,
 }
 
 impl Names {
     pub(super) fn new(root: String) -> Self {
         Self {
             root,
-            taken: HashSet::new(),
-            key: RandomState::new(),
-            links: HashSet::new(),
+            taken: archive::Names::default(),
         }
     }
 
     /// Takes the name of an entry, once.
-    pub(super) fn take(&mut self, path: &[String], is_link: bool) -> Result<String, Break> {
+    pub(super) fn take(&mut self, path: &[String], taker: Taker) -> Result<String, Break> {
         let mut name = self.root.clone();
         for part in path {
-            if self.links.contains(&name) {
-                return Err(Break::Refused(format!(
-                    "the entry {part:?} would be unpacked through the symbolic link {name:?}"
-                )));
-            }
             name.push('/');
             name.push_str(part);
         }
-        if !self.taken.insert(self.key.hash_one(&name)) {
-            return Err(Break::Refused(format!(
-                "two entries would be unpacked as {name:?}"
-            )));
-        }
-        if is_link {
-            self.links.insert(name.clone());
-        }
+        self.taken
+            .take(path, taker)
+            .map_err(|clash| Break::Refused(format!("the entry {name:?} is refused: {clash}")))?;
         Ok(name)
     }
 }
@@ -211,8 +198,10 @@ fn record(key: &str, value: &str) -> String {
 
 /// Longest name or target in a plain head.
 const NAME_BYTES: usize = 100;
-/// Longest path in an archive.
-const PATH_BYTES_MAX: usize = 16 << 10;
+/// Longest path in an archive, and longest target of a link: what Linux takes.
+const PATH_BYTES_MAX: usize = 4096;
+/// Most parts of a path; names may hold slashes.
+const PARTS_MAX: usize = 256;
 /// Largest size in a plain head: eleven octal digits.
 const USTAR_BYTES_MAX: u64 = (1 << 33) - 1;
 /// Latest time in a plain head.
@@ -244,12 +233,19 @@ mod tests {
     }
 
     #[test]
-    fn no_name_is_taken_twice_or_through_a_link() {
+    fn a_name_cannot_lead_deeper_than_folders_may() {
+        assert!(below(&[], &"a/".repeat(PARTS_MAX)).is_ok());
+        assert!(below(&[], &"a/".repeat(PARTS_MAX + 1)).is_err());
+        assert!(below(&[], &"a".repeat(PATH_BYTES_MAX)).is_err());
+    }
+
+    #[test]
+    fn names_stand_below_the_root_and_clashes_are_refused() {
         let mut names = Names::new("root".to_owned());
-        names.take(&path(&["a"]), true).unwrap();
-        assert!(names.take(&path(&["a"]), false).is_err());
-        assert!(names.take(&path(&["a", "passwd"]), false).is_err());
-        assert_eq!(names.take(&path(&["b", "a"]), false).unwrap(), "root/b/a");
+        let name = names.take(&path(&["b", "a"]), Taker::Link).unwrap();
+        assert_eq!(name, "root/b/a");
+        assert!(names.take(&path(&["b", "a"]), Taker::Other).is_err());
+        assert!(names.take(&path(&["b", "a", "x"]), Taker::Other).is_err());
     }
 
     #[test]
