@@ -1,6 +1,11 @@
 //! Every command through the real binary, on the repository alone and through a daemon: the same
 //! answers both ways.
 
+use cairn_store::Block;
+use cairn_store::block::Prefix;
+use cairn_store::car::write;
+use cairn_store::cid::{self, Cid, HashKind, Version};
+use cairn_store::dag::pb::{self, PbLink, PbNode};
 use harness::{Daemon, Repo, tree};
 use serde_json::Value;
 use std::fs;
@@ -178,6 +183,94 @@ fn what_cannot_be_read_is_named_even_after_much_was_added() {
         let why = format!("'{}' is neither a file nor a folder", socket.display());
         assert!(refused.contains(&why), "{refused}");
         assert_eq!(repo.ok(["pin", "ls"]), "");
+    });
+}
+
+/// A UnixFS folder of named links.
+fn folder_of(links: &[(&str, Cid)]) -> Block {
+    let node = PbNode {
+        links: links
+            .iter()
+            .map(|(name, cid)| PbLink {
+                cid: *cid,
+                name: Some((*name).to_owned()),
+                tsize: Some(1),
+            })
+            .collect(),
+        data: Some(vec![8, 1].into()),
+    };
+    block_of(&node)
+}
+
+fn block_of(node: &PbNode) -> Block {
+    let prefix = Prefix {
+        version: Version::V1,
+        codec: cid::DAG_PB,
+        hash: HashKind::Sha2_256,
+    };
+    Block::new(prefix, pb::encode(node)).unwrap()
+}
+
+/// Blocks that no honest program would have made, brought in as a CAR.
+fn import(repo: &Repo, blocks: &[Block]) -> String {
+    let root = *blocks.last().unwrap().cid();
+    let mut car = write::header(&[root]).to_vec();
+    for block in blocks {
+        car.extend_from_slice(&write::section_prefix(block));
+        car.extend_from_slice(block.data());
+    }
+    repo.run_with(["dag", "import", "--pin-roots=false"], &car)
+        .success();
+    root.to_string()
+}
+
+#[test]
+fn get_ends_at_a_tree_without_end_and_leaves_nothing() {
+    both(|repo| {
+        let mut blocks = vec![folder_of(&[])];
+        for _ in 0..1100 {
+            let below = *blocks.last().unwrap().cid();
+            blocks.push(folder_of(&[("a", below)]));
+        }
+        let root = import(repo, &blocks);
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let refused = repo
+            .run(["get", &root, "-o", out.to_str().unwrap()])
+            .failure(1);
+        assert!(refused.contains("more than 1024 levels"), "{refused}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn no_archive_writes_through_a_link_that_it_made() {
+    both(|repo| {
+        let link = block_of(&PbNode {
+            links: Vec::new(),
+            // Type 4, four bytes.
+            data: Some(b"\x08\x04\x12\x04/etc".to_vec().into()),
+        });
+        let file = block_of(&PbNode {
+            links: Vec::new(),
+            data: Some(b"\x08\x02\x12\x01x\x18\x01".to_vec().into()),
+        });
+        let inside = folder_of(&[("x", *file.cid())]);
+        for names in [["l", "l"], ["L", "l"]] {
+            let root = folder_of(&[(names[0], *link.cid()), (names[1], *inside.cid())]);
+            let blocks = [link.clone(), file.clone(), inside.clone(), root];
+            let root = import(repo, &blocks);
+            let folder = tempfile::tempdir().unwrap();
+            let out = folder.path().join("out.tar");
+            let refused = repo
+                .run(["get", "-a", &root, "-o", out.to_str().unwrap()])
+                .failure(1);
+            assert!(
+                refused.contains("another entry has the same name"),
+                "{refused}"
+            );
+            assert!(!out.exists());
+        }
     });
 }
 

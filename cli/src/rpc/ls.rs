@@ -58,6 +58,11 @@ pub const FILE: u8 = 2;
 /// UnixFS's number for a symbolic link.
 pub const SYMLINK: u8 = 4;
 
+/// Most entries of one folder, all of which are held until the last was seen.
+const ENTRIES_MAX: u64 = 1_000_000;
+/// Most entries of one folder with `stream`.
+const STREAMED_ENTRIES_MAX: u64 = 100_000_000;
+
 /// An entry before it was looked at.
 struct Unresolved {
     name: String,
@@ -79,6 +84,14 @@ pub async fn ls(call: Call) -> Result<Reply, RpcError> {
     } else {
         Look::AtTheLink
     };
+    let limits = Budget {
+        entries: if stream {
+            STREAMED_ENTRIES_MAX
+        } else {
+            ENTRIES_MAX
+        },
+        ..Budget::OPERATOR
+    };
     let session = call.session().await?;
     let mut names: Vec<String> = call
         .arguments
@@ -91,7 +104,7 @@ pub async fn ls(call: Call) -> Result<Reply, RpcError> {
         let mut whole = Listing::default();
         for (path, name) in paths.iter().zip(names) {
             let root = resolve_to_block(&session, path).await?;
-            let mut links = std::pin::pin!(links(&session, root, cids, look).await?);
+            let mut links = std::pin::pin!(links(&session, root, cids, look, limits).await?);
             let mut object = Object {
                 hash: name,
                 links: Vec::new(),
@@ -130,10 +143,11 @@ async fn links(
     root: Cid,
     cids: CidText,
     look: Look,
+    limits: Budget,
 ) -> Result<impl Stream<Item = Result<Link, RpcError>> + Send + use<>, RpcError> {
     let entries: Unresolveds = match read::open(session, &root).await {
         Ok(Node::Directory(folder)) => {
-            let entries = folder.entries(session.clone(), Budget::OPERATOR);
+            let entries = folder.entries(session.clone(), limits);
             Box::pin(entries.map(|entry| {
                 let entry = entry?;
                 Ok(Unresolved {

@@ -39,7 +39,7 @@ pub fn header(
     }
     let mut header = Header::new_ustar();
     header.set_entry_type(entry_type);
-    header.set_mode(mode.unwrap_or(usual_mode) & 0o7777);
+    header.set_mode(mode.unwrap_or(usual_mode) & MODE_BITS);
     header.set_uid(0);
     header.set_gid(0);
     header.set_size(size);
@@ -124,6 +124,8 @@ fn record(records: &mut Vec<u8>, name: &str, value: &str) {
     records.extend_from_slice(format!("{length} {name}={value}\n").as_bytes());
 }
 
+/// Bits of a mode that go out: no setuid, setgid or sticky from strangers.
+const MODE_BITS: u32 = 0o777;
 const BLOCK: u64 = 512;
 const BLOCK_BYTES: usize = 512;
 /// Largest size that fits into eleven octal digits.
@@ -151,7 +153,7 @@ mod tests {
             archive.extend_from_slice(&padding(3));
         }
         archive.extend_from_slice(&header("l", Kind::Link(&"t".repeat(150)), None, None).unwrap());
-        archive.extend_from_slice(&header("d", Kind::Folder, Some(0o700), None).unwrap());
+        archive.extend_from_slice(&header("d", Kind::Folder, Some(0o6700), None).unwrap());
         archive.extend_from_slice(&end());
         let mut read = tar::Archive::new(&archive[..]);
         let mut entries = read.entries().unwrap();
