@@ -42,7 +42,9 @@ pub struct Config {
     pub streams_per_connection_max: usize,
     /// By how many bytes the receive windows of one connection may grow, all streams together,
     /// beyond the 256 KiB each is sure of. Too little slows long distances: a stream carries at
-    /// most its window per round trip.
+    /// most its window per round trip. Too much and js-libp2p peers are lost: they send a whole
+    /// window as one frame, and our Yamux ends the connection at a frame of more than 1 MiB. So no
+    /// window may pass 1 MiB.
     pub window_growth_bytes: usize,
     /// Bytes read ahead from a TCP socket. Fewer system calls against memory per connection,
     /// touched only as far as data comes.
@@ -75,7 +77,7 @@ impl Default for Config {
             connection_idle: Duration::from_secs(600),
             memory_bytes_max: None,
             streams_per_connection_max: 1024,
-            window_growth_bytes: 32 << 20,
+            window_growth_bytes: 768 << 10,
             read_buffer_bytes: 256 << 10,
             quic_window_bytes: 16 << 20,
             lookup_timeout: Duration::from_secs(60),
