@@ -21,6 +21,7 @@ pub mod client;
 pub mod config;
 pub mod context;
 pub mod dag;
+mod drain;
 pub mod entries;
 pub mod error;
 pub mod get;

@@ -2,6 +2,7 @@
 
 use super::PREFIX;
 use super::api::Api;
+use super::drain::Drained;
 use super::error::RpcError;
 use super::guard::Guard;
 use super::reply::{error_response, told_in_trailer};
@@ -105,6 +106,7 @@ async fn accept(listener: TcpListener, service: Service, tasks: Tasks) {
         // An answer in small pieces must not wait for the acknowledgement of the last.
         let _ = stream.set_nodelay(true);
         let service = service.clone();
+        let drains = tasks.clone();
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME_MAX)
@@ -114,7 +116,9 @@ async fn accept(listener: TcpListener, service: Service, tasks: Tasks) {
                 TokioIo::new(stream),
                 service_fn(move |request: Request<Incoming>| {
                     let service = service.clone();
-                    async move { Ok::<_, Infallible>(service.answer(request.map(Body::new)).await) }
+                    let drains = drains.clone();
+                    let drained = |body| Body::new(Drained::new(body, drains));
+                    async move { Ok::<_, Infallible>(service.answer(request.map(drained)).await) }
                 }),
             );
         let connection = graceful.watch(connection);
