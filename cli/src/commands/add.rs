@@ -200,6 +200,7 @@ mod tests {
             hash: "bafy".to_owned(),
             bytes: 0,
             size: size.to_string(),
+            ..Line::default()
         }
     }
 

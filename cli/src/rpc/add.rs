@@ -17,6 +17,7 @@ use cairn_store::unixfs::import::{
 use cairn_store::unixfs::{Layout, Profile};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{self, Read};
 
 /// A line of the answer: progress (`Bytes`) or a result (`Hash` and `Size`).
@@ -34,6 +35,15 @@ pub struct Line {
     /// Cumulative size of its DAG.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub size: String,
+    /// Its permission bits in octal, if they were kept.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mode: String,
+    /// Its time of change in seconds since 1970, if that was kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtime: Option<i64>,
+    /// Nanoseconds of that time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtime_nsecs: Option<u32>,
 }
 
 #[expect(
@@ -291,6 +301,12 @@ impl<S: BlockSink, F: FnMut(Event)> Driver<'_, S, F> {
         metadata: Metadata,
         content: Content<'_>,
     ) -> Result<(), RpcError> {
+        if metadata != Metadata::default() {
+            self.teller
+                .borrow_mut()
+                .metadata
+                .insert(path.to_owned(), metadata);
+        }
         let (folders, name) = path
             .rsplit_once('/')
             .map_or((None, path), |(folders, name)| (Some(folders), name));
@@ -387,6 +403,9 @@ struct Teller {
     tops: Vec<String>,
     held: Option<Line>,
     told: u64,
+    /// Modes and times of entries that are taken but not told yet, by their paths. The importer
+    /// tells files within a batch and folders when they end, so these are few.
+    metadata: HashMap<String, Metadata>,
 }
 
 impl Teller {
@@ -399,6 +418,7 @@ impl Teller {
             tops: Vec::new(),
             held: None,
             told: 0,
+            metadata: HashMap::new(),
         }
     }
 
@@ -437,11 +457,19 @@ impl Teller {
             }
             Event::Added(added) => {
                 let hash = self.cids.text(&added.cid);
+                let name = self.shown(&added.path);
+                let metadata = self.metadata.remove(name.as_deref().unwrap_or_default());
+                let Metadata { mode, mtime } = metadata.unwrap_or_default();
                 let line = Line {
-                    name: self.shown(&added.path).unwrap_or_else(|| hash.clone()),
+                    name: name.unwrap_or_else(|| hash.clone()),
                     hash,
                     bytes: 0,
                     size: added.size.to_string(),
+                    mode: mode.map_or_else(String::new, |mode| format!("{mode:04o}")),
+                    mtime: mtime.map(|mtime| mtime.seconds),
+                    mtime_nsecs: mtime
+                        .map(|mtime| mtime.nanoseconds)
+                        .filter(|part| *part > 0),
                 };
                 if self.progress == Progress::Told && added.kind == Kind::File {
                     self.told = 0;
@@ -527,6 +555,7 @@ mod tests {
             hash: "bafy".to_owned(),
             bytes: 0,
             size: "5".to_owned(),
+            ..Line::default()
         };
         let json = serde_json::to_string(&line).unwrap();
         assert_eq!(json, r#"{"Name":"a","Hash":"bafy","Size":"5"}"#);
