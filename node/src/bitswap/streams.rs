@@ -17,7 +17,7 @@ use libp2p::PeerId;
 use libp2p::swarm::Stream;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -33,6 +33,10 @@ pub(super) struct Intake {
     /// Readers at work, and readers waiting for that.
     pub(super) working: Semaphore,
     pub(super) readers: AtomicUsize,
+    /// This peer's part of the room for messages, in KiB.
+    share: Arc<Semaphore>,
+    /// Whether it has the share of those that delivered.
+    trusted: AtomicBool,
 }
 
 impl Intake {
@@ -43,6 +47,15 @@ impl Intake {
             bytes: AtomicU64::new(0),
             working: Semaphore::new(READERS_WORKING_MAX),
             readers: AtomicUsize::new(0),
+            share: Arc::new(Semaphore::new(SHARE_UNPROVEN_KIB)),
+            trusted: AtomicBool::new(false),
+        }
+    }
+
+    /// The peer delivered what was wanted: it gets a full share of the room from now on.
+    pub(super) fn trust(&self) {
+        if !self.trusted.swap(true, Ordering::Relaxed) {
+            self.share.add_permits(SHARE_KIB - SHARE_UNPROVEN_KIB);
         }
     }
 
@@ -56,12 +69,19 @@ impl Intake {
     }
 }
 
+/// Room that a message takes while it is read, verified and stored.
+#[derive(Debug)]
+pub(super) struct Room {
+    _share: OwnedSemaphorePermit,
+    _whole: OwnedSemaphorePermit,
+}
+
 /// Blocks as they came, and the room they take until they are stored.
 #[derive(Debug)]
 pub(super) struct Unverified {
     pub(super) peer: PeerId,
     pub(super) blocks: Vec<Payload>,
-    pub(super) room: OwnedSemaphorePermit,
+    pub(super) room: Room,
 }
 
 /// Where readers give what they read.
@@ -138,7 +158,7 @@ async fn read_all<S: AsyncRead + Unpin>(
 
 async fn deliver(
     mut message: Message,
-    room: OwnedSemaphorePermit,
+    room: Room,
     intake: &Intake,
     sinks: &Sinks,
 ) -> Result<(), ReadError> {
@@ -184,7 +204,7 @@ async fn read_message<S: AsyncRead + Unpin>(
     first: u8,
     intake: &Intake,
     sinks: &Sinks,
-) -> Result<Option<(Bytes, OwnedSemaphorePermit)>, ReadError> {
+) -> Result<Option<(Bytes, Room)>, ReadError> {
     let mut length = u64::from(first & 0x7f);
     let (mut byte, mut at) = (first, 0);
     let idle = sinks.body_idle;
@@ -212,14 +232,7 @@ async fn read_message<S: AsyncRead + Unpin>(
         return Ok(None);
     }
     let kib = u32::try_from(whole.div_ceil(1024)).unwrap_or(u32::MAX);
-    let room = match intake.wanted.load(Ordering::Relaxed) {
-        0 => Arc::clone(&sinks.side_room),
-        _ => Arc::clone(&sinks.room),
-    };
-    let room = room
-        .acquire_many_owned(kib)
-        .await
-        .map_err(|_| ReadError::Stopping)?;
+    let room = take_room(kib, intake, sinks).await?;
     if whole > TRUSTED_BYTES {
         let mut large = vec![0; whole];
         let (front, rest) = large.split_at_mut(TRUSTED_BYTES);
@@ -231,6 +244,22 @@ async fn read_message<S: AsyncRead + Unpin>(
         buffer = large;
     }
     Ok(Some((Bytes::from(buffer), room)))
+}
+
+/// The peer's own share comes first: whoever waits for that holds nothing that others wait for.
+async fn take_room(kib: u32, intake: &Intake, sinks: &Sinks) -> Result<Room, ReadError> {
+    let stopping = |_| ReadError::Stopping;
+    let share = Arc::clone(&intake.share).acquire_many_owned(kib);
+    let share = share.await.map_err(stopping)?;
+    let whole = match intake.wanted.load(Ordering::Relaxed) {
+        0 => Arc::clone(&sinks.side_room),
+        _ => Arc::clone(&sinks.room),
+    };
+    let whole = whole.acquire_many_owned(kib).await.map_err(stopping)?;
+    Ok(Room {
+        _share: share,
+        _whole: whole,
+    })
 }
 
 /// How fast a message must come.
@@ -407,6 +436,11 @@ const READERS_MAX: usize = 256;
 /// Room for messages between stream and store, over all peers.
 const ROOM_KIB: usize = 192 << 10;
 const SIDE_ROOM_KIB: usize = 64 << 10;
+/// How much of it one peer may take, so that a few who send messages by halves do not stop all
+/// others; and how much before it delivered anything.
+const SHARE_KIB: usize = ROOM_KIB / 8;
+const SHARE_UNPROVEN_KIB: usize = ROOM_KIB / 32;
+const _: () = assert!(SHARE_UNPROVEN_KIB * 1024 >= MESSAGE_BYTES_MAX);
 /// An outbound stream without work is closed; Helia resets it after 10 s.
 const LANE_IDLE: Duration = Duration::from_secs(5);
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -423,6 +457,7 @@ const _: () = assert!(LANE_MESSAGES_MAX as u64 >= ENVELOPES_OUTSTANDING_MAX);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
     use tokio_util::compat::TokioAsyncReadCompatExt;
 
     struct Bench {
@@ -526,6 +561,36 @@ mod tests {
             let error = bench.reader.await.unwrap().unwrap_err();
             assert!(matches!(error, ReadError::Message(_)), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_sends_by_halves_takes_no_more_than_its_share() {
+        let (inputs, _heard) = mpsc::channel(1);
+        let (unverified, _blocks) = mpsc::channel(1);
+        let sinks = Sinks::new(inputs, unverified);
+        let intake = || {
+            let intake = Intake::new(PeerId::random());
+            intake.wanted.store(1, Ordering::Relaxed);
+            intake
+        };
+        let mut held = Vec::new();
+        let kib = u32::try_from(MESSAGE_BYTES_MAX / 1024).unwrap();
+        let mut fill = |intake: &Intake| {
+            let mut taken = 0;
+            while let Some(Ok(room)) = take_room(kib, intake, &sinks).now_or_never() {
+                held.push(room);
+                taken += usize::try_from(kib).unwrap();
+            }
+            taken
+        };
+        let (half_sender, honest) = (intake(), intake());
+        assert!(fill(&half_sender) <= SHARE_UNPROVEN_KIB);
+        honest.trust();
+        honest.trust();
+        assert_eq!(fill(&honest), SHARE_KIB);
+        drop(held);
+        assert_eq!(sinks.room.available_permits(), ROOM_KIB);
+        assert_eq!(honest.share.available_permits(), SHARE_KIB);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 //! really have. Whether anybody wanted them is for the worker to say.
 
 use super::message::Payload;
-use super::streams::Unverified;
+use super::streams::{Room, Unverified};
 use super::worker::Input;
 use bytes::Bytes;
 use cairn_store::Block;
@@ -13,7 +13,7 @@ use cairn_store::block::Prefix;
 use libp2p::PeerId;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Mutex, mpsc};
 
 /// Blocks of one message, named.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Verified {
     pub(super) blocks: Vec<Block>,
     /// Payloads that cannot be hashed.
     pub(super) nonsense: usize,
-    pub(super) room: OwnedSemaphorePermit,
+    pub(super) room: Room,
 }
 
 /// How many jobs hash at once.

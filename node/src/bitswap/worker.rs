@@ -15,7 +15,7 @@ use super::key::Key;
 use super::message::{Message, Payload, Version, prefix_of};
 use super::metrics::Metrics;
 use super::session::SessionId;
-use super::streams::{self, Cargo, Intake, LANE_MESSAGES_MAX, Lane, Outgoing, Sinks};
+use super::streams::{self, Cargo, Intake, LANE_MESSAGES_MAX, Lane, Outgoing, Room, Sinks};
 use super::verify::{self, Verified};
 use super::{Blocks, Command, Fetched, Network, Stat, Work};
 use crate::event::Event;
@@ -29,7 +29,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, broadcast, mpsc, oneshot};
+use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 
@@ -124,7 +124,7 @@ pub(super) struct State {
     waiters: HashMap<Key, Vec<Waiter>>,
     /// Came, and on the way into the store.
     storing: HashSet<Key>,
-    to_store: Vec<(Block, Arc<OwnedSemaphorePermit>)>,
+    to_store: Vec<(Block, Arc<Room>)>,
     is_storing: bool,
     orders: VecDeque<Order>,
     dials: VecDeque<(SessionId, Provider)>,
@@ -382,6 +382,9 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             self.metrics.bytes_in.inc_by(bytes);
             match state.client.block(&peer, block.cid(), bytes, now) {
                 Received::Wanted(cid) => {
+                    if let Some(peer) = state.peers.get(&peer) {
+                        peer.intake.trust();
+                    }
                     if let Some(block) = block.renamed(cid) {
                         state.storing.insert(Key::content(&cid));
                         state.to_store.push((block, Arc::clone(&room)));
