@@ -25,6 +25,7 @@ mod key;
 mod ledger;
 mod message;
 mod metrics;
+mod recent;
 mod session;
 #[cfg(test)]
 mod simulation;

@@ -21,6 +21,7 @@
 use super::key::Key;
 use super::ledger::Ledger;
 use super::message::{Entry, PresenceKind, WantKind};
+use super::recent::Recent;
 pub(super) use super::session::Tried;
 use super::session::{Session, SessionId};
 use super::wantlist::WantList;
@@ -39,14 +40,14 @@ pub(super) struct Client {
     hungry: VecDeque<SessionId>,
     changed: BTreeSet<PeerId>,
     actions: VecDeque<Action>,
-    recent: Recent,
+    recent: Recent<RECENT_MAX>,
 }
 
 #[derive(Debug)]
 struct Peer {
     ledger: Ledger,
     list: WantList,
-    /// Blocks asked for, and when.
+    /// Blocks asked for, and when: the keys of all wants that have this peer as asked for the block.
     in_flight: HashMap<Key, Instant>,
     /// When it last sent something of use.
     progress_at: Instant,
@@ -155,7 +156,7 @@ impl Client {
         let Some(state) = self.peers.get_mut(peer) else {
             return;
         };
-        if state.speaks == speaks {
+        if state.speaks == speaks || state.ledger.is_hopeless() {
             return;
         }
         state.speaks = speaks;
@@ -318,9 +319,13 @@ impl Client {
 
     /// Bytes that cannot be a block, or not one of ours to take.
     pub(super) fn nonsense(&mut self, peer: &PeerId) {
-        if let Some(state) = self.peers.get_mut(peer) {
-            state.ledger.wrong();
+        let Some(state) = self.peers.get_mut(peer) else {
+            return;
+        };
+        if state.ledger.is_hopeless() {
+            return; // Judged already; it may go on for a while before it is disconnected.
         }
+        state.ledger.wrong();
         self.release(peer, Release::Distrust);
         self.judge(peer);
     }
@@ -649,25 +654,26 @@ impl Client {
         let Some(peer) = self.peers.get_mut(id) else {
             return;
         };
-        peer.in_flight.clear();
+        let asked_for = std::mem::take(&mut peer.in_flight);
         let mut orphans = Vec::new();
-        for (key, want) in &mut self.wants {
-            let asked = want.asked.get(id).copied();
-            match how {
-                Release::Forget => {
-                    want.asked.remove(id);
-                    want.absent.remove(id);
-                }
+        for key in asked_for.into_keys() {
+            let Some(want) = self.wants.get_mut(&key) else {
+                continue;
+            };
+            if want.asked.remove(id).is_some() {
                 // Its list keeps the want: if it answers after all, so much the better.
-                Release::Distrust if asked == Some(WantKind::Block) => {
-                    want.asked.remove(id);
-                    want.absent.insert(*id);
+                want.absent.insert(*id);
+                want.haves.retain(|other| other != id);
+                if !want.is_asked_for() {
+                    orphans.push(key);
                 }
-                Release::Distrust => continue,
             }
-            want.haves.retain(|other| other != id);
-            if asked == Some(WantKind::Block) && !want.is_asked_for() {
-                orphans.push(key.clone());
+        }
+        if how == Release::Forget {
+            for want in self.wants.values_mut() {
+                want.asked.remove(id);
+                want.absent.remove(id);
+                want.haves.retain(|other| other != id);
             }
         }
         if how == Release::Distrust {
@@ -818,7 +824,9 @@ impl Client {
     }
 
     fn useless(&mut self, peer: &PeerId, key: &Key, bytes: u64) -> Received {
-        let received = if self.recent.has(key) {
+        // It may answer late, after many others did: then its own list remembers the question.
+        let asked = |peer: &Peer| peer.list.knows(key);
+        let received = if self.recent.has(key) || self.peers.get(peer).is_some_and(asked) {
             Received::Duplicate
         } else {
             Received::Wrong
@@ -888,30 +896,6 @@ impl Want {
     }
 }
 
-/// What was wanted not long ago: tells late blocks from wrong ones.
-#[derive(Debug, Default)]
-struct Recent {
-    keys: HashSet<Key>,
-    order: VecDeque<Key>,
-}
-
-impl Recent {
-    fn add(&mut self, key: Key) {
-        if self.keys.insert(key.clone()) {
-            self.order.push_back(key);
-        }
-        if self.order.len() > RECENT_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.keys.remove(&oldest);
-        }
-    }
-
-    fn has(&self, key: &Key) -> bool {
-        self.keys.contains(key)
-    }
-}
-
 /// How often [`Client::tick`] wants to be called.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Questions to everybody that one session may have open.
@@ -932,4 +916,5 @@ const HEDGE_DOUBLINGS_MAX: u32 = 3;
 const REPEAT: Duration = Duration::from_secs(10);
 /// How far a queue is searched for a want that can be placed.
 const QUEUE_LOOKED_AT_MAX: usize = 32;
+/// Wants of late, whoever was asked.
 const RECENT_MAX: usize = 16_384;

@@ -460,6 +460,37 @@ fn forged_blocks_are_not_taken_and_their_sender_is_left() {
 }
 
 #[test]
+fn an_answer_that_comes_after_many_others_is_late_and_no_lie() {
+    let mut net = Net::new(2);
+    let wanted = blocks(20_000, 16);
+    for other in 1..=2 {
+        net.nodes[other].manner = Manner::Old;
+        let peer = net.nodes[other].id;
+        net.nodes[ME].client.speaks(&peer, Speaks::Blocks);
+    }
+    // Both are asked for the first; one answers that and everything else, the other at the end.
+    let (quick, late) = (net.nodes[1].id, net.nodes[2].id);
+    let client = &mut net.nodes[ME].client;
+    for (at, (cid, data)) in wanted.iter().enumerate() {
+        client.want(WORK, *cid, net.now);
+        client.settle(net.now);
+        if at == 0 {
+            assert_eq!(client.entries(&late, 10).len(), 1);
+        }
+        let got = client.block(&quick, cid, data.len() as u64, net.now);
+        assert_eq!(got, Received::Wanted(*cid));
+        client.entries(&quick, 10);
+        client.entries(&late, 10);
+    }
+    let first = wanted[0].0;
+    assert_eq!(
+        client.block(&late, &first, 16, net.now),
+        Received::Duplicate
+    );
+    assert_eq!(client.block(&quick, &first, 16, net.now), Received::Wrong);
+}
+
+#[test]
 fn a_peer_that_forges_on_and_on_is_disconnected() {
     let mut net = Net::new(1);
     net.nodes[1].manner = Manner::Forger;

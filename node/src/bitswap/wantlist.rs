@@ -6,6 +6,7 @@
 
 use super::key::Key;
 use super::message::{Absence, Change, Entry, WantKind};
+use super::recent::Recent;
 use cairn_store::Cid;
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -16,6 +17,8 @@ pub(super) struct WantList {
     told: HashMap<Key, Told>,
     /// What may differ; a key may stand here twice.
     changed: VecDeque<Key>,
+    /// Cancelled before the peer answered: its answer may be under way all the same.
+    unanswered: Recent<UNANSWERED_MAX>,
 }
 
 /// What the peer believes.
@@ -54,6 +57,11 @@ impl WantList {
         self.told
             .retain(|_, told| matches!(told, Told::Answered(_)));
         self.changed = self.wanted.keys().cloned().collect();
+    }
+
+    /// Whether the peer was told that we want this, now or until not long ago.
+    pub(super) fn knows(&self, key: &Key) -> bool {
+        self.told.contains_key(key) || self.unanswered.has(key)
     }
 
     /// How much is wanted.
@@ -100,8 +108,15 @@ impl WantList {
                         },
                     });
                 }
-                (None, Some(Told::Wants(cid, _) | Told::Answered(cid))) => {
+                (None, Some(told)) => {
                     self.told.remove(&key);
+                    let cid = match told {
+                        Told::Wants(cid, _) => {
+                            self.unanswered.add(key);
+                            cid
+                        }
+                        Told::Answered(cid) => cid,
+                    };
                     lines.push(Entry {
                         cid,
                         change: Change::Cancel,
@@ -114,6 +129,9 @@ impl WantList {
         lines
     }
 }
+
+/// More than a peer answers at once: others cut our list at as many.
+const UNANSWERED_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -163,6 +181,25 @@ mod tests {
         list.want(&key, cid, WantKind::Block);
         assert_eq!(said(&mut list), [None]);
         assert_eq!(said(&mut list), [Some(WantKind::Block)]);
+    }
+
+    #[test]
+    fn a_cancelled_want_is_known_until_it_is_answered() {
+        let (mut list, (key, cid)) = (WantList::default(), cid());
+        list.want(&key, cid, WantKind::Block);
+        assert!(!list.knows(&key));
+        said(&mut list);
+        assert!(list.knows(&key));
+        list.cancel(&key);
+        assert_eq!(said(&mut list), [None]);
+        assert!(list.knows(&key));
+        let mut other = WantList::default();
+        other.want(&key, cid, WantKind::Block);
+        said(&mut other);
+        other.answered(&key);
+        other.cancel(&key);
+        said(&mut other);
+        assert!(!other.knows(&key));
     }
 
     #[test]
