@@ -38,7 +38,6 @@ mod worker;
 
 pub(crate) use behaviour::{Behaviour, Wire};
 
-use crate::config::Config;
 use crate::event::Event;
 use crate::routing::{Provider, Routing};
 use crate::swarm::Peers;
@@ -82,7 +81,7 @@ pub struct Stat {
 }
 
 /// The part that goes into the swarm, and the other end of it.
-pub(crate) fn behaviour(_config: &Config) -> (Behaviour, Wire) {
+pub(crate) fn behaviour() -> (Behaviour, Wire) {
     behaviour::pair(&Version::ALL)
 }
 
@@ -117,10 +116,6 @@ enum Command {
 
 impl Bitswap {
     /// Starts the tasks; `wire` is the other end of the behaviour in the swarm.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the wiring is on one page, and these are its wires"
-    )]
     pub(crate) fn start(
         wire: Wire,
         store: Store,
@@ -128,7 +123,6 @@ impl Bitswap {
         peers: Peers,
         tasks: &Tasks,
         events: broadcast::Sender<Event>,
-        _config: &Config,
         registry: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
         Self::start_with(wire, store, (routing, peers), tasks, events, registry)

@@ -134,7 +134,6 @@ impl Node {
             peers.clone(),
             &families.bitswap,
             events.clone(),
-            &config,
             registry,
         )?;
         let exchange = Exchange::online(store.clone(), bitswap.clone(), config.fetch_idle);

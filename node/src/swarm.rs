@@ -256,7 +256,7 @@ pub(crate) async fn start(
 
     let transport =
         transport::build(keys, config, &meter, &turned_away).map_err(StartError::Transport)?;
-    let (bitswap, wire) = bitswap::behaviour(config);
+    let (bitswap, wire) = bitswap::behaviour();
     let local = keys.public().to_peer_id();
     let behaviour = Behaviour::new(keys.public(), config, bitswap);
     let swarm = Swarm::new(transport, behaviour, local, settings(config, tasks));

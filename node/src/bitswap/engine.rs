@@ -10,7 +10,7 @@
 //! of messages, lookups done, envelopes sent and blocks that arrived.
 
 use super::key::Key;
-use super::message::{Absence, Change, Entry, Presence, PresenceKind, WantKind};
+use super::message::{Absence, Change, Entry, Presence, PresenceKind, Scope, WantKind};
 use cairn_store::{Cid, cid};
 use libp2p::PeerId;
 use std::cmp::Reverse;
@@ -112,11 +112,11 @@ impl Engine {
     }
 
     /// A peer's want list, or a change of it.
-    pub(super) fn wants(&mut self, peer: PeerId, full: bool, entries: &[Entry]) {
+    pub(super) fn wants(&mut self, peer: PeerId, scope: Scope, entries: &[Entry]) {
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
         };
-        if full {
+        if scope == Scope::Whole {
             state.clear(&mut self.absent);
         }
         for entry in entries {
@@ -538,14 +538,14 @@ mod tests {
     #[test]
     fn answers_want_have_with_have_or_with_a_small_block() {
         let (mut engine, peer) = connected();
-        engine.wants(peer, false, &[entry(0, WantKind::Have)]);
+        engine.wants(peer, Scope::Change, &[entry(0, WantKind::Have)]);
         look_up(&mut engine, 1, HAVE_AS_BLOCK_BYTES_MAX + 1);
         assert_eq!(engine.next_envelope(), None);
         assert_eq!(
             kinds(&engine.take_presences(&peer, 9)),
             [PresenceKind::Have]
         );
-        engine.wants(peer, false, &[entry(0, WantKind::Have)]);
+        engine.wants(peer, Scope::Change, &[entry(0, WantKind::Have)]);
         look_up(&mut engine, 1, HAVE_AS_BLOCK_BYTES_MAX);
         assert_eq!(engine.next_envelope().unwrap().blocks.len(), 1);
         assert!(!engine.has_presences(&peer));
@@ -554,7 +554,7 @@ mod tests {
     #[test]
     fn says_once_that_a_block_is_absent_and_sends_it_when_it_arrives() {
         let (mut engine, peer) = connected();
-        engine.wants(peer, false, &[entry(7, WantKind::Block)]);
+        engine.wants(peer, Scope::Change, &[entry(7, WantKind::Block)]);
         look_up(&mut engine, 0, 0);
         assert_eq!(
             kinds(&engine.take_presences(&peer, 9)),
@@ -577,7 +577,7 @@ mod tests {
     #[test]
     fn a_block_added_behind_our_back_is_found_by_looking_again() {
         let (mut engine, peer) = connected();
-        engine.wants(peer, false, &[entry(3, WantKind::Block)]);
+        engine.wants(peer, Scope::Change, &[entry(3, WantKind::Block)]);
         look_up(&mut engine, 0, 0);
         engine.recheck(&peer, 100);
         look_up(&mut engine, 9, 5000);
@@ -588,11 +588,11 @@ mod tests {
     fn envelopes_are_of_the_target_size_and_a_block_of_the_limit_still_goes() {
         let (mut engine, peer) = connected();
         let wants: Vec<_> = (0..10).map(|at| entry(at, WantKind::Block)).collect();
-        engine.wants(peer, false, &wants);
+        engine.wants(peer, Scope::Change, &wants);
         look_up(&mut engine, 10, 400_000);
         assert_eq!(engine.next_envelope().unwrap().blocks.len(), 2);
         let (mut engine, peer) = connected();
-        engine.wants(peer, false, &wants);
+        engine.wants(peer, Scope::Change, &wants);
         look_up(&mut engine, 10, 2 << 20);
         assert_eq!(engine.next_envelope().unwrap().blocks.len(), 1);
     }
@@ -603,8 +603,8 @@ mod tests {
         let other = PeerId::random();
         engine.connected(other);
         let wants: Vec<_> = (0..200).map(|at| entry(at, WantKind::Block)).collect();
-        engine.wants(stuck, false, &wants);
-        engine.wants(other, false, &wants);
+        engine.wants(stuck, Scope::Change, &wants);
+        engine.wants(other, Scope::Change, &wants);
         look_up(&mut engine, 200, 256 << 10);
         let (mut to_stuck, mut to_other) = (0, 0);
         while let Some(envelope) = engine.next_envelope() {
@@ -626,7 +626,7 @@ mod tests {
         let (mut engine, peer) = connected();
         let mut packed = 0;
         for at in 0..200 {
-            engine.wants(peer, false, &[entry(at, WantKind::Block)]);
+            engine.wants(peer, Scope::Change, &[entry(at, WantKind::Block)]);
             look_up(&mut engine, 200, 1);
             packed += u64::from(engine.next_envelope().is_some());
         }
@@ -644,7 +644,7 @@ mod tests {
             let wants: Vec<_> = (0..count)
                 .map(|at| prioritised(at, WantKind::Block, i32::MAX - 1))
                 .collect();
-            engine.wants(*peer, false, &wants);
+            engine.wants(*peer, Scope::Change, &wants);
             look_up(&mut engine, 1000, 100_000);
         }
         let first: Vec<_> = (0..5)
@@ -661,7 +661,7 @@ mod tests {
             prioritised(1, WantKind::Block, 5),
             prioritised(2, WantKind::Block, 5),
         ];
-        engine.wants(peer, false, &wants);
+        engine.wants(peer, Scope::Change, &wants);
         look_up(&mut engine, 3, 10);
         let order: Vec<_> = engine.next_envelope().unwrap().blocks;
         assert_eq!(
@@ -674,15 +674,19 @@ mod tests {
     fn keeps_1024_wants_and_prefers_those_it_can_serve() {
         let (mut engine, peer) = connected();
         let flood: Vec<_> = (0..5000).map(|at| entry(at, WantKind::Block)).collect();
-        engine.wants(peer, true, &flood);
+        engine.wants(peer, Scope::Whole, &flood);
         assert_eq!(engine.wants_of(&peer), WANTS_PER_PEER_MAX);
         look_up(&mut engine, 0, 0);
         assert_eq!(engine.absent.len(), WANTS_PER_PEER_MAX);
-        engine.wants(peer, false, &[entry(9000, WantKind::Block)]);
+        engine.wants(peer, Scope::Change, &[entry(9000, WantKind::Block)]);
         assert_eq!(engine.wants_of(&peer), WANTS_PER_PEER_MAX);
         assert_eq!(engine.absent.len(), WANTS_PER_PEER_MAX - 1);
         for at in 0..10_000 {
-            engine.wants(peer, false, &[entry(at, WantKind::Have), cancel(at)]);
+            engine.wants(
+                peer,
+                Scope::Change,
+                &[entry(at, WantKind::Have), cancel(at)],
+            );
         }
         assert!(engine.peers[&peer].unknown.len() <= 2 * WANTS_PER_PEER_MAX);
         assert!(engine.peers[&peer].presences.len() <= PRESENCES_PER_PEER_MAX);
@@ -694,14 +698,14 @@ mod tests {
     fn cancelled_wants_are_not_served_and_a_full_list_replaces_the_one_before() {
         let (mut engine, peer) = connected();
         let wants: Vec<_> = (0..4).map(|at| entry(at, WantKind::Block)).collect();
-        engine.wants(peer, false, &wants);
+        engine.wants(peer, Scope::Change, &wants);
         look_up(&mut engine, 4, 5000);
-        engine.wants(peer, false, &[cancel(0), cancel(1)]);
+        engine.wants(peer, Scope::Change, &[cancel(0), cancel(1)]);
         let left = engine.next_envelope().unwrap().blocks;
         assert_eq!(left.len(), 2);
-        engine.wants(peer, false, &wants);
+        engine.wants(peer, Scope::Change, &wants);
         look_up(&mut engine, 4, 5000);
-        engine.wants(peer, true, &wants[3..]);
+        engine.wants(peer, Scope::Whole, &wants[3..]);
         look_up(&mut engine, 4, 5000);
         assert_eq!(
             engine.next_envelope().unwrap().blocks,
@@ -713,9 +717,9 @@ mod tests {
     #[test]
     fn a_want_that_was_being_looked_up_when_cancelled_is_forgotten() {
         let (mut engine, peer) = connected();
-        engine.wants(peer, false, &[entry(0, WantKind::Block)]);
+        engine.wants(peer, Scope::Change, &[entry(0, WantKind::Block)]);
         let (_, cids) = engine.next_lookup().unwrap();
-        engine.wants(peer, false, &[cancel(0)]);
+        engine.wants(peer, Scope::Change, &[cancel(0)]);
         engine.looked_up(peer, &[(cids[0], Some(9))]);
         assert_eq!(engine.next_envelope(), None);
         assert_eq!(engine.next_lookup(), None);

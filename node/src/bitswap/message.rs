@@ -48,8 +48,7 @@ impl AsRef<str> for Version {
 /// One message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Message {
-    /// The wants are all there are: what was wanted before is not any more.
-    pub(super) full: bool,
+    pub(super) scope: Scope,
     pub(super) wants: Vec<Entry>,
     pub(super) blocks: Vec<Payload>,
     pub(super) presences: Vec<Presence>,
@@ -58,6 +57,16 @@ pub(super) struct Message {
     /// What was there but cannot be used: CIDs too long or of unknown hashes, blocks too large,
     /// entries beyond a limit.
     pub(super) skipped: usize,
+}
+
+/// What a message's wants are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// What changed since the message before.
+    #[default]
+    Change,
+    /// All there are: what was wanted before is not any more.
+    Whole,
 }
 
 /// A line of a want list.
@@ -130,7 +139,10 @@ pub(super) enum MessageError {
 impl Message {
     /// Whether there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
-        !self.full && self.wants.is_empty() && self.blocks.is_empty() && self.presences.is_empty()
+        self.scope == Scope::Change
+            && self.wants.is_empty()
+            && self.blocks.is_empty()
+            && self.presences.is_empty()
     }
 
     /// Reads one message, without its length prefix.
@@ -159,7 +171,13 @@ impl Message {
             match (number, value) {
                 (1, Value::Bytes(_)) if self.wants.len() >= MESSAGE_WANTS_MAX => self.skipped += 1,
                 (1, Value::Bytes(entry)) => self.decode_entry(entry)?,
-                (2, Value::Number(full)) => self.full = full != 0,
+                (2, Value::Number(full)) => {
+                    self.scope = if full == 0 {
+                        Scope::Change
+                    } else {
+                        Scope::Whole
+                    };
+                }
                 _ => {}
             }
         }
@@ -280,7 +298,7 @@ impl Message {
     }
 
     fn encode_wantlist(&self, version: Version, out: &mut BytesMut) {
-        if self.wants.is_empty() && !self.full {
+        if self.wants.is_empty() && self.scope == Scope::Change {
             return;
         }
         let mut list = BytesMut::with_capacity(self.wants.len() * ENTRY_BYTES_TYPICAL);
@@ -313,7 +331,7 @@ impl Message {
                 put_number(&mut list, number, value);
             }
         }
-        put_number(&mut list, 2, u64::from(self.full));
+        put_number(&mut list, 2, u64::from(self.scope == Scope::Whole));
         put_bytes(out, 1, &list);
     }
 }
@@ -614,7 +632,7 @@ mod tests {
             0..i32::MAX,
         )
             .prop_map(|(full, wants, blocks, presences, pending_bytes)| Message {
-                full,
+                scope: if full { Scope::Whole } else { Scope::Change },
                 wants,
                 blocks,
                 presences,
@@ -677,7 +695,7 @@ mod tests {
         bytes.extend(&cid);
         bytes.extend([0x10, 1, 0x20, 1, 0x28, 1, 0x10, 1]);
         let message = Message::decode(&Bytes::from(bytes)).unwrap();
-        assert!(message.full);
+        assert_eq!(message.scope, Scope::Whole);
         assert_eq!(message.wants, [want(*block(b"x").cid())]);
     }
 

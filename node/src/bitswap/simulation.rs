@@ -229,7 +229,7 @@ impl Net {
         self.nodes[from].engine.sent(receiver, counted);
         let node = &mut self.nodes[to];
         node.wants_heard += message.wants.len();
-        node.engine.wants(sender, message.full, &message.wants);
+        node.engine.wants(sender, message.scope, &message.wants);
         for presence in &message.presences {
             node.client
                 .presence(&sender, &presence.cid, presence.kind, now);

@@ -12,7 +12,7 @@ use super::behaviour::{KeepAlive, Notice, Order, Wire};
 use super::client::{Action, Client, Received, Speaks, TICK, Tried};
 use super::engine::{Engine, Envelope};
 use super::key::Key;
-use super::message::{Message, Payload, Version, prefix_of};
+use super::message::{Message, Payload, Scope, Version, prefix_of};
 use super::metrics::Metrics;
 use super::session::SessionId;
 use super::streams::{self, Cargo, Intake, LANE_MESSAGES_MAX, Lane, Outgoing, Room, Sinks};
@@ -296,8 +296,8 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             Input::Message { peer, message } => {
                 self.metrics.messages_in.inc();
                 self.metrics.wants_in.inc_by(message.wants.len() as u64);
-                if message.full || !message.wants.is_empty() {
-                    state.engine.wants(peer, message.full, &message.wants);
+                if message.scope == Scope::Whole || !message.wants.is_empty() {
+                    state.engine.wants(peer, message.scope, &message.wants);
                 }
                 for presence in &message.presences {
                     state
@@ -670,7 +670,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 self.state.leaving.push((over, tried));
             }
             Action::Disconnect(peer) => {
-                tracing::info!(%peer, "disconnected: it sends what nobody asked for");
+                tracing::debug!(%peer, "disconnected: it sends what nobody asked for");
                 self.metrics.peers_dropped.inc();
                 self.state.orders.push_back(Order::Disconnect(peer));
             }

@@ -55,10 +55,19 @@ pub(super) struct Worker {
     bootstrap: Bootstrap,
 }
 
+/// Who dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// The peer did.
+    Inbound,
+    /// We did.
+    Outbound,
+}
+
 struct Connection {
     peer: PeerId,
     address: Multiaddr,
-    outbound: bool,
+    direction: Direction,
     latency: Option<Duration>,
 }
 
@@ -196,11 +205,10 @@ impl Worker {
         }
     }
 
-    fn gauge(&self, outbound: bool) -> &prometheus::IntGauge {
-        if outbound {
-            &self.metrics.connections_out
-        } else {
-            &self.metrics.connections_in
+    fn gauge(&self, direction: Direction) -> &prometheus::IntGauge {
+        match direction {
+            Direction::Outbound => &self.metrics.connections_out,
+            Direction::Inbound => &self.metrics.connections_in,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The worker's answers to those who hold a handle.
 
-use super::{Answer, Worker};
+use super::{Answer, Direction, Worker};
 use crate::metrics::{Ended, Query};
 use crate::routing::RoutingError;
 use crate::swarm::command::{Command, Find, Provide};
@@ -44,7 +44,7 @@ impl Worker {
                 Connected {
                     peer: connection.peer,
                     address: connection.address.clone(),
-                    outbound: connection.outbound,
+                    outbound: connection.direction == Direction::Outbound,
                     latency: connection.latency,
                     agent: peer.and_then(|peer| peer.agent.clone()),
                     protocols: peer.map(|peer| peer.protocols.clone()).unwrap_or_default(),

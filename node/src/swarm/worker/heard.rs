@@ -1,6 +1,6 @@
 //! What the worker makes of the swarm's news: connections, identities, DHT answers.
 
-use super::{Connection, Worker};
+use super::{Connection, Direction, Worker};
 use crate::event::Event;
 use crate::metrics::{Ended, Query};
 use crate::routing::records::Records;
@@ -82,20 +82,24 @@ impl Worker {
     }
 
     fn on_established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
-        let outbound = endpoint.is_dialer();
+        let direction = if endpoint.is_dialer() {
+            Direction::Outbound
+        } else {
+            Direction::Inbound
+        };
         let remote = endpoint.get_remote_address();
         let address = book::clean(peer, remote).unwrap_or_else(|| remote.clone());
-        if outbound {
+        if direction == Direction::Outbound {
             // Where it took a call; where it calls from says little.
             self.book.learn(peer, &address);
         }
-        self.gauge(outbound).inc();
+        self.gauge(direction).inc();
         self.connections.insert(
             id,
             Connection {
                 peer,
                 address,
-                outbound,
+                direction,
                 latency: None,
             },
         );
@@ -122,7 +126,7 @@ impl Worker {
 
     fn on_closed(&mut self, peer: PeerId, id: ConnectionId) {
         if let Some(connection) = self.connections.remove(&id) {
-            self.gauge(connection.outbound).dec();
+            self.gauge(connection.direction).dec();
         }
         let Some(entry) = self.peers.get_mut(&peer) else {
             return;
@@ -351,7 +355,7 @@ mod tests {
         let (config, keys) = (Config::default(), Keypair::generate_ed25519());
         let meter = Meter::new(Instant::now());
         let transport = transport::build(&keys, &config, &meter, &Arc::default()).unwrap();
-        let (bitswap, _wire) = crate::bitswap::behaviour(&config);
+        let (bitswap, _wire) = crate::bitswap::behaviour();
         let swarm = Swarm::new(
             transport,
             Behaviour::new(keys.public(), &config, bitswap),
