@@ -5,7 +5,7 @@
 //! [`guard`]) or the command line in the same process ([`client`]). One file for each family of
 //! commands; each also owns the shapes of its answers, which are Kubo's.
 //!
-//! On the wire: `POST` only; arguments in the query, repeated `arg`; files as multipart; values as
+//! On the wire: `POST` only; arguments in the query (or, where they are too long, as a form), repeated `arg`; files as multipart; values as
 //! newline-delimited JSON, streams of bytes raw; an error before the first byte of an answer is a
 //! status and a JSON body, an error after it a trailer `X-Stream-Error`.
 
@@ -45,5 +45,7 @@ pub mod version;
 
 /// Where the commands live.
 pub const PREFIX: &str = "/api/v0/";
+/// The media type of arguments in a body: as in a query, for those that an address cannot hold.
+pub const FORM: &str = "application/x-www-form-urlencoded";
 /// The trailer that tells of an error after the first byte of an answer.
 pub const STREAM_ERROR: &str = "x-stream-error";

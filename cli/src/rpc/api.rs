@@ -6,15 +6,16 @@ use super::error::RpcError;
 use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
-    PREFIX, add, block, bootstrap, cat, cid, config, dag, get, id, log, ls, pin, refs, repo,
+    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, get, id, log, ls, pin, refs, repo,
     resolve, routing, stats, swarm, version,
 };
 use axum::body::Body;
 use cairn_node::Session;
 use cairn_store::Cid;
 use cairn_store::dag::path::{self, ContentPath, Resolved};
-use http::header::{ALLOW, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -63,7 +64,19 @@ impl Api {
         }
         let answered = async {
             let (parts, body) = request.into_parts();
-            let arguments = Arguments::parse(parts.uri.query().unwrap_or_default())?;
+            let mut query = parts.uri.query().unwrap_or_default().to_owned();
+            let is_form = parts
+                .headers
+                .get(CONTENT_TYPE)
+                .is_some_and(|media| media.as_bytes() == FORM.as_bytes());
+            let body = if is_form {
+                query.push('&');
+                query.push_str(&read_form(body).await?);
+                Body::empty()
+            } else {
+                body
+            };
+            let arguments = Arguments::parse(&query)?;
             let timeout = arguments.duration(&["timeout"])?;
             let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
             let path = parts.uri.path().to_owned();
@@ -132,6 +145,18 @@ pub async fn resolve_to_block(source: &Session, path: &ContentPath) -> Result<Ci
         resolved.remainder.join("/")
     )))
 }
+
+/// Arguments that were too long for an address.
+async fn read_form(body: Body) -> Result<String, RpcError> {
+    let read = Limited::new(body, FORM_BYTES_MAX).collect().await;
+    let bytes = read
+        .map_err(|error| RpcError::wrong(format!("the arguments cannot be read: {error}")))?
+        .to_bytes();
+    String::from_utf8(bytes.to_vec()).map_err(|_| RpcError::wrong("the arguments are not UTF-8"))
+}
+
+/// Most bytes of arguments in a body.
+const FORM_BYTES_MAX: usize = 4 << 20;
 
 fn not_found() -> RpcError {
     RpcError::with_status(StatusCode::NOT_FOUND, "404 page not found")
@@ -253,7 +278,6 @@ pub const COMMANDS: [&str; 51] = [
 mod tests {
     use super::*;
     use crate::repository::Repository;
-    use http_body_util::BodyExt;
 
     async fn ask(method: Method, path: &str) -> (StatusCode, String) {
         let folder = tempfile::tempdir().unwrap();

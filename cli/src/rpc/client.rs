@@ -4,7 +4,7 @@ use super::api::Api;
 use super::entries::{LocalEntries, LocalUpload};
 use super::error::{ErrorBody, RpcError};
 use super::reply::{CONTENT_LENGTH_HINT, told_in_trailer};
-use super::{PREFIX, multipart};
+use super::{FORM, PREFIX, multipart};
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, TE};
@@ -76,15 +76,25 @@ impl Question {
         self
     }
 
-    fn path_and_query(&self) -> String {
-        let mut text = format!("{PREFIX}{}", self.command);
-        for (at, (name, value)) in self.pairs.iter().enumerate() {
-            text.push(if at == 0 { '?' } else { '&' });
-            text.push_str(name);
-            text.push('=');
-            text.extend(utf8_percent_encode(value, &ENCODED));
+    /// Where it goes, and what goes in the body: arguments that are too long for an address.
+    fn path_and_form(&self) -> (String, Option<String>) {
+        let mut query = String::new();
+        for (name, value) in &self.pairs {
+            if !query.is_empty() {
+                query.push('&');
+            }
+            query.push_str(name);
+            query.push('=');
+            query.extend(utf8_percent_encode(value, &ENCODED));
         }
-        text
+        let path = format!("{PREFIX}{}", self.command);
+        if query.is_empty() {
+            (path, None)
+        } else if query.len() > QUERY_BYTES_MAX && self.upload.is_none() {
+            (path, Some(query))
+        } else {
+            (format!("{path}?{query}"), None)
+        }
     }
 }
 
@@ -139,20 +149,21 @@ impl Remote {
     }
 
     async fn send(&self, question: Question) -> Result<Answer, RpcError> {
-        let mut request = Request::post(format!(
-            "http://{}{}",
-            self.address,
-            question.path_and_query()
-        ))
-        .header(HOST, self.address.to_string())
-        .header(TE, "trailers");
+        let (path, form) = question.path_and_form();
+        let mut request = Request::post(format!("http://{}{path}", self.address))
+            .header(HOST, self.address.to_string())
+            .header(TE, "trailers");
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
         let told = Told::default();
-        let body = match question.upload {
-            None => Body::empty(),
-            Some(upload) => {
+        let body = match (question.upload, form) {
+            (None, None) => Body::empty(),
+            (None, Some(form)) => {
+                request = request.header(CONTENT_TYPE, FORM);
+                Body::from(form)
+            }
+            (Some(upload), _) => {
                 let boundary = new_boundary();
                 let media = format!("multipart/form-data; boundary={boundary}");
                 request = request.header(CONTENT_TYPE, media);
@@ -227,8 +238,13 @@ impl Endpoint {
         match self {
             Self::There(remote) => remote.send(question).await,
             Self::Here(api) => {
-                let mut request = Request::post(question.path_and_query())
-                    .body(Body::empty())
+                let (path, form) = question.path_and_form();
+                let mut request = Request::post(path);
+                if form.is_some() {
+                    request = request.header(CONTENT_TYPE, FORM);
+                }
+                let mut request = request
+                    .body(form.map(Body::from).unwrap_or_default())
                     .map_err(|error| RpcError::wrong(format!("cannot be asked: {error}")))?;
                 if let Some(upload) = question.upload {
                     request.extensions_mut().insert(upload);
@@ -366,6 +382,8 @@ const ENCODED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b'/')
     .remove(b':');
+/// Longest query in an address; what is longer goes into the body.
+const QUERY_BYTES_MAX: usize = 32 << 10;
 /// Most pieces of an upload that wait to be sent.
 const PIECES_WAITING_MAX: usize = 8;
 /// How long a daemon on this machine may take to accept a connection.
@@ -383,7 +401,8 @@ mod tests {
     #[test]
     fn questions_are_encoded_so_that_they_read_back() {
         let question = Question::new("ls").arg("a b&c=d/é").with("stream", true);
-        let text = question.path_and_query();
+        let (text, form) = question.path_and_form();
+        assert_eq!(form, None);
         assert_eq!(text, "/api/v0/ls?arg=a%20b%26c%3Dd/%C3%A9&stream=true");
         let query = text.split_once('?').unwrap().1;
         let arguments = crate::rpc::arguments::Arguments::parse(query).unwrap();
