@@ -23,10 +23,12 @@ use crate::rpc::api::Api;
 use crate::rpc::client::{Answer, Endpoint, Question, Remote};
 use crate::rpc::context::Context;
 use crate::rpc::entries::Source;
+use crate::rpc::reply::json_line;
 use crate::{daemon, logging};
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs a command.
 pub async fn run(arguments: Arguments, environment: Environment) -> Result<(), Failure> {
@@ -42,11 +44,15 @@ pub async fn run(arguments: Arguments, environment: Environment) -> Result<(), F
         Command::Daemon(arguments) => daemon::run(repository, &global, &arguments).await,
         Command::Serve(arguments) => daemon::serve(repository, &global, arguments).await,
         command => {
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut hang_up = signal(SignalKind::hangup())?;
             let work = Box::pin(run_short(command, global, environment, repository));
             tokio::select! {
                 result = work => result,
                 // Dropping the work lets it remove what it began.
                 _ = tokio::signal::ctrl_c() => Err(Failure::runtime("interrupted")),
+                _ = terminate.recv() => Err(Failure::runtime("terminated")),
+                _ = hang_up.recv() => Err(Failure::runtime("the terminal was closed")),
             }
         }
     }
@@ -176,11 +182,7 @@ impl Shell {
     }
 
     /// Prints each value of an answer as `render` writes it, or with `--json` as it comes.
-    pub async fn print_each<T, F>(
-        &mut self,
-        question: Question,
-        mut render: F,
-    ) -> Result<(), Failure>
+    pub async fn print_each<T, F>(&mut self, question: Question, render: F) -> Result<(), Failure>
     where
         T: DeserializeOwned,
         F: FnMut(T, &mut Printer) -> Result<(), Failure>,
@@ -188,10 +190,46 @@ impl Shell {
         if self.global.wants_json() {
             return self.print_raw(question).await;
         }
+        self.render_each(question, render).await
+    }
+
+    /// The same where values may tell of failures: true if some did.
+    pub async fn print_tested<T, F>(
+        &mut self,
+        question: Question,
+        is_failure: fn(&T) -> bool,
+        mut render: F,
+    ) -> Result<bool, Failure>
+    where
+        T: DeserializeOwned,
+        F: FnMut(T, &mut Printer) -> Result<(), Failure>,
+    {
+        let mut failed = false;
+        if self.global.wants_json() {
+            self.render_each(question, |value: serde_json::Value, printer| {
+                printer.bytes(&json_line(&value)?)?;
+                failed |= serde_json::from_value(value).is_ok_and(|value| is_failure(&value));
+                Ok(())
+            })
+            .await?;
+        } else {
+            self.render_each(question, |value: T, printer| {
+                failed |= is_failure(&value);
+                render(value, printer)
+            })
+            .await?;
+        }
+        Ok(failed)
+    }
+
+    async fn render_each<T, F>(&mut self, question: Question, mut render: F) -> Result<(), Failure>
+    where
+        T: DeserializeOwned,
+        F: FnMut(T, &mut Printer) -> Result<(), Failure>,
+    {
         let mut answer = self.ask(question).await?;
         loop {
-            let values = answer.values().await;
-            let values = match values {
+            let values = match answer.values().await {
                 Ok(values) => values,
                 Err(error) => {
                     self.printer.flush()?;

@@ -11,7 +11,7 @@
 use cairn_gateway::archive::fold;
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -188,8 +188,10 @@ impl Place {
         }
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let folder = target.parent().unwrap_or_else(|| Path::new(""));
-        let short: String = name.chars().take(NAME_SHOWN).collect();
-        let growing = folder.join(format!(".{short}.{}.partial", std::process::id()));
+        let (short, _) = name.split_at(name.floor_char_boundary(NAME_SHOWN));
+        // Nobody can have made it before us.
+        let random = RandomState::new().build_hasher().finish();
+        let growing = folder.join(format!(".{short}.{random:016x}.partial"));
         fs::create_dir(&growing).map_err(|source| disk(&growing, source))?;
         let mut place = Self {
             root_name: root.to_owned(),

@@ -46,13 +46,12 @@ pub async fn block(shell: &mut Shell, command: BlockCommand) -> Result<(), Failu
                 .args(cids)
                 .maybe("force", force.then_some(true))
                 .maybe("quiet", quiet.then_some(true));
-            let mut failed = false;
-            shell
-                .print_each(question, |removed: Removed, printer| {
-                    if removed.error.is_empty() {
+            let is_failure = |removed: &Removed| !removed.error.is_empty();
+            let failed = shell
+                .print_tested(question, is_failure, |removed, printer| {
+                    if !is_failure(&removed) {
                         return Ok(printer.line(&format!("removed {}", removed.hash))?);
                     }
-                    failed = true;
                     let text = format!("cannot remove {}: {}", removed.hash, removed.error);
                     output::note(&output::escape_line(&text));
                     Ok(())

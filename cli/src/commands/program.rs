@@ -81,13 +81,12 @@ pub async fn cid(shell: &mut Shell, command: CidCommand) -> Result<(), Failure> 
             .maybe("b", base),
         CidCommand::Base32 { cids } => shell.question("cid/base32").args(given(cids)?),
     };
-    let mut failed = false;
-    shell
-        .print_each(question, |line: Formatted, printer| {
-            if line.error_msg.is_empty() {
+    let is_failure = |line: &Formatted| !line.error_msg.is_empty();
+    let failed = shell
+        .print_tested(question, is_failure, |line, printer| {
+            if !is_failure(&line) {
                 return Ok(printer.line(&escape_line(&line.formatted))?);
             }
-            failed = true;
             output::error(&format!("{}: {}", line.cid_str, line.error_msg));
             Ok(())
         })
