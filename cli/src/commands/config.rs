@@ -8,7 +8,9 @@ use crate::output::{escape_line, note};
 use crate::repository::Repository;
 use crate::rpc::bootstrap::PeerList;
 use crate::rpc::config::ConfigField;
+use cairn_store::durable::{self, Access};
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// `config`.
@@ -69,32 +71,45 @@ fn edit(repository: &Repository, environment: &Environment) -> Result<(), Failur
         .as_ref()
         .ok_or_else(|| Failure::runtime("ENV variable $EDITOR not set"))?;
     let path = repository.config_path();
-    let copy = path.with_file_name(format!(".config.{}.toml", std::process::id()));
-    fs::write(&copy, repository.config_text()?)?;
+    let copy = Copy(path.with_file_name(format!(".config.{}.toml", std::process::id())));
+    let original = repository.config_text()?;
+    // It may hold a token.
+    durable::write(&copy.0, original.as_bytes(), Access::Owner)?;
     let status = Command::new("sh")
         .arg("-c")
         .arg(format!("{editor} \"$1\""))
         .arg("sh")
-        .arg(&copy)
+        .arg(&copy.0)
         .status()
         .map_err(|error| Failure::runtime(format!("cannot run {editor}: {error}")))?;
     if !status.success() {
-        let _ = fs::remove_file(&copy);
         return Err(Failure::runtime(format!(
             "{editor} ended with {status}; nothing was changed"
         )));
     }
-    let text = fs::read_to_string(&copy)?;
-    match Config::parse(&text) {
-        Ok(_) => {
-            repository.write_config(&text)?;
-            let _ = fs::remove_file(&copy);
-            Ok(())
+    let text = fs::read_to_string(&copy.0)?;
+    let refused = match Config::parse(&text) {
+        Err(error) => error.to_string(),
+        Ok(_) if repository.config_text()? != original => {
+            "the configuration was changed by somebody else meanwhile".to_owned()
         }
-        Err(error) => Err(Failure::runtime(format!(
-            "{error}; nothing was changed, your text is in {}",
-            copy.display()
-        ))),
+        Ok(_) => return Ok(repository.write_config(&text)?),
+    };
+    // Nobody's work is thrown away.
+    let kept = path.with_file_name("config.edited.toml");
+    durable::write(&kept, text.as_bytes(), Access::Owner)?;
+    Err(Failure::runtime(format!(
+        "{refused}; nothing was changed, your text is in {}",
+        kept.display()
+    )))
+}
+
+/// A file that goes away again.
+struct Copy(PathBuf);
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
     }
 }
 
