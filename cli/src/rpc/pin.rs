@@ -4,15 +4,18 @@ pub mod list;
 
 use super::api::{Call, resolve_to_block};
 use super::error::RpcError;
-use super::reply::Reply;
+use super::reply::{Reply, Sink};
 use cairn_node::Session;
 use cairn_store::cid::{Cid, Multihash};
 use cairn_store::dag::walk::{Missing, Options, Visit, walk};
-use cairn_store::pin::{PinError, PinMode};
+use cairn_store::pin::{PinError, PinMode, PinProgress};
 use cairn_store::{Block, Store};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The answer of `pin add`, `pin rm` and `pin update`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,22 +86,22 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
     let session = call.session().await?;
     Ok(Reply::values(move |out| async move {
         let roots = roots(&call, &session, "ipfs-path").await?;
-        for root in &roots {
-            let mut told = 0;
-            let teller = out.clone();
-            let on_progress = move |now: cairn_store::pin::PinProgress| {
-                if progress && now.blocks >= told + PROGRESS_BLOCKS {
-                    told = now.blocks;
-                    teller.offer(&Pins {
-                        progress: Some(now.blocks),
-                        bytes: Some(now.bytes),
-                        ..Pins::default()
-                    });
-                }
-            };
-            store
-                .pin_add(session.clone(), *root, mode, name.clone(), on_progress)
-                .await?;
+        let meter = Meter::default();
+        for (at, root) in roots.iter().enumerate() {
+            let teller = (progress).then_some(&out);
+            let counted = meter.clone();
+            let on_progress = move |now: PinProgress| counted.at(now);
+            let pinning = store.pin_add(session.clone(), *root, mode, name.clone(), on_progress);
+            let pinned = tell_while(&meter, teller, pinning).await;
+            if let Err(error) = pinned {
+                let done: Vec<String> = roots.iter().take(at).map(|root| cids.text(root)).collect();
+                let error = RpcError::from(error);
+                return Err(if done.is_empty() {
+                    error
+                } else {
+                    RpcError::failed(format!("{error}; pinned before: {}", done.join(" ")))
+                });
+            }
             call.context.announce(root);
         }
         out.value(&Pins {
@@ -121,6 +124,12 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
     let store = call.context.store().await?;
     let session = call.local_session().await?;
     let roots = roots(&call, &session, "ipfs-path").await?;
+    // A pin that is named twice goes once.
+    let mut seen = HashSet::new();
+    let roots: Vec<Cid> = roots
+        .into_iter()
+        .filter(|root| seen.insert(*root.hash()))
+        .collect();
     for root in &roots {
         let pin = store.pin(root).ok_or(PinError::NotPinned)?;
         if only.is_some_and(|only| only != pin.mode) {
@@ -272,8 +281,49 @@ async fn below(local: &Session, root: Cid, missing: Missing) -> Result<Vec<Cid>,
     Ok(found)
 }
 
-/// How many blocks are seen between two lines of progress.
-const PROGRESS_BLOCKS: u64 = 64;
+/// How far pinning is. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+struct Meter(Arc<(AtomicU64, AtomicU64)>);
+
+impl Meter {
+    fn at(&self, now: PinProgress) {
+        self.0.0.store(now.blocks, Ordering::Relaxed);
+        self.0.1.store(now.bytes, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Pins {
+        Pins {
+            progress: Some(self.0.0.load(Ordering::Relaxed)),
+            bytes: Some(self.0.1.load(Ordering::Relaxed)),
+            ..Pins::default()
+        }
+    }
+}
+
+/// Does `work` and tells now and then how far it is, if that changed and somebody wants to know.
+async fn tell_while<T>(meter: &Meter, teller: Option<&Sink>, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let Some(out) = teller else {
+        return work.await;
+    };
+    let mut ticks = tokio::time::interval(PROGRESS_TIME);
+    let mut told = None;
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = ticks.tick() => {
+                let now = meter.read();
+                if told.as_ref() != Some(&now) {
+                    out.offer(&now);
+                    told = Some(now);
+                }
+            }
+        }
+    }
+}
+
+/// How long somebody waits for a figure that changed. Clusters give up on pins that stand still.
+const PROGRESS_TIME: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
