@@ -717,6 +717,115 @@ fn serve_makes_nothing_of_what_it_cannot_finish() {
 }
 
 #[test]
+fn failures_inside_answers_end_with_one_however_they_are_printed() {
+    both(|repo| {
+        for json in [None, Some("--json")] {
+            let run = |arguments: &[&str]| {
+                let line = arguments.iter().copied().chain(json);
+                let done = repo.run(line);
+                assert_eq!(done.code, Some(1), "{arguments:?}: {done:?}");
+                done
+            };
+            run(&["cid", "base32", "nonsense"]);
+            run(&["cid", "format", HELLO_V1, "nonsense"]);
+            let done = run(&["block", "rm", HELLO_V1]);
+            if json.is_some() {
+                let line = serde_json::from_str::<Value>(&done.text()).unwrap();
+                assert_eq!(line["Hash"], HELLO_V1, "{line}");
+            }
+        }
+    });
+}
+
+#[test]
+fn more_arguments_than_an_address_can_hold_are_taken() {
+    both(|repo| {
+        let cids: Vec<String> = (0..3000)
+            .map(|at: u32| {
+                let prefix = Prefix {
+                    version: Version::V1,
+                    codec: cid::RAW,
+                    hash: HashKind::Sha2_256,
+                };
+                let block = Block::new(prefix, at.to_be_bytes().to_vec().into()).unwrap();
+                block.cid().to_string()
+            })
+            .collect();
+        let output = repo.ok(["cid", "base32"]
+            .iter()
+            .copied()
+            .chain(cids.iter().map(String::as_str)));
+        assert_eq!(lines(&output), cids);
+        let refused = repo
+            .run(
+                ["block", "rm"]
+                    .iter()
+                    .copied()
+                    .chain(cids.iter().map(String::as_str)),
+            )
+            .failure(1);
+        assert_eq!(lines(&refused).len(), 3001, "each is named, and the end");
+    });
+}
+
+#[test]
+fn a_pin_that_fails_names_those_before_it_and_one_named_twice_goes_once() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        repo.ok(["add", "--pin=false", &hello(folder.path())]);
+        let refused = repo
+            .run(["pin", "add", "--offline", HELLO_V1, EMPTY_FOLDER_V1])
+            .failure(1);
+        assert!(
+            refused.contains("not found") || refused.contains("missing"),
+            "{refused}"
+        );
+        if repo.ok(["pin", "ls"]).contains(HELLO_V1) {
+            let before = format!("pinned before: {HELLO_V1}");
+            assert!(refused.contains(&before), "{refused}");
+        }
+        repo.ok(["pin", "add", HELLO_V1]);
+        repo.ok(["pin", "rm", HELLO_V1, HELLO_V1]);
+        assert_eq!(repo.ok(["pin", "ls"]), "");
+    });
+}
+
+#[test]
+fn config_edit_takes_what_is_valid_and_leaves_no_copy() {
+    let repo = Repo::new(CAIRN);
+    let listing = || {
+        let mut names: Vec<_> = fs::read_dir(repo.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        names
+    };
+    let before = listing();
+    let edit = |editor: &str| {
+        let mut command = repo.command(["config", "edit"]);
+        command.env("EDITOR", editor).output().unwrap()
+    };
+    let edited = edit("sed -i 's/^network = .*/network = \"lan\"/'");
+    assert!(edited.status.success(), "{edited:?}");
+    assert_eq!(repo.ok(["config", "network"]), "lan");
+    assert_eq!(listing(), before);
+    assert!(!edit("false").status.success());
+    assert_eq!(listing(), before);
+
+    // Somebody else is not overruled, and no work is lost.
+    let config = repo.path().join("config.toml");
+    let meanwhile = format!("sed -i 's/\"lan\"/\"local\"/' {}; true", config.display());
+    let edited = edit(&meanwhile);
+    assert_eq!(edited.status.code(), Some(1), "{edited:?}");
+    assert_eq!(repo.ok(["config", "network"]), "local");
+    let kept = repo.path().join("config.edited.toml");
+    assert!(fs::read_to_string(&kept).unwrap().contains("\"lan\""));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&kept).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
 fn the_token_goes_to_the_repositorys_own_daemon_alone() {
     let repo = Repo::new(CAIRN);
     repo.ok(["config", "set", "rpc.token", "secret"]);
