@@ -1027,3 +1027,20 @@ fn the_rpc_is_for_operators_only() {
         "the program reads its own token"
     );
 }
+
+#[test]
+fn a_full_disk_stops_writing_with_a_clear_line_and_reading_goes_on() {
+    let repo = Repo::new(CAIRN);
+    repo.run_with(["add", "-Q"], b"hello world").success();
+    // More than any disk has: the reserve is reached.
+    repo.ok(["config", "set", "storage.reserve", "8000PiB"]);
+    let full = repo.run_with(["add", "-Q"], b"something new").failure(1);
+    assert!(
+        full.contains("no space left") && full.contains("storage.reserve"),
+        "{full}"
+    );
+    assert_eq!(repo.ok(["cat", HELLO_V1]), "hello world");
+    assert_eq!(repo.ok(["repo", "gc"]), "");
+    repo.ok(["config", "set", "storage.reserve", "0"]);
+    repo.run_with(["add", "-Q"], b"something new").success();
+}
