@@ -102,7 +102,9 @@ impl Listing {
             ..Budget::REQUEST
         };
         let mut found = pin!(directory.entries(context.source.clone(), budget));
-        let (mut entries, mut is_cut, mut name_bytes) = (Vec::new(), false, 0_usize);
+        let segments = &context.request.content.segments;
+        let address: usize = segments.iter().map(|name| name.len() + 1).sum();
+        let (mut entries, mut is_cut, mut page_bytes) = (Vec::new(), false, 0_usize);
         while let Some(entry) = found.next().await {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -112,8 +114,10 @@ impl Listing {
                 }
                 Err(error) => return Err(Failure::read(context.request.reach, error)),
             };
-            name_bytes = name_bytes.saturating_add(entry.name.len());
-            if entries.len() >= most || name_bytes > NAME_BYTES_MAX {
+            // A row repeats the folder's address, and a name stands in it three times.
+            let row_bytes = ROW_BYTES + address + 3 * entry.name.len();
+            page_bytes = page_bytes.saturating_add(row_bytes);
+            if entries.len() >= most || page_bytes > PAGE_BYTES_MAX {
                 is_cut = true;
                 break;
             }
@@ -266,8 +270,8 @@ fn size(bytes: u64) -> String {
 }
 
 const INDEX: &str = "index.html";
-/// Most bytes of names on one page.
-const NAME_BYTES_MAX: usize = 8 << 20;
+/// Most bytes of one page, before names are encoded.
+const PAGE_BYTES_MAX: usize = 16 << 20;
 /// Up to so many entries the page is made at once and its length is told.
 const ENTRIES_AT_ONCE: usize = 1000;
 const ROWS_PER_CHUNK: usize = 256;

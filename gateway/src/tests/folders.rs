@@ -177,6 +177,26 @@ async fn a_long_page_streams_and_a_longer_one_says_that_it_is_cut() {
 }
 
 #[tokio::test]
+async fn a_long_address_repeated_in_every_row_makes_no_endless_page() {
+    let mut site = Site::new();
+    let file = site.raw("x");
+    let names: Vec<String> = (0..9000).map(|at| format!("{at:04}")).collect();
+    let entries: Vec<_> = names.iter().map(|name| (name.as_str(), file)).collect();
+    let mut root = site.folder(&entries);
+    let long = "n".repeat(250);
+    let mut address = String::new();
+    for _ in 0..10 {
+        root = site.folder(&[(long.as_str(), root)]);
+        address = format!("{address}/{long}");
+    }
+    let page = site.get(&format!("/ipfs/{root}{address}/")).await;
+    let text = page.text();
+    assert!(text.contains("more entries than one page"), "it is cut");
+    assert!(text.matches("ipfs-hash\" translate").count() > 1000);
+    assert!(text.len() < 20 << 20, "{}", text.len());
+}
+
+#[tokio::test]
 async fn an_index_stands_for_its_folder() {
     let mut site = Site::new();
     let index = site.raw("<p>welcome");
