@@ -14,6 +14,9 @@ pub enum LevelError {
         "{0:?} is not a log level; use error, warn, info, debug or trace, or a directive such as cairn_node=debug"
     )]
     Unknown(String),
+    /// Levels were set for too many subsystems.
+    #[error("levels are set for too many subsystems; set one for all to begin anew")]
+    TooMany,
     /// Logging was not set up by this program.
     #[error("the log level cannot be changed here")]
     Fixed,
@@ -61,14 +64,29 @@ pub fn set_level(subsystem: &str, level: &str) -> Result<(), LevelError> {
     let directives = if matches!(subsystem, "all" | "*") {
         level
     } else {
-        format!("{},{subsystem}={level}", control.directives)
+        with_level(&control.directives, subsystem, &level)
     };
+    if directives.len() > DIRECTIVES_BYTES_MAX {
+        return Err(LevelError::TooMany);
+    }
     control
         .handle
         .reload(parse(&directives)?)
         .map_err(|_| LevelError::Fixed)?;
     control.directives = directives;
     Ok(())
+}
+
+/// Directives with one for `subsystem`, which replaces an older one.
+fn with_level(directives: &str, subsystem: &str, level: &str) -> String {
+    let own = format!("{subsystem}=");
+    directives
+        .split(',')
+        .filter(|directive| !directive.starts_with(&own))
+        .map(str::to_owned)
+        .chain([format!("{own}{level}")])
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// Names that `log level` understands besides any module's path.
@@ -84,11 +102,21 @@ fn parse(directives: &str) -> Result<EnvFilter, LevelError> {
     EnvFilter::try_new(directives).map_err(|_| LevelError::Unknown(directives.to_owned()))
 }
 
+/// Longest directives.
+const DIRECTIVES_BYTES_MAX: usize = 4096;
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subsystem_has_one_level_however_often_it_is_set() {
+        let once = with_level("warn", "cairn_node", "debug");
+        assert_eq!(once, "warn,cairn_node=debug");
+        let twice = with_level(&once, "cairn_node", "info");
+        assert_eq!(twice, "warn,cairn_node=info");
+    }
 
     #[test]
     fn a_level_that_is_none_is_refused() {

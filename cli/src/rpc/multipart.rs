@@ -30,6 +30,9 @@ pub enum MultipartError {
     /// A part's headers are longer than allowed.
     #[error("a part of the request has headers longer than {HEADERS_BYTES_MAX} bytes")]
     HeadersTooLong,
+    /// A symbolic link points to a name that none has.
+    #[error("the symbolic link {0:?} has a target longer than {LINK_BYTES_MAX} bytes")]
+    LinkTooLong(String),
     /// Not a multipart body.
     #[error("the request is not valid multipart: {0}")]
     Malformed(&'static str),
@@ -268,8 +271,11 @@ impl<R: Read> Entries for MultipartEntries<R> {
             "application/symlink" => {
                 let mut target = String::new();
                 (&mut content)
-                    .take(LINK_BYTES_MAX)
+                    .take(LINK_BYTES_MAX + 1)
                     .read_to_string(&mut target)?;
+                if target.len() as u64 > LINK_BYTES_MAX {
+                    return Err(MultipartError::LinkTooLong(path).into());
+                }
                 Content::Link(target)
             }
             _ => Content::File(Box::new(content)),
@@ -466,6 +472,20 @@ mod tests {
         body.resize(10 * HEADERS_BYTES_MAX, b'a');
         let error = read(&body, 1000).unwrap_err();
         assert!(error.message().contains("headers longer"), "{error}");
+    }
+
+    #[test]
+    fn a_link_is_never_cut() {
+        let link = |length: usize| {
+            let mut body = b"--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"l\"\r\nContent-Type: application/symlink\r\n\r\n".to_vec();
+            body.resize(body.len() + length, b'a');
+            body.extend_from_slice(b"\r\n--XX--\r\n");
+            read(&body, 1000)
+        };
+        let most = usize::try_from(LINK_BYTES_MAX).unwrap();
+        assert_eq!(link(most).unwrap()[0].1.len(), "link ".len() + most);
+        let error = link(most + 1).unwrap_err();
+        assert!(error.message().contains("longer than"), "{error}");
     }
 
     #[test]
