@@ -83,6 +83,24 @@ impl Progress {
         Self(bar)
     }
 
+    /// Blocks, and their bytes where those are told.
+    pub fn blocks() -> Self {
+        let bar = indicatif::ProgressBar::new_spinner();
+        if let Ok(style) = indicatif::ProgressStyle::with_template("{pos} blocks  {per_sec}  {msg}")
+        {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    /// So many blocks of so many bytes by now.
+    pub fn at_blocks(&self, blocks: u64, bytes: Option<u64>) {
+        self.0.set_position(blocks);
+        if let Some(bytes) = bytes {
+            self.0.set_message(human_bytes(bytes));
+        }
+    }
+
     /// No figure at all.
     pub fn none() -> Self {
         Self(indicatif::ProgressBar::hidden())

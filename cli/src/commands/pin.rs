@@ -3,7 +3,7 @@
 use super::Shell;
 use crate::args::PinCommand;
 use crate::exit::Failure;
-use crate::output::{self, Printer, escape, human_bytes};
+use crate::output::{self, Printer, Progress, escape};
 use crate::rpc::pin::list::{PinKeys, PinLine};
 use crate::rpc::pin::{Pins, Verified};
 
@@ -24,19 +24,22 @@ pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> 
                 .maybe("name", name)
                 .with("progress", watched);
             let how = if recursive { "recursively" } else { "directly" };
+            let figure = if watched {
+                Progress::blocks()
+            } else {
+                Progress::none()
+            };
             shell
                 .print_each(question, |line: Pins, printer| {
                     if let Some(blocks) = line.progress {
-                        let bytes = human_bytes(line.bytes.unwrap_or(0));
-                        output::note_over(&format!("Fetched/Processed {blocks} nodes ({bytes})"));
+                        figure.at_blocks(blocks, line.bytes);
                     }
-                    if watched && !line.pins.is_empty() {
-                        output::note_over("");
-                    }
-                    for cid in line.pins {
-                        printer.line(&format!("pinned {cid} {how}"))?;
-                    }
-                    Ok(())
+                    figure.beside(|| {
+                        for cid in &line.pins {
+                            printer.line(&format!("pinned {cid} {how}"))?;
+                        }
+                        Ok(printer.flush_if(watched)?)
+                    })
                 })
                 .await
         }

@@ -3,7 +3,7 @@
 use super::Shell;
 use crate::args::{RepoCommand, RepoStatArgs};
 use crate::exit::Failure;
-use crate::output::{self, human_bytes};
+use crate::output::{self, Progress, human_bytes};
 use crate::rpc::repo::{Collected, RepoStat, RepoVersion, VerifyLine};
 
 /// `repo`.
@@ -35,18 +35,21 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
         RepoCommand::Verify => {
             let question = shell.question("repo/verify");
             let watched = shell.wants_progress(None);
+            let figure = if watched {
+                Progress::blocks()
+            } else {
+                Progress::none()
+            };
             shell
                 .print_each(question, |line: VerifyLine, printer| {
                     if line.msg.is_empty() {
-                        if watched {
-                            output::note_over(&format!("{} blocks processed.", line.progress));
-                        }
+                        figure.at_blocks(line.progress, None);
                         return Ok(());
                     }
-                    if watched {
-                        output::note_over("");
-                    }
-                    Ok(printer.line(&output::escape_line(&line.msg))?)
+                    figure.beside(|| {
+                        printer.line(&output::escape_line(&line.msg))?;
+                        Ok(printer.flush_if(watched)?)
+                    })
                 })
                 .await
         }
