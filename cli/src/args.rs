@@ -94,6 +94,12 @@ pub struct Global {
     /// Write CIDv0 as CIDv1 where a base was chosen.
     #[arg(long, global = true, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub upgrade_cidv0_in_output: Option<bool>,
+    /// Kubo's; answers are always streamed.
+    #[arg(long, global = true, hide = true)]
+    pub stream_channels: bool,
+    /// The old name of `--log debug`.
+    #[arg(short = 'D', long, global = true, hide = true)]
+    pub debug: bool,
     /// What to log to standard error: a level or directives [default: $CAIRN_LOG].
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log: Option<String>,
@@ -184,6 +190,9 @@ pub struct InitArgs {
     /// How far the node reaches: local, lan or public.
     #[arg(long, value_name = "NETWORK")]
     pub network: Option<String>,
+    /// Kubo's; a new repository is always empty.
+    #[arg(short, long, hide = true)]
+    pub empty_repo: bool,
 }
 
 /// `daemon`.
@@ -192,6 +201,12 @@ pub struct DaemonArgs {
     /// Make the repository if there is none.
     #[arg(long)]
     pub init: bool,
+    /// Kubo's; there is nothing to migrate.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub migrate: Option<bool>,
+    /// Kubo's; garbage goes with `repo gc` only.
+    #[arg(long, hide = true)]
+    pub enable_gc: bool,
 }
 
 /// `serve`.
@@ -414,6 +429,9 @@ pub struct BlockPutArgs {
     /// Hash function.
     #[arg(long, value_name = "HASH")]
     pub mhtype: Option<String>,
+    /// Bytes of the hash: those of the function, or -1.
+    #[arg(long, hide = true, value_name = "BYTES", allow_hyphen_values = true)]
+    pub mhlen: Option<i64>,
     /// Pin what was put.
     #[arg(long)]
     pub pin: bool,
@@ -779,8 +797,11 @@ pub enum BootstrapCommand {
     /// Add peers.
     Add {
         /// Addresses that end in /p2p/PEER.
-        #[arg(required = true)]
+        #[arg(required_unless_present = "default")]
         peers: Vec<String>,
+        /// Kubo's; there is no list to take them from.
+        #[arg(long, hide = true)]
+        default: bool,
     },
     /// Remove peers, or `all`.
     Rm {
@@ -882,6 +903,11 @@ mod tests {
             "cairn block put --cid-codec=dag-cbor --mhtype blake3 --pin file",
             "cairn dag import --pin-roots=false --stats a.car",
             "cairn dag stat --progress=false bafkqaaa",
+            "cairn block put --mhlen=-1 file",
+            "cairn daemon --migrate --enable-gc --init",
+            "cairn daemon --migrate=true -D --stream-channels",
+            "cairn init -e",
+            "cairn bootstrap add --default",
             "cairn swarm addrs local --id",
             "cairn swarm addrs",
             "cairn config network lan",

@@ -64,7 +64,12 @@ fn start_logging(
     repository: &Repository,
     command: &Command,
 ) -> Result<(), Failure> {
-    let chosen = global.log.clone().or_else(|| environment.log.clone());
+    let debug = global.debug.then(|| "debug".to_owned());
+    let chosen = global
+        .log
+        .clone()
+        .or(debug)
+        .or_else(|| environment.log.clone());
     let level = match (chosen, command) {
         (Some(level), _) => level,
         (None, Command::Daemon(_) | Command::Serve(_)) if repository.exists() => {

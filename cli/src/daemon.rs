@@ -41,6 +41,9 @@ pub async fn run(
     global: &Global,
     arguments: &DaemonArgs,
 ) -> Result<(), Failure> {
+    if arguments.enable_gc {
+        output::note("--enable-gc does nothing: garbage goes with `cairn repo gc` only");
+    }
     let mut printer = Printer::default();
     printer.line("Initializing daemon...")?;
     printer.flush()?;

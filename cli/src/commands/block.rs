@@ -29,6 +29,7 @@ pub async fn block(shell: &mut Shell, command: BlockCommand) -> Result<(), Failu
                 .maybe("cid-codec", arguments.cid_codec.as_ref())
                 .maybe("format", arguments.format.as_ref())
                 .maybe("mhtype", arguments.mhtype.as_ref())
+                .maybe("mhlen", arguments.mhlen)
                 .maybe("pin", arguments.pin.then_some(true))
                 .upload(LocalUpload {
                     sources: sources(arguments.paths, None),

@@ -117,7 +117,12 @@ impl Drop for Copy {
 pub async fn bootstrap(shell: &mut Shell, arguments: BootstrapArgs) -> Result<(), Failure> {
     let (question, prefix) = match arguments.command {
         None | Some(BootstrapCommand::List) => (shell.question("bootstrap/list"), ""),
-        Some(BootstrapCommand::Add { peers }) => {
+        Some(BootstrapCommand::Add { default: true, .. }) => {
+            return Err(Failure::Usage(
+                "there are no default peers; name the ones to ask first".to_owned(),
+            ));
+        }
+        Some(BootstrapCommand::Add { peers, .. }) => {
             (shell.question("bootstrap/add").args(peers), "added ")
         }
         Some(BootstrapCommand::Rm { peers, all }) => {

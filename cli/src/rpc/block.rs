@@ -99,6 +99,19 @@ fn prefix(arguments: &Arguments) -> Result<Prefix, RpcError> {
         Some(name) => name.parse()?,
         None => HashKind::Sha2_256,
     };
+    let length: Option<i64> = arguments.parsed(&["mhlen"], "a number of bytes")?;
+    let whole = hash
+        .digest_bytes()
+        .and_then(|bytes| i64::try_from(bytes).ok());
+    if let (Some(length), Some(whole)) = (length, whole)
+        && length != -1
+        && length != whole
+    {
+        return Err(RpcError::wrong(format!(
+            "{} has {whole} bytes; shorter ones are not made (mhlen {length})",
+            hash.name()
+        )));
+    }
     Ok(Prefix {
         version,
         codec,
@@ -235,6 +248,9 @@ mod tests {
         assert!(read("format=v0&cid-codec=dag-cbor").is_err());
         assert!(read("cid-codec=nonsense").is_err());
         assert!(read("mhtype=md5").is_err());
+        assert!(read("mhlen=-1").is_ok());
+        assert!(read("mhtype=sha2-512&mhlen=64").is_ok());
+        assert!(read("mhlen=20").is_err());
         assert_eq!(read("mhtype=blake3").unwrap().hash, HashKind::Blake3);
     }
 
