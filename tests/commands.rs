@@ -361,6 +361,13 @@ fn ls_refs_and_resolve_follow_links() {
 
         assert_eq!(lines(&repo.ok(["refs", &root])), [HELLO_V1, sub]);
         assert_eq!(lines(&repo.ok(["refs", "-r", "-u", &root])).len(), 3);
+        assert_eq!(
+            lines(&repo.ok(["refs", "--format", "<src> <linkname>: <dst>", &root])),
+            [
+                format!("{root} hello.txt: {HELLO_V1}"),
+                format!("{root} sub: {sub}")
+            ]
+        );
         let local = repo.ok(["refs", "local"]);
         assert_eq!(lines(&local).len(), 4, "{local}");
         assert!(local.contains(HELLO_V1));
@@ -430,6 +437,11 @@ fn dags_of_other_codecs_are_put_read_and_resolved() {
         assert_eq!(lines(&repo.ok(["refs", "-r", &parent])), [leaf.as_str()]);
         let stat = json(&repo.ok(["dag", "stat", "--json", &parent]));
         assert_eq!(stat["UniqueBlocks"], 2, "{stat}");
+        let text = repo.ok(["dag", "stat", "--progress=false", &parent]);
+        assert!(
+            text.contains(&parent) && text.contains("Total Size: "),
+            "{text}"
+        );
     });
 }
 
@@ -641,6 +653,17 @@ fn a_node_tells_who_it_is_and_what_it_does() {
         );
         assert!(repo.ok(["version"]).starts_with("cairn version "));
         assert!(repo.ok(["version", "-n"]).starts_with("0."));
+        let format = repo.ok(["repo", "version", "-q"]);
+        assert!(format.starts_with("fs-repo@"), "{format}");
+        assert_eq!(
+            repo.ok(["repo", "version"]),
+            format!("cairn repo version {format}")
+        );
+        assert_eq!(repo.ok(["cid", "base32", HELLO_V1]), HELLO_V1);
+        assert_eq!(
+            repo.ok(["cid", "format", "-f", "%P", HELLO_V1]),
+            "cidv1-raw-sha2-256-32"
+        );
     });
     let repo = Repo::new(CAIRN);
     let offline = repo.run(["swarm", "peers"]).failure(1);
@@ -651,6 +674,8 @@ fn a_node_tells_who_it_is_and_what_it_does() {
         repo.ok(["swarm", "addrs", "listen"])
             .contains("/ip4/127.0.0.1/tcp/")
     );
+    assert_eq!(repo.ok(["swarm", "addrs"]), "");
+    assert_eq!(repo.ok(["bitswap", "wantlist"]), "");
     assert!(repo.ok(["stats", "bw"]).contains("TotalIn"));
     assert!(repo.ok(["bitswap", "stat"]).contains("bitswap status"));
     repo.ok(["log", "level", "all", "debug"]);
