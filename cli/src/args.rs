@@ -355,7 +355,7 @@ pub struct RefsArgs {
     /// Roots.
     #[arg(required = true)]
     pub paths: Vec<String>,
-    /// Format of a line, of <src>, <dst> and <linkname>.
+    /// Format of a line, of `<src>`, `<dst>` and `<linkname>`.
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
     /// Print `from -> to`.
@@ -593,7 +593,7 @@ pub enum PinCommand {
 pub struct IdArgs {
     /// Another peer.
     pub peer: Option<String>,
-    /// Format, of <id>, <aver>, <pubkey>, <addrs> and <protocols>.
+    /// Format, of `<id>`, `<aver>`, `<pubkey>`, `<addrs>` and `<protocols>`.
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<String>,
 }

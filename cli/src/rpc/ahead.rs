@@ -3,7 +3,7 @@
 //! Whoever writes a tree reads one small file after the other, so every file would cost a way to a
 //! peer and back. [`fetch_beside`] walks the same DAG in the same order with many blocks under way
 //! and drops them: they are in the store when the reader comes. Both run in one future, so who
-//! stops reading stops both; and the walk is at most [`AHEAD_BYTES_MAX`] ahead.
+//! stops reading stops both; and the walk is at most `AHEAD_BYTES_MAX` ahead.
 
 use bytes::Bytes;
 use cairn_store::cid::{self, Cid};

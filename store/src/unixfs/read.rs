@@ -1,6 +1,6 @@
 //! From blocks back to files, folders and links.
 //!
-//! A node is opened by reading its root block; [`file`] streams a file's bytes, [`folder`] lists a
+//! A node is opened by reading its root block; [`mod@file`] streams a file's bytes, [`folder`] lists a
 //! folder or finds a name in it. What they read came from strangers: sizes must add up, shards must
 //! hold the names that hash to them, and every loop has a bound.
 
