@@ -9,7 +9,7 @@ use crate::dag::walk::{self, Visit, walk};
 use crate::journal::record::Record;
 use crate::sink::PutError;
 use crate::source::BlockSource;
-use crate::store::{Keep, Store, blocking};
+use crate::store::{Inner, Keep, Store, blocking};
 use crate::unixfs::read::ReadError;
 use futures::StreamExt;
 use std::pin::pin;
@@ -123,7 +123,7 @@ impl Store {
         name: Option<String>,
         mut on_progress: impl FnMut(PinProgress) + Send,
     ) -> Result<(), PinError> {
-        let new = Pin::new(cid, mode, name)?;
+        let new = Pin::new(cid, mode, self.inner.pin_name(&cid, name))?;
         let old = self.pin(&cid);
         if let Some(old) = &old {
             if old.mode == PinMode::Recursive && mode == PinMode::Direct {
@@ -192,6 +192,13 @@ impl Store {
         let inner = self.inner.clone();
         let kept = blocking(move || inner.put(&blocks, Keep::Kept, &hold)).await;
         Ok(kept.unwrap_or(Err(PutError::Closing))?)
+    }
+}
+
+impl Inner {
+    /// What a pin is to be called: what is asked for, or else what it is called already.
+    pub(crate) fn pin_name(&self, cid: &Cid, name: Option<String>) -> Option<String> {
+        name.or_else(|| self.read_pins().by_key.get(&key(cid))?.name.clone())
     }
 }
 

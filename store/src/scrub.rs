@@ -3,6 +3,7 @@
 use crate::block::Block;
 use crate::cid::Cid;
 use crate::hash::BATCH;
+use crate::log::Position;
 use crate::source::SourceError;
 use crate::store::{Inner, Store, Walked, blocking, disk, nothing};
 use bytes::Bytes;
@@ -28,7 +29,7 @@ impl Store {
         let inner = self.inner.clone();
         let verified = blocking(move || {
             let mut seen = 0;
-            let mut batch: Vec<(Cid, Bytes)> = Vec::with_capacity(BATCH);
+            let mut batch: Vec<(Position, Cid, Bytes)> = Vec::with_capacity(BATCH);
             inner.each_section(|segment, walked| {
                 match walked {
                     Walked::Section(found) => {
@@ -36,7 +37,11 @@ impl Store {
                         let data = segment
                             .read_unchecked(at, found.header.length.into())
                             .map_err(|error| disk(&found.header.cid, &error))?;
-                        batch.push((found.header.cid, data));
+                        let position = Position {
+                            segment: segment.id,
+                            offset: found.offset,
+                        };
+                        batch.push((position, found.header.cid, data));
                     }
                     Walked::Gap(gap) => on_bad(BadBlock {
                         cid: None,
@@ -64,16 +69,20 @@ impl Store {
 
 impl Inner {
     /// Hashes a batch and empties it; answers how many blocks it had.
-    fn check(&self, batch: &mut Vec<(Cid, Bytes)>, on_bad: &mut impl FnMut(BadBlock)) -> u64 {
-        let cids: Vec<Cid> = batch.iter().map(|(cid, _)| *cid).collect();
-        let count = cids.len() as u64;
-        for (cid, verified) in cids
+    fn check(
+        &self,
+        batch: &mut Vec<(Position, Cid, Bytes)>,
+        on_bad: &mut impl FnMut(BadBlock),
+    ) -> u64 {
+        let (places, blocks): (Vec<(Position, Cid)>, Vec<(Cid, Bytes)>) = std::mem::take(batch)
             .into_iter()
-            .zip(Block::verify_many(std::mem::take(batch)))
-        {
+            .map(|(position, cid, data)| ((position, cid), (cid, data)))
+            .unzip();
+        let count = places.len() as u64;
+        for ((position, cid), verified) in places.into_iter().zip(Block::verify_many(blocks)) {
             if let Err(error) = verified {
                 // Reads of it fail from now on, and putting it again writes it again.
-                self.mark_damaged(self.index.key(cid.hash()));
+                self.mark_damaged(self.index.key(cid.hash()), position);
                 on_bad(BadBlock {
                     cid: Some(cid),
                     why: error.to_string(),

@@ -31,12 +31,12 @@ use crate::index::{Index, IndexError, Key};
 use crate::journal::Journal;
 use crate::log::append::Appender;
 use crate::log::segment::Segment;
-use crate::log::{Position, SegmentId};
+use crate::log::{Place, Position, SegmentId};
 use crate::pin::Pin;
 use crate::sink::PutError;
 use crate::source::{BlockSource, SourceError};
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
@@ -83,8 +83,9 @@ pub(crate) struct Inner {
     pub(crate) pins: RwLock<Pins>,
     /// Sections that no longer count although the index may still name them.
     pub(crate) dead: RwLock<HashSet<Position>>,
-    /// Blocks whose section turned out to be damaged: putting them again writes them again.
-    pub(crate) damaged: RwLock<HashSet<Key>>,
+    /// Sections that turned out to be damaged, by the blocks they held. The index names them no
+    /// more, so putting such a block again writes it again, also after a restart.
+    pub(crate) damaged: RwLock<HashMap<Key, Place>>,
     pub(crate) holds: Mutex<Vec<Weak<Hold>>>,
     /// Shared while a writer holds keys and looks them up; alone while a sweep asks the holds and
     /// deletes. So a block is either held in time or not found any more.

@@ -290,6 +290,12 @@ async fn pins_change_their_name_and_their_reach() {
         .await
         .unwrap();
     assert_eq!(store.pin(&root).unwrap().name, named);
+    pin(&store, root, PinMode::Recursive).await.unwrap();
+    assert_eq!(
+        store.pin(&root).unwrap().name,
+        named,
+        "pinned again without a name, it keeps it"
+    );
     let long = Some("x".repeat(256));
     let refused = store
         .pin_add(store.clone(), root, PinMode::Recursive, long, |_| {})

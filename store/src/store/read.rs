@@ -7,11 +7,12 @@ use crate::index::Key;
 use crate::log::scan::{Damage, Found, Scan, Step, read_unchecked};
 use crate::log::section::{self, Header, PREFIX_MAX};
 use crate::log::segment::{PAGE_BYTES, ReadError, Segment};
-use crate::log::{Place, SegmentId};
+use crate::log::{Place, Position, SegmentId};
 use crate::source::SourceError;
 use bytes::Bytes;
 use std::io;
 use std::ops::{ControlFlow, Range};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// What a walk over the log meets.
@@ -48,20 +49,33 @@ impl Inner {
     pub(crate) fn counting(&self, key: &Key, place: Option<Place>) -> Option<Place> {
         let place = place.filter(|place| !self.is_dead(place))?;
         let damaged = self.damaged.read().unwrap_or_else(PoisonError::into_inner);
-        (damaged.is_empty() || !damaged.contains(key)).then_some(place)
+        (damaged.is_empty() || !damaged.contains_key(key)).then_some(place)
     }
 
-    pub(crate) fn mark_damaged(&self, key: Key) {
+    /// Takes a damaged section out of the index: the block is absent until it is put again.
+    pub(crate) fn mark_damaged(&self, key: Key, position: Position) {
+        let _nobody_appends = self.lock_appender();
+        let place = self.index.place(&key).ok().flatten();
+        let Some(place) = place.filter(|place| place.position() == position) else {
+            return;
+        };
+        self.metrics.damaged.inc();
+        self.index.remove([key]);
+        self.blocks.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(place.length.into(), Ordering::Relaxed);
         self.damaged
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(key);
-        self.metrics.damaged.inc();
+            .insert(key, place);
     }
 
     pub(crate) fn is_dead(&self, place: &Place) -> bool {
+        self.is_dead_at(&place.position())
+    }
+
+    fn is_dead_at(&self, position: &Position) -> bool {
         let dead = self.dead.read().unwrap_or_else(PoisonError::into_inner);
-        !dead.is_empty() && dead.contains(&place.position())
+        !dead.is_empty() && dead.contains(position)
     }
 
     /// The block, whole.
@@ -117,8 +131,8 @@ impl Inner {
         }
     }
 
-    /// Calls `each` with every section that the index names, damaged ones included, segment by
-    /// segment, and with what could not be read as sections.
+    /// Calls `each` with every section that is not dead and that no other place stands for, damaged
+    /// ones included, segment by segment, and with what could not be read as sections.
     pub(crate) fn each_section(
         &self,
         mut each: impl FnMut(&Segment, Walked) -> Result<ControlFlow<()>, SourceError>,
@@ -135,12 +149,12 @@ impl Inner {
                         let cid = found.header.cid;
                         let key = self.index.key(cid.hash());
                         let place = self.index.place(&key).map_err(|error| disk(&cid, &error))?;
-                        let named = place.is_some_and(|place| {
-                            place.segment == segment.id
-                                && place.offset == found.offset
-                                && !self.is_dead(&place)
-                        });
-                        if !named {
+                        let here = Position {
+                            segment: segment.id,
+                            offset: found.offset,
+                        };
+                        let named = place.is_none_or(|place| place.position() == here);
+                        if !named || self.is_dead_at(&here) {
                             continue;
                         }
                         Walked::Section(found)
@@ -203,7 +217,7 @@ impl Inner {
             self.metrics.read(place.length.into());
             return Ok(block);
         }
-        self.mark_damaged(self.index.key(cid.hash()));
+        self.mark_damaged(self.index.key(cid.hash()), place.position());
         tracing::error!(%cid, segment = %place.segment, offset = place.offset, "damaged block");
         Err(disk(
             cid,

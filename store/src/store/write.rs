@@ -66,8 +66,8 @@ impl Writer {
     /// Everything below them must have been put through this writer.
     pub fn commit_and_pin(&mut self, roots: &[Cid], name: Option<&str>) -> Result<(), PinError> {
         let pin = |root: &Cid| {
-            let pin = Pin::new(*root, PinMode::Recursive, name.map(str::to_owned))?;
-            Ok(Record::Pinned(pin))
+            let name = self.inner.pin_name(root, name.map(str::to_owned));
+            Ok(Record::Pinned(Pin::new(*root, PinMode::Recursive, name)?))
         };
         let pins: Vec<Record> = roots.iter().map(pin).collect::<Result<_, PinError>>()?;
         Ok(self.inner.commit_since(self.hold.losses, pins)?)
@@ -196,11 +196,9 @@ impl Inner {
             .or_insert(segment);
         let appended: u64 = blocks.iter().map(|block| block.data().len() as u64).sum();
         let replaced = self.replaced(&batch);
-        let replaced_bytes: u64 = replaced.iter().map(|old| u64::from(old.length)).sum();
-        let added = blocks.len().saturating_sub(replaced.len()) as u64;
+        let added = blocks.len() as u64;
         self.blocks.fetch_add(added, Ordering::Relaxed);
-        self.bytes
-            .fetch_add(appended.saturating_sub(replaced_bytes), Ordering::Relaxed);
+        self.bytes.fetch_add(appended, Ordering::Relaxed);
         self.unmerged.fetch_add(appended, Ordering::Relaxed);
         let unsynced = self.unsynced.fetch_add(appended, Ordering::Relaxed) + appended;
         self.index.insert(
@@ -227,9 +225,9 @@ impl Inner {
         if damaged.is_empty() {
             return Vec::new();
         }
-        let was_damaged = batch.iter().filter(|(key, _)| damaged.remove(key));
-        was_damaged
-            .filter_map(|(key, _)| self.index.place(key).ok().flatten())
+        batch
+            .iter()
+            .filter_map(|(key, _)| damaged.remove(key))
             .collect()
     }
 
