@@ -45,8 +45,8 @@ pub enum ExtractError {
     /// Something that is neither file, folder nor symbolic link.
     #[error("nothing was written: the entry {0:?} is neither a file nor a folder nor a link")]
     Kind(String),
-    /// The archive is not whole.
-    #[error("nothing was written: the archive is damaged: {0}")]
+    /// The archive is not whole, or what fills it failed.
+    #[error("nothing was written: {0}")]
     Damaged(io::Error),
     /// The disk refused.
     #[error("cannot write {path}: {source}")]
