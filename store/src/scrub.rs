@@ -74,10 +74,14 @@ impl Inner {
         batch: &mut Vec<(Position, Cid, Bytes)>,
         on_bad: &mut impl FnMut(BadBlock),
     ) -> u64 {
-        let (places, blocks): (Vec<(Position, Cid)>, Vec<(Cid, Bytes)>) = std::mem::take(batch)
+        let places: Vec<(Position, Cid)> = batch
+            .iter()
+            .map(|(position, cid, _)| (*position, *cid))
+            .collect();
+        let blocks = std::mem::take(batch)
             .into_iter()
-            .map(|(position, cid, data)| ((position, cid), (cid, data)))
-            .unzip();
+            .map(|(_, cid, data)| (cid, data))
+            .collect();
         let count = places.len() as u64;
         for ((position, cid), verified) in places.into_iter().zip(Block::verify_many(blocks)) {
             if let Err(error) = verified {
