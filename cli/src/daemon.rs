@@ -121,6 +121,7 @@ async fn add_path(
             folders: Folders::Take,
             ..Walk::default()
         },
+        ..LocalUpload::default()
     };
     let total = add::total(&upload).await;
     let progress = output::Progress::bytes(total.filter(|_| output::is_watched()));

@@ -4,6 +4,7 @@
 //! terminal or read as another name, so [`escape`] is between every name and the terminal, and
 //! [`escape_json`] does the same for JSON, where the result still means the same text.
 
+use crate::rpc::entries::Meter;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
@@ -99,6 +100,12 @@ impl Progress {
         if let Some(bytes) = bytes {
             self.0.set_message(human_bytes(bytes));
         }
+    }
+
+    /// Somebody to tell of bytes that were read, who shows them here.
+    pub fn meter(&self) -> Meter {
+        let bar = self.0.clone();
+        Meter::new(move |bytes| bar.inc(bytes))
     }
 
     /// No figure at all.

@@ -123,6 +123,7 @@ fn upload(arguments: &AddArgs) -> Result<LocalUpload, Failure> {
             keep_mode: keep(arguments.preserve_mode),
             keep_mtime: keep(arguments.preserve_mtime),
         },
+        ..LocalUpload::default()
     })
 }
 

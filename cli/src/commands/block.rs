@@ -34,6 +34,7 @@ pub async fn block(shell: &mut Shell, command: BlockCommand) -> Result<(), Failu
                 .upload(LocalUpload {
                     sources: sources(arguments.paths, None),
                     walk: Walk::default(),
+                    ..LocalUpload::default()
                 });
             shell
                 .print_each(question, |stat: BlockStat, printer| {

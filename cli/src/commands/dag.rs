@@ -8,6 +8,7 @@ use crate::rpc::dag::import::Imported;
 use crate::rpc::dag::stat::Summary;
 use crate::rpc::dag::{PutAnswer, ResolveAnswer};
 use crate::rpc::entries::{LocalUpload, Walk};
+use std::fs;
 
 /// `dag`.
 pub async fn dag(shell: &mut Shell, command: DagCommand) -> Result<(), Failure> {
@@ -73,6 +74,7 @@ async fn put(shell: &mut Shell, arguments: DagPutArgs) -> Result<(), Failure> {
         .upload(LocalUpload {
             sources: sources(arguments.paths, None),
             walk: Walk::default(),
+            ..LocalUpload::default()
         });
     shell
         .print_each(question, |answer: PutAnswer, printer| {
@@ -82,6 +84,16 @@ async fn put(shell: &mut Shell, arguments: DagPutArgs) -> Result<(), Failure> {
 }
 
 async fn import(shell: &mut Shell, arguments: DagImportArgs) -> Result<(), Failure> {
+    let sizes = arguments
+        .paths
+        .iter()
+        .map(|path| Some(fs::metadata(path).ok()?.len()));
+    let total: Option<u64> = sizes.sum();
+    let progress = if shell.wants_progress(None) {
+        Progress::bytes(total.filter(|total| *total > 0))
+    } else {
+        Progress::none()
+    };
     let question = shell
         .question("dag/import")
         .maybe("pin-roots", arguments.pin_roots)
@@ -91,6 +103,7 @@ async fn import(shell: &mut Shell, arguments: DagImportArgs) -> Result<(), Failu
         .upload(LocalUpload {
             sources: sources(arguments.paths, None),
             walk: Walk::default(),
+            meter: progress.meter(),
         });
     let silent = arguments.silent;
     shell
@@ -101,7 +114,8 @@ async fn import(shell: &mut Shell, arguments: DagImportArgs) -> Result<(), Failu
             if let Some(root) = line.root
                 && root.pin_error_msg.is_empty()
             {
-                printer.line(&format!("Pinned root\t{}\tsuccess", root.cid.cid))?;
+                let line = format!("Pinned root\t{}\tsuccess", root.cid.cid);
+                progress.beside(|| printer.line(&line))?;
             }
             if let Some(stats) = line.stats {
                 printer.line(&format!(

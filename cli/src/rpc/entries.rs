@@ -6,10 +6,12 @@
 use super::error::RpcError;
 use cairn_store::unixfs::Mtime;
 use cairn_store::unixfs::import::Metadata;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Entries in walking order: a folder before what is in it.
 pub trait Entries {
@@ -37,16 +39,16 @@ pub enum Content<'a> {
     File(Box<dyn Read + 'a>),
 }
 
-impl std::fmt::Debug for Entry<'_> {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Entry<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Entry")
             .field("path", &self.path)
             .finish_non_exhaustive()
     }
 }
 
-impl std::fmt::Debug for Content<'_> {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Content<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Folder => "Folder",
             Self::Link(_) => "Link",
@@ -56,12 +58,54 @@ impl std::fmt::Debug for Content<'_> {
 }
 
 /// Files of this machine that shall go in.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct LocalUpload {
     /// What was named, in order.
     pub sources: Vec<Source>,
     /// How folders are walked.
     pub walk: Walk,
+    /// Who is told of bytes read from files.
+    pub meter: Meter,
+}
+
+/// Somebody who is told how many bytes more were read, or nobody.
+#[derive(Clone, Default)]
+pub struct Meter(Option<Arc<dyn Fn(u64) + Send + Sync>>);
+
+impl Meter {
+    /// Tells `read` of every read.
+    pub fn new(read: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(read)))
+    }
+
+    fn over(&self, content: File) -> Box<dyn Read + Send> {
+        match &self.0 {
+            None => Box::new(content),
+            Some(read) => Box::new(Metered {
+                content,
+                read: Arc::clone(read),
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Meter").field(&self.0.is_some()).finish()
+    }
+}
+
+struct Metered {
+    content: File,
+    read: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Read for Metered {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.content.read(into)?;
+        (self.read)(count as u64);
+        Ok(count)
+    }
 }
 
 /// One thing that was named.
@@ -134,6 +178,7 @@ pub enum Keep {
 #[derive(Debug)]
 pub struct LocalEntries {
     walk: Walk,
+    meter: Meter,
     sources: std::vec::IntoIter<Source>,
     /// Folders that are being walked, with what is left in them.
     open: Vec<std::vec::IntoIter<(PathBuf, String)>>,
@@ -144,6 +189,7 @@ impl LocalEntries {
     pub fn new(upload: LocalUpload) -> Self {
         Self {
             walk: upload.walk,
+            meter: upload.meter,
             sources: upload.sources.into_iter(),
             open: Vec::new(),
         }
@@ -255,7 +301,7 @@ impl Entries for LocalEntries {
             };
             Content::Link(target.to_owned())
         } else if kind.is_file() {
-            Content::File(Box::new(open_file(&path)?))
+            Content::File(self.meter.over(open_file(&path)?))
         } else {
             return Err(special(&path));
         };
@@ -363,6 +409,7 @@ mod tests {
         LocalUpload {
             sources: vec![Source::Path(folder.path().join("top"))],
             walk,
+            ..LocalUpload::default()
         }
     }
 
@@ -414,6 +461,7 @@ mod tests {
         let error = list(LocalUpload {
             sources: vec![Source::Path(missing)],
             walk: walk(),
+            ..LocalUpload::default()
         });
         assert!(error.unwrap_err().message().contains("nothing"));
         let socket = folder.path().join("top/socket");

@@ -533,6 +533,7 @@ mod tests {
         let mut entries = LocalEntries::new(LocalUpload {
             sources: vec![Source::Path(file)],
             walk: Walk::default(),
+            ..LocalUpload::default()
         });
         let mut body = Vec::new();
         write(&mut entries, "YY", |bytes| {
