@@ -4,8 +4,10 @@
 //! the commit's business, which asks [`Appender::touched`] for what there is to sync.
 
 use super::segment::Segment;
-use super::{Place, SegmentId, Stream, section};
+use super::{Place, SegmentId, Stream};
 use crate::block::Block;
+use crate::car::write;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,9 +67,9 @@ impl Appender {
     ) -> io::Result<(Vec<Place>, Arc<Segment>)> {
         let segment = self.with_room(stream)?;
         let mut at = segment.length();
-        let prefixes: Vec<Vec<u8>> = blocks
+        let prefixes: Vec<Bytes> = blocks
             .iter()
-            .map(|block| section::prefix(block.cid(), block.data().len()))
+            .map(|block| write::section_prefix(block))
             .collect();
         let mut parts: Vec<&[u8]> = Vec::with_capacity(2 * blocks.len());
         let mut places = Vec::with_capacity(blocks.len());

@@ -42,14 +42,6 @@ pub(crate) fn header(bytes: &[u8]) -> Option<Header> {
     })
 }
 
-/// What precedes the bytes of a block of `length` bytes.
-pub(crate) fn prefix(cid: &Cid, length: usize) -> Vec<u8> {
-    let cid = cid.to_bytes();
-    let mut buffer = unsigned_varint::encode::u64_buffer();
-    let varint = unsigned_varint::encode::u64((cid.len() + length) as u64, &mut buffer);
-    [varint, &cid].concat()
-}
-
 /// The header of every segment: CARv1 with one root, the empty identity CID, because common
 /// readers refuse an empty list.
 pub(crate) fn file_header() -> Vec<u8> {
@@ -73,7 +65,16 @@ const SECTION_MAX: usize = CID_BYTES_MAX + BLOCK_BYTES_MAX;
 mod tests {
     use super::*;
     use crate::block::{Block, Prefix};
+    use crate::car::write;
     use bytes::Bytes;
+
+    /// What a section of `length` bytes begins with, also of lengths that no block has.
+    fn prefix(cid: &Cid, length: usize) -> Vec<u8> {
+        let cid = cid.to_bytes();
+        let mut buffer = unsigned_varint::encode::u64_buffer();
+        let varint = unsigned_varint::encode::u64((cid.len() + length) as u64, &mut buffer);
+        [varint, &cid].concat()
+    }
 
     #[test]
     fn a_section_reads_back() {
@@ -84,7 +85,7 @@ mod tests {
                 hash: cid::HashKind::Sha2_256,
             };
             let block = Block::new(prefix_of, Bytes::from(vec![1; length])).unwrap();
-            let prefix = prefix(block.cid(), length);
+            let prefix = write::section_prefix(&block);
             let header = header(&prefix).unwrap();
             assert_eq!(header.cid, *block.cid());
             assert_eq!(header.prefix as usize, prefix.len());
@@ -104,8 +105,8 @@ mod tests {
     }
 
     #[test]
-    fn the_file_header_is_one_byte_of_length_and_its_body() {
-        let header = file_header();
-        assert_eq!(header[0] as usize, header.len() - 1);
+    fn the_file_header_is_the_one_of_a_car_with_the_empty_root() {
+        let root = cid::parse("bafkqaaa").unwrap();
+        assert_eq!(file_header(), write::header(&[root]));
     }
 }
