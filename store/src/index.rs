@@ -17,6 +17,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 /// What a block is found by.
 pub(crate) type Key = [u8; 16];
@@ -100,12 +101,25 @@ impl Index {
     ) -> Result<(Self, Option<Checkpoint>), IndexError> {
         remove_unfinished_snapshots(folder);
         guarded(|| {
-            let db = sled::Config::default()
+            let config = sled::Config::default()
                 .path(folder)
                 .cache_capacity(cache_bytes)
                 .mode(sled::Mode::LowSpace)
-                .flush_every_ms(None)
-                .open()?;
+                .flush_every_ms(None);
+            let mut tries = 0;
+            let db = loop {
+                match config.open() {
+                    // sled's own lock outlives its handle until its threads have let go, and
+                    // nothing tells when. The repository's lock says that it can only be ours.
+                    Err(sled::Error::Io(error))
+                        if error.kind() == io::ErrorKind::Other && tries < LOCK_TRIES =>
+                    {
+                        tries += 1;
+                        std::thread::sleep(LOCK_PAUSE);
+                    }
+                    opened => break opened?,
+                }
+            };
             let buckets = db.open_tree("buckets")?;
             let meta = db.open_tree("meta")?;
             let known = meta
@@ -426,6 +440,9 @@ const REST: usize = 14;
 const ENTRY: usize = REST + Place::PACKED;
 const SECRET: &[u8] = b"secret";
 const CHECKPOINT: &[u8] = b"checkpoint";
+/// How often, and how far apart, sled is tried while an earlier handle of this process lets go.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Openings that did not finish before the index is no longer trusted.
 const TRIES: usize = 2;
 
