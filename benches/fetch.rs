@@ -2,7 +2,7 @@
 //! process; the floor is one stream of stock rust-libp2p (TCP, Noise, Yamux) in this process.
 
 use cairn_node::{Config, Node};
-use cairn_store::config::ByteSize;
+use cairn_store::config::{ByteSize, Reserve};
 use cairn_store::store::Keep;
 use cairn_store::unixfs::import::{Importer, Metadata};
 use cairn_store::unixfs::{Profile, read};
@@ -41,7 +41,7 @@ fn main() {
 
 fn open(folder: &Path) -> Store {
     let config = cairn_store::config::Config {
-        reserve: ByteSize(0),
+        reserve: Reserve::Bytes(ByteSize(0)),
         ..cairn_store::config::Config::default()
     };
     Store::open(folder, &config, &mut |_| {}).expect("open")

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use cairn_node::{Config, Exchange, Node, Session};
 use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{self, Cid, HashKind, Version};
-use cairn_store::config::ByteSize;
+use cairn_store::config::{ByteSize, Reserve};
 use cairn_store::sink::BlockSink;
 use cairn_store::store::Keep;
 use cairn_store::unixfs::import::{Importer, Metadata};
@@ -115,7 +115,7 @@ async fn is_sure_of_absence<S: BlockSource>(source: S, content: &Content) {
 
 fn store(folder: &Path) -> Store {
     let config = cairn_store::config::Config {
-        reserve: ByteSize(0),
+        reserve: Reserve::Bytes(ByteSize(0)),
         ..cairn_store::config::Config::default()
     };
     Store::open(folder, &config, &mut |_| {}).unwrap()

@@ -14,8 +14,15 @@ pub struct Config {
     /// Length at which a segment of the log is sealed and the next one begun. Smaller segments give
     /// space back sooner and cost more open files.
     pub segment_size: ByteSize,
-    /// Free space on the disk below which nothing is written any more.
-    pub reserve: ByteSize,
+    /// Free space on the disk below which no block is written any more. `auto` (default): 1 GiB or 2 %
+    /// of the disk, whichever is more.
+    pub reserve: Reserve,
+    /// Most space for blocks that peers sent and nobody asked to keep. Beyond it they are evicted,
+    /// roughly those first that were not read for longest. Pinned, added and imported blocks do not count.
+    pub cache_max: ByteSize,
+    /// Which share of its time one disk may be read to re-hash what is stored, in percent; 0 never
+    /// re-hashes by itself.
+    pub scrub_share: Percent,
     /// What `repo stat` tells as the largest wanted size of the repository.
     pub max: ByteSize,
     /// Memory for the index's own cache, in addition to what the operating system caches.
@@ -27,12 +34,95 @@ impl Default for Config {
         Self {
             durability: Durability::Full,
             segment_size: ByteSize(1 << 30),
-            reserve: ByteSize(1 << 30),
+            reserve: Reserve::Auto,
+            cache_max: ByteSize(10_000_000_000),
+            scrub_share: Percent(2),
             max: ByteSize(10_000_000_000),
             index_cache: ByteSize(32 << 20),
         }
     }
 }
+
+impl Config {
+    /// Length at which a segment of the cache is sealed: what is evicted goes file by file, so that
+    /// several fit into the limit.
+    pub(crate) fn cache_segment_size(&self) -> u64 {
+        let share = self.cache_max.0 / CACHE_SEGMENTS;
+        share.clamp(
+            CACHE_SEGMENT_MIN.min(self.segment_size.0),
+            self.segment_size.0,
+        )
+    }
+}
+
+/// How much of the disk stays free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ByteText", into = "String")]
+pub enum Reserve {
+    /// As much as the size of the disk calls for.
+    Auto,
+    /// So much.
+    Bytes(ByteSize),
+}
+
+impl FromStr for Reserve {
+    type Err = ByteSizeError;
+
+    fn from_str(text: &str) -> Result<Self, ByteSizeError> {
+        match text.trim() {
+            AUTO => Ok(Self::Auto),
+            bytes => bytes.parse().map(Self::Bytes),
+        }
+    }
+}
+
+impl TryFrom<ByteText> for Reserve {
+    type Error = ByteSizeError;
+
+    fn try_from(text: ByteText) -> Result<Self, ByteSizeError> {
+        match text {
+            ByteText::Number(bytes) => Ok(Self::Bytes(ByteSize(bytes))),
+            ByteText::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl From<Reserve> for String {
+    fn from(reserve: Reserve) -> Self {
+        match reserve {
+            Reserve::Auto => AUTO.to_owned(),
+            Reserve::Bytes(bytes) => bytes.into(),
+        }
+    }
+}
+
+/// A share in whole percent, 0 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Percent(pub u8);
+
+impl TryFrom<u8> for Percent {
+    type Error = PercentError;
+
+    fn try_from(share: u8) -> Result<Self, PercentError> {
+        if share <= 100 {
+            Ok(Self(share))
+        } else {
+            Err(PercentError(share))
+        }
+    }
+}
+
+impl From<Percent> for u8 {
+    fn from(share: Percent) -> Self {
+        share.0
+    }
+}
+
+/// Why a number is no share.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no share; write a whole number from 0 to 100")]
+pub struct PercentError(u8);
 
 /// What an acknowledgement promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +200,12 @@ impl From<ByteSize> for String {
         size.to_string()
     }
 }
+
+/// In the place of a size: whatever fits the disk.
+const AUTO: &str = "auto";
+/// Segments that the cache's limit is worth, as long as they are not tiny.
+const CACHE_SEGMENTS: u64 = 16;
+const CACHE_SEGMENT_MIN: u64 = 1 << 20;
 
 const UNITS: [(&str, u64); 14] = [
     ("", 1),

@@ -1,28 +1,33 @@
 //! Files that exist whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use crate::disk::{Disk, Mode, RealDisk};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Writes `bytes` as the file `path`, readable by its owner alone if `access` says so: after a
 /// crash there is the old file or the new one, never a part of either.
 pub fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
-    let temporary = Temporary::beside(path);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(access.mode())
-        .open(&temporary.0)?;
-    file.write_all(bytes)?;
-    file.sync_all()?; // Before the rename, or the new name may point at missing bytes.
-    fs::rename(&temporary.0, path)?;
-    sync_folder(path.parent().unwrap_or_else(|| Path::new(".")))
+    write_on(&RealDisk, path, bytes, access)
 }
 
-/// Makes renames, creations and removals in a folder durable.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// [`write`], on any disk.
+pub(crate) fn write_on(
+    disk: &dyn Disk,
+    path: &Path,
+    bytes: &[u8],
+    access: Access,
+) -> io::Result<()> {
+    let temporary = Temporary::beside(disk, path);
+    let file = disk.open(&temporary.path, Mode::Create(access))?;
+    file.write(0, &[bytes])?;
+    file.sync()?; // Before the rename, or the new name may point at missing bytes.
+    disk.rename(&temporary.path, path)?;
+    disk.sync_folder(path.parent().unwrap_or_else(|| Path::new(".")))
+}
+
+/// Whether a file's name is one that [`write`] left behind when it was killed.
+pub(crate) fn is_left_over(name: &str) -> bool {
+    name.ends_with(SUFFIX)
 }
 
 /// Who may read a file.
@@ -35,7 +40,7 @@ pub enum Access {
 }
 
 impl Access {
-    const fn mode(self) -> u32 {
+    pub(crate) const fn mode(self) -> u32 {
         match self {
             Self::Shared => 0o644,
             Self::Owner => 0o600,
@@ -44,25 +49,35 @@ impl Access {
 }
 
 /// A name that is removed again unless it was renamed away.
-struct Temporary(PathBuf);
+struct Temporary<'a> {
+    disk: &'a dyn Disk,
+    path: PathBuf,
+}
 
-impl Temporary {
-    fn beside(path: &Path) -> Self {
+impl<'a> Temporary<'a> {
+    fn beside(disk: &'a dyn Disk, path: &Path) -> Self {
         let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{:016x}.tmp", rand::random::<u64>()));
-        Self(PathBuf::from(name))
+        name.push(format!(".{:016x}{SUFFIX}", rand::random::<u64>()));
+        Self {
+            disk,
+            path: PathBuf::from(name),
+        }
     }
 }
 
-impl Drop for Temporary {
+impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0); // Gone already when the rename was made.
+        let _ = self.disk.remove(&self.path); // Gone already when the rename was made.
     }
 }
+
+/// What temporary names end with.
+const SUFFIX: &str = ".tmp";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

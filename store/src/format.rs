@@ -1,17 +1,22 @@
-//! The version of the folder on disk. Older formats are migrated one step at a time; there is
-//! only one so far. The layouts are written down in `docs/on-disk-format.md`.
+//! The version of the folder on disk. Older formats are migrated one step at a time. The layouts are
+//! written down in `docs/on-disk-format.md`.
+//!
+//! * 1: the first.
+//! * 2: a third stream of segments (`cache`), and kinds of journal records that readers of format 1 do
+//!   not know. What format 1 wrote is read as it is; only its index is built anew.
 
-use crate::durable::{self, Access};
+use crate::durable;
+use crate::log::files::Access;
 use crate::store::OpenError;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 /// The format this program writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
-/// Refuses folders of newer programs; marks a new folder with our format.
-pub(crate) fn check(root: &Path) -> Result<(), OpenError> {
+/// Refuses folders of newer programs; marks a new folder, and one of an older format, with ours.
+pub(crate) fn check(root: &Path, access: Access) -> Result<(), OpenError> {
     let path = root.join(FILE);
     let disk = |source| OpenError::Disk {
         what: path.display().to_string(),
@@ -35,13 +40,19 @@ pub(crate) fn check(root: &Path) -> Result<(), OpenError> {
                     known: FORMAT,
                 });
             }
+            if found < FORMAT && access == Access::ReadWrite {
+                mark(&path).map_err(disk)?;
+            }
             Ok(())
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            durable::write(&path, format!("{FORMAT}\n").as_bytes(), Access::Shared).map_err(disk)
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => mark(&path).map_err(disk),
         Err(error) => Err(disk(error)),
     }
+}
+
+fn mark(path: &Path) -> std::io::Result<()> {
+    let text = format!("{FORMAT}\n");
+    durable::write(path, text.as_bytes(), durable::Access::Shared)
 }
 
 const FILE: &str = "version";
@@ -53,21 +64,21 @@ mod tests {
     #[test]
     fn marks_a_new_folder_and_knows_it_again() {
         let folder = tempfile::tempdir().unwrap();
-        check(folder.path()).unwrap();
-        check(folder.path()).unwrap();
-        assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), "1\n");
+        check(folder.path(), Access::ReadWrite).unwrap();
+        check(folder.path(), Access::ReadWrite).unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), "2\n");
     }
 
     #[test]
     fn refuses_a_newer_format_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE), "2\n").unwrap();
-        let refused = check(folder.path());
+        fs::write(folder.path().join(FILE), "3\n").unwrap();
+        let refused = check(folder.path(), Access::ReadWrite);
         assert!(matches!(
             refused,
             Err(OpenError::Newer {
-                found: 2,
-                known: 1,
+                found: 3,
+                known: 2,
                 ..
             })
         ));
@@ -77,6 +88,9 @@ mod tests {
     fn a_version_that_is_no_number_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(FILE), "banana").unwrap();
-        assert!(matches!(check(folder.path()), Err(OpenError::Disk { .. })));
+        assert!(matches!(
+            check(folder.path(), Access::ReadWrite),
+            Err(OpenError::Disk { .. })
+        ));
     }
 }

@@ -1,23 +1,34 @@
 //! From a multihash to the place of its block: a memory table over packed buckets in sled.
 //!
 //! Everything here is derived from the log and may be lost. New places live in a table in memory;
-//! now and then the table is frozen, merged into sled and forgotten, and the position in the log up
-//! to which sled knows everything is written after it. A bucket is one sled value holding the
-//! entries whose keys share their first 16 bits: a key a block would cost sled four times the disk
-//! and several times the memory.
+//! now and then the table is frozen, merged below and forgotten, and the position in the log up
+//! to which the index knows everything is written after it.
+//!
+//! * [`buckets`]: packed entries, and how changes go into them.
+//! * [`on_disk`]: two tiers of buckets in sled.
+//! * [`in_memory`]: the same without a disk, where sled must not or cannot be used.
+//! * [`table`]: what was not merged yet.
 //!
 //! Keys are 16 bytes of a hash keyed with a secret of this index, so that nobody can grind blocks
 //! into one bucket. Whoever reads a block compares the whole multihash with the section's.
 
+mod buckets;
+mod in_memory;
+mod on_disk;
+mod table;
+
 use crate::cid::Multihash;
-use crate::log::{Place, SegmentId};
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use crate::log::{Place, SegmentId, Stream};
+pub(crate) use in_memory::Image;
+use on_disk::OnDisk;
+use std::collections::BTreeMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+pub(crate) use table::Frozen;
+use table::Table;
 
 /// What a block is found by.
 pub(crate) type Key = [u8; 16];
@@ -25,141 +36,122 @@ pub(crate) type Key = [u8; 16];
 /// The index, open.
 #[derive(Debug)]
 pub(crate) struct Index {
-    _db: sled::Db,
-    buckets: sled::Tree,
-    meta: sled::Tree,
+    backing: RwLock<Backing>,
     secret: [u8; 32],
     table: RwLock<Table>,
-    /// Held while a frozen table is merged: one at a time.
+    /// Held while a frozen table is merged, and by whoever needs that nothing is.
     merging: Mutex<()>,
-    /// Made when sled fails, so that the next opening does not trust it.
-    broken_marker: PathBuf,
+    /// How often something has been merged.
+    merges: AtomicU64,
 }
 
-/// Places that sled does not know yet. `None` says that a place in sled no longer counts.
-#[derive(Debug, Default)]
-struct Table {
-    fresh: HashMap<Key, Option<Place>>,
-    frozen: Option<Arc<HashMap<Key, Option<Place>>>>,
-}
-
-/// What a merge is about to move into sled.
+/// What lies below the memory table.
 #[derive(Debug)]
-pub(crate) struct Frozen(Arc<HashMap<Key, Option<Place>>>);
+enum Backing {
+    OnDisk(OnDisk),
+    InMemory(Arc<Image>),
+}
 
-/// How far sled knows the log.
+/// Where an index is.
+#[derive(Debug, Clone)]
+pub(crate) enum Location {
+    /// In sled, in this folder.
+    Folder(PathBuf),
+    /// Nowhere but in memory.
+    Memory(Arc<Image>),
+}
+
+/// How far the index knows the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
-    /// Where each segment that was active then ended. Earlier numbers are known whole.
+    /// Where each segment that was growing then ended.
     pub(crate) ends: BTreeMap<SegmentId, u32>,
+    /// The highest number of each stream then. All others up to it are known whole.
+    pub(crate) last: BTreeMap<Stream, u32>,
     /// Blocks present then.
     pub(crate) blocks: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
     /// The journal's last record then.
     pub(crate) journal: u64,
+    /// Whether a later merge was broken off: then some entries may be newer than the counts.
+    pub(crate) merging: bool,
 }
 
-/// sled failed. Nothing is lost: the next opening builds the index anew.
+/// The index failed. Nothing is lost: it can be built anew from the log.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the index failed ({0}); restart to have it rebuilt from the blocks")]
 pub(crate) struct IndexError(String);
 
+impl IndexError {
+    /// It names a segment that is not there.
+    pub(crate) fn missing(segment: SegmentId) -> Self {
+        Self(format!(
+            "it names segment {segment}, which is not there; run `cairn repo rebuild`"
+        ))
+    }
+
+    /// Every look found another place.
+    pub(crate) fn restless() -> Self {
+        Self("the block was being moved all the time; try again".to_owned())
+    }
+}
+
 impl Index {
-    /// Opens the index in `folder`; whatever is there and cannot be used is set aside, with a
-    /// sentence for the operator. `None` as checkpoint: it knows nothing.
+    /// Opens the index; whatever is there and cannot be used is set aside, with a sentence for the
+    /// operator. `None` as checkpoint: it knows nothing.
     pub(crate) fn open(
-        folder: &Path,
+        location: &Location,
         cache_bytes: u64,
         on_notice: &mut dyn FnMut(String),
     ) -> io::Result<(Self, Option<Checkpoint>)> {
-        let broken = folder.with_extension("broken");
-        let unfinished = folder.with_extension("opening");
-        if folder.exists() {
-            if broken.exists() {
-                set_aside(folder, "it failed while running", on_notice)?;
-            } else if tries(&unfinished) >= TRIES {
-                set_aside(folder, "opening it did not finish twice", on_notice)?;
+        let (backing, secret, checkpoint) = match location {
+            Location::Folder(folder) => {
+                let (on_disk, secret, checkpoint) = OnDisk::open(folder, cache_bytes, on_notice)?;
+                (Backing::OnDisk(on_disk), secret, checkpoint)
             }
-        }
-        let _ = fs::remove_file(&broken);
-        fs::write(&unfinished, [b'x'].repeat(tries(&unfinished) + 1))?;
-        let opened = Self::open_sled(folder, cache_bytes, &broken).or_else(|error| {
-            set_aside(folder, &error.0, on_notice)?;
-            Self::open_sled(folder, cache_bytes, &broken)
-                .map_err(|error| io::Error::other(error.to_string()))
-        });
-        fs::remove_file(&unfinished)?;
-        opened
-    }
-
-    /// Opens sled, with the leftovers removed that are known to keep it from opening.
-    fn open_sled(
-        folder: &Path,
-        cache_bytes: u64,
-        broken: &Path,
-    ) -> Result<(Self, Option<Checkpoint>), IndexError> {
-        remove_unfinished_snapshots(folder);
-        guarded(|| {
-            let config = sled::Config::default()
-                .path(folder)
-                .cache_capacity(cache_bytes)
-                .mode(sled::Mode::LowSpace)
-                .flush_every_ms(None);
-            let mut tries = 0;
-            let db = loop {
-                match config.open() {
-                    // sled's own lock outlives its handle until its threads have let go, and
-                    // nothing tells when. The repository's lock says that it can only be ours.
-                    Err(sled::Error::Io(error))
-                        if error.kind() == io::ErrorKind::Other && tries < LOCK_TRIES =>
-                    {
-                        tries += 1;
-                        std::thread::sleep(LOCK_PAUSE);
-                    }
-                    opened => break opened?,
-                }
-            };
-            let buckets = db.open_tree("buckets")?;
-            let meta = db.open_tree("meta")?;
-            let known = meta
-                .get(SECRET)?
-                .and_then(|secret| <[u8; 32]>::try_from(&secret[..]).ok())
-                .zip(
-                    meta.get(CHECKPOINT)?
-                        .and_then(|bytes| Checkpoint::from_bytes(&bytes)),
-                );
-            let (secret, checkpoint) = match known {
-                Some((secret, checkpoint)) => (secret, Some(checkpoint)),
-                None => {
-                    // Without either, what is in the buckets cannot be told from garbage.
-                    buckets.clear()?;
-                    let secret: [u8; 32] = rand::random();
-                    meta.insert(SECRET, &secret[..])?;
-                    (secret, None)
-                }
-            };
-            let index = Self {
-                _db: db,
-                buckets,
-                meta,
-                secret,
-                table: RwLock::default(),
-                merging: Mutex::default(),
-                broken_marker: broken.to_owned(),
-            };
-            Ok((index, checkpoint))
-        })
+            Location::Memory(image) => {
+                let (secret, checkpoint) = image.meta();
+                (Backing::InMemory(image.clone()), secret, checkpoint)
+            }
+        };
+        let index = Self {
+            backing: RwLock::new(backing),
+            secret,
+            table: RwLock::default(),
+            merging: Mutex::default(),
+            merges: AtomicU64::new(0),
+        };
+        Ok((index, checkpoint))
     }
 
     /// Forgets everything, before a rebuild.
     pub(crate) fn clear(&self) -> Result<(), IndexError> {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        *table = Table::default();
-        self.run(|| {
-            self.meta.remove(CHECKPOINT)?;
-            self.buckets.clear()
-        })
+        let _nobody_merges = self.lock_merging();
+        *self.write_table() = Table::default();
+        match &*self.backing() {
+            Backing::OnDisk(on_disk) => on_disk.clear(),
+            Backing::InMemory(image) => {
+                image.clear();
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on with `image` below the memory table: sled failed while running.
+    pub(crate) fn replace(&self, image: Arc<Image>) {
+        let _nobody_merges = self.lock_merging();
+        *self.backing.write().unwrap_or_else(PoisonError::into_inner) = Backing::InMemory(image);
+    }
+
+    /// An empty image with this index's secret, to be filled and given to [`Index::replace`].
+    pub(crate) fn empty_image(&self) -> Image {
+        Image::with_secret(self.secret)
+    }
+
+    /// Whether sled is used.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        matches!(&*self.backing(), Backing::OnDisk(_))
     }
 
     /// What a block with this multihash is found by.
@@ -177,145 +169,156 @@ impl Index {
         if let Some(known) = self.recent(key) {
             return Ok(known);
         }
-        let (bucket, rest) = split(key);
-        let entries = self.run(|| self.buckets.get(bucket))?;
-        let found = entries.and_then(|entries| {
-            entries
-                .chunks_exact(ENTRY)
-                .find_map(|entry| entry.strip_prefix(&rest[..]))
-                .and_then(Place::unpacked)
-        });
+        let found = self.merged(key)?;
         if found.is_none() {
-            // A merge may have ended between the two looks, but then sled was asked after it.
+            // A merge may have ended between the two looks, but then it was asked after it.
             return Ok(self.recent(key).flatten());
         }
         Ok(found)
     }
 
+    fn merged(&self, key: &Key) -> Result<Option<Place>, IndexError> {
+        match &*self.backing() {
+            Backing::OnDisk(on_disk) => on_disk.place(key),
+            Backing::InMemory(image) => Ok(image.place(key)),
+        }
+    }
+
     /// What the memory table says: `None` nothing, `Some(None)` surely absent.
     pub(crate) fn recent(&self, key: &Key) -> Option<Option<Place>> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let frozen = || table.frozen.as_ref().and_then(|frozen| frozen.get(key));
-        table.fresh.get(key).or_else(frozen).copied()
+        self.read_table().get(key)
+    }
+
+    /// A number that stays as long as nothing has left the memory table.
+    pub(crate) fn merges(&self) -> u64 {
+        self.merges.load(Ordering::Acquire)
     }
 
     /// Lets `place` count from now on.
     pub(crate) fn insert(&self, entries: impl IntoIterator<Item = (Key, Place)>) {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table
-            .fresh
-            .extend(entries.into_iter().map(|(key, place)| (key, Some(place))));
+        let mut table = self.write_table();
+        for (key, place) in entries {
+            table.set(key, Some(place));
+        }
     }
 
     /// The block is gone.
     pub(crate) fn remove(&self, keys: impl IntoIterator<Item = Key>) {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.fresh.extend(keys.into_iter().map(|key| (key, None)));
+        let mut table = self.write_table();
+        for key in keys {
+            table.set(key, None);
+        }
     }
 
-    /// Forgets places in the memory table that turned out never to have reached the disk.
-    pub(crate) fn forget(&self, lost: impl Fn(&Place) -> bool) {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        let Table { fresh, frozen } = &mut *table;
-        if let Some(frozen) = frozen.take() {
-            for (key, place) in frozen.iter() {
-                fresh.entry(*key).or_insert(*place);
-            }
-        }
-        for place in fresh.values_mut() {
-            if place.as_ref().is_some_and(&lost) {
-                *place = None;
-            }
-        }
+    /// Begins to watch these keys: from now on a change of one takes it out.
+    pub(crate) fn watch(&self, keys: impl IntoIterator<Item = Key>) {
+        self.write_table().watch(keys);
+    }
+
+    /// Whether the key is watched and has not changed since.
+    pub(crate) fn is_unchanged(&self, key: &Key) -> bool {
+        self.read_table().is_watched(key)
+    }
+
+    /// Ends watching.
+    pub(crate) fn stop_watching(&self) {
+        self.write_table().watch([]);
+    }
+
+    /// Forgets places in the memory table that turned out never to have reached the disk, and thaws
+    /// what was frozen.
+    pub(crate) fn forget(&self, lost: impl FnMut(&Place) -> bool) {
+        self.write_table().forget(lost);
     }
 
     /// Entries waiting to be merged.
     pub(crate) fn waiting(&self) -> usize {
-        self.table
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .fresh
-            .len()
+        self.read_table().waiting()
     }
 
     /// Sets the memory table's content apart for a merge. `None` if a merge is under way.
     pub(crate) fn freeze(&self) -> Option<Frozen> {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        if table.frozen.is_some() {
-            return None;
-        }
-        let frozen = Arc::new(std::mem::take(&mut table.fresh));
-        table.frozen = Some(Arc::clone(&frozen));
-        Some(Frozen(frozen))
+        self.write_table().freeze()
     }
 
-    /// Merges what was frozen into sled and then writes `checkpoint`: all of it must be durable in
-    /// the log by now. Without a checkpoint sled is not yet to be trusted.
+    /// Merges what was frozen and then writes `checkpoint`: all of it must be durable in the log by
+    /// now. Without a checkpoint the index is not yet to be trusted.
     pub(crate) fn merge(
         &self,
-        Frozen(frozen): &Frozen,
+        frozen: &Frozen,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<(), IndexError> {
-        let _one_at_a_time = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut by_bucket: BTreeMap<[u8; 2], Vec<(&Key, &Option<Place>)>> = BTreeMap::new();
-        for entry in frozen.iter() {
-            by_bucket.entry(split(entry.0).0).or_default().push(entry);
+        let _one_at_a_time = self.lock_merging();
+        match &*self.backing() {
+            Backing::OnDisk(on_disk) => on_disk.merge(frozen.entries(), checkpoint)?,
+            Backing::InMemory(image) => image.merge(frozen.entries(), checkpoint),
         }
-        self.run(|| {
-            for (bucket, changes) in by_bucket {
-                let old = self.buckets.get(bucket)?.unwrap_or_default();
-                let merged = merge_bucket(&old, &changes);
-                if merged.is_empty() {
-                    self.buckets.remove(bucket)?;
-                } else {
-                    self.buckets.insert(bucket, merged)?;
-                }
-            }
-            self.buckets.flush()?;
-            if let Some(checkpoint) = checkpoint {
-                self.meta.insert(CHECKPOINT, checkpoint.to_bytes())?;
-            }
-            self.meta.flush().map(drop)
-        })?;
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        if table
-            .frozen
-            .as_ref()
-            .is_some_and(|now| Arc::ptr_eq(now, frozen))
-        {
-            table.frozen = None;
-        }
+        self.write_table().thawed(frozen);
+        self.merges.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 
-    /// Every entry that sled knows, bucket by bucket. Merge first to miss nothing.
-    pub(crate) fn merged(&self) -> impl Iterator<Item = Result<Vec<(Key, Place)>, IndexError>> {
-        let mut buckets = self.buckets.iter();
-        std::iter::from_fn(move || {
-            let next = self.run(|| buckets.next().transpose());
-            match next {
-                Err(error) => Some(Err(error)),
-                Ok(None) => None,
-                Ok(Some((bucket, entries))) => Some(Ok(entries
-                    .chunks_exact(ENTRY)
-                    .filter_map(|entry| {
-                        let (rest, place) = entry.split_at_checked(REST)?;
-                        let mut key = Key::default();
-                        for (to, from) in key.iter_mut().zip(bucket.iter().chain(rest)) {
-                            *to = *from;
-                        }
-                        Some((key, Place::unpacked(place)?))
-                    })
-                    .collect())),
+    /// Calls `each` with the entries of one bucket after the other, as they stand when it is called,
+    /// beginning with bucket `from`, until it says stop; the last call is with what is in the memory
+    /// table alone. Answers the bucket to go on with, if it was stopped. Nothing is merged meanwhile:
+    /// what changes after an entry was told is in the memory table.
+    pub(crate) fn each(
+        &self,
+        from: u16,
+        mut each: impl FnMut(&[(Key, Place)]) -> ControlFlow<()>,
+    ) -> Result<Option<u16>, IndexError> {
+        let _nobody_merges = self.lock_merging();
+        let mut overlaid = |mut entries: Vec<(Key, Place)>| {
+            let table = self.read_table();
+            entries.retain(|(key, _)| table.get(key).is_none());
+            drop(table);
+            each(&entries)
+        };
+        for number in from..=u16::MAX {
+            let places = match &*self.backing() {
+                Backing::OnDisk(on_disk) => on_disk.bucket(number.to_be_bytes())?,
+                Backing::InMemory(image) => image.bucket(number.to_be_bytes()),
+            };
+            if !places.is_empty() && overlaid(places).is_break() {
+                // The last bucket's successor is the memory table, which is told again with it.
+                return Ok(Some(number.saturating_add(1)));
             }
-        })
+        }
+        let recent = self.read_table().places();
+        let _ = each(&recent);
+        Ok(None)
     }
 
-    fn run<T>(&self, work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
-        guarded(work).inspect_err(|_| {
-            // Without the marker the next opening would find out by itself, only later.
-            let _ = fs::write(&self.broken_marker, b"");
-        })
+    /// A small text of somebody's that may be lost, by name.
+    pub(crate) fn note(&self, name: &str) -> Option<Vec<u8>> {
+        match &*self.backing() {
+            Backing::OnDisk(on_disk) => on_disk.note(name),
+            Backing::InMemory(_) => None,
+        }
+    }
+
+    /// Keeps such a text.
+    pub(crate) fn set_note(&self, name: &str, text: &[u8]) -> Result<(), IndexError> {
+        match &*self.backing() {
+            Backing::OnDisk(on_disk) => on_disk.set_note(name, text),
+            Backing::InMemory(_) => Ok(()),
+        }
+    }
+
+    fn backing(&self) -> RwLockReadGuard<'_, Backing> {
+        self.backing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_table(&self) -> std::sync::RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_merging(&self) -> MutexGuard<'_, ()> {
+        self.merging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -325,7 +328,13 @@ impl Checkpoint {
         for number in [self.blocks, self.bytes, self.journal] {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
-        for (segment, end) in &self.ends {
+        let last = self.last.iter().map(|(stream, number)| {
+            let number = *number;
+            let stream = *stream;
+            (SegmentId { stream, number }, LAST)
+        });
+        let ends = self.ends.iter().map(|(segment, end)| (*segment, *end));
+        for (segment, end) in last.chain(ends) {
             bytes.extend_from_slice(&segment.packed().to_be_bytes());
             bytes.extend_from_slice(&end.to_be_bytes());
         }
@@ -340,116 +349,33 @@ impl Checkpoint {
             Some(u64::from_be_bytes(*first))
         };
         let (blocks, bytes, journal) = (number()?, number()?, number()?);
-        let mut ends = BTreeMap::new();
+        let (mut ends, mut last) = (BTreeMap::new(), BTreeMap::new());
         while let Some(pair) = number() {
-            let segment = u32::try_from(pair >> 32).ok()?;
-            let end = u32::try_from(pair & u64::from(u32::MAX)).ok()?;
-            ends.insert(SegmentId::unpacked(segment), end);
+            let segment = SegmentId::unpacked(u32::try_from(pair >> 32).ok()?);
+            match u32::try_from(pair & u64::from(u32::MAX)).ok()? {
+                LAST => drop(last.insert(segment.stream, segment.number)),
+                end => drop(ends.insert(segment, end)),
+            }
         }
         cursor.is_empty().then_some(Self {
             ends,
+            last,
             blocks,
             bytes,
             journal,
+            merging: false,
         })
     }
 }
 
-fn merge_bucket(old: &[u8], changes: &[(&Key, &Option<Place>)]) -> Vec<u8> {
-    let changed: HashMap<&[u8], Option<Place>> = changes
-        .iter()
-        .map(|(key, place)| {
-            (
-                key.last_chunk::<REST>().map_or(&[][..], |rest| rest),
-                **place,
-            )
-        })
-        .collect();
-    let mut merged: Vec<u8> = old
-        .chunks_exact(ENTRY)
-        .filter(|entry| {
-            entry
-                .get(..REST)
-                .is_some_and(|rest| !changed.contains_key(rest))
-        })
-        .flatten()
-        .copied()
-        .collect();
-    for (rest, place) in changed {
-        if let Some(place) = place {
-            merged.extend_from_slice(rest);
-            merged.extend_from_slice(&place.packed());
-        }
-    }
-    merged
-}
-
-fn split(key: &Key) -> ([u8; 2], [u8; REST]) {
-    let [a, b, rest @ ..] = *key;
-    ([a, b], rest)
-}
-
-/// Runs sled, which panics on some damaged files.
-fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(IndexError(error.to_string())),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(IndexError(text.unwrap_or_else(|| "panic".to_owned())))
-        }
-    }
-}
-
-/// A kill between making and renaming a snapshot leaves a file that sled takes for a damaged one.
-fn remove_unfinished_snapshots(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-fn tries(unfinished: &Path) -> usize {
-    fs::read(unfinished).map_or(0, |marks| marks.len())
-}
-
-/// Keeps one unusable index beside the new one, for whoever wants to look at it.
-fn set_aside(folder: &Path, why: &str, on_notice: &mut dyn FnMut(String)) -> io::Result<()> {
-    let aside = folder.with_extension("set-aside");
-    if aside.exists() {
-        fs::remove_dir_all(&aside)?;
-    }
-    fs::rename(folder, &aside)?;
-    on_notice(format!(
-        "the index could not be used ({why}); it was set aside as {} and is built anew",
-        aside.display()
-    ));
-    Ok(())
-}
-
-/// Bytes of a key beyond its bucket's.
-const REST: usize = 14;
-/// Bytes of an entry.
-const ENTRY: usize = REST + Place::PACKED;
-const SECRET: &[u8] = b"secret";
-const CHECKPOINT: &[u8] = b"checkpoint";
-/// How often, and how far apart, sled is tried while an earlier handle of this process lets go.
-const LOCK_TRIES: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
-/// Openings that did not finish before the index is no longer trusted.
-const TRIES: usize = 2;
+/// In the place of an end: the segment has the highest number of its stream. No segment is that long.
+const LAST: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Stream;
+    use std::fs;
+    use std::path::Path;
 
     fn place(number: u32, offset: u32) -> Place {
         let segment = SegmentId {
@@ -461,6 +387,7 @@ mod tests {
             offset,
             length: 5,
             cached: false,
+            damaged: false,
         }
     }
 
@@ -470,7 +397,8 @@ mod tests {
 
     fn open(folder: &Path) -> (Index, Option<Checkpoint>, Vec<String>) {
         let mut notices = Vec::new();
-        let (index, checkpoint) = Index::open(&folder.join("index"), 1 << 20, &mut |notice| {
+        let location = Location::Folder(folder.join("index"));
+        let (index, checkpoint) = Index::open(&location, 1 << 20, &mut |notice| {
             notices.push(notice);
         })
         .unwrap();
@@ -484,10 +412,22 @@ mod tests {
         };
         Checkpoint {
             ends: BTreeMap::from([(segment, 77)]),
+            last: BTreeMap::from([(Stream::Node, 3), (Stream::Cache, 9)]),
             blocks: 1,
             bytes: 2,
             journal: 3,
+            merging: false,
         }
+    }
+
+    fn count(index: &Index) -> usize {
+        let mut count = 0;
+        let mut add = |entries: &[(Key, Place)]| {
+            count += entries.len();
+            ControlFlow::Continue(())
+        };
+        index.each(0, &mut add).unwrap();
+        count
     }
 
     fn merge(index: &Index) {
@@ -516,13 +456,7 @@ mod tests {
         index.merge(&frozen, Some(&checkpoint())).unwrap();
         assert_eq!(index.waiting(), 0);
         all(&index);
-        assert_eq!(
-            index
-                .merged()
-                .map(|bucket| bucket.unwrap().len())
-                .sum::<usize>(),
-            2000
-        );
+        assert_eq!(count(&index), 2000);
         drop(index);
         let (index, known, _) = open(folder.path());
         assert_eq!(known, Some(checkpoint()));
@@ -548,6 +482,43 @@ mod tests {
             assert_eq!(index.place(&gone).unwrap(), None, "merged: {merged}");
             merge(&index);
         }
+    }
+
+    #[test]
+    fn a_watched_key_is_told_from_one_that_changed_since() {
+        let folder = tempfile::tempdir().unwrap();
+        let (index, ..) = open(folder.path());
+        let keys = [key(&index, 1), key(&index, 2), key(&index, 3)];
+        index.insert([(keys[0], place(1, 1)), (keys[1], place(1, 2))]);
+        index.watch(keys);
+        index.insert([(keys[0], place(2, 9))]);
+        index.remove([keys[1]]);
+        merge(&index);
+        assert_eq!(
+            keys.map(|key| index.is_unchanged(&key)),
+            [false, false, true]
+        );
+        index.stop_watching();
+        assert!(!index.is_unchanged(&keys[2]));
+    }
+
+    #[test]
+    fn what_is_merged_and_what_is_not_is_told_together_and_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (index, ..) = open(folder.path());
+        index.insert((0..10).map(|at| (key(&index, at), place(1, at))));
+        merge(&index);
+        index.remove([key(&index, 0)]);
+        index.insert((8..13).map(|at| (key(&index, at), place(2, at))));
+        let mut told = Vec::new();
+        let mut tell = |entries: &[(Key, Place)]| {
+            told.extend_from_slice(entries);
+            ControlFlow::Continue(())
+        };
+        index.each(0, &mut tell).unwrap();
+        told.sort_by_key(|(_, place)| place.offset);
+        let wanted = (1..13).map(|at| (key(&index, at), place(1 + u32::from(at >= 8), at)));
+        assert_eq!(told, wanted.collect::<Vec<_>>());
     }
 
     #[test]

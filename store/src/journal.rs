@@ -1,94 +1,130 @@
 //! What blocks cannot tell: how far each segment counts, pins, deletions. The truth beside the log.
 //!
-//! One file of records, each checksummed and length-prefixed, synced before the answer. Damage in
-//! its middle is skipped and reported, never cut; a torn end is cut. When most of it is stale it is
-//! written anew beside itself and renamed.
+//! One file of records, each checksummed and length-prefixed, synced before the answer. A torn end is
+//! cut; damage in what had reached the disk is skipped and reported, never cut. Each group of records
+//! says how far the ones before it had been synced, which is what tells the two apart. When most of the
+//! file is stale it is written anew beside itself and renamed.
 //!
 //! * [`record`]: the records and their bytes.
-//! * this file: the state they add up to, appending, replay.
+//! * [`replay`]: from the file's bytes to what they add up to.
+//! * this file: the state, and appending.
 
 pub(crate) mod record;
+mod replay;
 
-use crate::durable;
-use crate::log::{Position, SegmentId};
+use crate::disk::{Disk, DiskFile, Mode};
+use crate::durable::{self, Access as FileAccess};
+use crate::log::dead::Dead;
+use crate::log::files::Access;
+use crate::log::{Position, SegmentId, Stream};
 use crate::pin::Pin;
 use record::Record;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+pub(crate) use replay::Replay;
+use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What the records add up to.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct State {
     /// How far each segment counts.
     pub(crate) lengths: BTreeMap<SegmentId, u32>,
-    /// Segments that were given up; their numbers are never used again.
-    pub(crate) retired: BTreeSet<SegmentId>,
-    /// Sections that were deleted or superseded.
-    pub(crate) dead: HashSet<Position>,
+    /// Segments that were given up and may still lie there, with where their sections went.
+    pub(crate) retired: BTreeMap<SegmentId, Vec<(SegmentId, u32)>>,
+    /// Numbers used up, by stream.
+    pub(crate) used: BTreeMap<Stream, u32>,
+    /// Sections that were deleted or superseded; shared with whoever reads.
+    pub(crate) dead: Arc<Dead>,
+    /// The last record that the index's checkpoint covers.
+    pub(crate) checkpointed: u64,
+    /// What happened to sections after that, with the records' numbers: what an index that was just
+    /// opened may not know.
+    pub(crate) since: Vec<(u64, Change)>,
     /// Pins by [`Pin::key`].
     pub(crate) pins: BTreeMap<Vec<u8>, Pin>,
+}
+
+/// What may happen to sections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// They no longer count.
+    Deleted(Vec<Position>),
+    /// They were cached, and must stay from now on.
+    Kept(Vec<Position>),
 }
 
 /// The journal, open for appending.
 #[derive(Debug)]
 pub(crate) struct Journal {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
-    file: File,
+    file: Arc<dyn DiskFile>,
     length: u64,
     /// Number of the next record.
     next: u64,
+    /// Records up to this number have reached the disk.
+    synced: u64,
+    /// What of that the file says.
+    told: u64,
     /// After a failed write or sync the file is not trusted; the next append writes it anew.
     broken: bool,
     state: State,
 }
 
-/// What opening found out.
-#[derive(Debug, Default)]
-pub(crate) struct Replay {
-    /// Sentences for the operator.
-    pub(crate) notices: Vec<String>,
-    /// Whether records were lost just now: then segments may count further than it says.
-    pub(crate) damaged: bool,
-    /// What the operator is told as long as records are known to have been lost.
-    pub(crate) damage: Option<String>,
-    /// Deletions with the numbers of their records, for whoever knows how far they are done.
-    pub(crate) deletions: Vec<(u64, Vec<Position>)>,
-}
-
 impl Journal {
-    /// Opens or makes `folder/journal.log`, and replays it.
-    pub(crate) fn open(folder: &Path) -> io::Result<(Self, Replay)> {
-        std::fs::create_dir_all(folder)?;
+    /// Opens or makes `folder/journal.log`, and replays it. If there are `blocks`, there must have
+    /// been one.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        access: Access,
+        blocks: Blocks,
+    ) -> io::Result<(Self, Replay)> {
         let path = folder.join(FILE);
-        if !path.exists() {
-            durable::write(&path, MAGIC, durable::Access::Owner)?;
+        let kept = folder.join(KEPT);
+        let missing = !disk.exists(&path);
+        if access == Access::ReadWrite {
+            disk.make_folder(folder)?;
+            remove_left_overs(&*disk, folder);
+            if missing {
+                if blocks == Blocks::Some && !disk.exists(&kept) {
+                    durable::write_on(&*disk, &kept, b"", FileAccess::Owner)?;
+                }
+                durable::write_on(&*disk, &path, MAGIC, FileAccess::Owner)?;
+                // Or the folder itself may be lost, with all that is acknowledged in it.
+                disk.sync_folder(folder.parent().unwrap_or(folder))?;
+            }
         }
-        let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        let mode = match access {
+            Access::ReadWrite => Mode::Write,
+            Access::ReadOnly => Mode::Read,
+        };
+        let file = disk.open(&path, mode)?;
+        let bytes = file.read(0, file.length()?)?;
+        let (state, mut replay) = replay::replay(&bytes, &path);
         let mut journal = Self {
+            disk,
             path,
             file,
-            length: 0,
-            next: 1,
+            length: replay.end,
+            next: replay.last + 1,
+            // What stands there after a restart is as durable as it ever gets once it is synced.
+            synced: 0,
+            told: 0,
             broken: false,
-            state: State::default(),
+            state,
         };
-        let mut replay = journal.replay(&bytes)?;
-        let kept = folder.join(KEPT);
-        if replay.damaged {
-            // The evidence stays beside it; the journal itself is whole again from here on.
-            if !kept.exists() {
-                durable::write(&kept, &bytes, durable::Access::Owner)?;
-            }
-            journal.rewrite()?;
-        } else if journal.is_mostly_stale() {
-            journal.rewrite()?;
+        if missing && blocks == Blocks::Some {
+            replay.notices.push(format!(
+                "{} is missing; which blocks were pinned or deleted is not known any more",
+                journal.path.display()
+            ));
         }
-        if kept.exists() {
+        if access == Access::ReadWrite {
+            journal.repair(&bytes, &replay, &kept)?;
+        }
+        if replay.damaged || journal.disk.exists(&kept) {
             replay.damage = Some(format!(
                 "the journal has lost records, so pins may be missing (the damaged file is kept as \
                  {0}); pin again what must stay, then remove {0} and restart",
@@ -96,6 +132,26 @@ impl Journal {
             ));
         }
         Ok((journal, replay))
+    }
+
+    /// Brings the file to where the state is: cut, written anew, synced.
+    fn repair(&mut self, bytes: &[u8], replay: &Replay, kept: &Path) -> io::Result<()> {
+        if replay.damaged {
+            // The evidence stays beside it; the journal itself is whole again from here on.
+            if !self.disk.exists(kept) {
+                durable::write_on(&*self.disk, kept, bytes, FileAccess::Owner)?;
+            }
+            return self.rewrite();
+        }
+        if self.is_mostly_stale() {
+            return self.rewrite();
+        }
+        if replay.end < bytes.len() as u64 {
+            self.file.set_length(replay.end)?;
+        }
+        self.file.sync()?;
+        self.synced = self.next - 1;
+        Ok(())
     }
 
     /// What stands now.
@@ -109,12 +165,15 @@ impl Journal {
     }
 
     /// Appends records and makes them durable, then lets them count.
-    pub(crate) fn append(&mut self, records: Vec<Record>, sync: Sync) -> io::Result<()> {
+    pub(crate) fn append(&mut self, mut records: Vec<Record>, sync: Sync) -> io::Result<()> {
         if records.is_empty() {
             return Ok(());
         }
         if self.broken {
             self.rewrite()?;
+        }
+        if self.told < self.synced {
+            records.insert(0, Record::Synced(self.synced));
         }
         let mut bytes = Vec::new();
         for (number, record) in (self.next..).zip(&records) {
@@ -122,21 +181,25 @@ impl Journal {
         }
         let wrote = self
             .file
-            .write_all_at(&bytes, self.length)
+            .write(self.length, &[&bytes])
             .and_then(|()| match sync {
-                Sync::Wait => self.file.sync_data(),
+                Sync::Wait => self.file.sync(),
                 Sync::Leave => Ok(()),
             });
         if let Err(error) = wrote {
             self.broken = true;
             // Best effort: the next append starts from a new file in any case.
-            let _ = self.file.set_len(self.length);
+            let _ = self.file.set_length(self.length);
             return Err(error);
         }
         self.length += bytes.len() as u64;
         self.next += records.len() as u64;
-        for record in records {
-            self.state.apply(record);
+        self.told = self.synced;
+        if sync == Sync::Wait {
+            self.synced = self.next - 1;
+        }
+        for (number, record) in (self.next - records.len() as u64..).zip(records) {
+            self.state.apply(number, record);
         }
         if self.is_mostly_stale()
             && let Err(error) = self.rewrite()
@@ -147,53 +210,21 @@ impl Journal {
         Ok(())
     }
 
-    fn replay(&mut self, bytes: &[u8]) -> io::Result<Replay> {
-        let mut replay = Replay::default();
-        let mut at = MAGIC.len();
-        if !bytes.starts_with(MAGIC) {
-            replay.damaged = true;
-            replay
-                .notices
-                .push(format!("{} has a damaged first line", self.path.display()));
-            at = 0;
+    /// Makes records durable that were left to the operating system.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if self.broken {
+            return self.rewrite();
         }
-        let mut good_end = at;
-        while at < bytes.len() {
-            let rest = bytes.get(at..).unwrap_or_default();
-            if let Some((number, record, used)) = record::read(rest) {
-                at += used;
-                if number >= self.next {
-                    if at - used > good_end {
-                        replay.damaged = true;
-                        replay.notices.push(format!(
-                            "{}: bytes {good_end} to {} hold no readable record and were skipped",
-                            self.path.display(),
-                            at - used
-                        ));
-                    }
-                    self.next = number + 1;
-                    if let Record::Deleted(positions) = &record {
-                        replay.deletions.push((number, positions.clone()));
-                    }
-                    self.state.apply(record);
-                }
-                good_end = at;
-            } else {
-                at += 1;
-            }
+        if self.synced < self.next - 1 {
+            self.file.sync().inspect_err(|_| self.broken = true)?;
+            self.synced = self.next - 1;
         }
-        if good_end < bytes.len() {
-            // Nothing readable follows: the end was being written when the power went.
-            replay.notices.push(format!(
-                "{}: the last {} bytes were not written to their end and were cut off",
-                self.path.display(),
-                bytes.len() - good_end
-            ));
-            self.file.set_len(good_end as u64)?;
-            self.file.sync_data()?;
-        }
-        self.length = good_end as u64;
-        Ok(replay)
+        Ok(())
+    }
+
+    /// A retired segment's files are gone, durably.
+    pub(crate) fn removed(&mut self, segment: SegmentId) {
+        self.state.retired.remove(&segment);
     }
 
     fn is_mostly_stale(&self) -> bool {
@@ -203,17 +234,31 @@ impl Journal {
     /// Writes the state as a new file in the old one's place.
     fn rewrite(&mut self) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
-        let records = self.state.records();
+        let mut records = self.state.records();
+        // It is only seen once it is synced.
+        let last = self.next + records.len() as u64;
+        records.insert(0, Record::Synced(last));
         for (number, record) in (self.next..).zip(&records) {
             record::write(&mut bytes, number, record);
         }
-        durable::write(&self.path, &bytes, durable::Access::Owner)?;
-        self.file = OpenOptions::new().read(true).write(true).open(&self.path)?;
-        self.next += records.len() as u64;
+        durable::write_on(&*self.disk, &self.path, &bytes, FileAccess::Owner)?;
+        self.file = self.disk.open(&self.path, Mode::Write)?;
+        self.next = last + 1;
+        self.synced = last;
+        self.told = last;
         self.length = bytes.len() as u64;
         self.broken = false;
         Ok(())
     }
+}
+
+/// Whether there are segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blocks {
+    /// A new repository.
+    None,
+    /// There are.
+    Some,
 }
 
 /// Whether an append waits for the disk.
@@ -226,42 +271,112 @@ pub(crate) enum Sync {
 }
 
 impl State {
-    fn apply(&mut self, record: Record) {
+    fn apply(&mut self, number: u64, record: Record) {
         match record {
-            Record::Committed(lengths) => self.lengths.extend(lengths),
+            Record::Committed(lengths) => {
+                for (segment, length) in lengths {
+                    // One that was given up in vain counts again.
+                    self.retired.remove(&segment);
+                    self.lengths.insert(segment, length);
+                }
+            }
             Record::Pinned(pin) => drop(self.pins.insert(pin.key(), pin)),
             Record::Unpinned(key) => drop(self.pins.remove(&key)),
-            Record::Deleted(positions) => self.dead.extend(positions),
-            Record::Retired(segment) => {
-                self.lengths.remove(&segment);
-                self.dead.retain(|position| position.segment != segment);
-                self.retired.insert(segment);
+            Record::Deleted(positions) => {
+                self.dead.extend(positions.iter().copied());
+                self.since.push((number, Change::Deleted(positions)));
             }
+            Record::Buried(positions) => self.dead.extend(positions),
+            Record::Retired { segment, copies } => {
+                self.lengths.remove(&segment);
+                self.dead.forget(segment);
+                self.use_up(segment);
+                self.retired.insert(segment, copies);
+            }
+            Record::Kept(positions) => self.since.push((number, Change::Kept(positions))),
+            Record::Checkpointed(known) => {
+                self.since.retain(|(number, _)| *number > known);
+                self.checkpointed = self.checkpointed.max(known);
+            }
+            Record::Used(segment) => self.use_up(segment),
+            Record::Synced(_) => {}
         }
+    }
+
+    fn use_up(&mut self, segment: SegmentId) {
+        let used = self.used.entry(segment.stream).or_insert(0);
+        *used = segment.number.max(*used);
     }
 
     /// Records that add up to this state.
     fn records(&self) -> Vec<Record> {
-        let mut dead: Vec<Position> = self.dead.iter().copied().collect();
-        dead.sort_unstable();
-        let retired = self.retired.iter().map(|segment| Record::Retired(*segment));
+        let used = self.used.iter().map(|(stream, number)| {
+            Record::Used(SegmentId {
+                stream: *stream,
+                number: *number,
+            })
+        });
+        let retired = self
+            .retired
+            .iter()
+            .map(|(segment, copies)| Record::Retired {
+                segment: *segment,
+                copies: copies.clone(),
+            });
         let lengths: Vec<_> = self
             .lengths
             .iter()
             .map(|(id, length)| (*id, *length))
             .collect();
-        retired
-            .chain([Record::Committed(lengths)])
+        let mut buried = self.dead.positions();
+        let since: HashSet<&Position> = self
+            .since
+            .iter()
+            .filter_map(|(_, change)| match change {
+                Change::Deleted(positions) => Some(positions),
+                Change::Kept(_) => None,
+            })
+            .flatten()
+            .collect();
+        buried.retain(|position| !since.contains(position));
+        let changes = self.since.iter().map(|(_, change)| match change.clone() {
+            Change::Deleted(positions) => Record::Deleted(positions),
+            Change::Kept(positions) => Record::Kept(positions),
+        });
+        used.chain(retired)
             .chain(
-                dead.chunks(DEAD_PER_RECORD)
-                    .map(|some| Record::Deleted(some.to_vec())),
+                lengths
+                    .chunks(LENGTHS_PER_RECORD)
+                    .map(|some| Record::Committed(some.to_vec())),
+            )
+            .chain(
+                buried
+                    .chunks(DEAD_PER_RECORD)
+                    .map(|some| Record::Buried(some.to_vec())),
             )
             .chain(self.pins.values().cloned().map(Record::Pinned))
+            .chain([Record::Checkpointed(self.checkpointed)])
+            .chain(changes)
             .collect()
     }
 
     fn bytes_estimate(&self) -> u64 {
-        (self.lengths.len() * 8 + self.dead.len() * 8 + self.pins.len() * 80) as u64
+        let kept = |(_, change): &(u64, Change)| match change {
+            Change::Deleted(_) => 0,
+            Change::Kept(positions) => positions.len(),
+        };
+        let kept: usize = self.since.iter().map(kept).sum();
+        let places = self.lengths.len() + self.dead.len() + kept;
+        (places * 8 + self.pins.len() * 80) as u64
+    }
+}
+
+/// Files that a kill left behind in the middle of writing the journal anew.
+fn remove_left_overs(disk: &dyn Disk, folder: &Path) {
+    for name in disk.names(folder).unwrap_or_default() {
+        if durable::is_left_over(&name) {
+            let _ = disk.remove(&folder.join(name)); // Harmless if it stays.
+        }
     }
 }
 
@@ -275,8 +390,10 @@ const MAGIC: &[u8] = b"cairn journal 1\n";
 const STALE_BYTES_MIN: u64 = 1 << 20;
 /// How many times larger than needed the journal may be.
 const STALE_FACTOR: u64 = 4;
-/// Deletions in one record.
+/// Positions in one record.
 pub(crate) const DEAD_PER_RECORD: usize = 4096;
+/// Segments' lengths in one record.
+const LENGTHS_PER_RECORD: usize = 4096;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
@@ -305,6 +422,11 @@ mod tests {
         }
     }
 
+    fn open(folder: &Path) -> io::Result<(Journal, Replay)> {
+        let disk = Arc::new(crate::disk::RealDisk);
+        Journal::open(disk, folder, Access::ReadWrite, Blocks::None)
+    }
+
     fn file(folder: &Path) -> PathBuf {
         folder.join(FILE)
     }
@@ -317,7 +439,7 @@ mod tests {
             offset: 99,
         };
         {
-            let (mut journal, _) = Journal::open(folder.path()).unwrap();
+            let (mut journal, _) = open(folder.path()).unwrap();
             journal
                 .append(
                     vec![
@@ -331,18 +453,18 @@ mod tests {
                 )
                 .unwrap();
         }
-        let (journal, replay) = Journal::open(folder.path()).unwrap();
+        let (journal, replay) = open(folder.path()).unwrap();
         assert!(replay.notices.is_empty());
         assert_eq!(journal.state().lengths.get(&SEGMENT), Some(&500));
         assert_eq!(journal.state().pins.values().collect::<Vec<_>>(), [&pin(2)]);
-        assert!(journal.state().dead.contains(&dead));
+        assert!(journal.state().dead.has(&dead));
         assert_eq!(journal.last(), 5);
     }
 
     #[test]
     fn a_torn_end_is_cut_at_every_length() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        let (mut journal, _) = open(folder.path()).unwrap();
         journal
             .append(vec![Record::Pinned(pin(1))], Sync::Wait)
             .unwrap();
@@ -353,17 +475,17 @@ mod tests {
         let whole = std::fs::read(file(folder.path())).unwrap();
         for length in before..whole.len() {
             std::fs::write(file(folder.path()), &whole[..length]).unwrap();
-            let (journal, replay) = Journal::open(folder.path()).unwrap();
+            let (journal, replay) = open(folder.path()).unwrap();
             assert_eq!(journal.state().pins.len(), 1, "at {length}");
             assert!(!replay.damaged);
-            assert_eq!(replay.notices.len(), usize::from(length > before));
+            assert!(replay.notices.len() == usize::from(length > before) || journal.last() == 2);
         }
     }
 
     #[test]
     fn damage_in_the_middle_costs_one_record_and_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        let (mut journal, _) = open(folder.path()).unwrap();
         journal
             .append(vec![Record::Pinned(pin(1))], Sync::Wait)
             .unwrap();
@@ -377,7 +499,7 @@ mod tests {
         let mut whole = std::fs::read(file(folder.path())).unwrap();
         whole[middle as usize + 30] ^= 1;
         std::fs::write(file(folder.path()), &whole).unwrap();
-        let (journal, replay) = Journal::open(folder.path()).unwrap();
+        let (journal, replay) = open(folder.path()).unwrap();
         let names: Vec<_> = journal
             .state()
             .pins
@@ -394,20 +516,20 @@ mod tests {
             "nothing is thrown away"
         );
         drop(journal);
-        let (again, replay) = Journal::open(folder.path()).unwrap();
+        let (again, replay) = open(folder.path()).unwrap();
         assert_eq!(again.state().pins.len(), 2);
         assert!(
             !replay.damaged && replay.damage.is_some(),
             "told until it is removed"
         );
         std::fs::remove_file(kept).unwrap();
-        assert!(Journal::open(folder.path()).unwrap().1.damage.is_none());
+        assert!(open(folder.path()).unwrap().1.damage.is_none());
     }
 
     #[test]
     fn a_stale_journal_is_written_anew_and_says_the_same() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        let (mut journal, _) = open(folder.path()).unwrap();
         let mut longest = 0;
         for round in 0..20_000u32 {
             let record = Record::Committed(vec![(SEGMENT, round)]);
@@ -423,7 +545,7 @@ mod tests {
         let pins = journal.state().pins.clone();
         journal.rewrite().unwrap();
         drop(journal);
-        let (again, _) = Journal::open(folder.path()).unwrap();
+        let (again, _) = open(folder.path()).unwrap();
         assert_eq!(again.state().pins, pins);
         assert_eq!(again.state().lengths.get(&SEGMENT), Some(&19_999));
     }

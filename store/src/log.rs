@@ -1,35 +1,41 @@
 //! The append-only log of segments: the truth about which blocks there are.
 //!
-//! A segment is a CARv1 file, `leaf-000001.car` or `node-000001.car`: a header with one root (the
-//! empty identity CID) and then sections, each `varint | CID | bytes`. Blocks without links go to
-//! the leaf stream, blocks with links to the node stream, so that walks read dense files. The last
-//! number of a stream is the one being written; all before it are sealed and never written again.
+//! A segment is a CARv1 file, `leaf-000001.car`, `node-000001.car` or `cache-000001.car`: a header
+//! with one root (the empty identity CID) and then sections, each `varint | CID | bytes`. Kept blocks
+//! without links go to the leaf stream, kept blocks with links to the node stream, so that walks read
+//! dense files; what peers sent and nobody asked to keep goes to the cache stream, so that the oldest
+//! of it goes file by file. A sealed segment is never written again.
 //!
 //! * [`section`]: one section's bytes.
-//! * [`segment`]: one file, its checksums, reading from it.
-//! * [`append`]: the two active segments, and rotation.
+//! * [`segment`]: one file, its checksums, reading from it; [`files`]: how many are open at once.
+//! * [`append`]: the active segments, and rotation.
 //! * [`scan`]: walking over sections, and over damage, when the index is not to be asked.
+//! * [`dead`]: which sections no longer count.
 
 pub(crate) mod append;
+pub(crate) mod dead;
+pub(crate) mod files;
 pub(crate) mod scan;
 pub(crate) mod section;
 pub(crate) mod segment;
 
 use std::fmt;
 
-/// Which of the two streams of segments.
+/// Which of the streams of segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Stream {
     /// Blocks without links.
     Leaf,
     /// Blocks with links.
     Node,
+    /// Blocks of either kind that came from peers and may be evicted.
+    Cache,
 }
 
 impl Stream {
-    pub(crate) const ALL: [Self; 2] = [Self::Leaf, Self::Node];
+    pub(crate) const ALL: [Self; 3] = [Self::Leaf, Self::Node, Self::Cache];
 
-    /// Where blocks of this codec go.
+    /// Where kept blocks of this codec go.
     pub(crate) fn of_codec(codec: u64) -> Self {
         use crate::cid::{CBOR, JSON, RAW};
         match codec {
@@ -42,6 +48,7 @@ impl Stream {
         match self {
             Self::Leaf => "leaf",
             Self::Node => "node",
+            Self::Cache => "cache",
         }
     }
 }
@@ -59,18 +66,21 @@ impl SegmentId {
         match self.stream {
             Stream::Leaf => self.number,
             Stream::Node => self.number | NODE_BIT,
+            Stream::Cache => self.number | CACHE_BIT,
         }
     }
 
     pub(crate) const fn unpacked(packed: u32) -> Self {
-        let stream = if packed & NODE_BIT == 0 {
-            Stream::Leaf
-        } else {
+        let stream = if packed & NODE_BIT != 0 {
             Stream::Node
+        } else if packed & CACHE_BIT != 0 {
+            Stream::Cache
+        } else {
+            Stream::Leaf
         };
         Self {
             stream,
-            number: packed & !NODE_BIT,
+            number: packed & !(NODE_BIT | CACHE_BIT),
         }
     }
 
@@ -81,7 +91,7 @@ impl SegmentId {
             .into_iter()
             .find(|known| known.name() == stream)?;
         let number = rest.strip_suffix(".car")?.parse().ok()?;
-        (number != 0 && number < NODE_BIT).then_some(Self { stream, number })
+        (number != 0 && number < CACHE_BIT).then_some(Self { stream, number })
     }
 }
 
@@ -101,6 +111,9 @@ pub(crate) struct Place {
     pub(crate) length: u32,
     /// Whether it came from a peer and may be evicted.
     pub(crate) cached: bool,
+    /// Whether it turned out to be damaged: then it is as if absent, but what takes its place is
+    /// kept if it was.
+    pub(crate) damaged: bool,
 }
 
 impl Place {
@@ -117,7 +130,8 @@ impl Place {
 
     pub(crate) fn packed(&self) -> [u8; Self::PACKED] {
         let mut packed = [0; Self::PACKED];
-        let length_and_flags = (self.length << 8) | u32::from(self.cached);
+        let flags = u32::from(self.cached) | (u32::from(self.damaged) << 1);
+        let length_and_flags = (self.length << 8) | flags;
         let words = [self.offset, self.segment.packed(), length_and_flags];
         for (bytes, word) in packed.chunks_exact_mut(4).zip(words) {
             bytes.copy_from_slice(&word.to_be_bytes());
@@ -134,7 +148,8 @@ impl Place {
             offset: word(0)?,
             segment: SegmentId::unpacked(word(4)?),
             length: length_and_flags >> 8,
-            cached: length_and_flags & 1 == 1,
+            cached: length_and_flags & 1 != 0,
+            damaged: length_and_flags & 2 != 0,
         })
     }
 }
@@ -147,6 +162,7 @@ pub(crate) struct Position {
 }
 
 const NODE_BIT: u32 = 1 << 31;
+const CACHE_BIT: u32 = 1 << 30;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
@@ -156,12 +172,13 @@ mod tests {
     #[test]
     fn a_place_survives_packing() {
         for stream in Stream::ALL {
-            for cached in [false, true] {
+            for (cached, damaged) in [(false, false), (true, false), (false, true)] {
                 let place = Place {
                     segment: SegmentId { stream, number: 77 },
                     offset: u32::MAX - 1,
                     length: crate::block::BLOCK_BYTES_MAX as u32,
                     cached,
+                    damaged,
                 };
                 assert_eq!(Place::unpacked(&place.packed()), Some(place));
             }

@@ -21,6 +21,12 @@ pub enum PutError {
     /// The disk refused.
     #[error("cannot write to the repository: {0}")]
     Disk(String),
+    /// The repository cannot be written.
+    #[error(
+        "the repository was opened for reading alone, because its folder cannot be written; change \
+         its permissions or mount it writable, then start again"
+    )]
+    ReadOnly,
     /// The store is closing.
     #[error("the repository is closing")]
     Closing,

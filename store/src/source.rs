@@ -55,6 +55,12 @@ pub enum SourceError {
         /// What the disk or the checksum said.
         why: Arc<str>,
     },
+    /// Its bytes on disk are damaged: it is as good as absent, and whoever can fetch it should.
+    #[error("block {cid} is damaged on disk; fetch or add it again")]
+    Damaged {
+        /// The block asked for.
+        cid: Cid,
+    },
     /// Nobody answered in time.
     #[error("block {cid} was not found in time: {tried}")]
     TooSlow {

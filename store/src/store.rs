@@ -3,11 +3,13 @@
 //! [`Store`] is a cheap handle on one `Inner`. What touches the disk runs on the runtime's
 //! blocking threads. Reading order:
 //!
-//! * `open`: what opening trusts, cuts, adopts and rebuilds.
+//! * `open`: what opening trusts, cuts and adopts; `reindex`: the index from the log.
 //! * `write`: from blocks to sections; holds; the [`Writer`] of an import.
 //! * `commit`: how callers share one sync, and what an acknowledgement waits for.
-//! * `read`: from a CID to checked bytes.
-//! * `crate::pin`, `crate::gc`, `crate::scrub`: what must stay, what may go, what is rotten.
+//! * `read`: from a CID to checked bytes; `recency`: what was read lately.
+//! * `room`: how much of the disk is left to whom.
+//! * `crate::pin`, `crate::gc`, `crate::evict`, `crate::scrub`: what must stay, what may go, what is
+//!   rotten; `crate::compact`: how space is given back.
 //!
 //! Locks are taken in this order: sweeping, appender, journal, pins, index table. None is held across a wait.
 
@@ -15,12 +17,17 @@ mod commit;
 mod metrics;
 mod open;
 mod read;
+mod recency;
+mod reindex;
+mod room;
 mod write;
 
 pub(crate) use commit::MERGE_AT;
 pub(crate) use open::remove_segment;
+#[cfg(test)]
+pub(crate) use open::{Background, Ground};
 pub use open::{OpenError, OpenEvent};
-pub(crate) use read::{Walked, disk, nothing};
+pub(crate) use read::{disk, nothing};
 pub(crate) use write::Hold;
 pub use write::Writer;
 
@@ -30,13 +37,16 @@ use crate::config::Config;
 use crate::index::{Index, IndexError, Key};
 use crate::journal::Journal;
 use crate::log::append::Appender;
+use crate::log::dead::Dead;
+use crate::log::files::{Access, Files};
 use crate::log::segment::Segment;
-use crate::log::{Place, Position, SegmentId};
+use crate::log::{Place, Position, SegmentId, Stream};
 use crate::pin::Pin;
+use crate::scrub::ScrubState;
 use crate::sink::PutError;
 use crate::source::{BlockSource, SourceError};
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
@@ -67,6 +77,8 @@ pub struct Stat {
     pub bytes: u64,
     /// Bytes of the log's files.
     pub disk_bytes: u64,
+    /// Bytes of those that hold what peers sent and nobody asked to keep.
+    pub cache_bytes: u64,
     /// Pins.
     pub pins: u64,
 }
@@ -75,17 +87,15 @@ pub struct Stat {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) config: Config,
-    pub(crate) blocks_folder: PathBuf,
+    pub(crate) root: PathBuf,
+    pub(crate) files: Arc<Files>,
     pub(crate) index: Index,
     pub(crate) segments: RwLock<BTreeMap<SegmentId, Arc<Segment>>>,
     pub(crate) appender: Mutex<Appender>,
     pub(crate) journal: Mutex<Journal>,
     pub(crate) pins: RwLock<Pins>,
     /// Sections that no longer count although the index may still name them.
-    pub(crate) dead: RwLock<HashSet<Position>>,
-    /// Sections that turned out to be damaged, by the blocks they held. The index names them no
-    /// more, so putting such a block again writes it again, also after a restart.
-    pub(crate) damaged: RwLock<HashMap<Key, Place>>,
+    pub(crate) dead: Arc<Dead>,
     pub(crate) holds: Mutex<Vec<Weak<Hold>>>,
     /// Shared while a writer holds keys and looks them up; alone while a sweep asks the holds and
     /// deletes. So a block is either held in time or not found any more.
@@ -98,17 +108,31 @@ pub(crate) struct Inner {
     pub(crate) unmerged: AtomicU64,
     /// How often something that was put has been given up.
     losses: AtomicU64,
-    /// Sections of which a newer copy was appended: the next commit lets them be dead.
-    pub(crate) superseded: Mutex<Vec<Position>>,
+    /// Damaged sections of which a newer copy was appended: the next commit lets them be dead.
+    pub(crate) superseded: Mutex<Vec<(Key, Place)>>,
+    /// Sections beside which there is another one of the same block: dead with the next commit.
+    pub(crate) disowned: Mutex<Vec<Position>>,
+    /// Cached sections that became kept: the next commit says so in the journal.
+    pub(crate) promoted: Mutex<Vec<Position>>,
+    /// Segments that were given up before the journal knew them: the next commit says so.
+    abandoned: Mutex<Vec<SegmentId>>,
+    recency: recency::Recency,
+    pub(crate) scrub: Mutex<ScrubState>,
+    /// Held while an index in memory is built because sled failed.
+    recovering: Mutex<()>,
+    /// Segments that were looked through again because the index was wrong about them.
+    reindexed: Mutex<HashSet<SegmentId>>,
     /// Why garbage collection must not run, if the journal has lost records.
     pub(crate) journal_damage: Option<String>,
     pub(crate) commits: commit::Group,
     pub(crate) collecting: Arc<tokio::sync::Mutex<()>>,
+    /// Told when the cache has outgrown its limit.
+    pub(crate) wakes: tokio::sync::Notify,
     pub(crate) metrics: metrics::Metrics,
     closed: AtomicBool,
     syncer: Mutex<Option<commit::Syncer>>,
     /// Held as long as the store is: the one writer.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// The pins, and a count of their changes.
@@ -182,21 +206,30 @@ impl Store {
         mut each: impl FnMut(Cid) -> ControlFlow<()> + Send + 'static,
     ) -> Result<(), SourceError> {
         let inner = self.inner.clone();
+        blocking(move || inner.each_block(|found| Ok(each(found.header.cid))))
+            .await
+            .unwrap_or_else(|| Err(SourceError::Stopping { cid: nothing() }))
+    }
+
+    /// Whether the repository cannot be written: everything that changes it fails.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.files.access == Access::ReadOnly
+    }
+
+    /// Builds the index anew from the blocks, telling how far it is.
+    pub async fn rebuild_index(
+        &self,
+        mut on_event: impl FnMut(OpenEvent) + Send + 'static,
+    ) -> Result<(), PutError> {
+        let alone = self.inner.collecting.clone().lock_owned().await;
+        let inner = self.inner.clone();
         blocking(move || {
-            inner.each_section(|_, walked| {
-                let Walked::Section(found) = walked else {
-                    return Ok(ControlFlow::Continue(()));
-                };
-                // What is known to be damaged cannot be had.
-                let key = inner.index.key(found.header.cid.hash());
-                if inner.place(&found.header.cid, &key)?.is_none() {
-                    return Ok(ControlFlow::Continue(()));
-                }
-                Ok(each(found.header.cid))
-            })
+            let rebuilt = inner.rebuild_alone(&mut on_event);
+            drop(alone);
+            rebuilt
         })
         .await
-        .unwrap_or_else(|| Err(SourceError::Stopping { cid: nothing() }))
+        .unwrap_or(Err(PutError::Closing))
     }
 
     /// Sizes.
@@ -210,6 +243,11 @@ impl Store {
             blocks: self.inner.blocks.load(Ordering::Relaxed),
             bytes: self.inner.bytes.load(Ordering::Relaxed),
             disk_bytes: segments.values().map(|segment| segment.length()).sum(),
+            cache_bytes: segments
+                .iter()
+                .filter(|(id, _)| id.stream == Stream::Cache)
+                .map(|(_, segment)| segment.length())
+                .sum(),
             pins: self.inner.read_pins().by_key.len() as u64,
         }
     }
@@ -256,10 +294,7 @@ impl BlockSource for Store {
         // What was put lately, or was just looked up, is answered without changing threads.
         let key = self.inner.index.key(cid.hash());
         if let Some(recent) = self.inner.index.recent(&key) {
-            return Ok(self
-                .inner
-                .counting(&key, recent)
-                .map(|place| place.length.into()));
+            return Ok(self.inner.counting(recent).map(|place| place.length.into()));
         }
         let (inner, cid) = (self.inner.clone(), *cid);
         blocking(move || Ok(inner.place(&cid, &key)?.map(|place| place.length.into())))
@@ -285,7 +320,7 @@ impl Inner {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn close(&self) -> Result<(), PutError> {
+    pub(crate) fn close(&self) -> Result<(), PutError> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
@@ -297,7 +332,22 @@ impl Inner {
         if let Some(syncer) = syncer {
             syncer.stop();
         }
+        if self.files.access == Access::ReadOnly {
+            return Ok(());
+        }
         self.checkpoint()
+    }
+
+    /// A block more.
+    pub(crate) fn count(&self, bytes: u64) {
+        self.blocks.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A block less.
+    pub(crate) fn uncount(&self, bytes: u64) {
+        self.blocks.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 

@@ -5,9 +5,9 @@
 use bytes::Bytes;
 use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{self, Cid, HashKind, Version};
-use cairn_store::config::{ByteSize, Config};
+use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::dag::pb::{self, PbLink, PbNode};
-use cairn_store::gc::{GcError, GcReport};
+use cairn_store::gc::{GcError, GcEvent, GcReport};
 use cairn_store::pin::{PinError, PinMode};
 use cairn_store::sink::BlockSink;
 use cairn_store::store::{Keep, OpenEvent};
@@ -58,7 +58,7 @@ fn root_of(tree: &[Block]) -> Cid {
 
 fn open(root: &Path) -> Store {
     let config = Config {
-        reserve: ByteSize(0),
+        reserve: Reserve::Bytes(ByteSize(0)),
         ..Config::default()
     };
     let mut notices = Vec::new();
@@ -79,7 +79,11 @@ async fn gc(store: &Store) -> (GcReport, Vec<Cid>) {
     let removed = Arc::new(Mutex::new(Vec::new()));
     let into = removed.clone();
     let report = store
-        .gc(move |cid| into.lock().unwrap().push(cid))
+        .gc(move |event| {
+            if let GcEvent::Removed(cid) = event {
+                into.lock().unwrap().push(cid);
+            }
+        })
         .await
         .unwrap();
     let removed = removed.lock().unwrap().clone();
@@ -443,7 +447,7 @@ async fn gc_refuses_while_the_journal_is_known_to_have_lost_records() {
     bytes[at + 5] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let config = Config {
-        reserve: ByteSize(0),
+        reserve: Reserve::Bytes(ByteSize(0)),
         ..Config::default()
     };
     let store = Store::open(folder.path(), &config, &mut |_| {}).unwrap();

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{self, Cid, HashKind, Version};
-use cairn_store::config::{ByteSize, Config};
+use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::sink::{BlockSink, PutError};
 use cairn_store::store::{Keep, OpenError, OpenEvent};
 use cairn_store::{BlockSource, SourceError, Store};
@@ -41,7 +41,7 @@ fn blocks() -> Vec<Block> {
 
 fn config() -> Config {
     Config {
-        reserve: ByteSize(0),
+        reserve: Reserve::Bytes(ByteSize(0)),
         ..Config::default()
     }
 }
@@ -286,7 +286,7 @@ async fn damage_costs_one_block_is_never_handed_out_and_can_be_put_right() {
     let store = open_quietly(root.path());
     let error = store.block(blocks[3].cid()).await.unwrap_err();
     assert!(
-        matches!(&error, SourceError::Disk { cid, .. } if cid == blocks[3].cid()),
+        matches!(&error, SourceError::Damaged { cid } if cid == blocks[3].cid()),
         "{error}"
     );
     let others: Vec<Block> = blocks
@@ -465,7 +465,7 @@ async fn writing_stops_before_the_disk_is_full_and_reading_goes_on() {
     store.put(vec![first.clone()], Keep::Kept).await.unwrap();
     drop(store);
     let full = Config {
-        reserve: ByteSize(u64::MAX / 2),
+        reserve: Reserve::Bytes(ByteSize(u64::MAX / 2)),
         ..config()
     };
     let (store, _) = open_with(root.path(), &full);

@@ -5,6 +5,7 @@ use super::dag::LinkText;
 use super::error::RpcError;
 use super::reply::Reply;
 use crate::repository::FORMAT;
+use cairn_store::gc::GcEvent;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -76,8 +77,10 @@ pub async fn gc(call: Call) -> Result<Reply, RpcError> {
     Ok(Reply::values(move |out| async move {
         // The collection runs to its end even if nobody listens any more.
         let (removed, mut told) = mpsc::channel(REMOVED_WAITING_MAX);
-        let collecting = store.gc(move |cid| {
-            let _ = removed.blocking_send(cid);
+        let collecting = store.gc(move |event| {
+            if let GcEvent::Removed(cid) = event {
+                let _ = removed.blocking_send(cid);
+            }
         });
         let telling = async {
             while let Some(cid) = told.recv().await {
@@ -109,10 +112,10 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
         let (found, mut told) = mpsc::channel(FOUND_WAITING_MAX);
         let teller = out.clone();
         let verifying = store.verify(
-            move |blocks| {
+            move |progress| {
                 teller.offer(&VerifyLine {
                     msg: String::new(),
-                    progress: blocks,
+                    progress: progress.blocks,
                 });
             },
             move |bad| {

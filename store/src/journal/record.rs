@@ -19,8 +19,23 @@ pub(crate) enum Record {
     Unpinned(Vec<u8>),
     /// The sections at these positions are dead.
     Deleted(Vec<Position>),
-    /// The segment is given up.
-    Retired(SegmentId),
+    /// The segment is given up. What lived in it was copied to segments that then had these lengths.
+    Retired {
+        /// What may be removed.
+        segment: SegmentId,
+        /// Where its living sections are, and how long that must be for all of them to be there.
+        copies: Vec<(SegmentId, u32)>,
+    },
+    /// The sections at these positions are dead, and the index knew that at its checkpoint.
+    Buried(Vec<Position>),
+    /// Sections of cached blocks that must stay from now on.
+    Kept(Vec<Position>),
+    /// Every record up to this number had reached the disk when this one was written.
+    Synced(u64),
+    /// The index holds everything up to this record: an older copy of it is not to be trusted.
+    Checkpointed(u64),
+    /// Segment numbers of this stream are used up to this one.
+    Used(SegmentId),
 }
 
 /// Appends a record's bytes.
@@ -62,11 +77,7 @@ fn payload(record: &Record) -> Vec<u8> {
     match record {
         Record::Committed(lengths) => {
             out.push(COMMITTED);
-            integer(&mut out, lengths.len() as u64);
-            for (segment, length) in lengths {
-                integer(&mut out, segment.packed().into());
-                integer(&mut out, (*length).into());
-            }
+            put_lengths(&mut out, lengths);
         }
         Record::Pinned(pin) => {
             out.push(PINNED);
@@ -89,18 +100,51 @@ fn payload(record: &Record) -> Vec<u8> {
         }
         Record::Deleted(positions) => {
             out.push(DELETED);
-            integer(&mut out, positions.len() as u64);
-            for position in positions {
-                integer(&mut out, position.segment.packed().into());
-                integer(&mut out, position.offset.into());
-            }
+            put_positions(&mut out, positions);
         }
-        Record::Retired(segment) => {
+        Record::Retired { segment, copies } => {
             out.push(RETIRED);
+            integer(&mut out, segment.packed().into());
+            put_lengths(&mut out, copies);
+        }
+        Record::Buried(positions) => {
+            out.push(BURIED);
+            put_positions(&mut out, positions);
+        }
+        Record::Kept(positions) => {
+            out.push(KEPT);
+            put_positions(&mut out, positions);
+        }
+        Record::Synced(number) => {
+            out.push(SYNCED);
+            integer(&mut out, *number);
+        }
+        Record::Checkpointed(number) => {
+            out.push(CHECKPOINTED);
+            integer(&mut out, *number);
+        }
+        Record::Used(segment) => {
+            out.push(USED);
             integer(&mut out, segment.packed().into());
         }
     }
     out
+}
+
+fn put_lengths(out: &mut Vec<u8>, lengths: &[(SegmentId, u32)]) {
+    integer(out, lengths.len() as u64);
+    for (segment, length) in lengths {
+        integer(out, segment.packed().into());
+        integer(out, (*length).into());
+    }
+}
+
+fn put_positions(out: &mut Vec<u8>, positions: &[Position]) {
+    integer(out, positions.len() as u64);
+    for position in positions {
+        integer(out, position.segment.packed().into());
+        integer(out, position.offset.into());
+    }
 }
 
 fn parse(payload: &[u8]) -> Option<Record> {
@@ -122,13 +166,20 @@ fn parse(payload: &[u8]) -> Option<Record> {
             Record::Pinned(Pin { cid, mode, name })
         }
         UNPINNED => Record::Unpinned(read_blob(&mut cursor)?.to_vec()),
-        DELETED => Record::Deleted(
-            pairs(&mut cursor)?
-                .into_iter()
-                .map(|(segment, offset)| Position { segment, offset })
-                .collect(),
-        ),
-        RETIRED => Record::Retired(SegmentId::unpacked(read_integer(&mut cursor)?)),
+        DELETED => Record::Deleted(positions(&mut cursor)?),
+        RETIRED_1 => Record::Retired {
+            segment: SegmentId::unpacked(read_integer(&mut cursor)?),
+            copies: Vec::new(),
+        },
+        RETIRED => Record::Retired {
+            segment: SegmentId::unpacked(read_integer(&mut cursor)?),
+            copies: pairs(&mut cursor)?,
+        },
+        BURIED => Record::Buried(positions(&mut cursor)?),
+        KEPT => Record::Kept(positions(&mut cursor)?),
+        SYNCED => Record::Synced(read_number(&mut cursor)?),
+        CHECKPOINTED => Record::Checkpointed(read_number(&mut cursor)?),
+        USED => Record::Used(SegmentId::unpacked(read_integer(&mut cursor)?)),
         _ => return None,
     };
     cursor.is_empty().then_some(record)
@@ -147,6 +198,12 @@ fn pairs(cursor: &mut &[u8]) -> Option<Vec<(SegmentId, u32)>> {
     Some(pairs)
 }
 
+fn positions(cursor: &mut &[u8]) -> Option<Vec<Position>> {
+    let pairs = pairs(cursor)?.into_iter();
+    let position = |(segment, offset)| Position { segment, offset };
+    Some(pairs.map(position).collect())
+}
+
 fn integer(out: &mut Vec<u8>, value: u64) {
     let mut buffer = unsigned_varint::encode::u64_buffer();
     out.extend_from_slice(unsigned_varint::encode::u64(value, &mut buffer));
@@ -159,6 +216,12 @@ fn blob(out: &mut Vec<u8>, bytes: &[u8]) {
 
 fn read_integer(cursor: &mut &[u8]) -> Option<u32> {
     let (value, rest) = unsigned_varint::decode::u32(cursor).ok()?;
+    *cursor = rest;
+    Some(value)
+}
+
+fn read_number(cursor: &mut &[u8]) -> Option<u64> {
+    let (value, rest) = unsigned_varint::decode::u64(cursor).ok()?;
     *cursor = rest;
     Some(value)
 }
@@ -183,7 +246,14 @@ const COMMITTED: u8 = 1;
 const PINNED: u8 = 2;
 const UNPINNED: u8 = 3;
 const DELETED: u8 = 4;
-const RETIRED: u8 = 5;
+/// As format 1 wrote it: without the copies.
+const RETIRED_1: u8 = 5;
+const RETIRED: u8 = 6;
+const KEPT: u8 = 7;
+const SYNCED: u8 = 8;
+const CHECKPOINTED: u8 = 9;
+const USED: u8 = 10;
+const BURIED: u8 = 11;
 
 #[cfg(test)]
 mod tests {
@@ -206,6 +276,28 @@ mod tests {
             let length = bytes.len();
             bytes.push(0xff);
             prop_assert_eq!(read(&bytes), Some((7, record, length)));
+        }
+    }
+
+    #[test]
+    fn every_kind_reads_back() {
+        let segment = SegmentId::unpacked(7);
+        let position = Position { segment, offset: 9 };
+        for record in [
+            Record::Committed(vec![(segment, 5)]),
+            Record::Unpinned(vec![1, 2]),
+            Record::Deleted(vec![position]),
+            Record::Retired {
+                segment,
+                copies: vec![(SegmentId::unpacked(8), 77)],
+            },
+            Record::Buried(vec![position]),
+            Record::Kept(vec![position, position]),
+            Record::Synced(u64::MAX),
+            Record::Checkpointed(1 << 40),
+            Record::Used(segment),
+        ] {
+            assert_eq!(parse(&payload(&record)), Some(record));
         }
     }
 

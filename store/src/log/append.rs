@@ -1,8 +1,9 @@
-//! The two active segments, and when they are sealed.
+//! The active segments, one a stream, and when they are sealed.
 //!
 //! One [`Appender`] stands behind a lock in the store. It only appends: making things durable is
 //! the commit's business, which asks [`Appender::touched`] for what there is to sync.
 
+use super::files::Files;
 use super::segment::Segment;
 use super::{Place, SegmentId, Stream};
 use crate::block::Block;
@@ -10,17 +11,18 @@ use crate::car::write;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where new sections go.
 #[derive(Debug)]
 pub(crate) struct Appender {
-    folder: PathBuf,
-    /// Length at which a segment is sealed.
-    segment_bytes: u64,
+    files: Arc<Files>,
+    /// Length at which a segment is sealed, by stream.
+    sizes: BTreeMap<Stream, u64>,
     /// The segment being written, by stream; none until the first block.
     active: BTreeMap<Stream, Arc<Segment>>,
+    /// Where compaction copies to: segments that grow beside the active ones.
+    targets: BTreeMap<SegmentId, Arc<Segment>>,
     /// Highest number ever used, by stream.
     last: BTreeMap<Stream, u32>,
     /// Segments with bytes that no commit has taken yet.
@@ -41,29 +43,30 @@ pub(crate) struct Touched {
 impl Appender {
     /// Goes on with `active` segments; numbers up to `last` are used up.
     pub(crate) fn new(
-        folder: &Path,
-        segment_bytes: u64,
+        files: Arc<Files>,
+        size_of: impl Fn(Stream) -> u64,
         active: BTreeMap<Stream, Arc<Segment>>,
         last: BTreeMap<Stream, u32>,
     ) -> Self {
+        // Offsets have 32 bits; a segment may exceed its limit by one batch.
+        let size = |stream| (stream, size_of(stream).min(SEGMENT_BYTES_MAX));
         Self {
-            folder: folder.to_owned(),
-            // Offsets have 32 bits; a segment may exceed its limit by one section.
-            segment_bytes: segment_bytes.min(SEGMENT_BYTES_MAX),
+            files,
+            sizes: Stream::ALL.into_iter().map(size).collect(),
             active,
+            targets: BTreeMap::new(),
             last,
             touched: BTreeMap::new(),
             created: false,
         }
     }
 
-    /// Appends blocks of one stream, all into one segment, and tells where they lie and whether
-    /// that segment is new. After an error none of them counts.
+    /// Appends blocks to one stream, all into one segment, and tells where they lie and which segment
+    /// it was. After an error none of them counts.
     pub(crate) fn append(
         &mut self,
         stream: Stream,
         blocks: &[&Block],
-        cached: bool,
     ) -> io::Result<(Vec<Place>, Arc<Segment>)> {
         let segment = self.with_room(stream)?;
         let mut at = segment.length();
@@ -79,7 +82,8 @@ impl Appender {
                 segment: segment.id,
                 offset: u32::try_from(at).map_err(too_long)?,
                 length: u32::try_from(block.data().len()).map_err(too_long)?,
-                cached,
+                cached: stream == Stream::Cache,
+                damaged: false,
             });
             at += (prefix.len() + block.data().len()) as u64;
             parts.push(prefix);
@@ -105,35 +109,74 @@ impl Appender {
         }
     }
 
+    /// The folder could not be synced: the next commit must try again.
+    pub(crate) fn folder_is_unsynced(&mut self) {
+        self.created = true;
+    }
+
     /// Seals a segment that could not be synced: what it holds beyond its last commit is lost.
-    pub(crate) fn seal(&mut self, id: SegmentId) {
+    pub(crate) fn give_up(&mut self, id: SegmentId) {
         self.rotate(id);
         self.touched.remove(&id);
     }
 
     /// Lets the next block of its stream go to a new segment.
     pub(crate) fn rotate(&mut self, id: SegmentId) {
-        if self
-            .active
-            .get(&id.stream)
-            .is_some_and(|active| active.id == id)
+        let active = self.active.get(&id.stream);
+        if active.is_some_and(|active| active.id == id)
+            && let Some(sealed) = self.active.remove(&id.stream)
         {
-            self.active.remove(&id.stream);
+            sealed.seal();
         }
     }
 
-    fn with_room(&mut self, stream: Stream) -> io::Result<Arc<Segment>> {
-        if let Some(active) = self.active.get(&stream)
-            && active.length() < self.segment_bytes
-        {
-            return Ok(active.clone());
+    /// A new segment that only compaction writes to. It is empty and not yet durable.
+    pub(crate) fn target(&mut self, stream: Stream) -> io::Result<Arc<Segment>> {
+        let segment = self.create(stream)?;
+        self.targets.insert(segment.id, segment.clone());
+        Ok(segment)
+    }
+
+    /// A target grows no more.
+    pub(crate) fn finish_target(&mut self, id: SegmentId) {
+        if let Some(target) = self.targets.remove(&id) {
+            target.seal();
         }
+    }
+
+    /// Length at which segments of a stream are sealed.
+    pub(crate) fn size(&self, stream: Stream) -> u64 {
+        self.sizes
+            .get(&stream)
+            .copied()
+            .unwrap_or(SEGMENT_BYTES_MAX)
+    }
+
+    /// The segments that grow, and how long they are.
+    pub(crate) fn growing(&self) -> impl Iterator<Item = (SegmentId, u64)> {
+        let all = self.active.values().chain(self.targets.values());
+        all.map(|segment| (segment.id, segment.length()))
+    }
+
+    fn with_room(&mut self, stream: Stream) -> io::Result<Arc<Segment>> {
+        if let Some(active) = self.active.get(&stream) {
+            if active.length() < self.size(stream) {
+                return Ok(active.clone());
+            }
+            let id = active.id;
+            self.rotate(id);
+        }
+        let segment = self.create(stream)?;
+        self.active.insert(stream, segment.clone());
+        Ok(segment)
+    }
+
+    fn create(&mut self, stream: Stream) -> io::Result<Arc<Segment>> {
         let number = self.last.get(&stream).copied().unwrap_or(0) + 1;
         // Used up even if making it fails half-way: the next try must not find its remains.
         self.last.insert(stream, number);
-        let segment = Arc::new(Segment::create(&self.folder, SegmentId { stream, number })?);
+        let segment = Arc::new(Segment::create(&self.files, SegmentId { stream, number })?);
         self.created = true;
-        self.active.insert(stream, segment.clone());
         Ok(segment)
     }
 }

@@ -7,6 +7,7 @@
 use super::section::{self, Header, PREFIX_MAX};
 use super::segment::Segment;
 use crate::block::Block;
+use bytes::Bytes;
 use std::io;
 
 /// A section found.
@@ -45,13 +46,24 @@ pub(crate) struct Scan<'a> {
     /// Where a section was taken back: its header looks right, so it must not be met again.
     retracted: Option<u64>,
     /// Bytes read ahead, and where they begin.
-    window: bytes::Bytes,
+    window: Bytes,
     window_at: u64,
+    /// How much is read ahead.
+    ahead: u64,
 }
 
 impl<'a> Scan<'a> {
-    /// Starts at `from`, or behind the file's header if that is later.
+    /// Starts at `from`, or behind the file's header if that is later. For the headers alone.
     pub(crate) fn new(segment: &'a Segment, from: u64) -> Self {
+        Self::with_ahead(segment, from, HEADERS_AHEAD)
+    }
+
+    /// Like [`Scan::new`], for reading the blocks' bytes as well.
+    pub(crate) fn with_data(segment: &'a Segment, from: u64) -> Self {
+        Self::with_ahead(segment, from, DATA_AHEAD)
+    }
+
+    fn with_ahead(segment: &'a Segment, from: u64, ahead: u64) -> Self {
         let header = section::file_header().len() as u64;
         Self {
             segment,
@@ -59,8 +71,9 @@ impl<'a> Scan<'a> {
             end: segment.length(),
             last: None,
             retracted: None,
-            window: bytes::Bytes::new(),
+            window: Bytes::new(),
             window_at: 0,
+            ahead,
         }
     }
 
@@ -107,8 +120,22 @@ impl<'a> Scan<'a> {
         Ok(fits.then_some(Found { offset, header }))
     }
 
+    /// The bytes of a section's block, unchecked; from the window if it lies in there whole.
+    pub(crate) fn data(&self, found: &Found) -> io::Result<Bytes> {
+        let at = u64::from(found.offset) + u64::from(found.header.prefix);
+        let length = u64::from(found.header.length);
+        let skip = at.checked_sub(self.window_at);
+        let skip = skip.and_then(|skip| usize::try_from(skip).ok());
+        let range = skip.zip(usize::try_from(length).ok());
+        let inside = range.filter(|(skip, length)| skip + length <= self.window.len());
+        match inside {
+            Some((skip, length)) => Ok(self.window.slice(skip..skip + length)),
+            None => self.segment.read_unchecked(at, length),
+        }
+    }
+
     fn verifies(&self, found: &Found) -> io::Result<bool> {
-        Ok(read_unchecked(self.segment, found)?.is_some())
+        Ok(Block::verify(found.header.cid, self.data(found)?).is_ok())
     }
 
     /// The next place at or after `from` where a section hashes to its CID, or the end.
@@ -123,11 +150,13 @@ impl<'a> Scan<'a> {
         Ok(self.end)
     }
 
-    fn peek(&mut self, at: u64) -> io::Result<bytes::Bytes> {
+    fn peek(&mut self, at: u64) -> io::Result<Bytes> {
         let want = (PREFIX_MAX as u64).min(self.end - at);
         let window_end = self.window_at + self.window.len() as u64;
         if at < self.window_at || at + want > window_end {
-            self.window = self.segment.read_unchecked(at, WINDOW.min(self.end - at))?;
+            self.window = self
+                .segment
+                .read_unchecked(at, self.ahead.min(self.end - at))?;
             self.window_at = at;
         }
         let skip = usize::try_from(at - self.window_at).unwrap_or(usize::MAX);
@@ -136,15 +165,10 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Reads a section's block, decided by its multihash alone; `None` if it is damaged.
-pub(crate) fn read_unchecked(segment: &Segment, found: &Found) -> io::Result<Option<Block>> {
-    let at = u64::from(found.offset) + u64::from(found.header.prefix);
-    let data = segment.read_unchecked(at, u64::from(found.header.length))?;
-    Ok(Block::verify(found.header.cid, data).ok())
-}
-
-/// How much is read ahead: enough for many small sections, little for one large one.
-const WINDOW: u64 = 16 << 10;
+/// How much is read ahead for headers: enough for many small sections, little for one large one.
+const HEADERS_AHEAD: u64 = 16 << 10;
+/// How much is read ahead for whole blocks.
+const DATA_AHEAD: u64 = 1 << 20;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
@@ -152,9 +176,10 @@ mod tests {
     use super::*;
     use crate::block::Prefix;
     use crate::cid::{self, HashKind, Version};
+    use crate::disk::RealDisk;
     use crate::log::append::Appender;
-    use crate::log::{SegmentId, Stream, segment};
-    use bytes::Bytes;
+    use crate::log::files::{Access, Files};
+    use crate::log::{SegmentId, Stream};
     use std::collections::BTreeMap;
     use std::os::unix::fs::FileExt;
 
@@ -179,10 +204,15 @@ mod tests {
 
     fn written(lengths: &[usize]) -> Written {
         let folder = tempfile::tempdir().unwrap();
-        let mut appender = Appender::new(folder.path(), 1 << 30, BTreeMap::new(), BTreeMap::new());
+        let files = Files::new(
+            std::sync::Arc::new(RealDisk),
+            folder.path(),
+            Access::ReadWrite,
+        );
+        let mut appender = Appender::new(files, |_| 1 << 30, BTreeMap::new(), BTreeMap::new());
         let blocks = blocks(lengths);
         let views: Vec<&Block> = blocks.iter().collect();
-        let (places, segment) = appender.append(Stream::Leaf, &views, false).unwrap();
+        let (places, segment) = appender.append(Stream::Leaf, &views).unwrap();
         let offsets = places.iter().map(|place| place.offset).collect();
         Written {
             folder,
@@ -200,7 +230,7 @@ mod tests {
             };
             let file = std::fs::OpenOptions::new()
                 .write(true)
-                .open(segment::path(self.folder.path(), id))
+                .open(self.folder.path().join(format!("{id}.car")))
                 .unwrap();
             file.write_all_at(bytes, at).unwrap();
         }

@@ -4,31 +4,43 @@
 //! (the last one for what there is of it), so that a range reads and checks only what it needs. The
 //! sidecar only makes things faster: a page without a checksum, or with a wrong one, sends the
 //! reader to the multihash of the whole block, which alone decides what is damaged.
+//!
+//! A segment grows as long as it is its stream's active one, with its file open and its checksums in
+//! memory. Then it is sealed, and both are there only while somebody reads.
 
+use super::files::{Files, Opened, Slot};
 use super::{SegmentId, section};
+use crate::disk::{Disk, DiskFile, Mode};
+use crate::durable::Access;
 use bytes::Bytes;
-use rustix::buffer::spare_capacity;
-use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Read, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// An open segment.
+/// A segment.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) id: SegmentId,
-    file: File,
-    sidecar: File,
-    pages: RwLock<Pages>,
+    files: Arc<Files>,
+    state: RwLock<State>,
+    slot: Arc<Slot>,
+    /// Set when nothing is appended any more.
+    sealed: AtomicBool,
 }
 
-/// What is known of the file's bytes.
-#[derive(Debug, Default)]
-struct Pages {
-    /// Bytes that hold whole sections.
+#[derive(Debug)]
+struct State {
+    /// Bytes that hold whole sections, the header included.
     length: u64,
-    /// Checksums from the first page on; pages beyond have none.
+    /// What a segment has that grows, or that grew and was not committed since.
+    growing: Option<Growing>,
+}
+
+#[derive(Debug)]
+struct Growing {
+    file: Arc<dyn DiskFile>,
+    sums_file: Arc<dyn DiskFile>,
+    /// Checksums from the first page on.
     sums: Vec<u32>,
     /// How many of them the sidecar holds.
     written: usize,
@@ -45,104 +57,124 @@ pub(crate) enum ReadError {
 
 impl Segment {
     /// Makes a new, empty segment: a file with nothing but its header. The folder is not synced.
-    pub(crate) fn create(folder: &Path, id: SegmentId) -> io::Result<Self> {
-        let open = |path: PathBuf| {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(path)
-        };
-        let _ = std::fs::remove_file(sidecar_path(folder, id)); // Left by a lost segment.
-        let sidecar = open(sidecar_path(folder, id))?;
-        sidecar.write_all_at(SIDECAR_MAGIC, 0)?;
-        let file = open(path(folder, id))?;
+    pub(crate) fn create(files: &Arc<Files>, id: SegmentId) -> io::Result<Self> {
+        let disk = &files.disk;
+        let _ = disk.remove(&files.sums_path(id)); // Left by a lost segment.
+        let sums_file = disk.open(&files.sums_path(id), Mode::Create(Access::Shared))?;
+        sums_file.write(0, &[SIDECAR_MAGIC])?;
+        let file = disk.open(&files.path(id), Mode::Create(Access::Shared))?;
         let segment = Self {
             id,
-            file,
-            sidecar,
-            pages: RwLock::default(),
+            files: files.clone(),
+            state: RwLock::new(State {
+                length: 0,
+                growing: Some(Growing {
+                    file,
+                    sums_file,
+                    sums: Vec::new(),
+                    written: 0,
+                }),
+            }),
+            slot: Arc::default(),
+            sealed: AtomicBool::new(false),
         };
         segment.append(&[&section::file_header()])?;
         Ok(segment)
     }
 
-    /// Opens a segment of which `length` bytes count. What lies beyond is cut off.
-    pub(crate) fn open(folder: &Path, id: SegmentId, length: u64) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path(folder, id))?;
-        if file.metadata()?.len() > length {
-            file.set_len(length)?;
-        }
-        let mut sidecar = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(sidecar_path(folder, id))?;
-        let sums = read_sums(&mut sidecar, length)?;
-        let pages = Pages {
-            length,
-            written: sums.len(),
-            sums,
-        };
-        Ok(Self {
+    /// A sealed segment of which `length` bytes count. Nothing is opened before somebody reads.
+    pub(crate) fn sealed(files: &Arc<Files>, id: SegmentId, length: u64) -> Self {
+        Self {
             id,
-            file,
-            sidecar,
-            pages: RwLock::new(pages),
-        })
+            files: files.clone(),
+            state: RwLock::new(State {
+                length,
+                growing: None,
+            }),
+            slot: Arc::default(),
+            sealed: AtomicBool::new(true),
+        }
+    }
+
+    /// Cuts off what lies in the file beyond the length that counts.
+    pub(crate) fn cut(&self) -> io::Result<()> {
+        let file = self
+            .files
+            .disk
+            .open(&self.files.path(self.id), Mode::Write)?;
+        file.set_length(self.length())
+    }
+
+    /// Lets a sealed segment grow again, if every page has its checksum and the last one is right.
+    pub(crate) fn grow(&self) -> io::Result<Growth> {
+        let length = self.length();
+        let last = length.saturating_sub(1) / PAGE * PAGE;
+        match self.read(last, length - last) {
+            Ok(_) => {}
+            Err(ReadError::Unchecked) => return Ok(Growth::Sealed),
+            Err(ReadError::Disk(error)) => return Err(error),
+        }
+        let opened = self.opened()?;
+        if opened.sums.len() != page_index(length.div_ceil(PAGE)) {
+            return Ok(Growth::Sealed);
+        }
+        let sums_path = self.files.sums_path(self.id);
+        let growing = Growing {
+            file: opened.file,
+            sums_file: self.files.disk.open(&sums_path, Mode::Write)?,
+            written: opened.sums.len(),
+            sums: opened.sums.to_vec(),
+        };
+        self.write_state().growing = Some(growing);
+        self.sealed.store(false, Ordering::Release);
+        self.slot.close();
+        Ok(Growth::Grows)
+    }
+
+    /// Nothing is appended from now on.
+    pub(crate) fn seal(&self) {
+        self.sealed.store(true, Ordering::Release);
+    }
+
+    /// Lets go of what only a growing segment needs, if it was sealed at `length` and its checksums
+    /// are written.
+    pub(crate) fn settle(&self, length: u64) {
+        let mut state = self.write_state();
+        let written = state
+            .growing
+            .as_ref()
+            .is_some_and(|growing| growing.written == growing.sums.len());
+        if self.sealed.load(Ordering::Acquire) && state.length == length && written {
+            state.growing = None;
+        }
     }
 
     /// Bytes that hold whole sections, the header included.
     pub(crate) fn length(&self) -> u64 {
-        self.pages
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .length
-    }
-
-    /// Whether every page has its checksum and the last one is right, so that appending may go on.
-    pub(crate) fn may_grow(&self) -> bool {
-        let length = self.length();
-        let last = length.saturating_sub(1) / PAGE * PAGE;
-        self.read(last, length - last).is_ok()
+        self.read_state().length
     }
 
     /// Appends all the parts. After an error nothing of them counts.
     pub(crate) fn append(&self, parts: &[&[u8]]) -> io::Result<()> {
-        let start = self.length();
-        if let Err(error) = self.write_all(start, parts) {
+        let (start, file) = {
+            let state = self.read_state();
+            let growing = state.growing.as_ref();
+            let growing = growing.filter(|_| !self.sealed.load(Ordering::Acquire));
+            let growing = growing.ok_or_else(|| io::Error::other("the segment is sealed"))?;
+            (state.length, growing.file.clone())
+        };
+        if let Err(error) = file.write(start, parts) {
             // Best effort: the length decides, a tail beyond it is cut when the segment opens.
-            let _ = self.file.set_len(start);
+            let _ = file.set_length(start);
             return Err(error);
         }
-        let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.write_state();
+        let State { length, growing } = &mut *state;
         for part in parts {
-            pages.extend(part);
-        }
-        Ok(())
-    }
-
-    fn write_all(&self, start: u64, parts: &[&[u8]]) -> io::Result<()> {
-        let mut at = start;
-        for group in parts.chunks(PARTS_AT_ONCE) {
-            let mut slices: Vec<IoSlice<'_>> = group
-                .iter()
-                .filter(|part| !part.is_empty())
-                .map(|part| IoSlice::new(part))
-                .collect();
-            let mut left = &mut slices[..];
-            while !left.is_empty() {
-                let wrote = rustix::io::pwritev(&self.file, left, at)?;
-                if wrote == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-                at += wrote as u64;
-                IoSlice::advance_slices(&mut left, wrote);
+            if let Some(growing) = growing {
+                extend(&mut growing.sums, *length, part);
             }
+            *length += part.len() as u64;
         }
         Ok(())
     }
@@ -150,20 +182,25 @@ impl Segment {
     /// Reads bytes that lie inside the segment and match their checksums.
     pub(crate) fn read(&self, offset: u64, length: u64) -> Result<Bytes, ReadError> {
         let end = offset.saturating_add(length);
-        let (from, to, sums) = {
-            let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
-            if end > pages.length {
+        let (from, to, file, sums) = {
+            let state = self.read_state();
+            if end > state.length {
                 return Err(ReadError::Unchecked);
             }
             let first = offset / PAGE;
-            let to = end.div_ceil(PAGE).saturating_mul(PAGE).min(pages.length);
+            let to = end.div_ceil(PAGE).saturating_mul(PAGE).min(state.length);
             let range = page_index(first)..page_index(to.div_ceil(PAGE));
-            let sums = pages.sums.get(range).ok_or(ReadError::Unchecked)?.to_vec();
-            (first * PAGE, to, sums)
+            let (file, sums) = match &state.growing {
+                Some(growing) => (growing.file.clone(), growing.sums.get(range).map(Vec::from)),
+                None => {
+                    drop(state);
+                    let opened = self.opened().map_err(ReadError::Disk)?;
+                    (opened.file, opened.sums.get(range).map(Vec::from))
+                }
+            };
+            (first * PAGE, to, file, sums.ok_or(ReadError::Unchecked)?)
         };
-        let bytes = self
-            .read_unchecked(from, to - from)
-            .map_err(ReadError::Disk)?;
+        let bytes = file.read(from, to - from).map_err(ReadError::Disk)?;
         let whole = bytes.len() as u64 == to - from;
         let right = bytes
             .chunks(PAGE_BYTES)
@@ -177,80 +214,140 @@ impl Segment {
         Ok(bytes.slice(skip..skip + take))
     }
 
-    /// Reads bytes as they are, fewer at the file's end.
+    /// Reads bytes as they are, fewer at the segment's end.
     pub(crate) fn read_unchecked(&self, offset: u64, length: u64) -> io::Result<Bytes> {
-        let length = usize::try_from(length).unwrap_or(0);
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let at = offset + bytes.len() as u64;
-            match rustix::io::pread(&self.file, spare_capacity(&mut bytes), at) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        bytes.truncate(length);
-        Ok(Bytes::from(bytes))
+        let (end, growing) = {
+            let state = self.read_state();
+            let file = state.growing.as_ref().map(|growing| growing.file.clone());
+            (state.length, file)
+        };
+        let file = match growing {
+            Some(file) => file,
+            None => self.opened()?.file,
+        };
+        file.read(offset, length.min(end.saturating_sub(offset)))
     }
 
     /// Makes what was appended durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        let growing = {
+            let state = self.read_state();
+            state.growing.as_ref().map(|growing| growing.file.clone())
+        };
+        match growing {
+            Some(file) => file.sync(),
+            // It was settled, so a commit has synced all of it.
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a file durable that was just opened, whatever state it is in.
+    pub(crate) fn sync_file(&self) -> io::Result<()> {
+        self.opened()?.file.sync()
     }
 
     /// Writes the new checksums out without waiting for anything.
     pub(crate) fn write_sums(&self) -> io::Result<()> {
-        let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.write_state();
+        let Some(growing) = &mut state.growing else {
+            return Ok(());
+        };
         // The last one written may have been of a page that has grown since.
-        let from = pages.written.saturating_sub(1);
-        let new: Vec<u8> = pages
+        let from = growing.written.saturating_sub(1);
+        let new: Vec<u8> = growing
             .sums
             .iter()
             .skip(from)
             .flat_map(|sum| sum.to_le_bytes())
             .collect();
-        self.sidecar
-            .write_all_at(&new, SIDECAR_MAGIC.len() as u64 + 4 * from as u64)?;
-        pages.written = pages.sums.len();
+        let at = SIDECAR_MAGIC.len() as u64 + 4 * from as u64;
+        growing.sums_file.write(at, &[&new])?;
+        growing.written = growing.sums.len();
         Ok(())
     }
-}
 
-impl Pages {
-    fn extend(&mut self, mut part: &[u8]) {
-        while !part.is_empty() {
-            let filled = usize::try_from(self.length % PAGE).unwrap_or(0);
-            let take = part.len().min(PAGE_BYTES - filled);
-            let (now, later) = part.split_at(take);
-            match self.sums.last_mut() {
-                Some(sum) if filled > 0 => *sum = crc32c::crc32c_append(*sum, now),
-                _ => self.sums.push(crc32c::crc32c(now)),
-            }
-            self.length += take as u64;
-            part = later;
+    /// Makes the checksums of a sealed segment anew if some are missing. Every section of it was just
+    /// found to be whole.
+    pub(crate) fn complete_sums(&self) -> io::Result<()> {
+        let length = self.length();
+        if self.read_state().growing.is_some()
+            || self.opened()?.sums.len() == page_index(length.div_ceil(PAGE))
+        {
+            return Ok(());
         }
+        let mut sums = Vec::new();
+        let mut at = 0;
+        while at < length {
+            let some = self.read_unchecked(at, SUMMED_AT_ONCE)?;
+            if some.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            extend(&mut sums, at, &some);
+            at += some.len() as u64;
+        }
+        let mut bytes = SIDECAR_MAGIC.to_vec();
+        bytes.extend(sums.iter().flat_map(|sum| sum.to_le_bytes()));
+        let path = self.files.sums_path(self.id);
+        crate::durable::write_on(&*self.files.disk, &path, &bytes, Access::Shared)?;
+        self.slot.close();
+        Ok(())
+    }
+
+    fn opened(&self) -> io::Result<Opened> {
+        self.files.opened(&self.slot, || {
+            let length = self.length();
+            let file = self
+                .files
+                .disk
+                .open(&self.files.path(self.id), self.files.mode())?;
+            let sums = read_sums(&*self.files.disk, &self.files.sums_path(self.id), length);
+            Ok(Opened {
+                file,
+                // Derived: unreadable is as good as absent.
+                sums: sums.unwrap_or_default().into(),
+            })
+        })
+    }
+
+    fn read_state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The segment's file.
-pub(crate) fn path(folder: &Path, id: SegmentId) -> PathBuf {
-    folder.join(format!("{id}.car"))
+/// What came of letting a segment grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Growth {
+    /// It takes appends.
+    Grows,
+    /// Its checksums are incomplete, so it stays sealed.
+    Sealed,
 }
 
-/// The file of its checksums.
-pub(crate) fn sidecar_path(folder: &Path, id: SegmentId) -> PathBuf {
-    folder.join(format!("{id}.crc"))
+/// Takes `part`, which lies at `at`, into the checksums.
+fn extend(sums: &mut Vec<u32>, at: u64, mut part: &[u8]) {
+    let mut at = at;
+    while !part.is_empty() {
+        let filled = usize::try_from(at % PAGE).unwrap_or(0);
+        let take = part.len().min(PAGE_BYTES - filled);
+        let (now, later) = part.split_at(take);
+        match sums.last_mut() {
+            Some(sum) if filled > 0 => *sum = crc32c::crc32c_append(*sum, now),
+            _ => sums.push(crc32c::crc32c(now)),
+        }
+        at += take as u64;
+        part = later;
+    }
 }
 
-fn read_sums(sidecar: &mut File, length: u64) -> io::Result<Vec<u32>> {
+fn read_sums(disk: &dyn Disk, path: &std::path::Path, length: u64) -> io::Result<Vec<u32>> {
     let pages = page_index(length.div_ceil(PAGE));
-    let mut bytes = Vec::new();
     let most = (SIDECAR_MAGIC.len() + 4 * pages) as u64;
-    sidecar.take(most).read_to_end(&mut bytes)?;
+    let bytes = disk.open(path, Mode::Read)?.read(0, most)?;
     let Some(sums) = bytes.strip_prefix(SIDECAR_MAGIC) else {
-        sidecar.set_len(0)?;
-        sidecar.write_all(SIDECAR_MAGIC)?;
         return Ok(Vec::new());
     };
     Ok(sums
@@ -267,16 +364,20 @@ fn page_index(page: u64) -> usize {
 /// Bytes under one checksum.
 const PAGE: u64 = PAGE_BYTES as u64;
 pub(crate) const PAGE_BYTES: usize = 64 << 10;
+/// Bytes read at once to make checksums anew.
+const SUMMED_AT_ONCE: u64 = 1 << 20;
 /// First bytes of a sidecar.
 const SIDECAR_MAGIC: &[u8] = b"cairncrc";
-/// How many parts one system call takes.
-const PARTS_AT_ONCE: usize = 1024;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
+    use crate::disk::RealDisk;
     use crate::log::Stream;
+    use crate::log::files;
+    use std::os::unix::fs::FileExt;
+    use std::path::Path;
 
     const ID: SegmentId = SegmentId {
         stream: Stream::Leaf,
@@ -287,10 +388,22 @@ mod tests {
         (0..length).map(|at| (at % 251) as u8).collect()
     }
 
+    fn files(folder: &Path) -> Arc<Files> {
+        Files::new(Arc::new(RealDisk), folder, files::Access::ReadWrite)
+    }
+
+    fn written(folder: &Path, length: usize) -> Segment {
+        let segment = Segment::create(&files(folder), ID).unwrap();
+        segment.append(&[&bytes(length)]).unwrap();
+        segment.sync().unwrap();
+        segment.write_sums().unwrap();
+        segment
+    }
+
     #[test]
-    fn reads_back_any_range_while_growing_and_after_reopening() {
+    fn reads_back_any_range_while_growing_sealed_and_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
-        let segment = Segment::create(folder.path(), ID).unwrap();
+        let segment = Segment::create(&files(folder.path()), ID).unwrap();
         let mut whole = section::file_header();
         for length in [1, 100, PAGE_BYTES, 3 * PAGE_BYTES + 17, 5] {
             let part = bytes(length);
@@ -309,9 +422,14 @@ mod tests {
         }
         segment.sync().unwrap();
         segment.write_sums().unwrap();
-        let again = Segment::open(folder.path(), ID, whole.len() as u64).unwrap();
-        assert!(again.may_grow());
+        segment.seal();
+        segment.settle(whole.len() as u64);
+        assert!(segment.read_state().growing.is_none());
+        assert_eq!(segment.read(0, whole.len() as u64).unwrap(), whole);
+        assert!(segment.append(&[b"no"]).is_err());
+        let again = Segment::sealed(&files(folder.path()), ID, whole.len() as u64);
         assert_eq!(again.read(0, whole.len() as u64).unwrap(), whole);
+        assert_eq!(again.grow().unwrap(), Growth::Grows);
         again.append(&[b"more"]).unwrap();
         assert_eq!(again.read(whole.len() as u64, 4).unwrap(), "more");
     }
@@ -319,9 +437,10 @@ mod tests {
     #[test]
     fn a_changed_byte_is_seen_in_its_page_and_nowhere_else() {
         let folder = tempfile::tempdir().unwrap();
-        let segment = Segment::create(folder.path(), ID).unwrap();
-        segment.append(&[&bytes(4 * PAGE_BYTES)]).unwrap();
-        segment.file.write_all_at(&[0xff], PAGE + 5).unwrap();
+        let segment = written(folder.path(), 4 * PAGE_BYTES);
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).open(segment.files.path(ID)).unwrap();
+        file.write_all_at(&[0xff], PAGE + 5).unwrap();
         assert!(segment.read(10, 20).is_ok());
         assert!(matches!(
             segment.read(PAGE + 100, 1),
@@ -331,32 +450,52 @@ mod tests {
     }
 
     #[test]
-    fn without_its_sidecar_nothing_counts_as_checked() {
+    fn without_its_sidecar_nothing_counts_as_checked_until_it_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let segment = Segment::create(folder.path(), ID).unwrap();
-        segment.append(&[&bytes(1000)]).unwrap();
-        segment.sync().unwrap();
-        segment.write_sums().unwrap();
+        let segment = written(folder.path(), 100_000);
         let length = segment.length();
-        std::fs::remove_file(sidecar_path(folder.path(), ID)).unwrap();
-        let again = Segment::open(folder.path(), ID, length).unwrap();
-        assert!(!again.may_grow());
+        std::fs::remove_file(segment.files.sums_path(ID)).unwrap();
+        let again = Segment::sealed(&files(folder.path()), ID, length);
+        assert_eq!(again.grow().unwrap(), Growth::Sealed);
         assert!(matches!(again.read(0, 10), Err(ReadError::Unchecked)));
+        again.complete_sums().unwrap();
+        assert!(again.read(0, length).is_ok());
     }
 
     #[test]
-    fn what_lies_beyond_the_length_is_cut() {
+    fn what_lies_beyond_the_length_is_not_read_and_can_be_cut() {
         let folder = tempfile::tempdir().unwrap();
-        let segment = Segment::create(folder.path(), ID).unwrap();
-        segment.append(&[&bytes(1000)]).unwrap();
-        segment.sync().unwrap();
-        segment.write_sums().unwrap();
-        let cut = Segment::open(folder.path(), ID, 500).unwrap();
-        assert_eq!(cut.length(), 500);
-        assert_eq!(
-            std::fs::metadata(path(folder.path(), ID)).unwrap().len(),
-            500
-        );
-        assert!(!cut.may_grow(), "the checksum was of a longer page");
+        let segment = written(folder.path(), 1000);
+        let path = segment.files.path(ID);
+        let cut = Segment::sealed(&files(folder.path()), ID, 500);
+        assert_eq!(cut.read_unchecked(400, 600).unwrap().len(), 100);
+        cut.cut().unwrap();
+        assert_eq!(std::fs::metadata(path).unwrap().len(), 500);
+        let grown = cut.grow().unwrap();
+        assert_eq!(grown, Growth::Sealed, "the checksum was of a longer page");
+    }
+
+    #[test]
+    fn no_more_files_are_open_than_allowed() {
+        const MOST: usize = 4;
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Arc::new(RealDisk);
+        let open = Files::with_open_max(disk, folder.path(), files::Access::ReadWrite, MOST);
+        let segments: Vec<Segment> = (1..=3 * MOST as u32)
+            .map(|number| {
+                let stream = Stream::Leaf;
+                let made = Segment::create(&open, SegmentId { stream, number }).unwrap();
+                made.write_sums().unwrap();
+                Segment::sealed(&open, made.id, made.length())
+            })
+            .collect();
+        for _ in 0..2 {
+            for segment in &segments {
+                assert!(segment.read(0, 5).is_ok());
+                assert!(open.open_count() <= MOST);
+            }
+        }
+        let open = segments.iter().filter(|segment| segment.slot.is_open());
+        assert_eq!(open.count(), MOST);
     }
 }

@@ -10,12 +10,12 @@
 
 use super::Inner;
 use crate::config::Durability;
-use crate::durable;
 use crate::index::Checkpoint;
-use crate::journal::Sync;
 use crate::journal::record::Record;
-use crate::log::append::Touched;
-use crate::log::{Place, Position};
+use crate::journal::{DEAD_PER_RECORD, Sync};
+use crate::log::append::{Appender, Touched};
+use crate::log::files::Access;
+use crate::log::{Place, Position, SegmentId};
 use crate::sink::PutError;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
@@ -62,6 +62,9 @@ impl Inner {
     /// Like [`Inner::commit`], but fails if anything that was put since `losses` was counted has
     /// been given up: an acknowledgement covers every block of its caller.
     pub(crate) fn commit_since(&self, losses: u64, records: Vec<Record>) -> Result<(), PutError> {
+        if self.files.access == Access::ReadOnly {
+            return Err(PutError::ReadOnly);
+        }
         let group = &self.commits;
         let lock = || group.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waiting = lock();
@@ -119,14 +122,23 @@ impl Inner {
 
     fn commit_alone(&self, records: Vec<Record>) -> Result<(), PutError> {
         let touched = self.lock_appender().touched();
-        self.make_durable(&touched, &records)
-            .inspect_err(|_| self.give_up(&touched))?;
+        let mut made = self.make_durable(&touched, &records);
+        let frees = |record: &Record| matches!(record, Record::Unpinned(_) | Record::Deleted(_));
+        if matches!(made, Err(PutError::Full(_)))
+            && touched.segments.is_empty()
+            && records.iter().all(frees)
+            && self.release_ballast()
+        {
+            // Giving things up must be possible with nothing free.
+            made = self.make_durable(&touched, &records);
+        }
+        made.inspect_err(|_| self.give_up(&touched))?;
         let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
         for record in records {
             match record {
                 Record::Pinned(pin) => drop(pins.by_key.insert(pin.key(), pin)),
                 Record::Unpinned(key) => drop(pins.by_key.remove(&key)),
-                Record::Committed(_) | Record::Deleted(_) | Record::Retired(_) => continue,
+                _ => continue,
             }
             pins.changes += 1;
         }
@@ -136,18 +148,25 @@ impl Inner {
     fn make_durable(&self, touched: &Touched, records: &[Record]) -> Result<(), PutError> {
         if self.config.durability == Durability::Full {
             for (segment, _) in &touched.segments {
-                let disk = |error| PutError::Disk(format!("segment {}: {error}", segment.id));
-                segment.sync().map_err(disk)?;
+                segment.sync().map_err(|error| {
+                    self.write_failed(&format!("segment {}", segment.id), &error)
+                })?;
             }
             if touched.folder {
-                durable::sync_folder(&self.blocks_folder)
-                    .map_err(|error| PutError::Disk(format!("blocks: {error}")))?;
+                self.files
+                    .disk
+                    .sync_folder(&self.files.folder)
+                    .inspect_err(|_| self.lock_appender().folder_is_unsynced())
+                    .map_err(|error| self.write_failed("blocks", &error))?;
             }
         }
-        for (segment, _) in &touched.segments {
-            if let Err(error) = segment.write_sums() {
+        for (segment, length) in &touched.segments {
+            match segment.write_sums() {
+                Ok(()) => segment.settle(*length),
                 // Derived: without them reads ask the multihash, and the next commit tries again.
-                tracing::warn!(segment = %segment.id, %error, "checksums were not written");
+                Err(error) => {
+                    tracing::warn!(segment = %segment.id, %error, "checksums were not written");
+                }
             }
         }
         let mut all = Vec::with_capacity(2 + records.len());
@@ -158,36 +177,86 @@ impl Inner {
             });
             all.push(Record::Committed(lengths.collect()));
         }
-        let superseded = self.take_superseded();
-        if !superseded.is_empty() {
-            all.push(Record::Deleted(superseded.clone()));
-        }
+        let abandoned = take(&self.abandoned);
+        all.extend(abandoned.iter().map(|segment| Record::Retired {
+            segment: *segment,
+            copies: Vec::new(),
+        }));
+        let superseded = take(&self.superseded);
+        let disowned = take(&self.disowned);
+        let promoted = take(&self.promoted);
+        let replaced = superseded.iter().map(|(_, old)| old.position());
+        let positions: Vec<Position> = replaced.chain(disowned.iter().copied()).collect();
+        let chunks = |positions: &[Position], record: fn(Vec<Position>) -> Record| {
+            let chunks = positions.chunks(DEAD_PER_RECORD);
+            chunks.map(|some| record(some.to_vec())).collect::<Vec<_>>()
+        };
+        all.extend(chunks(&positions, Record::Deleted));
+        all.extend(chunks(&promoted, Record::Kept));
         all.extend(records.iter().cloned());
-        self.lock_journal()
-            .append(all, self.journal_sync())
-            .map_err(|error| PutError::Disk(format!("journal: {error}")))?;
-        self.dead
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(superseded);
-        Ok(())
+        let appended = self.lock_journal().append(all, self.journal_sync());
+        appended.map_err(|error| {
+            // What the journal did not take is for the next commit.
+            put_back(&self.abandoned, abandoned);
+            put_back(&self.superseded, superseded);
+            put_back(&self.disowned, disowned);
+            put_back(&self.promoted, promoted);
+            self.write_failed("journal", &error)
+        })
     }
 
     /// Seals segments whose tail never became durable, forgets what lies in it, and lets everybody
     /// who put anything before this fail.
     fn give_up(&self, touched: &Touched) {
         let mut appender = self.lock_appender();
-        let journal = self.lock_journal();
         self.losses.fetch_add(1, Ordering::AcqRel);
         let later = appender.touched();
+        if later.folder || touched.folder {
+            appender.folder_is_unsynced();
+        }
         for (segment, _) in touched.segments.iter().chain(&later.segments) {
             let id = segment.id;
-            appender.seal(id);
-            let counts = journal.state().lengths.get(&id).copied().unwrap_or(0);
-            let lost = |place: &Place| place.segment == id && place.offset >= counts;
-            self.index.forget(lost);
+            appender.give_up(id);
+            let counts = {
+                let journal = self.lock_journal();
+                journal.state().lengths.get(&id).copied().unwrap_or(0)
+            };
+            let mut lost = 0;
+            let mut lost_bytes = 0;
+            self.index.forget(|place: &Place| {
+                let gone = place.segment == id && place.offset >= counts;
+                if gone {
+                    lost += 1;
+                    lost_bytes += u64::from(place.length);
+                }
+                gone
+            });
+            self.blocks.fetch_sub(lost, Ordering::Relaxed);
+            self.bytes.fetch_sub(lost_bytes, Ordering::Relaxed);
+            // Or it would one day mean whatever lies there then.
+            self.promoted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|position| position.segment != id || position.offset < counts);
+            if counts == 0 {
+                // Nobody was ever told of it, so nothing of it may come back.
+                self.segments
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&id);
+                self.abandoned
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(id);
+            }
             tracing::error!(segment = %id, "sealed at {counts} bytes after a failed commit");
         }
+        // What was to take a damaged section's place is gone: the damaged one stands again.
+        let superseded = take(&self.superseded);
+        let absent = superseded
+            .into_iter()
+            .filter(|(key, _)| self.index.recent(key) == Some(None));
+        self.index.insert(absent.collect::<Vec<_>>());
     }
 
     /// How often something that was put has been given up.
@@ -195,12 +264,9 @@ impl Inner {
         self.losses.load(Ordering::Acquire)
     }
 
-    fn take_superseded(&self) -> Vec<Position> {
-        let mut superseded = self
-            .superseded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut superseded)
+    /// Whether an acknowledgement waits for the disk.
+    pub(crate) fn waits_for_the_disk(&self) -> bool {
+        self.config.durability == Durability::Full
     }
 
     pub(crate) fn journal_sync(&self) -> Sync {
@@ -210,47 +276,87 @@ impl Inner {
         }
     }
 
-    /// Commits, then brings sled up to where the log is now.
+    /// Commits, then brings the index up to where the log is now, if there is room for that.
     pub(crate) fn checkpoint(&self) -> Result<(), PutError> {
+        if self.index.waiting() == 0 {
+            return self.commit(Vec::new());
+        }
+        self.checkpoint_anew()
+    }
+
+    /// [`Inner::checkpoint`], even if there is nothing to merge.
+    pub(super) fn checkpoint_anew(&self) -> Result<(), PutError> {
+        if !self.index_has_room() {
+            return self.commit(Vec::new());
+        }
+        // So that the journal knows every segment there is, but for what is made this very moment.
+        self.commit(Vec::new())?;
         let (frozen, checkpoint) = {
             let appender = self.lock_appender();
-            let frozen = if self.index.waiting() == 0 {
-                None
-            } else {
-                self.index.freeze()
-            };
-            let Some(frozen) = frozen else {
+            let Some(frozen) = self.index.freeze() else {
                 drop(appender);
                 return self.commit(Vec::new());
             };
             self.unmerged.store(0, Ordering::Relaxed);
-            let mut ends = BTreeMap::new();
-            for (id, segment) in self
-                .segments
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .iter()
-            {
-                // In order of their numbers, so the last of each stream stays.
-                ends.insert(
-                    id.stream,
-                    (*id, u32::try_from(segment.length()).unwrap_or(u32::MAX)),
-                );
-            }
-            let checkpoint = Checkpoint {
-                ends: ends.into_values().collect(),
-                blocks: self.blocks.load(Ordering::Relaxed),
-                bytes: self.bytes.load(Ordering::Relaxed),
-                journal: self.lock_journal().last(),
-            };
-            (frozen, checkpoint)
+            (frozen, self.checkpoint_of(&appender))
         };
         let losses = self.losses();
-        if let Err(error) = self.commit_since(losses, Vec::new()) {
+        let durable = self
+            .commit_since(losses, Vec::new())
+            .and_then(|()| self.sync_journal());
+        if let Err(error) = durable {
             self.index.forget(|_| false); // Thaws what was frozen; `give_up` took out what is lost.
             return Err(error);
         }
-        Ok(self.index.merge(&frozen, Some(&checkpoint))?)
+        if let Err(error) = self.index.merge(&frozen, Some(&checkpoint)) {
+            self.go_on_in_memory(&error)?;
+            return Ok(());
+        }
+        let known = vec![Record::Checkpointed(checkpoint.journal)];
+        self.lock_journal()
+            .append(known, Sync::Leave)
+            .map_err(|error| self.write_failed("journal", &error))
+    }
+
+    /// How far the index knows the log once it has merged what is in the memory table now.
+    fn checkpoint_of(&self, appender: &Appender) -> Checkpoint {
+        let journal = self.lock_journal();
+        let state = journal.state();
+        let mut last = state.used.clone();
+        let mut ends = BTreeMap::new();
+        for (id, length) in &state.lengths {
+            // In order of their numbers, so the highest stays. It may grow again after a restart, even
+            // if it is sealed now.
+            let highest = last.entry(id.stream).or_insert(0);
+            if id.number >= *highest {
+                *highest = id.number;
+                ends.insert(id.stream, (*id, *length));
+            }
+        }
+        let mut ends: BTreeMap<SegmentId, u32> = ends.into_values().collect();
+        for (id, length) in appender.growing() {
+            if state.lengths.contains_key(&id) {
+                ends.insert(id, u32::try_from(length).unwrap_or(u32::MAX - 1));
+            }
+        }
+        Checkpoint {
+            ends,
+            last,
+            blocks: self.blocks.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            journal: journal.last(),
+            merging: false,
+        }
+    }
+
+    /// Makes records durable for which nobody waited.
+    fn sync_journal(&self) -> Result<(), PutError> {
+        if self.config.durability == Durability::Relaxed {
+            return Ok(());
+        }
+        self.lock_journal()
+            .sync()
+            .map_err(|error| self.write_failed("journal", &error))
     }
 
     /// Asks the disk to start writing, without waiting for it.
@@ -305,6 +411,16 @@ fn run(inner: &Weak<Inner>, kicked: &Receiver<()>) {
     }
 }
 
+fn take<T>(list: &Mutex<Vec<T>>) -> Vec<T> {
+    std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn put_back<T>(list: &Mutex<Vec<T>>, taken: Vec<T>) {
+    list.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .extend(taken);
+}
+
 fn lost_before() -> PutError {
     PutError::Disk("an earlier write of the same work failed; start it again".to_owned())
 }
@@ -318,7 +434,7 @@ const MERGE_BYTES: u64 = 256 << 20;
 mod tests {
     use crate::block::{Block, Prefix};
     use crate::cid::{self, HashKind, Version};
-    use crate::config::{ByteSize, Config};
+    use crate::config::{ByteSize, Config, Reserve};
     use crate::sink::BlockSink;
     use crate::store::{Keep, Store};
 
@@ -335,7 +451,7 @@ mod tests {
     fn after_a_failed_sync_nobody_who_put_before_it_is_acknowledged() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config {
-            reserve: ByteSize(0),
+            reserve: Reserve::Bytes(ByteSize(0)),
             ..Config::default()
         };
         let store = Store::open(folder.path(), &config, &mut |_| {}).unwrap();

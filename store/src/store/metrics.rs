@@ -13,6 +13,8 @@ pub(crate) struct Metrics {
     pub(crate) damaged: IntCounter,
     pub(crate) collected: IntCounter,
     pub(crate) collections: IntCounter,
+    pub(crate) evicted: IntCounter,
+    pub(crate) scrubbed: IntCounter,
     reads: IntCounter,
     read_bytes: IntCounter,
 }
@@ -30,6 +32,11 @@ impl Metrics {
             damaged: IntCounter::new("cairn_store_damaged_blocks_total", "Damaged blocks met")?,
             collected: IntCounter::new("cairn_gc_removed_blocks_total", "Blocks removed by GC")?,
             collections: IntCounter::new("cairn_gc_runs_total", "Garbage collections finished")?,
+            evicted: IntCounter::new("cairn_store_evicted_blocks_total", "Cached blocks evicted")?,
+            scrubbed: IntCounter::new(
+                "cairn_scrub_bytes_total",
+                "Bytes re-hashed by the background scrub",
+            )?,
             reads: IntCounter::new("cairn_store_reads_total", "Blocks and ranges read")?,
             read_bytes: IntCounter::new("cairn_store_read_bytes_total", "Bytes of them")?,
         })
@@ -47,7 +54,11 @@ pub(super) struct Collector {
     blocks: IntGauge,
     bytes: IntGauge,
     disk_bytes: IntGauge,
+    cache_bytes: IntGauge,
     pins: IntGauge,
+    scrub_started: IntGauge,
+    scrub_finished: IntGauge,
+    scrub_bad: IntGauge,
 }
 
 impl Collector {
@@ -59,12 +70,37 @@ impl Collector {
             blocks: gauge("cairn_store_blocks", "Blocks present"),
             bytes: gauge("cairn_store_bytes", "Bytes of the blocks present"),
             disk_bytes: gauge("cairn_store_disk_bytes", "Bytes of the log's files"),
+            cache_bytes: gauge(
+                "cairn_store_cache_bytes",
+                "Bytes of the files of cached blocks",
+            ),
             pins: gauge("cairn_pins", "Pins"),
+            scrub_started: gauge(
+                "cairn_scrub_started_timestamp_seconds",
+                "When the scrub's present round began",
+            ),
+            scrub_finished: gauge(
+                "cairn_scrub_finished_timestamp_seconds",
+                "When the scrub's last whole round ended",
+            ),
+            scrub_bad: gauge(
+                "cairn_scrub_damaged_blocks",
+                "Damaged blocks found in the scrub's present round",
+            ),
         }
     }
 
-    fn gauges(&self) -> [&IntGauge; 4] {
-        [&self.blocks, &self.bytes, &self.disk_bytes, &self.pins]
+    fn gauges(&self) -> [&IntGauge; 8] {
+        [
+            &self.blocks,
+            &self.bytes,
+            &self.disk_bytes,
+            &self.cache_bytes,
+            &self.pins,
+            &self.scrub_started,
+            &self.scrub_finished,
+            &self.scrub_bad,
+        ]
     }
 }
 
@@ -81,7 +117,17 @@ impl Collect for Collector {
             inner: inner.clone(),
         }
         .stat();
-        let figures = [stat.blocks, stat.bytes, stat.disk_bytes, stat.pins];
+        let scrub = *inner.lock_scrub();
+        let figures = [
+            stat.blocks,
+            stat.bytes,
+            stat.disk_bytes,
+            stat.cache_bytes,
+            stat.pins,
+            scrub.started,
+            scrub.finished,
+            scrub.bad,
+        ];
         for (gauge, figure) in self.gauges().into_iter().zip(figures) {
             gauge.set(i64::try_from(figure).unwrap_or(i64::MAX));
         }
@@ -90,6 +136,8 @@ impl Collect for Collector {
             &metrics.damaged,
             &metrics.collected,
             &metrics.collections,
+            &metrics.evicted,
+            &metrics.scrubbed,
             &metrics.reads,
             &metrics.read_bytes,
         ];

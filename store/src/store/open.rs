@@ -1,28 +1,36 @@
 //! What opening trusts, cuts, adopts and rebuilds.
 //!
 //! The journal says how far each segment counts: what lies beyond is cut. Retired segments that are
-//! still there are removed; segments that the journal does not know are adopted as far as their
-//! blocks hash to their CIDs. The index is derived: when it is missing, unusable or does not fit
-//! the log, it is built anew; else only what was appended since its checkpoint is scanned.
+//! still there are removed, if what was copied out of them is there; segments that the journal does not
+//! know are adopted as far as their blocks hash to their CIDs. The index is derived: when it is missing,
+//! unusable, older than the journal knows it, or does not fit the log, it is built anew; else only what
+//! happened since its checkpoint is looked at ([`super::reindex`]).
+//!
+//! A repository that cannot be written is opened for reading: nothing is cut, removed or adopted on the
+//! disk, and the index is built in memory.
 
 use super::commit::Syncer;
 use super::metrics::Metrics;
+use super::recency::Recency;
+use super::reindex::CaughtUp;
 use super::{Inner, Pins, Store};
 use crate::config::Config;
-use crate::index::{Checkpoint, Index, IndexError};
+use crate::disk::{Disk, RealDisk};
+use crate::index::{Image, Index, IndexError, Location};
 use crate::journal::record::Record;
-use crate::journal::{Journal, Replay, Sync};
+use crate::journal::{Blocks, Journal, Replay, Sync};
 use crate::log::append::Appender;
-use crate::log::scan::{Found, Scan, Step, read_unchecked};
-use crate::log::segment::{self, Segment};
-use crate::log::{Place, Position, SegmentId, Stream, section};
-use crate::{durable, format};
+use crate::log::files::{Access, Files};
+use crate::log::scan::{Scan, Step};
+use crate::log::segment::{Growth, Segment};
+use crate::log::{SegmentId, Stream, section};
+use crate::{block::Block, format};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
 /// Why a repository's store did not open.
@@ -75,50 +83,115 @@ pub enum OpenEvent {
     Notice(String),
 }
 
+/// What a store stands on.
+pub(crate) struct Ground {
+    pub(crate) root: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) access: Access,
+    pub(crate) index: Location,
+    /// Held as long as the store is: the one writer.
+    pub(crate) lock: Option<File>,
+    pub(crate) background: Background,
+}
+
+/// Whether the store writes out by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Background {
+    /// On a thread of its own.
+    Thread,
+    /// Only when it is asked, so that tests decide what happens when.
+    #[cfg(test)]
+    None,
+}
+
 impl Store {
     /// Opens the store in the repository folder `root`, made if it is not there. `root/repo.lock`
-    /// is held until the last clone is gone.
+    /// is held until the last clone is gone. If the folder cannot be written, the store is opened for
+    /// reading alone ([`Store::is_read_only`]).
     pub fn open(
         root: &Path,
         config: &Config,
         on_event: &mut dyn FnMut(OpenEvent),
     ) -> Result<Self, OpenError> {
         raise_file_limit();
-        fs::create_dir_all(root).map_err(disk(root))?;
-        let lock = lock(root)?;
-        format::check(root)?;
-        let blocks_folder = root.join("blocks");
-        fs::create_dir_all(&blocks_folder).map_err(disk(&blocks_folder))?;
+        let (lock, access) = enter(root)?;
+        if access == Access::ReadOnly {
+            on_event(OpenEvent::Notice(format!(
+                "{} cannot be written; it is opened for reading alone, with an index in memory",
+                root.display()
+            )));
+        }
+        format::check(root, access)?;
+        let index = match access {
+            Access::ReadWrite => Location::Folder(root.join("index")),
+            Access::ReadOnly => Location::Memory(Arc::new(Image::new())),
+        };
+        let ground = Ground {
+            root: root.to_owned(),
+            disk: Arc::new(RealDisk),
+            access,
+            index,
+            lock,
+            background: Background::Thread,
+        };
+        Self::open_on(ground, config, on_event)
+    }
 
+    /// Opens a store on any ground.
+    pub(crate) fn open_on(
+        ground: Ground,
+        config: &Config,
+        on_event: &mut dyn FnMut(OpenEvent),
+    ) -> Result<Self, OpenError> {
+        let Ground {
+            root,
+            disk: system,
+            access,
+            index: location,
+            lock,
+            background,
+        } = ground;
+        let blocks_folder = root.join("blocks");
+        if access == Access::ReadWrite {
+            system
+                .make_folder(&blocks_folder)
+                .map_err(disk(&blocks_folder))?;
+        }
+        let files = Files::new(system.clone(), &blocks_folder, access);
+        let names = segment_names(&files).map_err(disk(&blocks_folder))?;
         let journal_folder = root.join("journal");
-        let (mut journal, replay) =
-            Journal::open(&journal_folder).map_err(disk(&journal_folder))?;
-        replay
-            .notices
-            .iter()
-            .cloned()
+        let blocks = if names.is_empty() {
+            Blocks::None
+        } else {
+            Blocks::Some
+        };
+        let (mut journal, mut replay) =
+            Journal::open(system.clone(), &journal_folder, access, blocks)
+                .map_err(disk(&journal_folder))?;
+        std::mem::take(&mut replay.notices)
+            .into_iter()
             .map(OpenEvent::Notice)
             .for_each(&mut *on_event);
-        let log = open_log(&blocks_folder, &mut journal, &replay, on_event)
+        let log = open_log(&files, names, &mut journal, &replay, on_event)
             .map_err(disk(&blocks_folder))?;
 
-        let index_folder = root.join("index");
         let mut notice = |text| on_event(OpenEvent::Notice(text));
-        let (index, checkpoint) = Index::open(&index_folder, config.index_cache.0, &mut notice)
-            .map_err(disk(&index_folder))?;
+        let (index, checkpoint) = Index::open(&location, config.index_cache.0, &mut notice)
+            .map_err(disk(&root.join("index")))?;
 
         let state = journal.state();
         let by_key = state.pins.clone();
+        let dead = state.dead.clone();
         let inner = Arc::new(Inner {
             config: config.clone(),
+            root: root.clone(),
             index,
-            appender: Mutex::new(log.appender(&blocks_folder, config.segment_size.0)),
+            appender: Mutex::new(log.appender(&files, config).map_err(disk(&blocks_folder))?),
             segments: RwLock::new(log.segments),
-            blocks_folder,
+            files,
             pins: RwLock::new(Pins { by_key, changes: 0 }),
-            dead: RwLock::new(state.dead.clone()),
+            dead,
             journal: Mutex::new(journal),
-            damaged: RwLock::default(),
             holds: Mutex::default(),
             sweeping: RwLock::default(),
             blocks: AtomicU64::new(0),
@@ -127,25 +200,43 @@ impl Store {
             unmerged: AtomicU64::new(0),
             losses: AtomicU64::new(0),
             superseded: Mutex::default(),
+            disowned: Mutex::default(),
+            promoted: Mutex::default(),
+            abandoned: Mutex::default(),
+            recency: Recency::default(),
+            scrub: Mutex::default(),
+            recovering: Mutex::default(),
+            reindexed: Mutex::default(),
             journal_damage: replay.damage.clone(),
             commits: super::commit::Group::default(),
             collecting: Arc::default(),
-            metrics: Metrics::new().map_err(|error| disk(root)(io::Error::other(error)))?,
+            wakes: tokio::sync::Notify::new(),
+            metrics: Metrics::new().map_err(|error| disk(&root)(io::Error::other(error)))?,
             closed: false.into(),
             syncer: Mutex::default(),
             _lock: lock,
         });
+        let index_folder = root.join("index");
         let index_disk = |error: IndexError| disk(&index_folder)(io::Error::other(error));
         let usable = checkpoint.filter(|checkpoint| log.complete && inner.fits(checkpoint));
-        match usable {
+        let caught_up = match usable {
             Some(checkpoint) => inner
-                .catch_up(&checkpoint, &replay, on_event)
+                .catch_up(&checkpoint, &log.adopted, on_event)
                 .map_err(index_disk)?,
-            None => inner.rebuild(on_event).map_err(index_disk)?,
+            None => CaughtUp::No,
+        };
+        if caught_up == CaughtUp::No {
+            inner.rebuild(on_event).map_err(index_disk)?;
         }
-        let syncer = Syncer::start(&inner).map_err(disk(root))?;
-        if let Ok(mut slot) = inner.syncer.lock() {
-            *slot = Some(syncer);
+        *inner.lock_scrub() = inner.remembered_scrub();
+        if access == Access::ReadWrite {
+            inner.make_ballast();
+        }
+        if background == Background::Thread && access == Access::ReadWrite {
+            let syncer = Syncer::start(&inner).map_err(disk(&root))?;
+            if let Ok(mut slot) = inner.syncer.lock() {
+                *slot = Some(syncer);
+            }
         }
         Ok(Self { inner })
     }
@@ -156,57 +247,94 @@ struct Log {
     segments: BTreeMap<SegmentId, Arc<Segment>>,
     /// Highest number ever used, by stream.
     last: BTreeMap<Stream, u32>,
+    /// Segments that the journal knew nothing of, or less than there is.
+    adopted: Vec<SegmentId>,
     /// Whether every journalled segment is there as long as it should be.
     complete: bool,
 }
 
 impl Log {
-    fn appender(&self, folder: &Path, segment_bytes: u64) -> Appender {
+    /// Lets the last segment of each stream grow, if it may.
+    fn appender(&self, files: &Arc<Files>, config: &Config) -> io::Result<Appender> {
         let mut active = BTreeMap::new();
-        for (stream, number) in &self.last {
-            let id = SegmentId {
-                stream: *stream,
-                number: *number,
-            };
-            if let Some(segment) = self.segments.get(&id)
-                && segment.may_grow()
-            {
-                active.insert(*stream, segment.clone());
+        if files.access == Access::ReadWrite {
+            for (stream, number) in &self.last {
+                let id = SegmentId {
+                    stream: *stream,
+                    number: *number,
+                };
+                if let Some(segment) = self.segments.get(&id)
+                    && segment.grow()? == Growth::Grows
+                {
+                    active.insert(*stream, segment.clone());
+                }
             }
         }
-        Appender::new(folder, segment_bytes, active, self.last.clone())
+        let size = |stream| match stream {
+            Stream::Leaf | Stream::Node => config.segment_size.0,
+            Stream::Cache => config.cache_segment_size(),
+        };
+        Ok(Appender::new(
+            files.clone(),
+            size,
+            active,
+            self.last.clone(),
+        ))
+    }
+
+    fn add(&mut self, segment: Segment) {
+        self.segments.insert(segment.id, Arc::new(segment));
     }
 }
 
+fn segment_names(files: &Files) -> io::Result<Vec<SegmentId>> {
+    let names = match files.disk.names(&files.folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        names => names?,
+    };
+    let ids = names.iter().map(|name| SegmentId::from_file_name(name));
+    Ok(ids.flatten().collect())
+}
+
 fn open_log(
-    folder: &Path,
+    files: &Arc<Files>,
+    names: Vec<SegmentId>,
     journal: &mut Journal,
     replay: &Replay,
     on_event: &mut dyn FnMut(OpenEvent),
 ) -> io::Result<Log> {
     let mut notice = |text: String| on_event(OpenEvent::Notice(text));
-    let state = journal.state();
     let mut log = Log {
         segments: BTreeMap::new(),
-        last: BTreeMap::new(),
+        last: journal.state().used.clone(),
+        adopted: Vec::new(),
         complete: true,
     };
+    let lengths = journal.state().lengths.clone();
+    for id in names.iter().chain(lengths.keys()) {
+        let last = log.last.entry(id.stream).or_insert(0);
+        *last = id.number.max(*last);
+    }
+    let mut lost = lengths.clone();
     let mut unknown = Vec::new();
-    let mut grown = Vec::new();
-    let mut lost: BTreeMap<SegmentId, u32> = state.lengths.clone();
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        let Some(id) = name.to_str().and_then(SegmentId::from_file_name) else {
-            continue;
-        };
-        if state.retired.contains(&id) {
-            remove_segment(folder, id)?;
+    let mut removed = Vec::new();
+    for id in names {
+        let found = files.disk.length(&files.path(id))?;
+        if journal.state().retired.contains_key(&id) {
+            if copies_are_there(files, journal.state(), id, COPIES_DEEP_MAX) {
+                removed.push(id);
+            } else {
+                notice(format!(
+                    "segment {id} was given up, but the disk lost what was copied out of it; it counts again"
+                ));
+                log.complete = false;
+                unknown.push((id, 0));
+            }
         } else if let Some(length) = lost.remove(&id) {
-            let found = fs::metadata(segment::path(folder, id))?.len();
             let length = u64::from(length);
             if replay.damaged && found > length {
                 // The record that said how far it counts may be the one that was lost.
-                grown.push((id, length));
+                unknown.push((id, length));
                 continue;
             }
             if found < length {
@@ -216,271 +344,134 @@ fn open_log(
                      lost what it had promised to keep"
                 ));
             }
-            let opened = Segment::open(folder, id, length.min(found))?;
-            log.segments.insert(id, Arc::new(opened));
+            let segment = Segment::sealed(files, id, length.min(found));
+            if found > length && files.access == Access::ReadWrite {
+                segment.cut()?;
+            }
+            log.add(segment);
         } else {
-            unknown.push(id);
+            unknown.push((id, 0));
         }
     }
     for id in lost.into_keys() {
         log.complete = false;
         notice(format!("segment {id} is missing; its blocks are gone"));
     }
-    let unknown: Vec<(SegmentId, u64)> =
-        unknown.into_iter().map(|id| (id, 0)).chain(grown).collect();
-    let used = log
-        .segments
-        .keys()
-        .chain(&state.retired)
-        .chain(state.lengths.keys())
-        .chain(unknown.iter().map(|(id, _)| id));
-    for id in used {
-        let last = log.last.entry(id.stream).or_insert(0);
-        *last = id.number.max(*last);
-    }
+    remove_retired(files, journal, removed)?;
     let mut adopted = Vec::new();
     for (id, known) in unknown {
-        if let Some(segment) = adopt(folder, id, known)? {
-            let length = segment.length();
-            if length > section::file_header().len() as u64 {
-                notice(format!(
-                    "segment {id} was not in the journal; {length} bytes were adopted"
-                ));
-            }
-            adopted.push((id, u32::try_from(length).unwrap_or(u32::MAX)));
-            log.segments.insert(id, Arc::new(segment));
+        let Some(segment) = adopt(files, id, known)? else {
+            notice(format!(
+                "{} is no segment of ours; it was set aside",
+                files.path(id).display()
+            ));
+            continue;
+        };
+        let length = segment.length();
+        if length > known.max(section::file_header().len() as u64) {
+            notice(format!(
+                "segment {id} was not in the journal up to its end; {length} bytes were adopted"
+            ));
         }
+        adopted.push((id, u32::try_from(length).unwrap_or(u32::MAX)));
+        log.adopted.push(id);
+        log.add(segment);
     }
-    if !adopted.is_empty() {
-        log.complete = false;
+    if !adopted.is_empty() && files.access == Access::ReadWrite {
+        for (id, _) in &adopted {
+            if let Some(segment) = log.segments.get(id) {
+                segment.sync_file()?;
+            }
+        }
+        files.disk.sync_folder(&files.folder)?;
         journal.append(vec![Record::Committed(adopted)], Sync::Wait)?;
     }
     Ok(log)
 }
 
+/// Whether everything that was copied out of a retired segment is where it was copied to, or was
+/// copied on from there.
+fn copies_are_there(
+    files: &Files,
+    state: &crate::journal::State,
+    id: SegmentId,
+    deep: usize,
+) -> bool {
+    let copies = state.retired.get(&id).map_or(&[][..], Vec::as_slice);
+    copies.iter().all(|(to, length)| {
+        if state.lengths.contains_key(to) {
+            let found = files.disk.length(&files.path(*to)).unwrap_or(0);
+            return found >= u64::from(*length);
+        }
+        // Not known any more: it was retired in its turn.
+        !state.retired.contains_key(to) || deep > 0 && copies_are_there(files, state, *to, deep - 1)
+    })
+}
+
+fn remove_retired(files: &Files, journal: &mut Journal, retired: Vec<SegmentId>) -> io::Result<()> {
+    if files.access == Access::ReadOnly {
+        return Ok(());
+    }
+    for id in &retired {
+        remove_segment(files, *id)?;
+    }
+    if !retired.is_empty() {
+        files.disk.sync_folder(&files.folder)?;
+    }
+    let gone: Vec<SegmentId> = journal.state().retired.keys().copied().collect();
+    for id in gone {
+        if retired.contains(&id) || !files.disk.exists(&files.path(id)) {
+            journal.removed(id);
+        }
+    }
+    Ok(())
+}
+
 /// A segment that the journal knows up to `known`, and beyond that as far as its blocks hash to their
 /// CIDs. One without even a header is set aside.
-fn adopt(folder: &Path, id: SegmentId, known: u64) -> io::Result<Option<Segment>> {
-    let path = segment::path(folder, id);
+fn adopt(files: &Arc<Files>, id: SegmentId, known: u64) -> io::Result<Option<Segment>> {
+    let path = files.path(id);
     let header = section::file_header();
-    let whole = Segment::open(folder, id, fs::metadata(&path)?.len())?;
+    let whole = Segment::sealed(files, id, files.disk.length(&path)?);
     if whole.read_unchecked(0, header.len() as u64)? != header {
-        let kept = path.with_extension("foreign");
-        fs::rename(&path, &kept)?;
+        if files.access == Access::ReadWrite {
+            files.disk.rename(&path, &path.with_extension("foreign"))?;
+        }
         return Ok(None);
     }
     let mut end = known.max(header.len() as u64);
-    let mut scan = Scan::new(&whole, known);
+    let mut scan = Scan::with_data(&whole, known);
     while let Some(Step::Found(found)) = scan.next()? {
-        if read_unchecked(&whole, &found)?.is_none() {
+        if Block::verify(found.header.cid, scan.data(&found)?).is_err() {
             break;
         }
         end = scan.position();
     }
     drop(scan);
-    let _ = fs::remove_file(segment::sidecar_path(folder, id)); // It may be of another length.
-    Segment::open(folder, id, end).map(Some)
+    let adopted = Segment::sealed(files, id, end);
+    if files.access == Access::ReadWrite {
+        let _ = files.disk.remove(&files.sums_path(id)); // It may be of another length.
+        adopted.cut()?;
+    }
+    Ok(Some(adopted))
 }
 
-/// Removes a segment's files.
-pub(crate) fn remove_segment(folder: &Path, id: SegmentId) -> io::Result<()> {
-    fs::remove_file(segment::path(folder, id))?;
-    match fs::remove_file(segment::sidecar_path(folder, id)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => durable::sync_folder(folder),
+/// Removes a segment's files. The folder is not synced.
+pub(crate) fn remove_segment(files: &Files, id: SegmentId) -> io::Result<()> {
+    for path in [files.path(id), files.sums_path(id)] {
+        match files.disk.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
-impl Inner {
-    /// Whether the index can have been made from this log.
-    fn fits(&self, checkpoint: &Checkpoint) -> bool {
-        checkpoint
-            .ends
-            .iter()
-            .all(|(id, end)| match self.segment(*id) {
-                Some(segment) => segment.length() >= u64::from(*end),
-                None => self.lock_journal().state().retired.contains(id),
-            })
-    }
-
-    /// Brings the index from its checkpoint to the end of the log.
-    fn catch_up(
-        &self,
-        checkpoint: &Checkpoint,
-        replay: &Replay,
-        on_event: &mut dyn FnMut(OpenEvent),
-    ) -> Result<(), IndexError> {
-        self.blocks.store(checkpoint.blocks, Ordering::Relaxed);
-        self.bytes.store(checkpoint.bytes, Ordering::Relaxed);
-        let later = replay
-            .deletions
-            .iter()
-            .filter(|(number, _)| *number > checkpoint.journal);
-        for position in later.flat_map(|(_, positions)| positions) {
-            self.unindex_deleted(position)?;
-        }
-        for (id, segment) in self.open_segments() {
-            match known_from(checkpoint, id) {
-                None => {}
-                Some(from) => self.index_segment(&segment, from.into(), on_event)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the index anew from the whole log.
-    fn rebuild(&self, on_event: &mut dyn FnMut(OpenEvent)) -> Result<(), IndexError> {
-        self.index.clear()?;
-        let segments = self.open_segments();
-        let total: u64 = segments.iter().map(|(_, segment)| segment.length()).sum();
-        let mut done = 0;
-        for (_, segment) in segments {
-            if total > REBUILD_TOLD {
-                on_event(OpenEvent::Rebuilding { done, total });
-            }
-            self.index_segment(&segment, 0, on_event)?;
-            done += segment.length();
-        }
-        if total > REBUILD_TOLD {
-            on_event(OpenEvent::Rebuilding { done, total });
-        }
-        self.checkpoint()
-            .map_err(|error| {
-                on_event(OpenEvent::Notice(format!(
-                    "the new index could not be written: {error}"
-                )));
-            })
-            .or(Ok(()))
-    }
-
-    fn open_segments(&self) -> Vec<(SegmentId, Arc<Segment>)> {
-        let segments = self
-            .segments
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        segments
-            .iter()
-            .map(|(id, segment)| (*id, segment.clone()))
-            .collect()
-    }
-
-    fn index_segment(
-        &self,
-        segment: &Segment,
-        from: u64,
-        on_event: &mut dyn FnMut(OpenEvent),
-    ) -> Result<(), IndexError> {
-        let mut scan = Scan::new(segment, from);
-        loop {
-            match scan.next() {
-                Ok(None) => return Ok(()),
-                Ok(Some(Step::Found(found))) => self.index_section(segment.id, &found)?,
-                Ok(Some(Step::Retracted(found))) => self.unindex_section(segment.id, &found)?,
-                Ok(Some(Step::Damage(damage))) => on_event(OpenEvent::Notice(format!(
-                    "segment {}: bytes {} to {} hold no readable block",
-                    segment.id, damage.from, damage.to
-                ))),
-                Err(error) => {
-                    on_event(OpenEvent::Notice(format!(
-                        "segment {} cannot be read beyond byte {}: {error}",
-                        segment.id,
-                        scan.position()
-                    )));
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    fn index_section(&self, segment: SegmentId, found: &Found) -> Result<(), IndexError> {
-        let place = place_of(segment, found);
-        if self.is_dead(&place) {
-            return Ok(());
-        }
-        let key = self.index.key(found.header.cid.hash());
-        match self.index.place(&key)?.filter(|old| !self.is_dead(old)) {
-            Some(old) if old.position() == place.position() => return Ok(()),
-            Some(_) => {}
-            None => {
-                self.blocks.fetch_add(1, Ordering::Relaxed);
-                self.bytes.fetch_add(place.length.into(), Ordering::Relaxed);
-            }
-        }
-        self.index.insert([(key, place)]);
-        if self.index.waiting() >= super::commit::MERGE_AT
-            && let Some(frozen) = self.index.freeze()
-        {
-            // Without a position: a kill before the end starts from the last one again.
-            self.index.merge(&frozen, None)?;
-        }
-        Ok(())
-    }
-
-    /// Takes a deletion that the index may have missed out of it.
-    fn unindex_deleted(&self, position: &Position) -> Result<(), IndexError> {
-        let Some(segment) = self.segment(position.segment) else {
-            return Ok(());
-        };
-        let head = segment.read_unchecked(position.offset.into(), section::PREFIX_MAX as u64);
-        let Some(header) = head.ok().and_then(|head| section::header(&head)) else {
-            return Ok(());
-        };
-        self.unindex_section(
-            position.segment,
-            &Found {
-                offset: position.offset,
-                header,
-            },
-        )
-    }
-
-    fn unindex_section(&self, segment: SegmentId, found: &Found) -> Result<(), IndexError> {
-        let place = place_of(segment, found);
-        let key = self.index.key(found.header.cid.hash());
-        if self
-            .index
-            .place(&key)?
-            .is_some_and(|known| known.position() == place.position())
-        {
-            self.index.remove([key]);
-            self.uncount(place.length.into());
-        }
-        Ok(())
-    }
-
-    fn uncount(&self, bytes: u64) {
-        self.blocks.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// From where the checkpoint's index does not know a segment; `None` if it knows it whole.
-fn known_from(checkpoint: &Checkpoint, id: SegmentId) -> Option<u32> {
-    if let Some(end) = checkpoint.ends.get(&id) {
-        return Some(*end);
-    }
-    let later = checkpoint
-        .ends
-        .keys()
-        .any(|end| end.stream == id.stream && end.number > id.number);
-    (!later).then_some(0)
-}
-
-fn place_of(segment: SegmentId, found: &Found) -> Place {
-    // After a rebuild all blocks are kept; only a full mark takes that away.
-    Place {
-        segment,
-        offset: found.offset,
-        length: found.header.length,
-        cached: false,
-    }
-}
-
-/// Each segment keeps two files open: asks for as many as the system lets us have.
+/// Each segment that is read keeps a file open: asks for as many as the system lets us have.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        // Refused, it stays as it is; opening says which file did not open.
+        // Refused, it stays as it is; fewer segments are open at once then.
         let _ = setrlimit(
             Resource::Nofile,
             Rlimit {
@@ -491,33 +482,60 @@ fn raise_file_limit() {
     }
 }
 
-/// Takes the lock; the second process is told at once.
-fn lock(root: &Path) -> Result<File, OpenError> {
+/// Makes the folder if it is not there, and takes the lock; the second process is told at once.
+fn enter(root: &Path) -> Result<(Option<File>, Access), OpenError> {
     let path = root.join("repo.lock");
-    let open = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
-    let mut file = open.map_err(disk(&path))?;
-    match file.try_lock() {
-        Ok(()) => {
+    let locked = fs::create_dir_all(root).and_then(|()| {
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+    });
+    match locked {
+        Ok(mut file) => {
+            lock(root, file.try_lock())?;
             // For whoever looks; the lock itself is the operating system's and dies with us.
             let _ = file.set_len(0);
             let _ = writeln!(file, "{}", std::process::id());
-            Ok(file)
+            Ok((Some(file), Access::ReadWrite))
         }
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
-            path: root.display().to_string(),
-        }),
-        Err(TryLockError::Error(source)) => Err(disk(&path)(source)),
+        Err(error) if cannot_be_written(&error) && root.join("version").exists() => {
+            let file = match File::open(&path) {
+                Ok(file) => Some(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(disk(&path)(error)),
+            };
+            if let Some(file) = &file {
+                lock(root, file.try_lock_shared())?;
+            }
+            Ok((file, Access::ReadOnly))
+        }
+        Err(error) => Err(disk(&path)(error)),
     }
 }
 
-fn disk(path: &Path) -> impl FnOnce(io::Error) -> OpenError + Clone {
+fn lock(root: &Path, taken: Result<(), TryLockError>) -> Result<(), OpenError> {
+    match taken {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
+            path: root.display().to_string(),
+        }),
+        Err(TryLockError::Error(source)) => Err(disk(&root.join("repo.lock"))(source)),
+    }
+}
+
+fn cannot_be_written(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+    )
+}
+
+pub(super) fn disk(path: &Path) -> impl FnOnce(io::Error) -> OpenError + Clone {
     let what = path.display().to_string();
     move |source| OpenError::Disk { what, source }
 }
 
-/// Logs smaller than this are indexed before anybody wonders.
-const REBUILD_TOLD: u64 = 256 << 20;
+/// How often what was copied may have been copied on while the segment it came from still lies there.
+const COPIES_DEEP_MAX: usize = 64;

@@ -3,8 +3,8 @@
 use super::Inner;
 use crate::block::Block;
 use crate::cid::Cid;
-use crate::index::Key;
-use crate::log::scan::{Damage, Found, Scan, Step, read_unchecked};
+use crate::index::{IndexError, Key};
+use crate::log::scan::{self, Scan, Step};
 use crate::log::section::{self, Header, PREFIX_MAX};
 use crate::log::segment::{PAGE_BYTES, ReadError, Segment};
 use crate::log::{Place, Position, SegmentId};
@@ -12,130 +12,191 @@ use crate::source::SourceError;
 use bytes::Bytes;
 use std::io;
 use std::ops::{ControlFlow, Range};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-/// What a walk over the log meets.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Walked {
-    /// A section that counts.
-    Section(Found),
-    /// Bytes that hold no readable section.
-    Gap(Damage),
-}
-
 impl Inner {
-    /// Where the block is, if it counts.
-    pub(crate) fn place(&self, cid: &Cid, key: &Key) -> Result<Option<Place>, SourceError> {
+    /// What the index says, if it counts, damaged or not.
+    pub(crate) fn raw_place(&self, key: &Key) -> Result<Option<Place>, IndexError> {
         let mut last = None;
         for _ in 0..LOOKUPS {
-            let place = self.index.place(key).map_err(|error| disk(cid, &error))?;
-            let Some(found) = place else { return Ok(None) };
-            if self.segment(found.segment).is_some() {
-                return Ok(self.counting(key, place));
+            let Some(place) = self.look_up(key)? else {
+                return Ok(None);
+            };
+            if self.segment(place.segment).is_some() {
+                return Ok(Some(place).filter(|place| !self.is_dead(place)));
             }
-            if last == Some(found.position()) {
-                break;
+            if last == Some(place.position()) {
+                // Neither moved nor removed meanwhile: the index and the log disagree.
+                return Err(IndexError::missing(place.segment));
             }
-            // Either a compaction moved it between the two looks, or what sled says is stale.
-            last = Some(found.position());
+            // A compaction may have moved it between the two looks.
+            last = Some(place.position());
         }
-        // A segment goes only after its living blocks were moved: what still points into it was
-        // dead. A segment that got lost is noticed when the store opens, and the index rebuilt.
-        Ok(None)
+        Err(IndexError::restless())
+    }
+
+    /// What the index says; without sled, should that fail.
+    fn look_up(&self, key: &Key) -> Result<Option<Place>, IndexError> {
+        self.index.place(key).or_else(|error| {
+            self.go_on_in_memory(&error)?;
+            self.index.place(key)
+        })
+    }
+
+    /// Where the block is, if it is here whole.
+    pub(crate) fn place(&self, cid: &Cid, key: &Key) -> Result<Option<Place>, SourceError> {
+        let place = self.raw_place(key).map_err(|error| disk(cid, &error))?;
+        Ok(self.counting(place))
     }
 
     /// `place`, unless it is dead or known to be damaged.
-    pub(crate) fn counting(&self, key: &Key, place: Option<Place>) -> Option<Place> {
-        let place = place.filter(|place| !self.is_dead(place))?;
-        let damaged = self.damaged.read().unwrap_or_else(PoisonError::into_inner);
-        (damaged.is_empty() || !damaged.contains_key(key)).then_some(place)
+    pub(crate) fn counting(&self, place: Option<Place>) -> Option<Place> {
+        place.filter(|place| !place.damaged && !self.is_dead(place))
     }
 
-    /// Takes a damaged section out of the index: the block is absent until it is put again.
+    /// Notes that a section is damaged: the block is absent until it is put again.
     pub(crate) fn mark_damaged(&self, key: Key, position: Position) {
         let _nobody_appends = self.lock_appender();
         let place = self.index.place(&key).ok().flatten();
-        let Some(place) = place.filter(|place| place.position() == position) else {
+        let here = |place: &Place| place.position() == position && !place.damaged;
+        let Some(place) = place.filter(here).filter(|place| !self.is_dead(place)) else {
             return;
         };
         self.metrics.damaged.inc();
-        self.index.remove([key]);
-        self.blocks.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(place.length.into(), Ordering::Relaxed);
-        self.damaged
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, place);
+        let damaged = Place {
+            damaged: true,
+            ..place
+        };
+        self.index.insert([(key, damaged)]);
+        self.uncount(place.length.into());
+    }
+
+    /// Whether the block was read lately.
+    pub(crate) fn was_read_lately(&self, key: &Key) -> bool {
+        self.recency.has(key)
     }
 
     pub(crate) fn is_dead(&self, place: &Place) -> bool {
-        self.is_dead_at(&place.position())
-    }
-
-    fn is_dead_at(&self, position: &Position) -> bool {
-        let dead = self.dead.read().unwrap_or_else(PoisonError::into_inner);
-        !dead.is_empty() && dead.contains(position)
+        self.dead.has(&place.position())
     }
 
     /// The block, whole.
     pub(crate) fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
-        let Some((segment, place)) = self.find(cid)? else {
-            return Ok(None);
-        };
-        let length = PREFIX_MAX as u64 + u64::from(place.length);
-        let offset = u64::from(place.offset);
-        let checked = segment.read(offset, length.min(segment.length().saturating_sub(offset)));
-        match checked {
-            Ok(bytes) => {
-                let Some(header) = header_of(&bytes, cid, &place) else {
-                    return self.block_by_hash(cid, &segment, &place).map(Some);
-                };
-                self.metrics.read(header.length.into());
-                Ok(Some(Block::trusted(
-                    *cid,
-                    part_of(&bytes, data_range(&header)),
-                )))
+        self.reading(cid, |found| {
+            if found.by_hash || found.place.length <= HASHED_UP_TO {
+                // Hashing so little costs less than reading whole pages for their checksums.
+                return self.block_by_hash(cid, found).map(Some);
             }
-            Err(ReadError::Unchecked) => self.block_by_hash(cid, &segment, &place).map(Some),
-            Err(ReadError::Disk(error)) => Err(disk(cid, &error)),
-        }
+            let length = PREFIX_MAX as u64 + u64::from(found.place.length);
+            let offset = u64::from(found.place.offset);
+            let segment = &found.segment;
+            let bytes =
+                segment.read(offset, length.min(segment.length().saturating_sub(offset)))?;
+            let header = header_of(&bytes, cid, &found.place).ok_or(ReadError::Unchecked)?;
+            let data = part_of(&bytes, data_range(&header));
+            Ok(Some(Block::trusted(*cid, data)))
+        })
+        .inspect(|block| {
+            if let Some(block) = block {
+                self.metrics.read(block.data().len() as u64);
+            }
+        })
     }
 
     /// A part of the block, reading only the pages it lies in.
     pub(crate) fn range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
-        let whole = |block: Block| crate::source::cut(block.data(), &range);
-        let Some((segment, place)) = self.find(cid)? else {
-            return Ok(None);
-        };
-        let (start, end) = (range.start, range.end.min(place.length.into()));
-        if start >= end {
-            return Ok(Some(Bytes::new()));
-        }
-        let offset = u64::from(place.offset);
-        let head = (PREFIX_MAX as u64).min(segment.length().saturating_sub(offset));
-        let read = segment.read(offset, head).and_then(|bytes| {
-            let header = header_of(&bytes, cid, &place).ok_or(ReadError::Unchecked)?;
-            let bytes = segment.read(offset + u64::from(header.prefix) + start, end - start)?;
-            Ok(part_of(&bytes, 0..bytes.len()))
-        });
-        match read {
-            Ok(bytes) => {
-                self.metrics.read(bytes.len() as u64);
-                Ok(Some(bytes))
+        self.reading(cid, |found| {
+            let Found {
+                segment,
+                place,
+                by_hash,
+            } = found;
+            let (start, end) = (range.start, range.end.min(place.length.into()));
+            if start >= end {
+                return Ok(Some(Bytes::new()));
             }
-            Err(ReadError::Unchecked) => self
-                .block_by_hash(cid, &segment, &place)
-                .map(|block| Some(whole(block))),
-            Err(ReadError::Disk(error)) => Err(disk(cid, &error)),
-        }
+            if *by_hash || place.length <= HASHED_UP_TO {
+                let block = self.block_by_hash(cid, found)?;
+                return Ok(Some(crate::source::cut(block.data(), &range)));
+            }
+            let offset = u64::from(place.offset);
+            let head = (PREFIX_MAX as u64).min(segment.length().saturating_sub(offset));
+            let bytes = segment.read(offset, head)?;
+            let header = header_of(&bytes, cid, place).ok_or(ReadError::Unchecked)?;
+            let bytes = segment.read(offset + u64::from(header.prefix) + start, end - start)?;
+            Ok(Some(part_of(&bytes, 0..bytes.len())))
+        })
+        .inspect(|bytes| {
+            if let Some(bytes) = bytes {
+                self.metrics.read(bytes.len() as u64);
+            }
+        })
     }
 
-    /// Calls `each` with every section that is not dead and that no other place stands for, damaged
-    /// ones included, segment by segment, and with what could not be read as sections.
-    pub(crate) fn each_section(
+    /// Finds the block and reads it with `read`; by its hash if the checksums say no, once more if
+    /// it was moved meanwhile, and after looking through its segment if the index was wrong.
+    fn reading<T>(
         &self,
-        mut each: impl FnMut(&Segment, Walked) -> Result<ControlFlow<()>, SourceError>,
+        cid: &Cid,
+        read: impl Fn(&Found) -> Result<Option<T>, ReadError>,
+    ) -> Result<Option<T>, SourceError> {
+        let key = self.index.key(cid.hash());
+        let mut by_hash = false;
+        for _ in 0..LOOKUPS {
+            let place = self.raw_place(&key).map_err(|error| disk(cid, &error))?;
+            let Some(place) = place else { return Ok(None) };
+            if place.damaged {
+                return Err(SourceError::Damaged { cid: *cid });
+            }
+            let Some(segment) = self.segment(place.segment) else {
+                continue;
+            };
+            let found = Found {
+                segment,
+                place,
+                by_hash,
+            };
+            let error = match read(&found) {
+                Ok(done) => {
+                    if place.cached {
+                        self.recency.mark(&key);
+                    }
+                    return Ok(done);
+                }
+                Err(ReadError::Unchecked) if !by_hash => {
+                    by_hash = true;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let moved = self
+                .index
+                .place(&key)
+                .is_ok_and(|now| now.is_none_or(|now| now.position() != place.position()));
+            if moved {
+                continue;
+            }
+            match error {
+                ReadError::Disk(error) => return Err(disk(cid, &error)),
+                ReadError::Unchecked => {
+                    self.reindex(&found.segment)
+                        .map_err(|error| disk(cid, &error))?;
+                    let now = self.raw_place(&key).map_err(|error| disk(cid, &error))?;
+                    if now.is_some_and(|now| now.position() == place.position()) {
+                        self.mark_damaged(key, place.position());
+                        tracing::error!(%cid, segment = %place.segment, offset = place.offset, "damaged block");
+                        return Err(SourceError::Damaged { cid: *cid });
+                    }
+                }
+            }
+        }
+        Err(disk(cid, &"it was being moved all the time; try again"))
+    }
+
+    /// Calls `each` with every block that is here, segment by segment.
+    pub(crate) fn each_block(
+        &self,
+        mut each: impl FnMut(&scan::Found) -> Result<ControlFlow<()>, SourceError>,
     ) -> Result<(), SourceError> {
         let segments: Vec<Arc<Segment>> = {
             let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
@@ -144,44 +205,18 @@ impl Inner {
         for segment in segments {
             let mut scan = Scan::new(&segment, 0);
             while let Some(step) = scan.next().map_err(|error| disk(&nothing(), &error))? {
-                let walked = match step {
-                    Step::Found(found) => {
-                        let cid = found.header.cid;
-                        let key = self.index.key(cid.hash());
-                        let place = self.index.place(&key).map_err(|error| disk(&cid, &error))?;
-                        let here = Position {
-                            segment: segment.id,
-                            offset: found.offset,
-                        };
-                        let named = place.is_none_or(|place| place.position() == here);
-                        if !named || self.is_dead_at(&here) {
-                            continue;
-                        }
-                        Walked::Section(found)
-                    }
-                    Step::Retracted(_) => continue,
-                    Step::Damage(damage) => Walked::Gap(damage),
-                };
-                if each(&segment, walked)?.is_break() {
+                let Step::Found(found) = step else { continue };
+                let key = self.index.key(found.header.cid.hash());
+                let place = self.place(&found.header.cid, &key)?;
+                let here = place.is_some_and(|place| {
+                    place.segment == segment.id && place.offset == found.offset
+                });
+                if here && each(&found)?.is_break() {
                     return Ok(());
                 }
             }
         }
         Ok(())
-    }
-
-    fn find(&self, cid: &Cid) -> Result<Option<(Arc<Segment>, Place)>, SourceError> {
-        let key = self.index.key(cid.hash());
-        // Again, because a compaction may move the block between the two steps.
-        for _ in 0..LOOKUPS {
-            let Some(place) = self.place(cid, &key)? else {
-                return Ok(None);
-            };
-            if let Some(segment) = self.segment(place.segment) {
-                return Ok(Some((segment, place)));
-            }
-        }
-        Err(disk(cid, &"it was being moved all the time; try again"))
     }
 
     pub(crate) fn segment(&self, id: SegmentId) -> Option<Arc<Segment>> {
@@ -192,38 +227,26 @@ impl Inner {
             .cloned()
     }
 
-    /// The block by its multihash alone, where checksums cannot help.
-    fn block_by_hash(
-        &self,
-        cid: &Cid,
-        segment: &Segment,
-        place: &Place,
-    ) -> Result<Block, SourceError> {
-        let head = segment
-            .read_unchecked(place.offset.into(), PREFIX_MAX as u64)
-            .map_err(|error| disk(cid, &error))?;
-        let block = match header_of(&head, cid, place) {
-            None => None,
-            Some(header) => read_unchecked(
-                segment,
-                &Found {
-                    offset: place.offset,
-                    header,
-                },
-            )
-            .map_err(|error| disk(cid, &error))?,
-        };
-        if let Some(block) = block.and_then(|block| block.renamed(*cid)) {
-            self.metrics.read(place.length.into());
-            return Ok(block);
+    /// The block by its multihash alone.
+    fn block_by_hash(&self, cid: &Cid, found: &Found) -> Result<Block, ReadError> {
+        let Found { segment, place, .. } = found;
+        let length = PREFIX_MAX as u64 + u64::from(place.length);
+        let bytes = segment.read_unchecked(place.offset.into(), length)?;
+        let header = header_of(&bytes, cid, place).ok_or(ReadError::Unchecked)?;
+        let range = data_range(&header);
+        if range.end > bytes.len() {
+            return Err(ReadError::Unchecked);
         }
-        self.mark_damaged(self.index.key(cid.hash()), place.position());
-        tracing::error!(%cid, segment = %place.segment, offset = place.offset, "damaged block");
-        Err(disk(
-            cid,
-            &"its bytes on disk are damaged; fetch or add it again",
-        ))
+        Block::verify(*cid, bytes.slice(range)).map_err(|_| ReadError::Unchecked)
     }
+}
+
+/// A block's place, and how it is to be read.
+struct Found {
+    segment: Arc<Segment>,
+    place: Place,
+    /// Whether its checksums have said no.
+    by_hash: bool,
 }
 
 /// The header at the start of `bytes`, if it is the one that the index meant.
@@ -267,6 +290,8 @@ impl From<io::Error> for ReadError {
 }
 
 /// How often a lookup is repeated while blocks are being moved.
-const LOOKUPS: usize = 4;
+const LOOKUPS: usize = 8;
+/// Blocks up to this size are checked by their hash when they are read.
+const HASHED_UP_TO: u32 = 4096;
 /// A part smaller than a page by this factor is copied out of it.
 const COPIED_BELOW: usize = 4;

@@ -11,7 +11,9 @@ use crate::cid;
 use crate::cid::Cid;
 use crate::index::Key;
 use crate::journal::record::Record;
+use crate::journal::{DEAD_PER_RECORD, Sync};
 use crate::log::append::APPEND_BYTES_MAX;
+use crate::log::files::Access;
 use crate::log::{Place, Stream};
 use crate::pin::{Pin, PinError, PinMode};
 use crate::sink::{BlockSink, PutError};
@@ -107,110 +109,150 @@ impl Inner {
         if self.is_closed() {
             return Err(PutError::Closing);
         }
-        let mut new: Vec<(Key, &Block)> = blocks
+        if self.files.access == Access::ReadOnly {
+            return Err(PutError::ReadOnly);
+        }
+        let named: Vec<(Key, &Block)> = blocks
             .iter()
             .filter(|block| !cid::is_identity(block.cid()))
             .map(|block| (self.index.key(block.cid().hash()), block))
             .collect();
         let no_sweep = self.sweeping.read().unwrap_or_else(PoisonError::into_inner);
-        hold.add(new.iter().map(|(key, _)| *key));
-        let mut failed = None;
-        new.retain(|(key, block)| match self.place(block.cid(), key) {
-            Ok(found) => self.is_new(key, found, keep),
-            Err(error) => {
-                failed = Some(PutError::Disk(error.to_string()));
-                false
+        hold.add(named.iter().map(|(key, _)| *key));
+        let merges = self.index.merges();
+        let mut new = Vec::with_capacity(named.len());
+        for (key, block) in named {
+            let found = self
+                .raw_place(&key)
+                .map_err(|error| PutError::Disk(error.to_string()))?;
+            match found {
+                None => new.push(New {
+                    key,
+                    block,
+                    stream: stream_of(block, keep),
+                    damaged: None,
+                }),
+                // What takes the place of a kept block is kept, whoever sent it.
+                Some(place) if place.damaged => new.push(New {
+                    key,
+                    block,
+                    stream: stream_of(block, if place.cached { keep } else { Keep::Kept }),
+                    damaged: Some(place),
+                }),
+                Some(place) if place.cached && keep == Keep::Kept => self.promote(&key),
+                Some(_) => {}
             }
-        });
-        drop(no_sweep);
-        if let Some(error) = failed {
-            return Err(error);
         }
-        let bytes: usize = new.iter().map(|(_, block)| block.data().len()).sum();
-        if bytes == 0 && new.is_empty() {
+        drop(no_sweep);
+        if new.is_empty() {
             return Ok(());
         }
+        let bytes: usize = new.iter().map(|new| new.block.data().len()).sum();
         self.check_space(bytes as u64)?;
         for stream in Stream::ALL {
             let mut batch = Vec::new();
             let mut batch_bytes = 0;
-            for (key, block) in &new {
-                if Stream::of_codec(block.cid().codec()) != stream {
-                    continue;
-                }
-                if batch_bytes + block.data().len() > APPEND_BYTES_MAX {
-                    self.append(stream, &std::mem::take(&mut batch), keep)?;
+            for new in new.iter().filter(|new| new.stream == stream) {
+                if batch_bytes + new.block.data().len() > APPEND_BYTES_MAX {
+                    self.append(stream, &std::mem::take(&mut batch), merges)?;
                     batch_bytes = 0;
                 }
-                batch_bytes += block.data().len();
-                batch.push((*key, *block));
+                batch_bytes += new.block.data().len();
+                batch.push(new);
             }
-            self.append(stream, &batch, keep)?;
+            self.append(stream, &batch, merges)?;
         }
         Ok(())
     }
 
-    /// Whether a block must be written although the index was asked. One that is here as cached
-    /// becomes kept if that is wanted now.
-    fn is_new(&self, key: &Key, found: Option<Place>, keep: Keep) -> bool {
-        let Some(place) = found else { return true };
-        if place.cached && keep == Keep::Kept {
-            // Compaction re-points under the same lock: the place must be the one of this moment.
-            let _nobody_appends = self.lock_appender();
-            if let Ok(Some(now)) = self.index.place(key) {
-                self.index.insert([(
-                    *key,
-                    Place {
-                        cached: false,
-                        ..now
-                    },
-                )]);
-            }
+    /// Lets a cached block be kept from now on; durable with the next commit.
+    fn promote(&self, key: &Key) {
+        // Compaction re-points under the same lock: the place must be the one of this moment.
+        let _nobody_appends = self.lock_appender();
+        let Ok(Some(now)) = self.index.place(key) else {
+            return;
+        };
+        if now.cached {
+            let kept = Place {
+                cached: false,
+                ..now
+            };
+            self.index.insert([(*key, kept)]);
+            self.promoted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(now.position());
         }
-        false
     }
 
-    fn append(&self, stream: Stream, batch: &[(Key, &Block)], keep: Keep) -> Result<(), PutError> {
-        let mut appender = self.lock_appender();
-        // Again, now that nobody else can append: another writer may have been faster, and one
-        // batch may hold a block twice.
-        let mut seen = HashSet::new();
-        let batch: Vec<&(Key, &Block)> = batch
-            .iter()
-            .filter(|(key, _)| {
-                let recent = self.index.recent(key).flatten();
-                seen.insert(*key) && self.counting(key, recent).is_none()
-            })
-            .collect();
+    /// Appends what is still new. `merges` is from before the blocks were looked up.
+    fn append(&self, stream: Stream, batch: &[&New<'_>], merges: u64) -> Result<(), PutError> {
         if batch.is_empty() {
             return Ok(());
         }
-        let blocks: Vec<&Block> = batch.iter().map(|(_, block)| *block).collect();
+        let mut appender = self.lock_appender();
+        // Again, now that nobody else can append: another writer may have been faster, and one
+        // batch may hold a block twice. What was put since the first look is in the memory table,
+        // unless that was merged meanwhile.
+        let merged_since = self.index.merges() != merges;
+        let mut seen = HashSet::new();
+        let mut still = Vec::with_capacity(batch.len());
+        for new in batch {
+            if !seen.insert(new.key) {
+                continue;
+            }
+            let now = if merged_since {
+                self.index.place(&new.key)?
+            } else {
+                self.index.recent(&new.key).flatten()
+            };
+            match self.counting(now) {
+                None => still.push(*new),
+                Some(now) if now.cached && stream != Stream::Cache => {
+                    // Somebody's cached copy was faster than ours to keep.
+                    let kept = Place {
+                        cached: false,
+                        ..now
+                    };
+                    self.index.insert([(new.key, kept)]);
+                    self.promoted
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(now.position());
+                }
+                Some(_) => {}
+            }
+        }
+        if still.is_empty() {
+            return Ok(());
+        }
+        let blocks: Vec<&Block> = still.iter().map(|new| new.block).collect();
         let (places, segment) = appender
-            .append(stream, &blocks, keep == Keep::Cached)
-            .map_err(|error| self.write_failed(&error))?;
+            .append(stream, &blocks)
+            .map_err(|error| self.write_failed("blocks", &error))?;
         self.segments
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .entry(segment.id)
             .or_insert(segment);
         let appended: u64 = blocks.iter().map(|block| block.data().len() as u64).sum();
-        let replaced = self.replaced(&batch);
-        let added = blocks.len() as u64;
-        self.blocks.fetch_add(added, Ordering::Relaxed);
+        self.blocks
+            .fetch_add(blocks.len() as u64, Ordering::Relaxed);
         self.bytes.fetch_add(appended, Ordering::Relaxed);
         self.unmerged.fetch_add(appended, Ordering::Relaxed);
         let unsynced = self.unsynced.fetch_add(appended, Ordering::Relaxed) + appended;
-        self.index.insert(
-            batch
-                .iter()
-                .zip(places)
-                .map(|((key, _), place)| (*key, place)),
-        );
+        let damaged = still
+            .iter()
+            .filter_map(|new| Some((new.key, new.damaged.filter(|old| !self.is_dead(old))?)));
         self.superseded
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .extend(replaced.iter().map(Place::position));
+            .extend(damaged);
+        self.index
+            .insert(still.iter().map(|new| new.key).zip(places));
+        if stream == Stream::Cache && self.cache_is_full() {
+            self.wakes.notify_one();
+        }
         if unsynced >= SYNC_EVERY || self.index.waiting() >= MERGE_AT {
             // The disk works while the next blocks are hashed, and dirty memory stays bounded.
             self.unsynced.store(0, Ordering::Relaxed);
@@ -219,53 +261,15 @@ impl Inner {
         Ok(())
     }
 
-    /// The damaged sections that the blocks of `batch` take the place of.
-    fn replaced(&self, batch: &[&(Key, &Block)]) -> Vec<Place> {
-        let mut damaged = self.damaged.write().unwrap_or_else(PoisonError::into_inner);
-        if damaged.is_empty() {
-            return Vec::new();
-        }
-        batch
-            .iter()
-            .filter_map(|(key, _)| damaged.remove(key))
-            .collect()
-    }
-
-    fn write_failed(&self, error: &std::io::Error) -> PutError {
-        match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => PutError::Full(
-                format!("writing to {}: {error}", self.blocks_folder.display()),
-            ),
-            _ => PutError::Disk(format!("{}: {error}", self.blocks_folder.display())),
-        }
-    }
-
-    /// Stops writing before the disk is full, so that everything else goes on working.
-    fn check_space(&self, bytes: u64) -> Result<(), PutError> {
-        let Ok(disk) = rustix::fs::statvfs(&self.blocks_folder) else {
-            return Ok(());
-        };
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let reserve = self.config.reserve;
-        if free < reserve.0.saturating_add(bytes) {
-            return Err(PutError::Full(format!(
-                "{free} bytes are free at {} and storage.reserve keeps {reserve}",
-                self.blocks_folder.display()
-            )));
-        }
-        Ok(())
-    }
-
     /// Deletes blocks, whatever reaches them, but for those that somebody holds. With a version of
     /// the pins, only as long as that is the present one; else `None`.
-    pub(super) fn delete(
+    pub(crate) fn delete(
         &self,
         cids: &[Cid],
         pins: Option<u64>,
     ) -> Result<Option<Vec<Cid>>, PutError> {
         let mut deleted = Vec::new();
-        for cid in cids {
-            let key = self.index.key(cid.hash());
+        for cids in cids.chunks(DEAD_PER_RECORD) {
             // A deletion names places, so what it names must be beyond recovery's scissors first.
             self.commit(Vec::new())?;
             let _no_writer_looks = self
@@ -273,21 +277,25 @@ impl Inner {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
             let _nobody_appends = self.lock_appender();
-            if self.is_held(&key) {
-                continue;
-            }
             // After the holds: whoever let go of one has made its pin before.
+            let keys = cids.iter().map(|cid| (self.index.key(cid.hash()), cid));
+            let free: Vec<_> = keys.filter(|(key, _)| !self.is_held(key)).collect();
             if pins.is_some_and(|pins| pins != self.read_pins().changes) {
                 return Ok(None);
             }
-            let counts = |place: &Place| !self.is_dead(place) && self.is_committed(place);
-            if let Some(place) = self.index.place(&key)?.filter(counts) {
-                self.bury(&[(key, place)])?;
-                self.damaged
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(&key);
-                deleted.push(*cid);
+            let mut dead = Vec::new();
+            let mut seen = HashSet::new();
+            for (key, cid) in free {
+                let place = self.raw_place(&key)?;
+                if let Some(place) = place.filter(|place| self.is_committed(place))
+                    && seen.insert(key)
+                {
+                    dead.push((key, place));
+                    deleted.push(*cid);
+                }
+            }
+            if !dead.is_empty() {
+                self.bury(&dead, self.journal_sync())?;
             }
         }
         Ok(Some(deleted))
@@ -302,24 +310,41 @@ impl Inner {
             .is_some_and(|length| place.offset < *length)
     }
 
-    /// Lets committed sections no longer count, durably. The caller holds the appender's lock.
-    pub(crate) fn bury(&self, dead: &[(Key, Place)]) -> Result<(), PutError> {
+    /// Lets committed sections no longer count. The caller holds the appender's lock.
+    pub(crate) fn bury(&self, dead: &[(Key, Place)], sync: Sync) -> Result<(), PutError> {
         let positions: Vec<_> = dead.iter().map(|(_, place)| place.position()).collect();
-        self.lock_journal()
-            .append(
-                vec![Record::Deleted(positions.clone())],
-                self.journal_sync(),
-            )
-            .map_err(|error| PutError::Disk(format!("journal: {error}")))?;
-        self.dead
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(positions);
+        let record = || vec![Record::Deleted(positions.clone())];
+        let append = |record| {
+            self.lock_journal()
+                .append(record, sync)
+                .map_err(|error| self.write_failed("journal", &error))
+        };
+        match append(record()) {
+            // Giving things up must be possible with nothing free.
+            Err(PutError::Full(_)) if self.release_ballast() => append(record())?,
+            appended => appended?,
+        }
         self.index.remove(dead.iter().map(|(key, _)| *key));
-        let bytes: u64 = dead.iter().map(|(_, place)| u64::from(place.length)).sum();
-        self.blocks.fetch_sub(dead.len() as u64, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        for (_, place) in dead.iter().filter(|(_, place)| !place.damaged) {
+            self.uncount(place.length.into());
+        }
         Ok(())
+    }
+}
+
+/// A block that is to be written.
+struct New<'a> {
+    key: Key,
+    block: &'a Block,
+    stream: Stream,
+    /// The damaged section whose place it takes.
+    damaged: Option<Place>,
+}
+
+fn stream_of(block: &Block, keep: Keep) -> Stream {
+    match keep {
+        Keep::Kept => Stream::of_codec(block.cid().codec()),
+        Keep::Cached => Stream::Cache,
     }
 }
 

@@ -1,0 +1,573 @@
+//! How space is given back: what lives in a segment is copied elsewhere, then the file goes.
+//!
+//! In this order, so that a crash at any moment costs nothing:
+//!
+//! 1. The living sections are copied to *targets*, segments that nobody else writes to, synced piece by
+//!    piece, so that nobody's commit waits for them.
+//! 2. The journal says how far the targets count.
+//! 3. The journal says that the originals are dead and the index is pointed at the copies, some thousand
+//!    at a time, but for blocks that have changed meanwhile: their copies are dead. There is never more
+//!    than one section of a block that counts, or a deletion would not be one. Then the index brings
+//!    itself to a checkpoint. A crash from here on leaves an emptied segment for the next collection.
+//! 4. The journal says that the segment is given up and how long the targets must be; the file is
+//!    removed. Who still reads from it has it open, or looks again.
+//!
+//! Readers and writers go on meanwhile; only pointing a few thousand entries elsewhere keeps writers
+//! waiting, for less than a millisecond.
+
+use crate::index::{IndexError, Key};
+use crate::journal::Sync;
+use crate::journal::record::Record;
+use crate::log::segment::{ReadError, Segment};
+use crate::log::{Place, SegmentId, Stream, section};
+use crate::sink::PutError;
+use crate::store::{Inner, remove_segment};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::sync::{Arc, PoisonError};
+
+/// What becomes of a living section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is copied to where its kind lies.
+    Stays,
+    /// It may go: it is cached, and nobody needs it.
+    Goes,
+}
+
+/// The living sections of one segment.
+pub(crate) type Living = Vec<(Key, Place)>;
+
+/// One round over some segments.
+#[derive(Debug)]
+pub(crate) struct Compaction<'a> {
+    inner: &'a Inner,
+    /// Where each stream's copies go at the moment.
+    targets: BTreeMap<Stream, Arc<Segment>>,
+    /// All targets of this round, for the journal.
+    used: BTreeMap<SegmentId, Arc<Segment>>,
+    /// Bytes copied since the targets were last synced.
+    unsynced: u64,
+}
+
+/// A section on its way elsewhere.
+struct Move {
+    key: Key,
+    from: Place,
+    to: Place,
+}
+
+/// What a round did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Compacted {
+    /// Bytes of the files that were removed.
+    pub(crate) removed: u64,
+    /// Bytes copied out of them.
+    pub(crate) copied: u64,
+    /// Blocks that went with them.
+    pub(crate) gone: u64,
+}
+
+impl Inner {
+    /// What lives in these segments, in the order it lies there, from one look at the index. From then
+    /// on [`crate::index::Index::is_unchanged`] tells which of it has not changed.
+    pub(crate) fn living(
+        &self,
+        segments: &[SegmentId],
+    ) -> Result<HashMap<SegmentId, Living>, IndexError> {
+        let mut living: HashMap<SegmentId, Living> =
+            segments.iter().map(|id| (*id, Vec::new())).collect();
+        let merges = self.index.merges();
+        self.index.each(0, |entries| {
+            for (key, place) in entries {
+                if let Some(living) = living.get_mut(&place.segment)
+                    && !self.is_dead(place)
+                {
+                    living.push((*key, *place));
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        let keys = living.values().flatten().map(|(key, _)| *key);
+        self.index.watch(keys);
+        // What changed between the look and the watch.
+        let merged_since = self.index.merges() != merges;
+        for living in living.values_mut() {
+            let mut failed = None;
+            living.retain(|(key, place)| {
+                let now = match self.index.recent(key) {
+                    Some(now) => Ok(now),
+                    None if !merged_since => return true,
+                    None => self.index.place(key),
+                };
+                now.map_or_else(
+                    |error| {
+                        failed = Some(error);
+                        true
+                    },
+                    |now| now == Some(*place),
+                )
+            });
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            living.sort_unstable_by_key(|(_, place)| place.offset);
+        }
+        Ok(living)
+    }
+
+    /// How many bytes of each segment live, section prefixes included, about.
+    pub(crate) fn living_bytes(&self) -> Result<HashMap<SegmentId, (u64, u64)>, IndexError> {
+        let mut living: HashMap<SegmentId, (u64, u64)> = HashMap::new();
+        self.index.each(0, |entries| {
+            for (_, place) in entries.iter().filter(|(_, place)| !self.is_dead(place)) {
+                let (blocks, bytes) = living.entry(place.segment).or_default();
+                *blocks += 1;
+                *bytes += PREFIX_USUAL + u64::from(place.length);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(living)
+    }
+}
+
+impl<'a> Compaction<'a> {
+    pub(crate) fn new(inner: &'a Inner) -> Self {
+        Self {
+            inner,
+            targets: BTreeMap::new(),
+            used: BTreeMap::new(),
+            unsynced: 0,
+        }
+    }
+
+    /// Empties the segments and removes them. Those that hold something unreadable stay.
+    pub(crate) fn run(
+        mut self,
+        segments: &[SegmentId],
+        fate: impl Fn(&Key, &Place) -> Fate,
+    ) -> Result<Compacted, PutError> {
+        let done = self.empty(segments, fate);
+        self.inner.index.stop_watching();
+        let mut appender = self.inner.lock_appender();
+        for id in self.used.keys() {
+            appender.finish_target(*id);
+        }
+        drop(appender);
+        for target in self.used.values() {
+            target.settle(target.length());
+        }
+        done
+    }
+
+    fn empty(
+        &mut self,
+        segments: &[SegmentId],
+        fate: impl Fn(&Key, &Place) -> Fate,
+    ) -> Result<Compacted, PutError> {
+        let inner = self.inner;
+        {
+            let mut appender = inner.lock_appender();
+            for id in segments {
+                appender.rotate(*id);
+            }
+        }
+        // So that all of what is copied counts already.
+        inner.commit(Vec::new())?;
+        let mut living = inner.living(segments)?;
+        let mut compacted = Compacted::default();
+        let mut emptied = Vec::new();
+        for id in segments {
+            let Some(segment) = inner.segment(*id) else {
+                continue;
+            };
+            let living = living.remove(id).unwrap_or_default();
+            let (stay, go): (Living, Living) = living
+                .into_iter()
+                .partition(|(key, place)| fate(key, place) == Fate::Stays);
+            let Some(moves) = self.copy_all(&segment, &stay)? else {
+                continue;
+            };
+            compacted.copied += moves
+                .iter()
+                .map(|moved| u64::from(moved.to.length))
+                .sum::<u64>();
+            emptied.push((segment, moves, go));
+        }
+        let copies = self
+            .make_durable()
+            .inspect_err(|_| emptied.iter().for_each(|(_, moves, _)| self.disown(moves)))?;
+        let mut retired = Vec::with_capacity(emptied.len());
+        let mut emptied = emptied.into_iter();
+        let moved: Result<(), PutError> = emptied.by_ref().try_for_each(|(segment, moves, go)| {
+            self.repoint(&moves)?;
+            if let Some(gone) = self.let_go(&go)? {
+                compacted.gone += gone;
+                compacted.removed += segment.length();
+                retired.push(segment);
+            }
+            Ok(())
+        });
+        // After a failure, what was copied in vain must not count one day.
+        emptied.for_each(|(_, moves, _)| self.disown(&moves));
+        moved?;
+        self.retire(&retired, &copies)?;
+        Ok(compacted)
+    }
+
+    /// Copies sections to the targets; `None` if one of them cannot be read.
+    fn copy_all(
+        &mut self,
+        segment: &Segment,
+        stay: &[(Key, Place)],
+    ) -> Result<Option<Vec<Move>>, PutError> {
+        let mut moves = Vec::with_capacity(stay.len());
+        for run in runs(stay) {
+            let Some(sections) = self.read(segment, run)? else {
+                tracing::warn!(segment = %segment.id, "a damaged block keeps its segment from being compacted");
+                return Ok(None);
+            };
+            self.write(&sections, &mut moves)?;
+        }
+        Ok(Some(moves))
+    }
+
+    /// The sections of a run, whose places are near each other; `None` if one is damaged.
+    fn read<'b>(
+        &self,
+        segment: &Segment,
+        run: &'b [(Key, Place)],
+    ) -> Result<Option<Vec<(&'b (Key, Place), Bytes)>>, PutError> {
+        let failed = |error: std::io::Error| PutError::Disk(format!("{}: {error}", segment.id));
+        let (Some((_, first)), Some((_, last))) = (run.first(), run.last()) else {
+            return Ok(Some(Vec::new()));
+        };
+        let from = u64::from(first.offset);
+        let to = u64::from(last.offset) + section::PREFIX_MAX as u64 + u64::from(last.length);
+        let length = to.min(segment.length()).saturating_sub(from);
+        let (bytes, checked) = match segment.read(from, length) {
+            Ok(bytes) => (bytes, true),
+            Err(ReadError::Unchecked) => {
+                let bytes = segment.read_unchecked(from, length).map_err(failed)?;
+                (bytes, false)
+            }
+            Err(ReadError::Disk(error)) => return Err(failed(error)),
+        };
+        let mut sections = Vec::with_capacity(run.len());
+        for entry in run {
+            let (key, place) = entry;
+            let skip = usize::try_from(u64::from(place.offset) - from).unwrap_or(usize::MAX);
+            let Some(rest) = bytes.get(skip..) else {
+                return Ok(None);
+            };
+            let header = section::header(rest).filter(|header| {
+                header.length == place.length && self.inner.index.key(header.cid.hash()) == *key
+            });
+            let Some(header) = header else {
+                return Ok(None);
+            };
+            let end = skip.saturating_add(usize::try_from(header.section()).unwrap_or(usize::MAX));
+            if end > bytes.len() {
+                return Ok(None);
+            }
+            let section = bytes.slice(skip..end);
+            if !checked {
+                let prefix = usize::try_from(header.prefix).unwrap_or(usize::MAX);
+                let data = section.slice(prefix.min(section.len())..);
+                if crate::Block::verify(header.cid, data).is_err() {
+                    self.inner.mark_damaged(*key, place.position());
+                    return Ok(None);
+                }
+            }
+            sections.push((entry, section));
+        }
+        Ok(Some(sections))
+    }
+
+    fn write(
+        &mut self,
+        sections: &[(&(Key, Place), Bytes)],
+        moves: &mut Vec<Move>,
+    ) -> Result<(), PutError> {
+        let failed = |error: std::io::Error| self.inner.write_failed("compaction", &error);
+        let mut streams: BTreeMap<Stream, Vec<&(&(Key, Place), Bytes)>> = BTreeMap::new();
+        for section in sections {
+            let ((_, place), bytes) = section;
+            streams
+                .entry(stream_of(place, bytes))
+                .or_default()
+                .push(section);
+        }
+        for (stream, sections) in streams {
+            let target = self.target(stream)?;
+            let mut at = target.length();
+            let mut parts: Vec<&[u8]> = Vec::with_capacity(sections.len());
+            for ((key, from), bytes) in sections {
+                let too_long = |_| PutError::Disk("segment is full".to_owned());
+                moves.push(Move {
+                    key: *key,
+                    from: *from,
+                    to: Place {
+                        segment: target.id,
+                        offset: u32::try_from(at).map_err(too_long)?,
+                        ..*from
+                    },
+                });
+                at += bytes.len() as u64;
+                parts.push(bytes);
+            }
+            let before = target.length();
+            target.append(&parts).map_err(failed)?;
+            self.unsynced += at - before;
+        }
+        if self.unsynced >= SYNC_EVERY {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Where copies of this stream go.
+    fn target(&mut self, stream: Stream) -> Result<Arc<Segment>, PutError> {
+        let size = self.inner.lock_appender().size(stream);
+        if let Some(target) = self.targets.get(&stream)
+            && target.length() < size
+        {
+            return Ok(target.clone());
+        }
+        let target = self
+            .inner
+            .lock_appender()
+            .target(stream)
+            .map_err(|error| self.inner.write_failed("compaction", &error))?;
+        self.inner
+            .segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(target.id, target.clone());
+        self.targets.insert(stream, target.clone());
+        self.used.insert(target.id, target.clone());
+        // Known to the journal before there is anything in it, so that a crash leaves nothing to adopt.
+        self.sync()?;
+        let length = u32::try_from(target.length()).unwrap_or(u32::MAX);
+        self.inner
+            .commit(vec![Record::Committed(vec![(target.id, length)])])?;
+        Ok(target)
+    }
+
+    fn sync(&mut self) -> Result<(), PutError> {
+        let failed = |error: std::io::Error| self.inner.write_failed("compaction", &error);
+        for target in self.targets.values() {
+            if self.inner.waits_for_the_disk() {
+                target.sync().map_err(failed)?;
+            }
+        }
+        if self.inner.waits_for_the_disk() {
+            let files = &self.inner.files;
+            files.disk.sync_folder(&files.folder).map_err(failed)?;
+        }
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// Lets the copies count in the journal; answers how long each target is.
+    fn make_durable(&mut self) -> Result<Vec<(SegmentId, u32)>, PutError> {
+        if self.used.is_empty() {
+            return Ok(Vec::new());
+        }
+        for target in self.used.values() {
+            if self.inner.waits_for_the_disk() {
+                target
+                    .sync()
+                    .map_err(|error| self.inner.write_failed("compaction", &error))?;
+            }
+            if let Err(error) = target.write_sums() {
+                tracing::warn!(segment = %target.id, %error, "checksums were not written");
+            }
+        }
+        let lengths: Vec<_> = self
+            .used
+            .values()
+            .map(|target| {
+                let length = u32::try_from(target.length()).unwrap_or(u32::MAX);
+                (target.id, length)
+            })
+            .collect();
+        self.inner
+            .commit(vec![Record::Committed(lengths.clone())])?;
+        Ok(lengths)
+    }
+
+    /// Points the index at copies, unless their originals have gone meanwhile: then the copies are
+    /// dead, else the originals.
+    fn repoint(&self, moves: &[Move]) -> Result<(), PutError> {
+        let mut rest = moves;
+        while !rest.is_empty() {
+            let (some, later) = rest.split_at(rest.len().min(REPOINTED_AT_ONCE));
+            if let Err(error) = self.repoint_some(some) {
+                self.disown(rest);
+                return Err(error);
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn repoint_some(&self, moves: &[Move]) -> Result<(), PutError> {
+        let inner = self.inner;
+        let _nobody_appends = inner.lock_appender();
+        let mut entries = Vec::with_capacity(moves.len());
+        let mut dead = Vec::with_capacity(moves.len());
+        let mut promoted = Vec::new();
+        for moved in moves {
+            let now = if inner.index.is_unchanged(&moved.key) {
+                Some(moved.from)
+            } else {
+                inner.index.place(&moved.key)?
+            };
+            let there =
+                |now: &Place| now.position() == moved.from.position() && !inner.is_dead(now);
+            let Some(now) = now.filter(there) else {
+                dead.push(moved.to.position());
+                continue;
+            };
+            let to = Place {
+                cached: now.cached,
+                damaged: now.damaged,
+                ..moved.to
+            };
+            if !to.cached && to.segment.stream == Stream::Cache {
+                // It was cached when it was copied, and must stay now.
+                promoted.push(to.position());
+            }
+            dead.push(moved.from.position());
+            entries.push((moved.key, to));
+        }
+        let mut records = vec![Record::Deleted(dead)];
+        if !promoted.is_empty() {
+            records.push(Record::Kept(promoted));
+        }
+        inner
+            .lock_journal()
+            .append(records, Sync::Leave)
+            .map_err(|error| inner.write_failed("journal", &error))?;
+        inner.index.insert(entries);
+        Ok(())
+    }
+
+    /// Lets copies be dead that nothing points at.
+    fn disown(&self, moves: &[Move]) {
+        self.inner
+            .disowned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(moves.iter().map(|moved| moved.to.position()));
+    }
+
+    /// Deletes what may go. `None` if somebody needs some of it by now.
+    fn let_go(&self, go: &[(Key, Place)]) -> Result<Option<u64>, PutError> {
+        let inner = self.inner;
+        let mut gone = 0;
+        for some in go.chunks(REPOINTED_AT_ONCE) {
+            let _no_writer_looks = inner
+                .sweeping
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            let _nobody_appends = inner.lock_appender();
+            let mut dead = Vec::with_capacity(some.len());
+            for (key, place) in some {
+                let now = if inner.index.is_unchanged(key) {
+                    Some(*place)
+                } else {
+                    inner.index.place(key)?
+                };
+                // Kept or held meanwhile, it stays where it is, and so does its segment.
+                let there = now.filter(|now| now.position() == place.position());
+                match there {
+                    Some(now) if !now.cached || inner.is_held(key) => return Ok(None),
+                    Some(now) => dead.push((*key, now)),
+                    None => {}
+                }
+            }
+            gone += dead.iter().filter(|(_, place)| !place.damaged).count() as u64;
+            inner.bury(&dead, Sync::Leave)?;
+        }
+        Ok(Some(gone))
+    }
+
+    /// Removes emptied segments.
+    fn retire(
+        &self,
+        emptied: &[Arc<Segment>],
+        copies: &[(SegmentId, u32)],
+    ) -> Result<(), PutError> {
+        let inner = self.inner;
+        if emptied.is_empty() {
+            return Ok(());
+        }
+        inner.checkpoint()?;
+        let retired = emptied.iter().map(|segment| Record::Retired {
+            segment: segment.id,
+            copies: copies.to_vec(),
+        });
+        inner.commit(retired.collect())?;
+        for segment in emptied {
+            inner
+                .segments
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&segment.id);
+            remove_segment(&inner.files, segment.id)
+                .map_err(|error| inner.write_failed("compaction", &error))?;
+        }
+        let files = &inner.files;
+        files
+            .disk
+            .sync_folder(&files.folder)
+            .map_err(|error| inner.write_failed("compaction", &error))?;
+        let mut journal = inner.lock_journal();
+        for segment in emptied {
+            journal.removed(segment.id);
+        }
+        Ok(())
+    }
+}
+
+/// Sections that are read together: near each other, and not too much at once.
+fn runs(sections: &[(Key, Place)]) -> impl Iterator<Item = &[(Key, Place)]> {
+    let mut rest = sections;
+    std::iter::from_fn(move || {
+        let (_, first) = rest.first()?;
+        let begin = u64::from(first.offset);
+        let mut end = begin;
+        let near = rest.iter().take_while(|(_, place)| {
+            let start = u64::from(place.offset);
+            let fits = start <= end + GAP_MAX && start - begin < COPY_BYTES;
+            end = start + section::PREFIX_MAX as u64 + u64::from(place.length);
+            fits
+        });
+        let (run, later) = rest.split_at(near.count().max(1));
+        rest = later;
+        Some(run)
+    })
+}
+
+/// Where a section goes: cached ones to the cache, the others by their codec.
+fn stream_of(place: &Place, section: &[u8]) -> Stream {
+    match section::header(section) {
+        Some(header) if !place.cached => Stream::of_codec(header.cid.codec()),
+        _ if place.cached => Stream::Cache,
+        _ => place.segment.stream,
+    }
+}
+
+/// Bytes read and copied at once.
+const COPY_BYTES: u64 = 4 << 20;
+/// Dead bytes that are read along rather than skipped.
+const GAP_MAX: u64 = 256 << 10;
+/// Copied bytes after which the targets are synced, so that other people's syncs are short.
+const SYNC_EVERY: u64 = 16 << 20;
+/// Entries changed while writers wait.
+const REPOINTED_AT_ONCE: usize = 4096;
+/// Bytes before a block's own, with the usual CID.
+const PREFIX_USUAL: u64 = 38;

@@ -1,0 +1,209 @@
+//! The file layer under log and journal: everything that decides about durability goes through it.
+//!
+//! [`RealDisk`] is the operating system. Tests put a simulated disk in its place, which forgets what
+//! was not synced, tears what was, and refuses when it is told to. sled goes past this layer: what it
+//! holds is derived, and may be lost or old at any moment.
+
+#[cfg(test)]
+pub(crate) mod simulated;
+
+use crate::durable::Access;
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Files in folders.
+pub(crate) trait Disk: Debug + Send + Sync {
+    /// Opens or makes a file.
+    fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn DiskFile>>;
+    /// The names in a folder.
+    fn names(&self, folder: &Path) -> io::Result<Vec<String>>;
+    /// How long a file is.
+    fn length(&self, path: &Path) -> io::Result<u64>;
+    /// Gives a file another name, in place of whatever had it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Takes a file's name away.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes a folder if it is not there.
+    fn make_folder(&self, folder: &Path) -> io::Result<()>;
+    /// Makes creations, renames and removals in a folder durable.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+    /// How much room there is.
+    fn space(&self, folder: &Path) -> io::Result<Space>;
+
+    /// Whether there is such a file.
+    fn exists(&self, path: &Path) -> bool {
+        self.length(path).is_ok()
+    }
+}
+
+/// An open file. Reading and writing may happen on many threads at once.
+pub(crate) trait DiskFile: Debug + Send + Sync {
+    /// Reads once, into the buffer's spare room; 0 at the end of the file.
+    fn read_some(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize>;
+    /// Writes once; tells how many bytes it took.
+    fn write_some(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Makes the file's bytes and its length durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Sets the length.
+    fn set_length(&self, length: u64) -> io::Result<()>;
+    /// Takes this many bytes of the disk for the file.
+    fn allocate(&self, length: u64) -> io::Result<()>;
+    /// How long it is.
+    fn length(&self) -> io::Result<u64>;
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// For reading alone.
+    Read,
+    /// For reading and writing.
+    Write,
+    /// Made now; it must not be there yet.
+    Create(Access),
+}
+
+/// Room on a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Space {
+    /// What may still be written.
+    pub(crate) free: u64,
+    /// What there is in all.
+    pub(crate) total: u64,
+}
+
+impl dyn DiskFile {
+    /// Reads `length` bytes, fewer at the file's end.
+    pub(crate) fn read(&self, offset: u64, length: u64) -> io::Result<Bytes> {
+        let length = usize::try_from(length).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            match self.read_some(offset + bytes.len() as u64, &mut bytes) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(length);
+        Ok(Bytes::from(bytes))
+    }
+
+    /// Writes all the parts, one after the other.
+    pub(crate) fn write(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let mut at = offset;
+        for group in parts.chunks(PARTS_AT_ONCE) {
+            let mut slices: Vec<IoSlice<'_>> = group
+                .iter()
+                .filter(|part| !part.is_empty())
+                .map(|part| IoSlice::new(part))
+                .collect();
+            let mut left = &mut slices[..];
+            while !left.is_empty() {
+                let wrote = match self.write_some(at, left) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(wrote) => wrote,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                };
+                at += wrote as u64;
+                IoSlice::advance_slices(&mut left, wrote);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The operating system's files.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RealDisk;
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            Mode::Read => {}
+            Mode::Write => {
+                options.write(true);
+            }
+            Mode::Create(access) => {
+                options.write(true).create_new(true).mode(access.mode());
+            }
+        }
+        Ok(Arc::new(options.open(path)?))
+    }
+
+    fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            // What is no text is no name of ours.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn length(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()
+    }
+
+    fn space(&self, folder: &Path) -> io::Result<Space> {
+        let disk = rustix::fs::statvfs(folder)?;
+        Ok(Space {
+            free: disk.f_bavail.saturating_mul(disk.f_frsize),
+            total: disk.f_blocks.saturating_mul(disk.f_frsize),
+        })
+    }
+}
+
+impl DiskFile for File {
+    fn read_some(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(rustix::io::pread(self, spare_capacity(into), offset)?)
+    }
+
+    fn write_some(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(rustix::io::pwritev(self, parts, offset)?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        let flags = rustix::fs::FallocateFlags::empty();
+        Ok(rustix::fs::fallocate(self, flags, 0, length)?)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}
+
+/// How many parts one system call takes.
+const PARTS_AT_ONCE: usize = 1024;

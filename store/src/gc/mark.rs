@@ -1,0 +1,155 @@
+//! What must stay: everything that pins reach, along the referring CIDs' codecs.
+
+use super::{Collection, GcError, GcEvent};
+use crate::block::Block;
+use crate::cid::{self, Cid, Multihash};
+use crate::dag;
+use crate::index::Key;
+use crate::pin::{Pin, PinMode};
+use crate::sink::PutError;
+use crate::store::Inner;
+use crate::unixfs::read::ReadError;
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+/// What is known to stay.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// Multihashes that must stay, by key.
+    live: HashSet<Key>,
+    /// Codecs and multihashes walked, by key.
+    walked: HashSet<Key>,
+    /// Pins marked as what they were, and the count of changes when they were read.
+    pins: HashSet<(Vec<u8>, PinMode)>,
+    changes: u64,
+}
+
+/// When a marked block without links is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    /// At once.
+    LookedUp,
+    /// All together, in one look over the index.
+    Counted,
+}
+
+impl Marks {
+    pub(super) fn len(&self) -> u64 {
+        self.live.len() as u64
+    }
+
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.live.contains(key)
+    }
+
+    /// Whether pins are what they were when they were last marked.
+    pub(super) fn are_current(&self, inner: &Inner) -> bool {
+        inner.read_pins().changes == self.changes
+    }
+}
+
+impl<F: FnMut(GcEvent)> Collection<F> {
+    /// Marks what is pinned now, and makes sure that all of it is here.
+    pub(super) fn mark_first(&mut self) -> Result<(), GcError> {
+        self.mark(Leaves::Counted)?;
+        // Afterwards the index below the memory table knows all that was there when the mark began.
+        self.inner.checkpoint()?;
+        let mut here = 0;
+        let inner = self.inner.clone();
+        let marks = &self.marks;
+        inner
+            .index
+            .each(0, |entries| {
+                let counts = |(key, place): &&(Key, _)| {
+                    marks.has(key) && inner.counting(Some(*place)).is_some()
+                };
+                here += entries.iter().filter(counts).count() as u64;
+                ControlFlow::Continue(())
+            })
+            .map_err(PutError::from)?;
+        if here == self.marks.len() {
+            return Ok(());
+        }
+        // Something is missing, or was deleted while we looked: find out what.
+        self.marks = Marks::default();
+        self.mark(Leaves::LookedUp)
+    }
+
+    /// Marks pins that are not marked yet.
+    pub(super) fn mark_new(&mut self) -> Result<(), GcError> {
+        self.mark(Leaves::LookedUp)
+    }
+
+    fn mark(&mut self, leaves: Leaves) -> Result<(), GcError> {
+        let (pins, changes) = {
+            let pins = self.inner.read_pins();
+            let all = pins
+                .by_key
+                .iter()
+                .map(|(key, pin)| ((key.clone(), pin.mode), pin.clone()));
+            let new: Vec<_> = all
+                .filter(|(pin, _)| !self.marks.pins.contains(pin))
+                .collect();
+            (new, pins.changes)
+        };
+        for (key, pin) in pins {
+            self.mark_pin(&pin, leaves)
+                .map_err(|source| GcError::Unreadable {
+                    root: pin.cid,
+                    source: source.into(),
+                })?;
+            self.marks.pins.insert(key);
+        }
+        self.marks.changes = changes;
+        Ok(())
+    }
+
+    fn mark_pin(&mut self, pin: &Pin, leaves: Leaves) -> Result<(), ReadError> {
+        let mut todo = vec![pin.cid];
+        while let Some(cid) = todo.pop() {
+            if cid::is_identity(&cid) {
+                // It lies nowhere; only its links matter.
+                if pin.mode == PinMode::Recursive {
+                    self.push_links(&cid, &mut todo)?;
+                }
+                continue;
+            }
+            let key = self.inner.index.key(cid.hash());
+            let is_new = self.marks.live.insert(key);
+            if pin.mode == PinMode::Direct || dag::has_no_links(cid.codec()) {
+                // Not noted as walked: another pin may reach below what this one only names.
+                if is_new && leaves == Leaves::LookedUp && self.inner.place(&cid, &key)?.is_none() {
+                    return Err(ReadError::NotFound(cid));
+                }
+                continue;
+            }
+            self.push_links(&cid, &mut todo)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a block and puts what it links to on the list, unless that was done before.
+    fn push_links(&mut self, cid: &Cid, todo: &mut Vec<Cid>) -> Result<(), ReadError> {
+        if dag::has_no_links(cid.codec()) || !self.marks.walked.insert(self.walk_key(cid)) {
+            return Ok(());
+        }
+        let block = match Block::from_identity(cid) {
+            Some(block) => block,
+            None => self.inner.block(cid)?.ok_or(ReadError::NotFound(*cid))?,
+        };
+        let links = dag::links(&block).map_err(|error| ReadError::Malformed {
+            cid: *cid,
+            why: error.why,
+        })?;
+        todo.extend(links.into_iter().map(|link| link.cid));
+        Ok(())
+    }
+
+    /// Links are read along the referring CID's codec, so a multihash may be walked once for each.
+    fn walk_key(&self, cid: &Cid) -> Key {
+        let mut named = cid.codec().to_le_bytes().to_vec();
+        named.extend_from_slice(&self.inner.index.key(cid.hash()));
+        Multihash::wrap(0, &named)
+            .map_or_else(|_| Key::default(), |named| self.inner.index.key(&named))
+    }
+}

@@ -1,0 +1,111 @@
+//! What goes: whatever was there when the mark began and is neither marked nor held.
+
+use super::{Collection, GcError, GcEvent};
+use crate::index::Key;
+use crate::journal::{DEAD_PER_RECORD, Sync};
+use crate::log::{Place, section};
+use crate::sink::PutError;
+use std::ops::ControlFlow;
+use std::sync::PoisonError;
+
+impl<F: FnMut(GcEvent)> Collection<F> {
+    pub(super) fn sweep(&mut self) -> Result<(), GcError> {
+        let inner = self.inner.clone();
+        let mut from = Some(0);
+        while let Some(bucket) = from {
+            let mut candidates: Vec<(Key, Place)> = Vec::new();
+            let merges = inner.index.merges();
+            let went = inner.index.each(bucket, |entries| {
+                let garbage = |(key, place): &&(Key, Place)| {
+                    !self.marks.has(key) && self.is_old(place) && !inner.is_dead(place)
+                };
+                candidates.extend(entries.iter().filter(garbage));
+                if candidates.len() >= CANDIDATES_MAX {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+            from = went.map_err(PutError::from)?;
+            inner.index.watch(candidates.iter().map(|(key, _)| *key));
+            // What changed between the look and the watch.
+            if inner.index.merges() == merges {
+                candidates.retain(|(key, place)| {
+                    let now = inner.index.recent(key);
+                    now.is_none_or(|now| now == Some(*place))
+                });
+            } else {
+                let mut still = Vec::with_capacity(candidates.len());
+                for (key, place) in candidates {
+                    if inner.index.place(&key).map_err(PutError::from)? == Some(place) {
+                        still.push((key, place));
+                    }
+                }
+                candidates = still;
+            }
+            candidates.sort_unstable_by_key(|(_, place)| place.position());
+            let swept = candidates
+                .chunks(DEAD_PER_RECORD)
+                .try_for_each(|some| self.sweep_batch(some.to_vec()));
+            inner.index.stop_watching();
+            swept?;
+            if from.is_some() {
+                inner.checkpoint()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the section was there when the mark began.
+    fn is_old(&self, place: &Place) -> bool {
+        let end = self.ends.get(&place.segment);
+        end.is_some_and(|end| u64::from(place.offset) < *end)
+    }
+
+    fn sweep_batch(&mut self, mut batch: Vec<(Key, Place)>) -> Result<(), GcError> {
+        let inner = self.inner.clone();
+        let mut alone = inner
+            .sweeping
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        loop {
+            batch.retain(|(key, _)| {
+                inner.index.is_unchanged(key) && !self.marks.has(key) && !inner.is_held(key)
+            });
+            // Looked at after the holds: whoever let go of one has made its pin before.
+            if self.marks.are_current(&inner) {
+                break;
+            }
+            drop(alone);
+            self.mark_new()?;
+            alone = inner
+                .sweeping
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if !batch.is_empty() {
+            let appender = inner.lock_appender();
+            // Nobody waits for it: a deletion that is lost makes garbage again, no more.
+            inner.bury(&batch, Sync::Leave)?;
+            drop(appender);
+        }
+        drop(alone);
+        for (_, place) in batch {
+            self.report.blocks += 1;
+            self.report.bytes += u64::from(place.length);
+            inner.metrics.collected.inc();
+            let head = inner.segment(place.segment).and_then(|segment| {
+                segment
+                    .read_unchecked(place.offset.into(), section::PREFIX_MAX as u64)
+                    .ok()
+            });
+            if let Some(header) = head.and_then(|head| section::header(&head)) {
+                (self.on_event)(GcEvent::Removed(header.cid));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Most blocks that are looked at between two looks over the index.
+const CANDIDATES_MAX: usize = 500_000;

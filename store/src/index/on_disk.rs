@@ -1,0 +1,313 @@
+//! Two tiers of buckets in sled.
+//!
+//! A merge goes into the recent tier; when that holds more than a fraction of the main one it is
+//! poured into it, bucket by bucket. So the main tier, which is nearly all of the index, is written a
+//! few times while it doubles, and not at every merge. The recent tier hides the main one: a crash in
+//! the middle of pouring leaves entries in both, which say the same.
+
+use super::buckets::{self, ENTRY, Removals};
+use super::table::Changes;
+use super::{Checkpoint, IndexError, Key};
+use crate::log::Place;
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The index in sled.
+#[derive(Debug)]
+pub(super) struct OnDisk {
+    _db: sled::Db,
+    main: sled::Tree,
+    recent: sled::Tree,
+    meta: sled::Tree,
+    /// Entries in each tier, about.
+    main_count: AtomicU64,
+    recent_count: AtomicU64,
+    /// Made when sled fails, so that the next opening does not trust it.
+    broken_marker: PathBuf,
+}
+
+impl OnDisk {
+    /// Opens the index in `folder`; whatever is there and cannot be used is set aside, with a
+    /// sentence for the operator. `None` as checkpoint: it knows nothing.
+    #[expect(
+        clippy::type_complexity,
+        reason = "index, secret, checkpoint; one caller"
+    )]
+    pub(super) fn open(
+        folder: &Path,
+        cache_bytes: u64,
+        on_notice: &mut dyn FnMut(String),
+    ) -> io::Result<(Self, [u8; 32], Option<Checkpoint>)> {
+        let broken = folder.with_extension("broken");
+        let unfinished = folder.with_extension("opening");
+        if folder.exists() {
+            if broken.exists() {
+                set_aside(folder, "it failed while running", on_notice)?;
+            } else if tries(&unfinished) >= TRIES {
+                set_aside(folder, "opening it did not finish twice", on_notice)?;
+            }
+        }
+        let _ = fs::remove_file(&broken);
+        fs::write(&unfinished, [b'x'].repeat(tries(&unfinished) + 1))?;
+        let opened = Self::open_sled(folder, cache_bytes, &broken).or_else(|error| {
+            set_aside(folder, &error.0, on_notice)?;
+            Self::open_sled(folder, cache_bytes, &broken)
+                .map_err(|error| io::Error::other(error.to_string()))
+        });
+        fs::remove_file(&unfinished)?;
+        opened
+    }
+
+    /// Opens sled, with the leftovers removed that are known to keep it from opening.
+    #[expect(clippy::type_complexity, reason = "as above")]
+    fn open_sled(
+        folder: &Path,
+        cache_bytes: u64,
+        broken: &Path,
+    ) -> Result<(Self, [u8; 32], Option<Checkpoint>), IndexError> {
+        remove_unfinished_snapshots(folder);
+        guarded(|| {
+            let db = open_patiently(folder, cache_bytes)?;
+            let main = db.open_tree("buckets")?;
+            let recent = db.open_tree("recent")?;
+            let meta = db.open_tree("meta")?;
+            let known = meta
+                .get(SECRET)?
+                .and_then(|secret| <[u8; 32]>::try_from(&secret[..]).ok())
+                .zip(
+                    meta.get(CHECKPOINT)?
+                        .and_then(|bytes| Checkpoint::from_bytes(&bytes)),
+                );
+            let (secret, checkpoint) = match known {
+                Some((secret, mut checkpoint)) => {
+                    checkpoint.merging = meta.contains_key(MERGING)?;
+                    (secret, Some(checkpoint))
+                }
+                None => {
+                    // Without either, what is in the buckets cannot be told from garbage.
+                    main.clear()?;
+                    recent.clear()?;
+                    let secret: [u8; 32] = rand::random();
+                    meta.insert(SECRET, &secret[..])?;
+                    (secret, None)
+                }
+            };
+            let count = |name: &[u8]| -> sled::Result<AtomicU64> {
+                let known = meta.get(name)?;
+                let known = known.and_then(|bytes| bytes[..].try_into().ok());
+                Ok(AtomicU64::new(known.map_or(0, u64::from_be_bytes)))
+            };
+            let index = Self {
+                main_count: count(MAIN_COUNT)?,
+                recent_count: count(RECENT_COUNT)?,
+                _db: db,
+                main,
+                recent,
+                meta,
+                broken_marker: broken.to_owned(),
+            };
+            Ok((index, secret, checkpoint))
+        })
+    }
+
+    pub(super) fn clear(&self) -> Result<(), IndexError> {
+        self.run(|| {
+            self.meta.remove(CHECKPOINT)?;
+            self.main_count.store(0, Ordering::Relaxed);
+            self.recent_count.store(0, Ordering::Relaxed);
+            self.main.clear()?;
+            self.recent.clear()
+        })
+    }
+
+    pub(super) fn place(&self, key: &Key) -> Result<Option<Place>, IndexError> {
+        let [a, b, ..] = *key;
+        for tier in [&self.recent, &self.main] {
+            let entries = self.run(|| tier.get([a, b]))?;
+            if let Some(said) = entries.and_then(|entries| buckets::find(&entries, key)) {
+                return Ok(said);
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn merge(
+        &self,
+        changes: &Changes,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<(), IndexError> {
+        self.run(|| {
+            self.meta.insert(MERGING, b"")?;
+            self.meta.flush()?;
+            let mut added: u64 = 0;
+            for (bucket, changes) in buckets::by_bucket(changes) {
+                let old = self.recent.get(bucket)?.unwrap_or_default();
+                let merged = buckets::merge(&old, &changes, Removals::Kept);
+                added += (merged.len().saturating_sub(old.len()) / ENTRY) as u64;
+                self.recent.insert(bucket, merged)?;
+            }
+            let recent = self.recent_count.fetch_add(added, Ordering::Relaxed) + added;
+            if recent > RECENT_MIN.max(self.main_count.load(Ordering::Relaxed) / RECENT_SHARE) {
+                self.pour()?;
+            }
+            self.recent.flush()?;
+            for (name, count) in [
+                (MAIN_COUNT, &self.main_count),
+                (RECENT_COUNT, &self.recent_count),
+            ] {
+                let count = count.load(Ordering::Relaxed);
+                self.meta.insert(name, &count.to_be_bytes())?;
+            }
+            if let Some(checkpoint) = checkpoint {
+                self.meta.insert(CHECKPOINT, checkpoint.to_bytes())?;
+                self.meta.remove(MERGING)?;
+            }
+            self.meta.flush().map(drop)
+        })
+    }
+
+    /// Empties the recent tier into the main one.
+    fn pour(&self) -> sled::Result<()> {
+        let mut main_count = self.main_count.load(Ordering::Relaxed);
+        for entry in &self.recent {
+            let (bucket, recent) = entry?;
+            let Ok(bucket) = <buckets::Bucket>::try_from(&bucket[..]) else {
+                continue;
+            };
+            let changes: Vec<_> = buckets::entries(bucket, &recent).collect();
+            let old = self.main.get(bucket)?.unwrap_or_default();
+            let merged = buckets::merge(&old, &changes, Removals::Done);
+            main_count += (merged.len() / ENTRY) as u64;
+            main_count = main_count.saturating_sub((old.len() / ENTRY) as u64);
+            if merged.is_empty() {
+                self.main.remove(bucket)?;
+            } else {
+                self.main.insert(bucket, merged)?;
+            }
+        }
+        // Durable below before it goes above.
+        self.main.flush()?;
+        self.recent.clear()?;
+        self.main_count.store(main_count, Ordering::Relaxed);
+        self.recent_count.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The entries of one bucket.
+    pub(super) fn bucket(&self, name: buckets::Bucket) -> Result<Vec<(Key, Place)>, IndexError> {
+        let (recent, main) = self.run(|| {
+            let recent = self.recent.get(name)?.unwrap_or_default();
+            Ok((recent, self.main.get(name)?.unwrap_or_default()))
+        })?;
+        let recent: Changes = buckets::entries(name, &recent).collect();
+        Ok(buckets::entries(name, &main)
+            .filter(|(key, _)| recent.is_empty() || !recent.contains_key(key))
+            .chain(recent.iter().map(|(key, place)| (*key, *place)))
+            .filter_map(|(key, place)| Some((key, place?)))
+            .collect())
+    }
+
+    pub(super) fn note(&self, name: &str) -> Option<Vec<u8>> {
+        let found = self.run(|| self.meta.get(name.as_bytes()));
+        found.ok().flatten().map(|text| text.to_vec())
+    }
+
+    pub(super) fn set_note(&self, name: &str, text: &[u8]) -> Result<(), IndexError> {
+        self.run(|| self.meta.insert(name.as_bytes(), text).map(drop))
+    }
+
+    fn run<T>(&self, work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
+        guarded(work).inspect_err(|_| {
+            // Without the marker the next opening would find out by itself, only later.
+            let _ = fs::write(&self.broken_marker, b"");
+        })
+    }
+}
+
+fn open_patiently(folder: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
+    let config = sled::Config::default()
+        .path(folder)
+        .cache_capacity(cache_bytes)
+        .mode(sled::Mode::LowSpace)
+        .flush_every_ms(None);
+    let mut tries = 0;
+    loop {
+        match config.open() {
+            // sled's own lock outlives its handle until its threads have let go, and
+            // nothing tells when. The repository's lock says that it can only be ours.
+            Err(sled::Error::Io(error))
+                if error.kind() == io::ErrorKind::Other && tries < LOCK_TRIES =>
+            {
+                tries += 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Runs sled, which panics on some damaged files.
+fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(IndexError(error.to_string())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(IndexError(text.unwrap_or_else(|| "panic".to_owned())))
+        }
+    }
+}
+
+/// A kill between making and renaming a snapshot leaves a file that sled takes for a damaged one.
+fn remove_unfinished_snapshots(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn tries(unfinished: &Path) -> usize {
+    fs::read(unfinished).map_or(0, |marks| marks.len())
+}
+
+/// Keeps one unusable index beside the new one, for whoever wants to look at it.
+fn set_aside(folder: &Path, why: &str, on_notice: &mut dyn FnMut(String)) -> io::Result<()> {
+    let aside = folder.with_extension("set-aside");
+    if aside.exists() {
+        fs::remove_dir_all(&aside)?;
+    }
+    fs::rename(folder, &aside)?;
+    on_notice(format!(
+        "the index could not be used ({why}); it was set aside as {} and is built anew",
+        aside.display()
+    ));
+    Ok(())
+}
+
+const SECRET: &[u8] = b"secret";
+/// The name is the layout's: what format 1 wrote under `checkpoint` is not read any more.
+const CHECKPOINT: &[u8] = b"checkpoint 2";
+/// There as long as a merge is under way.
+const MERGING: &[u8] = b"merging";
+const MAIN_COUNT: &[u8] = b"main count";
+const RECENT_COUNT: &[u8] = b"recent count";
+/// Entries that the recent tier may always hold.
+const RECENT_MIN: u64 = 1_000_000;
+/// Which fraction of the main tier the recent one may reach.
+const RECENT_SHARE: u64 = 8;
+/// How often, and how far apart, sled is tried while an earlier handle of this process lets go.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// Openings that did not finish before the index is no longer trusted.
+const TRIES: usize = 2;

@@ -1,0 +1,69 @@
+//! Which sections no longer count, whatever the index says. The journal is the truth about them;
+//! readers ask here, on every read.
+
+use super::{Position, SegmentId};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Dead sections, by segment.
+#[derive(Debug, Default)]
+pub(crate) struct Dead {
+    by_segment: RwLock<BTreeMap<SegmentId, HashSet<u32>>>,
+}
+
+impl Dead {
+    /// Lets sections no longer count.
+    pub(crate) fn extend(&self, positions: impl IntoIterator<Item = Position>) {
+        let mut dead = self.write();
+        for position in positions {
+            dead.entry(position.segment)
+                .or_default()
+                .insert(position.offset);
+        }
+    }
+
+    /// Whether the section is dead.
+    pub(crate) fn has(&self, position: &Position) -> bool {
+        let dead = self.read();
+        dead.get(&position.segment)
+            .is_some_and(|offsets| offsets.contains(&position.offset))
+    }
+
+    /// Forgets a segment: it is gone.
+    pub(crate) fn forget(&self, segment: SegmentId) {
+        self.write().remove(&segment);
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.read().values().map(HashSet::len).sum()
+    }
+
+    /// All of them, in order.
+    pub(crate) fn positions(&self) -> Vec<Position> {
+        let dead = self.read();
+        let mut positions: Vec<Position> = dead
+            .iter()
+            .flat_map(|(segment, offsets)| {
+                offsets.iter().map(|offset| Position {
+                    segment: *segment,
+                    offset: *offset,
+                })
+            })
+            .collect();
+        positions.sort_unstable();
+        positions
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<SegmentId, HashSet<u32>>> {
+        self.by_segment
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<SegmentId, HashSet<u32>>> {
+        self.by_segment
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
