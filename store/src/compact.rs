@@ -428,6 +428,7 @@ impl<'a> Compaction<'a> {
             let there =
                 |now: &Place| now.position() == moved.from.position() && !inner.is_dead(now);
             let Some(now) = now.filter(there) else {
+                // It is committed, as all copies are by now.
                 dead.push(moved.to.position());
                 continue;
             };
@@ -443,10 +444,8 @@ impl<'a> Compaction<'a> {
             dead.push(moved.from.position());
             entries.push((moved.key, to));
         }
-        let mut records = vec![Record::Deleted(dead)];
-        if !promoted.is_empty() {
-            records.push(Record::Kept(promoted));
-        }
+        // In this order: a power cut may leave the first without the second.
+        let records = vec![Record::Kept(promoted), Record::Deleted(dead)];
         inner
             .lock_journal()
             .append(records, Sync::Leave)
@@ -455,13 +454,18 @@ impl<'a> Compaction<'a> {
         Ok(())
     }
 
-    /// Lets copies be dead that nothing points at.
+    /// Lets copies be dead that nothing points at. Those beyond what the journal counts are cut off
+    /// anyway, and must not be named: one day another block may lie there.
     fn disown(&self, moves: &[Move]) {
+        let committed = moves
+            .iter()
+            .filter(|moved| self.inner.is_committed(&moved.to))
+            .map(|moved| moved.to.position());
         self.inner
             .disowned
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .extend(moves.iter().map(|moved| moved.to.position()));
+            .extend(committed);
     }
 
     /// Deletes what may go. `None` if somebody needs some of it by now.

@@ -274,14 +274,16 @@ impl Index {
             drop(table);
             each(&entries)
         };
-        for number in from..=u16::MAX {
-            let places = match &*self.backing() {
-                Backing::OnDisk(on_disk) => on_disk.bucket(number.to_be_bytes())?,
-                Backing::InMemory(image) => image.bucket(number.to_be_bytes()),
+        let mut from = Some(from);
+        while let Some(number) = from {
+            let next = match &*self.backing() {
+                Backing::OnDisk(on_disk) => on_disk.next_bucket(number)?,
+                Backing::InMemory(image) => image.next_bucket(number),
             };
-            if !places.is_empty() && overlaid(places).is_break() {
-                // The last bucket's successor is the memory table, which is told again with it.
-                return Ok(Some(number.saturating_add(1)));
+            let Some((number, places)) = next else { break };
+            from = number.checked_add(1);
+            if overlaid(places).is_break() && from.is_some() {
+                return Ok(from);
             }
         }
         let recent = self.read_table().places();

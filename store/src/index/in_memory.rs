@@ -102,15 +102,13 @@ impl Image {
         *entries = buckets::merge(entries, &[(key, place)], Removals::Done);
     }
 
-    pub(super) fn bucket(&self, name: Bucket) -> Vec<(Key, Place)> {
+    /// The first bucket from `number` on, and its entries.
+    pub(super) fn next_bucket(&self, number: u16) -> Option<(u16, Vec<(Key, Place)>)> {
         let content = self.lock();
-        let Some(bytes) = content.buckets.get(&name) else {
-            return Vec::new();
-        };
-        let places = buckets::entries(name, bytes);
-        places
-            .filter_map(|(key, place)| Some((key, place?)))
-            .collect()
+        let (name, bytes) = content.buckets.range(number.to_be_bytes()..).next()?;
+        let places = buckets::entries(*name, bytes);
+        let places = places.filter_map(|(key, place)| Some((key, place?)));
+        Some((u16::from_be_bytes(*name), places.collect()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Content> {

@@ -197,18 +197,41 @@ impl OnDisk {
         Ok(())
     }
 
-    /// The entries of one bucket.
-    pub(super) fn bucket(&self, name: buckets::Bucket) -> Result<Vec<(Key, Place)>, IndexError> {
-        let (recent, main) = self.run(|| {
-            let recent = self.recent.get(name)?.unwrap_or_default();
-            Ok((recent, self.main.get(name)?.unwrap_or_default()))
-        })?;
+    /// The first bucket from `number` on, and its entries.
+    pub(super) fn next_bucket(
+        &self,
+        number: u16,
+    ) -> Result<Option<(u16, Vec<(Key, Place)>)>, IndexError> {
+        let from = number.to_be_bytes();
+        let next = |tree: &sled::Tree| -> sled::Result<Option<(buckets::Bucket, sled::IVec)>> {
+            for entry in tree.range(from..) {
+                let (name, entries) = entry?;
+                // Names of another length are none of ours.
+                if let Ok(name) = name[..].try_into() {
+                    return Ok(Some((name, entries)));
+                }
+            }
+            Ok(None)
+        };
+        let (recent, main) = self.run(|| Ok((next(&self.recent)?, next(&self.main)?)))?;
+        let names = [&recent, &main]
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| *name);
+        let Some(name) = names.min() else {
+            return Ok(None);
+        };
+        let of = |found: Option<(buckets::Bucket, sled::IVec)>| {
+            let here = found.filter(|(found, _)| *found == name);
+            here.map(|(_, entries)| entries).unwrap_or_default()
+        };
+        let (recent, main) = (of(recent), of(main));
         let recent: Changes = buckets::entries(name, &recent).collect();
-        Ok(buckets::entries(name, &main)
+        let places = buckets::entries(name, &main)
             .filter(|(key, _)| recent.is_empty() || !recent.contains_key(key))
             .chain(recent.iter().map(|(key, place)| (*key, *place)))
-            .filter_map(|(key, place)| Some((key, place?)))
-            .collect())
+            .filter_map(|(key, place)| Some((key, place?)));
+        Ok(Some((u16::from_be_bytes(name), places.collect())))
     }
 
     pub(super) fn note(&self, name: &str) -> Option<Vec<u8>> {

@@ -108,6 +108,9 @@ impl Segment {
     /// Lets a sealed segment grow again, if every page has its checksum and the last one is right.
     pub(crate) fn grow(&self) -> io::Result<Growth> {
         let length = self.length();
+        if length < section::file_header().len() as u64 {
+            return Ok(Growth::Sealed);
+        }
         let last = length.saturating_sub(1) / PAGE * PAGE;
         match self.read(last, length - last) {
             Ok(_) => {}
