@@ -33,7 +33,7 @@ impl TestNode {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let small = config::Config {
-            reserve: config::ByteSize(0),
+            reserve: config::Reserve::Bytes(config::ByteSize(0)),
             ..config::Config::default()
         };
         let store = Store::open(folder.path(), &small, &mut |_| {}).unwrap();
