@@ -571,24 +571,59 @@ fn gc_removes_what_nothing_reaches_and_tells_it() {
     });
 }
 
-#[test]
-fn repo_verify_names_a_damaged_block() {
-    let repo = Repo::new(CAIRN);
-    let folder = tempfile::tempdir().unwrap();
-    repo.ok(["add", "-Q", &hello(folder.path())]);
+/// Turns one bit of `data` where it lies in the log.
+fn damage(repo: &Repo, data: &[u8]) {
     let segment = repo.path().join("blocks/leaf-000001.car");
     let mut bytes = fs::read(&segment).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
+    let at = bytes.windows(data.len()).position(|window| window == data);
+    bytes[at.unwrap()] ^= 1;
     fs::write(&segment, bytes).unwrap();
-    let failed = repo.run(["repo", "verify"]);
-    assert_eq!(failed.code, Some(1), "{failed:?}");
-    assert!(
-        failed.text().contains(HELLO_V1) || failed.stderr.contains(HELLO_V1),
-        "{failed:?}"
-    );
-    let read = repo.run(["cat", HELLO_V1]).failure(1);
-    assert!(read.contains(HELLO_V1), "{read}");
+}
+
+#[test]
+fn repo_verify_names_a_damaged_block_and_drops_it_when_asked() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        repo.ok(["add", "-Q", &hello(folder.path())]);
+        damage(repo, b"hello world");
+        let failed = repo.run(["repo", "verify"]);
+        assert_eq!(failed.code, Some(1), "{failed:?}");
+        assert!(
+            failed
+                .text()
+                .starts_with(&format!("block {HELLO_V1} was corrupt (")),
+            "{failed:?}"
+        );
+        assert_eq!(
+            failed.stderr.trim(),
+            "Error: verify complete, 1 blocks corrupt"
+        );
+        let read = repo.run(["cat", "--timeout=1s", "--offline", HELLO_V1]);
+        let read = read.failure(1);
+        assert!(
+            read.contains(HELLO_V1) && read.contains("damaged on disk"),
+            "{read}"
+        );
+        let dropped = repo.ok(["repo", "verify", "--drop"]);
+        let dropped = lines(&dropped);
+        assert!(dropped[0].ends_with("), dropped"), "{dropped:?}");
+        assert_eq!(dropped[1], "verify complete, 1 blocks corrupt, 1 dropped");
+        assert_eq!(
+            repo.ok(["repo", "verify"]),
+            "verify complete, all blocks validated."
+        );
+        let absent = repo.run(["cat", "--offline", HELLO_V1]).failure(1);
+        assert!(absent.contains("not found"), "{absent}");
+        let progress = repo.ok(["repo", "verify", "--json"]);
+        let first = json(lines(&progress)[0]);
+        assert_eq!(first["Bytes"], first["Total"], "{first}");
+        // What was dropped can be added again, and is then as it was.
+        repo.ok(["add", "-Q", &hello(folder.path())]);
+        assert_eq!(repo.ok(["cat", HELLO_V1]), "hello world");
+    });
+    let alone = Repo::new(CAIRN);
+    let refused = alone.run(["repo", "verify", "--heal"]).failure(1);
+    assert!(refused.contains("cairn daemon"), "{refused}");
 }
 
 #[test]

@@ -84,6 +84,17 @@ impl Progress {
         Self(bar)
     }
 
+    /// Bytes out of a total that is told along the way.
+    pub fn share() -> Self {
+        Self::bytes(Some(0))
+    }
+
+    /// So many bytes of so many by now.
+    pub fn at_share(&self, bytes: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(bytes);
+    }
+
     /// Blocks, and their bytes where those are told.
     pub fn blocks() -> Self {
         let bar = indicatif::ProgressBar::new_spinner();

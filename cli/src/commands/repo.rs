@@ -4,7 +4,9 @@ use super::Shell;
 use crate::args::{RepoCommand, RepoStatArgs};
 use crate::exit::Failure;
 use crate::output::{self, Progress, human_bytes};
-use crate::rpc::repo::{Collected, RepoStat, RepoVersion, VerifyLine};
+use crate::rpc::client::Question;
+use crate::rpc::repo::verify::VerifyLine;
+use crate::rpc::repo::{Collected, RepoStat, RepoVersion};
 
 /// `repo`.
 pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure> {
@@ -32,26 +34,17 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
                 })
                 .await
         }
-        RepoCommand::Verify => {
-            let question = shell.question("repo/verify");
-            let watched = shell.wants_progress(None);
-            let figure = if watched {
-                Progress::blocks()
-            } else {
-                Progress::none()
-            };
-            shell
-                .print_each(question, |line: VerifyLine, printer| {
-                    if line.msg.is_empty() {
-                        figure.at_blocks(line.progress, None);
-                        return Ok(());
-                    }
-                    figure.beside(|| {
-                        printer.line(&output::escape_line(&line.msg))?;
-                        Ok(printer.flush_if(watched)?)
-                    })
-                })
-                .await
+        RepoCommand::Verify {
+            drop,
+            heal,
+            heal_timeout,
+        } => {
+            let question = shell
+                .question("repo/verify")
+                .maybe("drop", drop.then_some(true))
+                .maybe("heal", heal.then_some(true))
+                .maybe("heal-timeout", heal_timeout);
+            verify(shell, question).await
         }
         RepoCommand::Version { quiet } => {
             let question = shell.question("repo/version");
@@ -63,6 +56,27 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
                 .await
         }
     }
+}
+
+async fn verify(shell: &mut Shell, question: Question) -> Result<(), Failure> {
+    let watched = shell.wants_progress(None);
+    let figure = if watched {
+        Progress::share()
+    } else {
+        Progress::none()
+    };
+    shell
+        .print_each(question, |line: VerifyLine, printer| {
+            if line.msg.is_empty() {
+                figure.at_share(line.bytes, line.total);
+                return Ok(());
+            }
+            figure.beside(|| {
+                printer.line(&output::escape_line(&line.msg))?;
+                Ok(printer.flush_if(watched)?)
+            })
+        })
+        .await
 }
 
 /// `repo stat`.

@@ -200,7 +200,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "bitswap/wantlist" => stats::wantlist(call).await,
         "stats/repo" | "repo/stat" => repo::stat(call).await,
         "repo/gc" => repo::gc(call).await,
-        "repo/verify" => repo::verify(call).await,
+        "repo/verify" => repo::verify::verify(call).await,
         "repo/version" => repo::version(),
         "bootstrap" | "bootstrap/list" => bootstrap::list(call),
         "bootstrap/add" => bootstrap::add(call).await,

@@ -1,5 +1,7 @@
 //! `repo`: sizes, garbage, damage.
 
+pub mod verify;
+
 use super::api::Call;
 use super::dag::LinkText;
 use super::error::RpcError;
@@ -35,16 +37,6 @@ pub struct Collected {
     /// Why one was not.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
-}
-
-/// A line of `repo verify`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct VerifyLine {
-    /// Something found, or the result.
-    pub msg: String,
-    /// Blocks read so far.
-    pub progress: u64,
 }
 
 /// The answer of `repo version`.
@@ -104,54 +96,6 @@ pub async fn gc(call: Call) -> Result<Reply, RpcError> {
     }))
 }
 
-/// `repo verify`: every block against its name.
-pub async fn verify(call: Call) -> Result<Reply, RpcError> {
-    let cids = call.arguments.cids()?;
-    let store = call.context.store().await?.clone();
-    Ok(Reply::values(move |out| async move {
-        let (found, mut told) = mpsc::channel(FOUND_WAITING_MAX);
-        let teller = out.clone();
-        let verifying = store.verify(
-            move |progress| {
-                teller.offer(&VerifyLine {
-                    msg: String::new(),
-                    progress: progress.blocks,
-                });
-            },
-            move |bad| {
-                let _ = found.blocking_send(bad);
-            },
-        );
-        let telling = async {
-            let mut count: u64 = 0;
-            while let Some(block) = told.recv().await {
-                count += 1;
-                let msg = match &block.cid {
-                    Some(cid) => {
-                        format!("block {} was corrupt ({})", cids.text(cid), block.why)
-                    }
-                    None => format!("a block was corrupt ({})", block.why),
-                };
-                out.value(&VerifyLine { msg, progress: 0 }).await?;
-            }
-            Ok::<u64, RpcError>(count)
-        };
-        let (verified, corrupt) = tokio::join!(verifying, telling);
-        verified?;
-        let corrupt = corrupt?;
-        if corrupt > 0 {
-            return Err(RpcError::failed(format!(
-                "verify complete, {corrupt} blocks corrupt"
-            )));
-        }
-        out.value(&VerifyLine {
-            msg: "verify complete, all blocks validated.".to_owned(),
-            progress: 0,
-        })
-        .await
-    }))
-}
-
 /// `repo version`.
 pub fn version() -> Result<Reply, RpcError> {
     Reply::value(&RepoVersion {
@@ -161,5 +105,3 @@ pub fn version() -> Result<Reply, RpcError> {
 
 /// Most removed blocks that wait to be told.
 const REMOVED_WAITING_MAX: usize = 1024;
-/// Most damaged blocks that wait to be told.
-const FOUND_WAITING_MAX: usize = 64;
