@@ -627,6 +627,27 @@ fn repo_verify_names_a_damaged_block_and_drops_it_when_asked() {
 }
 
 #[test]
+fn repo_rebuild_makes_the_index_anew_from_the_blocks() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        repo.ok(["add", "-Q", &hello(folder.path())]);
+        damage(repo, b"hello world");
+        let read = ["cat", "--offline", HELLO_V1];
+        repo.run(read).failure(1);
+        // The bytes are whole again, which only the index does not know.
+        damage(repo, b"iello world");
+        repo.run(read).failure(1);
+        assert_eq!(
+            repo.ok(["repo", "rebuild"]),
+            "rebuilt the index of 1 blocks"
+        );
+        assert_eq!(repo.ok(read), "hello world");
+        let lines = repo.ok(["repo", "rebuild", "--json"]);
+        assert_eq!(json(&lines)["Msg"], "rebuilt the index of 1 blocks");
+    });
+}
+
+#[test]
 fn configuration_is_shown_set_and_guarded() {
     both(|repo| {
         assert_eq!(repo.ok(["config", "get", "network"]), "local");

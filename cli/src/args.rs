@@ -721,6 +721,8 @@ pub enum RepoCommand {
         #[arg(long, hide = true)]
         stream_errors: bool,
     },
+    /// Build the index anew from the blocks.
+    Rebuild,
     /// Check every block against its CID.
     Verify {
         /// Delete bad blocks, so that they are absent instead of damaged.

@@ -3,10 +3,10 @@
 use super::Shell;
 use crate::args::{RepoCommand, RepoStatArgs};
 use crate::exit::Failure;
-use crate::output::{self, Progress, human_bytes};
+use crate::output::{self, Printer, Progress, human_bytes};
 use crate::rpc::client::Question;
 use crate::rpc::repo::verify::VerifyLine;
-use crate::rpc::repo::{Collected, RepoStat, RepoVersion};
+use crate::rpc::repo::{Collected, RebuildLine, RepoStat, RepoVersion};
 
 /// `repo`.
 pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure> {
@@ -31,6 +31,15 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
                         printer.line(&format!("{prefix}{}", key.cid))?;
                     }
                     Ok(())
+                })
+                .await
+        }
+        RepoCommand::Rebuild => {
+            let question = shell.question("repo/rebuild");
+            let figure = Figure::new(shell);
+            shell
+                .print_each(question, |line: RebuildLine, printer| {
+                    figure.take(&line.msg, line.bytes, line.total, printer)
                 })
                 .await
         }
@@ -59,24 +68,48 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
 }
 
 async fn verify(shell: &mut Shell, question: Question) -> Result<(), Failure> {
-    let watched = shell.wants_progress(None);
-    let figure = if watched {
-        Progress::share()
-    } else {
-        Progress::none()
-    };
+    let figure = Figure::new(shell);
     shell
         .print_each(question, |line: VerifyLine, printer| {
-            if line.msg.is_empty() {
-                figure.at_share(line.bytes, line.total);
-                return Ok(());
-            }
-            figure.beside(|| {
-                printer.line(&output::escape_line(&line.msg))?;
-                Ok(printer.flush_if(watched)?)
-            })
+            figure.take(&line.msg, line.bytes, line.total, printer)
         })
         .await
+}
+
+/// A share of bytes, shown if somebody watches, with lines beside it.
+struct Figure {
+    progress: Progress,
+    watched: bool,
+}
+
+impl Figure {
+    fn new(shell: &Shell) -> Self {
+        let watched = shell.wants_progress(None);
+        let progress = if watched {
+            Progress::share()
+        } else {
+            Progress::none()
+        };
+        Self { progress, watched }
+    }
+
+    /// A line if there is one, else a figure.
+    fn take(
+        &self,
+        line: &str,
+        bytes: u64,
+        total: u64,
+        printer: &mut Printer,
+    ) -> Result<(), Failure> {
+        if line.is_empty() {
+            self.progress.at_share(bytes, total);
+            return Ok(());
+        }
+        self.progress.beside(|| {
+            printer.line(&output::escape_line(line))?;
+            Ok(printer.flush_if(self.watched)?)
+        })
+    }
 }
 
 /// `repo stat`.

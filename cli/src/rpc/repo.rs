@@ -8,6 +8,8 @@ use super::error::RpcError;
 use super::reply::Reply;
 use crate::repository::FORMAT;
 use cairn_store::gc::GcEvent;
+use cairn_store::sink::PutError;
+use cairn_store::store::OpenEvent;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -37,6 +39,34 @@ pub struct Collected {
     /// Why one was not.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
+}
+
+/// A line of `repo rebuild`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RebuildLine {
+    /// Something found, or the result.
+    pub msg: String,
+    /// Bytes of the log read so far.
+    pub bytes: u64,
+    /// Bytes to read.
+    pub total: u64,
+}
+
+impl RebuildLine {
+    fn of(event: OpenEvent) -> Self {
+        match event {
+            OpenEvent::Rebuilding { done, total } => Self {
+                bytes: done,
+                total,
+                ..Self::default()
+            },
+            OpenEvent::Notice(msg) => Self {
+                msg,
+                ..Self::default()
+            },
+        }
+    }
 }
 
 /// The answer of `repo version`.
@@ -96,6 +126,32 @@ pub async fn gc(call: Call) -> Result<Reply, RpcError> {
     }))
 }
 
+/// `repo rebuild`: the index anew from the blocks. It goes on to its end even if nobody listens any more.
+pub async fn rebuild(call: Call) -> Result<Reply, RpcError> {
+    let store = call.context.store().await?.clone();
+    if store.is_read_only() {
+        return Err(PutError::ReadOnly.into());
+    }
+    Ok(Reply::values(move |out| async move {
+        let (events, mut told) = mpsc::channel(EVENTS_WAITING_MAX);
+        let rebuilding = store.rebuild_index(move |event| {
+            let _ = events.blocking_send(event);
+        });
+        let telling = async {
+            while let Some(event) = told.recv().await {
+                if out.value(&RebuildLine::of(event)).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let (rebuilt, ()) = tokio::join!(rebuilding, telling);
+        rebuilt?;
+        let blocks = store.stat().blocks;
+        let msg = format!("rebuilt the index of {blocks} blocks");
+        out.value(&RebuildLine::of(OpenEvent::Notice(msg))).await
+    }))
+}
+
 /// `repo version`.
 pub fn version() -> Result<Reply, RpcError> {
     Reply::value(&RepoVersion {
@@ -103,5 +159,7 @@ pub fn version() -> Result<Reply, RpcError> {
     })
 }
 
+/// Most figures and notices of a rebuild that wait to be told.
+const EVENTS_WAITING_MAX: usize = 64;
 /// Most removed blocks that wait to be told.
 const REMOVED_WAITING_MAX: usize = 1024;
