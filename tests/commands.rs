@@ -550,6 +550,39 @@ fn pins_are_listed_moved_verified_and_removed() {
 }
 
 #[test]
+fn repo_stat_tells_sizes_pins_and_the_scrub() {
+    both(|repo| {
+        repo.run_with(["add", "-Q"], b"hello world").success();
+        repo.ok(["config", "set", "storage.reserve", "3MB"]);
+        repo.ok(["config", "set", "storage.cache_max", "5GB"]);
+        let stat = json(&repo.ok(["repo", "stat", "--json"]));
+        assert_eq!(stat["NumObjects"], 1, "{stat}");
+        assert_eq!(stat["RepoSize"], 11, "{stat}");
+        assert_eq!(stat["Pins"], 1, "{stat}");
+        assert_eq!(stat["CacheSize"], 0, "{stat}");
+        assert_eq!(stat["CacheMax"], 5_000_000_000_u64, "{stat}");
+        assert_eq!(stat["Reserve"], 3_000_000, "{stat}");
+        assert!(stat["DiskFree"].as_u64() > Some(0), "{stat}");
+        assert_eq!(stat["Scrub"]["Share"], 2, "{stat}");
+        assert_eq!(stat["Scrub"]["Bad"], 0, "{stat}");
+        let segment = fs::metadata(repo.path().join("blocks/leaf-000001.car")).unwrap();
+        assert_eq!(stat["DiskSize"], segment.len(), "{stat}");
+        let text = repo.ok(["repo", "stat", "--human"]);
+        let rows: Vec<_> = text.lines().filter_map(|row| row.split_once(' ')).collect();
+        let row = |name| {
+            let row = rows.iter().find(|(found, _)| *found == name);
+            row.unwrap_or_else(|| panic!("{text}")).1.trim()
+        };
+        assert_eq!(row("Reserve:"), "3.0 MB");
+        assert_eq!(row("CacheMax:"), "5.0 GB");
+        assert_eq!(row("Pins:"), "1");
+        assert!(row("Scrub:").contains(" round "), "{text}");
+        let sizes = repo.ok(["repo", "stat", "--size-only"]);
+        assert_eq!(lines(&sizes), ["RepoSize:   11", "StorageMax: 10000000000"]);
+    });
+}
+
+#[test]
 fn gc_removes_what_nothing_reaches_and_tells_it() {
     both(|repo| {
         let folder = tempfile::tempdir().unwrap();

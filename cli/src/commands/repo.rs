@@ -3,10 +3,10 @@
 use super::Shell;
 use crate::args::{RepoCommand, RepoStatArgs};
 use crate::exit::Failure;
-use crate::output::{self, Printer, Progress, human_bytes};
+use crate::output::{self, Printer, Progress, human_bytes, utc};
 use crate::rpc::client::Question;
 use crate::rpc::repo::verify::VerifyLine;
-use crate::rpc::repo::{Collected, RebuildLine, RepoStat, RepoVersion};
+use crate::rpc::repo::{Collected, RebuildLine, RepoStat, RepoVersion, Scrub};
 
 /// `repo`.
 pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure> {
@@ -140,7 +140,16 @@ pub async fn stat(shell: &mut Shell, arguments: RepoStatArgs) -> Result<(), Fail
                     "RepoPath:",
                     output::escape_line(&stat.repo_path).into_owned(),
                 ));
-                rows.push(("Version:", stat.version.clone()));
+                rows.extend([
+                    ("Version:", stat.version.clone()),
+                    ("DiskSize:", bytes(stat.disk_size)),
+                    ("DiskFree:", bytes(stat.disk_free)),
+                    ("Reserve:", bytes(stat.reserve)),
+                    ("CacheSize:", bytes(stat.cache_size)),
+                    ("CacheMax:", bytes(stat.cache_max)),
+                    ("Pins:", stat.pins.to_string()),
+                    ("Scrub:", scrub(&stat.scrub, bytes)),
+                ]);
             }
             let rows: Vec<Vec<String>> = rows
                 .into_iter()
@@ -152,4 +161,50 @@ pub async fn stat(shell: &mut Shell, arguments: RepoStatArgs) -> Result<(), Fail
             Ok(())
         })
         .await
+}
+
+/// How the scrub stands, in one line.
+fn scrub(scrub: &Scrub, bytes: impl Fn(u64) -> String) -> String {
+    let last = match scrub.finished {
+        0 => "no round finished yet".to_owned(),
+        at => format!("last round finished {}", utc(at)),
+    };
+    let read = format!("{} bytes read, {} bad", bytes(scrub.bytes), scrub.bad);
+    let now = match (scrub.started, scrub.share) {
+        (0, 0) => "switched off".to_owned(),
+        (0, _) if scrub.finished > 0 => format!("resting ({read})"),
+        (0, _) => "not begun".to_owned(),
+        (at, 0) => format!("switched off in the round begun {} ({read})", utc(at)),
+        (at, _) => format!("running since {} ({read})", utc(at)),
+    };
+    format!("{now}; {last}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scrub_is_told_in_one_line() {
+        let told = |share, started, finished| {
+            let state = Scrub {
+                share,
+                started,
+                finished,
+                bytes: 7,
+                bad: 1,
+            };
+            scrub(&state, |bytes| bytes.to_string())
+        };
+        assert_eq!(told(2, 0, 0), "not begun; no round finished yet");
+        assert_eq!(told(0, 0, 0), "switched off; no round finished yet");
+        assert_eq!(
+            told(2, 1_700_000_000, 0),
+            "running since 2023-11-14T22:13:20Z (7 bytes read, 1 bad); no round finished yet"
+        );
+        assert_eq!(
+            told(2, 0, 1_700_000_000),
+            "resting (7 bytes read, 1 bad); last round finished 2023-11-14T22:13:20Z"
+        );
+    }
 }

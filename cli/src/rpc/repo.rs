@@ -27,6 +27,36 @@ pub struct RepoStat {
     pub repo_path: String,
     /// Format of the folder.
     pub version: String,
+    /// Bytes of the files that blocks lie in.
+    pub disk_size: u64,
+    /// Bytes of those that hold what peers sent and nobody asked to keep.
+    pub cache_size: u64,
+    /// How many they may be.
+    pub cache_max: u64,
+    /// Bytes free on that disk.
+    pub disk_free: u64,
+    /// Bytes free below which nothing is written any more.
+    pub reserve: u64,
+    /// Pins.
+    pub pins: u64,
+    /// How the background's round over all blocks stands.
+    pub scrub: Scrub,
+}
+
+/// How the background's round over all blocks stands. Times are seconds since 1970.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Scrub {
+    /// Share of its time in percent; 0 for never.
+    pub share: u8,
+    /// When the running round began; 0 if none runs.
+    pub started: u64,
+    /// When the last whole one ended; 0 if none has.
+    pub finished: u64,
+    /// Bytes read in the round that runs, or else in the last.
+    pub bytes: u64,
+    /// Bad blocks found in it.
+    pub bad: u64,
 }
 
 /// A line of `repo gc`.
@@ -77,17 +107,39 @@ pub struct RepoVersion {
     pub version: String,
 }
 
-/// `repo stat`.
+/// `repo stat`. Nothing is counted: the store keeps its figures.
 pub async fn stat(call: Call) -> Result<Reply, RpcError> {
     let size_only = call.arguments.flag(&["size-only", "s"])?;
     let config = call.context.repository.config()?;
-    let stat = call.context.store().await?.stat();
+    let store = call.context.store().await?;
+    let stat = store.stat();
+    let scrub = store.scrub_state();
+    let path = call.context.repository.path();
+    let (free, total) = rustix::fs::statvfs(path).map_or((0, 0), |disk| {
+        (
+            disk.f_bavail.saturating_mul(disk.f_frsize),
+            disk.f_blocks.saturating_mul(disk.f_frsize),
+        )
+    });
     Reply::value(&RepoStat {
         repo_size: stat.bytes,
         storage_max: config.storage.max.0,
         num_objects: if size_only { 0 } else { stat.blocks },
-        repo_path: call.context.repository.path().display().to_string(),
+        repo_path: path.display().to_string(),
         version: format!("fs-repo@{FORMAT}"),
+        disk_size: stat.disk_bytes,
+        cache_size: stat.cache_bytes,
+        cache_max: config.storage.cache_max.0,
+        disk_free: free,
+        reserve: config.storage.reserve.of(total).0,
+        pins: stat.pins,
+        scrub: Scrub {
+            share: config.storage.scrub_share.0,
+            started: scrub.started,
+            finished: scrub.finished,
+            bytes: scrub.bytes,
+            bad: scrub.bad,
+        },
     })
 }
 
