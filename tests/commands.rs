@@ -550,6 +550,39 @@ fn pins_are_listed_moved_verified_and_removed() {
 }
 
 #[test]
+fn repo_stat_tells_sizes_pins_and_the_scrub() {
+    both(|repo| {
+        repo.run_with(["add", "-Q"], b"hello world").success();
+        repo.ok(["config", "set", "storage.reserve", "3MB"]);
+        repo.ok(["config", "set", "storage.cache_max", "5GB"]);
+        let stat = json(&repo.ok(["repo", "stat", "--json"]));
+        assert_eq!(stat["NumObjects"], 1, "{stat}");
+        assert_eq!(stat["RepoSize"], 11, "{stat}");
+        assert_eq!(stat["Pins"], 1, "{stat}");
+        assert_eq!(stat["CacheSize"], 0, "{stat}");
+        assert_eq!(stat["CacheMax"], 5_000_000_000_u64, "{stat}");
+        assert_eq!(stat["Reserve"], 3_000_000, "{stat}");
+        assert!(stat["DiskFree"].as_u64() > Some(0), "{stat}");
+        assert_eq!(stat["Scrub"]["Share"], 2, "{stat}");
+        assert_eq!(stat["Scrub"]["Bad"], 0, "{stat}");
+        let segment = fs::metadata(repo.path().join("blocks/leaf-000001.car")).unwrap();
+        assert_eq!(stat["DiskSize"], segment.len(), "{stat}");
+        let text = repo.ok(["repo", "stat", "--human"]);
+        let rows: Vec<_> = text.lines().filter_map(|row| row.split_once(' ')).collect();
+        let row = |name| {
+            let row = rows.iter().find(|(found, _)| *found == name);
+            row.unwrap_or_else(|| panic!("{text}")).1.trim()
+        };
+        assert_eq!(row("Reserve:"), "3.0 MB");
+        assert_eq!(row("CacheMax:"), "5.0 GB");
+        assert_eq!(row("Pins:"), "1");
+        assert!(row("Scrub:").contains(" round "), "{text}");
+        let sizes = repo.ok(["repo", "stat", "--size-only"]);
+        assert_eq!(lines(&sizes), ["RepoSize:   11", "StorageMax: 10000000000"]);
+    });
+}
+
+#[test]
 fn gc_removes_what_nothing_reaches_and_tells_it() {
     both(|repo| {
         let folder = tempfile::tempdir().unwrap();
@@ -571,24 +604,80 @@ fn gc_removes_what_nothing_reaches_and_tells_it() {
     });
 }
 
-#[test]
-fn repo_verify_names_a_damaged_block() {
-    let repo = Repo::new(CAIRN);
-    let folder = tempfile::tempdir().unwrap();
-    repo.ok(["add", "-Q", &hello(folder.path())]);
+/// Turns one bit of `data` where it lies in the log.
+fn damage(repo: &Repo, data: &[u8]) {
     let segment = repo.path().join("blocks/leaf-000001.car");
     let mut bytes = fs::read(&segment).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
+    let at = bytes.windows(data.len()).position(|window| window == data);
+    bytes[at.unwrap()] ^= 1;
     fs::write(&segment, bytes).unwrap();
-    let failed = repo.run(["repo", "verify"]);
-    assert_eq!(failed.code, Some(1), "{failed:?}");
-    assert!(
-        failed.text().contains(HELLO_V1) || failed.stderr.contains(HELLO_V1),
-        "{failed:?}"
-    );
-    let read = repo.run(["cat", HELLO_V1]).failure(1);
-    assert!(read.contains(HELLO_V1), "{read}");
+}
+
+#[test]
+fn repo_verify_names_a_damaged_block_and_drops_it_when_asked() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        repo.ok(["add", "-Q", &hello(folder.path())]);
+        damage(repo, b"hello world");
+        let failed = repo.run(["repo", "verify"]);
+        assert_eq!(failed.code, Some(1), "{failed:?}");
+        assert!(
+            failed
+                .text()
+                .starts_with(&format!("block {HELLO_V1} was corrupt (")),
+            "{failed:?}"
+        );
+        assert_eq!(
+            failed.stderr.trim(),
+            "Error: verify complete, 1 blocks corrupt"
+        );
+        let read = repo.run(["cat", "--timeout=1s", "--offline", HELLO_V1]);
+        let read = read.failure(1);
+        assert!(
+            read.contains(HELLO_V1) && read.contains("damaged on disk"),
+            "{read}"
+        );
+        let dropped = repo.ok(["repo", "verify", "--drop"]);
+        let dropped = lines(&dropped);
+        assert!(dropped[0].ends_with("), dropped"), "{dropped:?}");
+        assert_eq!(dropped[1], "verify complete, 1 blocks corrupt, 1 dropped");
+        assert_eq!(
+            repo.ok(["repo", "verify"]),
+            "verify complete, all blocks validated."
+        );
+        let absent = repo.run(["cat", "--offline", HELLO_V1]).failure(1);
+        assert!(absent.contains("not found"), "{absent}");
+        let progress = repo.ok(["repo", "verify", "--json"]);
+        let first = json(lines(&progress)[0]);
+        assert_eq!(first["Bytes"], first["Total"], "{first}");
+        // What was dropped can be added again, and is then as it was.
+        repo.ok(["add", "-Q", &hello(folder.path())]);
+        assert_eq!(repo.ok(["cat", HELLO_V1]), "hello world");
+    });
+    let alone = Repo::new(CAIRN);
+    let refused = alone.run(["repo", "verify", "--heal"]).failure(1);
+    assert!(refused.contains("cairn daemon"), "{refused}");
+}
+
+#[test]
+fn repo_rebuild_makes_the_index_anew_from_the_blocks() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        repo.ok(["add", "-Q", &hello(folder.path())]);
+        damage(repo, b"hello world");
+        let read = ["cat", "--offline", HELLO_V1];
+        repo.run(read).failure(1);
+        // The bytes are whole again, which only the index does not know.
+        damage(repo, b"iello world");
+        repo.run(read).failure(1);
+        assert_eq!(
+            repo.ok(["repo", "rebuild"]),
+            "rebuilt the index of 1 blocks"
+        );
+        assert_eq!(repo.ok(read), "hello world");
+        let lines = repo.ok(["repo", "rebuild", "--json"]);
+        assert_eq!(json(&lines)["Msg"], "rebuilt the index of 1 blocks");
+    });
 }
 
 #[test]

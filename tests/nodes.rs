@@ -1,6 +1,7 @@
 //! Two and five real nodes on loopback: what one added, another gets.
 
 use harness::{Repo, tree};
+use std::fs;
 use std::path::Path;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
@@ -65,6 +66,57 @@ fn a_pin_fetches_what_it_reaches_and_survives_its_source() {
     taker.ok(["get", &root, "-o", out.to_str().unwrap()]);
     assert_eq!(tree::read(&out), tree::read(&source));
     assert_eq!(taker.ok(["repo", "gc"]), "", "all of it is pinned");
+}
+
+#[test]
+fn damaged_blocks_are_healed_by_whoever_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let file = folder.path().join("file");
+    fs::write(&file, tree::bytes(9, 200_000)).unwrap();
+    let file = file.to_str().unwrap();
+    let add = ["add", "-Q", "--chunker=size-1000", file];
+    let root = giver.ok(add);
+    assert_eq!(taker.ok(add), root);
+    let alone = taker
+        .run_with(["add", "-Q"], b"nobody else has this")
+        .success();
+    let lonely = alone.text();
+    let giving = giver.daemon();
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    // A bit in each of some blocks, and a page in which whole blocks vanish with their names.
+    let segment = taker.path().join("blocks/leaf-000001.car");
+    let mut bytes = fs::read(&segment).unwrap();
+    for at in [10_000, 20_000, 30_000] {
+        bytes[at] ^= 0x40;
+    }
+    bytes[40_960..45_056].fill(0);
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&segment, &bytes).unwrap();
+    let healed = taker.run(["repo", "verify", "--heal", "--heal-timeout=2s"]);
+    assert_eq!(healed.code, Some(1), "{healed:?}");
+    let told = healed.text();
+    let lines = told.lines().filter(|line| line.ends_with(", healed"));
+    assert!(lines.count() >= 7, "{told}");
+    assert!(
+        told.lines()
+            .any(|line| line.contains(&lonely) && line.contains("not healed")),
+        "{told}"
+    );
+    // All but the one that nobody has, and that one can be dropped.
+    let dropped = taker.ok(["repo", "verify", "--drop"]);
+    assert!(
+        dropped.contains(&lonely) && dropped.ends_with("1 blocks corrupt, 1 dropped"),
+        "{dropped}"
+    );
+    drop(taking);
+    giving.kill();
+    assert_eq!(
+        taker.run(["cat", &root]).success().stdout,
+        fs::read(file).unwrap()
+    );
 }
 
 #[test]

@@ -721,8 +721,20 @@ pub enum RepoCommand {
         #[arg(long, hide = true)]
         stream_errors: bool,
     },
+    /// Build the index anew from the blocks.
+    Rebuild,
     /// Check every block against its CID.
-    Verify,
+    Verify {
+        /// Delete bad blocks, so that they are absent instead of damaged.
+        #[arg(long)]
+        drop: bool,
+        /// Fetch bad blocks from peers; needs the daemon.
+        #[arg(long)]
+        heal: bool,
+        /// How long to look for a bad block without any progress.
+        #[arg(long, value_name = "DURATION", requires = "heal")]
+        heal_timeout: Option<Interval>,
+    },
     /// Print the format's version.
     Version {
         /// Only the number.

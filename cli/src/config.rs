@@ -324,8 +324,17 @@ durability = "full"
 # Length of one file of the log. Smaller ones give space back sooner and cost open files.
 segment_size = "1GiB"
 
-# Free space on the disk below which nothing is written any more.
-reserve = "1GiB"
+# Free space on the disk below which nothing is written any more: "auto", or a size such as "5GiB".
+# "auto" is 1 GiB or 2 % of the disk, whichever is more. Less holds more and leaves less to others.
+reserve = "auto"
+
+# Most space for blocks that peers sent and nobody asked to keep, beyond which they are evicted,
+# roughly those first that were not read for longest. More spares fetching again.
+cache_max = "10GB"
+
+# Share of the time in which the daemon may read the disk to re-hash what is stored, in percent, once
+# a week; 0 for never. More finds rot sooner and takes more from everything else.
+scrub_share = 2
 
 # Largest wanted size of the repository, as `repo stat` tells it.
 max = "10GB"

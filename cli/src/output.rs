@@ -84,6 +84,17 @@ impl Progress {
         Self(bar)
     }
 
+    /// Bytes out of a total that is told along the way.
+    pub fn share() -> Self {
+        Self::bytes(Some(0))
+    }
+
+    /// So many bytes of so many by now.
+    pub fn at_share(&self, bytes: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(bytes);
+    }
+
     /// Blocks, and their bytes where those are told.
     pub fn blocks() -> Self {
         let bar = indicatif::ProgressBar::new_spinner();
@@ -233,6 +244,26 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
+/// A time as people read it: `2023-11-14T22:13:20Z`.
+pub fn utc(seconds: u64) -> String {
+    // Years begin in March here, so that the day that comes and goes is the last of its year; the
+    // calendar repeats after 400 years, and 719,468 days lie between 0000-03-01 and 1970-01-01.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    let year = era * 400 + year + later;
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// Rows as columns: each padded to its widest cell, one space between, nothing after the last.
 pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let mut widths: Vec<usize> = Vec::new();
@@ -282,6 +313,21 @@ mod tests {
     #[test]
     fn an_escaped_name_cannot_be_mistaken_for_another() {
         assert_ne!(escape("a\\nb"), escape("a\nb"));
+    }
+
+    #[test]
+    fn times_are_told_by_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_700_000_000, "2023-11-14T22:13:20Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(seconds), text);
+        }
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub(crate) enum Failure {
     Busy,
     /// The disk failed.
     Disk(String),
+    /// The block's bytes here are damaged, and nobody else can be asked.
+    Damaged(String),
     /// Peers were asked, and none answered in time.
     TooSlow(String),
     /// The program is stopping.
@@ -75,7 +77,7 @@ impl Failure {
             Self::Broken(_) | Self::TooMuch(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Inside(_) | Self::Names => StatusCode::NOT_IMPLEMENTED,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
-            Self::Disk(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Disk(_) | Self::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -144,6 +146,11 @@ impl Failure {
                 failed(why),
                 "This is a fault of the node; its operator can run `cairn repo verify`.",
             ),
+            Self::Damaged(why) => (
+                failed(why),
+                "This is a fault of the node; its operator can add the content again, or run \
+                 `cairn repo verify --heal` while the node is online.",
+            ),
             Self::TooSlow(why) => (
                 failed(why),
                 "Whoever has it may be offline or out of reach. Try again in a while.",
@@ -170,7 +177,8 @@ impl Failure {
             | Self::TooMuch(_)
             | Self::Inside(_)
             | Self::Names
-            | Self::Disk(_) => None,
+            | Self::Disk(_)
+            | Self::Damaged(_) => None,
         }
     }
 
@@ -250,6 +258,7 @@ impl Failure {
             SourceError::TooSlow { .. } => Self::TooSlow(error.to_string()),
             SourceError::Cid(_) => Self::Path(error.to_string()),
             SourceError::Stopping { .. } => Self::Stopping,
+            SourceError::Damaged { .. } => Self::Damaged(error.to_string()),
             // The disk, and whatever else may fail on our side.
             other => Self::Disk(other.to_string()),
         }

@@ -211,6 +211,8 @@ impl Blocks for Store {
     async fn find(&self, cid: &Cid) -> Option<Block> {
         match self.block(cid).await {
             Ok(block) => block,
+            // As good as absent; the store has said so already.
+            Err(SourceError::Damaged { .. }) => None,
             Err(error) => {
                 tracing::warn!(%error, "a block in the store cannot be used");
                 None

@@ -1,7 +1,8 @@
 //! Store first, then peers: where a foreign block becomes ours.
 //!
 //! An [`Exchange`] is the store with or without a network behind it; a [`Session`] of it is what
-//! readers read from. Bytes from peers were checked and stored before they are handed over here.
+//! readers read from. Bytes from peers were checked and stored before they are handed over here. A block
+//! that is damaged on disk counts as absent where peers can be asked: what comes from them takes its place.
 
 use crate::bitswap::{Bitswap, Work};
 use bytes::Bytes;
@@ -77,11 +78,29 @@ pub struct Session {
 }
 
 impl Session {
-    async fn fetch(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
-        match &self.peers {
-            Some((bitswap, work)) => bitswap.fetch(work, cid).await.map(Some),
-            None => Ok(None),
+    /// What the store has; else, if peers can be asked, what they have.
+    async fn or_fetch<T>(
+        &self,
+        cid: &Cid,
+        stored: Result<Option<T>, SourceError>,
+        from_block: impl FnOnce(Block) -> T,
+    ) -> Result<Option<T>, SourceError> {
+        let Some((bitswap, work)) = &self.peers else {
+            return stored;
+        };
+        let damaged = matches!(stored, Err(SourceError::Damaged { .. }));
+        if !damaged && let Some(found) = stored? {
+            return Ok(Some(found));
         }
+        let fetched = bitswap.fetch(work, cid).await.map_err(|error| match error {
+            // Or an operator would look for the fault with the peers.
+            SourceError::TooSlow { cid, tried } if damaged => SourceError::TooSlow {
+                cid,
+                tried: format!("it is damaged on disk, and {tried}").into(),
+            },
+            error => error,
+        });
+        Ok(Some(from_block(fetched?)))
     }
 }
 
@@ -91,10 +110,8 @@ impl BlockSource for Session {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(block));
         }
-        match self.store.block(cid).await? {
-            Some(block) => Ok(Some(block)),
-            None => self.fetch(cid).await,
-        }
+        let stored = self.store.block(cid).await;
+        self.or_fetch(cid, stored, |block| block).await
     }
 
     async fn range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
@@ -102,13 +119,9 @@ impl BlockSource for Session {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(source::cut(block.data(), &range)));
         }
-        match self.store.range(cid, range.clone()).await? {
-            Some(bytes) => Ok(Some(bytes)),
-            None => Ok(self
-                .fetch(cid)
-                .await?
-                .map(|block| source::cut(block.data(), &range))),
-        }
+        let stored = self.store.range(cid, range.clone()).await;
+        let cut = |block: Block| source::cut(block.data(), &range);
+        self.or_fetch(cid, stored, cut).await
     }
 
     async fn size(&self, cid: &Cid) -> Result<Option<u64>, SourceError> {
@@ -116,12 +129,8 @@ impl BlockSource for Session {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(block.data().len() as u64));
         }
-        match self.store.size(cid).await? {
-            Some(size) => Ok(Some(size)),
-            None => Ok(self
-                .fetch(cid)
-                .await?
-                .map(|block| block.data().len() as u64)),
-        }
+        let stored = self.store.size(cid).await;
+        let size = |block: Block| block.data().len() as u64;
+        self.or_fetch(cid, stored, size).await
     }
 }

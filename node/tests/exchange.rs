@@ -14,6 +14,7 @@ use cairn_store::store::Keep;
 use cairn_store::{Block, BlockSource, SourceError, Store, config};
 use futures::{StreamExt, stream};
 use libp2p::multiaddr::Protocol;
+use std::fs;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -26,17 +27,21 @@ const SHORT: Duration = Duration::from_millis(300);
 struct TestNode {
     node: Node,
     store: Store,
-    _folder: TempDir,
+    folder: TempDir,
+}
+
+fn open(folder: &TempDir) -> Store {
+    let small = config::Config {
+        reserve: config::Reserve::Bytes(config::ByteSize(0)),
+        ..config::Config::default()
+    };
+    Store::open(folder.path(), &small, &mut |_| {}).unwrap()
 }
 
 impl TestNode {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let small = config::Config {
-            reserve: config::ByteSize(0),
-            ..config::Config::default()
-        };
-        let store = Store::open(folder.path(), &small, &mut |_| {}).unwrap();
+        let store = open(&folder);
         let config = Config {
             listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
             ..Config::default()
@@ -48,7 +53,7 @@ impl TestNode {
         Self {
             node,
             store,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -74,9 +79,21 @@ impl TestNode {
         }
     }
 
-    async fn stop(self) {
+    /// Turns one bit of the block's bytes in its segment.
+    fn damage(&self, block: &Block) {
+        let path = self.folder.path().join("blocks/leaf-000001.car");
+        let mut bytes = fs::read(&path).unwrap();
+        let data = block.data();
+        let at = bytes.windows(data.len()).position(|window| window == data);
+        let at = at.expect("the block in its segment") + data.len() / 2;
+        *bytes.get_mut(at).unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+
+    async fn stop(self) -> TempDir {
         assert!(self.node.stop(WATCHDOG).await);
         self.store.close().await.unwrap();
+        self.folder
     }
 }
 
@@ -180,4 +197,53 @@ async fn what_nobody_has_is_given_up_with_what_was_tried() {
         "{stopped:?}"
     );
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_block_is_fetched_again_and_stays_what_it_was() {
+    let (server, client) = (TestNode::start().await, TestNode::start().await);
+    // Small ones are checked by their hash, large ones by the checksums of their pages.
+    let blocks = [made(7, 1000), made(7, 300_000)].concat();
+    let (small, large, read, asked) = (&blocks[1], &blocks[8], &blocks[3], &blocks[9]);
+    server.keep(&blocks).await;
+    client.keep(&blocks).await;
+    for block in [small, large, read, asked] {
+        client.damage(block);
+    }
+    let local = client.node.exchange().local().session(None);
+    for block in [small, large] {
+        let damaged = local.block(block.cid()).await;
+        assert!(
+            matches!(damaged, Err(SourceError::Damaged { cid }) if cid == *block.cid()),
+            "{damaged:?}"
+        );
+    }
+    let hasty = client.node.exchange().session(Some(SHORT));
+    let late = hasty.block(small.cid()).await;
+    assert!(
+        matches!(&late, Err(SourceError::TooSlow { tried, .. }) if tried.contains("damaged on disk")),
+        "{late:?}"
+    );
+    client.connect(&server).await;
+    client.fetch(&[small.clone(), large.clone()]).await;
+    // Damage that nobody has met yet.
+    let session = client.node.exchange().session(None);
+    let part = session.range(read.cid(), 400..600).await.unwrap();
+    assert_eq!(part.as_deref(), Some(&[3; 200][..]));
+    assert_eq!(session.size(asked.cid()).await.unwrap(), Some(300_000));
+    let part = session.range(asked.cid(), 149_000..151_000).await.unwrap();
+    assert_eq!(part.as_deref(), Some(&[2; 2000][..]));
+    assert_eq!(client.node.bitswap().await.blocks_received, 4);
+    assert_eq!(client.store.stat().cache_bytes, 0, "kept as before");
+    assert_eq!(client.store.stat().blocks, 14);
+    drop((local, hasty, session));
+    server.stop().await;
+    let folder = client.stop().await;
+    let store = open(&folder);
+    for block in &blocks {
+        assert_eq!(
+            store.block(block.cid()).await.unwrap().as_ref(),
+            Some(block)
+        );
+    }
 }

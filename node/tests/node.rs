@@ -33,7 +33,7 @@ struct TestNode {
 
 fn open(folder: &TempDir) -> Store {
     let config = config::Config {
-        reserve: config::ByteSize(0),
+        reserve: config::Reserve::Bytes(config::ByteSize(0)),
         ..config::Config::default()
     };
     Store::open(folder.path(), &config, &mut |_| {}).unwrap()

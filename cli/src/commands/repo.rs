@@ -3,8 +3,10 @@
 use super::Shell;
 use crate::args::{RepoCommand, RepoStatArgs};
 use crate::exit::Failure;
-use crate::output::{self, Progress, human_bytes};
-use crate::rpc::repo::{Collected, RepoStat, RepoVersion, VerifyLine};
+use crate::output::{self, Printer, Progress, human_bytes, utc};
+use crate::rpc::client::Question;
+use crate::rpc::repo::verify::VerifyLine;
+use crate::rpc::repo::{Collected, RebuildLine, RepoStat, RepoVersion, Scrub};
 
 /// `repo`.
 pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure> {
@@ -32,26 +34,26 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
                 })
                 .await
         }
-        RepoCommand::Verify => {
-            let question = shell.question("repo/verify");
-            let watched = shell.wants_progress(None);
-            let figure = if watched {
-                Progress::blocks()
-            } else {
-                Progress::none()
-            };
+        RepoCommand::Rebuild => {
+            let question = shell.question("repo/rebuild");
+            let figure = Figure::new(shell);
             shell
-                .print_each(question, |line: VerifyLine, printer| {
-                    if line.msg.is_empty() {
-                        figure.at_blocks(line.progress, None);
-                        return Ok(());
-                    }
-                    figure.beside(|| {
-                        printer.line(&output::escape_line(&line.msg))?;
-                        Ok(printer.flush_if(watched)?)
-                    })
+                .print_each(question, |line: RebuildLine, printer| {
+                    figure.take(&line.msg, line.bytes, line.total, printer)
                 })
                 .await
+        }
+        RepoCommand::Verify {
+            drop,
+            heal,
+            heal_timeout,
+        } => {
+            let question = shell
+                .question("repo/verify")
+                .maybe("drop", drop.then_some(true))
+                .maybe("heal", heal.then_some(true))
+                .maybe("heal-timeout", heal_timeout);
+            verify(shell, question).await
         }
         RepoCommand::Version { quiet } => {
             let question = shell.question("repo/version");
@@ -62,6 +64,51 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
                 })
                 .await
         }
+    }
+}
+
+async fn verify(shell: &mut Shell, question: Question) -> Result<(), Failure> {
+    let figure = Figure::new(shell);
+    shell
+        .print_each(question, |line: VerifyLine, printer| {
+            figure.take(&line.msg, line.bytes, line.total, printer)
+        })
+        .await
+}
+
+/// A share of bytes, shown if somebody watches, with lines beside it.
+struct Figure {
+    progress: Progress,
+    watched: bool,
+}
+
+impl Figure {
+    fn new(shell: &Shell) -> Self {
+        let watched = shell.wants_progress(None);
+        let progress = if watched {
+            Progress::share()
+        } else {
+            Progress::none()
+        };
+        Self { progress, watched }
+    }
+
+    /// A line if there is one, else a figure.
+    fn take(
+        &self,
+        line: &str,
+        bytes: u64,
+        total: u64,
+        printer: &mut Printer,
+    ) -> Result<(), Failure> {
+        if line.is_empty() {
+            self.progress.at_share(bytes, total);
+            return Ok(());
+        }
+        self.progress.beside(|| {
+            printer.line(&output::escape_line(line))?;
+            Ok(printer.flush_if(self.watched)?)
+        })
     }
 }
 
@@ -93,7 +140,16 @@ pub async fn stat(shell: &mut Shell, arguments: RepoStatArgs) -> Result<(), Fail
                     "RepoPath:",
                     output::escape_line(&stat.repo_path).into_owned(),
                 ));
-                rows.push(("Version:", stat.version.clone()));
+                rows.extend([
+                    ("Version:", stat.version.clone()),
+                    ("DiskSize:", bytes(stat.disk_size)),
+                    ("DiskFree:", bytes(stat.disk_free)),
+                    ("Reserve:", bytes(stat.reserve)),
+                    ("CacheSize:", bytes(stat.cache_size)),
+                    ("CacheMax:", bytes(stat.cache_max)),
+                    ("Pins:", stat.pins.to_string()),
+                    ("Scrub:", scrub(&stat.scrub, bytes)),
+                ]);
             }
             let rows: Vec<Vec<String>> = rows
                 .into_iter()
@@ -105,4 +161,50 @@ pub async fn stat(shell: &mut Shell, arguments: RepoStatArgs) -> Result<(), Fail
             Ok(())
         })
         .await
+}
+
+/// How the scrub stands, in one line.
+fn scrub(scrub: &Scrub, bytes: impl Fn(u64) -> String) -> String {
+    let last = match scrub.finished {
+        0 => "no round finished yet".to_owned(),
+        at => format!("last round finished {}", utc(at)),
+    };
+    let read = format!("{} bytes read, {} bad", bytes(scrub.bytes), scrub.bad);
+    let now = match (scrub.started, scrub.share) {
+        (0, 0) => "switched off".to_owned(),
+        (0, _) if scrub.finished > 0 => format!("resting ({read})"),
+        (0, _) => "not begun".to_owned(),
+        (at, 0) => format!("switched off in the round begun {} ({read})", utc(at)),
+        (at, _) => format!("running since {} ({read})", utc(at)),
+    };
+    format!("{now}; {last}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scrub_is_told_in_one_line() {
+        let told = |share, started, finished| {
+            let state = Scrub {
+                share,
+                started,
+                finished,
+                bytes: 7,
+                bad: 1,
+            };
+            scrub(&state, |bytes| bytes.to_string())
+        };
+        assert_eq!(told(2, 0, 0), "not begun; no round finished yet");
+        assert_eq!(told(0, 0, 0), "switched off; no round finished yet");
+        assert_eq!(
+            told(2, 1_700_000_000, 0),
+            "running since 2023-11-14T22:13:20Z (7 bytes read, 1 bad); no round finished yet"
+        );
+        assert_eq!(
+            told(2, 0, 1_700_000_000),
+            "resting (7 bytes read, 1 bad); last round finished 2023-11-14T22:13:20Z"
+        );
+    }
 }

@@ -200,7 +200,8 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "bitswap/wantlist" => stats::wantlist(call).await,
         "stats/repo" | "repo/stat" => repo::stat(call).await,
         "repo/gc" => repo::gc(call).await,
-        "repo/verify" => repo::verify(call).await,
+        "repo/rebuild" => repo::rebuild(call).await,
+        "repo/verify" => repo::verify::verify(call).await,
         "repo/version" => repo::version(),
         "bootstrap" | "bootstrap/list" => bootstrap::list(call),
         "bootstrap/add" => bootstrap::add(call).await,
@@ -220,7 +221,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 51] = [
+pub const COMMANDS: [&str; 52] = [
     "add",
     "bitswap/stat",
     "bitswap/wantlist",
@@ -258,6 +259,7 @@ pub const COMMANDS: [&str; 51] = [
     "refs",
     "refs/local",
     "repo/gc",
+    "repo/rebuild",
     "repo/stat",
     "repo/verify",
     "repo/version",

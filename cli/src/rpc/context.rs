@@ -1,7 +1,7 @@
 //! What commands work on: the repository, opened when first needed, and the node, if one runs.
 
 use super::error::RpcError;
-use crate::output;
+use crate::output::{self, Progress};
 use crate::repository::Repository;
 use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
@@ -198,18 +198,22 @@ pub fn broke(what: &str) -> RpcError {
 
 /// Tells on standard error what opening a store does, if it takes long enough to wonder.
 pub fn tell_opening() -> impl FnMut(OpenEvent) {
-    let mut last = None;
+    let mut figure: Option<Progress> = None;
     move |event| match event {
         OpenEvent::Rebuilding { done, total } => {
-            let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
-            if last != Some(percent) && (output::is_watched() || last.is_none()) {
-                last = Some(percent);
-                output::note(&format!(
-                    "rebuilding the index: {percent} % of {}",
-                    output::human_bytes(total)
-                ));
+            let figure = figure.get_or_insert_with(|| {
+                let size = output::human_bytes(total);
+                output::note(&format!("rebuilding the index from {size} of blocks"));
+                Progress::share()
+            });
+            figure.at_share(done, total);
+        }
+        OpenEvent::Notice(text) => {
+            let note = || output::note(&output::escape_line(&text));
+            match &figure {
+                Some(figure) => figure.beside(note),
+                None => note(),
             }
         }
-        OpenEvent::Notice(text) => output::note(&output::escape_line(&text)),
     }
 }

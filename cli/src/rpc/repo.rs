@@ -1,11 +1,15 @@
 //! `repo`: sizes, garbage, damage.
 
+pub mod verify;
+
 use super::api::Call;
 use super::dag::LinkText;
 use super::error::RpcError;
 use super::reply::Reply;
 use crate::repository::FORMAT;
 use cairn_store::gc::GcEvent;
+use cairn_store::sink::PutError;
+use cairn_store::store::OpenEvent;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -23,6 +27,36 @@ pub struct RepoStat {
     pub repo_path: String,
     /// Format of the folder.
     pub version: String,
+    /// Bytes of the files that blocks lie in.
+    pub disk_size: u64,
+    /// Bytes of those that hold what peers sent and nobody asked to keep.
+    pub cache_size: u64,
+    /// How many they may be.
+    pub cache_max: u64,
+    /// Bytes free on that disk.
+    pub disk_free: u64,
+    /// Bytes free below which nothing is written any more.
+    pub reserve: u64,
+    /// Pins.
+    pub pins: u64,
+    /// How the background's round over all blocks stands.
+    pub scrub: Scrub,
+}
+
+/// How the background's round over all blocks stands. Times are seconds since 1970.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Scrub {
+    /// Share of its time in percent; 0 for never.
+    pub share: u8,
+    /// When the running round began; 0 if none runs.
+    pub started: u64,
+    /// When the last whole one ended; 0 if none has.
+    pub finished: u64,
+    /// Bytes read in the round that runs, or else in the last.
+    pub bytes: u64,
+    /// Bad blocks found in it.
+    pub bad: u64,
 }
 
 /// A line of `repo gc`.
@@ -37,14 +71,32 @@ pub struct Collected {
     pub error: String,
 }
 
-/// A line of `repo verify`.
+/// A line of `repo rebuild`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct VerifyLine {
+pub struct RebuildLine {
     /// Something found, or the result.
     pub msg: String,
-    /// Blocks read so far.
-    pub progress: u64,
+    /// Bytes of the log read so far.
+    pub bytes: u64,
+    /// Bytes to read.
+    pub total: u64,
+}
+
+impl RebuildLine {
+    fn of(event: OpenEvent) -> Self {
+        match event {
+            OpenEvent::Rebuilding { done, total } => Self {
+                bytes: done,
+                total,
+                ..Self::default()
+            },
+            OpenEvent::Notice(msg) => Self {
+                msg,
+                ..Self::default()
+            },
+        }
+    }
 }
 
 /// The answer of `repo version`.
@@ -55,17 +107,39 @@ pub struct RepoVersion {
     pub version: String,
 }
 
-/// `repo stat`.
+/// `repo stat`. Nothing is counted: the store keeps its figures.
 pub async fn stat(call: Call) -> Result<Reply, RpcError> {
     let size_only = call.arguments.flag(&["size-only", "s"])?;
     let config = call.context.repository.config()?;
-    let stat = call.context.store().await?.stat();
+    let store = call.context.store().await?;
+    let stat = store.stat();
+    let scrub = store.scrub_state();
+    let path = call.context.repository.path();
+    let (free, total) = rustix::fs::statvfs(path).map_or((0, 0), |disk| {
+        (
+            disk.f_bavail.saturating_mul(disk.f_frsize),
+            disk.f_blocks.saturating_mul(disk.f_frsize),
+        )
+    });
     Reply::value(&RepoStat {
         repo_size: stat.bytes,
         storage_max: config.storage.max.0,
         num_objects: if size_only { 0 } else { stat.blocks },
-        repo_path: call.context.repository.path().display().to_string(),
+        repo_path: path.display().to_string(),
         version: format!("fs-repo@{FORMAT}"),
+        disk_size: stat.disk_bytes,
+        cache_size: stat.cache_bytes,
+        cache_max: config.storage.cache_max.0,
+        disk_free: free,
+        reserve: config.storage.reserve.of(total).0,
+        pins: stat.pins,
+        scrub: Scrub {
+            share: config.storage.scrub_share.0,
+            started: scrub.started,
+            finished: scrub.finished,
+            bytes: scrub.bytes,
+            bad: scrub.bad,
+        },
     })
 }
 
@@ -104,51 +178,29 @@ pub async fn gc(call: Call) -> Result<Reply, RpcError> {
     }))
 }
 
-/// `repo verify`: every block against its name.
-pub async fn verify(call: Call) -> Result<Reply, RpcError> {
-    let cids = call.arguments.cids()?;
+/// `repo rebuild`: the index anew from the blocks. It goes on to its end even if nobody listens any more.
+pub async fn rebuild(call: Call) -> Result<Reply, RpcError> {
     let store = call.context.store().await?.clone();
+    if store.is_read_only() {
+        return Err(PutError::ReadOnly.into());
+    }
     Ok(Reply::values(move |out| async move {
-        let (found, mut told) = mpsc::channel(FOUND_WAITING_MAX);
-        let teller = out.clone();
-        let verifying = store.verify(
-            move |progress| {
-                teller.offer(&VerifyLine {
-                    msg: String::new(),
-                    progress: progress.blocks,
-                });
-            },
-            move |bad| {
-                let _ = found.blocking_send(bad);
-            },
-        );
+        let (events, mut told) = mpsc::channel(EVENTS_WAITING_MAX);
+        let rebuilding = store.rebuild_index(move |event| {
+            let _ = events.blocking_send(event);
+        });
         let telling = async {
-            let mut count: u64 = 0;
-            while let Some(block) = told.recv().await {
-                count += 1;
-                let msg = match &block.cid {
-                    Some(cid) => {
-                        format!("block {} was corrupt ({})", cids.text(cid), block.why)
-                    }
-                    None => format!("a block was corrupt ({})", block.why),
-                };
-                out.value(&VerifyLine { msg, progress: 0 }).await?;
+            while let Some(event) = told.recv().await {
+                if out.value(&RebuildLine::of(event)).await.is_err() {
+                    break;
+                }
             }
-            Ok::<u64, RpcError>(count)
         };
-        let (verified, corrupt) = tokio::join!(verifying, telling);
-        verified?;
-        let corrupt = corrupt?;
-        if corrupt > 0 {
-            return Err(RpcError::failed(format!(
-                "verify complete, {corrupt} blocks corrupt"
-            )));
-        }
-        out.value(&VerifyLine {
-            msg: "verify complete, all blocks validated.".to_owned(),
-            progress: 0,
-        })
-        .await
+        let (rebuilt, ()) = tokio::join!(rebuilding, telling);
+        rebuilt?;
+        let blocks = store.stat().blocks;
+        let msg = format!("rebuilt the index of {blocks} blocks");
+        out.value(&RebuildLine::of(OpenEvent::Notice(msg))).await
     }))
 }
 
@@ -159,7 +211,7 @@ pub fn version() -> Result<Reply, RpcError> {
     })
 }
 
+/// Most figures and notices of a rebuild that wait to be told.
+const EVENTS_WAITING_MAX: usize = 64;
 /// Most removed blocks that wait to be told.
 const REMOVED_WAITING_MAX: usize = 1024;
-/// Most damaged blocks that wait to be told.
-const FOUND_WAITING_MAX: usize = 64;

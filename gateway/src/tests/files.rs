@@ -351,6 +351,14 @@ async fn what_is_not_there_is_404_and_what_nobody_sent_is_504() {
     assert_eq!(slow.header("retry-after"), "60");
     let head = site.head(&path).await;
     assert_eq!((head.code(), head.bytes()), (504, &b""[..]));
+    site.missing = Missing::Damaged;
+    let damaged = site.get(&path).await;
+    assert_eq!(damaged.code(), 500);
+    assert!(
+        damaged.text().contains("is damaged on disk") && damaged.text().contains("--heal"),
+        "{}",
+        damaged.text()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,6 +26,8 @@ pub(super) enum Missing {
     TooSlow,
     /// They are told nothing.
     Hangs,
+    /// They are told that its bytes are damaged.
+    Damaged,
 }
 
 /// Blocks here and blocks elsewhere.
@@ -56,6 +58,7 @@ impl BlockSource for Blocks {
             });
         match (found, self.site.missing) {
             (Some(block), _) => Ok(Some(block)),
+            (None, Missing::Damaged) => Err(SourceError::Damaged { cid: *cid }),
             (None, _) if self.only_here => Ok(None),
             (None, Missing::Absent) => Ok(None),
             (None, Missing::TooSlow) => Err(SourceError::TooSlow {
