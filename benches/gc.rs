@@ -250,7 +250,10 @@ fn collect(given: &[String]) {
     let added = puts.count() as u64;
     // What was put before the collection began is nobody's either.
     let garbage = blocks / 2..=blocks / 2 + added;
-    assert!(garbage.contains(&report.blocks), "all garbage and nothing else went");
+    assert!(
+        garbage.contains(&report.blocks),
+        "all garbage and nothing else went"
+    );
     for (operation, waits) in &waits {
         for (phase, waits) in [
             ("before", waits.between(start, began)),

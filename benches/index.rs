@@ -100,7 +100,13 @@ fn measure(options: &Options, folder: &Folder, entries: u64) {
         for (who, path, has, rounds) in &mut held {
             rounds.push(figures(
                 "look",
-                &[who, &path.display(), has, &options.number("lookups"), &round],
+                &[
+                    who,
+                    &path.display(),
+                    has,
+                    &options.number("lookups"),
+                    &round,
+                ],
             ));
         }
     }
@@ -196,7 +202,9 @@ impl Index for sled::Db {
     }
 
     fn get(&self, key: &[u8; 16]) -> Option<u64> {
-        sled::Tree::get(self, key).expect("get").map(|found| placed(&found))
+        sled::Tree::get(self, key)
+            .expect("get")
+            .map(|found| placed(&found))
     }
 }
 
@@ -262,7 +270,10 @@ fn look(who: &str, folder: &Path, entries: u64, lookups: u64, seed: u64) {
     tell("lookups", lookups as f64 / begun.elapsed().as_secs_f64());
     let begun = Instant::now();
     for number in 0..lookups {
-        assert_eq!(index.get(&spread(u64::MAX / 2 + seed * lookups + number)), None);
+        assert_eq!(
+            index.get(&spread(u64::MAX / 2 + seed * lookups + number)),
+            None
+        );
     }
     tell("misses", lookups as f64 / begun.elapsed().as_secs_f64());
     tell("read", process::resident() as f64);

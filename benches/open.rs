@@ -94,14 +94,24 @@ impl<'a> Opening<'a> {
         let work = |how| format!("open {} blocks, {how}", thousands(self.blocks as f64));
         if !self.template.exists() {
             let filled = seconds(|| {
-                figures("fill", &[&self.template.display(), &self.blocks, &self.block]);
+                figures(
+                    "fill",
+                    &[&self.template.display(), &self.blocks, &self.block],
+                );
             });
-            println!("{} blocks put in {filled:.1} s", thousands(self.blocks as f64));
+            println!(
+                "{} blocks put in {filled:.1} s",
+                thousands(self.blocks as f64)
+            );
         }
         if !self.sled.exists() {
             figures(
                 "fill-sled",
-                &[&self.sled.display(), &self.blocks, &self.options.number("limit")],
+                &[
+                    &self.sled.display(),
+                    &self.blocks,
+                    &self.options.number("limit"),
+                ],
             );
         }
         let (mut clean, mut cold, mut killed) = (Vec::new(), Vec::new(), Vec::new());
@@ -216,7 +226,9 @@ fn opened(given: &[String]) {
     runtime.block_on(async {
         if last > 0 {
             for number in [0, last - 1] {
-                let block = Numbered::new(SEED, block).blocks(number..number + 1).remove(0);
+                let block = Numbered::new(SEED, block)
+                    .blocks(number..number + 1)
+                    .remove(0);
                 let found = store.block(block.cid()).await.expect("read");
                 assert_eq!(found, Some(block), "what was acknowledged is here");
             }
@@ -255,7 +267,11 @@ fn put_until_killed(given: &[String]) {
     let enough = from + tail.parse::<u64>().expect("a number");
     let (mut at, mut step) = (from, BATCH);
     for steps in 0u64.. {
-        let end = if at < enough { (at + step).min(enough) } else { at + step };
+        let end = if at < enough {
+            (at + step).min(enough)
+        } else {
+            at + step
+        };
         let put = store.put(numbered.blocks(at..end), Keep::Kept);
         runtime.block_on(put).expect("put");
         at = end;

@@ -78,7 +78,11 @@ fn measure(options: &Options, folder: &Folder, size: &str, durable: &str) {
     println!(
         "{} blocks of {bytes} bytes in batches of {batch}, durable at the end of {}",
         thousands(blocks as f64),
-        if durable == "batch" { "each batch" } else { "all" }
+        if durable == "batch" {
+            "each batch"
+        } else {
+            "all"
+        }
     );
     let mut rounds: Vec<Vec<Figures>> = vec![Vec::new(); WHO.len()];
     for _ in 0..options.rounds() {
@@ -147,7 +151,18 @@ enum Durable {
 
 /// In a child: one contestant from the first put to the end.
 fn contest(given: &[String]) {
-    let [who, folder, blocks, bytes, batch, durable, gets, deletes, limit] = given else {
+    let [
+        who,
+        folder,
+        blocks,
+        bytes,
+        batch,
+        durable,
+        gets,
+        deletes,
+        limit,
+    ] = given
+    else {
         panic!("nine arguments")
     };
     let number = |text: &str| -> u64 { text.parse().expect("a number") };
@@ -472,12 +487,16 @@ impl Files {
         for byte in digest {
             let _ = write!(text, "{byte:02x}"); // A String takes everything.
         }
-        self.folder.join(text.get(..2).unwrap_or_default()).join(text)
+        self.folder
+            .join(text.get(..2).unwrap_or_default())
+            .join(text)
     }
 
     fn sync_folder(path: &Path) {
         let folder = path.parent().expect("a folder");
-        File::open(folder).and_then(|folder| folder.sync_all()).expect("sync");
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .expect("sync");
     }
 }
 
@@ -525,5 +544,6 @@ impl Contestant for Files {
     fn close(self: Box<Self>) {}
 }
 
-const TABLE: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("blocks");
+const TABLE: TableDefinition<'static, &'static [u8], &'static [u8]> =
+    TableDefinition::new("blocks");
 const CACHE: u64 = 256 << 20;

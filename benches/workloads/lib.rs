@@ -115,7 +115,9 @@ pub fn name(digest: &[u8; 32]) -> Cid {
 /// Well spread 128 bits for a number: the same keys for every contestant.
 pub fn spread(number: u64) -> [u8; 16] {
     let half = |seed: u64| {
-        let mut z = number.wrapping_add(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut z = number
+            .wrapping_add(seed)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)).to_be_bytes()

@@ -74,7 +74,11 @@ impl Options {
                         .map_err(|_| format!("{number:?} is no number"))?;
                     chosen.insert(name.to_owned(), number.0);
                 }
-                _ => return Err(format!("{argument:?} is no row and no number of this bench")),
+                _ => {
+                    return Err(format!(
+                        "{argument:?} is no row and no number of this bench"
+                    ));
+                }
             }
         }
         let rounds = size(ROUNDS, 5, 1);

@@ -41,11 +41,7 @@ impl<'a> Row<'a> {
 
     /// One more who does it; `round` answers its seconds. The first is ours.
     #[must_use]
-    pub fn contestant(
-        mut self,
-        name: impl Into<String>,
-        round: impl FnMut() -> f64 + 'a,
-    ) -> Self {
+    pub fn contestant(mut self, name: impl Into<String>, round: impl FnMut() -> f64 + 'a) -> Self {
         self.contestants.push(Contestant {
             name: name.into(),
             round: Box::new(round),
@@ -54,12 +50,25 @@ impl<'a> Row<'a> {
     }
 
     /// Lets everybody take turns, each round begun by the next one.
-    pub fn run(mut self, rounds: usize) -> Measured {
+    pub fn run(self, rounds: usize) -> Measured {
+        self.take_turns(rounds, |round, turn, count| (round + turn) % count)
+    }
+
+    /// Lets everybody take turns, each round in the order they were named in.
+    pub fn run_in_order(self, rounds: usize) -> Measured {
+        self.take_turns(rounds, |_, turn, _| turn)
+    }
+
+    fn take_turns(
+        mut self,
+        rounds: usize,
+        whose: impl Fn(usize, usize, usize) -> usize,
+    ) -> Measured {
         let count = self.contestants.len();
         let mut seconds = vec![Vec::new(); count];
         for round in 0..rounds {
             for turn in 0..count {
-                let at = (round + turn) % count;
+                let at = whose(round, turn, count);
                 if let Some((contestant, seconds)) =
                     self.contestants.get_mut(at).zip(seconds.get_mut(at))
                 {
