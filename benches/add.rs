@@ -151,6 +151,11 @@ fn large(options: &Options, folder: &Folder) {
 fn small(options: &Options, folder: &Folder, tree: &Path, what: &str) {
     let files = options.number("files");
     let peak_so_far = Cell::new(0);
+    let (every, some) = if options.is_quick() {
+        (1, "all of them")
+    } else {
+        (10, "a tenth, scaled")
+    };
     Row::new(format!("add {what}"), files as f64, "files")
         .contestant("ours, durable", || {
             let repository = fresh(folder);
@@ -178,11 +183,10 @@ fn small(options: &Options, folder: &Folder, tree: &Path, what: &str) {
                 assert!(cat.expect("cat").success() && tar.wait().expect("tar").success());
             })
         })
-        .contestant("one synced file a block (a tenth, scaled)", || {
+        .contestant(format!("one synced file a block ({some})"), || {
             let to = folder.join("files");
             disk::remove(&to);
             disk::sync(folder.path());
-            let every = if options.is_quick() { 1 } else { 10 };
             let given: [&dyn std::fmt::Display; 3] = [&tree.display(), &to.display(), &every];
             let told = process::figures("synced-files", &given);
             let figure = |name| told.get(name).copied().unwrap_or(f64::NAN);

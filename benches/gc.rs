@@ -180,7 +180,7 @@ fn node(children: &[Cid]) -> Block {
         codec: cid::DAG_PB,
         ..RAW
     };
-    Block::new(prefix, pb::encode(&PbNode { links, data: None }).into()).expect("node")
+    Block::new(prefix, pb::encode(&PbNode { links, data: None })).expect("node")
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -162,11 +162,11 @@ impl<'a> Opening<'a> {
         let mut child = Running::start(&mut process::child("put-until-killed", &given));
         child.wait_for("enough");
         let told = child.kill();
-        let last = told.lines().filter_map(|line| {
+        let mut last = told.lines().filter_map(|line| {
             line.strip_prefix("acknowledged ")
                 .and_then(|number| number.parse().ok())
         });
-        self.open(copy, last.last().unwrap_or(self.blocks + tail))
+        self.open(copy, last.next_back().unwrap_or(self.blocks + tail))
     }
 }
 
