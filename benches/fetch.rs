@@ -1,5 +1,7 @@
 //! How close to a raw stream does a fetch come? 1 GiB from one peer on loopback, both nodes in this
 //! process; the floor is one stream of stock rust-libp2p (TCP, Noise, Yamux) in this process.
+//!
+//! Needs 2 GiB of disk and 1 GiB more for each round.
 
 use cairn_node::{Config, Node};
 use cairn_store::config::{ByteSize, Reserve};
@@ -13,30 +15,36 @@ use libp2p::swarm::SwarmEvent;
 use libp2p::{StreamProtocol, SwarmBuilder, noise, tcp, yamux};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use workloads::compare;
+use workloads::disk::Folder;
+use workloads::options::{Options, size};
+use workloads::row::Row;
 
-const BYTES: u64 = 1 << 30;
-const ROUNDS: usize = 5;
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/floor");
 
 fn main() {
-    let folder = tempfile::tempdir_in(".").expect("temporary folder");
-    let path = folder.path().join("file");
-    workloads::file(&path, 4, BYTES);
+    let options = Options::read(&["fetch"], &[size("bytes", 1 << 30, 32 << 20)]);
+    let bytes = options.number("bytes");
+    let folder = Folder::new(&options);
+    let path = folder.join("file");
+    workloads::file(&path, 4, bytes);
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
-    let (giving, root) = filled(&folder.path().join("giver"), &path);
+    let (giving, root) = filled(&folder.join("giver"), &path);
     let mut round = 0;
-    compare(
-        "fetch 1 GiB from one peer | raw libp2p stream",
-        ROUNDS,
-        || {
-            round += 1;
-            let taking = open(&folder.path().join(format!("taker-{round}")));
-            runtime.block_on(fetch(giving.clone(), taking, root))
-        },
-        || runtime.block_on(floor()),
+    Row::new(
+        format!("fetch {} MiB from one peer", bytes >> 20),
+        bytes as f64 / 1e6,
+        "MB",
     )
-    .print(BYTES as f64 / 1e6, "MB");
+    .contestant("ours", || {
+        round += 1;
+        let taking = open(&folder.join(format!("taker-{round}")));
+        runtime.block_on(fetch(giving.clone(), taking, root, bytes))
+    })
+    .contestant("one stream of stock libp2p", || {
+        runtime.block_on(floor(bytes))
+    })
+    .run(options.rounds())
+    .print();
 }
 
 fn open(folder: &Path) -> Store {
@@ -72,7 +80,7 @@ async fn node(store: Store) -> Node {
         .expect("start")
 }
 
-async fn fetch(giving: Store, taking: Store, root: Cid) -> f64 {
+async fn fetch(giving: Store, taking: Store, root: Cid, expected: u64) -> f64 {
     let (giver, taker) = (node(giving).await, node(taking).await);
     let address = giver
         .peers()
@@ -94,14 +102,14 @@ async fn fetch(giving: Store, taking: Store, root: Cid) -> f64 {
         bytes += part.len() as u64;
     }
     let seconds = start.elapsed().as_secs_f64();
-    assert_eq!(bytes, BYTES);
+    assert_eq!(bytes, expected);
     taker.stop(Duration::from_secs(10)).await;
     giver.stop(Duration::from_secs(10)).await;
     seconds
 }
 
 /// One stream, written at one end and read at the other.
-async fn floor() -> f64 {
+async fn floor(expected: u64) -> f64 {
     let swarm = || {
         SwarmBuilder::with_new_identity()
             .with_tokio()
@@ -153,7 +161,7 @@ async fn floor() -> f64 {
         tokio::spawn(async move {
             let (_, mut stream) = incoming.next().await.expect("stream");
             let chunk = vec![7; 256 << 10];
-            for _ in 0..BYTES / chunk.len() as u64 {
+            for _ in 0..expected / chunk.len() as u64 {
                 stream.write_all(&chunk).await.expect("write");
             }
             stream.close().await.expect("close");
@@ -171,7 +179,7 @@ async fn floor() -> f64 {
         }
     }
     let seconds = start.elapsed().as_secs_f64();
-    assert_eq!(bytes, BYTES);
+    assert_eq!(bytes, expected);
     for task in tasks {
         task.abort();
     }

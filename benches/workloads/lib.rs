@@ -1,13 +1,35 @@
-//! Seeded workloads and the way they are measured: contestant and floor in turns, in one run, the
-//! median of each, and their ratio. Machines are shared and drift; ratios stay.
+//! Seeded workloads and the way they are measured: contestants in turns, in one run, the median of
+//! each, and how ours relates to every floor. Machines are shared and drift; ratios stay.
+//!
+//! * [`options`]: what the command line chooses: rows, sizes, rounds.
+//! * [`row`]: contestants in turns, and how a row is printed.
+//! * [`disk`]: a folder that is gone afterwards, space used, a cold page cache.
+//! * [`process`]: memory, bytes written, children, a daemon.
+//! * [`waits`]: how long operations waited, as percentiles.
+//! * this file: the input.
 
+pub mod disk;
+pub mod options;
+pub mod process;
+pub mod row;
+pub mod waits;
+
+use bytes::Bytes;
+use cairn_store::block::{Block, Prefix};
+use cairn_store::cid::{self, Cid, HashKind, Multihash, Version};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+
+/// How every block of these workloads is named.
+pub const RAW: Prefix = Prefix {
+    version: Version::V1,
+    codec: cid::RAW,
+    hash: HashKind::Sha2_256,
+};
 
 /// Writes a file of `bytes` bytes that `seed` decides.
 pub fn file(path: &Path, seed: u64, bytes: u64) {
@@ -27,123 +49,82 @@ pub fn file(path: &Path, seed: u64, bytes: u64) {
     out.flush().expect("flush");
 }
 
-/// Makes `count` files of 1 to 4 KiB in folders of 100.
-pub fn small_files(root: &Path, seed: u64, count: usize) {
+/// Makes `count` files of 1 to 4 KiB, `per_folder` of them in each folder of `root`; answers their
+/// bytes. With `per_folder` not below `count` they lie in `root` itself.
+pub fn small_files(root: &Path, seed: u64, count: usize, per_folder: usize) -> u64 {
     let mut random = StdRng::seed_from_u64(seed);
+    let mut bytes = 0;
+    fs::create_dir_all(root).expect("folder");
     for at in 0..count {
-        let folder = root.join(format!("{:04}", at / 100));
-        if at % 100 == 0 {
+        let folder = if per_folder < count {
+            root.join(format!("{:04}", at / per_folder))
+        } else {
+            root.to_owned()
+        };
+        if at % per_folder == 0 {
             fs::create_dir_all(&folder).expect("folder");
         }
-        let mut content = vec![0; random.random_range(1024..4096)];
+        let mut content = vec![0; random.random_range(1024..=4096)];
         random.fill_bytes(&mut content);
-        fs::write(folder.join(format!("{at:06}")), content).expect("file");
+        fs::write(folder.join(format!("{at:06}")), &content).expect("file");
+        bytes += content.len() as u64;
     }
+    bytes
 }
 
-/// Runs a command to its end, which must be a good one, with its output thrown away.
-pub fn run(command: &mut Command) {
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .expect("spawn");
-    assert!(status.success(), "{command:?}: {status}");
-}
-
-/// Seconds that `work` takes.
-pub fn seconds(work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
-    work();
-    start.elapsed().as_secs_f64()
-}
-
-/// The middle of the figures.
-pub fn median(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// What came out of one comparison.
+/// Blocks of one size, each told from the others by its number, the same in every run.
 #[derive(Debug, Clone)]
-pub struct Row {
-    /// What was done.
-    pub work: &'static str,
-    /// Seconds of each round: ours, then the floor's.
-    pub rounds: Vec<(f64, f64)>,
+pub struct Numbered {
+    seed: u64,
+    content: Vec<u8>,
 }
 
-/// Measures `ours` and `floor` in turns.
-pub fn compare(
-    work: &'static str,
-    rounds: usize,
-    mut ours: impl FnMut() -> f64,
-    mut floor: impl FnMut() -> f64,
-) -> Row {
-    let rounds = (0..rounds).map(|_| (ours(), floor())).collect();
-    Row { work, rounds }
-}
-
-impl Row {
-    /// Median seconds of ours.
-    pub fn ours(&self) -> f64 {
-        median(
-            &self
-                .rounds
-                .iter()
-                .map(|(ours, _)| *ours)
-                .collect::<Vec<_>>(),
-        )
+impl Numbered {
+    /// Blocks of `bytes` bytes, at least 16.
+    pub fn new(seed: u64, bytes: usize) -> Self {
+        let mut content = vec![0; bytes.max(16)];
+        StdRng::seed_from_u64(seed).fill_bytes(&mut content);
+        Self { seed, content }
     }
 
-    /// Median seconds of the floor.
-    pub fn floor(&self) -> f64 {
-        median(
-            &self
-                .rounds
-                .iter()
-                .map(|(_, floor)| *floor)
-                .collect::<Vec<_>>(),
-        )
-    }
-
-    /// Prints the row; `amount` is how much work a round is, in `unit`.
-    pub fn print(&self, amount: f64, unit: &str) {
-        let (ours, floor) = (self.ours(), self.floor());
-        println!(
-            "{:<44} ours {:>9.1} {unit}/s   floor {:>9.1} {unit}/s   time {:.2} x floor   ({} rounds)",
-            self.work,
-            amount / ours,
-            amount / floor,
-            ours / floor,
-            self.rounds.len()
-        );
+    /// The blocks with these numbers.
+    pub fn blocks(&self, numbers: Range<u64>) -> Vec<Block> {
+        let content = |number| {
+            let mut content = self.content.clone();
+            let head = [self.seed, number].map(u64::to_le_bytes);
+            for (to, from) in content.iter_mut().zip(head.as_flattened()) {
+                *to = *from;
+            }
+            Bytes::from(content)
+        };
+        Block::new_many(RAW, numbers.map(content).collect()).expect("blocks below the limit")
     }
 }
 
-/// Most memory that the program run by `command` had resident, in bytes: it is run to its end under
-/// the shell's eyes.
-pub fn peak_memory(program: &Path, arguments: &[&str], repository: &Path) -> u64 {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env("CAIRN_PATH", repository)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("spawn");
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    loop {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes: Option<u64> =
-            line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
-        peak = peak.max(kilobytes.unwrap_or(0) * 1024);
-        if let Some(status) = child.try_wait().expect("wait") {
-            assert!(status.success(), "{status}");
-            return peak;
-        }
-        std::thread::yield_now();
-    }
+/// The digest of a block of these workloads: all that has to be remembered of it.
+pub fn digest(block: &Block) -> [u8; 32] {
+    block.cid().hash().digest().try_into().expect("SHA2-256")
+}
+
+/// The name that belongs to a [`digest`].
+pub fn name(digest: &[u8; 32]) -> Cid {
+    let hash = Multihash::wrap(HashKind::Sha2_256.code(), digest).expect("fits");
+    Cid::new_v1(cid::RAW, hash)
+}
+
+/// Well spread 128 bits for a number: the same keys for every contestant.
+pub fn spread(number: u64) -> [u8; 16] {
+    let half = |seed: u64| {
+        let mut z = number
+            .wrapping_add(seed)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)).to_be_bytes()
+    };
+    let mut key = [0; 16];
+    let (first, second) = key.split_at_mut(8);
+    first.copy_from_slice(&half(1));
+    second.copy_from_slice(&half(0x0123_4567_89ab_cdef));
+    key
 }

@@ -1,5 +1,7 @@
 //! Content in, blocks kept, content out: no peers, no keys.
 
+#[cfg(feature = "bench")]
+pub mod bench_index;
 pub mod block;
 pub mod car;
 pub mod chunk;
