@@ -11,7 +11,7 @@
 //! Needs 3 GB of disk.
 
 use cairn_store::block::{Block, Prefix};
-use cairn_store::config::{ByteSize, Config};
+use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::dag::pb::{self, PbLink, PbNode};
 use cairn_store::sink::BlockSink;
 use cairn_store::store::Keep;
@@ -135,7 +135,7 @@ fn print(row: &str, rounds: &[Figures], floor: Vec<f64>, blocks: u64, bytes: usi
 
 fn config() -> Config {
     Config {
-        reserve: ByteSize(0),
+        reserve: Reserve::Bytes(ByteSize(0)),
         ..Config::default()
     }
 }

@@ -12,7 +12,7 @@
 //! Needs, for 10,000,000 blocks of 100 bytes, 9 GB of disk. `keep=1` leaves what was filled in
 //! `bench-open-kept` and takes it again the next time: remove it when the format has changed.
 
-use cairn_store::config::{ByteSize, Config};
+use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::store::Keep;
 use cairn_store::{BlockSource, Store};
 use std::io::Write;
@@ -201,7 +201,7 @@ fn tell_opened(started: &str, open: f64) {
 
 fn store(folder: &str) -> Store {
     let config = Config {
-        reserve: ByteSize(0),
+        reserve: Reserve::Bytes(ByteSize(0)),
         ..Config::default()
     };
     Store::open(Path::new(folder), &config, &mut |event| {

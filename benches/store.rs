@@ -15,7 +15,7 @@
 //! Needs, at its default sizes, 13 GB of disk; 65 GB for 100,000 blocks of 256 KiB.
 
 use cairn_store::block::Block;
-use cairn_store::config::{ByteSize, Config};
+use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::sink::BlockSink;
 use cairn_store::store::{Keep, Writer};
 use cairn_store::{BlockSource, Store};
@@ -283,7 +283,7 @@ struct Ours {
 impl Ours {
     fn open(folder: &Path, durable: Durable) -> Self {
         let config = Config {
-            reserve: ByteSize(0),
+            reserve: Reserve::Bytes(ByteSize(0)),
             ..Config::default()
         };
         let store = Store::open(folder, &config, &mut |event| println!("{event:?}")).expect("open");

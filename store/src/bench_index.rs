@@ -2,7 +2,7 @@
 //!
 //! An entry is a key and a number; the number stands in for the place of a block.
 
-use crate::index::{Checkpoint, Index, IndexError};
+use crate::index::{Checkpoint, Index, IndexError, Location};
 use crate::log::{Place, SegmentId, Stream};
 use std::io;
 use std::path::Path;
@@ -18,7 +18,11 @@ impl BenchIndex {
     /// Opens the index in `folder`; what was merged before is there again.
     pub fn open(folder: &Path, cache_bytes: u64) -> io::Result<Self> {
         let mut refused = Vec::new();
-        let (index, _) = Index::open(folder, cache_bytes, &mut |notice| refused.push(notice))?;
+        let (index, _) = Index::open(
+            &Location::Folder(folder.to_owned()),
+            cache_bytes,
+            &mut |notice| refused.push(notice),
+        )?;
         if refused.is_empty() {
             Ok(Self(index))
         } else {
@@ -64,6 +68,7 @@ fn place(number: u64) -> Place {
         offset: word(number % PER_SEGMENT * 1024),
         length: 1024,
         cached: false,
+        damaged: false,
     }
 }
 

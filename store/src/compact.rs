@@ -38,6 +38,8 @@ pub(crate) enum Fate {
 
 /// The living sections of one segment.
 pub(crate) type Living = Vec<(Key, Place)>;
+/// A living section and its bytes.
+type Section<'a> = (&'a (Key, Place), Bytes);
 
 /// One round over some segments.
 #[derive(Debug)]
@@ -238,7 +240,7 @@ impl<'a> Compaction<'a> {
         &self,
         segment: &Segment,
         run: &'b [(Key, Place)],
-    ) -> Result<Option<Vec<(&'b (Key, Place), Bytes)>>, PutError> {
+    ) -> Result<Option<Vec<Section<'b>>>, PutError> {
         let failed = |error: std::io::Error| PutError::Disk(format!("{}: {error}", segment.id));
         let (Some((_, first)), Some((_, last))) = (run.first(), run.last()) else {
             return Ok(Some(Vec::new()));
@@ -285,13 +287,9 @@ impl<'a> Compaction<'a> {
         Ok(Some(sections))
     }
 
-    fn write(
-        &mut self,
-        sections: &[(&(Key, Place), Bytes)],
-        moves: &mut Vec<Move>,
-    ) -> Result<(), PutError> {
+    fn write(&mut self, sections: &[Section<'_>], moves: &mut Vec<Move>) -> Result<(), PutError> {
         let failed = |error: std::io::Error| self.inner.write_failed("compaction", &error);
-        let mut streams: BTreeMap<Stream, Vec<&(&(Key, Place), Bytes)>> = BTreeMap::new();
+        let mut streams: BTreeMap<Stream, Vec<&Section<'_>>> = BTreeMap::new();
         for section in sections {
             let ((_, place), bytes) = section;
             streams

@@ -230,7 +230,7 @@ impl Inner {
             }
         };
         let to = self.scan_for(&segment, from, bytes, &mut hash, &|gap| {
-            lock(&bad).push(gap)
+            lock(&bad).push(gap);
         })?;
         let found = self.check(batch);
         lock(&bad).extend(found);

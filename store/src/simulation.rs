@@ -73,7 +73,7 @@ impl Universe {
             });
             let node = PbNode {
                 links: links.collect(),
-                data: Some(Bytes::from(vec![number as u8])),
+                data: Some(Bytes::from(number.to_string())),
             };
             let prefix = Prefix {
                 codec: cid::DAG_PB,

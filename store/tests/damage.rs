@@ -13,7 +13,7 @@
 use bytes::Bytes;
 use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{self, Cid, HashKind, Version};
-use cairn_store::config::{ByteSize, Config};
+use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::dag::pb::{self, PbLink, PbNode};
 use cairn_store::gc::GcError;
 use cairn_store::pin::{Pin, PinMode};
@@ -132,7 +132,7 @@ fn tree(numbers: Range<usize>) -> Vec<Block> {
 
 fn config() -> Config {
     Config {
-        reserve: ByteSize(0),
+        reserve: Reserve::Bytes(ByteSize(0)),
         segment_size: ByteSize(64 << 10),
         ..Config::default()
     }

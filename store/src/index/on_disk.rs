@@ -30,13 +30,12 @@ pub(super) struct OnDisk {
     broken_marker: PathBuf,
 }
 
+/// A bucket's number and its entries.
+type NamedBucket = (u16, Vec<(Key, Place)>);
+
 impl OnDisk {
     /// Opens the index in `folder`; whatever is there and cannot be used is set aside, with a
     /// sentence for the operator. `None` as checkpoint: it knows nothing.
-    #[expect(
-        clippy::type_complexity,
-        reason = "index, secret, checkpoint; one caller"
-    )]
     pub(super) fn open(
         folder: &Path,
         cache_bytes: u64,
@@ -63,7 +62,6 @@ impl OnDisk {
     }
 
     /// Opens sled, with the leftovers removed that are known to keep it from opening.
-    #[expect(clippy::type_complexity, reason = "as above")]
     fn open_sled(
         folder: &Path,
         cache_bytes: u64,
@@ -198,10 +196,7 @@ impl OnDisk {
     }
 
     /// The first bucket from `number` on, and its entries.
-    pub(super) fn next_bucket(
-        &self,
-        number: u16,
-    ) -> Result<Option<(u16, Vec<(Key, Place)>)>, IndexError> {
+    pub(super) fn next_bucket(&self, number: u16) -> Result<Option<NamedBucket>, IndexError> {
         let from = number.to_be_bytes();
         let next = |tree: &sled::Tree| -> sled::Result<Option<(buckets::Bucket, sled::IVec)>> {
             for entry in tree.range(from..) {
