@@ -73,9 +73,15 @@ fn without_its_index_the_repository_is_the_same() {
         .success()
         .text();
     repo.ok(["block", "rm", &gone]);
-    let before = repo.ok(["repo", "stat"]);
+    // All but what other programs change as well.
+    let stat = || {
+        let text = repo.ok(["repo", "stat"]);
+        let lines = text.lines().filter(|line| !line.starts_with("DiskFree"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = stat();
     fs::remove_dir_all(repo.path().join("index")).unwrap();
-    assert_eq!(repo.ok(["repo", "stat"]), before);
+    assert_eq!(stat(), before);
     assert_eq!(repo.run(["block", "get", "--offline", &gone]).code, Some(1));
     let out = folder.path().join("out");
     repo.ok(["get", &root, "-o", out.to_str().unwrap()]);

@@ -50,7 +50,10 @@ impl Store {
 impl Inner {
     /// Whether cached blocks take more than their limit.
     pub(crate) fn cache_is_full(&self) -> bool {
-        self.files.access == Access::ReadWrite && self.cache_bytes() > self.config.cache_max.0
+        // With records lost, what has become kept may be among them.
+        self.files.access == Access::ReadWrite
+            && self.journal_damage.is_none()
+            && self.cache_bytes() > self.config.cache_max.0
     }
 
     fn cache_bytes(&self) -> u64 {

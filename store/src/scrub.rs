@@ -288,14 +288,15 @@ impl Inner {
                     }
                 }
                 Step::Retracted(_) => {}
-                Step::Damage(gap) => self.tell_hidden(segment.id, gap, tell),
+                Step::Damage(gap) => self.hidden(segment.id, gap).into_iter().for_each(tell),
             }
         }
         Ok(scan.position())
     }
 
-    /// Marks and tells the blocks that the index says lie where nothing can be read.
-    fn tell_hidden(&self, segment: SegmentId, gap: Damage, tell: &dyn Fn(BadBlock)) {
+    /// Marks the blocks that the index says lie where nothing can be read, and names them as far as
+    /// can be.
+    fn hidden(&self, segment: SegmentId, gap: Damage) -> Vec<BadBlock> {
         let inside = |place: &Place| {
             place.segment == segment && (gap.from..gap.to).contains(&u64::from(place.offset))
         };
@@ -308,16 +309,17 @@ impl Inner {
         if let Err(error) = looked {
             tracing::error!(%error, "the index cannot say what damage hides");
         }
-        for (key, place) in hidden {
+        let bad = hidden.into_iter().map(|(key, place)| {
             self.mark_damaged(key, place.position());
-            tell(BadBlock {
+            BadBlock {
                 cid: None,
                 why: format!(
                     "segment {segment}: bytes {} to {} hold no readable block, but one lay at {}",
                     gap.from, gap.to, place.offset
                 ),
-            });
-        }
+            }
+        });
+        bad.collect()
     }
 
     /// Hashes a batch; answers what of it is bad and counts.
@@ -336,6 +338,9 @@ impl Inner {
             let key = self.index.key(cid.hash());
             let named = self.index.place(&key).ok().flatten();
             if named.is_none_or(|named| named.position() != position || self.is_dead(&named)) {
+                // It is dead, or its CID is what was damaged: then another block lies here.
+                let from = u64::from(position.offset);
+                bad.extend(self.hidden(position.segment, Damage { from, to: from + 1 }));
                 continue;
             }
             // Reads of it fail from now on, and putting it again writes it again.

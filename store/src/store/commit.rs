@@ -335,9 +335,10 @@ impl Inner {
         }
         let mut ends: BTreeMap<SegmentId, u32> = ends.into_values().collect();
         for (id, length) in appender.growing() {
-            if state.lengths.contains_key(&id) {
-                ends.insert(id, u32::try_from(length).unwrap_or(u32::MAX - 1));
-            }
+            // One that the journal does not know yet may end up anywhere: it is looked at whole.
+            let known = state.lengths.contains_key(&id);
+            let length = u32::try_from(length).unwrap_or(u32::MAX - 1);
+            ends.insert(id, if known { length } else { 0 });
         }
         Checkpoint {
             ends,
