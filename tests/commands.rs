@@ -593,10 +593,18 @@ fn gc_removes_what_nothing_reaches_and_tells_it() {
             .text();
         let before = json(&repo.ok(["repo", "stat", "--json"]));
         assert_eq!(before["NumObjects"], 2, "{before}");
-        assert_eq!(repo.ok(["repo", "gc"]), format!("removed {garbage}"));
+        let removed = repo.run(["repo", "gc"]).success();
+        assert_eq!(removed.text(), format!("removed {garbage}"));
+        assert_eq!(removed.stderr, "", "no figures for those who do not watch");
         assert_eq!(repo.ok(["cat", HELLO_V1]), "hello world");
         assert!(repo.ok(["repo", "stat"]).contains("NumObjects: 1"));
         assert_eq!(repo.ok(["repo", "gc", "-q"]), "");
+        let again = ["add", "-Q", "--pin=false"];
+        repo.run_with(again, b"rubbish").success();
+        assert_eq!(repo.ok(["repo", "gc", "-q"]), garbage);
+        repo.run_with(again, b"rubbish").success();
+        assert_eq!(repo.ok(["repo", "gc", "--silent"]), "");
+        assert!(repo.ok(["repo", "stat"]).contains("NumObjects: 1"));
         assert!(
             repo.ok(["repo", "verify"])
                 .contains("verify complete, all blocks validated.")
@@ -611,6 +619,24 @@ fn damage(repo: &Repo, data: &[u8]) {
     let at = bytes.windows(data.len()).position(|window| window == data);
     bytes[at.unwrap()] ^= 1;
     fs::write(&segment, bytes).unwrap();
+}
+
+#[test]
+fn gc_tells_how_far_it_is_to_those_who_ask() {
+    let repo = Repo::new(CAIRN);
+    let daemon = repo.daemon();
+    repo.run_with(["add", "-Q"], b"hello world").success();
+    repo.run_with(["add", "-Q", "--pin=false"], b"rubbish")
+        .success();
+    let told = daemon.post("repo/gc", "progress=true").text();
+    let told: Vec<Value> = told.lines().map(json).collect();
+    assert_eq!(told[0]["Progress"]["Marked"], 1, "{told:?}");
+    assert!(told[1]["Key"]["/"].is_string(), "{told:?}");
+    let last = &told[told.len() - 1]["Progress"];
+    assert_eq!(last["Removed"], 1, "{told:?}");
+    assert_eq!(last["Compacted"], last["ToCompact"], "{told:?}");
+    assert!(last["Freed"].as_u64() > Some(0), "{told:?}");
+    drop(daemon);
 }
 
 #[test]

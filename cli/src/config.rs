@@ -201,6 +201,7 @@ impl Config {
             bootstrap: self.bootstrap.clone(),
             fetch_idle: self.fetch.timeout.0,
             connections_max: self.fetch.connections,
+            scrub_share: self.storage.scrub_share,
             ..cairn_node::Config::default()
         }
     }

@@ -272,7 +272,11 @@ impl Daemon {
         let tasks = Tasks::new();
         let stop = CancellationToken::new();
         let node = match reach {
-            Reach::Offline => None,
+            Reach::Offline => {
+                let share = config.storage.scrub_share;
+                cairn_node::keep_in_order_offline(store.clone(), share, &tasks);
+                None
+            }
             Reach::Online => Some(start_node(&repository, &config, &store, &registry).await?),
         };
         let exchange = match &node {

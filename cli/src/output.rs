@@ -113,6 +113,20 @@ impl Progress {
         }
     }
 
+    /// Words that change.
+    pub fn words() -> Self {
+        let bar = indicatif::ProgressBar::new_spinner();
+        if let Ok(style) = indicatif::ProgressStyle::with_template("{msg}") {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    /// These words from now on.
+    pub fn say(&self, words: String) {
+        self.0.set_message(words);
+    }
+
     /// Somebody to tell of bytes that were read, who shows them here.
     pub fn meter(&self) -> Meter {
         let bar = self.0.clone();

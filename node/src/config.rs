@@ -5,6 +5,7 @@
 //! constants at the foot of the file that uses them.
 
 use crate::network::Network;
+use cairn_store::config::Percent;
 use libp2p::Multiaddr;
 use std::time::Duration;
 
@@ -61,6 +62,9 @@ pub struct Config {
     pub provides_at_once: usize,
     /// How many CIDs may wait to be provided; more are left to the next round.
     pub announce_queue_max: usize,
+    /// Which share of its time the scrub may work, in percent; 0 for never. It reads the disk and
+    /// hashes while it does.
+    pub scrub_share: Percent,
 }
 
 impl Default for Config {
@@ -85,6 +89,7 @@ impl Default for Config {
             reprovide_interval: Duration::from_secs(22 * 3600),
             provides_at_once: 8,
             announce_queue_max: 64 << 10,
+            scrub_share: cairn_store::config::Config::default().scrub_share,
         }
     }
 }

@@ -23,6 +23,15 @@ pub enum Event {
     Fetched(Cid),
     /// Peers were told that we have this.
     Provided(Cid),
+    /// Cached blocks went, to make room.
+    Evicted {
+        /// How many.
+        blocks: u64,
+    },
+    /// The scrub found the block damaged, and it is whole again.
+    Healed(Cid),
+    /// The scrub is through with all that is stored.
+    Scrubbed,
 }
 
 /// A channel for events.

@@ -24,6 +24,7 @@ pub mod tasks;
 pub use config::Config;
 pub use event::Event;
 pub use exchange::{Exchange, Session};
+pub use jobs::keep_in_order_offline;
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
 pub use network::Network;

@@ -147,6 +147,7 @@ impl Node {
             config.provides_at_once,
         );
         jobs::run(reprovide, &families.jobs);
+        jobs::keep_in_order(&exchange, config.scrub_share, &families.jobs, &events);
 
         Ok(Self {
             peers,

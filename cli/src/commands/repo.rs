@@ -6,7 +6,7 @@ use crate::exit::Failure;
 use crate::output::{self, Printer, Progress, human_bytes, utc};
 use crate::rpc::client::Question;
 use crate::rpc::repo::verify::VerifyLine;
-use crate::rpc::repo::{Collected, RebuildLine, RepoStat, RepoVersion, Scrub};
+use crate::rpc::repo::{Collected, Collecting, RebuildLine, RepoStat, RepoVersion, Scrub};
 
 /// `repo`.
 pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure> {
@@ -22,17 +22,8 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
                 .maybe("silent", silent.then_some(true))
                 .maybe("stream-errors", stream_errors.then_some(true));
             let prefix = if quiet { "" } else { "removed " };
-            shell
-                .print_each(question, |line: Collected, printer| {
-                    if !line.error.is_empty() {
-                        printer.line(&format!("Error: {}", output::escape_line(&line.error)))?;
-                    }
-                    if let Some(key) = line.key {
-                        printer.line(&format!("{prefix}{}", key.cid))?;
-                    }
-                    Ok(())
-                })
-                .await
+            let watched = shell.wants_progress(None) && !silent;
+            gc(shell, question, prefix, watched.then(Progress::words)).await
         }
         RepoCommand::Rebuild => {
             let question = shell.question("repo/rebuild");
@@ -65,6 +56,64 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
                 .await
         }
     }
+}
+
+async fn gc(
+    shell: &mut Shell,
+    question: Question,
+    prefix: &str,
+    progress: Option<Progress>,
+) -> Result<(), Failure> {
+    let question = question.maybe("progress", progress.as_ref().map(|_| true));
+    let mut now = Collecting::default();
+    let mut removed = 0;
+    if let Some(progress) = &progress {
+        progress.say("marking what stays".to_owned());
+    }
+    shell
+        .print_each(question, |line: Collected, printer| {
+            let mut print = || {
+                if !line.error.is_empty() {
+                    printer.line(&format!("Error: {}", output::escape_line(&line.error)))?;
+                }
+                if let Some(key) = &line.key {
+                    removed += 1;
+                    printer.line(&format!("{prefix}{}", key.cid))?;
+                }
+                printer.flush_if(progress.is_some())
+            };
+            let Some(progress) = &progress else {
+                return Ok(print()?);
+            };
+            if let Some(told) = line.progress {
+                now = told;
+            } else {
+                progress.beside(print)?;
+            }
+            progress.say(collecting(&Collecting { removed, ..now }));
+            Ok(())
+        })
+        .await?;
+    if progress.is_some() {
+        drop(progress);
+        let freed = human_bytes(now.freed);
+        output::note(&format!(
+            "removed {removed} blocks, {freed} given back to the file system"
+        ));
+    }
+    Ok(())
+}
+
+/// How far a collection is, in one line.
+fn collecting(now: &Collecting) -> String {
+    let mut text = format!("marked {}, removed {}", now.marked, now.removed);
+    if now.to_compact > 0 {
+        text.push_str(&format!(
+            ", compacting {} of {}",
+            now.compacted, now.to_compact
+        ));
+    }
+    text
 }
 
 async fn verify(shell: &mut Shell, question: Question) -> Result<(), Failure> {
@@ -183,6 +232,18 @@ fn scrub(scrub: &Scrub, bytes: impl Fn(u64) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_collection_tells_what_it_did_so_far() {
+        let mut now = Collecting {
+            marked: 5,
+            removed: 2,
+            ..Collecting::default()
+        };
+        assert_eq!(collecting(&now), "marked 5, removed 2");
+        (now.compacted, now.to_compact) = (1, 3);
+        assert_eq!(collecting(&now), "marked 5, removed 2, compacting 1 of 3");
+    }
 
     #[test]
     fn the_scrub_is_told_in_one_line() {

@@ -69,6 +69,44 @@ pub struct Collected {
     /// Why one was not.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
+    /// How far it is, for those who ask with `progress`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Collecting>,
+}
+
+/// How far a collection is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Collecting {
+    /// Blocks known to stay.
+    pub marked: u64,
+    /// Blocks removed.
+    pub removed: u64,
+    /// Files whose space was given back.
+    pub compacted: u64,
+    /// Files that have something to give.
+    pub to_compact: u64,
+    /// Bytes given back to the file system; told at the end.
+    pub freed: u64,
+}
+
+impl Collecting {
+    fn take(&mut self, event: &GcEvent) {
+        match event {
+            GcEvent::Marked { blocks } => self.marked = *blocks,
+            GcEvent::Removed(_) => self.removed += 1,
+            GcEvent::Compacting { done, total } => {
+                (self.compacted, self.to_compact) = (*done, *total);
+            }
+        }
+    }
+
+    fn line(self) -> Collected {
+        Collected {
+            progress: Some(self),
+            ..Collected::default()
+        }
+    }
 }
 
 /// A line of `repo rebuild`.
@@ -145,35 +183,44 @@ pub async fn stat(call: Call) -> Result<Reply, RpcError> {
 
 /// `repo gc`.
 pub async fn gc(call: Call) -> Result<Reply, RpcError> {
-    let quiet = call.arguments.flag(&["silent"])?;
+    let silent = call.arguments.flag(&["silent"])?;
+    let progress = call.arguments.flag(&["progress"])?;
     let cids = call.arguments.cids()?;
     let store = call.context.store().await?.clone();
     Ok(Reply::values(move |out| async move {
         // The collection runs to its end even if nobody listens any more.
-        let (removed, mut told) = mpsc::channel(REMOVED_WAITING_MAX);
+        let (events, mut told) = mpsc::channel(EVENTS_WAITING_MAX);
         let collecting = store.gc(move |event| {
-            if let GcEvent::Removed(cid) = event {
-                let _ = removed.blocking_send(cid);
-            }
+            let _ = events.blocking_send(event);
         });
         let telling = async {
-            while let Some(cid) = told.recv().await {
-                if quiet {
-                    continue;
-                }
-                let line = Collected {
-                    key: Some(LinkText {
-                        cid: cids.text(&cid),
+            let mut so_far = Collecting::default();
+            while let Some(event) = told.recv().await {
+                so_far.take(&event);
+                let line = match event {
+                    GcEvent::Removed(cid) => (!silent).then(|| Collected {
+                        key: Some(LinkText {
+                            cid: cids.text(&cid),
+                        }),
+                        ..Collected::default()
                     }),
-                    error: String::new(),
+                    GcEvent::Marked { .. } | GcEvent::Compacting { .. } => {
+                        progress.then(|| so_far.line())
+                    }
                 };
-                if out.value(&line).await.is_err() {
+                if let Some(line) = line
+                    && out.value(&line).await.is_err()
+                {
                     break;
                 }
             }
+            so_far
         };
-        let (collected, ()) = tokio::join!(collecting, telling);
-        collected?;
+        let (collected, so_far) = tokio::join!(collecting, telling);
+        let freed = collected?.freed;
+        if progress {
+            out.value(&Collecting { freed, ..so_far }.line()).await?;
+        }
         Ok(())
     }))
 }
@@ -211,7 +258,5 @@ pub fn version() -> Result<Reply, RpcError> {
     })
 }
 
-/// Most figures and notices of a rebuild that wait to be told.
-const EVENTS_WAITING_MAX: usize = 64;
-/// Most removed blocks that wait to be told.
-const REMOVED_WAITING_MAX: usize = 1024;
+/// Most events of a collection or a rebuild that wait to be told.
+const EVENTS_WAITING_MAX: usize = 1024;

@@ -1,0 +1,69 @@
+//! Keeps cached blocks below `storage.cache_max`: evicts whenever the store says that they have outgrown
+//! it, and once at the start, since the limit may be a new one.
+
+use super::{Job, Next};
+use crate::event::Event;
+use cairn_store::Store;
+use std::time::Duration;
+use tokio::sync::broadcast;
+
+/// The job.
+pub(crate) struct Evict {
+    store: Store,
+    events: broadcast::Sender<Event>,
+    /// Whether the store has asked for what is done next.
+    asked: bool,
+    /// How long to leave the store alone before the next look.
+    rest: Option<Duration>,
+}
+
+impl Evict {
+    pub(crate) fn new(store: Store, events: broadcast::Sender<Event>) -> Self {
+        Self {
+            store,
+            events,
+            asked: false,
+            rest: None,
+        }
+    }
+}
+
+impl Job for Evict {
+    const NAME: &'static str = "evict";
+
+    async fn work(&mut self) -> Next {
+        let asked = std::mem::take(&mut self.asked);
+        self.rest = match self.store.evict().await {
+            Ok(evicted) if evicted.blocks > 0 || evicted.bytes > 0 => {
+                tracing::debug!(blocks = evicted.blocks, bytes = evicted.bytes, "evicted");
+                // Nobody has to listen.
+                let _ = self.events.send(Event::Evicted {
+                    blocks: evicted.blocks,
+                });
+                None
+            }
+            // Somebody holds all of it: every further block would ask in vain.
+            Ok(_) => asked.then_some(HELD_REST),
+            Err(error) => {
+                tracing::error!(%error, "cached blocks were not evicted");
+                Some(FAILURE_REST)
+            }
+        };
+        Next::Wait
+    }
+
+    async fn wait(&mut self) {
+        match self.rest {
+            Some(rest) => tokio::time::sleep(rest).await,
+            None => {
+                self.store.cache_full().await;
+                self.asked = true;
+            }
+        }
+    }
+}
+
+/// How long to wait when there was nothing to evict although the cache is full.
+const HELD_REST: Duration = Duration::from_secs(10);
+/// How long to wait after the disk refused.
+const FAILURE_REST: Duration = Duration::from_secs(60);
