@@ -112,12 +112,21 @@ impl Repository {
         let keys = match cairn_node::identity::load(&self.path) {
             // An earlier init was cut short after it made the key.
             Ok(keys) => keys,
-            Err(IdentityError::Missing { .. }) => cairn_node::identity::create(&self.path)?,
+            Err(IdentityError::Missing { .. }) if !self.holds_something() => {
+                cairn_node::identity::create(&self.path)?
+            }
             Err(error) => return Err(error.into()),
         };
         self.write(VERSION, &format!("{FORMAT}\n"))?;
         self.write(CONFIG, TEMPLATE)?;
         Ok(keys.public().to_peer_id().to_string())
+    }
+
+    /// Whether there was a node here before: then it had a name, and gets no other in silence.
+    fn holds_something(&self) -> bool {
+        [BLOCKS, JOURNAL].into_iter().any(|folder| {
+            fs::read_dir(self.path.join(folder)).is_ok_and(|mut files| files.next().is_some())
+        })
     }
 
     /// The text of `config.toml`.
@@ -235,14 +244,9 @@ const CONFIG: &str = "config.toml";
 const LOCK: &str = "repo.lock";
 /// How long somebody at most holds the lock who only looks.
 const LOOK_TIME: Duration = Duration::from_millis(100);
-const FOLDERS: [&str; 6] = [
-    "blocks",
-    "journal",
-    "index",
-    "keystore",
-    "denylists",
-    "peers",
-];
+const BLOCKS: &str = "blocks";
+const JOURNAL: &str = "journal";
+const FOLDERS: [&str; 6] = [BLOCKS, JOURNAL, "index", "keystore", "denylists", "peers"];
 
 #[cfg(test)]
 mod tests {
