@@ -170,13 +170,16 @@ impl Repository {
         config: &Config,
         on_event: &mut dyn FnMut(OpenEvent),
     ) -> Result<Store, RepositoryError> {
-        let store = match Store::open(&self.path, &config.storage, on_event) {
-            Err(OpenError::Locked { .. }) => {
+        let mut looks = 0;
+        let store = loop {
+            match Store::open(&self.path, &config.storage, on_event) {
                 // Somebody may only have looked who has it, see `is_open`.
-                std::thread::sleep(LOOK_TIME);
-                Store::open(&self.path, &config.storage, on_event)?
+                Err(OpenError::Locked { .. }) if looks < LOOKS => {
+                    looks += 1;
+                    std::thread::sleep(LOOK_TIME);
+                }
+                opened => break opened?,
             }
-            opened => opened?,
         };
         // We have the store: what a killed daemon left behind is true no more.
         self.withdraw_listener(Listener::Api);
@@ -242,8 +245,10 @@ const VERSION: &str = "version";
 const CONFIG: &str = "config.toml";
 /// Held by whoever has the store open.
 const LOCK: &str = "repo.lock";
-/// How long somebody at most holds the lock who only looks.
-const LOOK_TIME: Duration = Duration::from_millis(100);
+/// How long somebody holds the lock who only looks, and how often that may happen in a row. Who
+/// finds a daemon there is told within a tenth of a second.
+const LOOK_TIME: Duration = Duration::from_millis(5);
+const LOOKS: u32 = 8;
 const BLOCKS: &str = "blocks";
 const JOURNAL: &str = "journal";
 const FOLDERS: [&str; 6] = [BLOCKS, JOURNAL, "index", "keystore", "denylists", "peers"];
