@@ -5,7 +5,6 @@ use harness::{Done, Repo, tree};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -46,25 +45,6 @@ fn names(done: Done, file: &str) {
     assert!(!told.contains('\n') && told.contains(file), "{told}");
 }
 
-/// Runs the daemon, which must end before it is ready.
-#[track_caller]
-fn daemon_refuses(repo: &Repo, file: &str) {
-    let mut child = repo.command(["daemon"]).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let ready = lines.any(|line| line.unwrap().contains("Daemon is ready"));
-    child.kill().unwrap();
-    let ended = child.wait_with_output().unwrap();
-    assert!(!ready, "the daemon started without {file}");
-    names(
-        Done {
-            stdout: Vec::new(),
-            stderr: String::from_utf8(ended.stderr).unwrap(),
-            code: ended.status.code(),
-        },
-        file,
-    );
-}
-
 #[test]
 fn a_node_whose_key_is_damaged_or_gone_gets_no_new_one() {
     let repo = Repo::new(CAIRN);
@@ -76,7 +56,7 @@ fn a_node_whose_key_is_damaged_or_gone_gets_no_new_one() {
         write(&path, form.as_deref());
         names(repo.run(["id"]), KEY);
         if at < 5 {
-            daemon_refuses(&repo, KEY);
+            names(repo.refused_daemon(), KEY);
         }
         repo.run(["init"]).failure(1);
         assert_eq!(repo.ok(["cat", &cid]), "kept", "blocks need no key");

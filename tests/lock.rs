@@ -114,7 +114,7 @@ fn a_second_daemon_is_told_who_has_the_repository_and_a_killed_one_blocks_nobody
         let holder = fs::read_to_string(repo.path().join("repo.lock")).unwrap();
         assert_eq!(holder.trim(), daemon.process().to_string());
         let began = Instant::now();
-        let told = repo.run(["daemon"]).failure(1);
+        let told = repo.refused_daemon().failure(1);
         println!("a second daemon ended after {:?}", began.elapsed());
         assert!(!told.contains('\n') && told.contains("repo.lock"), "{told}");
         daemon.kill();
