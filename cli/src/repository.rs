@@ -112,12 +112,21 @@ impl Repository {
         let keys = match cairn_node::identity::load(&self.path) {
             // An earlier init was cut short after it made the key.
             Ok(keys) => keys,
-            Err(IdentityError::Missing { .. }) => cairn_node::identity::create(&self.path)?,
+            Err(IdentityError::Missing { .. }) if !self.holds_something() => {
+                cairn_node::identity::create(&self.path)?
+            }
             Err(error) => return Err(error.into()),
         };
         self.write(VERSION, &format!("{FORMAT}\n"))?;
         self.write(CONFIG, TEMPLATE)?;
         Ok(keys.public().to_peer_id().to_string())
+    }
+
+    /// Whether there was a node here before: then it had a name, and gets no other in silence.
+    fn holds_something(&self) -> bool {
+        [BLOCKS, JOURNAL].into_iter().any(|folder| {
+            fs::read_dir(self.path.join(folder)).is_ok_and(|mut files| files.next().is_some())
+        })
     }
 
     /// The text of `config.toml`.
@@ -161,13 +170,16 @@ impl Repository {
         config: &Config,
         on_event: &mut dyn FnMut(OpenEvent),
     ) -> Result<Store, RepositoryError> {
-        let store = match Store::open(&self.path, &config.storage, on_event) {
-            Err(OpenError::Locked { .. }) => {
+        let mut looks = 0;
+        let store = loop {
+            match Store::open(&self.path, &config.storage, on_event) {
                 // Somebody may only have looked who has it, see `is_open`.
-                std::thread::sleep(LOOK_TIME);
-                Store::open(&self.path, &config.storage, on_event)?
+                Err(OpenError::Locked { .. }) if looks < LOOKS => {
+                    looks += 1;
+                    std::thread::sleep(LOOK_TIME);
+                }
+                opened => break opened?,
             }
-            opened => opened?,
         };
         // We have the store: what a killed daemon left behind is true no more.
         self.withdraw_listener(Listener::Api);
@@ -233,16 +245,13 @@ const VERSION: &str = "version";
 const CONFIG: &str = "config.toml";
 /// Held by whoever has the store open.
 const LOCK: &str = "repo.lock";
-/// How long somebody at most holds the lock who only looks.
-const LOOK_TIME: Duration = Duration::from_millis(100);
-const FOLDERS: [&str; 6] = [
-    "blocks",
-    "journal",
-    "index",
-    "keystore",
-    "denylists",
-    "peers",
-];
+/// How long somebody holds the lock who only looks, and how often that may happen in a row. Who
+/// finds a daemon there is told within a tenth of a second.
+const LOOK_TIME: Duration = Duration::from_millis(5);
+const LOOKS: u32 = 8;
+const BLOCKS: &str = "blocks";
+const JOURNAL: &str = "journal";
+const FOLDERS: [&str; 6] = [BLOCKS, JOURNAL, "index", "keystore", "denylists", "peers"];
 
 #[cfg(test)]
 mod tests {

@@ -131,6 +131,24 @@ impl Repo {
         self.run(arguments).success().text()
     }
 
+    /// Starts a daemon that must end before it is ready.
+    #[track_caller]
+    pub fn refused_daemon(&self) -> Done {
+        let mut child = self.command(["daemon"]).spawn().expect("spawn");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let ready = output
+            .lines()
+            .any(|line| line.expect("output").contains("Daemon is ready"));
+        let _ = child.kill(); // It should have ended by itself.
+        let output = child.wait_with_output().expect("wait");
+        assert!(!ready, "the daemon started");
+        Done {
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code(),
+        }
+    }
+
     /// Starts the daemon and waits until it is ready.
     pub fn daemon(&self) -> Daemon {
         Daemon::start(self.command(["daemon"]), self.path())
