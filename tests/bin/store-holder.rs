@@ -6,7 +6,7 @@
 //! of it, the one in order and the other not, and are answered with `let go`.
 
 use cairn_store::Store;
-use cairn_store::config::{ByteSize, Config};
+use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::store::OpenError;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ fn main() {
         .build()
         .expect("a runtime");
     let config = Config {
-        reserve: ByteSize(0),
+        reserve: Reserve::Bytes(ByteSize(0)),
         ..Config::default()
     };
     let mut held = None;

@@ -19,6 +19,8 @@ struct Content {
     secret: [u8; 32],
     buckets: BTreeMap<Bucket, Vec<u8>>,
     checkpoint: Option<Checkpoint>,
+    /// How often it was emptied.
+    emptied: u64,
 }
 
 impl Image {
@@ -33,6 +35,7 @@ impl Image {
                 secret,
                 buckets: BTreeMap::new(),
                 checkpoint: None,
+                emptied: 0,
             }),
         }
     }
@@ -51,6 +54,10 @@ impl Image {
     pub(crate) fn half_merged(before: &Self, now: &Self, mut merged: impl FnMut() -> bool) -> Self {
         let mut content = before.lock().clone();
         let now = now.lock();
+        if content.emptied != now.emptied {
+            // The first thing that emptying makes durable is that there is no checkpoint.
+            content.checkpoint = None;
+        }
         if content.secret == now.secret {
             for (name, entries) in &now.buckets {
                 if merged() {
@@ -76,6 +83,7 @@ impl Image {
         let mut content = self.lock();
         content.buckets.clear();
         content.checkpoint = None;
+        content.emptied += 1;
     }
 
     pub(super) fn place(&self, key: &Key) -> Option<Place> {

@@ -115,6 +115,8 @@ impl OnDisk {
     pub(super) fn clear(&self) -> Result<(), IndexError> {
         self.run(|| {
             self.meta.remove(CHECKPOINT)?;
+            // First of all, or half of what is emptied would be taken for the whole.
+            self.meta.flush()?;
             self.main_count.store(0, Ordering::Relaxed);
             self.recent_count.store(0, Ordering::Relaxed);
             self.main.clear()?;
