@@ -10,7 +10,7 @@ pub fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     write_on(&RealDisk, path, bytes, access)
 }
 
-/// [`write`], on any disk.
+/// [`write()`], on any disk.
 pub(crate) fn write_on(
     disk: &dyn Disk,
     path: &Path,
@@ -25,7 +25,7 @@ pub(crate) fn write_on(
     disk.sync_folder(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
-/// Whether a file's name is one that [`write`] left behind when it was killed.
+/// Whether a file's name is one that [`write()`] left behind when it was killed.
 pub(crate) fn is_left_over(name: &str) -> bool {
     name.ends_with(SUFFIX)
 }
