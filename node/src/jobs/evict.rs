@@ -11,8 +11,8 @@ use tokio::sync::broadcast;
 pub(crate) struct Evict {
     store: Store,
     events: broadcast::Sender<Event>,
-    /// Whether the store has asked for what is done next.
-    asked: bool,
+    /// How often in a row the store asked and there was nothing to evict.
+    in_vain: u32,
     /// How long to leave the store alone before the next look.
     rest: Option<Duration>,
 }
@@ -22,7 +22,7 @@ impl Evict {
         Self {
             store,
             events,
-            asked: false,
+            in_vain: 0,
             rest: None,
         }
     }
@@ -32,9 +32,9 @@ impl Job for Evict {
     const NAME: &'static str = "evict";
 
     async fn work(&mut self) -> Next {
-        let asked = std::mem::take(&mut self.asked);
         self.rest = match self.store.evict().await {
             Ok(evicted) if evicted.blocks > 0 || evicted.bytes > 0 => {
+                self.in_vain = 0;
                 tracing::debug!(blocks = evicted.blocks, bytes = evicted.bytes, "evicted");
                 // Nobody has to listen.
                 let _ = self.events.send(Event::Evicted {
@@ -42,8 +42,9 @@ impl Job for Evict {
                 });
                 None
             }
-            // Somebody holds all of it: every further block would ask in vain.
-            Ok(_) => asked.then_some(HELD_REST),
+            // Once, it was asked while the last eviction was under way. Again, somebody holds all of it,
+            // and every further block would ask in vain.
+            Ok(_) => (self.in_vain > 1).then_some(HELD_REST),
             Err(error) => {
                 tracing::error!(%error, "cached blocks were not evicted");
                 Some(FAILURE_REST)
@@ -57,7 +58,7 @@ impl Job for Evict {
             Some(rest) => tokio::time::sleep(rest).await,
             None => {
                 self.store.cache_full().await;
-                self.asked = true;
+                self.in_vain += 1;
             }
         }
     }
