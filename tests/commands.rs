@@ -6,11 +6,12 @@ use cairn_store::block::Prefix;
 use cairn_store::car::write;
 use cairn_store::cid::{self, Cid, HashKind, Version};
 use cairn_store::dag::pb::{self, PbLink, PbNode};
-use harness::{Daemon, Repo, tree};
+use harness::{Daemon, Done, Repo, tree};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 /// `hello world`, without a line end, under both profiles (IPIP-499).
@@ -1183,4 +1184,123 @@ fn a_full_disk_stops_writing_with_a_clear_line_and_reading_goes_on() {
     assert_eq!(repo.ok(["repo", "gc"]), "");
     repo.ok(["config", "set", "storage.reserve", "0"]);
     repo.run_with(["add", "-Q"], b"something new").success();
+}
+
+/// The program over `repo` as if its folder lay on a file system that cannot be written: in a mount
+/// namespace of its own, which `unshare` makes.
+fn sealed(repo: &Repo, unshare: &[&str], arguments: &[&str]) -> Command {
+    let remount = r#"mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@""#;
+    let plain = repo.command(arguments);
+    let mut command = Command::new("unshare");
+    command
+        .args(unshare)
+        .args(["sh", "-c", remount])
+        .arg(repo.path())
+        .arg(plain.get_program())
+        .args(arguments)
+        .env("CAIRN_PATH", repo.path())
+        .env_remove("CAIRN_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn run(mut command: Command) -> Done {
+    let output = command.output().expect("the program to start");
+    Done {
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        code: output.status.code(),
+    }
+}
+
+#[test]
+fn a_repository_that_cannot_be_written_serves_all_that_only_reads() {
+    let repo = Repo::new(CAIRN);
+    let folder = tempfile::tempdir().unwrap();
+    let file = hello(folder.path());
+    let root = repo.ok(["add", "-Q", "-w", &file]);
+    let ways: [&[&str]; 2] = [&["--mount"], &["--mount", "--user", "--map-root-user"]];
+    let works = |way: &&&[&str]| {
+        let tried = sealed(&repo, way, &["version"]).output();
+        tried.is_ok_and(|tried| tried.status.success())
+    };
+    let Some(way) = ways.iter().find(works) else {
+        println!("skipped: `unshare` gives this user no mount namespace in which to mount");
+        return;
+    };
+    let path = format!("{root}/hello.txt");
+    let only_read = [
+        &["cat", &path][..],
+        &["ls", &root],
+        &["refs", "-r", &root],
+        &["refs", "local"],
+        &["pin", "ls"],
+        &["repo", "stat", "--size-only"],
+        &["repo", "verify"],
+        &["dag", "export", &root],
+        &["add", "-n", "-Q", &file],
+    ];
+    let answers = only_read.map(|reads| repo.run(reads).success().stdout);
+    let before = tree::read(repo.path());
+    for (reads, answer) in only_read.into_iter().zip(answers) {
+        let read = run(sealed(&repo, way, reads)).success();
+        assert_eq!(read.stdout, answer, "{reads:?}");
+    }
+    let out = folder.path().join("out");
+    let get = ["get", &path, "-o", out.to_str().unwrap()];
+    run(sealed(&repo, way, &get)).success();
+    assert_eq!(fs::read(&out).unwrap(), b"hello world");
+    for writes in [
+        &["add", "-Q", &file][..],
+        &["block", "put", &file],
+        &["dag", "import", &file],
+        // Before anybody looks for it.
+        &["pin", "add", EMPTY_FOLDER_V1],
+        &["pin", "rm", &root],
+        &["block", "rm", HELLO_V1],
+        &["repo", "gc"],
+        &["repo", "rebuild"],
+        &["repo", "verify", "--drop"],
+    ] {
+        let refused = run(sealed(&repo, way, writes)).failure(1);
+        let last = refused.lines().last().unwrap();
+        assert!(
+            last.starts_with("Error: the repository was opened for reading alone"),
+            "{writes:?}: {refused}"
+        );
+    }
+
+    let daemon = Daemon::start(sealed(&repo, way, &["daemon"]), repo.path());
+    let listening = |what: &str| {
+        let line = daemon.lines.iter().find_map(|line| line.strip_prefix(what));
+        line.unwrap_or_else(|| panic!("{:?}", daemon.lines))
+            .to_owned()
+    };
+    let gateway = listening("Gateway server listening on /ip4/127.0.0.1/tcp/");
+    let gateway = (
+        std::net::Ipv4Addr::LOCALHOST,
+        gateway.parse::<u16>().unwrap(),
+    )
+        .into();
+    let target = format!("/ipfs/{path}");
+    let served = harness::http::request(gateway, "GET", &target, &[], b"").unwrap();
+    assert_eq!(served.text(), "hello world");
+    let api = listening("RPC API server listening on ");
+    let asked = |arguments: &[&str]| repo.run([&["--api", &api], arguments].concat());
+    assert_eq!(asked(&["cat", &path]).success().text(), "hello world");
+    let refused = asked(&["add", "-Q", &file]).failure(1);
+    assert!(refused.contains("opened for reading alone"), "{refused}");
+    // What peers have passes through.
+    let other = Repo::new(CAIRN);
+    let elsewhere = other.run_with(["add", "-Q"], b"elsewhere").success().text();
+    let giving = other.daemon();
+    asked(&["swarm", "connect", &giving.swarm()]).success();
+    for _ in 0..2 {
+        assert_eq!(asked(&["cat", &elsewhere]).success().text(), "elsewhere");
+    }
+    let (status, _) = daemon.stop();
+    assert!(status.success(), "{status:?}");
+    assert!(tree::read(repo.path()) == before, "something was written");
 }

@@ -318,10 +318,17 @@ impl Daemon {
             metrics: page,
         };
         let rpc = Server::start(listeners.rpc, service, tasks.family())?;
-        repository.announce_listener(Listener::Api, ListenAddress(rpc.address()))?;
-        if let Some(gateway) = &gateway {
-            let address = ListenAddress(gateway.address());
-            repository.announce_listener(Listener::Gateway, address)?;
+        let address = ListenAddress(rpc.address());
+        if store.is_read_only() {
+            output::note(&format!(
+                "commands cannot be told where this daemon listens; they reach it with --api {address}"
+            ));
+        } else {
+            repository.announce_listener(Listener::Api, address)?;
+            if let Some(gateway) = &gateway {
+                let address = ListenAddress(gateway.address());
+                repository.announce_listener(Listener::Gateway, address)?;
+            }
         }
         Ok(Self {
             repository,

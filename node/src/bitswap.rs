@@ -43,6 +43,7 @@ use crate::routing::{Provider, Routing};
 use crate::swarm::Peers;
 use crate::tasks::Tasks;
 use bytes::Bytes;
+use cairn_store::sink::PutError;
 use cairn_store::store::Keep;
 use cairn_store::{Block, BlockSource, Cid, SourceError, Store};
 use futures::StreamExt;
@@ -199,7 +200,7 @@ trait Blocks: Clone + Send + Sync + 'static {
     fn size(&self, cid: &Cid) -> impl Future<Output = Option<u64>> + Send;
     /// A block that is here, its bytes checked.
     fn find(&self, cid: &Cid) -> impl Future<Output = Option<Block>> + Send;
-    /// Keeps fetched blocks, until space is needed.
+    /// Keeps fetched blocks, until space is needed, if anything can be kept at all.
     fn put(&self, blocks: Vec<Block>) -> impl Future<Output = Result<(), String>> + Send;
 }
 
@@ -231,9 +232,11 @@ impl Blocks for Store {
     }
 
     async fn put(&self, blocks: Vec<Block>) -> Result<(), String> {
-        Store::put(self, blocks, Keep::Cached)
-            .await
-            .map_err(|error| error.to_string())
+        match Store::put(self, blocks, Keep::Cached).await {
+            // What cannot be stored is still handed to whoever asked.
+            Ok(()) | Err(PutError::ReadOnly) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 

@@ -70,7 +70,8 @@ impl Exchange {
     }
 }
 
-/// One piece of work. Cheap to clone. Blocks fetched are in the store (cached) when handed over.
+/// One piece of work. Cheap to clone. Blocks fetched are in the store (cached) when handed over, unless
+/// that cannot be written.
 #[derive(Debug, Clone)]
 pub struct Session {
     store: Store,

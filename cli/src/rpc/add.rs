@@ -201,7 +201,7 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
     let options = Options::read(&call.arguments)?;
     let store = match options.target {
         Target::Nowhere => None,
-        Target::Kept | Target::Pinned(_) => Some(call.context.store().await?.clone()),
+        Target::Kept | Target::Pinned(_) => Some(call.context.writable_store().await?.clone()),
     };
     let pinned = matches!(options.target, Target::Pinned(_));
     Ok(Reply::values(move |out| async move {

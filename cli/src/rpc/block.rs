@@ -138,7 +138,7 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
     let prefix = prefix(&call.arguments)?;
     let cids = call.arguments.cids()?;
     let pin = call.arguments.flag(&["pin"])?;
-    let store = call.context.store().await?.clone();
+    let store = call.context.writable_store().await?.clone();
     Ok(Reply::values(move |out| async move {
         let local = call.local_session().await?;
         let Call {
@@ -188,7 +188,7 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
     let force = call.arguments.flag(&["force", "f"])?;
     let quiet = call.arguments.flag(&["quiet", "q"])?;
     let cids = call.arguments.cids()?;
-    let store = call.context.store().await?.clone();
+    let store = call.context.writable_store().await?.clone();
     let local = call.local_session().await?;
     Ok(Reply::values(move |out| async move {
         let mut pins = store.pins_version();

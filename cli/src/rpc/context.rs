@@ -6,6 +6,7 @@ use crate::repository::Repository;
 use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
 use cairn_node::{Exchange, Multiaddr, Node, PeerId};
+use cairn_store::sink::PutError;
 use cairn_store::store::OpenEvent;
 use cairn_store::{Cid, Store};
 use std::sync::{Arc, Weak};
@@ -138,6 +139,15 @@ impl Context {
     /// The blocks that are here.
     pub async fn store(&self) -> Result<&Store, RpcError> {
         Ok(&self.content().await?.store)
+    }
+
+    /// The same for what changes them: a repository that cannot be written says so before any work.
+    pub async fn writable_store(&self) -> Result<&Store, RpcError> {
+        let store = self.store().await?;
+        if store.is_read_only() {
+            return Err(PutError::ReadOnly.into());
+        }
+        Ok(store)
     }
 
     /// Who we are.

@@ -93,7 +93,7 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
         codec: store_codec,
         hash,
     };
-    let store = call.context.store().await?.clone();
+    let store = call.context.writable_store().await?.clone();
     Ok(Reply::values(move |out| async move {
         let local = call.local_session().await?;
         let Call {

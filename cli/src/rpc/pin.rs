@@ -82,7 +82,7 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
     let name = name.map(str::to_owned);
     let progress = arguments.flag(&["progress"])?;
     let cids = arguments.cids()?;
-    let store = call.context.store().await?.clone();
+    let store = call.context.writable_store().await?.clone();
     let session = call.session().await?;
     Ok(Reply::values(move |out| async move {
         let roots = roots(&call, &session, "ipfs-path").await?;
@@ -121,7 +121,7 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
         Some(PinMode::Direct)
     };
     let cids = call.arguments.cids()?;
-    let store = call.context.store().await?;
+    let store = call.context.writable_store().await?;
     let session = call.local_session().await?;
     let roots = roots(&call, &session, "ipfs-path").await?;
     // A pin that is named twice goes once.
@@ -153,7 +153,7 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
 pub async fn update(call: Call) -> Result<Reply, RpcError> {
     let unpin = call.arguments.choice(&["unpin"])?.unwrap_or(true);
     let cids = call.arguments.cids()?;
-    let store = call.context.store().await?.clone();
+    let store = call.context.writable_store().await?.clone();
     let session = call.session().await?;
     Ok(Reply::values(move |out| async move {
         let roots = roots(&call, &session, "from-path").await?;

@@ -8,7 +8,6 @@ use super::error::RpcError;
 use super::reply::Reply;
 use crate::repository::FORMAT;
 use cairn_store::gc::GcEvent;
-use cairn_store::sink::PutError;
 use cairn_store::store::OpenEvent;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -186,7 +185,7 @@ pub async fn gc(call: Call) -> Result<Reply, RpcError> {
     let silent = call.arguments.flag(&["silent"])?;
     let progress = call.arguments.flag(&["progress"])?;
     let cids = call.arguments.cids()?;
-    let store = call.context.store().await?.clone();
+    let store = call.context.writable_store().await?.clone();
     Ok(Reply::values(move |out| async move {
         // The collection runs to its end even if nobody listens any more.
         let (events, mut told) = mpsc::channel(EVENTS_WAITING_MAX);
@@ -227,10 +226,7 @@ pub async fn gc(call: Call) -> Result<Reply, RpcError> {
 
 /// `repo rebuild`: the index anew from the blocks. It goes on to its end even if nobody listens any more.
 pub async fn rebuild(call: Call) -> Result<Reply, RpcError> {
-    let store = call.context.store().await?.clone();
-    if store.is_read_only() {
-        return Err(PutError::ReadOnly.into());
-    }
+    let store = call.context.writable_store().await?.clone();
     Ok(Reply::values(move |out| async move {
         let (events, mut told) = mpsc::channel(EVENTS_WAITING_MAX);
         let rebuilding = store.rebuild_index(move |event| {

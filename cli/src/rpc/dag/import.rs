@@ -65,7 +65,7 @@ pub async fn import(call: Call) -> Result<Reply, RpcError> {
     let stats = arguments.flag(&["stats"])?;
     let silent = arguments.flag(&["silent"])?;
     let cids = arguments.cids()?;
-    let store = call.context.store().await?.clone();
+    let store = call.context.writable_store().await?.clone();
     Ok(Reply::values(move |out| async move {
         let local = call.local_session().await?;
         let Call {

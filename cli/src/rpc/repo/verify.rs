@@ -12,7 +12,6 @@ use cairn_node::Session;
 use cairn_store::dag::walk::{Missing, Options, walk};
 use cairn_store::pin::PinMode;
 use cairn_store::scrub::BadBlock;
-use cairn_store::sink::PutError;
 use cairn_store::source::SourceError;
 use cairn_store::store::Keep;
 use cairn_store::{Block, BlockSource, Cid, Store};
@@ -91,8 +90,8 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
     if heals && !call.is_online().await? {
         return Err(RpcError::offline());
     }
-    if (heals || drops) && store.is_read_only() {
-        return Err(PutError::ReadOnly.into());
+    if heals || drops {
+        call.context.writable_store().await?;
     }
     let peers = content
         .exchange
