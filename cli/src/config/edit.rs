@@ -112,6 +112,31 @@ mod tests {
     }
 
     #[test]
+    fn sizes_and_shares_of_the_storage_are_checked() {
+        for (key, value) in [
+            ("storage.reserve", "auto"),
+            ("storage.reserve", "5GiB"),
+            ("storage.reserve", "0"),
+            ("storage.cache_max", "20GB"),
+            ("storage.scrub_share", "0"),
+            ("storage.scrub_share", "100"),
+        ] {
+            let set = set(TEMPLATE, key, value);
+            assert!(set.is_ok(), "{key} {value}: {set:?}");
+        }
+        for (key, value, why) in [
+            ("storage.reserve", "automatic", "number of bytes"),
+            ("storage.cache_max", "10 potatoes", "number of bytes"),
+            ("storage.cache_max", "auto", "number of bytes"),
+            ("storage.scrub_share", "101", "from 0 to 100"),
+            ("storage.durability", "none", "`full` or `relaxed`"),
+        ] {
+            let error = set(TEMPLATE, key, value).unwrap_err();
+            assert!(error.to_string().contains(why), "{key} {value}: {error}");
+        }
+    }
+
+    #[test]
     fn the_bootstrap_list_is_replaced_whole() {
         let peer =
             "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
