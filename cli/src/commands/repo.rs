@@ -218,7 +218,7 @@ fn scrub(scrub: &Scrub, bytes: impl Fn(u64) -> String) -> String {
         0 => "no round finished yet".to_owned(),
         at => format!("last round finished {}", utc(at)),
     };
-    let read = format!("{} bytes read, {} bad", bytes(scrub.bytes), scrub.bad);
+    let read = format!("bytes read: {}, bad: {}", bytes(scrub.bytes), scrub.bad);
     let now = match (scrub.started, scrub.share) {
         (0, 0) => "switched off".to_owned(),
         (0, _) if scrub.finished > 0 => format!("resting ({read})"),
@@ -261,11 +261,11 @@ mod tests {
         assert_eq!(told(0, 0, 0), "switched off; no round finished yet");
         assert_eq!(
             told(2, 1_700_000_000, 0),
-            "running since 2023-11-14T22:13:20Z (7 bytes read, 1 bad); no round finished yet"
+            "running since 2023-11-14T22:13:20Z (bytes read: 7, bad: 1); no round finished yet"
         );
         assert_eq!(
             told(2, 0, 1_700_000_000),
-            "resting (7 bytes read, 1 bad); last round finished 2023-11-14T22:13:20Z"
+            "resting (bytes read: 7, bad: 1); last round finished 2023-11-14T22:13:20Z"
         );
     }
 }
