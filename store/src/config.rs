@@ -1,5 +1,6 @@
 //! What an operator may choose about storage, with defaults, units and prices.
 
+use serde::de::{self, Deserializer, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -177,11 +178,39 @@ impl fmt::Display for ByteSize {
 }
 
 /// How a size may stand in a file: a number or a text.
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum ByteText {
     Number(u64),
     Text(String),
+}
+
+impl<'de> Deserialize<'de> for ByteText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ByteTextVisitor)
+    }
+}
+
+/// Says what a size looks like when it is none.
+struct ByteTextVisitor;
+
+impl Visitor<'_> for ByteTextVisitor {
+    type Value = ByteText;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a number of bytes, like 4096, \"64KiB\" or \"10GB\"")
+    }
+
+    fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<ByteText, E> {
+        Ok(ByteText::Number(bytes))
+    }
+
+    fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<ByteText, E> {
+        let wrong = |_| E::invalid_value(Unexpected::Signed(bytes), &self);
+        u64::try_from(bytes).map(ByteText::Number).map_err(wrong)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteText, E> {
+        Ok(ByteText::Text(text.to_owned()))
+    }
 }
 
 impl TryFrom<ByteText> for ByteSize {
@@ -241,6 +270,23 @@ mod tests {
     fn refuses_what_is_no_size() {
         for text in ["", "GB", "-1", "1.5GB", "10 potatoes", "99999999PiB"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_in_a_file_is_told_with_what_one_looks_like() {
+        use serde::de::IntoDeserializer;
+        use serde::de::value::{Error, F64Deserializer, I64Deserializer, StrDeserializer};
+        let number: I64Deserializer<Error> = 5_i64.into_deserializer();
+        assert_eq!(ByteSize::deserialize(number), Ok(ByteSize(5)));
+        let text: StrDeserializer<'_, Error> = "5KiB".into_deserializer();
+        assert_eq!(ByteSize::deserialize(text), Ok(ByteSize(5 << 10)));
+        let negative: I64Deserializer<Error> = (-1_i64).into_deserializer();
+        let negative = Reserve::deserialize(negative).unwrap_err();
+        let fraction: F64Deserializer<Error> = 1.5_f64.into_deserializer();
+        let fraction = ByteSize::deserialize(fraction).unwrap_err();
+        for error in [negative, fraction] {
+            assert!(error.to_string().contains("like 4096"), "{error}");
         }
     }
 }
