@@ -15,6 +15,7 @@
 //! Readers and writers go on meanwhile; only pointing a few thousand entries elsewhere keeps writers
 //! waiting, for less than a millisecond.
 
+use crate::disk::is_lost;
 use crate::index::{IndexError, Key};
 use crate::journal::Sync;
 use crate::journal::record::Record;
@@ -250,10 +251,11 @@ impl<'a> Compaction<'a> {
         let length = to.min(segment.length()).saturating_sub(from);
         let (bytes, checked) = match segment.read(from, length) {
             Ok(bytes) => (bytes, true),
-            Err(ReadError::Unchecked) => {
-                let bytes = segment.read_unchecked(from, length).map_err(failed)?;
-                (bytes, false)
-            }
+            Err(ReadError::Unchecked) => match segment.read_unchecked(from, length) {
+                Ok(bytes) => (bytes, false),
+                Err(error) if is_lost(&error) => return Ok(None),
+                Err(error) => return Err(failed(error)),
+            },
             Err(ReadError::Disk(error)) => return Err(failed(error)),
         };
         let mut sections = Vec::with_capacity(run.len());

@@ -95,6 +95,31 @@ impl dyn DiskFile {
         Ok(Bytes::from(bytes))
     }
 
+    /// [`Self::read`], with zeros where the disk has lost the bytes, sector by sector; answers how many
+    /// sectors those were.
+    pub(crate) fn read_around(&self, offset: u64, length: u64) -> io::Result<(Bytes, u64)> {
+        match self.read(offset, length) {
+            Err(error) if is_lost(&error) => {}
+            read => return read.map(|bytes| (bytes, 0)),
+        }
+        let end = offset.saturating_add(length).min(self.length()?);
+        let mut bytes =
+            Vec::with_capacity(usize::try_from(end.saturating_sub(offset)).unwrap_or(0));
+        let mut lost = 0;
+        let mut at = offset;
+        while at < end {
+            let to = ((at / SECTOR + 1) * SECTOR).min(end);
+            match self.read(at, to - at) {
+                Ok(read) => bytes.extend_from_slice(&read),
+                Err(error) if is_lost(&error) => lost += 1,
+                Err(error) => return Err(error),
+            }
+            at = to;
+            bytes.resize(usize::try_from(at - offset).unwrap_or(bytes.len()), 0);
+        }
+        Ok((Bytes::from(bytes), lost))
+    }
+
     /// Writes all the parts, one after the other.
     pub(crate) fn write(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         let mut at = offset;
@@ -118,6 +143,11 @@ impl dyn DiskFile {
         }
         Ok(())
     }
+}
+
+/// Whether the disk says that it cannot read back what it was given.
+pub(crate) fn is_lost(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// The operating system's files.
@@ -205,5 +235,7 @@ impl DiskFile for File {
     }
 }
 
+/// What a disk loses at once, at least.
+const SECTOR: u64 = 4096;
 /// How many parts one system call takes.
 const PARTS_AT_ONCE: usize = 1024;

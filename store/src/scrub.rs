@@ -16,6 +16,7 @@ use crate::log::{Place, Position, SegmentId};
 use crate::source::SourceError;
 use crate::store::{Inner, Store, blocking, disk, nothing};
 use bytes::Bytes;
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -90,6 +91,30 @@ impl Store {
     }
 }
 
+/// How far a walk over a segment went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walked {
+    /// There may be more.
+    Some,
+    /// To its end.
+    All,
+}
+
+/// What was known as damaged before, so that what hashes right need not be looked up each time.
+enum KnownBad {
+    Unknown,
+    These(HashSet<Position>),
+}
+
+impl KnownBad {
+    fn may_have(&self, position: Position) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::These(bad) => bad.contains(&position),
+        }
+    }
+}
+
 /// Sections that are hashed together.
 type Batch = Vec<(Position, Cid, Bytes)>;
 
@@ -122,6 +147,7 @@ impl Inner {
         on_bad: impl FnMut(BadBlock) + Send,
     ) -> Result<u64, SourceError> {
         let segments = self.all_segments();
+        let known = self.known_bad();
         let total = segments.iter().map(|segment| segment.length()).sum();
         let on_bad = Mutex::new(on_bad);
         let found = AtomicU64::new(0);
@@ -138,7 +164,7 @@ impl Inner {
                 scope.spawn(|| {
                     while let Some(batch) = next(&waiting) {
                         hashed.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                        for bad in self.check(batch) {
+                        for bad in self.check(batch, &known) {
                             tell(bad);
                         }
                     }
@@ -150,19 +176,24 @@ impl Inner {
             };
             let mut bytes = 0;
             for segment in &segments {
-                self.scan_for(
-                    segment,
-                    0,
-                    u64::MAX,
-                    &mut |section| lanes.push(section),
-                    &tell,
-                )?;
+                let mut scan = Scan::with_data(segment, 0);
+                loop {
+                    let mut hash = |section| lanes.push(section);
+                    let walked = self.scan_for(&mut scan, TOLD_EVERY, &mut hash, &tell)?;
+                    let here = match walked {
+                        Walked::Some => scan.position(),
+                        Walked::All => segment.length(),
+                    };
+                    on_progress(VerifyProgress {
+                        blocks: hashed.load(Ordering::Relaxed),
+                        bytes: bytes + here,
+                        total,
+                    });
+                    if walked == Walked::All {
+                        break;
+                    }
+                }
                 bytes += segment.length();
-                on_progress(VerifyProgress {
-                    blocks: hashed.load(Ordering::Relaxed),
-                    bytes,
-                    total,
-                });
             }
             lanes.flush();
             drop(lanes);
@@ -225,21 +256,25 @@ impl Inner {
         let mut hash = |section| {
             batch.push(section);
             if batch.len() >= BATCH {
-                let found = self.check(std::mem::take(&mut batch));
+                let found = self.check(std::mem::take(&mut batch), &KnownBad::Unknown);
                 lock(&bad).extend(found);
             }
         };
-        let to = self.scan_for(&segment, from, bytes, &mut hash, &|gap| {
+        let mut scan = Scan::with_data(&segment, from);
+        let walked = self.scan_for(&mut scan, bytes, &mut hash, &|gap| {
             lock(&bad).push(gap);
         })?;
-        let found = self.check(batch);
+        let (to, read) = match walked {
+            Walked::Some => (scan.resumes_at(from), scan.position() - from),
+            Walked::All => (segment.length(), segment.length().saturating_sub(from)),
+        };
+        let found = self.check(batch, &KnownBad::Unknown);
         lock(&bad).extend(found);
         for bad in bad.into_inner().unwrap_or_else(PoisonError::into_inner) {
             state.bad += 1;
             on_bad(bad);
         }
-        let read = to.saturating_sub(from);
-        state.bytes += read;
+        state.bytes += to.saturating_sub(from);
         state.at = Some(Position {
             segment: segment.id,
             offset: u32::try_from(to).unwrap_or(u32::MAX),
@@ -249,23 +284,21 @@ impl Inner {
         Ok(read)
     }
 
-    /// Hands every section of a segment from `from` on to `hash`, until `bytes` were read, and tells
-    /// what blocks are hidden by damage. Answers where it stopped.
+    /// Hands the next sections of a segment to `hash`, until `bytes` were read, and tells what blocks
+    /// are hidden by damage.
     fn scan_for(
         &self,
-        segment: &Segment,
-        from: u64,
+        scan: &mut Scan<'_>,
         bytes: u64,
         hash: &mut dyn FnMut((Position, Cid, Bytes)),
         tell: &dyn Fn(BadBlock),
-    ) -> Result<u64, SourceError> {
-        let mut scan = Scan::with_data(segment, from);
-        let stop = from.saturating_add(bytes);
+    ) -> Result<Walked, SourceError> {
+        let id = scan.segment().id;
+        let stop = scan.position().saturating_add(bytes);
         let failed = |error: &std::io::Error| {
             // A collection may have taken the file away meanwhile.
-            let gone = self.segment(segment.id).is_none();
-            if gone {
-                Ok(segment.length())
+            if self.segment(id).is_none() {
+                Ok(Walked::All)
             } else {
                 Err(disk(&nothing(), error))
             }
@@ -273,13 +306,13 @@ impl Inner {
         while scan.position() < stop {
             let step = match scan.next() {
                 Ok(Some(step)) => step,
-                Ok(None) => return Ok(segment.length()),
+                Ok(None) => return Ok(Walked::All),
                 Err(error) => return failed(&error),
             };
             match step {
                 Step::Found(found) => {
                     let position = Position {
-                        segment: segment.id,
+                        segment: id,
                         offset: found.offset,
                     };
                     match scan.data(&found) {
@@ -288,10 +321,10 @@ impl Inner {
                     }
                 }
                 Step::Retracted(_) => {}
-                Step::Damage(gap) => self.hidden(segment.id, gap).into_iter().for_each(tell),
+                Step::Damage(gap) => self.hidden(id, gap).into_iter().for_each(tell),
             }
         }
-        Ok(scan.position())
+        Ok(Walked::Some)
     }
 
     /// Marks the blocks that the index says lie where nothing can be read, and names them as far as
@@ -323,7 +356,7 @@ impl Inner {
     }
 
     /// Hashes a batch; answers what of it is bad and counts.
-    fn check(&self, batch: Batch) -> Vec<BadBlock> {
+    fn check(&self, batch: Batch, known: &KnownBad) -> Vec<BadBlock> {
         let places: Vec<(Position, Cid)> = batch
             .iter()
             .map(|(position, cid, _)| (*position, *cid))
@@ -334,8 +367,13 @@ impl Inner {
             .collect();
         let mut bad = Vec::new();
         for ((position, cid), verified) in places.into_iter().zip(Block::verify_many(blocks)) {
-            let Err(error) = verified else { continue };
             let key = self.index.key(cid.hash());
+            let Err(error) = verified else {
+                if known.may_have(position) {
+                    self.mark_whole(key, position);
+                }
+                continue;
+            };
             let named = self.index.place(&key).ok().flatten();
             if named.is_none_or(|named| named.position() != position || self.is_dead(&named)) {
                 // It is dead, or its CID is what was damaged: then another block lies here.
@@ -354,6 +392,17 @@ impl Inner {
             });
         }
         bad
+    }
+
+    /// What is marked as damaged, from one look over the index.
+    fn known_bad(&self) -> KnownBad {
+        let mut bad = HashSet::new();
+        let looked = self.index.each(0, |entries| {
+            let damaged = entries.iter().filter(|(_, place)| place.damaged);
+            bad.extend(damaged.map(|(_, place)| place.position()));
+            ControlFlow::Continue(())
+        });
+        looked.map_or(KnownBad::Unknown, |_| KnownBad::These(bad))
     }
 
     fn all_segments(&self) -> Vec<Arc<Segment>> {
@@ -427,6 +476,8 @@ fn now() -> u64 {
         .map_or(1, |since| since.as_secs().max(1))
 }
 
+/// Bytes after which a verification tells how far it is.
+const TOLD_EVERY: u64 = 64 << 20;
 /// Batches that wait to be hashed.
 const BATCHES_WAITING_MAX: usize = 4;
 /// Under which name the index keeps the state.
@@ -435,7 +486,11 @@ const NOTE: &str = "scrub";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ByteSize, Config, Reserve};
+    use crate::disk::simulated::SimulatedDisk;
+    use crate::index::{Image, Location};
     use crate::log::Stream;
+    use crate::store::{Background, Ground, OpenEvent};
 
     #[test]
     fn the_state_reads_back() {
@@ -454,5 +509,103 @@ mod tests {
             assert_eq!(ScrubState::from_text(&state.to_text()), Some(state));
         }
         assert_eq!(ScrubState::from_text("1 2 x"), None);
+    }
+
+    fn block(number: u8, length: usize) -> Block {
+        let prefix = crate::block::Prefix {
+            version: crate::cid::Version::V1,
+            codec: crate::cid::RAW,
+            hash: crate::cid::HashKind::Sha2_256,
+        };
+        Block::new(prefix, Bytes::from(vec![number; length])).unwrap()
+    }
+
+    /// Ten blocks of three sectors on a disk that has lost one sector of the fifth.
+    fn spoiled() -> (SimulatedDisk, Arc<Image>, Vec<Block>) {
+        let (disk, image) = (SimulatedDisk::default(), Arc::new(Image::new()));
+        let blocks: Vec<Block> = (0..10).map(|number| block(number, 3 * 4096)).collect();
+        let store = open(&disk, &image, &mut Vec::new());
+        let mut writer = store.writer(crate::store::Keep::Kept);
+        crate::sink::BlockSink::put(&mut writer, blocks.clone()).unwrap();
+        writer.commit().unwrap();
+        let place = store.inner.place(
+            blocks[4].cid(),
+            &store.inner.index.key(blocks[4].cid().hash()),
+        );
+        let place = place.unwrap().unwrap();
+        store.inner.close().unwrap();
+        let sector = (u64::from(place.offset) / 4096 + 1) * 4096;
+        let path = store.inner.files.path(place.segment);
+        disk.spoil(&path, sector..sector + 4096);
+        (disk, image, blocks)
+    }
+
+    fn open(disk: &SimulatedDisk, image: &Arc<Image>, notices: &mut Vec<OpenEvent>) -> Store {
+        let ground = Ground {
+            root: "/repo".into(),
+            disk: Arc::new(disk.clone()),
+            access: Access::ReadWrite,
+            index: Location::Memory(image.clone()),
+            lock: None,
+            background: Background::None,
+        };
+        let config = Config {
+            reserve: Reserve::Bytes(ByteSize(0)),
+            ..Config::default()
+        };
+        Store::open_on(ground, &config, &mut |event| notices.push(event)).unwrap()
+    }
+
+    #[test]
+    fn a_sector_that_cannot_be_read_costs_its_block_and_ends_nothing() {
+        let (disk, image, blocks) = spoiled();
+        let store = open(&disk, &image, &mut Vec::new());
+        let mut bad = Vec::new();
+        let seen = store
+            .inner
+            .verify(&mut |_| {}, |one| bad.push(one))
+            .unwrap();
+        assert_eq!((seen, bad.len()), (10, 1));
+        assert_eq!(bad[0].cid, Some(*blocks[4].cid()));
+
+        let mut rounds = 0;
+        let mut scrubbed = Vec::new();
+        while store
+            .inner
+            .scrub(8192, &mut |one| scrubbed.push(one.cid))
+            .unwrap()
+            > 0
+        {
+            rounds += 1;
+            assert!(rounds < 100, "it goes on behind the lost sector");
+        }
+        assert!(rounds > 3 && store.scrub_state().finished > 0);
+        assert!(scrubbed.iter().all(|cid| *cid == Some(*blocks[4].cid())));
+        for (number, block) in blocks.iter().enumerate() {
+            let found = store.inner.block(block.cid());
+            let damaged = matches!(found, Err(SourceError::Damaged { .. }));
+            assert_eq!(damaged, number == 4);
+            assert_eq!(
+                !damaged,
+                found.is_ok_and(|found| found.as_ref() == Some(block))
+            );
+        }
+        let mut writer = store.writer(crate::store::Keep::Kept);
+        crate::sink::BlockSink::put(&mut writer, vec![blocks[4].clone()]).unwrap();
+        writer.commit().unwrap();
+        let healed = store.inner.block(blocks[4].cid()).unwrap();
+        assert_eq!(healed.as_ref(), Some(&blocks[4]));
+    }
+
+    #[test]
+    fn reading_what_the_disk_has_lost_lets_it_be_put_again() {
+        let (disk, image, blocks) = spoiled();
+        let store = open(&disk, &image, &mut Vec::new());
+        let found = store.inner.block(blocks[4].cid());
+        assert!(matches!(found, Err(SourceError::Damaged { .. })));
+        let mut writer = store.writer(crate::store::Keep::Cached);
+        crate::sink::BlockSink::put(&mut writer, vec![blocks[4].clone()]).unwrap();
+        let healed = store.inner.block(blocks[4].cid()).unwrap();
+        assert_eq!(healed.as_ref(), Some(&blocks[4]));
     }
 }

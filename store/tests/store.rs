@@ -346,6 +346,15 @@ async fn verify_names_what_is_damaged_and_nothing_else() {
         (50, vec![Some(*blocks[17].cid())]),
         "and again"
     );
+    assert_eq!(store.stat().blocks, 49);
+    file.write_all_at(b"b", at as u64).unwrap();
+    assert_eq!(verify().await, (50, Vec::new()), "the byte is right again");
+    assert_eq!(store.stat().blocks, 50);
+    assert_eq!(
+        store.block(blocks[17].cid()).await.unwrap().as_ref(),
+        Some(&blocks[17])
+    );
+    file.write_all_at(b"B", at as u64).unwrap();
     // Where even the name is gone, the gap is told.
     let named = blocks[30].cid().to_bytes();
     let at = bytes

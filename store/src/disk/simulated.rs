@@ -10,6 +10,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -41,6 +42,8 @@ struct State {
     last_file: u64,
     operations: u64,
     faults: Faults,
+    /// Sectors that cannot be read, by file.
+    spoiled: Vec<(u64, Range<u64>)>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -79,6 +82,13 @@ impl SimulatedDisk {
             fails: faults.fails.map(|(at, kind)| (at + done, kind)),
             lies: faults.lies.map(|at| at + done),
         };
+    }
+
+    /// Lets bytes of a file be unreadable from now on.
+    pub(crate) fn spoil(&self, path: &Path, bytes: Range<u64>) {
+        let mut state = self.lock();
+        let file = state.file(path).unwrap();
+        state.spoiled.push((file, bytes));
     }
 
     /// Whether the power has gone.
@@ -323,9 +333,17 @@ impl DiskFile for SimulatedFile {
     fn read_some(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize> {
         let mut state = self.disk.lock();
         state.look()?;
+        let room = into.capacity() - into.len();
+        let end = offset + room as u64;
+        let spoiled = state
+            .spoiled
+            .iter()
+            .any(|(file, bytes)| *file == self.file && bytes.start < end && offset < bytes.end);
+        if spoiled {
+            return Err(rustix::io::Errno::IO.into());
+        }
         let content = state.content(self.file);
         let from = usize::try_from(offset).unwrap().min(content.now.len());
-        let room = into.capacity() - into.len();
         let to = content.now.len().min(from + room);
         into.extend_from_slice(&content.now[from..to]);
         Ok(to - from)

@@ -50,6 +50,8 @@ pub(crate) struct Scan<'a> {
     window_at: u64,
     /// How much is read ahead.
     ahead: u64,
+    /// Sectors that the disk could not read back; they are taken for damage.
+    lost: u64,
 }
 
 impl<'a> Scan<'a> {
@@ -74,12 +76,30 @@ impl<'a> Scan<'a> {
             window: Bytes::new(),
             window_at: 0,
             ahead,
+            lost: 0,
         }
     }
 
     /// Where the next section is expected.
     pub(crate) fn position(&self) -> u64 {
         self.at
+    }
+
+    /// Where a later scan may go on that began at `from`: at the last section told, in case it lies
+    /// about its length, unless that is all there was.
+    pub(crate) fn resumes_at(&self, from: u64) -> u64 {
+        let last = self.last.map(|last| u64::from(last.offset));
+        last.filter(|last| *last > from).unwrap_or(self.at)
+    }
+
+    /// Whether the disk could not read back some of it: then another time there may be more to find.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost > 0
+    }
+
+    /// What is walked over.
+    pub(crate) fn segment(&self) -> &'a Segment {
+        self.segment
     }
 
     /// The next step, `None` at the end.
@@ -130,7 +150,7 @@ impl<'a> Scan<'a> {
         let inside = range.filter(|(skip, length)| skip + length <= self.window.len());
         match inside {
             Some((skip, length)) => Ok(self.window.slice(skip..skip + length)),
-            None => self.segment.read_unchecked(at, length),
+            None => Ok(self.segment.read_around(at, length)?.0),
         }
     }
 
@@ -154,9 +174,16 @@ impl<'a> Scan<'a> {
         let want = (PREFIX_MAX as u64).min(self.end - at);
         let window_end = self.window_at + self.window.len() as u64;
         if at < self.window_at || at + want > window_end {
-            self.window = self
+            let (window, lost) = self
                 .segment
-                .read_unchecked(at, self.ahead.min(self.end - at))?;
+                .read_around(at, self.ahead.min(self.end - at))?;
+            self.lost += lost;
+            if self.lost > LOST_MAX {
+                return Err(io::Error::other(
+                    "the disk cannot read back too much of it; look after the disk",
+                ));
+            }
+            self.window = window;
             self.window_at = at;
         }
         let skip = usize::try_from(at - self.window_at).unwrap_or(usize::MAX);
@@ -165,6 +192,8 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// Sectors that may be lost before a disk is taken for a failing one, and nothing for damage.
+const LOST_MAX: u64 = 1024;
 /// How much is read ahead for headers: enough for many small sections, little for one large one.
 const HEADERS_AHEAD: u64 = 16 << 10;
 /// How much is read ahead for whole blocks.

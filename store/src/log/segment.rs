@@ -10,7 +10,7 @@
 
 use super::files::{Files, Opened, Slot};
 use super::{SegmentId, section};
-use crate::disk::{Disk, DiskFile, Mode};
+use crate::disk::{Disk, DiskFile, Mode, is_lost};
 use crate::durable::Access;
 use bytes::Bytes;
 use std::io;
@@ -203,7 +203,11 @@ impl Segment {
             };
             (first * PAGE, to, file, sums.ok_or(ReadError::Unchecked)?)
         };
-        let bytes = file.read(from, to - from).map_err(ReadError::Disk)?;
+        let bytes = match file.read(from, to - from) {
+            // Of whole pages more may be lost than of what is wanted.
+            Err(error) if is_lost(&error) => return Err(ReadError::Unchecked),
+            read => read.map_err(ReadError::Disk)?,
+        };
         let whole = bytes.len() as u64 == to - from;
         let right = bytes
             .chunks(PAGE_BYTES)
@@ -219,16 +223,27 @@ impl Segment {
 
     /// Reads bytes as they are, fewer at the segment's end.
     pub(crate) fn read_unchecked(&self, offset: u64, length: u64) -> io::Result<Bytes> {
+        let (file, end) = self.file()?;
+        file.read(offset, length.min(end.saturating_sub(offset)))
+    }
+
+    /// The file, and how much of it counts.
+    fn file(&self) -> io::Result<(Arc<dyn DiskFile>, u64)> {
         let (end, growing) = {
             let state = self.read_state();
             let file = state.growing.as_ref().map(|growing| growing.file.clone());
             (state.length, file)
         };
-        let file = match growing {
-            Some(file) => file,
-            None => self.opened()?.file,
-        };
-        file.read(offset, length.min(end.saturating_sub(offset)))
+        match growing {
+            Some(file) => Ok((file, end)),
+            None => Ok((self.opened()?.file, end)),
+        }
+    }
+
+    /// [`Self::read_unchecked`], with zeros for what the disk has lost; answers how many sectors.
+    pub(crate) fn read_around(&self, offset: u64, length: u64) -> io::Result<(Bytes, u64)> {
+        let (file, end) = self.file()?;
+        file.read_around(offset, length.min(end.saturating_sub(offset)))
     }
 
     /// Makes what was appended durable.

@@ -3,6 +3,7 @@
 use super::Inner;
 use crate::block::Block;
 use crate::cid::Cid;
+use crate::disk::is_lost;
 use crate::index::{IndexError, Key};
 use crate::log::scan::{self, Scan, Step};
 use crate::log::section::{self, Header, PREFIX_MAX};
@@ -69,6 +70,26 @@ impl Inner {
         };
         self.index.insert([(key, damaged)]);
         self.uncount(place.length.into());
+    }
+
+    /// Takes such a note back: the section hashes to its CID after all.
+    pub(crate) fn mark_whole(&self, key: Key, position: Position) {
+        let damaged = |place: &Place| place.damaged && place.position() == position;
+        let known = || self.index.place(&key).ok().flatten();
+        if !known().is_some_and(|place| damaged(&place)) {
+            return;
+        }
+        let _nobody_appends = self.lock_appender();
+        // Somebody may have put it again meanwhile.
+        let Some(place) = known().filter(damaged).filter(|place| !self.is_dead(place)) else {
+            return;
+        };
+        let whole = Place {
+            damaged: false,
+            ..place
+        };
+        self.index.insert([(key, whole)]);
+        self.count(place.length.into());
     }
 
     /// Whether the block was read lately.
@@ -177,6 +198,12 @@ impl Inner {
                 continue;
             }
             match error {
+                ReadError::Disk(error) if is_lost(&error) => {
+                    // As good as damaged: somebody may have it whole.
+                    self.mark_damaged(key, place.position());
+                    tracing::error!(%cid, segment = %place.segment, offset = place.offset, %error, "unreadable block");
+                    return Err(SourceError::Damaged { cid: *cid });
+                }
                 ReadError::Disk(error) => return Err(disk(cid, &error)),
                 ReadError::Unchecked => {
                     self.reindex(&found.segment)
