@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 pub(crate) use table::Frozen;
 use table::Table;
@@ -43,6 +43,18 @@ pub(crate) struct Index {
     merging: Mutex<()>,
     /// How often something has been merged.
     merges: AtomicU64,
+    role: Role,
+    /// Whether it must not be trusted after the next opening.
+    partial: AtomicBool,
+}
+
+/// What an index is to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Who looks for a block asks this one.
+    Asked,
+    /// It is being made beside the one that is asked.
+    Made,
 }
 
 /// What lies below the memory table.
@@ -121,6 +133,8 @@ impl Index {
             table: RwLock::default(),
             merging: Mutex::default(),
             merges: AtomicU64::new(0),
+            role: Role::Asked,
+            partial: AtomicBool::new(false),
         };
         Ok((index, checkpoint))
     }
@@ -147,6 +161,76 @@ impl Index {
     /// An empty image with this index's secret, to be filled and given to [`Index::replace`].
     pub(crate) fn empty_image(&self) -> Image {
         Image::with_secret(self.secret)
+    }
+
+    /// An empty index with the same keys beside this one, in sled if this one is, to be filled and
+    /// given to [`Index::adopt`].
+    pub(crate) fn aside(&self) -> Result<Self, IndexError> {
+        let backing = match &*self.backing() {
+            Backing::OnDisk(on_disk) => Backing::OnDisk(on_disk.aside()?),
+            Backing::InMemory(_) => Backing::InMemory(Arc::new(self.empty_image())),
+        };
+        Ok(self.with(backing))
+    }
+
+    /// [`Index::aside`] in memory, where the disk has no room.
+    pub(crate) fn aside_in_memory(&self) -> Self {
+        self.with(Backing::InMemory(Arc::new(self.empty_image())))
+    }
+
+    fn with(&self, backing: Backing) -> Self {
+        Self {
+            backing: RwLock::new(backing),
+            secret: self.secret,
+            table: RwLock::default(),
+            merging: Mutex::default(),
+            merges: AtomicU64::new(0),
+            role: Role::Made,
+            partial: AtomicBool::new(false),
+        }
+    }
+
+    /// Goes on with what `aside` holds and what `frozen` says beyond that. Without a checkpoint it is
+    /// not to be trusted after the next opening.
+    pub(crate) fn adopt(
+        &self,
+        aside: Self,
+        frozen: &Frozen,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<(), IndexError> {
+        let _nobody_merges = self.lock_merging();
+        if let Some(rest) = aside.freeze() {
+            aside.merge(&rest, None)?;
+        }
+        aside.merge(frozen, None)?;
+        let new = aside.backing.into_inner();
+        let new = new.unwrap_or_else(PoisonError::into_inner);
+        if let Backing::OnDisk(on_disk) = &new {
+            on_disk.let_count(checkpoint)?;
+        }
+        self.partial.store(checkpoint.is_none(), Ordering::Release);
+        let mut backing = self.backing.write().unwrap_or_else(PoisonError::into_inner);
+        let old = match (&mut *backing, new) {
+            (Backing::InMemory(image), Backing::InMemory(made)) => {
+                image.take_over(&made, checkpoint);
+                None
+            }
+            (now, new) => Some(std::mem::replace(now, new)),
+        };
+        drop(backing);
+        self.write_table().thawed(frozen);
+        self.merges.fetch_add(1, Ordering::AcqRel);
+        if let Some(Backing::OnDisk(old)) = old
+            && self.is_on_disk()
+        {
+            old.discard()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a merge that is under way has ended.
+    pub(crate) fn wait_for_merge(&self) {
+        drop(self.lock_merging());
     }
 
     /// Whether sled is used.
@@ -249,9 +333,14 @@ impl Index {
         checkpoint: Option<&Checkpoint>,
     ) -> Result<(), IndexError> {
         let _one_at_a_time = self.lock_merging();
-        match &*self.backing() {
-            Backing::OnDisk(on_disk) => on_disk.merge(frozen.entries(), checkpoint)?,
-            Backing::InMemory(image) => image.merge(frozen.entries(), checkpoint),
+        let partial = self.partial.load(Ordering::Acquire);
+        let checkpoint = checkpoint.filter(|_| !partial);
+        match (&*self.backing(), self.role) {
+            (Backing::OnDisk(on_disk), Role::Asked) => {
+                on_disk.merge(frozen.entries(), checkpoint)?;
+            }
+            (Backing::OnDisk(on_disk), Role::Made) => on_disk.fill(frozen.entries())?,
+            (Backing::InMemory(image), _) => image.merge(frozen.entries(), checkpoint),
         }
         self.write_table().thawed(frozen);
         self.merges.fetch_add(1, Ordering::AcqRel);

@@ -491,6 +491,7 @@ mod tests {
     use crate::index::{Image, Location};
     use crate::log::Stream;
     use crate::store::{Background, Ground, OpenEvent};
+    use std::path::Path;
 
     #[test]
     fn the_state_reads_back() {
@@ -520,8 +521,9 @@ mod tests {
         Block::new(prefix, Bytes::from(vec![number; length])).unwrap()
     }
 
-    /// Ten blocks of three sectors on a disk that has lost one sector of the fifth.
-    fn spoiled() -> (SimulatedDisk, Arc<Image>, Vec<Block>) {
+    /// Ten blocks of three sectors on a disk that has lost one sector of the fifth: that with its
+    /// header, or the next.
+    fn spoiled(which: u64) -> (SimulatedDisk, Arc<Image>, Vec<Block>) {
         let (disk, image) = (SimulatedDisk::default(), Arc::new(Image::new()));
         let blocks: Vec<Block> = (0..10).map(|number| block(number, 3 * 4096)).collect();
         let store = open(&disk, &image, &mut Vec::new());
@@ -534,7 +536,7 @@ mod tests {
         );
         let place = place.unwrap().unwrap();
         store.inner.close().unwrap();
-        let sector = (u64::from(place.offset) / 4096 + 1) * 4096;
+        let sector = (u64::from(place.offset) / 4096 + which) * 4096;
         let path = store.inner.files.path(place.segment);
         disk.spoil(&path, sector..sector + 4096);
         (disk, image, blocks)
@@ -558,7 +560,7 @@ mod tests {
 
     #[test]
     fn a_sector_that_cannot_be_read_costs_its_block_and_ends_nothing() {
-        let (disk, image, blocks) = spoiled();
+        let (disk, image, blocks) = spoiled(1);
         let store = open(&disk, &image, &mut Vec::new());
         let mut bad = Vec::new();
         let seen = store
@@ -599,7 +601,7 @@ mod tests {
 
     #[test]
     fn reading_what_the_disk_has_lost_lets_it_be_put_again() {
-        let (disk, image, blocks) = spoiled();
+        let (disk, image, blocks) = spoiled(1);
         let store = open(&disk, &image, &mut Vec::new());
         let found = store.inner.block(blocks[4].cid());
         assert!(matches!(found, Err(SourceError::Damaged { .. })));
@@ -607,5 +609,35 @@ mod tests {
         crate::sink::BlockSink::put(&mut writer, vec![blocks[4].clone()]).unwrap();
         let healed = store.inner.block(blocks[4].cid()).unwrap();
         assert_eq!(healed.as_ref(), Some(&blocks[4]));
+    }
+
+    #[test]
+    fn an_index_made_from_what_could_be_read_is_made_again_at_the_next_opening() {
+        let (disk, _, blocks) = spoiled(0);
+        let image = Arc::new(Image::new());
+        let mut notices = Vec::new();
+        let store = open(&disk, &image, &mut notices);
+        let told = |event: &OpenEvent| matches!(event, OpenEvent::Notice(text) if text.contains("hold no readable block"));
+        assert!(notices.iter().any(told), "{notices:?}");
+        // The sector held the end of one block and the beginning of the next.
+        assert_eq!(store.stat().blocks, 8);
+        assert_eq!(store.inner.block(blocks[4].cid()).unwrap(), None);
+        store.inner.rebuild_alone(&mut |_| {}).unwrap_err();
+        assert_eq!(store.stat().blocks, 8);
+        store.inner.checkpoint().unwrap();
+        store.inner.close().unwrap();
+        drop(store);
+        disk.mend();
+        let store = open(&disk, &image, &mut Vec::new());
+        assert_eq!(store.stat().blocks, 10);
+        for block in &blocks {
+            let found = store.inner.block(block.cid()).unwrap();
+            assert_eq!(found.as_ref(), Some(block));
+        }
+        drop(store);
+        // As nothing was lost any more, this index may be trusted.
+        disk.spoil(Path::new("/repo/blocks/leaf-000001.car"), 0..1 << 30);
+        let store = open(&disk, &image, &mut Vec::new());
+        assert_eq!(store.stat().blocks, 10);
     }
 }

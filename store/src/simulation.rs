@@ -304,7 +304,7 @@ impl<'a> Run<'a> {
 
     /// One piece of work, and what it means for the model.
     fn work(&mut self) {
-        match self.random.random_range(0..20) {
+        match self.random.random_range(0..22) {
             0..=5 => self.put(Keep::Kept),
             6..=8 => self.put(Keep::Cached),
             9..=11 => self.pin(),
@@ -319,8 +319,24 @@ impl<'a> Run<'a> {
                     self.doubt_visible();
                 }
             }
+            19 => {
+                let done = self.store().inner.rebuild_alone(&mut |_| {});
+                self.tell(|| format!("rebuild: {done:?}"));
+                if done.is_err() {
+                    self.doubt_visible();
+                }
+            }
+            20 => self.verify(),
             _ => self.read_something(),
         }
+    }
+
+    /// Nothing here is ever damaged in a way that the disk's promises allow.
+    fn verify(&mut self) {
+        let mut bad = Vec::new();
+        let done = self.store().inner.verify(&mut |_| {}, |one| bad.push(one));
+        self.tell(|| format!("verify: {done:?}, {bad:?}"));
+        assert!(self.lied || bad.is_empty(), "seed {}: {bad:?}", self.seed);
     }
 
     fn some_blocks(&mut self) -> BTreeSet<usize> {

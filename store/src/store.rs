@@ -3,7 +3,8 @@
 //! [`Store`] is a cheap handle on one `Inner`. What touches the disk runs on the runtime's
 //! blocking threads. Reading order:
 //!
-//! * `open`: what opening trusts, cuts and adopts; `reindex`: the index from the log.
+//! * `open`: what opening trusts, cuts and adopts; `reindex`: what the index missed; `rebuild`: all of it
+//!   from the log.
 //! * `write`: from blocks to sections; holds; the [`Writer`] of an import.
 //! * `commit`: how callers share one sync, and what an acknowledgement waits for.
 //! * `read`: from a CID to checked bytes; `recency`: what was read lately.
@@ -17,6 +18,7 @@ mod commit;
 mod metrics;
 mod open;
 mod read;
+mod rebuild;
 mod recency;
 mod reindex;
 mod room;
@@ -100,8 +102,7 @@ pub(crate) struct Inner {
     /// Shared while a writer holds keys and looks them up; alone while a sweep asks the holds and
     /// deletes. So a block is either held in time or not found any more.
     pub(crate) sweeping: RwLock<()>,
-    pub(crate) blocks: AtomicU64,
-    pub(crate) bytes: AtomicU64,
+    pub(crate) counts: Counts,
     /// Bytes appended since the disk was last asked to start writing.
     pub(crate) unsynced: AtomicU64,
     /// Bytes appended since the memory table was last merged.
@@ -133,6 +134,40 @@ pub(crate) struct Inner {
     syncer: Mutex<Option<commit::Syncer>>,
     /// Held as long as the store is: the one writer.
     _lock: Option<File>,
+}
+
+/// How many blocks are present, and their bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    blocks: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counts {
+    /// Blocks more, of so many bytes in all.
+    pub(crate) fn add(&self, blocks: u64, bytes: u64) {
+        self.blocks.fetch_add(blocks, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Blocks less.
+    pub(crate) fn subtract(&self, blocks: u64, bytes: u64) {
+        self.blocks.fetch_sub(blocks, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, blocks: u64, bytes: u64) {
+        self.blocks.store(blocks, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// The pins, and a count of their changes.
@@ -240,8 +275,8 @@ impl Store {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         Stat {
-            blocks: self.inner.blocks.load(Ordering::Relaxed),
-            bytes: self.inner.bytes.load(Ordering::Relaxed),
+            blocks: self.inner.counts.blocks(),
+            bytes: self.inner.counts.bytes(),
             disk_bytes: segments.values().map(|segment| segment.length()).sum(),
             cache_bytes: segments
                 .iter()
@@ -340,14 +375,12 @@ impl Inner {
 
     /// A block more.
     pub(crate) fn count(&self, bytes: u64) {
-        self.blocks.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.counts.add(1, bytes);
     }
 
     /// A block less.
     pub(crate) fn uncount(&self, bytes: u64) {
-        self.blocks.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.counts.subtract(1, bytes);
     }
 }
 

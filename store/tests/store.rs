@@ -527,3 +527,63 @@ async fn a_closed_store_refuses_writes_and_says_so() {
     let refused = store.put(vec![block(1, 1)], Keep::Kept).await;
     assert!(matches!(refused, Err(PutError::Closing)));
 }
+
+/// Rebuilding is nobody's business but the index's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn while_the_index_is_made_anew_everything_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_quietly(root.path());
+    let old: Vec<Block> = (0..300).map(|seed| block(seed, 2000)).collect();
+    store.put(old.clone(), Keep::Kept).await.unwrap();
+    let rebuilds = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                store.rebuild_index(|_| {}).await.unwrap();
+            }
+        })
+    };
+    let work = |from: usize| {
+        let (store, rebuilds) = (store.clone(), rebuilds.abort_handle());
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            let mut gone = Vec::new();
+            let mut at = from;
+            while !rebuilds.is_finished() || at == from {
+                let two = vec![block(at, 700), block(at + 1, 700)];
+                store.put(two.clone(), Keep::Kept).await.unwrap();
+                let deleted = store.delete(vec![*two[0].cid()]).await.unwrap();
+                assert_eq!(deleted, [*two[0].cid()]);
+                assert_eq!(store.block(two[0].cid()).await.unwrap(), None);
+                gone.push(two[0].clone());
+                kept.push(two[1].clone());
+                at += 2;
+            }
+            (kept, gone)
+        })
+    };
+    let (one, two) = (work(1000), work(1_000_000));
+    while !rebuilds.is_finished() {
+        holds_all(&store, &old).await;
+    }
+    rebuilds.await.unwrap();
+    let mut present = old;
+    let mut gone = Vec::new();
+    for worked in [one, two] {
+        let (kept, deleted) = worked.await.unwrap();
+        present.extend(kept);
+        gone.extend(deleted);
+    }
+    let mut store = Some(store);
+    for _ in 0..2 {
+        let open = store.take().unwrap_or_else(|| open_quietly(root.path()));
+        holds_all(&open, &present).await;
+        for block in &gone {
+            assert_eq!(open.block(block.cid()).await.unwrap(), None);
+        }
+        assert_eq!(open.stat().blocks, present.len() as u64);
+        let bytes: usize = present.iter().map(|block| block.data().len()).sum();
+        assert_eq!(open.stat().bytes, bytes as u64);
+        open.close().await.unwrap();
+    }
+}

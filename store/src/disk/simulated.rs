@@ -91,6 +91,11 @@ impl SimulatedDisk {
         state.spoiled.push((file, bytes));
     }
 
+    /// Lets everything be readable again.
+    pub(crate) fn mend(&self) {
+        self.lock().spoiled.clear();
+    }
+
     /// Whether the power has gone.
     pub(crate) fn is_off(&self) -> bool {
         self.lock().is_off()

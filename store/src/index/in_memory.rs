@@ -21,6 +21,8 @@ struct Content {
     checkpoint: Option<Checkpoint>,
     /// How often it was emptied.
     emptied: u64,
+    /// How often a rebuild has put others in the buckets' place.
+    sides: u64,
 }
 
 impl Image {
@@ -36,6 +38,7 @@ impl Image {
                 buckets: BTreeMap::new(),
                 checkpoint: None,
                 emptied: 0,
+                sides: 0,
             }),
         }
     }
@@ -54,6 +57,13 @@ impl Image {
     pub(crate) fn half_merged(before: &Self, now: &Self, mut merged: impl FnMut() -> bool) -> Self {
         let mut content = before.lock().clone();
         let now = now.lock();
+        if content.sides != now.sides {
+            // Changing sides is one write, and nothing was merged on the new side yet.
+            let content = if merged() { now.clone() } else { content };
+            return Self {
+                content: Mutex::new(content),
+            };
+        }
         if content.emptied != now.emptied {
             // The first thing that emptying makes durable is that there is no checkpoint.
             content.checkpoint = None;
@@ -100,6 +110,15 @@ impl Image {
         if let Some(checkpoint) = checkpoint {
             content.checkpoint = Some(checkpoint.clone());
         }
+    }
+
+    /// Goes on with what another image holds.
+    pub(super) fn take_over(&self, other: &Self, checkpoint: Option<&Checkpoint>) {
+        let buckets = std::mem::take(&mut other.lock().buckets);
+        let mut content = self.lock();
+        content.buckets = buckets;
+        content.checkpoint = checkpoint.cloned();
+        content.sides += 1;
     }
 
     /// Takes one entry in, while the image is made.

@@ -19,7 +19,8 @@ use std::time::Duration;
 /// The index in sled.
 #[derive(Debug)]
 pub(super) struct OnDisk {
-    _db: sled::Db,
+    db: sled::Db,
+    side: Side,
     main: sled::Tree,
     recent: sled::Tree,
     meta: sled::Tree,
@@ -28,6 +29,44 @@ pub(super) struct OnDisk {
     recent_count: AtomicU64,
     /// Made when sled fails, so that the next opening does not trust it.
     broken_marker: PathBuf,
+}
+
+/// Which trees the buckets are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    First,
+    Second,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+
+    fn trees(self, db: &sled::Db) -> sled::Result<(sled::Tree, sled::Tree)> {
+        let (main, recent) = match self {
+            Self::First => ("buckets", "recent"),
+            Self::Second => ("buckets 2", "recent 2"),
+        };
+        Ok((db.open_tree(main)?, db.open_tree(recent)?))
+    }
+
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::First => b"1",
+            Self::Second => b"2",
+        }
+    }
+
+    fn of_name(name: Option<&[u8]>) -> Self {
+        match name {
+            Some(b"2") => Self::Second,
+            _ => Self::First,
+        }
+    }
 }
 
 /// A bucket's number and its entries.
@@ -70,9 +109,9 @@ impl OnDisk {
         remove_unfinished_snapshots(folder);
         guarded(|| {
             let db = open_patiently(folder, cache_bytes)?;
-            let main = db.open_tree("buckets")?;
-            let recent = db.open_tree("recent")?;
             let meta = db.open_tree("meta")?;
+            let side = Side::of_name(meta.get(SIDE)?.as_deref());
+            let (main, recent) = side.trees(&db)?;
             let known = meta
                 .get(SECRET)?
                 .and_then(|secret| <[u8; 32]>::try_from(&secret[..]).ok())
@@ -94,6 +133,10 @@ impl OnDisk {
                     (secret, None)
                 }
             };
+            // What a rebuild that was broken off has left.
+            let (half_made, recently) = side.other().trees(&db)?;
+            half_made.clear()?;
+            recently.clear()?;
             let count = |name: &[u8]| -> sled::Result<AtomicU64> {
                 let known = meta.get(name)?;
                 let known = known.and_then(|bytes| bytes[..].try_into().ok());
@@ -102,7 +145,8 @@ impl OnDisk {
             let index = Self {
                 main_count: count(MAIN_COUNT)?,
                 recent_count: count(RECENT_COUNT)?,
-                _db: db,
+                db,
+                side,
                 main,
                 recent,
                 meta,
@@ -143,17 +187,7 @@ impl OnDisk {
         self.run(|| {
             self.meta.insert(MERGING, b"")?;
             self.meta.flush()?;
-            let mut added: u64 = 0;
-            for (bucket, changes) in buckets::by_bucket(changes) {
-                let old = self.recent.get(bucket)?.unwrap_or_default();
-                let merged = buckets::merge(&old, &changes, Removals::Kept);
-                added += (merged.len().saturating_sub(old.len()) / ENTRY) as u64;
-                self.recent.insert(bucket, merged)?;
-            }
-            let recent = self.recent_count.fetch_add(added, Ordering::Relaxed) + added;
-            if recent > RECENT_MIN.max(self.main_count.load(Ordering::Relaxed) / RECENT_SHARE) {
-                self.pour()?;
-            }
+            self.take_in(changes)?;
             self.recent.flush()?;
             for (name, count) in [
                 (MAIN_COUNT, &self.main_count),
@@ -168,6 +202,80 @@ impl OnDisk {
             }
             self.meta.flush().map(drop)
         })
+    }
+
+    /// The side that does not count, emptied, to be filled and then let count.
+    pub(super) fn aside(&self) -> Result<Self, IndexError> {
+        self.run(|| {
+            let side = self.side.other();
+            let (main, recent) = side.trees(&self.db)?;
+            main.clear()?;
+            recent.clear()?;
+            Ok(Self {
+                db: self.db.clone(),
+                side,
+                main,
+                recent,
+                meta: self.meta.clone(),
+                main_count: AtomicU64::new(0),
+                recent_count: AtomicU64::new(0),
+                broken_marker: self.broken_marker.clone(),
+            })
+        })
+    }
+
+    /// Takes changes into a side that does not count yet.
+    pub(super) fn fill(&self, changes: &Changes) -> Result<(), IndexError> {
+        self.run(|| self.take_in(changes))
+    }
+
+    /// Lets this side count from now on, up to `checkpoint`; without one it is not to be trusted after
+    /// the next opening.
+    pub(super) fn let_count(&self, checkpoint: Option<&Checkpoint>) -> Result<(), IndexError> {
+        self.run(|| {
+            self.main.flush()?;
+            self.recent.flush()?;
+            let mut batch = sled::Batch::default();
+            batch.insert(SIDE, self.side.name());
+            for (name, count) in [
+                (MAIN_COUNT, &self.main_count),
+                (RECENT_COUNT, &self.recent_count),
+            ] {
+                batch.insert(name, &count.load(Ordering::Relaxed).to_be_bytes());
+            }
+            match checkpoint {
+                Some(checkpoint) => {
+                    batch.insert(CHECKPOINT, checkpoint.to_bytes());
+                    batch.remove(MERGING);
+                }
+                None => batch.remove(CHECKPOINT),
+            }
+            self.meta.apply_batch(batch)?;
+            self.meta.flush().map(drop)
+        })
+    }
+
+    /// Gives back what a side holds that does not count any more.
+    pub(super) fn discard(&self) -> Result<(), IndexError> {
+        self.run(|| {
+            self.main.clear()?;
+            self.recent.clear()
+        })
+    }
+
+    fn take_in(&self, changes: &Changes) -> sled::Result<()> {
+        let mut added: u64 = 0;
+        for (bucket, changes) in buckets::by_bucket(changes) {
+            let old = self.recent.get(bucket)?.unwrap_or_default();
+            let merged = buckets::merge(&old, &changes, Removals::Kept);
+            added += (merged.len().saturating_sub(old.len()) / ENTRY) as u64;
+            self.recent.insert(bucket, merged)?;
+        }
+        let recent = self.recent_count.fetch_add(added, Ordering::Relaxed) + added;
+        if recent > RECENT_MIN.max(self.main_count.load(Ordering::Relaxed) / RECENT_SHARE) {
+            self.pour()?;
+        }
+        Ok(())
     }
 
     /// Empties the recent tier into the main one.
@@ -320,6 +428,8 @@ const SECRET: &[u8] = b"secret";
 const CHECKPOINT: &[u8] = b"checkpoint 2";
 /// There as long as a merge is under way.
 const MERGING: &[u8] = b"merging";
+/// Which side counts.
+const SIDE: &[u8] = b"side";
 const MAIN_COUNT: &[u8] = b"main count";
 const RECENT_COUNT: &[u8] = b"recent count";
 /// Entries that the recent tier may always hold.

@@ -26,6 +26,11 @@ impl Frozen {
     pub(super) fn entries(&self) -> &Changes {
         &self.0
     }
+
+    /// What changes, and to what.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (&Key, &Option<Place>)> {
+        self.0.iter()
+    }
 }
 
 impl Table {

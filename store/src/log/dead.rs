@@ -3,23 +3,53 @@
 
 use super::{Position, SegmentId};
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Dead sections, by segment.
 #[derive(Debug, Default)]
 pub(crate) struct Dead {
     by_segment: RwLock<BTreeMap<SegmentId, HashSet<u32>>>,
+    /// Those that died since somebody began to listen.
+    heard: Mutex<Option<Vec<Position>>>,
+}
+
+/// Listens to deaths until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Listener<'a>(&'a Dead);
+
+impl Listener<'_> {
+    /// Those that died since the last call.
+    pub(crate) fn take(&self) -> Vec<Position> {
+        let mut heard = self.0.heard();
+        heard.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
+
+impl Drop for Listener<'_> {
+    fn drop(&mut self) {
+        *self.0.heard() = None;
+    }
 }
 
 impl Dead {
     /// Lets sections no longer count.
     pub(crate) fn extend(&self, positions: impl IntoIterator<Item = Position>) {
         let mut dead = self.write();
+        let mut heard = self.heard();
         for position in positions {
+            if let Some(heard) = &mut *heard {
+                heard.push(position);
+            }
             dead.entry(position.segment)
                 .or_default()
                 .insert(position.offset);
         }
+    }
+
+    /// Begins to listen. Only one listens at a time.
+    pub(crate) fn listen(&self) -> Listener<'_> {
+        *self.heard() = Some(Vec::new());
+        Listener(self)
     }
 
     /// Whether the section is dead.
@@ -53,6 +83,10 @@ impl Dead {
             .collect();
         positions.sort_unstable();
         positions
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Option<Vec<Position>>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<SegmentId, HashSet<u32>>> {

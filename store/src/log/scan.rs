@@ -80,6 +80,14 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// Ends at `end`, where a section ends, if that comes before the segment's end.
+    pub(crate) fn until(self, end: u64) -> Self {
+        Self {
+            end: end.min(self.end),
+            ..self
+        }
+    }
+
     /// Where the next section is expected.
     pub(crate) fn position(&self) -> u64 {
         self.at
@@ -90,6 +98,12 @@ impl<'a> Scan<'a> {
     pub(crate) fn resumes_at(&self, from: u64) -> u64 {
         let last = self.last.map(|last| u64::from(last.offset));
         last.filter(|last| *last > from).unwrap_or(self.at)
+    }
+
+    /// The rest could not be read at all.
+    pub(crate) fn give_up(&mut self) {
+        self.lost += 1;
+        self.at = self.end;
     }
 
     /// Whether the disk could not read back some of it: then another time there may be more to find.

@@ -231,8 +231,7 @@ impl Inner {
                 }
                 gone
             });
-            self.blocks.fetch_sub(lost, Ordering::Relaxed);
-            self.bytes.fetch_sub(lost_bytes, Ordering::Relaxed);
+            self.counts.subtract(lost, lost_bytes);
             // Or it would one day mean whatever lies there then.
             self.promoted
                 .lock()
@@ -319,7 +318,7 @@ impl Inner {
     }
 
     /// How far the index knows the log once it has merged what is in the memory table now.
-    fn checkpoint_of(&self, appender: &Appender) -> Checkpoint {
+    pub(super) fn checkpoint_of(&self, appender: &Appender) -> Checkpoint {
         let journal = self.lock_journal();
         let state = journal.state();
         let mut last = state.used.clone();
@@ -343,8 +342,8 @@ impl Inner {
         Checkpoint {
             ends,
             last,
-            blocks: self.blocks.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
+            blocks: self.counts.blocks(),
+            bytes: self.counts.bytes(),
             journal: journal.last(),
             merging: false,
         }

@@ -11,6 +11,7 @@
 
 use super::commit::Syncer;
 use super::metrics::Metrics;
+use super::rebuild::Partial;
 use super::recency::Recency;
 use super::reindex::CaughtUp;
 use super::{Inner, Pins, Store};
@@ -194,8 +195,7 @@ impl Store {
             journal: Mutex::new(journal),
             holds: Mutex::default(),
             sweeping: RwLock::default(),
-            blocks: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
+            counts: super::Counts::default(),
             unsynced: AtomicU64::new(0),
             unmerged: AtomicU64::new(0),
             losses: AtomicU64::new(0),
@@ -222,11 +222,19 @@ impl Store {
         let caught_up = match usable {
             Some(checkpoint) => inner
                 .catch_up(&checkpoint, &log.adopted, on_event)
-                .map_err(index_disk)?,
+                .map_err(&index_disk)?,
             None => CaughtUp::No,
         };
         if caught_up == CaughtUp::No {
-            inner.rebuild(on_event).map_err(index_disk)?;
+            inner.index.clear().map_err(&index_disk)?;
+            if let Err(error) = inner.rebuild(Partial::Taken, on_event) {
+                on_event(OpenEvent::Notice(format!(
+                    "the index could not be built on the disk ({error}); it is in memory until the \
+                     next start"
+                )));
+                inner.go_on_in_memory(&error).map_err(&index_disk)?;
+                inner.recount().map_err(&index_disk)?;
+            }
         }
         *inner.lock_scrub() = inner.remembered_scrub();
         if access == Access::ReadWrite {

@@ -1,17 +1,14 @@
-//! The index from the log: what opening catches up with, and how everything is built anew.
+//! What the index missed, from the log: what opening catches up with, and what to do when sled fails.
 
-use super::Inner;
-use crate::index::{Checkpoint, IndexError, Key};
+use super::{Counts, Inner};
+use crate::index::{Checkpoint, Index, IndexError, Key};
 use crate::journal::Change;
-use crate::log::files::Access;
 use crate::log::scan::{Found, Scan, Step};
 use crate::log::segment::Segment;
 use crate::log::{Place, Position, SegmentId, section};
-use crate::sink::PutError;
 use crate::store::OpenEvent;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// Whether the index could be brought to the log's end.
@@ -21,8 +18,16 @@ pub(super) enum CaughtUp {
     No,
 }
 
+/// Where sections are entered.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// The index that is asked, or one that is made beside it.
+    pub(super) index: &'a Index,
+    pub(super) counts: &'a Counts,
+}
+
 /// Whether what lies in the cache stream may be evicted.
-enum Cached {
+pub(super) enum Cached {
     /// All of it is kept: what was kept on purpose is not known.
     None,
     /// All but these.
@@ -51,8 +56,7 @@ impl Inner {
         adopted: &[SegmentId],
         on_event: &mut dyn FnMut(OpenEvent),
     ) -> Result<CaughtUp, IndexError> {
-        self.blocks.store(checkpoint.blocks, Ordering::Relaxed);
-        self.bytes.store(checkpoint.bytes, Ordering::Relaxed);
+        self.counts.set(checkpoint.blocks, checkpoint.bytes);
         let changes: Vec<Change> = {
             let journal = self.lock_journal();
             let since = journal.state().since.iter();
@@ -89,7 +93,11 @@ impl Inner {
                 known_from(checkpoint, id)
             };
             if let Some(from) = from {
-                self.index_segment(&segment, from.into(), &cached, on_event)?;
+                let mut scan = Scan::new(&segment, from.into());
+                self.index_rest(self.target(), &mut scan, &cached, on_event)?;
+                if scan.has_lost() {
+                    return Ok(CaughtUp::No);
+                }
             }
         }
         if checkpoint.merging {
@@ -99,7 +107,7 @@ impl Inner {
     }
 
     /// Counts what the index holds: some of it was there already when it was caught up.
-    fn recount(&self) -> Result<(), IndexError> {
+    pub(super) fn recount(&self) -> Result<(), IndexError> {
         let (mut blocks, mut bytes) = (0, 0);
         self.index.each(0, |entries| {
             let places = entries.iter().map(|(_, place)| Some(*place));
@@ -109,56 +117,13 @@ impl Inner {
             }
             ControlFlow::Continue(())
         })?;
-        self.blocks.store(blocks, Ordering::Relaxed);
-        self.bytes.store(bytes, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Makes the index anew for whoever asks for it while the store works.
-    pub(super) fn rebuild_alone(
-        &self,
-        on_event: &mut dyn FnMut(OpenEvent),
-    ) -> Result<(), PutError> {
-        if self.files.access == Access::ReadOnly {
-            return Ok(()); // It was built when the store was opened.
-        }
-        self.commit(Vec::new())?;
-        let _no_writer_looks = self
-            .sweeping
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok(self.rebuild(on_event)?)
-    }
-
-    /// Makes the index anew from the whole log.
-    pub(crate) fn rebuild(&self, on_event: &mut dyn FnMut(OpenEvent)) -> Result<(), IndexError> {
-        self.index.clear()?;
-        self.blocks.store(0, Ordering::Relaxed);
-        self.bytes.store(0, Ordering::Relaxed);
-        let segments = self.open_segments();
-        let total: u64 = segments.iter().map(|(_, segment)| segment.length()).sum();
-        let mut done = 0;
-        for (_, segment) in segments {
-            if total > REBUILD_TOLD {
-                on_event(OpenEvent::Rebuilding { done, total });
-            }
-            self.index_segment(&segment, 0, &Cached::None, on_event)?;
-            done += segment.length();
-        }
-        if total > REBUILD_TOLD {
-            on_event(OpenEvent::Rebuilding { done, total });
-        }
-        if let Err(error) = self.checkpoint_anew() {
-            on_event(OpenEvent::Notice(format!(
-                "the new index could not be written: {error}"
-            )));
-        }
+        self.counts.set(blocks, bytes);
         Ok(())
     }
 
     /// Goes on without sled after it failed: builds an index in memory from the log. Lookups that
     /// come meanwhile wait.
-    pub(super) fn go_on_in_memory(&self, why: &IndexError) -> Result<(), IndexError> {
+    pub(super) fn go_on_in_memory(&self, why: &dyn std::fmt::Display) -> Result<(), IndexError> {
         let _one = self
             .recovering
             .lock()
@@ -208,14 +173,22 @@ impl Inner {
             return Ok(());
         }
         tracing::error!(segment = %segment.id, "the index and the log disagree; reading it again");
-        self.index_segment(segment, 0, &Cached::None, &mut |event| {
+        let mut scan = Scan::new(segment, 0);
+        self.index_rest(self.target(), &mut scan, &Cached::None, &mut |event| {
             if let OpenEvent::Notice(text) = event {
                 tracing::error!("{text}");
             }
         })
     }
 
-    fn open_segments(&self) -> Vec<(SegmentId, Arc<Segment>)> {
+    fn target(&self) -> Target<'_> {
+        Target {
+            index: &self.index,
+            counts: &self.counts,
+        }
+    }
+
+    pub(super) fn open_segments(&self) -> Vec<(SegmentId, Arc<Segment>)> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         segments
             .iter()
@@ -223,31 +196,33 @@ impl Inner {
             .collect()
     }
 
-    fn index_segment(
+    /// Enters what a scan still finds. What the disk cannot read any more is told and left out.
+    pub(super) fn index_rest(
         &self,
-        segment: &Segment,
-        from: u64,
+        target: Target<'_>,
+        scan: &mut Scan<'_>,
         cached: &Cached,
         on_event: &mut dyn FnMut(OpenEvent),
     ) -> Result<(), IndexError> {
-        let mut scan = Scan::new(segment, from);
+        let id = scan.segment().id;
         loop {
             match scan.next() {
                 Ok(None) => return Ok(()),
                 Ok(Some(Step::Found(found))) => {
-                    self.index_section(place_of(segment.id, &found, cached), &found)?;
+                    self.index_section(target, place_of(id, &found, cached), &found)?;
                 }
                 Ok(Some(Step::Retracted(found))) => {
-                    self.unindex_section(&place_of(segment.id, &found, cached), &found)?;
+                    let key = self.index.key(found.header.cid.hash());
+                    unindex(target, key, &place_of(id, &found, cached))?;
                 }
                 Ok(Some(Step::Damage(damage))) => on_event(OpenEvent::Notice(format!(
-                    "segment {}: bytes {} to {} hold no readable block",
-                    segment.id, damage.from, damage.to
+                    "segment {id}: bytes {} to {} hold no readable block",
+                    damage.from, damage.to
                 ))),
                 Err(error) => {
+                    scan.give_up();
                     on_event(OpenEvent::Notice(format!(
-                        "segment {} cannot be read beyond byte {}: {error}",
-                        segment.id,
+                        "segment {id} cannot be read beyond byte {}: {error}",
                         scan.position()
                     )));
                     return Ok(());
@@ -256,12 +231,18 @@ impl Inner {
         }
     }
 
-    fn index_section(&self, place: Place, found: &Found) -> Result<(), IndexError> {
+    fn index_section(
+        &self,
+        target: Target<'_>,
+        place: Place,
+        found: &Found,
+    ) -> Result<(), IndexError> {
         if self.is_dead(&place) {
             return Ok(());
         }
-        let key = self.index.key(found.header.cid.hash());
-        let old = self.index.place(&key)?.filter(|old| !self.is_dead(old));
+        let Target { index, counts } = target;
+        let key = index.key(found.header.cid.hash());
+        let old = index.place(&key)?.filter(|old| !self.is_dead(old));
         match old {
             Some(old) if old.position() == place.position() => return Ok(()),
             Some(old) if !old.damaged && !old.cached && place.cached => {
@@ -269,23 +250,35 @@ impl Inner {
                 self.disown(&place);
                 return Ok(());
             }
+            Some(old)
+                if !std::ptr::eq(index, &raw const self.index) && self.is_read_at(&key, &old) =>
+            {
+                self.disown(&place);
+                return Ok(());
+            }
             Some(old) => {
                 // Only one section of a block may count, or deleting it would not delete it.
                 self.disown(&old);
                 if old.damaged {
-                    self.count(place.length.into());
+                    counts.add(1, place.length.into());
                 }
             }
-            None => self.count(place.length.into()),
+            None => counts.add(1, place.length.into()),
         }
-        self.index.insert([(key, place)]);
-        if self.index.waiting() >= super::MERGE_AT
-            && let Some(frozen) = self.index.freeze()
+        index.insert([(key, place)]);
+        if index.waiting() >= super::MERGE_AT
+            && let Some(frozen) = index.freeze()
         {
             // Without a position: a kill before the end starts from the last one again.
-            self.index.merge(&frozen, None)?;
+            index.merge(&frozen, None)?;
         }
         Ok(())
+    }
+
+    /// Whether readers find the block there while an index is made beside theirs.
+    fn is_read_at(&self, key: &Key, place: &Place) -> bool {
+        let read = self.index.place(key).ok().flatten();
+        read.is_some_and(|read| read.position() == place.position())
     }
 
     /// Lets the next commit say that a section is dead, if its segment is still there.
@@ -302,7 +295,7 @@ impl Inner {
     fn unindex_deleted(&self, position: &Position) -> Result<(), IndexError> {
         if let Some((key, found)) = self.section_at(position) {
             let place = place_of(position.segment, &found, &Cached::None);
-            self.unindex(key, &place)?;
+            unindex(self.target(), key, &place)?;
         }
         Ok(())
     }
@@ -323,7 +316,7 @@ impl Inner {
         Ok(())
     }
 
-    fn section_at(&self, position: &Position) -> Option<(Key, Found)> {
+    pub(super) fn section_at(&self, position: &Position) -> Option<(Key, Found)> {
         let segment = self.segment(position.segment)?;
         let head = segment.read_unchecked(position.offset.into(), section::PREFIX_MAX as u64);
         let header = section::header(&head.ok()?)?;
@@ -333,21 +326,18 @@ impl Inner {
         };
         Some((self.index.key(header.cid.hash()), found))
     }
+}
 
-    fn unindex_section(&self, place: &Place, found: &Found) -> Result<(), IndexError> {
-        self.unindex(self.index.key(found.header.cid.hash()), place)
-    }
-
-    fn unindex(&self, key: Key, place: &Place) -> Result<(), IndexError> {
-        let known = self.index.place(&key)?;
-        if let Some(known) = known.filter(|known| known.position() == place.position()) {
-            self.index.remove([key]);
-            if !known.damaged {
-                self.uncount(place.length.into());
-            }
+/// Takes a section out, if it is the one that counts there.
+pub(super) fn unindex(target: Target<'_>, key: Key, place: &Place) -> Result<(), IndexError> {
+    let known = target.index.place(&key)?;
+    if let Some(known) = known.filter(|known| known.position() == place.position()) {
+        target.index.remove([key]);
+        if !known.damaged {
+            target.counts.subtract(1, place.length.into());
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// From where the checkpoint's index does not know a segment; `None` if it knows it whole.
@@ -359,7 +349,7 @@ fn known_from(checkpoint: &Checkpoint, id: SegmentId) -> Option<u32> {
     (id.number > last).then_some(0)
 }
 
-fn place_of(segment: SegmentId, found: &Found, cached: &Cached) -> Place {
+pub(super) fn place_of(segment: SegmentId, found: &Found, cached: &Cached) -> Place {
     let mut place = Place {
         segment,
         offset: found.offset,
@@ -375,6 +365,3 @@ fn place_of(segment: SegmentId, found: &Found, cached: &Cached) -> Place {
     };
     place
 }
-
-/// Logs smaller than this are indexed before anybody wonders.
-const REBUILD_TOLD: u64 = 256 << 20;

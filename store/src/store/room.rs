@@ -12,7 +12,6 @@ use crate::durable::Access as FileAccess;
 use crate::sink::PutError;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 impl Inner {
     /// Stops writing before the disk is full.
@@ -45,7 +44,7 @@ impl Inner {
     /// Whether a merge of the index will not run out of room half-way. What is not merged stays in
     /// memory; nothing but a longer opening depends on it.
     pub(super) fn index_has_room(&self) -> bool {
-        let entries = self.blocks.load(Ordering::Relaxed) + self.index.waiting() as u64;
+        let entries = self.counts.blocks() + self.index.waiting() as u64;
         let needed = INDEX_ROOM_MIN + INDEX_BYTES_AN_ENTRY * entries;
         !self.index.is_on_disk() || self.space().map_or(true, |space| space.free > needed)
     }

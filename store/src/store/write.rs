@@ -236,9 +236,7 @@ impl Inner {
             .entry(segment.id)
             .or_insert(segment);
         let appended: u64 = blocks.iter().map(|block| block.data().len() as u64).sum();
-        self.blocks
-            .fetch_add(blocks.len() as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(appended, Ordering::Relaxed);
+        self.counts.add(blocks.len() as u64, appended);
         self.unmerged.fetch_add(appended, Ordering::Relaxed);
         let unsynced = self.unsynced.fetch_add(appended, Ordering::Relaxed) + appended;
         let damaged = still
