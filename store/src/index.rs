@@ -218,8 +218,8 @@ impl Index {
             (now, new) => Some(std::mem::replace(now, new)),
         };
         drop(backing);
-        self.write_table().thawed(frozen);
         self.merges.fetch_add(1, Ordering::AcqRel);
+        self.write_table().thawed(frozen);
         if let Some(Backing::OnDisk(old)) = old
             && self.is_on_disk()
         {

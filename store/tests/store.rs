@@ -15,6 +15,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 const RAW: Prefix = Prefix {
@@ -535,42 +536,37 @@ async fn while_the_index_is_made_anew_everything_goes_on() {
     let store = open_quietly(root.path());
     let old: Vec<Block> = (0..300).map(|seed| block(seed, 2000)).collect();
     store.put(old.clone(), Keep::Kept).await.unwrap();
-    let rebuilds = {
-        let store = store.clone();
-        tokio::spawn(async move {
-            for _ in 0..20 {
-                store.rebuild_index(|_| {}).await.unwrap();
-            }
-        })
+    let over = AtomicBool::new(false);
+    let rebuild = async {
+        for _ in 0..20 {
+            store.rebuild_index(|_| {}).await.unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
     };
-    let work = |from: usize| {
-        let (store, rebuilds) = (store.clone(), rebuilds.abort_handle());
-        tokio::spawn(async move {
-            let mut kept = Vec::new();
-            let mut gone = Vec::new();
-            let mut at = from;
-            while !rebuilds.is_finished() || at == from {
-                let two = vec![block(at, 700), block(at + 1, 700)];
-                store.put(two.clone(), Keep::Kept).await.unwrap();
-                let deleted = store.delete(vec![*two[0].cid()]).await.unwrap();
-                assert_eq!(deleted, [*two[0].cid()]);
-                assert_eq!(store.block(two[0].cid()).await.unwrap(), None);
-                gone.push(two[0].clone());
-                kept.push(two[1].clone());
-                at += 2;
-            }
-            (kept, gone)
-        })
+    let work = async |from: usize| {
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
+        let mut at = from;
+        while !over.load(Ordering::Relaxed) || at == from {
+            let two = vec![block(at, 700), block(at + 1, 700)];
+            store.put(two.clone(), Keep::Kept).await.unwrap();
+            let deleted = store.delete(vec![*two[0].cid()]).await.unwrap();
+            assert_eq!(deleted, [*two[0].cid()]);
+            assert_eq!(store.block(two[0].cid()).await.unwrap(), None);
+            gone.push(two[0].clone());
+            kept.push(two[1].clone());
+            at += 2;
+        }
+        (kept, gone)
     };
-    let (one, two) = (work(1000), work(1_000_000));
-    while !rebuilds.is_finished() {
-        holds_all(&store, &old).await;
-    }
-    rebuilds.await.unwrap();
+    let look = async {
+        while !over.load(Ordering::Relaxed) {
+            holds_all(&store, &old).await;
+        }
+    };
+    let ((), one, two, ()) = tokio::join!(rebuild, work(1000), work(1_000_000), look);
     let mut present = old;
     let mut gone = Vec::new();
-    for worked in [one, two] {
-        let (kept, deleted) = worked.await.unwrap();
+    for (kept, deleted) in [one, two] {
         present.extend(kept);
         gone.extend(deleted);
     }
