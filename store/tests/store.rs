@@ -536,7 +536,15 @@ async fn while_the_index_is_made_anew_everything_goes_on() {
     let store = open_quietly(root.path());
     let old: Vec<Block> = (0..300).map(|seed| block(seed, 2000)).collect();
     store.put(old.clone(), Keep::Kept).await.unwrap();
+    let doomed: Vec<Block> = (5000..5400).map(|seed| block(seed, 900)).collect();
+    store.put(doomed.clone(), Keep::Kept).await.unwrap();
     let over = AtomicBool::new(false);
+    let doom = async {
+        for block in &doomed {
+            let deleted = store.delete(vec![*block.cid()]).await.unwrap();
+            assert_eq!(deleted, [*block.cid()]);
+        }
+    };
     let rebuild = async {
         for _ in 0..20 {
             store.rebuild_index(|_| {}).await.unwrap();
@@ -563,9 +571,9 @@ async fn while_the_index_is_made_anew_everything_goes_on() {
             holds_all(&store, &old).await;
         }
     };
-    let ((), one, two, ()) = tokio::join!(rebuild, work(1000), work(1_000_000), look);
+    let ((), (), one, two, ()) = tokio::join!(rebuild, doom, work(10_000), work(1_000_000), look);
     let mut present = old;
-    let mut gone = Vec::new();
+    let mut gone = doomed;
     for (kept, deleted) in [one, two] {
         present.extend(kept);
         gone.extend(deleted);
