@@ -687,6 +687,33 @@ fn repo_verify_names_a_damaged_block_and_drops_it_when_asked() {
 }
 
 #[test]
+fn repo_verify_drops_what_damage_has_taken_the_name_of() {
+    both(|repo| {
+        repo.run_with(["add", "-Q"], b"hello world").success();
+        repo.run_with(["add", "-Q"], b"another").success();
+        let digest: [u8; 4] = [0xb9, 0x4d, 0x27, 0xb9]; // Begins the SHA-256 of "hello world".
+        damage(repo, &digest);
+        let failed = repo.run(["repo", "verify"]);
+        assert!(
+            failed.text().starts_with("a block was corrupt ("),
+            "{failed:?}"
+        );
+        assert!(failed.failure(1).contains("verify --drop"));
+        let dropped = repo.ok(["repo", "verify", "--drop"]);
+        assert_eq!(
+            lines(&dropped)[1],
+            "verify complete, 1 blocks corrupt, 1 dropped"
+        );
+        assert_eq!(
+            repo.ok(["repo", "verify"]),
+            "verify complete, all blocks validated."
+        );
+        let stat = json(&repo.ok(["repo", "stat", "--json"]));
+        assert_eq!(stat["NumObjects"], 1, "{stat}");
+    });
+}
+
+#[test]
 fn repo_rebuild_makes_the_index_anew_from_the_blocks() {
     both(|repo| {
         let folder = tempfile::tempdir().unwrap();

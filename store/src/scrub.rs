@@ -9,10 +9,12 @@ use crate::block::Block;
 use crate::cid::Cid;
 use crate::hash::BATCH;
 use crate::index::Key;
+use crate::journal::{DEAD_PER_RECORD, Sync};
 use crate::log::files::Access;
 use crate::log::scan::{Damage, Scan, Step};
 use crate::log::segment::Segment;
-use crate::log::{Place, Position, SegmentId};
+use crate::log::{Place, Position, SegmentId, Stream};
+use crate::sink::PutError;
 use crate::source::SourceError;
 use crate::store::{Inner, Store, blocking, disk, nothing};
 use bytes::Bytes;
@@ -30,6 +32,31 @@ pub struct BadBlock {
     pub cid: Option<Cid>,
     /// What is wrong, and where.
     pub why: String,
+    /// Which section it is, for [`Store::drop_damaged`].
+    pub section: Section,
+}
+
+/// A section of the log, known by its place where its block's name may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Section {
+    key: Key,
+    position: Position,
+}
+
+impl Default for Section {
+    /// No section: numbers begin with 1.
+    fn default() -> Self {
+        Self {
+            key: Key::default(),
+            position: Position {
+                segment: SegmentId {
+                    stream: Stream::Leaf,
+                    number: 0,
+                },
+                offset: 0,
+            },
+        }
+    }
 }
 
 /// How far a verification is.
@@ -83,6 +110,15 @@ impl Store {
         blocking(move || inner.scrub(bytes, &mut on_bad))
             .await
             .unwrap_or_else(|| Err(SourceError::Stopping { cid: nothing() }))
+    }
+
+    /// Deletes blocks that a verification found damaged, named or not, so that they are absent instead.
+    /// Answers for each whether it went: what has been healed meanwhile stays.
+    pub async fn drop_damaged(&self, sections: Vec<Section>) -> Result<Vec<bool>, PutError> {
+        let inner = self.inner.clone();
+        blocking(move || inner.drop_damaged(&sections))
+            .await
+            .unwrap_or(Err(PutError::Closing))
     }
 
     /// How the background's round stands.
@@ -350,6 +386,10 @@ impl Inner {
                     "segment {segment}: bytes {} to {} hold no readable block, but one lay at {}",
                     gap.from, gap.to, place.offset
                 ),
+                section: Section {
+                    key,
+                    position: place.position(),
+                },
             }
         });
         bad.collect()
@@ -389,6 +429,7 @@ impl Inner {
                     "{error}; segment {}, byte {}",
                     position.segment, position.offset
                 ),
+                section: Section { key, position },
             });
         }
         bad
@@ -403,6 +444,31 @@ impl Inner {
             ControlFlow::Continue(())
         });
         looked.map_or(KnownBad::Unknown, |_| KnownBad::These(bad))
+    }
+
+    fn drop_damaged(&self, sections: &[Section]) -> Result<Vec<bool>, PutError> {
+        if self.files.access == Access::ReadOnly {
+            return Err(PutError::ReadOnly);
+        }
+        // A deletion names places, so what it names must be beyond recovery's scissors first.
+        self.commit(Vec::new())?;
+        let mut went = Vec::with_capacity(sections.len());
+        for some in sections.chunks(DEAD_PER_RECORD) {
+            let _nobody_appends = self.lock_appender();
+            let mut dead = Vec::with_capacity(some.len());
+            for Section { key, position } in some {
+                let place = self.index.place(key)?;
+                let place = place.filter(|place| place.damaged && place.position() == *position);
+                let goes = place.filter(|place| !self.is_dead(place) && self.is_committed(place));
+                went.push(goes.is_some());
+                dead.extend(goes.map(|place| (*key, place)));
+            }
+            if !dead.is_empty() {
+                self.bury(&dead, Sync::Leave)?;
+            }
+        }
+        self.sync_journal()?;
+        Ok(went)
     }
 
     fn all_segments(&self) -> Vec<Arc<Segment>> {
@@ -489,7 +555,6 @@ mod tests {
     use crate::config::{ByteSize, Config, Reserve};
     use crate::disk::simulated::SimulatedDisk;
     use crate::index::{Image, Location};
-    use crate::log::Stream;
     use crate::store::{Background, Ground, OpenEvent};
     use std::path::Path;
 

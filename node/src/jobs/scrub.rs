@@ -146,7 +146,7 @@ fn rest_after(worked: Duration, share: Percent) -> Duration {
 
 /// Names what is bad, the first of it at least.
 fn tell(bad: &[BadBlock]) {
-    for BadBlock { cid, why } in bad.iter().take(TOLD_MAX) {
+    for BadBlock { cid, why, .. } in bad.iter().take(TOLD_MAX) {
         match cid {
             Some(cid) => tracing::error!(%cid, why, "damaged block"),
             None => tracing::error!(
@@ -237,6 +237,7 @@ mod tests {
     use super::*;
     use crate::tasks::Tasks;
     use cairn_store::cid::{Multihash, RAW};
+    use cairn_store::scrub::Section;
     use tokio::sync::mpsc;
 
     /// A log of `pieces` pieces, each of which takes `PIECE_TIME`, with one bad block in the first.
@@ -280,6 +281,7 @@ mod tests {
             let found = BadBlock {
                 cid: Some(bad()),
                 why: String::new(),
+                section: Section::default(),
             };
             Ok((bytes, (at == 1).then_some(found).into_iter().collect()))
         }

@@ -350,7 +350,7 @@ impl Inner {
     }
 
     /// Makes records durable for which nobody waited.
-    pub(super) fn sync_journal(&self) -> Result<(), PutError> {
+    pub(crate) fn sync_journal(&self) -> Result<(), PutError> {
         if self.config.durability == Durability::Relaxed {
             return Ok(());
         }

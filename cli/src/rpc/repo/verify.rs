@@ -2,7 +2,8 @@
 //!
 //! A bad block is named. With `heal` peers are asked for it, with `drop` it is deleted: so it is whole
 //! again, or absent instead of damaged; with both, what no peer has is deleted. Where damage hides which
-//! block it was, `heal` reads what is pinned until it has met as many damaged blocks as are hidden.
+//! block it was, `heal` reads what is pinned until it has met as many damaged blocks as are hidden, and
+//! `drop` deletes it without a name.
 
 use super::super::api::Call;
 use super::super::arguments::CidText;
@@ -11,7 +12,7 @@ use super::super::reply::{Reply, Sink};
 use cairn_node::Session;
 use cairn_store::dag::walk::{Missing, Options, walk};
 use cairn_store::pin::PinMode;
-use cairn_store::scrub::BadBlock;
+use cairn_store::scrub::{BadBlock, Section};
 use cairn_store::source::SourceError;
 use cairn_store::store::Keep;
 use cairn_store::{Block, BlockSource, Cid, Store};
@@ -77,6 +78,8 @@ struct Sums {
     dropped: u64,
     /// What peers were asked for in vain.
     given_up: HashSet<Cid>,
+    /// Where the hidden ones lie, that may be healed before they are dropped.
+    hiding: Vec<Section>,
 }
 
 /// `repo verify`.
@@ -131,6 +134,9 @@ impl Cure {
             && let Some(peers) = &self.peers
         {
             self.heal_hidden(peers, cids, out, &mut sums).await?;
+            if self.rest == Rest::Dropped {
+                self.drop_hidden(out, &mut sums).await?;
+            }
         }
         if sums.healed > 0 {
             // What comes from peers is durable with somebody's commit: this one.
@@ -176,25 +182,35 @@ impl Cure {
             .collect()
             .await;
         if self.rest == Rest::Dropped {
-            let sick = |outcome: &Outcome| *outcome != Outcome::Healed;
-            let left = treated.iter().filter(|(_, outcome)| sick(outcome));
-            let deleted = self
-                .store
-                .delete(left.filter_map(|(bad, _)| bad.cid).collect())
-                .await;
-            for (bad, outcome) in &mut treated {
-                if let Some(cid) = bad.cid
-                    && sick(outcome)
-                {
-                    *outcome = match &deleted {
-                        Ok(deleted) if deleted.contains(&cid) => Outcome::Dropped,
-                        Ok(_) => Outcome::NotDropped("it is in use".to_owned()),
-                        Err(error) => Outcome::NotDropped(error.to_string()),
-                    };
-                }
+            // What is hidden may be met by its name before it is dropped.
+            let waits = |bad: &BadBlock| bad.cid.is_none() && self.peers.is_some();
+            let (_, mut sick): (Vec<_>, Vec<_>) = treated
+                .iter_mut()
+                .partition(|(bad, outcome)| waits(bad) || *outcome == Outcome::Healed);
+            let sections = sick.iter().map(|(bad, _)| bad.section).collect();
+            let dropped = self.store.drop_damaged(sections).await;
+            for (at, (_, outcome)) in sick.iter_mut().enumerate() {
+                *outcome = match dropped.as_ref().map(|dropped| dropped.get(at)) {
+                    Ok(Some(true)) => Outcome::Dropped,
+                    Ok(_) => Outcome::NotDropped("it was put again meanwhile".to_owned()),
+                    Err(error) => Outcome::NotDropped(error.to_string()),
+                };
             }
         }
         treated
+    }
+
+    /// Drops what is still hidden after everything pinned has been read.
+    async fn drop_hidden(&self, out: &Sink, sums: &mut Sums) -> Result<(), RpcError> {
+        let dropped = self.store.drop_damaged(std::mem::take(&mut sums.hiding));
+        let dropped = dropped.await?.into_iter().filter(|went| *went).count() as u64;
+        if dropped > 0 {
+            sums.dropped += dropped;
+            sums.hidden = sums.hidden.saturating_sub(dropped);
+            let msg = format!("{dropped} hidden blocks dropped");
+            out.value(&VerifyLine::told(msg)).await?;
+        }
+        Ok(())
     }
 
     /// Reads what is pinned, so that what damage hides is met by its name and fetched.
@@ -306,7 +322,14 @@ impl Sums {
     fn count(&mut self, bad: &BadBlock, outcome: &Outcome) {
         self.bad += 1;
         let Some(cid) = bad.cid else {
-            self.hidden += 1;
+            if *outcome == Outcome::Dropped {
+                self.dropped += 1;
+            } else {
+                self.hidden += 1;
+                if self.hiding.len() < HIDING_MAX {
+                    self.hiding.push(bad.section);
+                }
+            }
             return;
         };
         match outcome {
@@ -332,7 +355,7 @@ impl Sums {
         }
         if self.hidden > 0 {
             text.push_str(&format!(
-                "; the names of {} are lost, `cairn repo gc` removes those that no pin reaches",
+                "; the names of {} are lost, `cairn repo verify --drop` removes them",
                 self.hidden
             ));
         }
@@ -349,6 +372,8 @@ const HEAL_TIMEOUT: Duration = Duration::from_secs(30);
 const FOUND_WAITING_MAX: usize = 64;
 /// Most bad blocks that peers are asked for at once.
 const HEALS_AT_ONCE: usize = 32;
+/// Most hidden blocks that are remembered to be dropped; the rest is for the next time.
+const HIDING_MAX: usize = 64 << 10;
 /// Most blocks that are remembered as asked for in vain.
 const GIVEN_UP_MAX: usize = 64 << 10;
 
