@@ -38,7 +38,8 @@ pub(crate) trait Log: Send + Sync + 'static {
         &self,
         bytes: u64,
     ) -> impl Future<Output = Result<(u64, Vec<BadBlock>), SourceError>> + Send;
-    /// How long ago the last round ended; `None` if none has, or if one is under way.
+    /// How long ago the last round ended; `None` if none has as far as the clock knows, or if one is
+    /// under way.
     fn rested(&self) -> Option<Duration>;
     /// Whether bad blocks can be had from elsewhere.
     fn can_heal(&self) -> bool;
@@ -144,6 +145,12 @@ fn rest_after(worked: Duration, share: Percent) -> Duration {
     worked.saturating_mul(100 - share) / share
 }
 
+/// How long ago the last round ended, both told since 1970. An end that lies far ahead was told by a clock
+/// that was wrong: who waited for that time would not work for years, however often it is started anew.
+fn rested_at(now: Duration, ended: Duration) -> Option<Duration> {
+    (ended <= now + ROUND_REST).then(|| now.saturating_sub(ended))
+}
+
 /// Names what is bad, the first of it at least.
 fn tell(bad: &[BadBlock]) {
     for BadBlock { cid, why, .. } in bad.iter().take(TOLD_MAX) {
@@ -181,9 +188,7 @@ impl Log for Exchange {
             return None;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        // A clock that was set back must not keep it from working for years.
-        let now = now.unwrap_or_default();
-        Some(now.saturating_sub(Duration::from_secs(state.finished)))
+        rested_at(now.unwrap_or_default(), Duration::from_secs(state.finished))
     }
 
     fn can_heal(&self) -> bool {
@@ -365,6 +370,16 @@ mod tests {
         let due = Instant::now() + ROUND_REST - rested;
         let mut bench = Bench::start(1, 100, 0, Some(rested));
         assert_eq!(bench.next().await, Some(Told::Piece(due)));
+    }
+
+    #[test]
+    fn a_round_that_ended_far_ahead_of_the_clock_does_not_count() {
+        let now = 1000 * ROUND_REST;
+        let second = Duration::from_secs(1);
+        assert_eq!(rested_at(now, now - second), Some(second));
+        // Clocks are set right by a little now and then.
+        assert_eq!(rested_at(now, now + second), Some(Duration::ZERO));
+        assert_eq!(rested_at(now, now + ROUND_REST + second), None);
     }
 
     #[tokio::test(start_paused = true)]
