@@ -284,7 +284,8 @@ connections = 512
 # Most requests worked on at once; more are answered with 429.
 requests_max = 1024
 
-# Most open connections; more wait. Each costs a file descriptor and up to 64 KiB.
+# Most open connections; more wait. Each costs a file descriptor and up to 64 KiB. Together they get a
+# fourth of the open files that the system allows, and no more.
 connections_max = 4096
 
 # How long a client may take to send a request's head, and how long an idle connection is kept.

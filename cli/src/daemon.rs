@@ -26,8 +26,10 @@ use cairn_node::{Exchange, Node};
 use cairn_store::{Cid, Store};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
+use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::io;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -288,7 +290,7 @@ impl Daemon {
                 Gateway::start(
                     listener,
                     exchange.clone(),
-                    config.gateway.clone(),
+                    within_descriptors(config.gateway.clone()),
                     &tasks,
                     &registry,
                 )
@@ -484,6 +486,28 @@ async fn start_node(
     }
 }
 
+/// Takes no more connections than the system has descriptors for: whoever is let in must find some left
+/// for what it asks for, and who comes too many waits in the listener's queue.
+fn within_descriptors(config: cairn_gateway::Config) -> cairn_gateway::Config {
+    let wanted = config.connections_max;
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let share = u32::try_from(descriptors / DESCRIPTOR_SHARE).unwrap_or(u32::MAX);
+    let connections_max = NonZeroU32::new(share)
+        .unwrap_or(NonZeroU32::MIN)
+        .min(wanted);
+    if connections_max < wanted {
+        tracing::warn!(
+            %connections_max,
+            descriptors,
+            "the system allows too few open files for gateway.connections_max"
+        );
+    }
+    cairn_gateway::Config {
+        connections_max,
+        ..config
+    }
+}
+
 /// Our metrics and libp2p's, after one another.
 fn metrics_page(registry: Registry, node: Option<Weak<Node>>) -> MetricsPage {
     Arc::new(move || {
@@ -501,6 +525,9 @@ fn metrics_page(registry: Registry, node: Option<Weak<Node>>) -> MetricsPage {
     })
 }
 
+/// Which share of the descriptors the gateway's connections may take: a fourth. As many are the segments',
+/// the rest is for the swarm and the commands.
+const DESCRIPTOR_SHARE: u64 = 4;
 /// How long stopping may take in all.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long one part may take to end its running work.
