@@ -2,11 +2,14 @@
 //!
 //! * [`Repo`]: a folder for `CAIRN_PATH` and the program run over it.
 //! * [`Daemon`]: the program as a daemon, ready when it says so, gone when dropped.
+//! * [`Mounts`]: file systems of a test's own, which nobody else sees.
 //! * [`http`]: requests over a plain socket, so that nothing is smoothed over.
 //! * [`tree`]: folders with content that a seed decides.
 
 pub mod http;
+pub mod mounts;
 pub mod program;
 pub mod tree;
 
+pub use mounts::Mounts;
 pub use program::{Daemon, Done, Repo};

@@ -2,19 +2,23 @@
 
 use crate::http::{self, Answer};
 use rustix::process::{Pid, Signal, kill_process};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use tempfile::TempDir;
 
-/// A repository in a temporary folder, and the program to run over it. It listens on loopback, on
-/// ports that the system chooses.
+/// A repository in a temporary folder or where it was put, and the program to run over it. It listens
+/// on loopback, on ports that the system chooses.
 #[derive(Debug)]
 pub struct Repo {
-    program: PathBuf,
-    folder: TempDir,
+    /// What is run: the program, after whatever runs it.
+    program: Vec<OsString>,
+    path: PathBuf,
+    /// Removed with the last who uses it.
+    folder: Option<Arc<TempDir>>,
 }
 
 /// How a run ended.
@@ -53,7 +57,21 @@ impl Done {
 impl Repo {
     /// An initialised repository. `program` is `env!("CARGO_BIN_EXE_cairn-under-test")`.
     pub fn new(program: &str) -> Self {
-        let repo = Self::empty(program);
+        Self::empty(program).init()
+    }
+
+    /// An initialised repository at `path`, which stays when this is dropped.
+    pub fn new_at(program: &str, path: &Path) -> Self {
+        let repo = Self {
+            program: vec![program.into()],
+            path: path.to_owned(),
+            folder: None,
+        };
+        repo.init()
+    }
+
+    fn init(self) -> Self {
+        let repo = self;
         repo.run(["init"]).success();
         let loopback = r#"["/ip4/127.0.0.1/tcp/0"]"#;
         repo.run(["config", "set", "addresses.swarm", loopback])
@@ -70,21 +88,44 @@ impl Repo {
 
     /// A folder that no repository was made in yet.
     pub fn empty(program: &str) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
         Self {
-            program: program.into(),
-            folder: tempfile::tempdir().expect("temporary folder"),
+            program: vec![program.into()],
+            path: folder.path().to_owned(),
+            folder: Some(Arc::new(folder)),
+        }
+    }
+
+    /// The same repository, with the program run by `runner`: a command that ends by becoming it.
+    pub fn under<A: Into<OsString>>(&self, runner: impl IntoIterator<Item = A>) -> Self {
+        let runner = runner.into_iter().map(A::into);
+        Self {
+            program: runner.chain(self.program.iter().cloned()).collect(),
+            path: self.path.clone(),
+            folder: self.folder.clone(),
+        }
+    }
+
+    /// The same repository, reached by another name of its folder.
+    pub fn at(&self, path: &Path) -> Self {
+        Self {
+            program: self.program.clone(),
+            path: path.to_owned(),
+            folder: self.folder.clone(),
         }
     }
 
     /// The repository's folder.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        &self.path
     }
 
     /// The program over this repository, not started yet.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut program = self.program.iter();
+        let mut command = Command::new(program.next().expect("a program"));
         command
+            .args(program)
             .args(arguments)
             .env("CAIRN_PATH", self.path())
             .env_remove("CAIRN_LOG")
