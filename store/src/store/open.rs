@@ -177,6 +177,20 @@ impl Store {
             .map_err(disk(&blocks_folder))?;
 
         let mut notice = |text| on_event(OpenEvent::Notice(text));
+        let is_full = access == Access::ReadWrite
+            && matches!(location, Location::Folder(_))
+            && system
+                .space(&blocks_folder)
+                .is_ok_and(|space| space.free < INDEX_OPENING_ROOM);
+        let location = if is_full {
+            notice(format!(
+                "the disk with {} is full; the index is built in memory",
+                root.display()
+            ));
+            Location::Memory(Arc::new(Image::new()))
+        } else {
+            location
+        };
         let (index, checkpoint) = Index::open(&location, config.index_cache.0, &mut notice)
             .map_err(disk(&root.join("index")))?;
 
@@ -545,5 +559,7 @@ pub(super) fn disk(path: &Path) -> impl FnOnce(io::Error) -> OpenError + Clone {
     move |source| OpenError::Disk { what, source }
 }
 
+/// What must be free for the index to be opened on the disk.
+const INDEX_OPENING_ROOM: u64 = 4 << 20;
 /// How often what was copied may have been copied on while the segment it came from still lies there.
 const COPIES_DEEP_MAX: usize = 64;
