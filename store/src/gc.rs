@@ -180,16 +180,14 @@ impl<F: FnMut(GcEvent)> Collection<F> {
         let mut rest = &todo[..];
         while !rest.is_empty() {
             (self.on_event)(GcEvent::Compacting { done, total });
-            let (round, later) = rest.split_at(round_of(rest));
+            let free = inner.space().map_or(u64::MAX, |space| space.free);
+            let room = free.saturating_sub(ROOM_LEFT).min(ROUND_BYTES_MAX);
+            let (round, later) = rest.split_at(round_of(rest, room, inner.files.open_max()));
             rest = later;
             done += round.len() as u64;
             let ids: Vec<SegmentId> = round.iter().map(|work| work.id).collect();
             let copied: u64 = round.iter().map(|work| work.bytes).sum();
-            if copied > 0
-                && inner
-                    .space()
-                    .is_ok_and(|space| space.free < copied + ROOM_LEFT)
-            {
+            if copied > 0 && free < copied + ROOM_LEFT {
                 tracing::warn!(
                     "too little space is free to compact the rest; free some, then collect again"
                 );
@@ -220,14 +218,15 @@ impl Work {
     }
 }
 
-/// How many of the first segments are emptied in one round: each ends with a checkpoint.
-fn round_of(todo: &[Work]) -> usize {
+/// How many of the first segments are emptied in one round: each ends with a checkpoint. Their copies
+/// take no more than `bytes_max`, and no more than `files_max` files that are open till then.
+fn round_of(todo: &[Work], bytes_max: u64, files_max: usize) -> usize {
     let mut blocks = 0;
     let mut bytes = 0;
-    let fits = todo.iter().take_while(|work| {
+    let fits = todo.iter().take(files_max).take_while(|work| {
         blocks += work.blocks;
         bytes += work.bytes;
-        blocks <= ROUND_BLOCKS_MAX && bytes <= ROUND_BYTES_MAX
+        blocks <= ROUND_BLOCKS_MAX && bytes <= bytes_max
     });
     fits.count().max(1)
 }

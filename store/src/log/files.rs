@@ -82,6 +82,11 @@ impl Files {
         self.folder.join(format!("{id}.crc"))
     }
 
+    /// How many sealed segments are open at most.
+    pub(crate) fn open_max(&self) -> usize {
+        self.open_max
+    }
+
     #[cfg(test)]
     pub(crate) fn open_count(&self) -> usize {
         self.open.lock().unwrap().len()
