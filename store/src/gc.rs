@@ -12,6 +12,8 @@
 //! * [`sweep`]: what goes.
 //! * [`crate::compact`]: how files become shorter.
 
+#[cfg(test)]
+mod explore;
 mod mark;
 mod sweep;
 

@@ -19,6 +19,7 @@ mod table;
 
 use crate::cid::Multihash;
 use crate::log::{Place, SegmentId, Stream};
+use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub(crate) use in_memory::Image;
 use on_disk::OnDisk;
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError};
 pub(crate) use table::Frozen;
 use table::Table;
 
@@ -404,7 +405,7 @@ impl Index {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_table(&self) -> std::sync::RwLockWriteGuard<'_, Table> {
+    fn write_table(&self) -> RwLockWriteGuard<'_, Table> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 

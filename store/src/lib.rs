@@ -25,6 +25,7 @@ mod simulation;
 pub mod sink;
 pub mod source;
 pub mod store;
+mod sync;
 pub mod unixfs;
 
 pub use block::{Block, BlockError};

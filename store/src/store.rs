@@ -47,13 +47,14 @@ use crate::pin::Pin;
 use crate::scrub::ScrubState;
 use crate::sink::PutError;
 use crate::source::{BlockSource, SourceError};
+use crate::sync::{Mutex, MutexGuard, PlainMutex, RwLock, RwLockReadGuard, is_explored};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 /// Blocks and pins in a folder. Cheap to clone; all clones are one store.
 #[derive(Debug, Clone)]
@@ -118,7 +119,7 @@ pub(crate) struct Inner {
     /// Segments that were given up before the journal knew them: the next commit says so.
     abandoned: Mutex<Vec<SegmentId>>,
     recency: recency::Recency,
-    pub(crate) scrub: Mutex<ScrubState>,
+    pub(crate) scrub: PlainMutex<ScrubState>,
     /// Held while an index in memory is built because sled failed.
     recovering: Mutex<()>,
     /// Segments that were looked through again because the index was wrong about them.
@@ -339,15 +340,15 @@ impl BlockSource for Store {
 }
 
 impl Inner {
-    pub(crate) fn read_pins(&self) -> std::sync::RwLockReadGuard<'_, Pins> {
+    pub(crate) fn read_pins(&self) -> RwLockReadGuard<'_, Pins> {
         self.pins.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn lock_appender(&self) -> std::sync::MutexGuard<'_, Appender> {
+    pub(crate) fn lock_appender(&self) -> MutexGuard<'_, Appender> {
         self.appender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn lock_journal(&self) -> std::sync::MutexGuard<'_, Journal> {
+    pub(crate) fn lock_journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -394,6 +395,9 @@ impl From<IndexError> for PutError {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
+    if is_explored() {
+        return Some(work()); // There is but one thread, and no runtime.
+    }
     tokio::task::spawn_blocking(work)
         .await
         .inspect_err(|error| tracing::error!(%error, "a storage task did not finish"))

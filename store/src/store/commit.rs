@@ -17,10 +17,11 @@ use crate::log::append::{Appender, Touched};
 use crate::log::files::Access;
 use crate::log::{Place, Position, SegmentId};
 use crate::sink::PutError;
+use crate::sync::{Condvar, Mutex};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 /// Who waits for which commit.

@@ -25,14 +25,15 @@ use crate::log::files::{Access, Files};
 use crate::log::scan::{Scan, Step};
 use crate::log::segment::{Growth, Segment};
 use crate::log::{SegmentId, Stream, section};
+use crate::sync::{Mutex, PlainMutex, RwLock};
 use crate::{block::Block, format};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, RwLock};
 
 /// Why a repository's store did not open.
 #[derive(Debug, thiserror::Error)]
@@ -218,7 +219,7 @@ impl Store {
             promoted: Mutex::default(),
             abandoned: Mutex::default(),
             recency: Recency::default(),
-            scrub: Mutex::default(),
+            scrub: PlainMutex::default(),
             recovering: Mutex::default(),
             reindexed: Mutex::default(),
             journal_damage: replay.damage.clone(),

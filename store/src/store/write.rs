@@ -17,9 +17,10 @@ use crate::log::files::Access;
 use crate::log::{Place, Stream};
 use crate::pin::{Pin, PinError, PinMode};
 use crate::sink::{BlockSink, PutError};
+use crate::sync::Mutex;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// Keys that garbage collection leaves alone as long as this lives.
 #[derive(Debug)]
