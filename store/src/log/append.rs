@@ -152,10 +152,12 @@ impl Appender {
             .unwrap_or(SEGMENT_BYTES_MAX)
     }
 
-    /// The segments that grow, and how long they are.
+    /// The segments that grow, and how far the index knows them: what compaction copied is pointed
+    /// at later.
     pub(crate) fn growing(&self) -> impl Iterator<Item = (SegmentId, u64)> {
-        let all = self.active.values().chain(self.targets.values());
-        all.map(|segment| (segment.id, segment.length()))
+        let active = self.active.values();
+        let active = active.map(|segment| (segment.id, segment.length()));
+        active.chain(self.targets.keys().map(|id| (*id, 0)))
     }
 
     fn with_room(&mut self, stream: Stream) -> io::Result<Arc<Segment>> {
