@@ -98,7 +98,7 @@ impl Inner {
         let merged_since = self.index.merges() != merges;
         for living in living.values_mut() {
             let mut failed = None;
-            living.retain(|(key, place)| {
+            living.retain_mut(|(key, place)| {
                 let now = match self.index.recent(key) {
                     Some(now) => Ok(now),
                     None if !merged_since => return true,
@@ -109,13 +109,22 @@ impl Inner {
                         failed = Some(error);
                         true
                     },
-                    |now| now == Some(*place),
+                    // One that became kept, or was found damaged, lies there all the same.
+                    |now| match now.filter(|now| now.position() == place.position()) {
+                        Some(now) => {
+                            *place = now;
+                            true
+                        }
+                        None => false,
+                    },
                 )
             });
             if let Some(error) = failed {
                 return Err(error);
             }
             living.sort_unstable_by_key(|(_, place)| place.offset);
+            // What became kept during the look was told twice.
+            living.dedup_by_key(|(_, place)| place.offset);
         }
         Ok(living)
     }
