@@ -451,16 +451,22 @@ impl<'a> Compaction<'a> {
                 promoted.push(to.position());
             }
             dead.push(moved.from.position());
-            entries.push((moved.key, to));
+            entries.push((moved.key, now, to));
         }
+        let before: Vec<_> = entries.iter().map(|(key, now, _)| (*key, *now)).collect();
+        // First, so that whoever finds an original dead finds the copy when they look again.
+        inner
+            .index
+            .insert(entries.iter().map(|(key, _, to)| (*key, *to)));
         // In this order: a power cut may leave the first without the second.
         let records = vec![Record::Kept(promoted), Record::Deleted(dead)];
         inner
             .lock_journal()
             .append(records, Sync::Leave)
-            .map_err(|error| inner.write_failed("journal", &error))?;
-        inner.index.insert(entries);
-        Ok(())
+            .map_err(|error| {
+                inner.index.insert(before);
+                inner.write_failed("journal", &error)
+            })
     }
 
     /// Lets copies be dead that nothing points at. Those beyond what the journal counts are cut off

@@ -23,12 +23,17 @@ impl Inner {
             let Some(place) = self.look_up(key)? else {
                 return Ok(None);
             };
-            if self.segment(place.segment).is_some() {
-                return Ok(Some(place).filter(|place| !self.is_dead(place)));
+            let is_there = self.segment(place.segment).is_some();
+            let is_dead = self.is_dead(&place);
+            if is_there && !is_dead {
+                return Ok(Some(place));
             }
             if last == Some(place.position()) {
-                // Neither moved nor removed meanwhile: the index and the log disagree.
-                return Err(IndexError::missing(place.segment));
+                // Not moved meanwhile: dead for good, or the index and the log disagree.
+                return match is_dead {
+                    true => Ok(None),
+                    false => Err(IndexError::missing(place.segment)),
+                };
             }
             // A compaction may have moved it between the two looks.
             last = Some(place.position());
