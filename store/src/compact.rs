@@ -95,14 +95,13 @@ impl Inner {
         let keys = living.values().flatten().map(|(key, _)| *key);
         self.index.watch(keys);
         // What changed between the look and the watch.
-        let merged_since = self.index.merges() != merges;
         for living in living.values_mut() {
             let mut failed = None;
             living.retain_mut(|(key, place)| {
-                let now = match self.index.recent(key) {
-                    Some(now) => Ok(now),
-                    None if !merged_since => return true,
-                    None => self.index.place(key),
+                let now = match self.index.changed(key, merges) {
+                    Ok(None) => return true,
+                    Ok(Some(now)) => Ok(now),
+                    Err(error) => Err(error),
                 };
                 now.map_or_else(
                     |error| {

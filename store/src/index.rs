@@ -274,6 +274,20 @@ impl Index {
         self.read_table().get(key)
     }
 
+    /// What became of a key since the number of merges was `merges`; `None` if nothing did.
+    pub(crate) fn changed(
+        &self,
+        key: &Key,
+        merges: u64,
+    ) -> Result<Option<Option<Place>>, IndexError> {
+        match self.recent(key) {
+            Some(now) => Ok(Some(now)),
+            // Asked after the look into the table.
+            None if self.merges() == merges => Ok(None),
+            None => self.place(key).map(Some),
+        }
+    }
+
     /// A number that stays as long as nothing has left the memory table.
     pub(crate) fn merges(&self) -> u64 {
         self.merges.load(Ordering::Acquire)
@@ -343,8 +357,9 @@ impl Index {
             (Backing::OnDisk(on_disk), Role::Made) => on_disk.fill(frozen.entries())?,
             (Backing::InMemory(image), _) => image.merge(frozen.entries(), checkpoint),
         }
-        self.write_table().thawed(frozen);
+        // First: whoever misses in the memory table what was thawed sees by the count that it was.
         self.merges.fetch_add(1, Ordering::AcqRel);
+        self.write_table().thawed(frozen);
         Ok(())
     }
 

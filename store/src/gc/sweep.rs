@@ -29,20 +29,14 @@ impl<F: FnMut(GcEvent)> Collection<F> {
             from = went.map_err(PutError::from)?;
             inner.index.watch(candidates.iter().map(|(key, _)| *key));
             // What changed between the look and the watch.
-            if inner.index.merges() == merges {
-                candidates.retain(|(key, place)| {
-                    let now = inner.index.recent(key);
-                    now.is_none_or(|now| now == Some(*place))
-                });
-            } else {
-                let mut still = Vec::with_capacity(candidates.len());
-                for (key, place) in candidates {
-                    if inner.index.place(&key).map_err(PutError::from)? == Some(place) {
-                        still.push((key, place));
-                    }
+            let mut still = Vec::with_capacity(candidates.len());
+            for (key, place) in candidates {
+                let now = inner.index.changed(&key, merges).map_err(PutError::from)?;
+                if now.is_none_or(|now| now == Some(place)) {
+                    still.push((key, place));
                 }
-                candidates = still;
             }
+            let mut candidates = still;
             candidates.sort_unstable_by_key(|(_, place)| place.position());
             let swept = candidates
                 .chunks(DEAD_PER_RECORD)

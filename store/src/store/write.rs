@@ -195,18 +195,13 @@ impl Inner {
         // Again, now that nobody else can append: another writer may have been faster, and one
         // batch may hold a block twice. What was put since the first look is in the memory table,
         // unless that was merged meanwhile.
-        let merged_since = self.index.merges() != merges;
         let mut seen = HashSet::new();
         let mut still = Vec::with_capacity(batch.len());
         for new in batch {
             if !seen.insert(new.key) {
                 continue;
             }
-            let now = if merged_since {
-                self.index.place(&new.key)?
-            } else {
-                self.index.recent(&new.key).flatten()
-            };
+            let now = self.index.changed(&new.key, merges)?.flatten();
             match self.counting(now) {
                 None => still.push(*new),
                 Some(now) if now.cached && stream != Stream::Cache => {
