@@ -5,10 +5,14 @@
 //! * [`Mounts`]: file systems of a test's own, which nobody else sees.
 //! * [`http`]: requests over a plain socket, so that nothing is smoothed over.
 //! * [`tree`]: folders with content that a seed decides.
+//! * [`torture`], [`oracle`]: what the store's worker does until it is killed, and what must be true
+//!   after it.
 
 pub mod http;
 pub mod mounts;
+pub mod oracle;
 pub mod program;
+pub mod torture;
 pub mod tree;
 
 pub use mounts::Mounts;
