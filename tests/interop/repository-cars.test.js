@@ -1,7 +1,7 @@
 // A repository's log is CAR files that @ipld/car reads without cairn.
 import assert from 'node:assert/strict'
 import { createReadStream } from 'node:fs'
-import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { test } from 'node:test'
 import { CarBlockIterator } from '@ipld/car/iterator'
@@ -10,7 +10,7 @@ import { CID } from 'multiformats/cid'
 import { base32 } from 'multiformats/bases/base32'
 import { identity } from 'multiformats/hashes/identity'
 import { sha256, sha512 } from 'multiformats/hashes/sha2'
-import { bytes, tree } from './lib/bytes.js'
+import { bytes, same, tree } from './lib/bytes.js'
 import { Repository, folder } from './lib/cairn.js'
 
 const HASHERS = new Map([identity, sha256, sha512].map((hasher) => [hasher.code, hasher]))
@@ -101,6 +101,33 @@ test('the segments can be read while the daemon writes, and after a collection',
   assert.ok(after.listed.length < before.listed.length)
   assert.equal(await daemon.stop(), 0)
   await check(repository)
+})
+
+test('what came from a peer lies in segments of its own, also after a part of it was pinned and the rest collected', async (t) => {
+  const { repository: giver, source, large } = await filled(t)
+  const small = path.join(source, 'below/1024')
+  const [largeRoot, smallRoot] = [await giver.ok('add', '-Q', large), await giver.ok('add', '-Q', small)]
+  const giving = await giver.daemon()
+  const taker = await Repository.make(t)
+  await taker.ok('config', 'set', 'storage.segment_size', '8MiB')
+  const taking = await taker.daemon()
+  const [address] = await giving.addresses()
+  await taker.ok('swarm', 'connect', address)
+  same(await taker.bytes('cat', largeRoot), await readFile(large), 'large')
+  same(await taker.bytes('cat', smallRoot), await readFile(small), 'small')
+  const before = await check(taker)
+  const cached = (segments) => segments.filter((name) => name.startsWith('cache'))
+  assert.ok(cached(before.segments).length > 1, `${before.segments}`)
+
+  await taker.ok('pin', 'add', smallRoot)
+  const removed = await taker.ok('repo', 'gc', '-q')
+  assert.ok(removed.split('\n').length > 10, removed)
+  const after = await check(taker)
+  assert.ok(after.found.has(key(CID.parse(smallRoot))))
+  assert.ok(after.listed.length < before.listed.length)
+  assert.notDeepEqual(cached(after.segments), cached(before.segments))
+  assert.equal(await taking.stop(), 0)
+  await check(taker)
 })
 
 /** Where the first section of a segment begins: behind the header and its length. */
