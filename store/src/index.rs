@@ -19,7 +19,7 @@ mod table;
 
 use crate::cid::Multihash;
 use crate::log::{Place, SegmentId, Stream};
-use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub(crate) use in_memory::Image;
 use on_disk::OnDisk;
 use std::collections::BTreeMap;
@@ -42,6 +42,9 @@ pub(crate) struct Index {
     table: RwLock<Table>,
     /// Held while a frozen table is merged, and by whoever needs that nothing is.
     merging: Mutex<()>,
+    /// For those who wait until nothing is frozen.
+    thawing: Mutex<()>,
+    thawed: Condvar,
     /// How often something has been merged.
     merges: AtomicU64,
     role: Role,
@@ -133,6 +136,8 @@ impl Index {
             secret,
             table: RwLock::default(),
             merging: Mutex::default(),
+            thawing: Mutex::default(),
+            thawed: Condvar::default(),
             merges: AtomicU64::new(0),
             role: Role::Asked,
             partial: AtomicBool::new(false),
@@ -185,6 +190,8 @@ impl Index {
             secret: self.secret,
             table: RwLock::default(),
             merging: Mutex::default(),
+            thawing: Mutex::default(),
+            thawed: Condvar::default(),
             merges: AtomicU64::new(0),
             role: Role::Made,
             partial: AtomicBool::new(false),
@@ -195,7 +202,7 @@ impl Index {
     /// not to be trusted after the next opening.
     pub(crate) fn adopt(
         &self,
-        aside: Self,
+        aside: &Self,
         frozen: &Frozen,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<(), IndexError> {
@@ -204,8 +211,14 @@ impl Index {
             aside.merge(&rest, None)?;
         }
         aside.merge(frozen, None)?;
-        let new = aside.backing.into_inner();
-        let new = new.unwrap_or_else(PoisonError::into_inner);
+        let nothing = Backing::InMemory(Arc::new(aside.empty_image()));
+        let new = {
+            let mut made = aside
+                .backing
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *made, nothing)
+        };
         if let Backing::OnDisk(on_disk) = &new {
             on_disk.let_count(checkpoint)?;
         }
@@ -221,6 +234,7 @@ impl Index {
         drop(backing);
         self.merges.fetch_add(1, Ordering::AcqRel);
         self.write_table().thawed(frozen);
+        self.tell_thawed();
         if let Some(Backing::OnDisk(old)) = old
             && self.is_on_disk()
         {
@@ -229,9 +243,21 @@ impl Index {
         Ok(())
     }
 
-    /// Waits until a merge that is under way has ended.
-    pub(crate) fn wait_for_merge(&self) {
-        drop(self.lock_merging());
+    /// Waits until nothing is frozen: until a merge that somebody has begun is over.
+    pub(crate) fn wait_for_thaw(&self) {
+        let mut thawing = self.thawing.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.read_table().is_frozen() {
+            thawing = self
+                .thawed
+                .wait(thawing)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn tell_thawed(&self) {
+        // So that nobody looks before the thaw and waits after this.
+        drop(self.thawing.lock());
+        self.thawed.notify_all();
     }
 
     /// Whether sled is used.
@@ -328,6 +354,7 @@ impl Index {
     /// what was frozen.
     pub(crate) fn forget(&self, lost: impl FnMut(&Place) -> bool) {
         self.write_table().forget(lost);
+        self.tell_thawed();
     }
 
     /// Entries waiting to be merged.
@@ -360,6 +387,7 @@ impl Index {
         // First: whoever misses in the memory table what was thawed sees by the count that it was.
         self.merges.fetch_add(1, Ordering::AcqRel);
         self.write_table().thawed(frozen);
+        self.tell_thawed();
         Ok(())
     }
 

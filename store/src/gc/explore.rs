@@ -6,7 +6,7 @@
 //! ones by priorities that change at a few moments (probabilistic concurrency testing), which finds what
 //! needs one thread to stand still for long.
 //!
-//! One thread collects and evicts; the others add, fetch, pin, unpin, delete, and look after every step
+//! One thread collects, evicts and rebuilds the index; the others add, fetch, pin, unpin, delete, and look after every step
 //! at what they were promised: all that a pin of theirs reaches, or that they hold, is there and can be
 //! read. When all are done the pins are whole, the counts are right, the same is true after a power cut,
 //! and one more collection leaves just what pins reach.
@@ -144,6 +144,8 @@ enum Step {
     Checkpoint,
     Collect,
     Evict,
+    /// The index is made anew.
+    Rebuild,
 }
 
 /// What a seed stands for.
@@ -173,11 +175,17 @@ impl Plan {
             .unwrap()
         });
         let before = before.collect();
-        let collector = [Step::Collect, Step::Evict, Step::Collect, Step::Checkpoint];
-        let first = random.random_range(0..2);
-        let count = random.random_range(1..4);
-        let collector = collector.iter().skip(first).take(count);
-        let mut threads: Vec<Vec<(Step, usize)>> = vec![collector.map(|step| (*step, 0)).collect()];
+        let collector = (0..random.random_range(1..4)).map(|_| {
+            let steps = [
+                Step::Collect,
+                Step::Collect,
+                Step::Evict,
+                Step::Rebuild,
+                Step::Checkpoint,
+            ];
+            (*steps.choose(&mut random).unwrap(), 0)
+        });
+        let mut threads: Vec<Vec<(Step, usize)>> = vec![collector.collect()];
         for worker in 0..random.random_range(1..=WORKERS) {
             let own = worker * ROOTS / WORKERS..(worker + 1) * ROOTS / WORKERS;
             let steps = (0..random.random_range(1..4)).map(|_| {
@@ -295,6 +303,7 @@ impl Worker {
                 Err(error) => panic!("collecting: {error}"),
             },
             Step::Evict => drop(block_on(self.store.evict()).unwrap()),
+            Step::Rebuild => block_on(self.store.rebuild_index(|_| {})).unwrap(),
         }
     }
 
@@ -459,7 +468,7 @@ fn explore(universe: &Arc<Universe>, seed: u64) -> usize {
     let universe = universe.clone();
     let work = move || run(&universe, &plan, seed);
     exploring(|| {
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             let any = RandomScheduler::new_from_seed(seed, SCHEDULES);
             shuttle::Runner::new(any, config).run(work)
         } else {

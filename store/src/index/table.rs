@@ -71,6 +71,10 @@ impl Table {
         self.fresh.len()
     }
 
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
     pub(super) fn freeze(&mut self) -> Option<Frozen> {
         if self.frozen.is_some() {
             return None;

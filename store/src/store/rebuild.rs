@@ -198,9 +198,7 @@ impl Building<'_> {
             if tries > FREEZE_TRIES {
                 return Err(PutError::Disk("the index is busy; try again".to_owned()));
             }
-            // Whoever has frozen the table commits, and then merges.
-            inner.commit(Vec::new())?;
-            inner.index.wait_for_merge();
+            inner.index.wait_for_thaw();
         };
         if inner.files.access == Access::ReadWrite {
             let durable = inner
@@ -212,7 +210,7 @@ impl Building<'_> {
             }
         }
         let trusted = (!self.partial).then_some(&checkpoint);
-        if let Err(error) = inner.index.adopt(self.index, &frozen, trusted) {
+        if let Err(error) = inner.index.adopt(&self.index, &frozen, trusted) {
             inner.index.forget(|_| false);
             return Err(error.into());
         }

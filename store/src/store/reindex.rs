@@ -242,7 +242,17 @@ impl Inner {
         }
         let Target { index, counts } = target;
         let key = index.key(found.header.cid.hash());
-        let old = index.place(&key)?.filter(|old| !self.is_dead(old));
+        let is_made = !std::ptr::eq(index, &raw const self.index);
+        let old = match index.place(&key)? {
+            Some(old) if self.is_dead(&old) => {
+                if is_made {
+                    // It died after it was entered, and nobody has taken it out yet.
+                    counts.subtract(1, old.length.into());
+                }
+                None
+            }
+            old => old,
+        };
         match old {
             Some(old) if old.position() == place.position() => return Ok(()),
             Some(old) if !old.damaged && !old.cached && place.cached => {
@@ -250,9 +260,7 @@ impl Inner {
                 self.disown(&place);
                 return Ok(());
             }
-            Some(old)
-                if !std::ptr::eq(index, &raw const self.index) && self.is_read_at(&key, &old) =>
-            {
+            Some(old) if is_made && self.is_read_at(&key, &old) => {
                 self.disown(&place);
                 return Ok(());
             }
@@ -270,7 +278,9 @@ impl Inner {
             && let Some(frozen) = index.freeze()
         {
             // Without a position: a kill before the end starts from the last one again.
-            index.merge(&frozen, None)?;
+            index.merge(&frozen, None).inspect_err(|_| {
+                index.forget(|_| false); // Thaws, so that nobody waits for it.
+            })?;
         }
         Ok(())
     }
