@@ -458,3 +458,60 @@ async fn gc_refuses_while_the_journal_is_known_to_have_lost_records() {
         assert_eq!(present(&store, tree).await, 4);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gc_and_fetches_at_the_same_time_lose_nothing_that_is_pinned() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        segment_size: ByteSize(64 << 10),
+        cache_max: ByteSize(64 << 10),
+        reserve: Reserve::Bytes(ByteSize(0)),
+        ..Config::default()
+    };
+    let store = Store::open(folder.path(), &config, &mut |_| {}).unwrap();
+    let trees: Vec<Vec<Block>> = (0..40).map(|at| tree(at * 5..at * 5 + 30)).collect();
+    let everything = trees.iter().flatten();
+    let peers: Arc<HashMap<Cid, Block>> = Arc::new(
+        everything
+            .map(|block| (*block.cid(), block.clone()))
+            .collect(),
+    );
+    let (fetching, wanted) = (store.clone(), trees.clone());
+    let fetcher = tokio::spawn(async move {
+        for (at, tree) in wanted.iter().enumerate() {
+            // Some of it is here from earlier rounds, and garbage by now.
+            for block in tree {
+                let fetched = fetching.put(vec![block.clone()], Keep::Cached).await;
+                fetched.unwrap();
+            }
+            if at % 2 == 0 {
+                let recursive = PinMode::Recursive;
+                let pin = fetching.pin_add(peers.clone(), root_of(tree), recursive, None, |_| {});
+                pin.await.unwrap();
+            }
+            for earlier in wanted[..=at].iter().step_by(2) {
+                assert_eq!(present(&fetching, earlier).await, earlier.len());
+            }
+        }
+    });
+    let mut runs = 0;
+    while !fetcher.is_finished() || runs < 3 {
+        gc(&store).await;
+        store.evict().await.unwrap();
+        runs += 1;
+    }
+    fetcher.await.unwrap();
+    let stays: HashMap<Cid, &Block> = trees
+        .iter()
+        .step_by(2)
+        .flatten()
+        .map(|block| (*block.cid(), block))
+        .collect();
+    gc(&store).await;
+    assert_eq!(store.stat().blocks, stays.len() as u64);
+    drop(store);
+    let store = Store::open(folder.path(), &config, &mut |_| {}).unwrap();
+    for tree in trees.iter().step_by(2) {
+        assert_eq!(present(&store, tree).await, tree.len());
+    }
+}

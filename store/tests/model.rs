@@ -6,7 +6,7 @@
 //! the program without a word; sled's folder is then as it was, gone, an older one, or holds what a kill
 //! in the middle of a snapshot leaves.
 //!
-//! `PROPTEST_CASES` says how many sequences are run, `PROPTEST_RNG_SEED` which.
+//! `PROPTEST_CASES` says four times how many sequences are run, `PROPTEST_RNG_SEED` which.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
@@ -442,9 +442,12 @@ fn the_store_holds_what_a_map_would_hold_after_every_step() {
         .unwrap();
     // Most of them without waiting for the disk, which is no part of what is compared.
     let durability = prop_oneof![1 => Just(Durability::Full), 9 => Just(Durability::Relaxed)];
+    let usual = ProptestConfig::default();
     let config = ProptestConfig {
+        // Each makes and syncs files.
+        cases: usual.cases.div_ceil(4),
         failure_persistence: None,
-        ..ProptestConfig::default()
+        ..usual
     };
     proptest!(config, |(durability in durability, steps in steps())| {
         runtime.block_on(async {
