@@ -162,6 +162,28 @@ pub fn parse(text: &str) -> Result<Cid, CidError> {
     Ok(cid)
 }
 
+/// Reads a binary CID off the front of `bytes`, of any hash.
+pub fn read(bytes: &mut &[u8]) -> Result<Cid, String> {
+    let before = bytes.len();
+    let cid = Cid::read_bytes(&mut *bytes).map_err(|error| error.to_string())?;
+    has_one_form(&cid)?;
+    if cid.encoded_len() != before - bytes.len() {
+        return Err("a number in a longer form than it needs".to_owned());
+    }
+    Ok(cid)
+}
+
+/// The tenth byte of a varint loses bits when it is read, so that many would be read as the same.
+/// The field's numbers have at most nine bytes.
+fn has_one_form(cid: &Cid) -> Result<(), String> {
+    let fits = |number: u64| number >> VARINT_BITS_MAX == 0;
+    if fits(cid.codec()) && fits(cid.hash().code()) {
+        Ok(())
+    } else {
+        Err(format!("a number of more than {VARINT_BITS_MAX} bits"))
+    }
+}
+
 /// Reads a CID as a link inside a block may have it: of any hash, also ones that we do not know.
 pub fn parse_link(text: &str) -> Result<Cid, CidError> {
     let malformed = |why: String| CidError::Malformed {
@@ -174,6 +196,7 @@ pub fn parse_link(text: &str) -> Result<Cid, CidError> {
         )));
     }
     let cid = Cid::from_str(text).map_err(|error| malformed(error.to_string()))?;
+    has_one_form(&cid).map_err(malformed)?;
     // The parser takes what it needs: without this, one content would have endless names.
     let whole = match cid.version() {
         Version::V0 => true,
@@ -225,6 +248,8 @@ const CODECS: [(u64, &str); 7] = [
     (LIBP2P_KEY, "libp2p-key"),
 ];
 
+/// Most bits of a number inside a CID, as the varints of the field are bounded.
+const VARINT_BITS_MAX: u32 = 63;
 /// Longest text of a CID: the longest binary one in base 2, its least dense encoding.
 const TEXT_BYTES_MAX: usize = 8 * CID_BYTES_MAX + 1;
 /// How much of a wrong text an error repeats.
@@ -263,6 +288,31 @@ mod tests {
         let whole = Multihash::wrap(0, &[7; DIGEST_BYTES_MAX]).unwrap();
         assert_eq!(check(&Cid::new_v1(RAW, whole)), Ok(()));
         assert!(Multihash::wrap(0, &[7; DIGEST_BYTES_MAX + 1]).is_err());
+    }
+
+    #[test]
+    fn refuses_numbers_that_more_than_one_form_is_read_as() {
+        for last in [1, 0x0b, 0x60] {
+            let mut bytes = vec![1];
+            bytes.extend([0xc2; 9]);
+            bytes.extend([last, 0, 0]);
+            assert!(
+                read(&mut &bytes[..]).is_err(),
+                "a codec ending with {last:#x}"
+            );
+            let mut bytes = vec![1, 0x55];
+            bytes.extend([0xc2; 9]);
+            bytes.extend([last, 0]);
+            assert!(
+                read(&mut &bytes[..]).is_err(),
+                "a hash ending with {last:#x}"
+            );
+        }
+        let wide = Cid::new_v1(1 << 63, Multihash::default());
+        assert!(parse_link(&wide.to_string()).is_err());
+        let widest = Cid::new_v1((1 << 63) - 1, Multihash::default());
+        assert_eq!(parse_link(&widest.to_string()), Ok(widest));
+        assert_eq!(read(&mut &widest.to_bytes()[..]), Ok(widest));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! claim, hashed many at a time.
 
 use crate::block::{BLOCK_BYTES_MAX, Block, BlockError};
-use crate::cid::{CID_BYTES_MAX, Cid};
+use crate::cid::{self, CID_BYTES_MAX, Cid};
 use crate::dag::cbor;
 use crate::dag::value::Value;
 use crate::hash;
@@ -135,7 +135,7 @@ impl<R: Read> CarReader<R> {
         }
         let bytes = self.exactly(length, at)?;
         let mut rest = &bytes[..];
-        let cid = Cid::read_bytes(&mut rest)
+        let cid = cid::read(&mut rest)
             .map_err(|error| malformed(format!("a section without a CID: {error}")))?;
         let data = bytes.slice(bytes.len() - rest.len()..);
         Ok(Some((cid, data)))

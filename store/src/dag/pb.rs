@@ -4,7 +4,7 @@
 //! between them, a link's fields come in order and once, and nothing unknown is allowed.
 
 use super::wire::{self, Field, Fields};
-use crate::cid::Cid;
+use crate::cid::{self, Cid};
 use bytes::Bytes;
 
 /// A dag-pb node.
@@ -121,7 +121,7 @@ pub(crate) fn link_len(cid: usize, name: Option<usize>, tsize: Option<u64>) -> u
 /// The CID that `bytes` are, all of them.
 pub(crate) fn exact_cid(bytes: &[u8]) -> Result<Cid, String> {
     let mut rest = bytes;
-    let cid = Cid::read_bytes(&mut rest).map_err(|error| format!("not a CID: {error}"))?;
+    let cid = cid::read(&mut rest).map_err(|error| format!("not a CID: {error}"))?;
     if rest.is_empty() {
         Ok(cid)
     } else {

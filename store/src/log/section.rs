@@ -31,7 +31,7 @@ pub(crate) fn header(bytes: &[u8]) -> Option<Header> {
     }
     let mut cursor = rest.get(..section.min(rest.len()))?;
     let before = cursor.len();
-    let cid = Cid::read_bytes(&mut cursor).ok()?;
+    let cid = cid::read(&mut cursor).ok()?;
     let named = before - cursor.len();
     cid::check(&cid).ok()?;
     let length = section.checked_sub(named)?;
