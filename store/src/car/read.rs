@@ -182,8 +182,18 @@ impl<R: Read> CarReader<R> {
 
     /// The next `length` bytes, which must have been compared with a limit.
     fn exactly(&mut self, length: u64, begin: u64) -> Result<Bytes, CarError> {
-        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-        self.input.by_ref().take(length).read_to_end(&mut bytes)?;
+        let length_in_memory = usize::try_from(length).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(length_in_memory.min(UNSEEN_BYTES_MAX));
+        let begun = length.min(UNSEEN_BYTES_MAX as u64);
+        self.input.by_ref().take(begun).read_to_end(&mut bytes)?;
+        if bytes.len() == UNSEEN_BYTES_MAX {
+            // Whoever sent so much may be believed for the rest.
+            bytes.reserve_exact(length_in_memory - bytes.len());
+            self.input
+                .by_ref()
+                .take(length - begun)
+                .read_to_end(&mut bytes)?;
+        }
         self.at += bytes.len() as u64;
         if (bytes.len() as u64) < length {
             return Err(CarError::CutShort { at: begin });
@@ -305,6 +315,8 @@ const LENGTH_BYTES_MAX: u32 = 9;
 const V2_HEADER_BYTES: u64 = 40;
 /// What is read at once.
 const BUFFER_BYTES: usize = 128 << 10;
+/// What is made room for before any of it is there.
+const UNSEEN_BYTES_MAX: usize = 32 << 10;
 /// Bytes verified together.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Blocks verified together.

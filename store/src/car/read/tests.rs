@@ -185,3 +185,21 @@ fn a_reader_that_failed_is_done() {
     assert!(car.next().unwrap().is_err());
     assert!(car.next().is_none());
 }
+
+#[test]
+fn long_sections_come_whole_and_cut_ones_are_told() {
+    for length in [
+        UNSEEN_BYTES_MAX - 100,
+        UNSEEN_BYTES_MAX - 36,
+        UNSEEN_BYTES_MAX,
+        3 * UNSEEN_BYTES_MAX,
+        BLOCK_BYTES_MAX,
+    ] {
+        let block = block(vec![7; length]);
+        let whole = car(&[*block.cid()], std::slice::from_ref(&block));
+        let (_, sections) = read(&whole).unwrap();
+        assert_eq!(sections, [block.into_parts()], "{length}");
+        let cut = read(&whole[..whole.len() - 1]);
+        assert!(matches!(cut, Err(CarError::CutShort { .. })), "{length}");
+    }
+}
