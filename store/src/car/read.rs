@@ -232,7 +232,7 @@ impl Header {
             Some(Value::List(roots)) => roots
                 .iter()
                 .map(|root| match root {
-                    Value::Link(cid) => Ok(*cid),
+                    Value::Link(cid) => Ok(**cid),
                     _ => Err("a root that is no CID".to_owned()),
                 })
                 .collect::<Result<_, _>>()?,

@@ -9,7 +9,10 @@ use bytes::Bytes;
 
 /// The header. Common readers reject an empty list of roots: give at least one.
 pub fn header(roots: &[Cid]) -> Bytes {
-    let roots = roots.iter().map(|cid| Value::Link(*cid)).collect();
+    let roots = roots
+        .iter()
+        .map(|cid| Value::Link(Box::new(*cid)))
+        .collect();
     let header = cbor::encode(&Value::Map(vec![
         ("roots".to_owned(), Value::List(roots)),
         ("version".to_owned(), Value::Integer(1)),

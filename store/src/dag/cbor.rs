@@ -456,7 +456,7 @@ mod tests {
             ("a0", Value::Map(vec![])),
             (
                 "d82a450001550000",
-                Value::Link(crate::cid::parse("bafkqaaa").unwrap()),
+                Value::Link(Box::new(crate::cid::parse("bafkqaaa").unwrap())),
             ),
         ] {
             assert_eq!(decode(&hex(bytes)).unwrap(), value, "{bytes}");

@@ -247,7 +247,7 @@ fn step_value(block: &Block, names: &[String]) -> Result<Inside, ResolveError> {
     let mut here = &whole;
     for (at, name) in names.iter().enumerate() {
         if let value::Value::Link(next) = here {
-            return Ok(Inside::Link(*next, at));
+            return Ok(Inside::Link(**next, at));
         }
         match here.child(name) {
             Some(child) => here = child,
@@ -255,7 +255,7 @@ fn step_value(block: &Block, names: &[String]) -> Result<Inside, ResolveError> {
         }
     }
     Ok(match here {
-        value::Value::Link(next) => Inside::Link(*next, names.len()),
+        value::Value::Link(next) => Inside::Link(**next, names.len()),
         _ => Inside::Value,
     })
 }

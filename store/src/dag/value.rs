@@ -27,8 +27,8 @@ pub enum Value {
     List(Vec<Value>),
     /// Values by name.
     Map(Vec<(String, Value)>),
-    /// A link to another block.
-    Link(Cid),
+    /// A link to another block. Apart, because a CID takes more room than any other value.
+    Link(Box<Cid>),
 }
 
 /// Why a value cannot be written in a codec.
@@ -157,7 +157,7 @@ impl Builder {
             Event::Float(number) => Value::Float(number),
             Event::Text(text) => Value::Text(text.into_owned()),
             Event::Bytes(bytes) => Value::Bytes(bytes.into_owned().into()),
-            Event::Link(cid) => Value::Link(cid),
+            Event::Link(cid) => Value::Link(Box::new(cid)),
             Event::List => return self.open(Open::List(Vec::new())),
             Event::Map => return self.open(Open::Map(Vec::new(), String::new())),
             Event::Key(name) => {
@@ -167,8 +167,13 @@ impl Builder {
                 return Ok(());
             }
             Event::End => match self.open.pop() {
-                Some(Open::List(items)) => Value::List(items),
-                Some(Open::Map(entries, _)) => {
+                // Room for more than one would be most of what a list of one takes.
+                Some(Open::List(mut items)) => {
+                    items.shrink_to_fit();
+                    Value::List(items)
+                }
+                Some(Open::Map(mut entries, _)) => {
+                    entries.shrink_to_fit();
                     no_key_twice(&entries)?;
                     Value::Map(entries)
                 }
@@ -213,7 +218,7 @@ fn from_pb(node: pb::PbNode) -> Value {
         .links
         .into_iter()
         .map(|link| {
-            let mut entries = vec![("Hash".to_owned(), Value::Link(link.cid))];
+            let mut entries = vec![("Hash".to_owned(), Value::Link(Box::new(link.cid)))];
             if let Some(name) = link.name {
                 entries.push(("Name".to_owned(), Value::Text(name)));
             }
@@ -268,7 +273,7 @@ fn to_pb_link(value: &Value) -> Result<pb::PbLink, String> {
     let (mut cid, mut name, mut tsize) = (None, None, None);
     for (key, value) in entries {
         match (key.as_str(), value) {
-            ("Hash", Value::Link(link)) => cid = Some(*link),
+            ("Hash", Value::Link(link)) => cid = Some(**link),
             ("Name", Value::Text(text)) => name = Some(text.clone()),
             ("Tsize", Value::Integer(number)) => {
                 let number = u64::try_from(*number);
@@ -341,7 +346,7 @@ pub(crate) mod tests {
                 .prop_map(|bytes| Value::Bytes(Bytes::from(bytes))),
             prop::collection::vec(any::<u8>(), 0..=128).prop_map(|digest| {
                 let hash = cid::Multihash::wrap(0, &digest).unwrap();
-                Value::Link(Cid::new_v1(cid::RAW, hash))
+                Value::Link(Box::new(Cid::new_v1(cid::RAW, hash)))
             }),
         ];
         leaf.prop_recursive(5, 60, 8, |inner| {
@@ -401,12 +406,24 @@ pub(crate) mod tests {
 
     #[test]
     fn a_codec_refuses_what_it_cannot_say() {
-        let link = Value::Link(cid::parse("bafkqaaa").unwrap());
+        let link = Value::Link(Box::new(cid::parse("bafkqaaa").unwrap()));
         for codec in [cid::JSON, cid::CBOR, cid::RAW, cid::DAG_PB, 0x99] {
             assert!(encode(&link, codec).is_err(), "{codec:#x}");
         }
         assert!(encode(&Value::Bytes(Bytes::new()), cid::JSON).is_err());
         assert!(from_block(&block(0x99, vec![])).is_err());
+    }
+
+    #[test]
+    fn a_value_takes_little_beside_what_it_holds() {
+        assert!(size_of::<Value>() <= 48, "{} bytes", size_of::<Value>());
+        let Value::List(items) = cbor::decode(&[0x81, 0x81, 0xf6]).unwrap() else {
+            panic!("a list");
+        };
+        let [Value::List(inner)] = &items[..] else {
+            panic!("a list in a list");
+        };
+        assert_eq!((items.capacity(), inner.capacity()), (1, 1));
     }
 
     #[test]

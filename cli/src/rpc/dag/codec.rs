@@ -65,7 +65,7 @@ pub fn inside(value: Value, path: &[String]) -> Result<Value, RpcError> {
 /// dag-pb in the data model: `Data` if there is any, then `Links`.
 fn from_pb(node: PbNode) -> Value {
     let links = node.links.into_iter().map(|link| {
-        let mut entries = vec![("Hash".to_owned(), Value::Link(link.cid))];
+        let mut entries = vec![("Hash".to_owned(), Value::Link(Box::new(link.cid)))];
         if let Some(name) = link.name {
             entries.push(("Name".to_owned(), Value::Text(name)));
         }
@@ -118,7 +118,7 @@ fn link_to_pb(value: &Value) -> Option<PbLink> {
     let mut tsize = None;
     for (key, value) in entries {
         match (key.as_str(), value) {
-            ("Hash", Value::Link(link)) => cid = Some(*link),
+            ("Hash", Value::Link(link)) => cid = Some(**link),
             ("Name", Value::Text(text)) => name = Some(text.clone()),
             ("Tsize", Value::Integer(number)) => tsize = Some(u64::try_from(*number).ok()?),
             _ => return None,
