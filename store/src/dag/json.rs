@@ -233,7 +233,7 @@ impl<'a> Reader<'a> {
     }
 
     fn reserved_here(&mut self) -> Result<Option<Event<'a>>, String> {
-        if !self.eat(b'{') || !self.eat_text("/") || !self.eat(b':') {
+        if !self.eat(b'{') || !self.eat_key("/") || !self.eat(b':') {
             return Ok(None);
         }
         self.space();
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
             let cid = cid::parse_link(&text).map_err(|error| format!("not a CID: {error}"))?;
             return Ok(Some(Event::Link(cid)));
         }
-        if !self.eat(b'{') || !self.eat_text("bytes") || !self.eat(b':') {
+        if !self.eat(b'{') || !self.eat_key("bytes") || !self.eat(b':') {
             return Ok(None);
         }
         self.space();
@@ -267,16 +267,23 @@ impl<'a> Reader<'a> {
         Ok(Some(Event::Bytes(Cow::Owned(bytes))))
     }
 
-    fn eat_text(&mut self, wanted: &str) -> bool {
+    /// Passes over this key, however it is escaped; over nothing if another one stands here.
+    fn eat_key(&mut self, wanted: &str) -> bool {
         self.space();
-        let quoted = self.data.get(self.at..).and_then(|rest| {
-            let rest = rest.strip_prefix(b"\"")?;
-            rest.strip_prefix(wanted.as_bytes())?.strip_prefix(b"\"")
-        });
-        if quoted.is_some() {
-            self.at += wanted.len() + 2;
+        let begin = self.at;
+        // A key is no longer than if each of its letters were escaped.
+        let most = begin + 2 + ESCAPE_BYTES_MAX * wanted.len();
+        let ahead = self.data.get(..most.min(self.data.len()));
+        let mut key = Reader {
+            data: ahead.unwrap_or_default(),
+            at: begin,
+            slash: self.slash,
+        };
+        let there = key.peek() == Some(b'"') && key.text().is_ok_and(|text| text == wanted);
+        if there {
+            self.at = key.at;
         }
-        quoted.is_some()
+        there
     }
 
     fn word(&mut self, word: &str, event: Event<'a>) -> Result<Event<'a>, String> {
@@ -446,6 +453,9 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Bytes of the longest escape of a letter that `/` and `bytes` have.
+const ESCAPE_BYTES_MAX: usize = 6;
+
 fn not_utf8() -> String {
     "text that is not UTF-8".to_owned()
 }
@@ -513,6 +523,23 @@ mod tests {
             decode_plain(br#"{"/":"bafkqaaa"}"#),
             Ok(Value::Map(_))
         ));
+    }
+
+    #[test]
+    fn an_escaped_slash_is_a_slash() {
+        for (form, plain) in [
+            (r#"{"\u002f":"bafkqaaa"}"#, r#"{"/":"bafkqaaa"}"#),
+            (r#"{ "\/" : "bafkqaaa" }"#, r#"{"/":"bafkqaaa"}"#),
+            (
+                r#"{"\u002F":{"b\u0079tes":"AQID"}}"#,
+                r#"{"/":{"bytes":"AQID"}}"#,
+            ),
+        ] {
+            assert_eq!(text(&decode(form.as_bytes()).unwrap()), plain, "{form}");
+        }
+        assert!(decode(br#"{"\u002f":"hello"}"#).is_err());
+        let other = r#"{"\u002f\u002f":"bafkqaaa"}"#;
+        assert!(matches!(decode(other.as_bytes()), Ok(Value::Map(_))));
     }
 
     #[test]
