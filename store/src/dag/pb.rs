@@ -38,7 +38,10 @@ impl PbNode {
 
 /// Decodes a dag-pb node.
 pub fn decode(data: &Bytes) -> Result<PbNode, String> {
-    let mut node = PbNode::default();
+    let mut node = PbNode {
+        links: Vec::with_capacity(count_links(data)?),
+        data: None,
+    };
     // Data ends a run of links; links that follow data end the message.
     let mut links_before_data = false;
     let mut fields = Fields::new(data);
@@ -63,6 +66,23 @@ pub fn decode(data: &Bytes) -> Result<PbNode, String> {
         }
     }
     Ok(node)
+}
+
+/// How many links there are, so that the list of them, which is larger than their bytes, is not
+/// made anew while it grows.
+fn count_links(data: &Bytes) -> Result<usize, String> {
+    let mut count = 0;
+    let mut fields = Fields::new(data);
+    while let Some(field) = fields.next()? {
+        match field {
+            (2, Field::Bytes(link)) if link.len() < LINK_BYTES_MIN => {
+                return Err(format!("link {count}: too short to have a CID"));
+            }
+            (2, _) => count += 1,
+            _ => {}
+        }
+    }
+    Ok(count)
 }
 
 /// Encodes a dag-pb node, links in the order given.
@@ -158,10 +178,13 @@ fn decode_link(data: &Bytes) -> Result<PbLink, String> {
     Ok(PbLink { cid, name, tsize })
 }
 
+/// Bytes of the shortest link: the shortest CID, and two before it.
+const LINK_BYTES_MIN: usize = 6;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cid::{self, Multihash};
+    use crate::cid::Multihash;
     use proptest::prelude::*;
 
     fn any_cid() -> impl Strategy<Value = Cid> {
@@ -243,6 +266,18 @@ mod tests {
         );
         assert!(decode(&hex(&format!("{link}0a0101{link}"))).is_err());
         assert!(decode(&hex("0a01010a0101")).is_err());
+    }
+
+    #[test]
+    fn the_list_of_links_is_made_once_and_no_longer_than_it_must_be() {
+        let links = hex("12060a0401550000").repeat(1000);
+        let node = decode(&Bytes::from(links)).unwrap();
+        assert_eq!((node.links.len(), node.links.capacity()), (1000, 1000));
+        let nothing = Bytes::from(hex("1200").repeat(1000));
+        assert_eq!(
+            decode(&nothing),
+            Err("link 0: too short to have a CID".to_owned())
+        );
     }
 
     #[test]
