@@ -49,6 +49,9 @@ pub enum DirectoryError {
         /// One of the names.
         name: String,
     },
+    /// A HAMT tells its entries from its shards by their names.
+    #[error("an entry without a name cannot be kept in a folder of this size")]
+    Nameless,
     /// The profile's fanout is none.
     #[error("a HAMT cannot have a fanout of {0}; a power of two from 8 to 1024 is needed")]
     Fanout(usize),
@@ -275,6 +278,9 @@ impl<'a> Sharder<'a> {
         rows: &[Row<'_>],
         out: &mut Outbox<'_, S>,
     ) -> Result<Written, DirectoryError> {
+        if rows.iter().any(|row| row.name.is_empty()) {
+            return Err(DirectoryError::Nameless);
+        }
         let mut hashed: Vec<_> = rows
             .iter()
             .map(|row| (hamt::hash_name(row.name), row))
@@ -444,6 +450,23 @@ mod tests {
                 .write(&Profile::v1_2025(), &mut Blocks::new())
                 .unwrap(),
             empty
+        );
+    }
+
+    #[test]
+    fn an_entry_without_a_name_is_refused_where_it_would_read_as_a_shard() {
+        let mut builder = Builder::default();
+        builder.insert(Entry {
+            name: String::new(),
+            cid: cid::parse("bafkqaaa").unwrap(),
+            tsize: 1,
+        });
+        let written = builder.write(&small(8), &mut Blocks::new());
+        assert!(matches!(written, Err(DirectoryError::Nameless)));
+        assert!(
+            builder
+                .write(&Profile::v1_2025(), &mut Blocks::new())
+                .is_ok()
         );
     }
 
