@@ -4,7 +4,8 @@
 //! was not synced, tears what was, and refuses when it is told to. sled goes past this layer: what it
 //! holds is derived, and may be lost or old at any moment.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "fuzz targets break nothing"))]
 pub(crate) mod simulated;
 
 use crate::durable::Access;

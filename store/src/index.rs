@@ -12,7 +12,7 @@
 //! Keys are 16 bytes of a hash keyed with a secret of this index, so that nobody can grind blocks
 //! into one bucket. Whoever reads a block compares the whole multihash with the section's.
 
-mod buckets;
+pub(crate) mod buckets;
 mod in_memory;
 mod on_disk;
 mod table;

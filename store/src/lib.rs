@@ -13,6 +13,8 @@ mod disk;
 pub mod durable;
 pub mod evict;
 pub mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod gc;
 pub mod hash;
 mod index;

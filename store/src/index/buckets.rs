@@ -7,11 +7,11 @@ use crate::log::Place;
 use std::collections::{BTreeMap, HashMap};
 
 /// A bucket's name: the first bytes of its keys.
-pub(super) type Bucket = [u8; 2];
+pub(crate) type Bucket = [u8; 2];
 
 /// What becomes of removals when they go into a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Removals {
+pub(crate) enum Removals {
     /// They stand there, because something below must be hidden.
     Kept,
     /// They are done when the entry is gone.
@@ -31,7 +31,7 @@ pub(super) fn by_bucket(changes: &Changes) -> ByBucket {
 }
 
 /// What a bucket says: `None` nothing, `Some(None)` that the key was removed.
-pub(super) fn find(entries: &[u8], key: &Key) -> Option<Option<Place>> {
+pub(crate) fn find(entries: &[u8], key: &Key) -> Option<Option<Place>> {
     let (_, rest) = split(key);
     let place = entries
         .chunks_exact(ENTRY)
@@ -40,7 +40,7 @@ pub(super) fn find(entries: &[u8], key: &Key) -> Option<Option<Place>> {
 }
 
 /// The entries of a bucket.
-pub(super) fn entries(
+pub(crate) fn entries(
     bucket: Bucket,
     bytes: &[u8],
 ) -> impl Iterator<Item = (Key, Option<Place>)> + '_ {
@@ -55,7 +55,7 @@ pub(super) fn entries(
 }
 
 /// A bucket with the changes in it.
-pub(super) fn merge(old: &[u8], changes: &[(Key, Option<Place>)], removals: Removals) -> Vec<u8> {
+pub(crate) fn merge(old: &[u8], changes: &[(Key, Option<Place>)], removals: Removals) -> Vec<u8> {
     let changed: HashMap<[u8; REST], Option<Place>> = changes
         .iter()
         .map(|(key, place)| (split(key).1, *place))
@@ -97,7 +97,7 @@ fn split(key: &Key) -> (Bucket, [u8; REST]) {
 /// Bytes of a key beyond its bucket's.
 const REST: usize = 14;
 /// Bytes of an entry.
-pub(super) const ENTRY: usize = REST + Place::PACKED;
+pub(crate) const ENTRY: usize = REST + Place::PACKED;
 /// In the place of a place: the key was removed. No segment has the number 0.
 const REMOVED: [u8; Place::PACKED] = [0; Place::PACKED];
 

@@ -1,0 +1,6 @@
+//! Fuzzes [`cairn_store_fuzz::targets::car_v1`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    cairn_store_fuzz::targets::car_v1(data);
+});
