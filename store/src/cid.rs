@@ -200,10 +200,13 @@ pub fn parse_link(text: &str) -> Result<Cid, CidError> {
     // The parser takes what it needs: without this, one content would have endless names.
     let whole = match cid.version() {
         Version::V0 => true,
-        Version::V1 => multibase::decode(text).is_ok_and(|(_, bytes)| bytes == cid.to_bytes()),
+        Version::V1 => multibase::decode(text).is_ok_and(|(base, bytes)| {
+            // Base 45 has groups of letters beyond what they stand for; they would be cut.
+            bytes == cid.to_bytes() && multibase::encode(base, bytes).eq_ignore_ascii_case(text)
+        }),
     };
     if !whole {
-        return Err(malformed("more follows after its digest".to_owned()));
+        return Err(malformed("more follows, or it has another form in its base".to_owned()));
     }
     Ok(cid)
 }
@@ -281,6 +284,9 @@ mod tests {
             assert!(parse(&format!("{text}{tail}")).is_err(), "{tail}");
         }
         assert!(parse(&"b".repeat(100_000)).is_err());
+        for (one, other) in [("RBB000BB*00007B7P5", "RBB000BB*00007B7BB")] {
+            assert!(parse_link(one).is_ok() && parse_link(other).is_err());
+        }
     }
 
     #[test]
