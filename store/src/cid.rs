@@ -199,14 +199,17 @@ pub fn parse_link(text: &str) -> Result<Cid, CidError> {
     has_one_form(&cid).map_err(malformed)?;
     // The parser takes what it needs: without this, one content would have endless names.
     let whole = match cid.version() {
-        Version::V0 => true,
+        // Never in another base than its own, which would be a second name.
+        Version::V0 => cid.to_string() == text,
         Version::V1 => multibase::decode(text).is_ok_and(|(base, bytes)| {
             // Base 45 has groups of letters beyond what they stand for; they would be cut.
             bytes == cid.to_bytes() && multibase::encode(base, bytes).eq_ignore_ascii_case(text)
         }),
     };
     if !whole {
-        return Err(malformed("more follows, or it has another form in its base".to_owned()));
+        return Err(malformed(
+            "more follows, or it has another form in its base".to_owned(),
+        ));
     }
     Ok(cid)
 }
@@ -319,6 +322,23 @@ mod tests {
         let widest = Cid::new_v1((1 << 63) - 1, Multihash::default());
         assert_eq!(parse_link(&widest.to_string()), Ok(widest));
         assert_eq!(read(&mut &widest.to_bytes()[..]), Ok(widest));
+    }
+
+    #[test]
+    fn an_old_cid_stands_in_its_own_base_only() {
+        let cid = parse("QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH").unwrap();
+        let bytes = cid.to_bytes();
+        for base in [
+            multibase::Base::Base16Lower,
+            multibase::Base::Base32Lower,
+            multibase::Base::Base58Btc,
+        ] {
+            assert!(
+                parse_link(&multibase::encode(base, &bytes)).is_err(),
+                "{base:?}"
+            );
+        }
+        assert!(parse_link(&format!("/ipfs/{cid}")).is_err());
     }
 
     #[test]
