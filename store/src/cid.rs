@@ -287,9 +287,8 @@ mod tests {
             assert!(parse(&format!("{text}{tail}")).is_err(), "{tail}");
         }
         assert!(parse(&"b".repeat(100_000)).is_err());
-        for (one, other) in [("RBB000BB*00007B7P5", "RBB000BB*00007B7BB")] {
-            assert!(parse_link(one).is_ok() && parse_link(other).is_err());
-        }
+        assert!(parse_link("RBB000BB*00007B7P5").is_ok());
+        assert!(parse_link("RBB000BB*00007B7BB").is_err());
     }
 
     #[test]
