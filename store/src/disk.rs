@@ -6,6 +6,11 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "fuzz targets break nothing"))]
+#[expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "only tests and fuzz targets have it: its panic is a finding"
+)]
 pub(crate) mod simulated;
 
 use crate::durable::Access;

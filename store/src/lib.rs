@@ -13,7 +13,7 @@ mod disk;
 pub mod durable;
 pub mod evict;
 pub mod format;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod gc;
 pub mod hash;
