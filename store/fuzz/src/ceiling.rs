@@ -47,7 +47,10 @@ fn take(bytes: usize) {
     if live > ceiling {
         // Telling may allocate.
         CEILING.store(usize::MAX, Relaxed);
-        eprintln!("CEILING: {bytes} bytes more make {}, too many", live - ceiling);
+        eprintln!(
+            "CEILING: {bytes} bytes more make {}, too many",
+            live - ceiling
+        );
         std::process::abort();
     }
 }

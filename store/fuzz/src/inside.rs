@@ -1,22 +1,41 @@
 //! The store's own files, as a disk may hand them back. What must hold stands in
-//! [`cairn_store::fuzzing`], whose own test runs it over the seeds; here is what it may take.
+//! [`cairn_store::fuzzing`]; here is what it may take.
 
 use crate::ceiling::within;
+use crate::targets::Verdict;
 use cairn_store::fuzzing;
 
 /// A segment.
-pub fn segment(data: &[u8]) {
-    within(data.len(), AHEAD_BYTES + COPIES * data.len(), || fuzzing::segment(data));
+pub fn segment(data: &[u8]) -> Verdict {
+    if within(data.len(), AHEAD_BYTES + COPIES * data.len(), || {
+        fuzzing::segment(data)
+    }) {
+        Verdict::Taken
+    } else {
+        Verdict::Refused
+    }
 }
 
 /// The journal.
-pub fn journal(data: &[u8]) {
-    within(data.len(), FLAT + JOURNAL_BYTES * data.len(), || fuzzing::journal(data));
+pub fn journal(data: &[u8]) -> Verdict {
+    if within(data.len(), FLAT + JOURNAL_BYTES * data.len(), || {
+        fuzzing::journal(data)
+    }) {
+        Verdict::Taken
+    } else {
+        Verdict::Refused
+    }
 }
 
 /// A bucket of the index.
-pub fn bucket(data: &[u8]) {
-    within(data.len(), FLAT + BUCKET_BYTES * data.len(), || fuzzing::bucket(data));
+pub fn bucket(data: &[u8]) -> Verdict {
+    if within(data.len(), FLAT + BUCKET_BYTES * data.len(), || {
+        fuzzing::bucket(data)
+    }) {
+        Verdict::Taken
+    } else {
+        Verdict::Refused
+    }
 }
 
 /// What may be held whatever the input is.

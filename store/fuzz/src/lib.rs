@@ -1,5 +1,5 @@
 //! What the fuzz targets share. Each target is a few lines in `fuzz_targets/`; what it asserts
-//! stands in [`targets`], which `store/tests/hostile.rs` runs over the seeds as well.
+//! stands in [`targets`] and [`inside`], which `tests/seeds.rs` runs over the seeds as well.
 //!
 //! * [`ceiling`]: the allocator that ends the run when a decoder takes more than it may.
 //! * [`program`]: DAGs of hostile blocks, built as the input says.

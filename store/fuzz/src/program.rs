@@ -239,13 +239,7 @@ impl Maker {
         self.put_pb(links, Some(message.encode().into()), size)
     }
 
-    fn shard(
-        &mut self,
-        fanout: u64,
-        hash: u64,
-        used: &[u64],
-        links: Vec<PbLink>,
-    ) -> Option<Made> {
+    fn shard(&mut self, fanout: u64, hash: u64, used: &[u64], links: Vec<PbLink>) -> Option<Made> {
         let mut bits = vec![0_u8; usize::try_from(FANOUT_MAX / 8).ok()?];
         for bucket in used {
             let place = usize::try_from(bucket / 8).ok()?;

@@ -66,7 +66,11 @@ pub fn cid(data: &[u8]) -> Verdict {
         };
         assert!(text.eq_ignore_ascii_case(&again), "{text} is also {again}");
     }
-    if binary.is_ok() { Verdict::Taken } else { Verdict::of(&read) }
+    if binary.is_ok() {
+        Verdict::Taken
+    } else {
+        Verdict::of(&read)
+    }
 }
 
 fn reads_back(cid: &Cid) {
@@ -103,7 +107,12 @@ pub fn dag_pb(data: &[u8]) -> Verdict {
         assert_eq!(written, data);
     }
     let links = links.unwrap_or_default();
-    assert!(links.iter().map(|link| link.cid).eq(node.links.iter().map(|link| link.cid)));
+    assert!(
+        links
+            .iter()
+            .map(|link| link.cid)
+            .eq(node.links.iter().map(|link| link.cid))
+    );
     let again = value
         .ok()
         .and_then(|value| value::encode(&value, cid::DAG_PB).ok())
@@ -182,7 +191,10 @@ pub fn unixfs(data: &[u8]) -> Verdict {
     let read = within(data.len(), most, || read_file(&dag, &file, range));
     let levels = FILE_LEVELS_MAX + 1;
     let most = (length + AHEAD_MAX + 1) * levels;
-    assert!(dag.asked() <= most, "more blocks than {length} bytes can need");
+    assert!(
+        dag.asked() <= most,
+        "more blocks than {length} bytes can need"
+    );
     Verdict::of(&read)
 }
 
@@ -197,11 +209,7 @@ fn message(data: &[u8]) -> Verdict {
     Verdict::of(&read)
 }
 
-fn read_file(
-    dag: &Arc<Dag>,
-    file: &File,
-    range: std::ops::Range<u64>,
-) -> Result<(), ReadError> {
+fn read_file(dag: &Arc<Dag>, file: &File, range: std::ops::Range<u64>) -> Result<(), ReadError> {
     let wanted = range.end.min(file.size()).saturating_sub(range.start);
     let mut left = wanted;
     let mut stream = std::pin::pin!(file.read(Arc::clone(dag), range));
@@ -237,7 +245,10 @@ pub fn hamt(data: &[u8]) -> Verdict {
     dag.asked();
     let listed = within(data.len(), most, || count(&dag, &directory, budget));
     let asked = dag.asked();
-    assert!(asked <= budget.blocks.min(budget.entries) + AHEAD_MAX, "{asked} blocks");
+    assert!(
+        asked <= budget.blocks.min(budget.entries) + AHEAD_MAX,
+        "{asked} blocks"
+    );
     let Ok(entries) = listed else {
         return Verdict::Refused;
     };
@@ -271,7 +282,10 @@ fn walks(input: usize, dag: &Arc<Dag>, root: Cid, repeats: Repeats, budget: Budg
     });
     assert!(visits <= budget.blocks, "{visits} blocks");
     let asked = dag.asked();
-    assert!(asked <= budget.blocks + READ_AHEAD as u64, "{asked} blocks asked for");
+    assert!(
+        asked <= budget.blocks + READ_AHEAD as u64,
+        "{asked} blocks asked for"
+    );
 }
 
 fn count(dag: &Arc<Dag>, directory: &Directory, budget: Budget) -> Result<u64, ReadError> {
@@ -463,7 +477,9 @@ fn collect_links(value: &Value, links: &mut Vec<Cid>) {
     match value {
         Value::Link(cid) => links.push(**cid),
         Value::List(items) => items.iter().for_each(|item| collect_links(item, links)),
-        Value::Map(entries) => entries.iter().for_each(|(_, item)| collect_links(item, links)),
+        Value::Map(entries) => entries
+            .iter()
+            .for_each(|(_, item)| collect_links(item, links)),
         _ => {}
     }
 }
