@@ -6,7 +6,7 @@
 //! what an eviction costs depends on what it evicts, not on what is stored, and no mark is needed: what a
 //! pin reaches became kept before the pin was made.
 
-use crate::compact::{Compaction, Fate};
+use crate::compact::{Compaction, Fate, Look};
 use crate::index::Key;
 use crate::log::files::Access;
 use crate::log::{Place, SegmentId, Stream};
@@ -72,9 +72,9 @@ impl Inner {
             let before = self.cache_bytes();
             let spared = Cell::new(0);
             let spare_max = self.segment(id).map_or(0, |segment| segment.length() / 2);
-            let compacted = Compaction::new(self).run(&[id], |key, place| {
-                self.fate(key, place, &spared, spare_max)
-            })?;
+            let fate = |key: &Key, place: &Place| self.fate(key, place, &spared, spare_max);
+            // One at a time: only the keys of the last one looked into are watched.
+            let compacted = Compaction::new(self).run(&[id], Look::IntoSegments, fate)?;
             evicted.blocks += compacted.gone;
             evicted.bytes += before.saturating_sub(self.cache_bytes());
         }

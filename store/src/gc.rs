@@ -18,9 +18,9 @@ mod mark;
 mod sweep;
 
 use crate::cid::Cid;
-use crate::compact::{Compaction, Fate};
+use crate::compact::{Compaction, Fate, Look};
 use crate::log::files::Access;
-use crate::log::{SegmentId, section};
+use crate::log::{SegmentId, Stream, section};
 use crate::sink::PutError;
 use crate::store::{Inner, Store, blocking};
 use crate::unixfs::read::ReadError;
@@ -162,20 +162,17 @@ impl<F: FnMut(GcEvent)> Collection<F> {
     fn compact(&mut self) -> Result<(), GcError> {
         let inner = self.inner.clone();
         let living = inner.living_bytes().map_err(PutError::from)?;
-        let mut todo: Vec<Work> = self
-            .ends
-            .iter()
-            .filter_map(|(id, length)| {
-                let (blocks, bytes) = living.get(id).copied().unwrap_or_default();
-                let work = Work {
-                    id: *id,
-                    length: *length,
-                    blocks,
-                    bytes: bytes.min(*length),
-                };
-                work.is_worth_it().then_some(work)
-            })
-            .collect();
+        let all = self.ends.iter().map(|(id, length)| {
+            let (blocks, bytes) = living.get(id).copied().unwrap_or_default();
+            Work {
+                id: *id,
+                length: *length,
+                blocks,
+                bytes: bytes.min(*length),
+            }
+        });
+        let (mut todo, rest): (Vec<Work>, Vec<Work>) = all.partition(Work::is_worth_it);
+        todo.extend(self.many_small(rest));
         todo.sort_unstable_by_key(|work| work.bytes);
         let total = todo.len() as u64;
         let mut done = 0;
@@ -195,11 +192,29 @@ impl<F: FnMut(GcEvent)> Collection<F> {
                 );
                 return Ok(());
             }
-            let compacted = Compaction::new(&inner).run(&ids, |_, _| Fate::Stays)?;
+            let compacted =
+                Compaction::new(&inner).run(&ids, Look::OverIndex, |_, _| Fate::Stays)?;
             self.report.freed += compacted.removed.saturating_sub(compacted.copied);
         }
         (self.on_event)(GcEvent::Compacting { done, total });
         Ok(())
+    }
+}
+
+impl<F> Collection<F> {
+    /// What is emptied for the sake of fewer files: every collection and every start may leave one
+    /// that is short. Those of the cache stay in the order they came in; eviction empties them.
+    fn many_small(&self, work: Vec<Work>) -> impl Iterator<Item = Work> {
+        let mut small: BTreeMap<Stream, Vec<Work>> = BTreeMap::new();
+        let appender = self.inner.lock_appender();
+        for work in work {
+            let stream = work.id.stream;
+            if stream != Stream::Cache && work.length < appender.size(stream) / SMALL_SHARE {
+                small.entry(stream).or_default().push(work);
+            }
+        }
+        let many = small.into_values().filter(|works| works.len() > SMALL_MAX);
+        many.flatten()
     }
 }
 
@@ -238,5 +253,9 @@ const DEAD_SHARE: u64 = 20;
 /// Most blocks and bytes that are moved between two checkpoints.
 const ROUND_BLOCKS_MAX: u64 = 1_000_000;
 const ROUND_BYTES_MAX: u64 = 4 << 30;
+/// A segment is small that has less than one in so many of the bytes that it may have.
+const SMALL_SHARE: u64 = 8;
+/// So many small ones of a stream may lie there.
+const SMALL_MAX: usize = 8;
 /// What stays free while segments are emptied.
 const ROOM_LEFT: u64 = 8 << 20;

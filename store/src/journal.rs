@@ -462,6 +462,18 @@ mod tests {
     }
 
     #[test]
+    fn a_record_after_which_no_other_could_come_is_no_record() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(open(folder.path()).unwrap());
+        let mut bytes = std::fs::read(file(folder.path())).unwrap();
+        record::write(&mut bytes, u64::MAX, &Record::Pinned(pin(1)));
+        std::fs::write(file(folder.path()), bytes).unwrap();
+        let (journal, _) = open(folder.path()).unwrap();
+        assert!(journal.state().pins.is_empty());
+        assert!(journal.last() < u64::MAX);
+    }
+
+    #[test]
     fn a_torn_end_is_cut_at_every_length() {
         let folder = tempfile::tempdir().unwrap();
         let (mut journal, _) = open(folder.path()).unwrap();

@@ -87,7 +87,7 @@ pub struct ScrubState {
 
 impl Store {
     /// Re-hashes every block. Tells each bad one, and now and then how far it is; answers how many
-    /// blocks there were.
+    /// sections were hashed: what was deleted and still lies there is hashed along.
     pub async fn verify(
         &self,
         mut on_progress: impl FnMut(VerifyProgress) + Send + 'static,

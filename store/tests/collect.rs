@@ -15,6 +15,7 @@ use cairn_store::{BlockSource, Store};
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 const RAW: Prefix = Prefix {
@@ -476,31 +477,34 @@ async fn gc_and_fetches_at_the_same_time_lose_nothing_that_is_pinned() {
             .map(|block| (*block.cid(), block.clone()))
             .collect(),
     );
-    let (fetching, wanted) = (store.clone(), trees.clone());
-    let fetcher = tokio::spawn(async move {
-        for (at, tree) in wanted.iter().enumerate() {
+    let over = AtomicBool::new(false);
+    let fetch = async {
+        for (at, tree) in trees.iter().enumerate() {
             // Some of it is here from earlier rounds, and garbage by now.
             for block in tree {
-                let fetched = fetching.put(vec![block.clone()], Keep::Cached).await;
+                let fetched = store.put(vec![block.clone()], Keep::Cached).await;
                 fetched.unwrap();
             }
             if at % 2 == 0 {
                 let recursive = PinMode::Recursive;
-                let pin = fetching.pin_add(peers.clone(), root_of(tree), recursive, None, |_| {});
+                let pin = store.pin_add(peers.clone(), root_of(tree), recursive, None, |_| {});
                 pin.await.unwrap();
             }
-            for earlier in wanted[..=at].iter().step_by(2) {
-                assert_eq!(present(&fetching, earlier).await, earlier.len());
+            for earlier in trees.iter().take(at + 1).step_by(2) {
+                assert_eq!(present(&store, earlier).await, earlier.len());
             }
         }
-    });
-    let mut runs = 0;
-    while !fetcher.is_finished() || runs < 3 {
-        gc(&store).await;
-        store.evict().await.unwrap();
-        runs += 1;
-    }
-    fetcher.await.unwrap();
+        over.store(true, Ordering::Relaxed);
+    };
+    let collect = async {
+        let mut runs = 0;
+        while !over.load(Ordering::Relaxed) || runs < 3 {
+            gc(&store).await;
+            store.evict().await.unwrap();
+            runs += 1;
+        }
+    };
+    tokio::join!(fetch, collect);
     let stays: HashMap<Cid, &Block> = trees
         .iter()
         .step_by(2)
@@ -514,4 +518,34 @@ async fn gc_and_fetches_at_the_same_time_lose_nothing_that_is_pinned() {
     for tree in trees.iter().step_by(2) {
         assert_eq!(present(&store, tree).await, tree.len());
     }
+}
+
+#[tokio::test]
+async fn many_collections_leave_few_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let mut kept = Vec::new();
+    let mut most = 0;
+    for round in 0..60 {
+        let (stays, goes) = (
+            tree(round * 20..round * 20 + 10),
+            tree(round * 20 + 10..round * 20 + 15),
+        );
+        store.put(stays.clone(), Keep::Kept).await.unwrap();
+        store.put(goes, Keep::Kept).await.unwrap();
+        pin(&store, root_of(&stays), PinMode::Recursive)
+            .await
+            .unwrap();
+        gc(&store).await;
+        kept.extend(stays);
+        let segments = std::fs::read_dir(folder.path().join("blocks")).unwrap();
+        let cars = segments.filter(|file| {
+            let name = file.as_ref().unwrap().file_name();
+            name.to_string_lossy().ends_with(".car")
+        });
+        most = most.max(cars.count());
+    }
+    assert!(most <= 2 * 10, "{most} files of two streams");
+    assert_eq!(present(&store, &kept).await, kept.len());
+    assert_eq!(store.stat().blocks, kept.len() as u64);
 }

@@ -8,7 +8,11 @@
 //!
 //! `PROPTEST_CASES` says four times how many sequences are run, `PROPTEST_RNG_SEED` which.
 
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
 
 use bytes::Bytes;
 use cairn_store::block::{Block, Prefix};
@@ -38,7 +42,7 @@ static BLOCKS: LazyLock<Vec<Block>> = LazyLock::new(|| {
     let mut blocks: Vec<Block> = Vec::new();
     for number in 0..LEAVES {
         let length = [0, 1, 200, 900, 1500, 5000][number % 6];
-        let mut bytes = vec![number as u8; length];
+        let mut bytes = vec![7; length];
         bytes.extend_from_slice(&number.to_le_bytes());
         blocks.push(Block::new(RAW, Bytes::from(bytes)).unwrap());
     }

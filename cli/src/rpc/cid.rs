@@ -150,6 +150,8 @@ fn own_base(text: &str, cid: &Cid) -> Base {
     let letter = text.chars().next().filter(|_| !text.starts_with("Qm"));
     letter
         .and_then(|letter| Base::from_code(letter).ok())
+        // It writes bytes as they are, which need not be text.
+        .filter(|base| *base != Base::Identity)
         .unwrap_or(Base::Base32Lower)
 }
 
@@ -216,6 +218,18 @@ mod tests {
         if Cid::from_str(base58).is_ok() {
             assert_eq!(write(&wanted("%s"), base58).unwrap(), base58);
         }
+    }
+
+    #[test]
+    fn what_came_as_bare_bytes_is_written_as_text() {
+        // A dag-json CID with an empty identity digest, in no base at all.
+        let bare = "\0\u{1}U\0\0";
+        let plain = Wanted {
+            codec: Some(cid::DAG_JSON),
+            ..wanted("%s")
+        };
+        let written = write(&plain, bare);
+        assert!(written.is_ok_and(|text| text.starts_with('b')));
     }
 
     #[test]

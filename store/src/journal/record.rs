@@ -57,7 +57,9 @@ pub(crate) fn read(bytes: &[u8]) -> Option<(u64, Record, usize)> {
         return None;
     }
     let length = u32::from_le_bytes(take(&mut cursor)?);
+    // There must be a next one, so the last of all numbers is nobody's.
     let number = u64::from_le_bytes(take(&mut cursor)?);
+    number.checked_add(1)?;
     let sum = u32::from_le_bytes(take(&mut cursor)?);
     let payload = cursor.get(..usize::try_from(length).ok()?)?;
     if checksum(length, number, payload) != sum {

@@ -285,7 +285,7 @@ impl Inner {
     }
 
     /// [`Inner::checkpoint`], even if there is nothing to merge.
-    pub(super) fn checkpoint_anew(&self) -> Result<(), PutError> {
+    pub(crate) fn checkpoint_anew(&self) -> Result<(), PutError> {
         if !self.index_has_room() {
             return self.commit(Vec::new());
         }

@@ -383,12 +383,16 @@ fn open_log(
     remove_retired(files, journal, removed)?;
     let mut adopted = Vec::new();
     for (id, known) in unknown {
-        let Some(segment) = adopt(files, id, known)? else {
-            notice(format!(
-                "{} is no segment of ours; it was set aside",
-                files.path(id).display()
-            ));
-            continue;
+        let segment = match adopt(files, id, known)? {
+            Adopted::Segment(segment) => segment,
+            Adopted::Nothing => continue,
+            Adopted::Foreign => {
+                notice(format!(
+                    "{} is no segment of ours; it was set aside",
+                    files.path(id).display()
+                ));
+                continue;
+            }
         };
         let length = segment.length();
         if length > known.max(section::file_header().len() as u64) {
@@ -450,17 +454,37 @@ fn remove_retired(files: &Files, journal: &mut Journal, retired: Vec<SegmentId>)
     Ok(())
 }
 
+/// What a segment turned out to be that the journal does not know, or not up to its end.
+enum Adopted {
+    /// It counts.
+    Segment(Segment),
+    /// Whoever made it did not come as far as the end of its header.
+    Nothing,
+    /// Somebody else's file.
+    Foreign,
+}
+
 /// A segment that the journal knows up to `known`, and beyond that as far as its blocks hash to their
-/// CIDs. One without even a header is set aside.
-fn adopt(files: &Arc<Files>, id: SegmentId, known: u64) -> io::Result<Option<Segment>> {
+/// CIDs. One with another header is set aside, one with a part of ours goes.
+fn adopt(files: &Arc<Files>, id: SegmentId, known: u64) -> io::Result<Adopted> {
     let path = files.path(id);
     let header = section::file_header();
     let whole = Segment::sealed(files, id, files.disk.length(&path)?);
-    if whole.read_unchecked(0, header.len() as u64)? != header {
+    let begin = whole.read_unchecked(0, header.len() as u64)?;
+    if begin != header {
+        let unfinished = header.starts_with(&begin);
         if files.access == Access::ReadWrite {
-            files.disk.rename(&path, &path.with_extension("foreign"))?;
+            if unfinished {
+                remove_segment(files, id)?;
+            } else {
+                files.disk.rename(&path, &path.with_extension("foreign"))?;
+            }
         }
-        return Ok(None);
+        return Ok(if unfinished {
+            Adopted::Nothing
+        } else {
+            Adopted::Foreign
+        });
     }
     let mut end = known.max(header.len() as u64);
     let mut scan = Scan::with_data(&whole, known);
@@ -476,7 +500,7 @@ fn adopt(files: &Arc<Files>, id: SegmentId, known: u64) -> io::Result<Option<Seg
         let _ = files.disk.remove(&files.sums_path(id)); // It may be of another length.
         adopted.cut()?;
     }
-    Ok(Some(adopted))
+    Ok(Adopted::Segment(adopted))
 }
 
 /// Removes a segment's files. The folder is not synced.
