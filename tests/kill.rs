@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -121,7 +121,11 @@ impl Torture {
             }
         }
         if self.random.random_range(0..10) == 0 {
-            fs::remove_dir_all(self.store.join("index")).map_err(|error| error.to_string())?;
+            match fs::remove_dir_all(self.store.join("index")) {
+                // It was killed when it had just set its index aside.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(|error| error.to_string())?,
+            }
         }
         self.check()
     }

@@ -18,7 +18,7 @@ use crate::cid::{self, Cid, HashKind, Version};
 use crate::config::{ByteSize, Config, Reserve};
 use crate::dag::pb::{self, PbLink, PbNode};
 use crate::disk::simulated::SimulatedDisk;
-use crate::gc::{GcError, GcEvent};
+use crate::gc::GcEvent;
 use crate::index::{Image, Location};
 use crate::log::files::Access;
 use crate::pin::{PinError, PinMode};
@@ -214,11 +214,6 @@ impl Plan {
             threads,
         }
     }
-
-    fn deletes(&self) -> bool {
-        let mut steps = self.threads.iter().flatten();
-        steps.any(|(step, _)| matches!(step, Step::Delete))
-    }
 }
 
 /// Pins by tree.
@@ -229,8 +224,6 @@ struct Worker {
     universe: Arc<Universe>,
     store: Store,
     pins: Pins,
-    /// Whether somebody deletes by name, so that what was unpinned may go while it is being marked.
-    deletes: bool,
     told: bool,
 }
 
@@ -297,11 +290,7 @@ impl Worker {
             }
             Step::Delete => self.delete(tree),
             Step::Checkpoint => self.store.inner.checkpoint().unwrap(),
-            Step::Collect => match block_on(self.store.gc(self.teller())) {
-                Ok(_) => {}
-                Err(GcError::Unreadable { .. }) if self.deletes => {}
-                Err(error) => panic!("collecting: {error}"),
-            },
+            Step::Collect => drop(block_on(self.store.gc(self.teller())).unwrap()),
             Step::Evict => drop(block_on(self.store.evict()).unwrap()),
             Step::Rebuild => block_on(self.store.rebuild_index(|_| {})).unwrap(),
         }
@@ -407,7 +396,6 @@ fn run(universe: &Arc<Universe>, plan: &Plan, seed: u64) {
             universe: universe.clone(),
             store: store.clone(),
             pins: own.collect(),
-            deletes: plan.deletes(),
             told: seeds().count() == 1,
         };
         let steps = steps.clone();

@@ -80,7 +80,25 @@ impl<F: FnMut(GcEvent)> Collection<F> {
         self.mark(Leaves::LookedUp)
     }
 
+    /// Marks pins that are not marked yet. What could not be read below a pin that has been given up
+    /// meanwhile is nobody's loss.
     fn mark(&mut self, leaves: Leaves) -> Result<(), GcError> {
+        let mut tries = 1;
+        loop {
+            match self.mark_pins(leaves) {
+                Err(GcError::Unreadable { .. })
+                    if tries < MARK_TRIES && !self.marks.are_current(&self.inner) =>
+                {
+                    tries += 1;
+                    // Half-walked, it would hide what others reach through it.
+                    self.marks = Marks::default();
+                }
+                marked => return marked,
+            }
+        }
+    }
+
+    fn mark_pins(&mut self, leaves: Leaves) -> Result<(), GcError> {
         let (pins, changes) = {
             let pins = self.inner.read_pins();
             let all = pins
@@ -92,6 +110,7 @@ impl<F: FnMut(GcEvent)> Collection<F> {
                 .collect();
             (new, pins.changes)
         };
+        self.marks.changes = changes;
         for (key, pin) in pins {
             self.mark_pin(&pin, leaves)
                 .map_err(|source| GcError::Unreadable {
@@ -100,7 +119,6 @@ impl<F: FnMut(GcEvent)> Collection<F> {
                 })?;
             self.marks.pins.insert(key);
         }
-        self.marks.changes = changes;
         Ok(())
     }
 
@@ -153,3 +171,6 @@ impl<F: FnMut(GcEvent)> Collection<F> {
             .map_or_else(|_| Key::default(), |named| self.inner.index.key(&named))
     }
 }
+
+/// How often pins are looked at again because one was given up while it was read.
+const MARK_TRIES: usize = 16;
