@@ -343,12 +343,21 @@ struct Sled {
 
 impl Sled {
     fn open(folder: &Path, durable: Durable) -> Self {
-        let db = sled::Config::default()
+        let config = sled::Config::default()
             .path(folder)
             .cache_capacity(CACHE)
-            .flush_every_ms(None)
-            .open()
-            .expect("sled");
+            .flush_every_ms(None);
+        // Its threads let go of its lock some time after its last handle, and nothing tells when.
+        let mut tries = 0;
+        let db = loop {
+            match config.open() {
+                Err(sled::Error::Io(_)) if tries < LOCK_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                opened => break opened.expect("sled"),
+            }
+        };
         Self { db, durable }
     }
 
@@ -392,9 +401,6 @@ impl Contestant for Sled {
 
     fn close(mut self: Box<Self>) {
         self.settle();
-        drop(self);
-        // sled's threads let go of its lock a moment after its last handle.
-        std::thread::sleep(Duration::from_millis(500));
     }
 }
 
@@ -547,3 +553,6 @@ impl Contestant for Files {
 const TABLE: TableDefinition<'static, &'static [u8], &'static [u8]> =
     TableDefinition::new("blocks");
 const CACHE: u64 = 256 << 20;
+/// How often, and how far apart, sled is tried while its earlier handle lets go.
+const LOCK_TRIES: u32 = 600;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
