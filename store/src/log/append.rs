@@ -89,8 +89,10 @@ impl Appender {
             parts.push(prefix);
             parts.push(block.data());
         }
-        segment.append(&parts)?;
+        // Before it may fail: a commit must say how far the segment counts, or what a failed append has
+        // left behind its end would be adopted one day.
         self.touched.insert(segment.id, segment.clone());
+        segment.append(&parts)?;
         Ok((places, segment))
     }
 

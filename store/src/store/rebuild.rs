@@ -80,17 +80,18 @@ impl Inner {
             deaths: self.dead.listen(),
         };
         building.go_through(Told::Yes, on_event)?;
-        if self.files.access == Access::ReadWrite {
-            // So that little is left to be done while nobody appends.
+        if partial == Partial::Refused {
+            if building.partial {
+                return Err(PutError::Disk(
+                    "the disk could not read all of the blocks; the index stays as it was"
+                        .to_owned(),
+                ));
+            }
+            // Others append: so that little is left to be done while they wait.
             self.checkpoint()?;
             building.go_through(Told::No, on_event)?;
         }
-        if building.partial && partial == Partial::Refused {
-            return Err(PutError::Disk(
-                "the disk could not read all of the blocks; the index stays as it was".to_owned(),
-            ));
-        }
-        building.take_over(on_event)
+        building.take_over(partial, on_event)
     }
 }
 
@@ -178,7 +179,11 @@ impl Building<'_> {
     }
 
     /// Puts the new index in the place of the old one.
-    fn take_over(mut self, on_event: &mut dyn FnMut(OpenEvent)) -> Result<(), PutError> {
+    fn take_over(
+        mut self,
+        partial: Partial,
+        on_event: &mut dyn FnMut(OpenEvent),
+    ) -> Result<(), PutError> {
         let inner = self.inner;
         let mut tries = 0;
         let (frozen, checkpoint) = loop {
@@ -204,9 +209,18 @@ impl Building<'_> {
             let durable = inner
                 .commit_since(inner.losses(), Vec::new())
                 .and_then(|()| inner.sync_journal());
-            if let Err(error) = durable {
-                inner.index.forget(|_| false); // Thaws; `give_up` took out what is lost.
-                return Err(error);
+            match (durable, partial) {
+                (Ok(()), _) => {}
+                (Err(error), Partial::Refused) => {
+                    inner.index.forget(|_| false); // Thaws; `give_up` took out what is lost.
+                    return Err(error);
+                }
+                (Err(error), Partial::Taken) => {
+                    on_event(OpenEvent::Notice(format!(
+                        "the new index will be built again at the next start: {error}"
+                    )));
+                    self.partial = true;
+                }
             }
         }
         let trusted = (!self.partial).then_some(&checkpoint);
