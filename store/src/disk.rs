@@ -101,8 +101,8 @@ impl dyn DiskFile {
         Ok(Bytes::from(bytes))
     }
 
-    /// [`Self::read`], with zeros where the disk has lost the bytes, sector by sector; answers how many
-    /// sectors those were.
+    /// Reads `length` bytes, with zeros for those sectors that the disk has lost; answers how many those
+    /// were.
     pub(crate) fn read_around(&self, offset: u64, length: u64) -> io::Result<(Bytes, u64)> {
         match self.read(offset, length) {
             Err(error) if is_lost(&error) => {}

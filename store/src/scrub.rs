@@ -142,6 +142,22 @@ enum KnownBad {
     These(HashSet<Position>),
 }
 
+/// What a walk is told before, and what it finds out beside the bad blocks.
+struct Walk {
+    known: KnownBad,
+    /// Segments in which something does not hash to its name, whether it counts or not.
+    unsound: Mutex<HashSet<SegmentId>>,
+}
+
+impl Walk {
+    fn new(known: KnownBad) -> Self {
+        Self {
+            known,
+            unsound: Mutex::default(),
+        }
+    }
+}
+
 impl KnownBad {
     fn may_have(&self, position: Position) -> bool {
         match self {
@@ -183,14 +199,10 @@ impl Inner {
         on_bad: impl FnMut(BadBlock) + Send,
     ) -> Result<u64, SourceError> {
         let segments = self.all_segments();
-        let known = self.known_bad();
+        let walk = Walk::new(self.known_bad());
         let total = segments.iter().map(|segment| segment.length()).sum();
         let on_bad = Mutex::new(on_bad);
-        let found = AtomicU64::new(0);
-        let tell = |bad| {
-            found.fetch_add(1, Ordering::Relaxed);
-            (lock(&on_bad))(bad);
-        };
+        let tell = |bad| (lock(&on_bad))(bad);
         let hashed = AtomicU64::new(0);
         let (out, waiting) = sync_channel::<Batch>(BATCHES_WAITING_MAX);
         let waiting = Mutex::new(waiting);
@@ -200,7 +212,7 @@ impl Inner {
                 scope.spawn(|| {
                     while let Some(batch) = next(&waiting) {
                         hashed.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                        for bad in self.check(batch, &known) {
+                        for bad in self.check(batch, &walk) {
                             tell(bad);
                         }
                     }
@@ -215,7 +227,7 @@ impl Inner {
                 let mut scan = Scan::with_data(segment, 0);
                 loop {
                     let mut hash = |section| lanes.push(section);
-                    let walked = self.scan_for(&mut scan, TOLD_EVERY, &mut hash, &tell)?;
+                    let walked = self.scan_for(&mut scan, TOLD_EVERY, &walk, &mut hash, &tell)?;
                     let here = match walked {
                         Walked::Some => scan.position(),
                         Walked::All => segment.length(),
@@ -235,8 +247,12 @@ impl Inner {
             drop(lanes);
             Ok::<(), SourceError>(())
         })?;
-        if found.load(Ordering::Relaxed) == 0 && self.files.access == Access::ReadWrite {
-            for segment in &segments {
+        if self.files.access == Access::ReadWrite {
+            // Checksums over bytes that lie would let them pass for whole where the index is older.
+            let unsound = walk.unsound.into_inner();
+            let unsound = unsound.unwrap_or_else(PoisonError::into_inner);
+            let sound = |segment: &&Arc<Segment>| !unsound.contains(&segment.id);
+            for segment in segments.iter().filter(sound) {
                 if let Err(error) = segment.complete_sums() {
                     tracing::warn!(segment = %segment.id, %error, "checksums were not made anew");
                 }
@@ -287,24 +303,25 @@ impl Inner {
             .at
             .filter(|at| at.segment == segment.id)
             .map_or(0, |at| u64::from(at.offset));
+        let walk = Walk::new(KnownBad::Unknown);
         let mut batch = Vec::with_capacity(BATCH);
         let bad = Mutex::new(Vec::new());
         let mut hash = |section| {
             batch.push(section);
             if batch.len() >= BATCH {
-                let found = self.check(std::mem::take(&mut batch), &KnownBad::Unknown);
+                let found = self.check(std::mem::take(&mut batch), &walk);
                 lock(&bad).extend(found);
             }
         };
         let mut scan = Scan::with_data(&segment, from);
-        let walked = self.scan_for(&mut scan, bytes, &mut hash, &|gap| {
+        let walked = self.scan_for(&mut scan, bytes, &walk, &mut hash, &|gap| {
             lock(&bad).push(gap);
         })?;
         let (to, read) = match walked {
             Walked::Some => (scan.resumes_at(from), scan.position() - from),
             Walked::All => (segment.length(), segment.length().saturating_sub(from)),
         };
-        let found = self.check(batch, &KnownBad::Unknown);
+        let found = self.check(batch, &walk);
         lock(&bad).extend(found);
         for bad in bad.into_inner().unwrap_or_else(PoisonError::into_inner) {
             state.bad += 1;
@@ -326,6 +343,7 @@ impl Inner {
         &self,
         scan: &mut Scan<'_>,
         bytes: u64,
+        walk: &Walk,
         hash: &mut dyn FnMut((Position, Cid, Bytes)),
         tell: &dyn Fn(BadBlock),
     ) -> Result<Walked, SourceError> {
@@ -357,7 +375,10 @@ impl Inner {
                     }
                 }
                 Step::Retracted(_) => {}
-                Step::Damage(gap) => self.hidden(id, gap).into_iter().for_each(tell),
+                Step::Damage(gap) => {
+                    lock(&walk.unsound).insert(id);
+                    self.hidden(id, gap).into_iter().for_each(tell);
+                }
             }
         }
         Ok(Walked::Some)
@@ -396,7 +417,7 @@ impl Inner {
     }
 
     /// Hashes a batch; answers what of it is bad and counts.
-    fn check(&self, batch: Batch, known: &KnownBad) -> Vec<BadBlock> {
+    fn check(&self, batch: Batch, walk: &Walk) -> Vec<BadBlock> {
         let places: Vec<(Position, Cid)> = batch
             .iter()
             .map(|(position, cid, _)| (*position, *cid))
@@ -409,11 +430,12 @@ impl Inner {
         for ((position, cid), verified) in places.into_iter().zip(Block::verify_many(blocks)) {
             let key = self.index.key(cid.hash());
             let Err(error) = verified else {
-                if known.may_have(position) {
+                if walk.known.may_have(position) {
                     self.mark_whole(key, position);
                 }
                 continue;
             };
+            lock(&walk.unsound).insert(position.segment);
             let named = self.index.place(&key).ok().flatten();
             if named.is_none_or(|named| named.position() != position || self.is_dead(&named)) {
                 // It is dead, or its CID is what was damaged: then another block lies here.

@@ -1,7 +1,7 @@
 //! The locks on which the store's decisions hang: what is held, what is pinned, what may go.
 //!
 //! They are the standard library's. In tests a store may be made with those of a schedule explorer
-//! instead ([`explored`]): whoever runs it then decides at every lock which thread goes on.
+//! instead (`explored`): whoever runs it then decides at every lock which thread goes on.
 
 #[cfg(test)]
 pub(crate) mod explored;
