@@ -71,6 +71,13 @@ struct Move {
     to: Place,
 }
 
+/// What was copied of a segment.
+enum Copied {
+    All(Vec<Move>),
+    /// Something in it cannot be read, so it stays, and these copies are in vain.
+    Some(Vec<Move>),
+}
+
 /// What a round did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Compacted {
@@ -138,24 +145,20 @@ impl Inner {
         Ok(living)
     }
 
-    /// [`Inner::living`] of one segment, from its own sections, so that it costs no look at all of the
-    /// index; unless they cannot all be read.
-    fn living_in(&self, segment: &Segment) -> Result<Living, IndexError> {
+    /// [`Inner::living`] of one segment, from its own sections, so that it costs no look over the
+    /// index. `None` if they cannot all be read: something may hide there that the index does not know.
+    fn living_in(&self, segment: &Segment) -> Result<Option<Living>, IndexError> {
         let mut sections = Vec::new();
         let mut scan = Scan::new(segment, 0);
-        let whole = loop {
+        loop {
             match scan.next() {
                 Ok(Some(Step::Found(found))) => {
                     let key = self.index.key(found.header.cid.hash());
                     sections.push((key, found.offset));
                 }
-                Ok(None) => break true,
-                Ok(Some(Step::Damage(_) | Step::Retracted(_))) | Err(_) => break false,
+                Ok(None) => break,
+                Ok(Some(Step::Damage(_) | Step::Retracted(_))) | Err(_) => return Ok(None),
             }
-        };
-        if !whole {
-            let mut living = self.living(&[segment.id])?;
-            return Ok(living.remove(&segment.id).unwrap_or_default());
         }
         // First, so that what changes after it was looked up is known to have changed.
         self.index.watch(sections.iter().map(|(key, _)| *key));
@@ -166,7 +169,7 @@ impl Inner {
             let place = place.filter(here).filter(|place| !self.is_dead(place));
             living.extend(place.map(|place| (key, place)));
         }
-        Ok(living)
+        Ok(Some(living))
     }
 
     /// How many bytes of each segment live, section prefixes included, about.
@@ -235,19 +238,28 @@ impl<'a> Compaction<'a> {
         };
         let mut compacted = Compacted::default();
         let mut emptied = Vec::new();
+        let mut vain = Vec::new();
         for id in segments {
             let Some(segment) = inner.segment(*id) else {
                 continue;
             };
             let living = match look {
-                Look::OverIndex => living.remove(id).unwrap_or_default(),
+                Look::OverIndex => living.remove(id),
                 Look::IntoSegments => inner.living_in(&segment)?,
+            };
+            let Some(living) = living else {
+                tracing::warn!(segment = %id, "damage keeps a segment from being emptied");
+                continue;
             };
             let (stay, go): (Living, Living) = living
                 .into_iter()
                 .partition(|(key, place)| fate(key, place) == Fate::Stays);
-            let Some(moves) = self.copy_all(&segment, &stay)? else {
-                continue;
+            let moves = match self.copy_all(&segment, &stay)? {
+                Copied::All(moves) => moves,
+                Copied::Some(moves) => {
+                    vain.extend(moves);
+                    continue;
+                }
             };
             compacted.copied += moves
                 .iter()
@@ -258,6 +270,7 @@ impl<'a> Compaction<'a> {
         let copies = self
             .make_durable()
             .inspect_err(|_| emptied.iter().for_each(|(_, moves, _)| self.disown(moves)))?;
+        self.disown(&vain);
         let mut retired = Vec::with_capacity(emptied.len());
         let mut emptied = emptied.into_iter();
         let moved: Result<(), PutError> = emptied.by_ref().try_for_each(|(segment, moves, go)| {
@@ -276,21 +289,17 @@ impl<'a> Compaction<'a> {
         Ok(compacted)
     }
 
-    /// Copies sections to the targets; `None` if one of them cannot be read.
-    fn copy_all(
-        &mut self,
-        segment: &Segment,
-        stay: &[(Key, Place)],
-    ) -> Result<Option<Vec<Move>>, PutError> {
+    /// Copies sections to the targets, up to one that cannot be read.
+    fn copy_all(&mut self, segment: &Segment, stay: &[(Key, Place)]) -> Result<Copied, PutError> {
         let mut moves = Vec::with_capacity(stay.len());
         for run in runs(stay) {
             let Some(sections) = self.read(segment, run)? else {
                 tracing::warn!(segment = %segment.id, "a damaged block keeps its segment from being compacted");
-                return Ok(None);
+                return Ok(Copied::Some(moves));
             };
             self.write(&sections, &mut moves)?;
         }
-        Ok(Some(moves))
+        Ok(Copied::All(moves))
     }
 
     /// The sections of a run, whose places are near each other; `None` if one is damaged.
@@ -661,7 +670,7 @@ mod tests {
             disk: Arc::new(disk.clone()),
             access: Access::ReadWrite,
             index: Location::Memory(image.clone()),
-            lock: None,
+            lock: Vec::new(),
             background: Background::None,
         };
         let config = Config {
@@ -694,7 +703,9 @@ mod tests {
         let stay = inner.living(&[id]).unwrap().remove(&id).unwrap();
         let segment = inner.segment(id).unwrap();
         let mut compaction = Compaction::new(&inner);
-        let moves = compaction.copy_all(&segment, &stay).unwrap().unwrap();
+        let Copied::All(moves) = compaction.copy_all(&segment, &stay).unwrap() else {
+            panic!("nothing is damaged");
+        };
         assert_eq!(moves.len(), blocks.len());
         compaction.make_durable().unwrap();
         inner.checkpoint_anew().unwrap();
@@ -723,7 +734,10 @@ mod tests {
         inner.delete(&gone, None).unwrap();
         let id = *inner.segments.read().unwrap().keys().next().unwrap();
         let over = inner.living(&[id]).unwrap().remove(&id).unwrap();
-        let into = inner.living_in(&inner.segment(id).unwrap()).unwrap();
+        let into = inner
+            .living_in(&inner.segment(id).unwrap())
+            .unwrap()
+            .unwrap();
         assert_eq!(into.len(), 40 - gone.len());
         assert_eq!(over, into);
     }

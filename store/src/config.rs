@@ -26,7 +26,7 @@ pub struct Config {
     pub scrub_share: Percent,
     /// What `repo stat` tells as the largest wanted size of the repository.
     pub max: ByteSize,
-    /// Memory for the index's own cache, in addition to what the operating system caches.
+    /// Memory for the index's own cache, in addition to what the operating system caches; 1 MiB at least.
     pub index_cache: ByteSize,
 }
 

@@ -52,6 +52,15 @@ pub(crate) struct Index {
     partial: AtomicBool,
 }
 
+/// What came of a merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Merged {
+    /// Everything that was frozen is below, and the checkpoint stands.
+    All,
+    /// It had been thawed, because some of it was given up; nothing was merged.
+    Thawed,
+}
+
 /// What an index is to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -210,7 +219,12 @@ impl Index {
         if let Some(rest) = aside.freeze() {
             aside.merge(&rest, None)?;
         }
-        aside.merge(frozen, None)?;
+        // If it was thawed meanwhile, it lies over the new index like everything newer.
+        let still = self.read_table().holds(frozen);
+        if still {
+            aside.merge(frozen, None)?;
+        }
+        let checkpoint = checkpoint.filter(|_| still);
         let nothing = Backing::InMemory(Arc::new(aside.empty_image()));
         let new = {
             let mut made = aside
@@ -373,8 +387,11 @@ impl Index {
         &self,
         frozen: &Frozen,
         checkpoint: Option<&Checkpoint>,
-    ) -> Result<(), IndexError> {
+    ) -> Result<Merged, IndexError> {
         let _one_at_a_time = self.lock_merging();
+        if self.role == Role::Asked && !self.read_table().holds(frozen) {
+            return Ok(Merged::Thawed);
+        }
         let partial = self.partial.load(Ordering::Acquire);
         let checkpoint = checkpoint.filter(|_| !partial);
         match (&*self.backing(), self.role) {
@@ -388,7 +405,7 @@ impl Index {
         self.merges.fetch_add(1, Ordering::AcqRel);
         self.write_table().thawed(frozen);
         self.tell_thawed();
-        Ok(())
+        Ok(Merged::All)
     }
 
     /// Calls `each` with the entries of one bucket after the other, as they stand when it is called,

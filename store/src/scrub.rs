@@ -9,11 +9,12 @@ use crate::block::Block;
 use crate::cid::Cid;
 use crate::hash::BATCH;
 use crate::index::Key;
+use crate::journal::record::Record;
 use crate::journal::{DEAD_PER_RECORD, Sync};
 use crate::log::files::Access;
 use crate::log::scan::{Damage, Scan, Step};
 use crate::log::segment::Segment;
-use crate::log::{Place, Position, SegmentId, Stream};
+use crate::log::{Place, Position, SegmentId, Stream, section};
 use crate::sink::PutError;
 use crate::source::SourceError;
 use crate::store::{Inner, Store, blocking, disk, nothing};
@@ -47,7 +48,7 @@ impl Default for Section {
     /// No section: numbers begin with 1.
     fn default() -> Self {
         Self {
-            key: Key::default(),
+            key: NOBODY,
             position: Position {
                 segment: SegmentId {
                     stream: Stream::Leaf,
@@ -223,6 +224,7 @@ impl Inner {
                 out,
             };
             let mut bytes = 0;
+            self.missing().into_iter().for_each(tell);
             for segment in &segments {
                 let mut scan = Scan::with_data(segment, 0);
                 loop {
@@ -361,6 +363,14 @@ impl Inner {
             let step = match scan.next() {
                 Ok(Some(step)) => step,
                 Ok(None) => return Ok(Walked::All),
+                Err(_) if scan.has_lost_too_much() => {
+                    // All the rest is one gap, so that a bad stretch does not hide what comes behind it.
+                    let (from, to) = (scan.position(), scan.segment().length());
+                    lock(&walk.unsound).insert(id);
+                    let gap = Damage { from, to };
+                    self.hidden(id, gap).into_iter().for_each(tell);
+                    return Ok(Walked::All);
+                }
                 Err(error) => return failed(&error),
             };
             match step {
@@ -399,6 +409,9 @@ impl Inner {
         if let Err(error) = looked {
             tracing::error!(%error, "the index cannot say what damage hides");
         }
+        if hidden.is_empty() {
+            return self.unknown(segment, gap).into_iter().collect();
+        }
         let bad = hidden.into_iter().map(|(key, place)| {
             self.mark_damaged(key, place.position());
             BadBlock {
@@ -414,6 +427,39 @@ impl Inner {
             }
         });
         bad.collect()
+    }
+
+    /// A gap in which the index knows nothing, unless what lay there is known to be dead.
+    fn unknown(&self, segment: SegmentId, gap: Damage) -> Option<BadBlock> {
+        let position = Position {
+            segment,
+            offset: u32::try_from(gap.from).ok()?,
+        };
+        let why = format!(
+            "segment {segment}: bytes {} to {} hold no readable block, and what lay there is not known",
+            gap.from, gap.to
+        );
+        (!self.dead.has(&position)).then_some(BadBlock {
+            cid: None,
+            why,
+            section: Section {
+                key: NOBODY,
+                position,
+            },
+        })
+    }
+
+    /// What was acknowledged and is not there any more: files that are missing or shorter.
+    fn missing(&self) -> Vec<BadBlock> {
+        let lengths = self.lock_journal().state().lengths.clone();
+        // One of which a failed write left no more than the header is nobody's loss.
+        let header = section::file_header().len() as u64;
+        let gaps = lengths.into_iter().filter_map(|(id, length)| {
+            let there = self.segment(id).map_or(0, |segment| segment.length());
+            let (from, to) = (there.max(header), u64::from(length));
+            (from < to).then(|| self.hidden(id, Damage { from, to }))
+        });
+        gaps.flatten().collect()
     }
 
     /// Hashes a batch; answers what of it is bad and counts.
@@ -439,8 +485,10 @@ impl Inner {
             let named = self.index.place(&key).ok().flatten();
             if named.is_none_or(|named| named.position() != position || self.is_dead(&named)) {
                 // It is dead, or its CID is what was damaged: then another block lies here.
-                let from = u64::from(position.offset);
-                bad.extend(self.hidden(position.segment, Damage { from, to: from + 1 }));
+                if !self.dead.has(&position) {
+                    let from = u64::from(position.offset);
+                    bad.extend(self.hidden(position.segment, Damage { from, to: from + 1 }));
+                }
                 continue;
             }
             // Reads of it fail from now on, and putting it again writes it again.
@@ -478,7 +526,14 @@ impl Inner {
         for some in sections.chunks(DEAD_PER_RECORD) {
             let _nobody_appends = self.lock_appender();
             let mut dead = Vec::with_capacity(some.len());
+            let mut unknown = Vec::new();
             for Section { key, position } in some {
+                if *key == NOBODY {
+                    let goes = self.is_committed_at(position) && !self.dead.has(position);
+                    went.push(goes);
+                    unknown.extend(goes.then_some(*position));
+                    continue;
+                }
                 let place = self.index.place(key)?;
                 let place = place.filter(|place| place.damaged && place.position() == *position);
                 let goes = place.filter(|place| !self.is_dead(place) && self.is_committed(place));
@@ -487,6 +542,11 @@ impl Inner {
             }
             if !dead.is_empty() {
                 self.bury(&dead, Sync::Leave)?;
+            }
+            if !unknown.is_empty() {
+                self.lock_journal()
+                    .append(vec![Record::Deleted(unknown)], Sync::Leave)
+                    .map_err(|error| self.write_failed("journal", &error))?;
             }
         }
         self.sync_journal()?;
@@ -564,6 +624,8 @@ fn now() -> u64 {
         .map_or(1, |since| since.as_secs().max(1))
 }
 
+/// The key of nobody's block: keys are hashes.
+const NOBODY: Key = [0; 16];
 /// Bytes after which a verification tells how far it is.
 const TOLD_EVERY: u64 = 64 << 20;
 /// Batches that wait to be hashed.
@@ -635,7 +697,7 @@ mod tests {
             disk: Arc::new(disk.clone()),
             access: Access::ReadWrite,
             index: Location::Memory(image.clone()),
-            lock: None,
+            lock: Vec::new(),
             background: Background::None,
         };
         let config = Config {

@@ -158,7 +158,7 @@ impl<'a> Run<'a> {
             disk: Arc::new(self.disk.clone()),
             access: Access::ReadWrite,
             index: Location::Memory(self.image.clone()),
-            lock: None,
+            lock: Vec::new(),
             background: Background::None,
         };
         let notices = &mut self.notices;

@@ -134,7 +134,7 @@ pub(crate) struct Inner {
     closed: AtomicBool,
     syncer: Mutex<Option<commit::Syncer>>,
     /// Held as long as the store is: the one writer.
-    _lock: Option<File>,
+    _lock: Vec<File>,
 }
 
 /// How many blocks are present, and their bytes.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{self, Cid, HashKind, Version};
 use cairn_store::config::{ByteSize, Config, Reserve};
+use cairn_store::scrub::BadBlock;
 use cairn_store::sink::{BlockSink, PutError};
 use cairn_store::store::{Keep, OpenError, OpenEvent};
 use cairn_store::{BlockSource, SourceError, Store};
@@ -590,4 +591,112 @@ async fn while_the_index_is_made_anew_everything_goes_on() {
         assert_eq!(open.stat().bytes, bytes as u64);
         open.close().await.unwrap();
     }
+}
+
+async fn verified(store: &Store) -> Vec<BadBlock> {
+    let bad = Arc::new(Mutex::new(Vec::new()));
+    let into = bad.clone();
+    let seen = store.verify(|_| {}, move |one| into.lock().unwrap().push(one));
+    seen.await.unwrap();
+    let bad = bad.lock().unwrap();
+    bad.clone()
+}
+
+#[tokio::test]
+async fn a_segment_that_was_away_for_a_while_counts_again_when_it_is_back() {
+    let root = tempfile::tempdir().unwrap();
+    let blocks: Vec<Block> = (0..20).map(|seed| block(seed, 3000)).collect();
+    let store = open_quietly(root.path());
+    store.put(blocks.clone(), Keep::Kept).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let path = leaf(root.path(), 1);
+    let whole = fs::read(&path).unwrap();
+    for there in [None, Some(whole.len() / 2)] {
+        fs::remove_file(&path).unwrap();
+        if let Some(length) = there {
+            fs::write(&path, &whole[..length]).unwrap();
+        }
+        let (store, events) = open(root.path());
+        assert!(!events.is_empty());
+        assert!(store.stat().blocks < blocks.len() as u64);
+        assert!(
+            !verified(&store).await.is_empty(),
+            "what is missing is told"
+        );
+        store.put(vec![block(100, 10)], Keep::Kept).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+        // Cut off, it is written to again; only what was away as a whole may come back.
+        if there.is_none() {
+            fs::write(&path, &whole).unwrap();
+            let (store, _) = open(root.path());
+            holds_all(&store, &blocks).await;
+            assert_eq!(verified(&store).await, []);
+            store.close().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn verify_tells_damage_that_the_index_knows_nothing_of_until_it_is_dropped() {
+    let root = tempfile::tempdir().unwrap();
+    let blocks: Vec<Block> = (0..20).map(|seed| block(seed, 3000)).collect();
+    let store = open_quietly(root.path());
+    store.put(blocks.clone(), Keep::Kept).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let bytes = fs::read(leaf(root.path(), 1)).unwrap();
+    let named = blocks[7].cid().to_bytes();
+    let at = bytes
+        .windows(named.len())
+        .position(|window| window == named)
+        .unwrap();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(leaf(root.path(), 1))
+        .unwrap();
+    file.write_all_at(&[0xff; 8], at as u64).unwrap();
+    fs::remove_dir_all(root.path().join("index")).unwrap();
+    let (store, _) = open(root.path());
+    assert_eq!(store.stat().blocks, 19);
+    let bad = verified(&store).await;
+    assert_eq!(bad.len(), 1);
+    assert_eq!(verified(&store).await, bad);
+    let sections = bad.iter().map(|bad| bad.section).collect();
+    assert_eq!(store.drop_damaged(sections).await.unwrap(), [true]);
+    assert_eq!(verified(&store).await, []);
+    store.close().await.unwrap();
+    drop(store);
+    let store = open_quietly(root.path());
+    assert_eq!(verified(&store).await, []);
+    store.put(blocks.clone(), Keep::Kept).await.unwrap();
+    holds_all(&store, &blocks).await;
+}
+
+#[tokio::test]
+async fn a_lock_file_that_was_removed_lets_nobody_else_in() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_quietly(root.path());
+    fs::remove_file(root.path().join("repo.lock")).unwrap();
+    let second = Store::open(root.path(), &config(), &mut |_| {});
+    assert!(
+        matches!(second, Err(OpenError::Locked { .. })),
+        "{second:?}"
+    );
+    store.put(blocks(), Keep::Kept).await.unwrap();
+    drop(store);
+    holds_all(&open_quietly(root.path()), &blocks()).await;
+}
+
+#[tokio::test]
+async fn an_index_without_a_cache_to_speak_of_opens() {
+    let root = tempfile::tempdir().unwrap();
+    let config = Config {
+        index_cache: ByteSize(0),
+        ..config()
+    };
+    let store = Store::open(root.path(), &config, &mut |event| panic!("{event:?}")).unwrap();
+    store.put(blocks(), Keep::Kept).await.unwrap();
+    holds_all(&store, &blocks()).await;
 }

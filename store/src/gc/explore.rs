@@ -6,9 +6,9 @@
 //! ones by priorities that change at a few moments (probabilistic concurrency testing), which finds what
 //! needs one thread to stand still for long.
 //!
-//! One thread collects, evicts and rebuilds the index; the others add, fetch, pin, unpin, delete, and look after every step
-//! at what they were promised: all that a pin of theirs reaches, or that they hold, is there and can be
-//! read. When all are done the pins are whole, the counts are right, the same is true after a power cut,
+//! One thread collects, evicts and rebuilds the index; the others add, fetch, pin, unpin, delete, and
+//! look after every step at what they were promised: all that a pin of theirs reaches, or that they
+//! hold, is there and can be read. When all are done the pins are whole, the counts are right, the same is true after a power cut,
 //! and one more collection leaves just what pins reach.
 //!
 //! `CAIRN_SEEDS` says how many seeds are run, `CAIRN_FIRST_SEED` with which to begin.
@@ -360,7 +360,7 @@ fn open(disk: &SimulatedDisk, image: &Arc<Image>, plan: &Plan) -> Store {
         disk: Arc::new(disk.clone()),
         access: Access::ReadWrite,
         index: Location::Memory(image.clone()),
-        lock: None,
+        lock: Vec::new(),
         background: Background::None,
     };
     Store::open_on(ground, &config, &mut |_| {}).unwrap()

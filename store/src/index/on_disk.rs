@@ -359,7 +359,7 @@ impl OnDisk {
 fn open_patiently(folder: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
     let config = sled::Config::default()
         .path(folder)
-        .cache_capacity(cache_bytes)
+        .cache_capacity(cache_bytes.max(CACHE_BYTES_MIN))
         .mode(sled::Mode::LowSpace)
         .flush_every_ms(None);
     let mut tries = 0;
@@ -439,5 +439,7 @@ const RECENT_SHARE: u64 = 8;
 /// How often, and how far apart, sled is tried while an earlier handle of this process lets go.
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// sled panics with less than a few hundred bytes, and is of no use with little more.
+const CACHE_BYTES_MIN: u64 = 1 << 20;
 /// Openings that did not finish before the index is no longer trusted.
 const TRIES: usize = 2;

@@ -71,6 +71,12 @@ impl Table {
         self.fresh.len()
     }
 
+    /// Whether this is what is frozen now.
+    pub(super) fn holds(&self, Frozen(changes): &Frozen) -> bool {
+        let now = self.frozen.as_ref();
+        now.is_some_and(|now| Arc::ptr_eq(now, changes))
+    }
+
     pub(super) fn is_frozen(&self) -> bool {
         self.frozen.is_some()
     }
@@ -85,9 +91,8 @@ impl Table {
     }
 
     /// What was frozen has been merged.
-    pub(super) fn thawed(&mut self, Frozen(merged): &Frozen) {
-        let now = self.frozen.as_ref();
-        if now.is_some_and(|now| Arc::ptr_eq(now, merged)) {
+    pub(super) fn thawed(&mut self, merged: &Frozen) {
+        if self.holds(merged) {
             self.frozen = None;
         }
     }

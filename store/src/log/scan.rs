@@ -111,6 +111,11 @@ impl<'a> Scan<'a> {
         self.lost > 0
     }
 
+    /// Whether so much is lost that the rest was given up.
+    pub(crate) fn has_lost_too_much(&self) -> bool {
+        self.lost > LOST_MAX
+    }
+
     /// What is walked over.
     pub(crate) fn segment(&self) -> &'a Segment {
         self.segment

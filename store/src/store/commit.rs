@@ -10,12 +10,12 @@
 
 use super::Inner;
 use crate::config::Durability;
-use crate::index::Checkpoint;
+use crate::index::{Checkpoint, Merged};
 use crate::journal::record::Record;
 use crate::journal::{DEAD_PER_RECORD, Sync};
 use crate::log::append::{Appender, Touched};
 use crate::log::files::Access;
-use crate::log::{Place, Position, SegmentId};
+use crate::log::{Place, Position, SegmentId, section};
 use crate::sink::PutError;
 use crate::sync::{Condvar, Mutex};
 use std::collections::{BTreeMap, HashMap};
@@ -126,7 +126,7 @@ impl Inner {
         let mut made = self.make_durable(&touched, &records);
         let frees = |record: &Record| matches!(record, Record::Unpinned(_) | Record::Deleted(_));
         if matches!(made, Err(PutError::Full(_)))
-            && touched.segments.is_empty()
+            && self.adds_nothing(&touched)
             && records.iter().all(frees)
             && self.release_ballast()
         {
@@ -144,6 +144,17 @@ impl Inner {
             pins.changes += 1;
         }
         Ok(())
+    }
+
+    /// Whether there is nothing new in what was touched: a failed append touches, too.
+    fn adds_nothing(&self, touched: &Touched) -> bool {
+        let journal = self.lock_journal();
+        let known = &journal.state().lengths;
+        let header = section::file_header().len() as u64;
+        touched.segments.iter().all(|(segment, length)| {
+            let known = known.get(&segment.id).map_or(0, |known| u64::from(*known));
+            *length <= known.max(header)
+        })
     }
 
     fn make_durable(&self, touched: &Touched, records: &[Record]) -> Result<(), PutError> {
@@ -291,16 +302,15 @@ impl Inner {
         }
         // So that the journal knows every segment there is, but for what is made this very moment.
         self.commit(Vec::new())?;
-        let (frozen, checkpoint) = {
+        let (frozen, checkpoint, losses) = {
             let appender = self.lock_appender();
             let Some(frozen) = self.index.freeze() else {
                 drop(appender);
                 return self.commit(Vec::new());
             };
             self.unmerged.store(0, Ordering::Relaxed);
-            (frozen, self.checkpoint_of(&appender))
+            (frozen, self.checkpoint_of(&appender), self.losses())
         };
-        let losses = self.losses();
         let durable = self
             .commit_since(losses, Vec::new())
             .and_then(|()| self.sync_journal());
@@ -308,9 +318,10 @@ impl Inner {
             self.index.forget(|_| false); // Thaws what was frozen; `give_up` took out what is lost.
             return Err(error);
         }
-        if let Err(error) = self.index.merge(&frozen, Some(&checkpoint)) {
-            self.go_on_in_memory(&error)?;
-            return Ok(());
+        match self.index.merge(&frozen, Some(&checkpoint)) {
+            Ok(Merged::All) => {}
+            Ok(Merged::Thawed) => return Ok(()),
+            Err(error) => return Ok(self.go_on_in_memory(&error)?),
         }
         let known = vec![Record::Checkpointed(checkpoint.journal)];
         self.lock_journal()
@@ -334,6 +345,12 @@ impl Inner {
             }
         }
         let mut ends: BTreeMap<SegmentId, u32> = ends.into_values().collect();
+        // What the disk has lost may come back: a file restored, a folder mounted again.
+        ends.extend(state.lengths.iter().filter_map(|(id, length)| {
+            let there = self.segment(*id).map_or(0, |segment| segment.length());
+            let there = u32::try_from(there).unwrap_or(u32::MAX - 1);
+            (there < *length).then_some((*id, there))
+        }));
         for (id, length) in appender.growing() {
             // One that the journal does not know yet may end up anywhere: it is looked at whole.
             let known = state.lengths.contains_key(&id);

@@ -25,6 +25,7 @@ use crate::log::files::{Access, Files};
 use crate::log::scan::{Scan, Step};
 use crate::log::segment::{Growth, Segment};
 use crate::log::{SegmentId, Stream, section};
+use crate::sink::PutError;
 use crate::sync::{Mutex, PlainMutex, RwLock};
 use crate::{block::Block, format};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -41,8 +42,8 @@ use std::sync::atomic::AtomicU64;
 pub enum OpenError {
     /// Another process has it.
     #[error(
-        "the repository at {path} is in use by another process (it holds {path}/repo.lock); stop \
-         it, or talk to it through its RPC"
+        "the repository at {path} is in use by another process (it holds {path}/repo.lock, which \
+         goes with it and need not be removed); stop it, or talk to it through its RPC"
     )]
     Locked {
         /// The repository.
@@ -92,7 +93,7 @@ pub(crate) struct Ground {
     pub(crate) access: Access,
     pub(crate) index: Location,
     /// Held as long as the store is: the one writer.
-    pub(crate) lock: Option<File>,
+    pub(crate) lock: Vec<File>,
     pub(crate) background: Background,
 }
 
@@ -237,12 +238,16 @@ impl Store {
         let caught_up = match usable {
             Some(checkpoint) => inner
                 .catch_up(&checkpoint, &log.adopted, on_event)
-                .map_err(&index_disk)?,
+                .unwrap_or_else(|error| {
+                    on_event(OpenEvent::Notice(format!("{error}; it is built anew")));
+                    CaughtUp::No
+                }),
             None => CaughtUp::No,
         };
         if caught_up == CaughtUp::No {
-            inner.index.clear().map_err(&index_disk)?;
-            if let Err(error) = inner.rebuild(Partial::Taken, on_event) {
+            let emptied = inner.index.clear().map_err(PutError::from);
+            let built = emptied.and_then(|()| inner.rebuild(Partial::Taken, on_event));
+            if let Err(error) = built {
                 on_event(OpenEvent::Notice(format!(
                     "the index could not be built on the disk ({error}); it is in memory until the \
                      next start"
@@ -530,7 +535,7 @@ fn raise_file_limit() {
 }
 
 /// Makes the folder if it is not there, and takes the lock; the second process is told at once.
-fn enter(root: &Path) -> Result<(Option<File>, Access), OpenError> {
+fn enter(root: &Path) -> Result<(Vec<File>, Access), OpenError> {
     let path = root.join("repo.lock");
     let locked = fs::create_dir_all(root).and_then(|()| {
         fs::OpenOptions::new()
@@ -542,10 +547,13 @@ fn enter(root: &Path) -> Result<(Option<File>, Access), OpenError> {
     match locked {
         Ok(mut file) => {
             lock(root, file.try_lock())?;
+            // The folder as well: nobody deletes it by mistake while we are in it.
+            let folder = File::open(root).map_err(disk(root))?;
+            lock(root, if_known(folder.try_lock()))?;
             // For whoever looks; the lock itself is the operating system's and dies with us.
             let _ = file.set_len(0);
             let _ = writeln!(file, "{}", std::process::id());
-            Ok((Some(file), Access::ReadWrite))
+            Ok((vec![file, folder], Access::ReadWrite))
         }
         Err(error) if cannot_be_written(&error) && root.join("version").exists() => {
             let file = match File::open(&path) {
@@ -553,10 +561,13 @@ fn enter(root: &Path) -> Result<(Option<File>, Access), OpenError> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(disk(&path)(error)),
             };
+            let folder = File::open(root).map_err(disk(root))?;
+            lock(root, if_known(folder.try_lock_shared()))?;
             if let Some(file) = &file {
                 lock(root, file.try_lock_shared())?;
             }
-            Ok((file, Access::ReadOnly))
+            let files = file.into_iter().chain([folder]);
+            Ok((files.collect(), Access::ReadOnly))
         }
         Err(error) => Err(disk(&path)(error)),
     }
@@ -569,6 +580,14 @@ fn lock(root: &Path, taken: Result<(), TryLockError>) -> Result<(), OpenError> {
             path: root.display().to_string(),
         }),
         Err(TryLockError::Error(source)) => Err(disk(&root.join("repo.lock"))(source)),
+    }
+}
+
+/// Some file systems lock no folders; there `repo.lock` must do.
+fn if_known(taken: Result<(), TryLockError>) -> Result<(), TryLockError> {
+    match taken {
+        Err(TryLockError::Error(_)) => Ok(()),
+        taken => taken,
     }
 }
 

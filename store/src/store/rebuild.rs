@@ -33,8 +33,8 @@ struct Building<'a> {
     counts: Counts,
     /// How far each segment has been gone through.
     known: BTreeMap<SegmentId, u64>,
-    /// Whether the disk could not read all of it.
-    partial: bool,
+    /// Whether something is missing in it that may be found another time.
+    lacks: bool,
     deaths: Listener<'a>,
 }
 
@@ -62,7 +62,7 @@ impl Inner {
         partial: Partial,
         on_event: &mut dyn FnMut(OpenEvent),
     ) -> Result<(), PutError> {
-        let index = if self.index_has_room() {
+        let index = if partial == Partial::Refused || self.index_has_room() {
             self.index.aside()?
         } else {
             on_event(OpenEvent::Notice(
@@ -76,17 +76,12 @@ impl Inner {
             index,
             counts: Counts::default(),
             known: BTreeMap::new(),
-            partial: false,
+            lacks: false,
             deaths: self.dead.listen(),
         };
         building.go_through(Told::Yes, on_event)?;
         if partial == Partial::Refused {
-            if building.partial {
-                return Err(PutError::Disk(
-                    "the disk could not read all of the blocks; the index stays as it was"
-                        .to_owned(),
-                ));
-            }
+            building.refuse_what_lacks()?;
             // Others append: so that little is left to be done while they wait.
             self.checkpoint()?;
             building.go_through(Told::No, on_event)?;
@@ -126,6 +121,15 @@ impl Building<'_> {
         Ok(())
     }
 
+    fn refuse_what_lacks(&self) -> Result<(), PutError> {
+        if !self.lacks {
+            return Ok(());
+        }
+        Err(PutError::Disk(
+            "the disk could not read all of the blocks; the index stays as it was".to_owned(),
+        ))
+    }
+
     /// How far each segment counts now. What is not committed is in the memory table.
     fn ends(&self) -> BTreeMap<SegmentId, u64> {
         let read_only = self.inner.files.access == Access::ReadOnly;
@@ -158,7 +162,7 @@ impl Building<'_> {
         };
         self.inner
             .index_rest(target, &mut scan, &Cached::None, on_event)?;
-        self.partial |= scan.has_lost();
+        self.lacks |= scan.has_lost();
         self.known.insert(id, end);
         Ok(())
     }
@@ -186,17 +190,21 @@ impl Building<'_> {
     ) -> Result<(), PutError> {
         let inner = self.inner;
         let mut tries = 0;
-        let (frozen, checkpoint) = loop {
+        let (frozen, checkpoint, losses) = loop {
             let appender = inner.lock_appender();
             if let Some(frozen) = inner.index.freeze() {
                 // From here to its end nothing else is merged.
-                let finished = self.finish(&frozen, on_event);
+                let finished = self.finish(&frozen, on_event).map_err(PutError::from);
+                let finished = finished.and_then(|()| match partial {
+                    Partial::Refused => self.refuse_what_lacks(),
+                    Partial::Taken => Ok(()),
+                });
                 if let Err(error) = finished {
                     inner.index.forget(|_| false);
-                    return Err(error.into());
+                    return Err(error);
                 }
                 inner.counts.set(self.counts.blocks(), self.counts.bytes());
-                break (frozen, inner.checkpoint_of(&appender));
+                break (frozen, inner.checkpoint_of(&appender), inner.losses());
             }
             drop(appender);
             tries += 1;
@@ -207,7 +215,7 @@ impl Building<'_> {
         };
         if inner.files.access == Access::ReadWrite {
             let durable = inner
-                .commit_since(inner.losses(), Vec::new())
+                .commit_since(losses, Vec::new())
                 .and_then(|()| inner.sync_journal());
             match (durable, partial) {
                 (Ok(()), _) => {}
@@ -219,11 +227,11 @@ impl Building<'_> {
                     on_event(OpenEvent::Notice(format!(
                         "the new index will be built again at the next start: {error}"
                     )));
-                    self.partial = true;
+                    self.lacks = true;
                 }
             }
         }
-        let trusted = (!self.partial).then_some(&checkpoint);
+        let trusted = (!self.lacks).then_some(&checkpoint);
         if let Err(error) = inner.index.adopt(&self.index, &frozen, trusted) {
             inner.index.forget(|_| false);
             return Err(error.into());

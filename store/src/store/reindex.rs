@@ -43,7 +43,7 @@ impl Inner {
             state.checkpointed <= checkpoint.journal && checkpoint.journal <= journal.last();
         known
             && checkpoint.ends.iter().all(|(id, end)| {
-                let gone = || !state.lengths.contains_key(id);
+                let gone = || *end == 0 || !state.lengths.contains_key(id);
                 let segment = self.segment(*id);
                 segment.map_or_else(gone, |segment| segment.length() >= u64::from(*end))
             })
@@ -129,6 +129,8 @@ impl Inner {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if !self.index.is_on_disk() {
+            // Somebody was faster. What was to be merged below lies over the new index now.
+            self.index.forget(|_| false);
             return Ok(());
         }
         tracing::error!(%why, "going on with an index in memory, built from the blocks; a restart \

@@ -14,7 +14,7 @@ use crate::journal::record::Record;
 use crate::journal::{DEAD_PER_RECORD, Sync};
 use crate::log::append::APPEND_BYTES_MAX;
 use crate::log::files::Access;
-use crate::log::{Place, Stream};
+use crate::log::{Place, Position, Stream};
 use crate::pin::{Pin, PinError, PinMode};
 use crate::sink::{BlockSink, PutError};
 use crate::sync::Mutex;
@@ -299,12 +299,13 @@ impl Inner {
 
     /// Whether the section lies within what the journal counts.
     pub(crate) fn is_committed(&self, place: &Place) -> bool {
+        self.is_committed_at(&place.position())
+    }
+
+    pub(crate) fn is_committed_at(&self, position: &Position) -> bool {
         let journal = self.lock_journal();
-        journal
-            .state()
-            .lengths
-            .get(&place.segment)
-            .is_some_and(|length| place.offset < *length)
+        let length = journal.state().lengths.get(&position.segment);
+        length.is_some_and(|length| position.offset < *length)
     }
 
     /// Lets committed sections no longer count. The caller holds the appender's lock.

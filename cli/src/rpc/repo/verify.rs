@@ -192,7 +192,9 @@ impl Cure {
             for (at, (_, outcome)) in sick.iter_mut().enumerate() {
                 *outcome = match dropped.as_ref().map(|dropped| dropped.get(at)) {
                     Ok(Some(true)) => Outcome::Dropped,
-                    Ok(_) => Outcome::NotDropped("it was put again meanwhile".to_owned()),
+                    Ok(_) => {
+                        Outcome::NotDropped("it is no longer the block that lay there".to_owned())
+                    }
                     Err(error) => Outcome::NotDropped(error.to_string()),
                 };
             }
