@@ -42,6 +42,7 @@ impl BenchIndex {
             Some(frozen) => self
                 .0
                 .merge(&frozen, Some(&Checkpoint::default()))
+                .map(drop)
                 .map_err(failed),
             None => Ok(()),
         }
