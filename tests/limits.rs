@@ -253,6 +253,18 @@ fn what_is_pinned_can_be_given_up_with_nothing_free() {
 }
 
 #[test]
+fn a_daemon_starts_on_a_full_disk() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let repo = disk.repo(0);
+    let (pinned, _) = add_some(&repo, 0..3);
+    disk.fill();
+    let daemon = repo.daemon();
+    is_all_there(&repo, &pinned);
+    is_in_order(&repo);
+    drop(daemon);
+}
+
+#[test]
 fn a_daemon_on_a_full_disk_serves_refuses_to_add_and_goes_on_when_there_is_room() {
     let Some(disk) = SmallDisk::new() else { return };
     let repo = disk.repo(0);

@@ -326,10 +326,16 @@ impl Daemon {
                 "commands cannot be told where this daemon listens; they reach it with --api {address}"
             ));
         } else {
-            repository.announce_listener(Listener::Api, address)?;
-            if let Some(gateway) = &gateway {
-                let address = ListenAddress(gateway.address());
-                repository.announce_listener(Listener::Gateway, address)?;
+            let mut addresses = vec![(Listener::Api, address)];
+            let gateway = gateway.as_ref().map(|gateway| gateway.address());
+            addresses.extend(gateway.map(|at| (Listener::Gateway, ListenAddress(at))));
+            for (listener, address) in addresses {
+                let announced = repository.announce_listener(listener, address);
+                if announced.is_err() && store.give_room() {
+                    repository.announce_listener(listener, address)?;
+                } else {
+                    announced?;
+                }
             }
         }
         Ok(Self {

@@ -4,7 +4,7 @@
 //! working: the journal, the index, and whatever else lives on that disk. Should the disk be full all
 //! the same, a ballast file is given back, so that a collection has room to work.
 
-use super::Inner;
+use super::{Inner, Store};
 use crate::config::Reserve;
 use crate::disk::Mode;
 use crate::disk::Space;
@@ -12,6 +12,14 @@ use crate::durable::Access as FileAccess;
 use crate::sink::PutError;
 use std::io;
 use std::path::PathBuf;
+
+impl Store {
+    /// Gives back the room that was kept for the time when there is none; whether there was any. For
+    /// small files that must be written all the same.
+    pub fn give_room(&self) -> bool {
+        self.inner.release_ballast()
+    }
+}
 
 impl Inner {
     /// Stops writing before the disk is full.
