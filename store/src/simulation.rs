@@ -208,7 +208,7 @@ impl<'a> Run<'a> {
             self.stop();
         }
         if self.random.random_bool(0.2) && !self.disk.is_off() {
-            self.check();
+            self.check(When::Working);
             return;
         }
         self.cut_power();
@@ -227,7 +227,7 @@ impl<'a> Run<'a> {
         }
         self.store = None;
         self.open();
-        self.check();
+        self.check(When::Opened);
     }
 
     fn break_something(&mut self) {
@@ -443,7 +443,7 @@ impl<'a> Run<'a> {
     }
 
     fn maybe_pinned(&self) -> BTreeSet<usize> {
-        self.pinned(&[Known::There, Known::Unknown])
+        self.pinned(&[Known::There, Known::Unknown, Known::Visible, Known::Hidden])
     }
 
     /// Blocks below pins of which this is known.
@@ -490,7 +490,7 @@ impl<'a> Run<'a> {
     }
 
     /// Compares the store with the model.
-    fn check(&mut self) {
+    fn check(&mut self, when: When) {
         let Some(store) = self.store.clone() else {
             return;
         };
@@ -552,7 +552,14 @@ impl<'a> Run<'a> {
                 let whole = tree.iter().all(|number| present.contains_key(number));
                 assert!(!pinned || whole, "a pin with a hole, seed {}", self.seed);
             }
-            self.pins[node] = settled(pinned);
+            self.pins[node] = match (when, pinned) {
+                (When::Opened, true) => Known::There,
+                (When::Opened, false) => Known::Absent,
+                // What failed may yet turn out to have reached the disk.
+                (When::Working, _) if known != Known::Unknown => known,
+                (When::Working, true) => Known::Visible,
+                (When::Working, false) => Known::Hidden,
+            };
         }
         for number in 0..self.blocks.len() {
             let known = &mut self.blocks[number];
@@ -573,8 +580,13 @@ impl<'a> Run<'a> {
     }
 }
 
-fn settled(pinned: bool) -> Known {
-    if pinned { Known::There } else { Known::Absent }
+/// When the store is compared with the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Right after it was opened: what stands there now stays.
+    Opened,
+    /// While it works.
+    Working,
 }
 
 impl crate::store::Inner {
