@@ -505,8 +505,9 @@ const FLAT: usize = 64 << 10;
 const GROWTH: usize = 3;
 /// Bytes of the shortest dag-pb link: two of its own, two before its CID, four of the CID.
 const LINK_BYTES_MIN: usize = 8;
-/// What may be held for a byte of values: a list of one takes two bytes, and is a value itself.
-const VALUE_BYTES: usize = (GROWTH + 1) * size_of::<Value>() / 2;
+/// What may be held for a byte of values: a value of one byte in a list that grows, and what it was
+/// read into before.
+const VALUE_BYTES: usize = (GROWTH + 1) * size_of::<Value>();
 /// What a reader of files or folders may hold, whatever it reads: some blocks, decoded.
 const READER_BYTES: usize = 8 << 20;
 /// Numbers that may be held for a byte of a message.
