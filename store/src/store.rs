@@ -151,10 +151,13 @@ impl Counts {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Blocks less.
+    /// Blocks less. After a disk has lost what it had promised to keep, they may be more than there
+    /// were: then none are left.
     pub(crate) fn subtract(&self, blocks: u64, bytes: u64) {
-        self.blocks.fetch_sub(blocks, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        for (count, less) in [(&self.blocks, blocks), (&self.bytes, bytes)] {
+            let subtract = |now: u64| Some(now.saturating_sub(less));
+            let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract);
+        }
     }
 
     pub(crate) fn set(&self, blocks: u64, bytes: u64) {

@@ -52,8 +52,9 @@ impl Inner {
     /// Whether a merge of the index will not run out of room half-way. What is not merged stays in
     /// memory; nothing but a longer opening depends on it.
     pub(super) fn index_has_room(&self) -> bool {
-        let entries = self.counts.blocks() + self.index.waiting() as u64;
-        let needed = INDEX_ROOM_MIN + INDEX_BYTES_AN_ENTRY * entries;
+        let waiting = self.index.waiting() as u64;
+        let entries = self.counts.blocks().saturating_add(waiting);
+        let needed = INDEX_ROOM_MIN.saturating_add(entries.saturating_mul(INDEX_BYTES_AN_ENTRY));
         !self.index.is_on_disk() || self.space().map_or(true, |space| space.free > needed)
     }
 
