@@ -136,7 +136,7 @@ impl<'a> Run<'a> {
             seed,
             random,
             disk: SimulatedDisk::default(),
-            image: Arc::new(Image::new()),
+            image: Arc::new(Image::with_secret([1; 32])),
             older: Vec::new(),
             store: None,
             blocks: vec![Known::Absent; LEAVES + NODES],
@@ -280,7 +280,7 @@ impl<'a> Run<'a> {
         let kind = self.random.random_range(0..5);
         self.tell(|| format!("power cut; index {kind}, of {}", self.older.len()));
         let image = match kind {
-            0 => Image::new(),
+            0 => Image::with_secret(self.random.random()),
             1 if !self.older.is_empty() => {
                 let at = self.random.random_range(0..self.older.len());
                 self.older[at].copied()
