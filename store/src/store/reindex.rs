@@ -267,8 +267,9 @@ impl Inner {
                 return Ok(());
             }
             Some(old) => {
-                // Only one section of a block may count, or deleting it would not delete it.
+                // Only one section of a block may count, or deleting it would not delete it; and one must.
                 self.disown(&old);
+                self.own(&place);
                 if old.damaged {
                     counts.add(1, place.length.into());
                 }
@@ -301,6 +302,14 @@ impl Inner {
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(place.position());
         }
+    }
+
+    /// Takes that back: it is the section that counts after all.
+    fn own(&self, place: &Place) {
+        self.disowned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|position| *position != place.position());
     }
 
     /// Takes a deletion that the index may have missed out of it.
