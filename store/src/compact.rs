@@ -113,31 +113,14 @@ impl Inner {
         self.index.watch(keys);
         // What changed between the look and the watch.
         for living in living.values_mut() {
-            let mut failed = None;
-            living.retain_mut(|(key, place)| {
-                let now = match self.index.changed(key, merges) {
-                    Ok(None) => return true,
-                    Ok(Some(now)) => Ok(now),
-                    Err(error) => Err(error),
-                };
-                now.map_or_else(
-                    |error| {
-                        failed = Some(error);
-                        true
-                    },
-                    // One that became kept, or was found damaged, lies there all the same.
-                    |now| match now.filter(|now| now.position() == place.position()) {
-                        Some(now) => {
-                            *place = now;
-                            true
-                        }
-                        None => false,
-                    },
-                )
-            });
-            if let Some(error) = failed {
-                return Err(error);
+            let mut still = Vec::with_capacity(living.len());
+            for (key, place) in living.drain(..) {
+                // One that became kept, or was found damaged, lies there all the same.
+                let now = self.index.changed(&key, merges)?.unwrap_or(Some(place));
+                let here = now.filter(|now| now.position() == place.position());
+                still.extend(here.map(|now| (key, now)));
             }
+            *living = still;
             living.sort_unstable_by_key(|(_, place)| place.offset);
             // What became kept during the look was told twice.
             living.dedup_by_key(|(_, place)| place.offset);
@@ -657,22 +640,14 @@ mod tests {
     use crate::cid::{self, HashKind, Version};
     use crate::config::{ByteSize, Config, Reserve};
     use crate::disk::simulated::SimulatedDisk;
-    use crate::index::{Image, Location};
-    use crate::log::files::Access;
+    use crate::index::Image;
     use crate::sink::BlockSink;
-    use crate::store::{Background, Ground, Keep, Store};
+    use crate::store::{Ground, Keep, Store};
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
     fn open(disk: &SimulatedDisk, image: &Arc<Image>) -> Store {
-        let ground = Ground {
-            root: "/repo".into(),
-            disk: Arc::new(disk.clone()),
-            access: Access::ReadWrite,
-            index: Location::Memory(image.clone()),
-            lock: Vec::new(),
-            background: Background::None,
-        };
+        let ground = Ground::simulated(disk, image);
         let config = Config {
             reserve: Reserve::Bytes(ByteSize(0)),
             ..Config::default()

@@ -638,8 +638,8 @@ mod tests {
     use super::*;
     use crate::config::{ByteSize, Config, Reserve};
     use crate::disk::simulated::SimulatedDisk;
-    use crate::index::{Image, Location};
-    use crate::store::{Background, Ground, OpenEvent};
+    use crate::index::Image;
+    use crate::store::{Ground, OpenEvent};
     use std::path::Path;
 
     #[test]
@@ -692,14 +692,7 @@ mod tests {
     }
 
     fn open(disk: &SimulatedDisk, image: &Arc<Image>, notices: &mut Vec<OpenEvent>) -> Store {
-        let ground = Ground {
-            root: "/repo".into(),
-            disk: Arc::new(disk.clone()),
-            access: Access::ReadWrite,
-            index: Location::Memory(image.clone()),
-            lock: Vec::new(),
-            background: Background::None,
-        };
+        let ground = Ground::simulated(disk, image);
         let config = Config {
             reserve: Reserve::Bytes(ByteSize(0)),
             ..Config::default()
@@ -785,7 +778,7 @@ mod tests {
         }
         drop(store);
         // As nothing was lost any more, this index may be trusted.
-        disk.spoil(Path::new("/repo/blocks/leaf-000001.car"), 0..1 << 30);
+        disk.spoil(Path::new("/repository/blocks/leaf-000001.car"), 0..1 << 30);
         let store = open(&disk, &image, &mut Vec::new());
         assert_eq!(store.stat().blocks, 10);
     }

@@ -14,17 +14,15 @@ use crate::config::{ByteSize, Config, Reserve};
 use crate::dag::pb::{self, PbLink, PbNode};
 use crate::disk::simulated::{Faults, SimulatedDisk};
 use crate::gc::Collection;
-use crate::index::{Image, Location};
+use crate::index::Image;
 use crate::journal::record::Record;
-use crate::log::files::Access;
 use crate::sink::{BlockSink, PutError};
-use crate::store::{Background, Ground, Keep, OpenEvent, Store};
+use crate::store::{Ground, Keep, OpenEvent, Store};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What the model knows of a block or a pin.
@@ -153,14 +151,7 @@ impl<'a> Run<'a> {
     }
 
     fn open(&mut self) {
-        let ground = Ground {
-            root: PathBuf::from("/repository"),
-            disk: Arc::new(self.disk.clone()),
-            access: Access::ReadWrite,
-            index: Location::Memory(self.image.clone()),
-            lock: Vec::new(),
-            background: Background::None,
-        };
+        let ground = Ground::simulated(&self.disk, &self.image);
         let notices = &mut self.notices;
         let opened = Store::open_on(ground, &self.config, &mut |event| {
             if let OpenEvent::Notice(text) = event {

@@ -25,9 +25,9 @@ mod room;
 mod write;
 
 pub(crate) use commit::MERGE_AT;
-pub(crate) use open::remove_segment;
 #[cfg(test)]
-pub(crate) use open::{Background, Ground};
+pub(crate) use open::Ground;
+pub(crate) use open::remove_segment;
 pub use open::{OpenError, OpenEvent};
 pub(crate) use read::{disk, nothing};
 pub(crate) use write::Hold;

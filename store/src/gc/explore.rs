@@ -19,12 +19,11 @@ use crate::config::{ByteSize, Config, Reserve};
 use crate::dag::pb::{self, PbLink, PbNode};
 use crate::disk::simulated::SimulatedDisk;
 use crate::gc::GcEvent;
-use crate::index::{Image, Location};
-use crate::log::files::Access;
+use crate::index::Image;
 use crate::pin::{PinError, PinMode};
 use crate::sink::BlockSink;
 use crate::source::BlockSource;
-use crate::store::{Background, Ground, Keep, Store, Writer};
+use crate::store::{Ground, Keep, Store, Writer};
 use crate::sync::explored::exploring;
 use crate::unixfs::read::ReadError;
 use bytes::Bytes;
@@ -34,7 +33,6 @@ use rand::{Rng, RngCore, SeedableRng};
 use shuttle::future::block_on;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -355,14 +353,7 @@ fn open(disk: &SimulatedDisk, image: &Arc<Image>, plan: &Plan) -> Store {
         reserve: Reserve::Bytes(ByteSize(0)),
         ..Config::default()
     };
-    let ground = Ground {
-        root: PathBuf::from("/repository"),
-        disk: Arc::new(disk.clone()),
-        access: Access::ReadWrite,
-        index: Location::Memory(image.clone()),
-        lock: Vec::new(),
-        background: Background::None,
-    };
+    let ground = Ground::simulated(disk, image);
     Store::open_on(ground, &config, &mut |_| {}).unwrap()
 }
 

@@ -97,6 +97,24 @@ pub(crate) struct Ground {
     pub(crate) background: Background,
 }
 
+#[cfg(test)]
+impl Ground {
+    /// A store that can be written, on a simulated disk, with its index in memory.
+    pub(crate) fn simulated(
+        disk: &crate::disk::simulated::SimulatedDisk,
+        image: &Arc<Image>,
+    ) -> Self {
+        Self {
+            root: PathBuf::from("/repository"),
+            disk: Arc::new(disk.clone()),
+            access: Access::ReadWrite,
+            index: Location::Memory(image.clone()),
+            lock: Vec::new(),
+            background: Background::None,
+        }
+    }
+}
+
 /// Whether the store writes out by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Background {
