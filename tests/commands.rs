@@ -1254,7 +1254,7 @@ fn a_repository_that_cannot_be_written_serves_all_that_only_reads() {
         tried.is_ok_and(|tried| tried.status.success())
     };
     let Some(way) = ways.iter().find(works) else {
-        println!("skipped: `unshare` gives this user no mount namespace in which to mount");
+        harness::tell_skipped("`unshare` gives this user no mount namespace in which to mount");
         return;
     };
     let path = format!("{root}/hello.txt");

@@ -521,7 +521,7 @@ fn segments(repo: &Repo) -> usize {
 fn clock(shift: &str) -> Option<Vec<String>> {
     let faketime = ["-m", "--exclude-monotonic", "-f", shift, "env"];
     let Ok(told) = Command::new("faketime").args(faketime).output() else {
-        println!("skipped: there is no `faketime` on this machine");
+        harness::tell_skipped("there is no `faketime` on this machine");
         return None;
     };
     // It would stay in between and keep signals to itself; what it preloads does the work.

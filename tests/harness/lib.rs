@@ -17,3 +17,9 @@ pub mod tree;
 
 pub use mounts::Mounts;
 pub use program::{Daemon, Done, Repo};
+
+/// Says why a test cannot have what it needs, past the capture of the output of tests that pass.
+pub fn tell_skipped(why: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}

@@ -27,7 +27,7 @@ impl Mounts {
                 .then_some(mounts)
         });
         if made.is_none() {
-            println!("skipped: `unshare` gives this user no mount namespace in which to mount");
+            crate::tell_skipped("`unshare` gives this user no mount namespace in which to mount");
         }
         made
     }
