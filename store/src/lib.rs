@@ -29,6 +29,7 @@ pub mod source;
 pub mod store;
 mod sync;
 pub mod unixfs;
+pub mod verify;
 
 pub use block::{Block, BlockError};
 pub use cid::Cid;

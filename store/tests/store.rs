@@ -8,9 +8,9 @@ use bytes::Bytes;
 use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{self, Cid, HashKind, Version};
 use cairn_store::config::{ByteSize, Config, Reserve};
-use cairn_store::scrub::BadBlock;
 use cairn_store::sink::{BlockSink, PutError};
 use cairn_store::store::{Keep, OpenError, OpenEvent};
+use cairn_store::verify::BadBlock;
 use cairn_store::{BlockSource, SourceError, Store};
 use std::fs;
 use std::ops::ControlFlow;
@@ -367,6 +367,32 @@ async fn verify_names_what_is_damaged_and_nothing_else() {
     let (seen, bad) = verify().await;
     assert_eq!((seen, bad.len()), (49, 2));
     assert!(bad.contains(&None) && bad.contains(&Some(*blocks[17].cid())));
+}
+
+#[tokio::test]
+async fn verify_makes_wrong_checksums_anew_and_blames_no_block() {
+    let root = tempfile::tempdir().unwrap();
+    let blocks: Vec<Block> = (0..50).map(|seed| block(seed, 3000)).collect();
+    let sealing = Config {
+        segment_size: ByteSize(1),
+        ..config()
+    };
+    let (store, _) = open_with(root.path(), &sealing);
+    for some in [&blocks[..49], &blocks[49..]] {
+        store.put(some.to_vec(), Keep::Kept).await.unwrap();
+    }
+    store.close().await.unwrap();
+    drop(store);
+    let sums = leaf(root.path(), 1).with_extension("crc");
+    let right = fs::read(&sums).unwrap();
+    let mut wrong = right.clone();
+    *wrong.last_mut().unwrap() ^= 1;
+    fs::write(&sums, &wrong).unwrap();
+    let (store, _) = open_with(root.path(), &sealing);
+    assert_eq!(verified(&store).await, []);
+    assert_eq!(fs::read(&sums).unwrap(), right);
+    holds_all(&store, &blocks).await;
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

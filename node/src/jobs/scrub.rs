@@ -8,9 +8,9 @@ use super::{Job, Next};
 use crate::event::Event;
 use crate::exchange::Exchange;
 use cairn_store::config::Percent;
-use cairn_store::scrub::BadBlock;
 use cairn_store::sink::PutError;
 use cairn_store::store::Keep;
+use cairn_store::verify::BadBlock;
 use cairn_store::{BlockSource, Cid, SourceError};
 use futures::{StreamExt, stream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use crate::tasks::Tasks;
     use cairn_store::cid::{Multihash, RAW};
-    use cairn_store::scrub::Section;
+    use cairn_store::verify::Section;
     use tokio::sync::mpsc;
 
     /// A log of `pieces` pieces, each of which takes `PIECE_TIME`, with one bad block in the first.

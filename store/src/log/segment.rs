@@ -14,6 +14,7 @@ use crate::disk::{Disk, DiskFile, Mode, is_lost};
 use crate::durable::Access;
 use bytes::Bytes;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -284,6 +285,41 @@ impl Segment {
         Ok(())
     }
 
+    /// Whether a sealed segment has pages that end within `bytes` and do not match their checksums. What
+    /// has no checksum or cannot be read is as it should be.
+    pub(crate) fn has_wrong_sums(&self, bytes: Range<u64>) -> bool {
+        let (length, is_growing) = {
+            let state = self.read_state();
+            (state.length, state.growing.is_some())
+        };
+        let Some(Opened { sums, .. }) = (!is_growing).then(|| self.opened().ok()).flatten() else {
+            return false;
+        };
+        let mut at = bytes.start / PAGE * PAGE;
+        while at < bytes.end {
+            let Ok(some) = self.read_unchecked(at, SUMMED_AT_ONCE.min(length.saturating_sub(at)))
+            else {
+                return false;
+            };
+            if some.is_empty() {
+                return false;
+            }
+            for page in some.chunks(PAGE_BYTES) {
+                let end = at + page.len() as u64;
+                let is_whole = page.len() == PAGE_BYTES || end == length;
+                let is_asked = end <= bytes.end;
+                let sum = sums
+                    .get(page_index(at / PAGE))
+                    .filter(|_| is_whole && is_asked);
+                if sum.is_some_and(|sum| crc32c::crc32c(page) != *sum) {
+                    return true;
+                }
+                at = end;
+            }
+        }
+        false
+    }
+
     /// Makes the checksums of a sealed segment anew if some are missing. Every section of it was just
     /// found to be whole.
     pub(crate) fn complete_sums(&self) -> io::Result<()> {
@@ -291,6 +327,16 @@ impl Segment {
         if self.read_state().growing.is_some()
             || self.opened()?.sums.len() == page_index(length.div_ceil(PAGE))
         {
+            return Ok(());
+        }
+        self.renew_sums()
+    }
+
+    /// Makes the checksums of a sealed segment anew, right or not. Every section of it was just found to be
+    /// whole.
+    pub(crate) fn renew_sums(&self) -> io::Result<()> {
+        let length = self.length();
+        if self.read_state().growing.is_some() {
             return Ok(());
         }
         let mut sums = Vec::new();
