@@ -551,6 +551,34 @@ fn pins_are_listed_moved_verified_and_removed() {
 }
 
 #[test]
+fn pin_verify_names_a_pin_that_is_not_whole_and_ends_with_one() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let root = repo.ok(["add", "-Q", "-w", &hello(folder.path())]);
+        repo.run_with(["add", "-Q"], b"whole").success();
+        assert_eq!(repo.ok(["pin", "verify"]), "");
+        damage(repo, b"hello world");
+        for arguments in [
+            &["pin", "verify"][..],
+            &["pin", "verify", "--quiet"],
+            &["pin", "verify", "--verbose"],
+            &["pin", "verify", "--json"],
+        ] {
+            let done = repo.run(arguments);
+            assert!(done.text().contains(&root), "{arguments:?}: {done:?}");
+            let told = done.failure(1);
+            let last = told.lines().last().unwrap_or_default();
+            let names = format!("Error: pinned, but not whole: {root};");
+            assert!(last.starts_with(&names), "{arguments:?}: {told}");
+        }
+        let line = json(&repo.run(["pin", "verify", "--json"]).text());
+        assert_eq!(line["Cid"], root, "{line}");
+        assert_eq!(line["Ok"], false, "{line}");
+        assert_eq!(line["BadNodes"][0]["Cid"], HELLO_V1, "{line}");
+    });
+}
+
+#[test]
 fn repo_stat_tells_sizes_pins_and_the_scrub() {
     both(|repo| {
         repo.run_with(["add", "-Q"], b"hello world").success();

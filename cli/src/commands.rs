@@ -202,7 +202,7 @@ impl Shell {
     pub async fn print_tested<T, F>(
         &mut self,
         question: Question,
-        is_failure: fn(&T) -> bool,
+        mut is_failure: impl FnMut(&T) -> bool,
         mut render: F,
     ) -> Result<bool, Failure>
     where

@@ -4,6 +4,7 @@ use super::Shell;
 use crate::args::PinCommand;
 use crate::exit::Failure;
 use crate::output::{self, Printer, Progress, escape};
+use crate::rpc::client::Question;
 use crate::rpc::pin::list::{PinKeys, PinLine};
 use crate::rpc::pin::{Pins, Verified};
 
@@ -112,12 +113,57 @@ pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> 
                 .question("pin/verify")
                 .maybe("verbose", verbose.then_some(true))
                 .maybe("quiet", quiet.then_some(true));
-            shell
-                .print_each(question, |line: Verified, printer| {
-                    print_verified(printer, quiet, &line)
-                })
-                .await
+            verify(shell, question, quiet).await
         }
+    }
+}
+
+/// Fails if something pinned is not whole, and names it beside the lines that tell what is missing.
+async fn verify(shell: &mut Shell, question: Question, quiet: bool) -> Result<(), Failure> {
+    let mut broken = Broken::default();
+    let is_broken = |line: &Verified| {
+        if !line.ok {
+            broken.take(&line.cid);
+        }
+        !line.ok
+    };
+    let failed = shell
+        .print_tested(question, is_broken, |line, printer| {
+            print_verified(printer, quiet, &line)
+        })
+        .await?;
+    if failed {
+        return Err(Failure::runtime(broken.text()));
+    }
+    Ok(())
+}
+
+/// The pins that are not whole, the first of them by name.
+#[derive(Default)]
+struct Broken {
+    named: Vec<String>,
+    more: u64,
+}
+
+impl Broken {
+    fn take(&mut self, cid: &str) {
+        if self.named.len() < BROKEN_NAMED_MAX {
+            self.named.push(cid.to_owned());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn text(&self) -> String {
+        let named = self.named.join(", ");
+        let more = match self.more {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!(
+            "pinned, but not whole: {named}{more}; with a daemon running `cairn pin add <CID>` fetches \
+             what is missing and `cairn repo verify --heal` what is damaged"
+        )
     }
 }
 
@@ -160,4 +206,23 @@ fn print_verified(printer: &mut Printer, quiet: bool, line: &Verified) -> Result
         ))?;
     }
     Ok(())
+}
+
+/// Most broken pins that the last line names; all of them have lines of their own.
+const BROKEN_NAMED_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_broken_pins_are_told_in_one_line_of_bounded_length() {
+        let mut broken = Broken::default();
+        for at in 0..BROKEN_NAMED_MAX + 3 {
+            broken.take(&format!("pin{at}"));
+        }
+        let text = broken.text();
+        assert!(text.contains("pin7 and 3 more;"), "{text}");
+        assert!(!text.contains("pin8"), "{text}");
+    }
 }
