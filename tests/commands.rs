@@ -784,6 +784,10 @@ fn configuration_is_shown_set_and_guarded() {
             "local",
             "a refused value changes nothing"
         );
+        let size = ["config", "set", "storage.segment_size", "1"];
+        let told = repo.run(size).failure(1);
+        let names = "Error: storage.segment_size: must be a number of bytes";
+        assert!(told.starts_with(names), "{told}");
         let peer = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWSHj3RRbBjD15g6wekV8y3mm57Pobmps2g2WJm6F67Lay";
         assert_eq!(repo.ok(["bootstrap", "list"]), "");
         assert_eq!(repo.ok(["bootstrap", "add", peer]), format!("added {peer}"));
@@ -794,6 +798,27 @@ fn configuration_is_shown_set_and_guarded() {
         );
         assert_eq!(repo.ok(["bootstrap", "list"]), "");
     });
+}
+
+#[test]
+fn a_wrong_value_in_the_file_is_told_with_its_file_and_key() {
+    let repo = Repo::new(CAIRN);
+    let path = repo.path().join("config.toml");
+    let good = fs::read_to_string(&path).unwrap();
+    for (from, to, key) in [
+        (
+            "scrub_share = 2",
+            "scrub_share = 200",
+            "storage.scrub_share",
+        ),
+        ("\nlevel = \"warn\"", "\nlevel = \"a=loud\"", "log.level"),
+    ] {
+        assert!(good.contains(from), "{good}");
+        fs::write(&path, good.replace(from, to)).unwrap();
+        let told = repo.run(["daemon"]).failure(1);
+        let names = format!("Error: {}: {key}: must be ", path.display());
+        assert!(told.starts_with(&names), "{told}");
+    }
 }
 
 #[test]

@@ -14,8 +14,8 @@ pub mod program;
 pub mod repo;
 
 use crate::args::{Arguments, Command, Global};
-use crate::config::Environment;
 use crate::config::address::ListenAddress;
+use crate::config::{ConfigError, Environment};
 use crate::exit::Failure;
 use crate::output::{self, Printer};
 use crate::repository::{Listener, Repository};
@@ -73,7 +73,11 @@ fn start_logging(
     let level = match (chosen, command) {
         (Some(level), _) => level,
         (None, Command::Daemon(_) | Command::Serve(_)) if repository.exists() => {
-            repository.config()?.log.level
+            let level = repository.config()?.log.level;
+            return logging::start(&level).map_err(|_| {
+                let error = ConfigError::of_level(&level);
+                repository.config_error(error).into()
+            });
         }
         (None, _) => "warn".to_owned(),
     };

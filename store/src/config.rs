@@ -13,7 +13,8 @@ pub struct Config {
     /// it survives the death of the program; a power cut may take the last seconds.
     pub durability: Durability,
     /// Length at which a segment of the log is sealed and the next one begun. Smaller segments give
-    /// space back sooner and cost more open files.
+    /// space back sooner and cost more open files. A file has [`SEGMENT_SIZE_MIN`] at least.
+    #[serde(deserialize_with = "segment_size")]
     pub segment_size: ByteSize,
     /// Free space on the disk below which no block is written any more. `auto` (default): 1 GiB or 2 %
     /// of the disk, whichever is more.
@@ -54,6 +55,16 @@ impl Config {
             self.segment_size.0,
         )
     }
+}
+
+fn segment_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+    let size = ByteSize::deserialize(deserializer)?;
+    if size < SEGMENT_SIZE_MIN {
+        return Err(de::Error::custom(format!(
+            "a segment has {SEGMENT_SIZE_MIN} at least, not {size}"
+        )));
+    }
+    Ok(size)
 }
 
 /// How much of the disk stays free.
@@ -230,6 +241,8 @@ impl From<ByteSize> for String {
     }
 }
 
+/// Least length of a segment that a file may ask for: with less nearly every block gets a file of its own.
+pub const SEGMENT_SIZE_MIN: ByteSize = ByteSize(4 << 10);
 /// In the place of a size: whatever fits the disk.
 const AUTO: &str = "auto";
 /// Segments that the cache's limit is worth, as long as they are not tiny.
@@ -271,6 +284,20 @@ mod tests {
         for text in ["", "GB", "-1", "1.5GB", "10 potatoes", "99999999PiB"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_segment_of_next_to_nothing_is_refused() {
+        use serde::de::value::{Error, MapDeserializer};
+        let read = |size: u64| {
+            let fields = MapDeserializer::<_, Error>::new([("segment_size", size)].into_iter());
+            Config::deserialize(fields).map(|config| config.segment_size)
+        };
+        for size in [0, 1, SEGMENT_SIZE_MIN.0 - 1] {
+            let error = read(size).unwrap_err().to_string();
+            assert!(error.contains("4KiB at least"), "{error}");
+        }
+        assert_eq!(read(SEGMENT_SIZE_MIN.0), Ok(SEGMENT_SIZE_MIN));
     }
 
     #[test]

@@ -98,6 +98,14 @@ pub(super) fn example_below(key: &str) -> Option<String> {
         .find(|known| known.starts_with(&prefix) && known.len() > prefix.len())
 }
 
+/// Every key that is no section.
+#[cfg(test)]
+pub(super) fn known_leaves() -> Vec<String> {
+    let mut keys = known_keys();
+    keys.retain(|key| example_below(key).is_none());
+    keys
+}
+
 /// Every key, sections included.
 fn known_keys() -> Vec<String> {
     let mut keys = Vec::new();

@@ -1,0 +1,245 @@
+//! What each key may be, and which one is wrong in a file that does not read.
+//!
+//! `docs/configuration.md` lists the same; a test holds the two together.
+
+use super::{Config, ConfigError};
+use serde::Deserialize;
+
+/// The first key of `table` whose value is none, each looked at as if it were alone in its file.
+pub(super) fn first_wrong(table: &toml::Table) -> Option<ConfigError> {
+    first_wrong_in(table, &[])
+}
+
+fn first_wrong_in(table: &toml::Table, sections: &[&str]) -> Option<ConfigError> {
+    table.iter().find_map(|(name, value)| {
+        let path: Vec<&str> = sections.iter().copied().chain([name.as_str()]).collect();
+        let key = path.join(".");
+        if KEYS.iter().any(|(known, _)| *known == key) {
+            return (!reads(&path, value)).then(|| wrong(&key, value));
+        }
+        match value {
+            toml::Value::Table(section) => first_wrong_in(section, &path),
+            // A known key is no section, and an unknown one was told before.
+            _ => Some(wrong(&key, value)),
+        }
+    })
+}
+
+/// Whether a file reads in which nothing else stands.
+fn reads(path: &[&str], value: &toml::Value) -> bool {
+    let alone = path.iter().rev().fold(value.clone(), |inner, name| {
+        toml::Value::Table(toml::Table::from_iter([((*name).to_owned(), inner)]))
+    });
+    Config::deserialize(alone).is_ok()
+}
+
+/// The error for a value that `key` cannot have.
+pub(super) fn wrong(key: &str, value: &toml::Value) -> ConfigError {
+    let was = match value {
+        // What was meant to be a secret is none of the log's.
+        _ if key == TOKEN => "something else".to_owned(),
+        toml::Value::Table(_) => "a section".to_owned(),
+        value => shortened(&value.to_string()),
+    };
+    ConfigError::Value {
+        key: key.to_owned(),
+        must: must_be(key),
+        was,
+    }
+}
+
+/// What the value of `key` must be.
+fn must_be(key: &str) -> &'static str {
+    let known = KEYS.iter().find(|(known, _)| *known == key);
+    known.map_or("a section of keys", |(_, must)| must)
+}
+
+fn shortened(text: &str) -> String {
+    let line = text.replace('\n', " ");
+    if line.chars().count() <= WAS_CHARS_MAX {
+        return line;
+    }
+    let start: String = line.chars().take(WAS_CHARS_MAX).collect();
+    format!("{start}…")
+}
+
+/// Every key and what its value must be.
+const KEYS: &[(&str, &str)] = &[
+    ("network", r#""local", "lan" or "public""#),
+    (
+        "bootstrap",
+        r#"a list of addresses like "/ip4/192.0.2.1/tcp/4001/p2p/<peer ID>""#,
+    ),
+    (
+        "addresses.swarm",
+        r#"a list of addresses like "/ip4/127.0.0.1/tcp/4001" or "/ip4/127.0.0.1/udp/4001/quic-v1""#,
+    ),
+    (
+        "addresses.rpc",
+        r#"an address like "/ip4/127.0.0.1/tcp/5001""#,
+    ),
+    (
+        "addresses.gateway",
+        r#"an address like "/ip4/127.0.0.1/tcp/8080", or "" for none"#,
+    ),
+    (
+        "addresses.metrics",
+        r#"an address like "/ip4/127.0.0.1/tcp/9090", or "" for the RPC's"#,
+    ),
+    ("rpc.token", "a text"),
+    (
+        "rpc.origins",
+        r#"a list of origins like "https://example.org""#,
+    ),
+    ("rpc.hosts", r#"a list of names like "node.example.org""#),
+    ("fetch.timeout", r#"a time like "30s", "500ms" or "1h30m""#),
+    ("fetch.connections", COUNT_OR_NONE),
+    ("gateway.requests_max", COUNT),
+    ("gateway.connections_max", COUNT),
+    ("gateway.header_timeout", SPAN),
+    ("gateway.write_timeout", SPAN),
+    ("gateway.retrieval_timeout", SPAN),
+    ("gateway.head_timeout", SPAN),
+    ("gateway.read_ahead_max", COUNT),
+    ("gateway.ranges_max", COUNT),
+    ("gateway.listing_entries_max", COUNT),
+    ("gateway.archive_entries_max", COUNT),
+    (
+        "gateway.archive_bytes_max",
+        "a whole number of bytes from 1 up",
+    ),
+    (
+        "log.level",
+        r#""error", "warn", "info", "debug" or "trace", or directives like "cairn_node=debug,info""#,
+    ),
+    ("storage.durability", r#""full" or "relaxed""#),
+    (
+        "storage.segment_size",
+        r#"a number of bytes like "1GiB", at least "4KiB""#,
+    ),
+    (
+        "storage.reserve",
+        r#""auto" or a number of bytes like "5GiB""#,
+    ),
+    ("storage.cache_max", r#"a number of bytes like "10GB""#),
+    ("storage.scrub_share", "a whole number from 0 to 100"),
+    ("storage.max", r#"a number of bytes like "10GB""#),
+    ("storage.index_cache", r#"a number of bytes like "32MiB""#),
+];
+
+const TOKEN: &str = "rpc.token";
+const COUNT: &str = "a whole number from 1 to 4294967295";
+const COUNT_OR_NONE: &str = "a whole number from 0 to 4294967295";
+const SPAN: &str = r#"a time like "30s", from "1ms" to "8760h""#;
+/// Most characters of a wrong value that are told.
+const WAS_CHARS_MAX: usize = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{TEMPLATE, edit, view};
+    use cairn_store::config::SEGMENT_SIZE_MIN;
+
+    #[test]
+    fn every_key_says_what_it_must_be_and_no_other_is_named() {
+        let mut named: Vec<String> = KEYS.iter().map(|(key, _)| (*key).to_owned()).collect();
+        let mut known = view::known_leaves();
+        named.sort();
+        known.sort();
+        assert_eq!(named, known);
+    }
+
+    #[test]
+    fn every_key_with_a_wrong_value_is_named_with_what_it_must_be() {
+        for (key, must) in KEYS {
+            let (sections, name) = key.rsplit_once('.').unwrap_or(("", key));
+            let header = if sections.is_empty() {
+                String::new()
+            } else {
+                format!("[{sections}]\n")
+            };
+            let error = Config::parse(&format!("{header}{name} = -1.5\n")).unwrap_err();
+            let told = error.to_string();
+            assert!(
+                told.starts_with(&format!("{key}: must be {must}, was ")),
+                "{told}"
+            );
+            assert!(told.ends_with("; see docs/configuration.md"), "{told}");
+            assert_eq!(told.contains("-1.5"), *key != TOKEN, "{told}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_of_the_right_kind_are_named_too() {
+        for (key, value) in [
+            ("network", "moon"),
+            ("storage.scrub_share", "101"),
+            ("storage.scrub_share", "300"),
+            ("storage.reserve", "automatic"),
+            ("storage.cache_max", "10 potatoes"),
+            ("storage.segment_size", "0"),
+            ("storage.segment_size", "1"),
+            ("storage.segment_size", "4095B"),
+            ("gateway.head_timeout", "0s"),
+            ("addresses.swarm", "[\"/ip4/nowhere\"]"),
+            ("fetch.connections", "many"),
+        ] {
+            let error = edit::set(TEMPLATE, key, value).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{key}: must be ")), "{error}");
+            let was = value.trim_matches(['[', ']', '"']);
+            assert!(error.contains(was), "{error}");
+        }
+        let least = format!("at least \"{SEGMENT_SIZE_MIN}\"");
+        assert!(must_be("storage.segment_size").contains(&least));
+        assert!(
+            edit::set(
+                TEMPLATE,
+                "storage.segment_size",
+                &SEGMENT_SIZE_MIN.to_string()
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_section_that_is_a_value_is_named() {
+        let error = Config::parse("storage = 3\n").unwrap_err().to_string();
+        assert!(
+            error.starts_with("storage: must be a section of keys, was 3"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_long_wrong_value_is_told_in_part() {
+        let text = format!("network = \"{}\"\n", "é".repeat(1000));
+        let error = Config::parse(&text).unwrap_err().to_string();
+        assert!(
+            error.contains('…') && error.chars().count() < 200,
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_documentation_lists_every_key_with_its_default_and_what_it_must_be() {
+        let text = include_str!("../../../docs/configuration.md");
+        let defaults = toml::Table::try_from(Config::default()).unwrap();
+        let table: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        let row = |(key, must): &(&str, &str)| {
+            let whole = toml::Value::Table(defaults.clone());
+            let found = key
+                .split('.')
+                .try_fold(whole, |value, name| value.get(name).cloned());
+            let default = found.map_or_else(
+                || "what fits `network`".to_owned(),
+                |value| format!("`{value}`"),
+            );
+            format!("| `{key}` | {default} | {} |", must.replace('<', "\\<"))
+        };
+        let rows: Vec<String> = KEYS.iter().map(row).collect();
+        assert_eq!(table, rows, "it should be:\n{}", rows.join("\n"));
+    }
+}
