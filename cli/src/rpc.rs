@@ -40,6 +40,7 @@ pub mod server;
 pub mod stats;
 pub mod swarm;
 pub mod tar;
+mod teller;
 pub mod upload;
 pub mod version;
 

@@ -68,9 +68,11 @@ impl Sink {
         sent.map_err(|_| RpcError::reader_gone())
     }
 
-    /// Hands over a value if there is room: for figures that the next one replaces.
+    /// Hands over a value if half of the queue is free: for figures that the next one replaces.
     pub fn offer<T: Serialize>(&self, value: &T) {
-        if let Ok(json) = json_line(value) {
+        // The other half is for what must not be left out.
+        let has_room = self.queue.capacity() > self.queue.max_capacity() / 2;
+        if has_room && let Ok(json) = json_line(value) {
             // No room means that the reader has figures enough.
             let _ = self.queue.try_send(json);
         }

@@ -6,11 +6,12 @@ use super::api::Call;
 use super::dag::LinkText;
 use super::error::RpcError;
 use super::reply::Reply;
+use super::teller::Teller;
 use crate::repository::FORMAT;
 use cairn_store::gc::GcEvent;
 use cairn_store::store::OpenEvent;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The answer of `repo stat`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,36 +189,33 @@ pub async fn gc(call: Call) -> Result<Reply, RpcError> {
     let store = call.context.writable_store().await?.clone();
     Ok(Reply::values(move |out| async move {
         // The collection runs to its end even if nobody listens any more.
-        let (events, mut told) = mpsc::channel(EVENTS_WAITING_MAX);
+        let teller = Teller::new(out.clone(), &call.context);
+        let tells = teller.clone();
+        let counted: Arc<Mutex<Collecting>> = Arc::default();
+        let counts = Arc::clone(&counted);
         let collecting = store.gc(move |event| {
-            let _ = events.blocking_send(event);
-        });
-        let telling = async {
-            let mut so_far = Collecting::default();
-            while let Some(event) = told.recv().await {
-                so_far.take(&event);
-                let line = match event {
-                    GcEvent::Removed(cid) => (!silent).then(|| Collected {
-                        key: Some(LinkText {
-                            cid: cids.text(&cid),
-                        }),
-                        ..Collected::default()
+            let mut so_far = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            so_far.take(&event);
+            let so_far = *so_far;
+            match event {
+                GcEvent::Removed(cid) if !silent => tells.fact(&Collected {
+                    key: Some(LinkText {
+                        cid: cids.text(&cid),
                     }),
-                    GcEvent::Marked { .. } | GcEvent::Compacting { .. } => {
-                        progress.then(|| so_far.line())
+                    ..Collected::default()
+                }),
+                GcEvent::Removed(_) => {}
+                GcEvent::Marked { .. } | GcEvent::Compacting { .. } => {
+                    if progress {
+                        tells.figure(&so_far.line());
                     }
-                };
-                if let Some(line) = line
-                    && out.value(&line).await.is_err()
-                {
-                    break;
                 }
             }
-            so_far
-        };
-        let (collected, so_far) = tokio::join!(collecting, telling);
-        let freed = collected?.freed;
+        });
+        let freed = collecting.await?.freed;
+        teller.result()?;
         if progress {
+            let so_far = *counted.lock().unwrap_or_else(PoisonError::into_inner);
             out.value(&Collecting { freed, ..so_far }.line()).await?;
         }
         Ok(())
@@ -228,19 +226,14 @@ pub async fn gc(call: Call) -> Result<Reply, RpcError> {
 pub async fn rebuild(call: Call) -> Result<Reply, RpcError> {
     let store = call.context.writable_store().await?.clone();
     Ok(Reply::values(move |out| async move {
-        let (events, mut told) = mpsc::channel(EVENTS_WAITING_MAX);
-        let rebuilding = store.rebuild_index(move |event| {
-            let _ = events.blocking_send(event);
+        let teller = Teller::new(out.clone(), &call.context);
+        let tells = teller.clone();
+        let rebuilding = store.rebuild_index(move |event| match event {
+            OpenEvent::Rebuilding { .. } => tells.figure(&RebuildLine::of(event)),
+            OpenEvent::Notice(_) => tells.fact(&RebuildLine::of(event)),
         });
-        let telling = async {
-            while let Some(event) = told.recv().await {
-                if out.value(&RebuildLine::of(event)).await.is_err() {
-                    break;
-                }
-            }
-        };
-        let (rebuilt, ()) = tokio::join!(rebuilding, telling);
-        rebuilt?;
+        rebuilding.await?;
+        teller.result()?;
         let blocks = store.stat().blocks;
         let msg = format!("rebuilt the index of {blocks} blocks");
         out.value(&RebuildLine::of(OpenEvent::Notice(msg))).await
@@ -254,5 +247,87 @@ pub fn version() -> Result<Reply, RpcError> {
     })
 }
 
-/// Most events of a collection or a rebuild that wait to be told.
-const EVENTS_WAITING_MAX: usize = 1024;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TEMPLATE;
+    use crate::repository::Repository;
+    use crate::rpc::api::Api;
+    use crate::rpc::context::{Content, Context};
+    use axum::body::Body;
+    use cairn_node::Exchange;
+    use cairn_store::block::Prefix;
+    use cairn_store::cid::{HashKind, RAW, Version};
+    use cairn_store::store::Keep;
+    use cairn_store::{Block, Store};
+    use http::Request;
+    use http_body_util::BodyExt;
+    use tokio_util::sync::CancellationToken;
+
+    /// More removals than wait for a reader.
+    const GARBAGE: u32 = 3000;
+
+    async fn ask(api: &Api, command: &str) -> Body {
+        let request = Request::post(format!("/api/v0/{command}"));
+        let response = api.handle(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status(), 200);
+        response.into_body()
+    }
+
+    async fn garbage(store: &Store) {
+        let prefix = Prefix {
+            version: Version::V1,
+            codec: RAW,
+            hash: HashKind::Sha2_256,
+        };
+        let blocks = (0..GARBAGE)
+            .map(|at| Block::new(prefix, at.to_be_bytes().to_vec().into()).unwrap())
+            .collect();
+        store.put(blocks, Keep::Kept).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_collection_does_not_wait_for_a_reader_that_does_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = TEMPLATE.replace("reserve = \"auto\"", "reserve = \"0\"");
+        let repository = Repository::at(folder.path());
+        repository.write_config(&config).unwrap();
+        let parsed = repository.config().unwrap();
+        let store = &repository.open_store(&parsed, &mut |_| {}).unwrap();
+        let content = Content {
+            store: store.clone(),
+            exchange: Exchange::offline(store.clone()),
+        };
+        let context = Context::daemon(repository, content, None, CancellationToken::new());
+        let context = Arc::new(context);
+        let api = Api::new(Arc::clone(&context));
+        for silent in [false, true] {
+            garbage(store).await;
+            let unread = ask(&api, &format!("repo/gc?progress=true&silent={silent}")).await;
+            // The next one begins when that one is done.
+            store.gc(|_| {}).await.unwrap();
+            assert_eq!(store.stat().blocks, 0);
+            let read = unread.collect().await.unwrap();
+            let told = read.trailers().and_then(crate::rpc::reply::told_in_trailer);
+            let bytes = read.to_bytes();
+            let text = String::from_utf8_lossy(&bytes);
+            let last = text.lines().last().unwrap_or_default();
+            if silent {
+                assert_eq!(told, None);
+                assert!(last.contains(&format!("\"Removed\":{GARBAGE}")), "{last}");
+            } else {
+                let told = told.expect("a failure");
+                assert!(told.message().contains("not told whole"), "{told}");
+                assert!(last.contains("\"Key\""), "{last}");
+            }
+        }
+        // Read, it is told whole.
+        garbage(store).await;
+        let read = ask(&api, "repo/gc").await.collect().await.unwrap();
+        assert!(read.trailers().is_none());
+        let bytes = read.to_bytes();
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+        assert_eq!(lines, GARBAGE as usize);
+        context.close().await.unwrap();
+    }
+}
