@@ -715,6 +715,30 @@ fn repo_verify_names_a_damaged_block_and_drops_it_when_asked() {
 }
 
 #[test]
+fn a_command_warns_in_plain_lines_unless_a_log_is_asked_for() {
+    let read_damaged = |more: &[&str]| {
+        let repo = Repo::new(CAIRN);
+        repo.run_with(["add", "-Q"], b"hello world").success();
+        damage(&repo, b"hello world");
+        let read = ["cat", "--offline", HELLO_V1];
+        repo.run(read.iter().chain(more)).failure(1)
+    };
+    let told = read_damaged(&[]);
+    let warnings: Vec<&str> = told
+        .lines()
+        .filter(|line| !line.starts_with("Error: "))
+        .collect();
+    assert_eq!(warnings.len() + 1, told.lines().count(), "{told}");
+    assert!(told.contains("warning: damaged block"), "{told}");
+    for line in warnings {
+        assert!(line.starts_with("warning: "), "{told}");
+        assert!(!line.contains("cairn_store"), "{told}");
+    }
+    let logged = read_damaged(&["--log=warn"]);
+    assert!(logged.contains("ERROR cairn_store"), "{logged}");
+}
+
+#[test]
 fn repo_verify_drops_what_damage_has_taken_the_name_of() {
     both(|repo| {
         repo.run_with(["add", "-Q"], b"hello world").success();

@@ -238,6 +238,33 @@ fn a_disk_that_others_filled_to_the_last_byte_is_read_and_collected_and_loses_no
 }
 
 #[test]
+fn a_collection_without_room_to_compact_says_so_once_however_it_is_asked() {
+    let Some(disk) = SmallDisk::new() else { return };
+    for through_daemon in [false, true] {
+        let repo = disk.repo(0);
+        let (pinned, garbage) = add_some(&repo, 0..12);
+        let daemon = through_daemon.then(|| repo.daemon());
+        disk.fill();
+        fs::remove_file(repo.path().join("ballast")).unwrap();
+        // Enough for the journal and the index, too little for the copy of a segment.
+        disk.fill_but(5 << 20);
+        let done = repo.run(["repo", "gc"]).success();
+        for cid in garbage.keys() {
+            assert!(done.text().contains(cid), "{done:?}");
+        }
+        let sentence =
+            "too little space is free to compact the rest; free some, then collect again";
+        assert_eq!(done.stderr.trim_end(), format!("warning: {sentence}"));
+        is_all_there(&repo, &pinned);
+        disk.unfill();
+        // With room it has nothing more to say.
+        assert_eq!(repo.run(["repo", "gc"]).success().stderr, "");
+        drop(daemon);
+        fs::remove_dir_all(repo.path()).unwrap();
+    }
+}
+
+#[test]
 fn what_is_pinned_can_be_given_up_with_nothing_free() {
     let Some(disk) = SmallDisk::new() else { return };
     let repo = disk.repo(0);

@@ -17,6 +17,7 @@ use crate::args::{Arguments, Command, Global};
 use crate::config::address::ListenAddress;
 use crate::config::{ConfigError, Environment};
 use crate::exit::Failure;
+use crate::logging::Form;
 use crate::output::{self, Printer};
 use crate::repository::{Listener, Repository};
 use crate::rpc::api::Api;
@@ -70,18 +71,19 @@ fn start_logging(
         .clone()
         .or(debug)
         .or_else(|| environment.log.clone());
-    let level = match (chosen, command) {
-        (Some(level), _) => level,
+    let (level, form) = match (chosen, command) {
+        (Some(level), _) => (level, Form::Log),
         (None, Command::Daemon(_) | Command::Serve(_)) if repository.exists() => {
             let level = repository.config()?.log.level;
-            return logging::start(&level).map_err(|_| {
+            return logging::start(&level, Form::Log).map_err(|_| {
                 let error = ConfigError::of_level(&level);
                 repository.config_error(error).into()
             });
         }
-        (None, _) => "warn".to_owned(),
+        (None, Command::Daemon(_) | Command::Serve(_)) => ("warn".to_owned(), Form::Log),
+        (None, _) => (logging::PLAIN.to_owned(), Form::Plain),
     };
-    logging::start(&level).map_err(|error| Failure::Usage(error.to_string()))
+    logging::start(&level, form).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 async fn run_short(

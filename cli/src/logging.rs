@@ -1,8 +1,17 @@
 //! Logs to standard error, with a level that can be changed while the program runs.
+//!
+//! A daemon writes a log. A command that ends by itself has somebody in front of it, who is told in plain
+//! lines what should not stay as it is, and nothing else, unless a log was asked for.
 
+use crate::output;
+use std::fmt;
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
@@ -30,17 +39,37 @@ struct Control {
 
 static CONTROL: OnceLock<Mutex<Control>> = OnceLock::new();
 
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// With its time, its level and where it comes from.
+    Log,
+    /// `warning: ` and what it says.
+    Plain,
+}
+
+/// What a command says that was not asked for a log. A collection's own notices come with its answer.
+pub const PLAIN: &str = "warn,cairn_store::gc=error";
+
 /// Sets logging up, once, from a level or directives.
-pub fn start(directives: &str) -> Result<(), LevelError> {
+pub fn start(directives: &str, form: Form) -> Result<(), LevelError> {
     let (filter, handle) = reload::Layer::new(parse(directives)?);
-    let started = tracing_subscriber::registry()
-        .with(filter)
-        .with(
-            tracing_subscriber::fmt::layer()
+    let filtered = tracing_subscriber::registry().with(filter);
+    let started = match form {
+        Form::Log => {
+            let lines = tracing_subscriber::fmt::layer()
                 .with_ansi(io::stderr().is_terminal())
-                .with_writer(io::stderr),
-        )
-        .try_init();
+                .with_writer(io::stderr);
+            filtered.with(lines).try_init()
+        }
+        Form::Plain => {
+            let lines = tracing_subscriber::fmt::layer()
+                .with_ansi(false)
+                .event_format(Plain)
+                .with_writer(io::stderr);
+            filtered.with(lines).try_init()
+        }
+    };
     if started.is_ok() {
         let control = Control {
             directives: directives.to_owned(),
@@ -50,6 +79,26 @@ pub fn start(directives: &str) -> Result<(), LevelError> {
         let _ = CONTROL.set(Mutex::new(control));
     }
     Ok(())
+}
+
+/// The plain form.
+struct Plain;
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut text = String::new();
+        context.format_fields(Writer::new(&mut text), event)?;
+        writeln!(out, "{}", output::warning_line(&text))
+    }
 }
 
 /// Changes the level of one subsystem (a crate or module), or of all (`all` or `*`).

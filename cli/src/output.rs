@@ -52,6 +52,16 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// One line on standard error that somebody should act on, though the program goes on.
+pub fn warning(text: &str) {
+    note(&warning_line(text));
+}
+
+/// The same line, for who writes it elsewhere.
+pub fn warning_line(text: &str) -> String {
+    format!("warning: {}", escape_line(text))
+}
+
 /// Text on standard error without a line's end, for a figure that is written over.
 pub fn note_over(text: &str) {
     let _ = write!(io::stderr(), "\r\x1b[2K{text}");

@@ -64,7 +64,9 @@ async fn gc(
     prefix: &str,
     progress: Option<Progress>,
 ) -> Result<(), Failure> {
-    let question = question.maybe("progress", progress.as_ref().map(|_| true));
+    let question = question
+        .with("notices", true)
+        .maybe("progress", progress.as_ref().map(|_| true));
     let mut now = Collecting::default();
     let mut removed = 0;
     if let Some(progress) = &progress {
@@ -75,6 +77,9 @@ async fn gc(
             let mut print = || {
                 if !line.error.is_empty() {
                     printer.line(&format!("Error: {}", output::escape_line(&line.error)))?;
+                }
+                if !line.notice.is_empty() {
+                    output::warning(&line.notice);
                 }
                 if let Some(key) = &line.key {
                     removed += 1;

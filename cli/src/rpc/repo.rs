@@ -69,6 +69,9 @@ pub struct Collected {
     /// Why one was not.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
+    /// What the operator should know, for those who ask with `notices`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub notice: String,
     /// How far it is, for those who ask with `progress`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Collecting>,
@@ -99,6 +102,11 @@ impl Collecting {
                 (self.compacted, self.to_compact) = (*done, *total);
             }
         }
+    }
+
+    /// Whether a collection that went well left files as they were: their copies had no room.
+    const fn ran_out_of_room(&self) -> bool {
+        self.compacted < self.to_compact
     }
 
     fn line(self) -> Collected {
@@ -185,6 +193,7 @@ pub async fn stat(call: Call) -> Result<Reply, RpcError> {
 pub async fn gc(call: Call) -> Result<Reply, RpcError> {
     let silent = call.arguments.flag(&["silent"])?;
     let progress = call.arguments.flag(&["progress"])?;
+    let notices = call.arguments.flag(&["notices"])?;
     let cids = call.arguments.cids()?;
     let store = call.context.writable_store().await?.clone();
     Ok(Reply::values(move |out| async move {
@@ -214,8 +223,15 @@ pub async fn gc(call: Call) -> Result<Reply, RpcError> {
         });
         let freed = collecting.await?.freed;
         teller.result()?;
+        let so_far = *counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if notices && so_far.ran_out_of_room() {
+            let line = Collected {
+                notice: TOO_LITTLE_ROOM.to_owned(),
+                ..Collected::default()
+            };
+            out.value(&line).await?;
+        }
         if progress {
-            let so_far = *counted.lock().unwrap_or_else(PoisonError::into_inner);
             out.value(&Collecting { freed, ..so_far }.line()).await?;
         }
         Ok(())
@@ -246,6 +262,10 @@ pub fn version() -> Result<Reply, RpcError> {
         version: FORMAT.to_string(),
     })
 }
+
+/// What a collection says that could not give all the space back.
+const TOO_LITTLE_ROOM: &str =
+    "too little space is free to compact the rest; free some, then collect again";
 
 #[cfg(test)]
 mod tests {
