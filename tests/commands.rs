@@ -21,10 +21,17 @@ const EMPTY_FOLDER_V1: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyar
 
 /// Runs a scenario on the repository alone, then on another one through its daemon.
 fn both(scenario: impl Fn(&Repo)) {
+    both_with(|_| {}, scenario);
+}
+
+/// The same on repositories that are prepared before anybody opens them.
+fn both_with(prepare: impl Fn(&Repo), scenario: impl Fn(&Repo)) {
     let alone = Repo::new(CAIRN);
+    prepare(&alone);
     scenario(&alone);
     assert!(!alone.path().join("api").exists());
     let served = Repo::new(CAIRN);
+    prepare(&served);
     let daemon = served.daemon();
     scenario(&served);
     let (status, _) = daemon.stop();
@@ -580,10 +587,12 @@ fn pin_verify_names_a_pin_that_is_not_whole_and_ends_with_one() {
 
 #[test]
 fn repo_stat_tells_sizes_pins_and_the_scrub() {
-    both(|repo| {
-        repo.run_with(["add", "-Q"], b"hello world").success();
+    let settings = |repo: &Repo| {
         repo.ok(["config", "set", "storage.reserve", "3MB"]);
         repo.ok(["config", "set", "storage.cache_max", "5GB"]);
+    };
+    both_with(settings, |repo| {
+        repo.run_with(["add", "-Q"], b"hello world").success();
         let stat = json(&repo.ok(["repo", "stat", "--json"]));
         assert_eq!(stat["NumObjects"], 1, "{stat}");
         assert_eq!(stat["RepoSize"], 11, "{stat}");
@@ -609,6 +618,42 @@ fn repo_stat_tells_sizes_pins_and_the_scrub() {
         let sizes = repo.ok(["repo", "stat", "--size-only"]);
         assert_eq!(lines(&sizes), ["RepoSize:   11", "StorageMax: 10000000000"]);
     });
+}
+
+#[test]
+fn repo_stat_tells_what_the_daemon_works_with_and_not_what_the_file_says_since() {
+    let repo = Repo::new(CAIRN);
+    let settings = [
+        (
+            "storage.max",
+            "StorageMax",
+            10_000_000_000_u64,
+            20_000_000_000_u64,
+        ),
+        (
+            "storage.cache_max",
+            "CacheMax",
+            10_000_000_000,
+            5_000_000_000,
+        ),
+        ("storage.reserve", "Reserve", 0, 3_000_000),
+    ];
+    let daemon = repo.daemon();
+    for (key, _, _, new) in settings {
+        repo.ok(["config", "set", key, &new.to_string()]);
+    }
+    repo.ok(["config", "set", "storage.scrub_share", "7"]);
+    let stat = json(&repo.ok(["repo", "stat", "--json"]));
+    for (_, name, old, _) in settings {
+        assert_eq!(stat[name], old, "{stat}");
+    }
+    assert_eq!(stat["Scrub"]["Share"], 2, "{stat}");
+    assert!(daemon.stop().0.success());
+    let stat = json(&repo.ok(["repo", "stat", "--json"]));
+    for (_, name, _, new) in settings {
+        assert_eq!(stat[name], new, "{stat}");
+    }
+    assert_eq!(stat["Scrub"]["Share"], 7, "{stat}");
 }
 
 #[test]

@@ -110,11 +110,12 @@ pub async fn serve(
 /// Adds and pins one path in this process; gives the line of its root.
 async fn add_path(
     repository: &Repository,
-    store: &Store,
+    content: &Content,
     global: &Global,
     path: PathBuf,
 ) -> Result<Line, Failure> {
-    let context = Context::with_store(repository.clone(), store.clone());
+    let (store, settings) = (content.store.clone(), content.settings.clone());
+    let context = Context::with_store(repository.clone(), store, settings);
     let endpoint = Endpoint::Here(Api::new(Arc::new(context)));
     let shell = Shell::over(endpoint, global.clone(), repository.clone());
     let upload = LocalUpload {
@@ -301,6 +302,7 @@ impl Daemon {
         let content = Content {
             store: store.clone(),
             exchange,
+            settings: config.storage.clone(),
         };
         let online = node.as_ref().map(Online::new);
         let context = Context::daemon(repository.clone(), content, online, stop.clone());
@@ -358,9 +360,10 @@ impl Daemon {
         paths: Vec<PathBuf>,
         printer: &mut Printer,
     ) -> Result<(), Failure> {
+        let content = self.api.context().content().await?;
         let mut added = Vec::new();
         for path in paths {
-            added.push(add_path(&self.repository, &self.store, global, path).await?);
+            added.push(add_path(&self.repository, content, global, path).await?);
         }
         self.print_addresses(printer).await?;
         let gateway = self.gateway.as_ref().map(Gateway::address);

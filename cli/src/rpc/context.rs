@@ -34,6 +34,8 @@ pub struct Content {
     pub store: Store,
     /// What is here or can be had.
     pub exchange: Exchange,
+    /// What the store was opened with; the file may say something else by now.
+    pub settings: cairn_store::config::Config,
 }
 
 /// Who we are.
@@ -87,10 +89,15 @@ impl Context {
     }
 
     /// An opened store without a node.
-    pub fn with_store(repository: Repository, store: Store) -> Self {
+    pub fn with_store(
+        repository: Repository,
+        store: Store,
+        settings: cairn_store::config::Config,
+    ) -> Self {
         let content = Content {
             exchange: Exchange::offline(store.clone()),
             store,
+            settings,
         };
         Self {
             content: OnceCell::new_with(Some(content)),
@@ -123,6 +130,7 @@ impl Context {
         self.content
             .get_or_try_init(|| async {
                 let config = self.repository.config()?;
+                let settings = config.storage.clone();
                 let repository = self.repository.clone();
                 let opened = tokio::task::spawn_blocking(move || {
                     repository.open_store(&config, &mut tell_opening())
@@ -131,6 +139,7 @@ impl Context {
                 Ok(Content {
                     exchange: Exchange::offline(store.clone()),
                     store,
+                    settings,
                 })
             })
             .await

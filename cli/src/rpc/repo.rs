@@ -3,6 +3,7 @@
 pub mod verify;
 
 use super::api::Call;
+use super::context::Content;
 use super::dag::LinkText;
 use super::error::RpcError;
 use super::reply::Reply;
@@ -156,8 +157,9 @@ pub struct RepoVersion {
 /// `repo stat`. Nothing is counted: the store keeps its figures.
 pub async fn stat(call: Call) -> Result<Reply, RpcError> {
     let size_only = call.arguments.flag(&["size-only", "s"])?;
-    let config = call.context.repository.config()?;
-    let store = call.context.store().await?;
+    let Content {
+        store, settings, ..
+    } = call.context.content().await?;
     let stat = store.stat();
     let scrub = store.scrub_state();
     let path = call.context.repository.path();
@@ -169,18 +171,18 @@ pub async fn stat(call: Call) -> Result<Reply, RpcError> {
     });
     Reply::value(&RepoStat {
         repo_size: stat.bytes,
-        storage_max: config.storage.max.0,
+        storage_max: settings.max.0,
         num_objects: if size_only { 0 } else { stat.blocks },
         repo_path: path.display().to_string(),
         version: format!("fs-repo@{FORMAT}"),
         disk_size: stat.disk_bytes,
         cache_size: stat.cache_bytes,
-        cache_max: config.storage.cache_max.0,
+        cache_max: settings.cache_max.0,
         disk_free: free,
-        reserve: config.storage.reserve.of(total).0,
+        reserve: settings.reserve.of(total).0,
         pins: stat.pins,
         scrub: Scrub {
-            share: config.storage.scrub_share.0,
+            share: settings.scrub_share.0,
             started: scrub.started,
             finished: scrub.finished,
             bytes: scrub.bytes,
@@ -273,7 +275,7 @@ mod tests {
     use crate::config::TEMPLATE;
     use crate::repository::Repository;
     use crate::rpc::api::Api;
-    use crate::rpc::context::{Content, Context};
+    use crate::rpc::context::Context;
     use axum::body::Body;
     use cairn_node::Exchange;
     use cairn_store::block::Prefix;
@@ -317,6 +319,7 @@ mod tests {
         let content = Content {
             store: store.clone(),
             exchange: Exchange::offline(store.clone()),
+            settings: parsed.storage.clone(),
         };
         let context = Context::daemon(repository, content, None, CancellationToken::new());
         let context = Arc::new(context);
