@@ -870,6 +870,40 @@ fn configuration_is_shown_set_and_guarded() {
 }
 
 #[test]
+fn no_change_of_the_configuration_is_lost_among_many_at_once() {
+    both(|repo| {
+        let keys = [
+            "fetch.connections",
+            "gateway.requests_max",
+            "gateway.connections_max",
+            "gateway.read_ahead_max",
+            "gateway.ranges_max",
+            "gateway.listing_entries_max",
+            "gateway.archive_entries_max",
+            "gateway.archive_bytes_max",
+        ];
+        for round in 1..4 {
+            let value = round.to_string();
+            let changes: Vec<_> = keys
+                .iter()
+                .map(|key| {
+                    repo.command(["config", "set", key, &value])
+                        .spawn()
+                        .unwrap()
+                })
+                .collect();
+            for change in changes {
+                let output = change.wait_with_output().unwrap();
+                assert!(output.status.success(), "{output:?}");
+            }
+            for key in keys {
+                assert_eq!(repo.ok(["config", "get", key]), value, "{key}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_wrong_value_in_the_file_is_told_with_its_file_and_key() {
     let repo = Repo::new(CAIRN);
     let path = repo.path().join("config.toml");

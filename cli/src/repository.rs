@@ -57,6 +57,15 @@ pub enum RepositoryError {
         /// What is wrong with it.
         source: ConfigError,
     },
+    /// Somebody else changes the configuration and does not end.
+    #[error(
+        "{path} is being changed by another process (it holds {CONFIG_LOCK} beside it); try again when \
+         that has ended"
+    )]
+    ConfigLocked {
+        /// The file.
+        path: String,
+    },
     /// Its key is missing or damaged.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -146,6 +155,29 @@ impl Repository {
         Config::parse(&self.config_text()?).map_err(|source| self.config_error(source))
     }
 
+    /// Lets nobody else change `config.toml` while the guard lives: whoever writes it holds one from
+    /// before reading what to change. Waits for others, but not for ever.
+    pub async fn lock_config(&self) -> Result<ConfigGuard, RepositoryError> {
+        if !self.exists() {
+            return Err(RepositoryError::Missing { path: self.text() });
+        }
+        // The file stays: were it removed, two could hold a lock each, on two files of one name.
+        let path = self.path.join(CONFIG_LOCK);
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|source| disk("open", &path, source))?;
+        for _ in 0..CONFIG_LOOKS_MAX {
+            match file.try_lock() {
+                Ok(()) => return Ok(ConfigGuard { _file: file }),
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(CONFIG_LOOK_TIME).await,
+                Err(TryLockError::Error(source)) => return Err(disk("lock", &path, source)),
+            }
+        }
+        Err(RepositoryError::ConfigLocked {
+            path: self.config_path().display().to_string(),
+        })
+    }
+
     /// Replaces `config.toml`, whole or not at all. The text was validated.
     pub fn write_config(&self, text: &str) -> Result<(), RepositoryError> {
         self.write(CONFIG, text)
@@ -233,6 +265,13 @@ impl Repository {
     }
 }
 
+/// Whoever has it is the only one to change `config.toml`.
+#[derive(Debug)]
+#[must_use = "others may write as soon as it is dropped"]
+pub struct ConfigGuard {
+    _file: fs::File,
+}
+
 fn disk(what: &'static str, path: &Path, source: io::Error) -> RepositoryError {
     RepositoryError::Disk {
         what,
@@ -243,6 +282,11 @@ fn disk(what: &'static str, path: &Path, source: io::Error) -> RepositoryError {
 
 const VERSION: &str = "version";
 const CONFIG: &str = "config.toml";
+/// Held by whoever changes the configuration.
+const CONFIG_LOCK: &str = "config.lock";
+/// How often the lock of the configuration is looked at, and how long between: ten seconds in all.
+const CONFIG_LOOKS_MAX: u32 = 1000;
+const CONFIG_LOOK_TIME: Duration = Duration::from_millis(10);
 /// Held by whoever has the store open.
 const LOCK: &str = "repo.lock";
 /// How long somebody holds the lock who only looks, and how often that may happen in a row. Who
@@ -266,6 +310,27 @@ mod tests {
             error.to_string().ends_with("please run: 'cairn init'"),
             "{error}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_configuration_is_changed_by_one_at_a_time_and_nobody_waits_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path());
+        assert!(matches!(
+            repository.lock_config().await,
+            Err(RepositoryError::Missing { .. })
+        ));
+        repository.write_config(TEMPLATE).unwrap();
+        let guard = repository.lock_config().await.unwrap();
+        let error = repository.lock_config().await.unwrap_err().to_string();
+        assert!(
+            error.contains("config.toml")
+                && error.contains("config.lock")
+                && error.contains("try again"),
+            "{error}"
+        );
+        drop(guard);
+        drop(repository.lock_config().await.unwrap());
     }
 
     #[test]

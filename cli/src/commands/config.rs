@@ -27,7 +27,7 @@ pub async fn config(
             }
             shell.print_raw(question.with("toml", true)).await
         }
-        Some(ConfigCommand::Edit) => edit(&shell.repository, environment),
+        Some(ConfigCommand::Edit) => edit(&shell.repository, environment).await,
         Some(ConfigCommand::Get { key }) => get(shell, &key).await,
         Some(ConfigCommand::Set { key, value }) => set(shell, &key, &value).await,
         None => match (arguments.key, arguments.value) {
@@ -65,7 +65,7 @@ async fn set(shell: &mut Shell, key: &str, value: &str) -> Result<(), Failure> {
 }
 
 /// Opens a copy in the editor; only a valid one replaces the file.
-fn edit(repository: &Repository, environment: &Environment) -> Result<(), Failure> {
+async fn edit(repository: &Repository, environment: &Environment) -> Result<(), Failure> {
     let editor = environment
         .editor
         .as_ref()
@@ -88,6 +88,7 @@ fn edit(repository: &Repository, environment: &Environment) -> Result<(), Failur
         )));
     }
     let text = fs::read_to_string(&copy.0)?;
+    let _alone = repository.lock_config().await?;
     let refused = match Config::parse(&text) {
         Err(error) => error.to_string(),
         Ok(_) if repository.config_text()? != original => {

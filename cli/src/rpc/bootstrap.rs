@@ -58,7 +58,7 @@ pub fn list(call: Call) -> Result<Reply, RpcError> {
 /// `bootstrap add`.
 pub async fn add(call: Call) -> Result<Reply, RpcError> {
     let given = given(&call)?;
-    let _guard = call.context.config_lock.lock().await;
+    let _alone = call.context.repository.lock_config().await?;
     let mut peers = current(&call)?;
     for peer in &given {
         if !peers.contains(peer) {
@@ -75,7 +75,7 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
         return remove_all(call).await;
     }
     let given = given(&call)?;
-    let _guard = call.context.config_lock.lock().await;
+    let _alone = call.context.repository.lock_config().await?;
     let (removed, kept): (Vec<String>, Vec<String>) = current(&call)?
         .into_iter()
         .partition(|peer| given.contains(peer));
@@ -85,7 +85,7 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
 
 /// `bootstrap rm all`.
 pub async fn remove_all(call: Call) -> Result<Reply, RpcError> {
-    let _guard = call.context.config_lock.lock().await;
+    let _alone = call.context.repository.lock_config().await?;
     let removed = current(&call)?;
     write(&call, &[])?;
     Reply::value(&PeerList { peers: removed })

@@ -23,7 +23,7 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
     let arguments = call.arguments.some("key")?;
     let key = arguments.first().copied().unwrap_or_default();
     if let Some(value) = arguments.get(1) {
-        let _guard = call.context.config_lock.lock().await;
+        let _alone = repository.lock_config().await?;
         let (text, _) = edit::set(&repository.config_text()?, key, value)?;
         repository.write_config(&text)?;
     }

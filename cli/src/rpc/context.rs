@@ -10,7 +10,7 @@ use cairn_store::sink::PutError;
 use cairn_store::store::OpenEvent;
 use cairn_store::{Cid, Store};
 use std::sync::{Arc, Weak};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 /// What commands work on. Commands that need no blocks (`config`, `cid`, `version`) never open
@@ -23,8 +23,6 @@ pub struct Context {
     identity: OnceCell<Identity>,
     online: Option<Online>,
     stop: Option<CancellationToken>,
-    /// Guards reading, changing and writing `config.toml`.
-    pub config_lock: Mutex<()>,
 }
 
 /// The blocks.
@@ -84,7 +82,6 @@ impl Context {
             identity: OnceCell::new(),
             online: None,
             stop: None,
-            config_lock: Mutex::new(()),
         }
     }
 
