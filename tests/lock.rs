@@ -117,6 +117,9 @@ fn a_second_daemon_is_told_who_has_the_repository_and_a_killed_one_blocks_nobody
         let told = repo.refused_daemon().failure(1);
         println!("a second daemon ended after {:?}", began.elapsed());
         assert!(!told.contains('\n') && told.contains("repo.lock"), "{told}");
+        let holder = format!("in use by process {} ", daemon.process());
+        assert!(told.contains(&holder), "{told}");
+        assert!(told.contains("cairn shutdown"), "{told}");
         daemon.kill();
     }
     assert!(repo.daemon().stop().0.success());

@@ -10,6 +10,8 @@ use cairn_store::Store;
 use cairn_store::durable::{self, Access};
 pub use cairn_store::format::FORMAT;
 use cairn_store::store::{OpenError, OpenEvent};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -69,6 +71,17 @@ pub enum RepositoryError {
     /// Its key is missing or damaged.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Another process has it open.
+    #[error(
+        "the repository at {path} is in use by {holder} (it holds {path}/{LOCK}, which goes with it and \
+         need not be removed); if that is a daemon `cairn shutdown` ends it, any other command ends by itself"
+    )]
+    InUse {
+        /// Where it is.
+        path: String,
+        /// Who has it.
+        holder: String,
+    },
     /// Its store did not open.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -210,6 +223,10 @@ impl Repository {
                     looks += 1;
                     std::thread::sleep(LOOK_TIME);
                 }
+                Err(OpenError::Locked { path }) => {
+                    let holder = self.holder();
+                    return Err(RepositoryError::InUse { path, holder });
+                }
                 opened => break opened?,
             }
         };
@@ -225,6 +242,19 @@ impl Repository {
         let text = fs::read_to_string(self.path.join(listener.file())).ok()?;
         let address = text.trim().parse().ok()?;
         self.is_open().then_some(address)
+    }
+
+    /// Who has the store open, as far as the lock's file tells: whoever only reads writes nothing into
+    /// it, and then it may name a process of the past.
+    fn holder(&self) -> String {
+        let text = fs::read_to_string(self.path.join(LOCK)).unwrap_or_default();
+        let number = text.trim().parse().ok().filter(|number: &i32| *number > 0);
+        let pid = number.and_then(Pid::from_raw);
+        let lives = |pid: &Pid| test_kill_process(*pid) != Err(Errno::SRCH);
+        pid.filter(lives).map_or_else(
+            || "another process".to_owned(),
+            |pid| format!("process {}", pid.as_raw_nonzero()),
+        )
     }
 
     /// Whether some process has the store open. Its lock dies with it.
@@ -349,6 +379,31 @@ mod tests {
         assert_eq!(repository.listener(Listener::Api), Some(address));
         repository.withdraw_listener(Listener::Api);
         assert_eq!(repository.listener(Listener::Api), None);
+    }
+
+    #[test]
+    fn who_has_the_store_is_named_unless_it_is_not_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path());
+        let config = Config::parse(TEMPLATE).unwrap();
+        let lock = fs::File::create(folder.path().join(LOCK)).unwrap();
+        lock.lock().unwrap();
+        let told = |holder: &str| {
+            fs::write(folder.path().join(LOCK), holder).unwrap();
+            let opened = repository.open_store(&config, &mut |_| {});
+            opened.unwrap_err().to_string()
+        };
+        let own = std::process::id();
+        assert!(told(&format!("{own}\n")).contains(&format!("in use by process {own} (")));
+        // Nobody's: beyond what the system numbers processes with.
+        for unknown in ["2147483647", "", "0", "-1", "nonsense", "99999999999999"] {
+            let told = told(unknown);
+            assert!(
+                told.contains("in use by another process ("),
+                "{unknown}: {told}"
+            );
+            assert!(told.contains("cairn shutdown"), "{told}");
+        }
     }
 
     #[test]
