@@ -11,7 +11,7 @@ use harness::{Daemon, Done, Mounts, Repo, http, tree};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -499,6 +499,44 @@ fn sixty_four_descriptors_are_enough_for_any_number_of_segments() {
     fs::remove_dir_all(&out).unwrap();
     repo.ok(["get", &half, "-o", out.to_str().unwrap()]);
     assert!(tree::read(&out) == tree::read(&source));
+}
+
+#[test]
+fn commands_that_never_end_leave_descriptors_for_everybody_else() {
+    let repo = Repo::new(CAIRN).under(["prlimit", "--nofile=64:64"]);
+    let content = tree::bytes(7, 1000);
+    let cid = add(&repo, &content, Kept::Pinned).success().text();
+    let daemon = repo.daemon();
+    let folder = format!("/proc/{}/fd", daemon.process());
+    let open = || fs::read_dir(&folder).unwrap().count();
+    let before = open();
+    // Each has begun an upload that does not go on, and is never cut off.
+    let head = format!(
+        "POST /api/v0/block/put HTTP/1.1\r\nhost: {}\r\ncontent-length: 1000\r\n\
+         content-type: multipart/form-data; boundary=x\r\n\r\n--x\r\n",
+        daemon.rpc()
+    );
+    let clients: Vec<TcpStream> = (0..64)
+        .map(|_| {
+            let mut client = TcpStream::connect(daemon.rpc()).unwrap();
+            client.write_all(head.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    // An eighth of them.
+    let let_in = 64 / 8;
+    wait_until(|| open() >= before + let_in);
+    for _ in 0..50 {
+        let now = open();
+        assert!(now <= before + let_in + 8, "{before} before, {now} now");
+        let answer = daemon.get(&format!("/ipfs/{cid}"), &[]);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.body == content);
+    }
+    // When they go there is room for commands again.
+    drop(clients);
+    assert_eq!(daemon.post("block/stat", &format!("arg={cid}")).status, 200);
+    assert!(daemon.stop().0.success());
 }
 
 /// A thousand files, each of a length and with bytes of its own; gives them by name.

@@ -312,6 +312,7 @@ impl Daemon {
             Some(listener) => Some(Server::start(
                 listener,
                 Service::Metrics(Arc::clone(&page)),
+                share_of_descriptors(METRICS_DESCRIPTOR_SHARE).min(METRICS_CONNECTIONS_MAX),
                 tasks.family(),
             )?),
             None => None,
@@ -321,7 +322,12 @@ impl Daemon {
             guard: listeners.guard,
             metrics: page,
         };
-        let rpc = Server::start(listeners.rpc, service, tasks.family())?;
+        let rpc = Server::start(
+            listeners.rpc,
+            service,
+            share_of_descriptors(RPC_DESCRIPTOR_SHARE).min(RPC_CONNECTIONS_MAX),
+            tasks.family(),
+        )?;
         let address = ListenAddress(rpc.address());
         if store.is_read_only() {
             output::note(&format!(
@@ -499,15 +505,11 @@ async fn start_node(
 /// for what it asks for, and who comes too many waits in the listener's queue.
 fn within_descriptors(config: cairn_gateway::Config) -> cairn_gateway::Config {
     let wanted = config.connections_max;
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let share = u32::try_from(descriptors / DESCRIPTOR_SHARE).unwrap_or(u32::MAX);
-    let connections_max = NonZeroU32::new(share)
-        .unwrap_or(NonZeroU32::MIN)
-        .min(wanted);
+    let connections_max = share_of_descriptors(GATEWAY_DESCRIPTOR_SHARE).min(wanted);
     if connections_max < wanted {
         tracing::warn!(
             %connections_max,
-            descriptors,
+            descriptors = descriptors(),
             "the system allows too few open files for gateway.connections_max"
         );
     }
@@ -515,6 +517,16 @@ fn within_descriptors(config: cairn_gateway::Config) -> cairn_gateway::Config {
         connections_max,
         ..config
     }
+}
+
+/// One in so many of the descriptors that the system allows, at least one.
+fn share_of_descriptors(share: u64) -> NonZeroU32 {
+    let descriptors = u32::try_from(descriptors() / share).unwrap_or(u32::MAX);
+    NonZeroU32::new(descriptors).unwrap_or(NonZeroU32::MIN)
+}
+
+fn descriptors() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Our metrics and libp2p's, after one another.
@@ -534,9 +546,14 @@ fn metrics_page(registry: Registry, node: Option<Weak<Node>>) -> MetricsPage {
     })
 }
 
-/// Which share of the descriptors the gateway's connections may take: a fourth. As many are the segments',
-/// the rest is for the swarm and the commands.
-const DESCRIPTOR_SHARE: u64 = 4;
+/// Which share of the descriptors each listener's connections may take: a fourth the gateway's, an eighth
+/// the commands'. A fourth is the segments', the rest is for the swarm and what commands open.
+const GATEWAY_DESCRIPTOR_SHARE: u64 = 4;
+const RPC_DESCRIPTOR_SHARE: u64 = 8;
+const METRICS_DESCRIPTOR_SHARE: u64 = 32;
+/// Most connections of each, however many descriptors there are.
+const RPC_CONNECTIONS_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(1023);
+const METRICS_CONNECTIONS_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(31);
 /// How long stopping may take in all.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long one part may take to end its running work.

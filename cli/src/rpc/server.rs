@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -63,10 +64,18 @@ impl std::fmt::Debug for Service {
 }
 
 impl Server {
-    /// Serves on `listener`, in a family of its own whose alarm tells when it broke down.
-    pub fn start(listener: TcpListener, service: Service, tasks: Tasks) -> std::io::Result<Self> {
+    /// Serves on `listener`, in a family of its own whose alarm tells when it broke down. Who comes
+    /// when there are `connections_max` already waits in the listener's queue.
+    pub fn start(
+        listener: TcpListener,
+        service: Service,
+        connections_max: NonZeroU32,
+        tasks: Tasks,
+    ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
-        tasks.spawn_critical("accept commands", accept(listener, service, tasks.clone()));
+        let slots = usize::try_from(connections_max.get()).unwrap_or(Semaphore::MAX_PERMITS);
+        let accepting = accept(listener, service, slots, tasks.clone());
+        tasks.spawn_critical("accept commands", accepting);
         Ok(Self { address, tasks })
     }
 
@@ -81,10 +90,10 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, service: Service, tasks: Tasks) {
+async fn accept(listener: TcpListener, service: Service, slots: usize, tasks: Tasks) {
     let stop = tasks.stopping();
     let graceful = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Arc::new(Semaphore::new(slots));
     loop {
         let accepted = async {
             let permit = Arc::clone(&room).acquire_owned().await;
@@ -236,8 +245,6 @@ impl http_body::Body for CutOnError {
     }
 }
 
-/// Most connections at once.
-const CONNECTIONS_MAX: usize = 1024;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 100;
 /// Longest head of a request; many arguments make long ones.
