@@ -49,7 +49,7 @@ use crate::sink::PutError;
 use crate::source::{BlockSource, SourceError};
 use crate::sync::{Mutex, MutexGuard, PlainMutex, RwLock, RwLockReadGuard, is_explored};
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
@@ -113,7 +113,7 @@ pub(crate) struct Inner {
     /// Damaged sections of which a newer copy was appended: the next commit lets them be dead.
     pub(crate) superseded: Mutex<Vec<(Key, Place)>>,
     /// Sections beside which there is another one of the same block: dead with the next commit.
-    pub(crate) disowned: Mutex<Vec<Position>>,
+    pub(crate) disowned: Mutex<BTreeSet<Position>>,
     /// Cached sections that became kept: the next commit says so in the journal.
     pub(crate) promoted: Mutex<Vec<Position>>,
     /// Segments that were given up before the journal knew them: the next commit says so.

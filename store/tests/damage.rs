@@ -716,8 +716,7 @@ fn leftovers_of_the_index_cost_nothing() {
         };
         let checked = seen
             .verify(&store)
-            .and_then(|bad| seen.check_bad(&bad))
-            .and_then(|()| seen.check_blocks(&store))
+            .and_then(|bad| seen.check_bad(&bad, seen.check_blocks(&store)?))
             .and_then(|()| seen.check_pins(&store))
             .and_then(|()| seen.check_collection(&store))
             .and_then(|()| seen.check_writing(&store));

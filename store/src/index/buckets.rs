@@ -18,14 +18,18 @@ pub(crate) enum Removals {
     Done,
 }
 
+/// A place, or that the key was removed, in the bytes that an entry has for it.
+pub(super) type Change = [u8; Place::PACKED];
+
 /// Changes sorted into buckets.
 pub(super) type ByBucket = BTreeMap<Bucket, Vec<(Key, Option<Place>)>>;
 
 pub(super) fn by_bucket(changes: &Changes) -> ByBucket {
     let mut sorted = ByBucket::new();
-    for (key, place) in changes {
+    for (key, change) in changes {
         let (bucket, _) = split(key);
-        sorted.entry(bucket).or_default().push((*key, *place));
+        let change = (*key, place_of(change));
+        sorted.entry(bucket).or_default().push(change);
     }
     sorted
 }
@@ -70,22 +74,21 @@ pub(crate) fn merge(old: &[u8], changes: &[(Key, Option<Place>)], removals: Remo
         .copied()
         .collect();
     for (rest, place) in changed {
-        match (place, removals) {
-            (Some(place), _) => {
-                merged.extend_from_slice(&rest);
-                merged.extend_from_slice(&place.packed());
-            }
-            (None, Removals::Kept) => {
-                merged.extend_from_slice(&rest);
-                merged.extend_from_slice(&REMOVED);
-            }
-            (None, Removals::Done) => {}
+        if place.is_some() || removals == Removals::Kept {
+            merged.extend_from_slice(&rest);
+            merged.extend_from_slice(&packed(place));
         }
     }
     merged
 }
 
-fn place_of(packed: &[u8]) -> Option<Place> {
+/// A place, or that there is none.
+pub(super) fn packed(place: Option<Place>) -> Change {
+    place.map_or(REMOVED, |place| place.packed())
+}
+
+/// What [`packed`] has packed; no place where it is none.
+pub(super) fn place_of(packed: &[u8]) -> Option<Place> {
     Place::unpacked(packed).filter(|_| packed != REMOVED)
 }
 

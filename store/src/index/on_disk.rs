@@ -6,7 +6,7 @@
 //! the middle of pouring leaves entries in both, which say the same.
 
 use super::buckets::{self, ENTRY, Removals};
-use super::table::Changes;
+use super::table::{ByKey, Changes};
 use super::{Checkpoint, IndexError, Key};
 use crate::log::Place;
 use std::fs;
@@ -331,7 +331,7 @@ impl OnDisk {
             here.map(|(_, entries)| entries).unwrap_or_default()
         };
         let (recent, main) = (of(recent), of(main));
-        let recent: Changes = buckets::entries(name, &recent).collect();
+        let recent: ByKey<Option<Place>> = buckets::entries(name, &recent).collect();
         let places = buckets::entries(name, &main)
             .filter(|(key, _)| recent.is_empty() || !recent.contains_key(key))
             .chain(recent.iter().map(|(key, place)| (*key, *place)))

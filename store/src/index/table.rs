@@ -1,13 +1,17 @@
 //! What was not merged yet: places that the buckets do not know, and removals they have not seen.
 
 use super::Key;
+use super::buckets::{self, Change};
 use crate::log::Place;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-/// Changes by key. `None` says that a place below no longer counts.
-pub(super) type Changes = HashMap<Key, Option<Place>, BuildHasherDefault<KeyHasher>>;
+/// Something by key.
+pub(super) type ByKey<T> = HashMap<Key, T, BuildHasherDefault<KeyHasher>>;
+
+/// Changes by key, packed as in a bucket: hundreds of thousands wait here.
+pub(super) type Changes = ByKey<Change>;
 
 /// The memory table.
 #[derive(Debug, Default)]
@@ -28,22 +32,25 @@ impl Frozen {
     }
 
     /// What changes, and to what.
-    pub(crate) fn changes(&self) -> impl Iterator<Item = (&Key, &Option<Place>)> {
-        self.0.iter()
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (&Key, Option<Place>)> {
+        self.0
+            .iter()
+            .map(|(key, change)| (key, buckets::place_of(change)))
     }
 }
 
 impl Table {
     pub(super) fn get(&self, key: &Key) -> Option<Option<Place>> {
         let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(key));
-        self.fresh.get(key).or_else(frozen).copied()
+        let change = self.fresh.get(key).or_else(frozen)?;
+        Some(buckets::place_of(change))
     }
 
     pub(super) fn set(&mut self, key: Key, place: Option<Place>) {
         if !self.watched.is_empty() {
             self.watched.remove(&key);
         }
-        self.fresh.insert(key, place);
+        self.fresh.insert(key, buckets::packed(place));
     }
 
     pub(super) fn watch(&mut self, keys: impl IntoIterator<Item = Key>) {
@@ -61,8 +68,8 @@ impl Table {
             }
         }
         for place in self.fresh.values_mut() {
-            if place.as_ref().is_some_and(&mut lost) {
-                *place = None;
+            if buckets::place_of(place).as_ref().is_some_and(&mut lost) {
+                *place = buckets::packed(None);
             }
         }
     }
@@ -104,7 +111,7 @@ impl Table {
         self.fresh
             .iter()
             .chain(older)
-            .filter_map(|(key, place)| Some((*key, (*place)?)))
+            .filter_map(|(key, change)| Some((*key, buckets::place_of(change)?)))
             .collect()
     }
 }

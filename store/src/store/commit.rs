@@ -429,11 +429,11 @@ fn run(inner: &Weak<Inner>, kicked: &Receiver<()>) {
     }
 }
 
-fn take<T>(list: &Mutex<Vec<T>>) -> Vec<T> {
+fn take<C: Default>(list: &Mutex<C>) -> C {
     std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn put_back<T>(list: &Mutex<Vec<T>>, taken: Vec<T>) {
+fn put_back<T, C: Extend<T> + IntoIterator<Item = T>>(list: &Mutex<C>, taken: C) {
     list.lock()
         .unwrap_or_else(PoisonError::into_inner)
         .extend(taken);

@@ -260,7 +260,7 @@ impl Building<'_> {
             if let Some(place) = self.index.place(key)? {
                 self.counts.subtract(1, place.length.into());
             }
-            if let Some(place) = self.inner.counting(*now) {
+            if let Some(place) = self.inner.counting(now) {
                 self.counts.add(1, place.length.into());
             }
         }

@@ -207,15 +207,20 @@ impl Inner {
         on_event: &mut dyn FnMut(OpenEvent),
     ) -> Result<(), IndexError> {
         let id = scan.segment().id;
+        let named = |found: &Found| target.index.key(found.header.cid.hash());
+        let mut found_last = Vec::new();
         loop {
             match scan.next() {
-                Ok(None) => return Ok(()),
+                Ok(None) => return self.index_sections(target, &mut found_last),
                 Ok(Some(Step::Found(found))) => {
-                    self.index_section(target, place_of(id, &found, cached), &found)?;
+                    found_last.push((named(&found), place_of(id, &found, cached)));
+                    if found_last.len() >= SORTED_TOGETHER {
+                        self.index_sections(target, &mut found_last)?;
+                    }
                 }
                 Ok(Some(Step::Retracted(found))) => {
-                    let key = self.index.key(found.header.cid.hash());
-                    unindex(target, key, &place_of(id, &found, cached))?;
+                    self.index_sections(target, &mut found_last)?;
+                    unindex(target, named(&found), &place_of(id, &found, cached))?;
                 }
                 Ok(Some(Step::Damage(damage))) => on_event(OpenEvent::Notice(format!(
                     "segment {id}: bytes {} to {} hold no readable block",
@@ -227,23 +232,30 @@ impl Inner {
                         "segment {id} cannot be read beyond byte {}: {error}",
                         scan.position()
                     )));
-                    return Ok(());
+                    return self.index_sections(target, &mut found_last);
                 }
             }
         }
     }
 
-    fn index_section(
+    /// Enters sections in the order of their keys, so that buckets that lie together are read together.
+    /// Those of one block stay in the order in which they lie.
+    fn index_sections(
         &self,
         target: Target<'_>,
-        place: Place,
-        found: &Found,
+        sections: &mut Vec<(Key, Place)>,
     ) -> Result<(), IndexError> {
+        sections.sort_by_key(|(key, _)| *key);
+        sections
+            .drain(..)
+            .try_for_each(|(key, place)| self.index_section(target, key, place))
+    }
+
+    fn index_section(&self, target: Target<'_>, key: Key, place: Place) -> Result<(), IndexError> {
         if self.is_dead(&place) {
             return Ok(());
         }
         let Target { index, counts } = target;
-        let key = index.key(found.header.cid.hash());
         let is_made = !std::ptr::eq(index, &raw const self.index);
         let old = match index.place(&key)? {
             Some(old) if self.is_dead(&old) => {
@@ -300,7 +312,7 @@ impl Inner {
             self.disowned
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(place.position());
+                .insert(place.position());
         }
     }
 
@@ -309,7 +321,7 @@ impl Inner {
         self.disowned
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(|position| *position != place.position());
+            .remove(&place.position());
     }
 
     /// Takes a deletion that the index may have missed out of it.
@@ -386,3 +398,6 @@ pub(super) fn place_of(segment: SegmentId, found: &Found, cached: &Cached) -> Pl
     };
     place
 }
+
+/// Sections that are entered together: the more, the fewer buckets are read twice.
+const SORTED_TOGETHER: usize = 128 << 10;
