@@ -18,6 +18,8 @@ use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
+#[cfg(target_os = "linux")]
+use std::io::IoSliceMut;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -52,6 +54,10 @@ pub(crate) trait Disk: Debug + Send + Sync {
 pub(crate) trait DiskFile: Debug + Send + Sync {
     /// Reads once, into the buffer's spare room; 0 at the end of the file.
     fn read_some(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize>;
+    /// Reads exactly `length` bytes, if they are in memory.
+    fn read_cached(&self, _offset: u64, _length: u64) -> Option<Bytes> {
+        None
+    }
     /// Writes once; tells how many bytes it took.
     fn write_some(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Makes the file's bytes and its length durable.
@@ -217,6 +223,15 @@ impl Disk for RealDisk {
 impl DiskFile for File {
     fn read_some(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize> {
         Ok(rustix::io::pread(self, spare_capacity(into), offset)?)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_cached(&self, offset: u64, length: u64) -> Option<Bytes> {
+        let mut bytes = vec![0; usize::try_from(length).ok()?];
+        let into = &mut [IoSliceMut::new(&mut bytes)];
+        let flags = rustix::io::ReadWriteFlags::NOWAIT;
+        let read = rustix::io::preadv2(self, into, offset, flags).ok()?;
+        (read == bytes.len()).then(|| Bytes::from(bytes))
     }
 
     fn write_some(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -14,6 +14,7 @@
 //!
 //! Locks are taken in this order: sweeping, appender, journal, pins, index table. None is held across a wait.
 
+mod at_once;
 mod commit;
 mod metrics;
 mod open;
@@ -119,6 +120,7 @@ pub(crate) struct Inner {
     /// Segments that were given up before the journal knew them: the next commit says so.
     abandoned: Mutex<Vec<SegmentId>>,
     recency: recency::Recency,
+    haste: at_once::Haste,
     pub(crate) scrub: PlainMutex<ScrubState>,
     /// Held while an index in memory is built because sled failed.
     recovering: Mutex<()>,
@@ -310,6 +312,9 @@ impl BlockSource for Store {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(block));
         }
+        if let Some(block) = self.inner.block_at_once(cid) {
+            return Ok(block);
+        }
         let (inner, cid) = (self.inner.clone(), *cid);
         blocking(move || inner.block(&cid))
             .await
@@ -330,10 +335,9 @@ impl BlockSource for Store {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(block.data().len() as u64));
         }
-        // What was put lately, or was just looked up, is answered without changing threads.
         let key = self.inner.index.key(cid.hash());
-        if let Some(recent) = self.inner.index.recent(&key) {
-            return Ok(self.inner.counting(recent).map(|place| place.length.into()));
+        if let Some(place) = self.inner.place_at_once(&key) {
+            return Ok(place.map(|place| place.length.into()));
         }
         let (inner, cid) = (self.inner.clone(), *cid);
         blocking(move || Ok(inner.place(&cid, &key)?.map(|place| place.length.into())))

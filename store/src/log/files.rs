@@ -118,6 +118,14 @@ impl Files {
         Ok(new)
     }
 
+    /// What is in `slot`, if it is open already and nobody is about to change that.
+    pub(crate) fn already_open(slot: &Slot) -> Option<Arc<dyn DiskFile>> {
+        let opened = slot.opened.try_lock().ok()?;
+        let file = opened.as_ref().map(|opened| opened.file.clone());
+        slot.used.store(true, Ordering::Relaxed);
+        file
+    }
+
     /// Notes `slot` as open, and closes what nobody used lately as long as there are too many.
     fn make_room(&self, slot: &Arc<Slot>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -228,6 +228,17 @@ impl Segment {
         file.read(offset, length.min(end.saturating_sub(offset)))
     }
 
+    /// [`Self::read_unchecked`], if that does not wait for the disk.
+    pub(crate) fn read_cached(&self, offset: u64, length: u64) -> Option<Bytes> {
+        let (end, growing) = {
+            let state = self.read_state();
+            let file = state.growing.as_ref().map(|growing| growing.file.clone());
+            (state.length, file)
+        };
+        let file = growing.or_else(|| Files::already_open(&self.slot))?;
+        file.read_cached(offset, length.min(end.saturating_sub(offset)))
+    }
+
     /// The file, and how much of it counts.
     fn file(&self) -> io::Result<(Arc<dyn DiskFile>, u64)> {
         let (end, growing) = {

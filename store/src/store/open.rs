@@ -238,6 +238,7 @@ impl Store {
             promoted: Mutex::default(),
             abandoned: Mutex::default(),
             recency: Recency::default(),
+            haste: super::at_once::Haste::default(),
             scrub: PlainMutex::default(),
             recovering: Mutex::default(),
             reindexed: Mutex::default(),

@@ -111,7 +111,7 @@ impl Inner {
         self.reading(cid, |found| {
             if found.by_hash || found.place.length <= HASHED_UP_TO {
                 // Hashing so little costs less than reading whole pages for their checksums.
-                return self.block_by_hash(cid, found).map(Some);
+                return found.block_by_hash(cid).map(Some);
             }
             let length = PREFIX_MAX as u64 + u64::from(found.place.length);
             let offset = u64::from(found.place.offset);
@@ -142,7 +142,7 @@ impl Inner {
                 return Ok(Some(Bytes::new()));
             }
             if *by_hash || place.length <= HASHED_UP_TO {
-                let block = self.block_by_hash(cid, found)?;
+                let block = found.block_by_hash(cid)?;
                 return Ok(Some(crate::source::cut(block.data(), &range)));
             }
             let offset = u64::from(place.offset);
@@ -258,27 +258,45 @@ impl Inner {
             .get(&id)
             .cloned()
     }
-
-    /// The block by its multihash alone.
-    fn block_by_hash(&self, cid: &Cid, found: &Found) -> Result<Block, ReadError> {
-        let Found { segment, place, .. } = found;
-        let length = PREFIX_MAX as u64 + u64::from(place.length);
-        let bytes = segment.read_unchecked(place.offset.into(), length)?;
-        let header = header_of(&bytes, cid, place).ok_or(ReadError::Unchecked)?;
-        let range = data_range(&header);
-        if range.end > bytes.len() {
-            return Err(ReadError::Unchecked);
-        }
-        Block::verify(*cid, bytes.slice(range)).map_err(|_| ReadError::Unchecked)
-    }
 }
 
 /// A block's place, and how it is to be read.
-struct Found {
-    segment: Arc<Segment>,
-    place: Place,
+pub(super) struct Found {
+    pub(super) segment: Arc<Segment>,
+    pub(super) place: Place,
     /// Whether its checksums have said no.
-    by_hash: bool,
+    pub(super) by_hash: bool,
+}
+
+impl Found {
+    /// The block by its multihash alone.
+    fn block_by_hash(&self, cid: &Cid) -> Result<Block, ReadError> {
+        let mut failed = None;
+        let block = self.block_of(cid, |segment, offset, length| {
+            let read = segment.read_unchecked(offset, length);
+            read.map_err(|error| failed = Some(error)).ok()
+        });
+        match failed {
+            Some(error) => Err(ReadError::Disk(error)),
+            None => block.ok_or(ReadError::Unchecked),
+        }
+    }
+
+    /// The block, if it is what `read` reads of the segment from an offset on, so many bytes.
+    pub(super) fn block_of(
+        &self,
+        cid: &Cid,
+        read: impl FnOnce(&Segment, u64, u64) -> Option<Bytes>,
+    ) -> Option<Block> {
+        let Self { segment, place, .. } = self;
+        let length = PREFIX_MAX as u64 + u64::from(place.length);
+        let bytes = read(segment, place.offset.into(), length)?;
+        let header = header_of(&bytes, cid, place)?;
+        let data = bytes
+            .get(data_range(&header))
+            .map(|data| bytes.slice_ref(data))?;
+        Block::verify(*cid, data).ok()
+    }
 }
 
 /// The header at the start of `bytes`, if it is the one that the index meant.
@@ -324,6 +342,6 @@ impl From<io::Error> for ReadError {
 /// How often a lookup is repeated while blocks are being moved.
 const LOOKUPS: usize = 8;
 /// Blocks up to this size are checked by their hash when they are read.
-const HASHED_UP_TO: u32 = 4096;
+pub(super) const HASHED_UP_TO: u32 = 4096;
 /// A part smaller than a page by this factor is copied out of it.
 const COPIED_BELOW: usize = 4;
