@@ -21,7 +21,7 @@ use crate::cid::Multihash;
 use crate::log::{Place, SegmentId, Stream};
 use crate::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub(crate) use in_memory::Image;
-use on_disk::OnDisk;
+use on_disk::{NamedBucket, OnDisk};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
@@ -424,14 +424,12 @@ impl Index {
             drop(table);
             each(&entries)
         };
-        let mut from = Some(from);
-        while let Some(number) = from {
-            let next = match &*self.backing() {
-                Backing::OnDisk(on_disk) => on_disk.next_bucket(number)?,
-                Backing::InMemory(image) => image.next_bucket(number),
-            };
-            let Some((number, places)) = next else { break };
-            from = number.checked_add(1);
+        let mut walk = match &*self.backing() {
+            Backing::OnDisk(on_disk) => Walk::OnDisk(Box::new(on_disk.buckets(from))),
+            Backing::InMemory(image) => Walk::InMemory(image.clone(), Some(from)),
+        };
+        while let Some((number, places)) = walk.next()? {
+            let from = number.checked_add(1);
             if overlaid(places).is_break() && from.is_some() {
                 return Ok(from);
             }
@@ -471,6 +469,26 @@ impl Index {
 
     fn lock_merging(&self) -> MutexGuard<'_, ()> {
         self.merging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A walk over the buckets below the memory table.
+enum Walk {
+    OnDisk(Box<on_disk::Buckets>),
+    /// From which bucket on.
+    InMemory(Arc<Image>, Option<u16>),
+}
+
+impl Walk {
+    fn next(&mut self) -> Result<Option<NamedBucket>, IndexError> {
+        match self {
+            Self::OnDisk(buckets) => buckets.next(),
+            Self::InMemory(image, from) => {
+                let next = from.and_then(|number| image.next_bucket(number));
+                *from = next.as_ref().and_then(|(number, _)| number.checked_add(1));
+                Ok(next)
+            }
+        }
     }
 }
 

@@ -70,7 +70,7 @@ impl Side {
 }
 
 /// A bucket's number and its entries.
-type NamedBucket = (u16, Vec<(Key, Place)>);
+pub(super) type NamedBucket = (u16, Vec<(Key, Place)>);
 
 impl OnDisk {
     /// Opens the index in `folder`; whatever is there and cannot be used is set aside, with a
@@ -305,38 +305,17 @@ impl OnDisk {
         Ok(())
     }
 
-    /// The first bucket from `number` on, and its entries.
-    pub(super) fn next_bucket(&self, number: u16) -> Result<Option<NamedBucket>, IndexError> {
-        let from = number.to_be_bytes();
-        let next = |tree: &sled::Tree| -> sled::Result<Option<(buckets::Bucket, sled::IVec)>> {
-            for entry in tree.range(from..) {
-                let (name, entries) = entry?;
-                // Names of another length are none of ours.
-                if let Ok(name) = name[..].try_into() {
-                    return Ok(Some((name, entries)));
-                }
-            }
-            Ok(None)
+    /// The buckets from `number` on, as they are as long as nothing is merged.
+    pub(super) fn buckets(&self, number: u16) -> Buckets {
+        let tier = |tree: &sled::Tree| Tier {
+            rest: tree.range(number.to_be_bytes()..),
+            next: None,
         };
-        let (recent, main) = self.run(|| Ok((next(&self.recent)?, next(&self.main)?)))?;
-        let names = [&recent, &main]
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| *name);
-        let Some(name) = names.min() else {
-            return Ok(None);
-        };
-        let of = |found: Option<(buckets::Bucket, sled::IVec)>| {
-            let here = found.filter(|(found, _)| *found == name);
-            here.map(|(_, entries)| entries).unwrap_or_default()
-        };
-        let (recent, main) = (of(recent), of(main));
-        let recent: ByKey<Option<Place>> = buckets::entries(name, &recent).collect();
-        let places = buckets::entries(name, &main)
-            .filter(|(key, _)| recent.is_empty() || !recent.contains_key(key))
-            .chain(recent.iter().map(|(key, place)| (*key, *place)))
-            .filter_map(|(key, place)| Some((key, place?)));
-        Ok(Some((u16::from_be_bytes(name), places.collect())))
+        Buckets {
+            recent: tier(&self.recent),
+            main: tier(&self.main),
+            broken_marker: self.broken_marker.clone(),
+        }
     }
 
     pub(super) fn note(&self, name: &str) -> Option<Vec<u8>> {
@@ -349,11 +328,67 @@ impl OnDisk {
     }
 
     fn run<T>(&self, work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
-        guarded(work).inspect_err(|_| {
-            // Without the marker the next opening would find out by itself, only later.
-            let _ = fs::write(&self.broken_marker, b"");
-        })
+        run(&self.broken_marker, work)
     }
+}
+
+/// A walk over both tiers, bucket by bucket.
+pub(super) struct Buckets {
+    recent: Tier,
+    main: Tier,
+    broken_marker: PathBuf,
+}
+
+/// A walk over one tier.
+struct Tier {
+    rest: sled::Iter,
+    next: Option<(buckets::Bucket, sled::IVec)>,
+}
+
+impl Tier {
+    /// The name of the next bucket.
+    fn peek(&mut self) -> sled::Result<Option<buckets::Bucket>> {
+        while self.next.is_none() {
+            let Some(entry) = self.rest.next() else {
+                return Ok(None);
+            };
+            let (name, entries) = entry?;
+            // Names of another length are none of ours.
+            self.next = name[..].try_into().ok().map(|name| (name, entries));
+        }
+        Ok(self.next.as_ref().map(|(name, _)| *name))
+    }
+
+    /// The entries of the next bucket, if it has this name.
+    fn take(&mut self, name: buckets::Bucket) -> sled::IVec {
+        let here = self.next.take_if(|(next, _)| *next == name);
+        here.map(|(_, entries)| entries).unwrap_or_default()
+    }
+}
+
+impl Buckets {
+    /// The next bucket and its entries.
+    pub(super) fn next(&mut self) -> Result<Option<NamedBucket>, IndexError> {
+        let Self { recent, main, .. } = self;
+        let names = run(&self.broken_marker, || Ok([recent.peek()?, main.peek()?]))?;
+        let Some(name) = names.into_iter().flatten().min() else {
+            return Ok(None);
+        };
+        let (recent, main) = (recent.take(name), main.take(name));
+        let recent: ByKey<Option<Place>> = buckets::entries(name, &recent).collect();
+        let places = buckets::entries(name, &main)
+            .filter(|(key, _)| recent.is_empty() || !recent.contains_key(key))
+            .chain(recent.iter().map(|(key, place)| (*key, *place)))
+            .filter_map(|(key, place)| Some((key, place?)));
+        Ok(Some((u16::from_be_bytes(name), places.collect())))
+    }
+}
+
+fn run<T>(broken_marker: &Path, work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
+    guarded(work).inspect_err(|_| {
+        // Without the marker the next opening would find out by itself, only later.
+        let _ = fs::write(broken_marker, b"");
+    })
 }
 
 fn open_patiently(folder: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
