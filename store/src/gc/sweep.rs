@@ -3,8 +3,11 @@
 use super::{Collection, GcError, GcEvent};
 use crate::index::Key;
 use crate::journal::{DEAD_PER_RECORD, Sync};
-use crate::log::{Place, section};
+use crate::log::section::{self, Header, PREFIX_MAX};
+use crate::log::{Place, Position};
 use crate::sink::PutError;
+use crate::store::Inner;
+use bytes::Bytes;
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
 
@@ -84,16 +87,13 @@ impl<F: FnMut(GcEvent)> Collection<F> {
             drop(appender);
         }
         drop(alone);
-        for (_, place) in batch {
+        let mut headers = Headers::default();
+        for (at, (_, place)) in batch.iter().enumerate() {
             self.report.blocks += 1;
             self.report.bytes += u64::from(place.length);
             inner.metrics.collected.inc();
-            let head = inner.segment(place.segment).and_then(|segment| {
-                segment
-                    .read_unchecked(place.offset.into(), section::PREFIX_MAX as u64)
-                    .ok()
-            });
-            if let Some(header) = head.and_then(|head| section::header(&head)) {
+            let next = batch.get(at + 1).map(|(_, next)| next.position());
+            if let Some(header) = headers.of(&inner, place.position(), next) {
                 (self.on_event)(GcEvent::Removed(header.cid));
             }
         }
@@ -101,5 +101,42 @@ impl<F: FnMut(GcEvent)> Collection<F> {
     }
 }
 
+/// Reads the headers of sections in the order they lie, many at once where they lie close together.
+#[derive(Default)]
+struct Headers {
+    window: Bytes,
+    begin: Option<Position>,
+}
+
+impl Headers {
+    /// The header at a position; the next one that will be asked for is at `next`.
+    fn of(&mut self, inner: &Inner, at: Position, next: Option<Position>) -> Option<Header> {
+        if let Some(header) = self.in_window(at) {
+            return Some(header);
+        }
+        let is_near = |next: &Position| {
+            next.segment == at.segment && next.offset.saturating_sub(at.offset) < NEAR
+        };
+        let ahead = next.filter(is_near).map_or(PREFIX_MAX, |_| READ_TOGETHER);
+        let segment = inner.segment(at.segment)?;
+        let read = segment.read_unchecked(at.offset.into(), ahead as u64);
+        self.window = read.ok()?;
+        self.begin = Some(at);
+        section::header(&self.window)
+    }
+
+    fn in_window(&self, at: Position) -> Option<Header> {
+        let begin = self.begin.filter(|begin| begin.segment == at.segment)?;
+        let skip = usize::try_from(at.offset.checked_sub(begin.offset)?).ok()?;
+        // All that a header may take, so that one cut short is not taken for none.
+        let head = self.window.get(skip..skip.checked_add(PREFIX_MAX)?)?;
+        section::header(head)
+    }
+}
+
+/// Sections no further apart are read together.
+const NEAR: u32 = 8 << 10;
+/// Bytes that are read together.
+const READ_TOGETHER: usize = 256 << 10;
 /// Most blocks that are looked at between two looks over the index.
 const CANDIDATES_MAX: usize = 500_000;
