@@ -15,7 +15,7 @@
 //! Readers and writers go on meanwhile; only pointing a few thousand entries elsewhere keeps writers
 //! waiting, for less than a millisecond.
 
-use crate::disk::is_lost;
+use crate::disk::{DiskFile, Mode, is_lost};
 use crate::index::{IndexError, Key};
 use crate::journal::Sync;
 use crate::journal::record::Record;
@@ -572,25 +572,44 @@ impl<'a> Compaction<'a> {
             copies: copies.to_vec(),
         });
         inner.commit(retired.collect())?;
+        let files = &inner.files;
+        let mut nameless = Vec::with_capacity(emptied.len());
         for segment in emptied {
             inner
                 .segments
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&segment.id);
-            remove_segment(&inner.files, segment.id)
+            // Not to be had, its bytes are freed all at once.
+            nameless.extend(files.disk.open(&files.path(segment.id), Mode::Write));
+            remove_segment(files, segment.id)
                 .map_err(|error| inner.write_failed("compaction", &error))?;
         }
-        let files = &inner.files;
         files
             .disk
             .sync_folder(&files.folder)
             .map_err(|error| inner.write_failed("compaction", &error))?;
+        nameless.iter().for_each(|file| free(&**file));
         let mut journal = inner.lock_journal();
         for segment in emptied {
             journal.removed(segment.id);
         }
         Ok(())
+    }
+}
+
+/// Frees the bytes of a file that has no name any more, piece by piece: a file system keeps everybody's
+/// syncs waiting while it frees a large file. Who still reads from it finds it short and looks again.
+fn free(file: &dyn DiskFile) {
+    if !file.is_nameless() {
+        return; // Somebody has made a hard link, to keep it.
+    }
+    let mut length = file.length().unwrap_or(0);
+    while length > 0 {
+        length = length.saturating_sub(FREED_AT_ONCE);
+        if file.set_length(length).is_err() {
+            return; // What is left goes when nobody has it open any more.
+        }
     }
 }
 
@@ -627,7 +646,9 @@ const COPY_BYTES: u64 = 4 << 20;
 /// Dead bytes that are read along rather than skipped.
 const GAP_MAX: u64 = 256 << 10;
 /// Copied bytes after which the targets are synced, so that other people's syncs are short.
-const SYNC_EVERY: u64 = 16 << 20;
+const SYNC_EVERY: u64 = 4 << 20;
+/// Bytes of a removed file that are freed at once.
+const FREED_AT_ONCE: u64 = 16 << 20;
 /// Entries changed while writers wait.
 const REPOINTED_AT_ONCE: usize = 4096;
 /// Bytes before a block's own, with the usual CID.

@@ -21,7 +21,7 @@ use std::fs::{self, File, OpenOptions};
 #[cfg(target_os = "linux")]
 use std::io::IoSliceMut;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -68,6 +68,8 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
     fn allocate(&self, length: u64) -> io::Result<()>;
     /// How long it is.
     fn length(&self) -> io::Result<u64>;
+    /// Whether nobody can open it any more: no folder names it.
+    fn is_nameless(&self) -> bool;
 }
 
 /// How a file is opened.
@@ -253,6 +255,10 @@ impl DiskFile for File {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn is_nameless(&self) -> bool {
+        self.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 }
 

@@ -304,6 +304,8 @@ impl Inner {
                     }
                 }
                 Step::Retracted(_) => {}
+                // A collection has taken it away and is freeing it.
+                Step::Damage(_) if self.segment(id).is_none() => return Ok(Walked::All),
                 Step::Damage(gap) => {
                     lock(&walk.unsound).insert(id);
                     self.hidden(id, gap).into_iter().for_each(tell);

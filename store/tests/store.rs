@@ -370,6 +370,20 @@ async fn verify_names_what_is_damaged_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_hard_link_to_a_segment_keeps_its_bytes_when_the_segment_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_quietly(root.path());
+    let blocks: Vec<Block> = (0..50).map(|seed| block(seed, 3000)).collect();
+    store.put(blocks, Keep::Kept).await.unwrap();
+    let kept = root.path().join("kept.car");
+    fs::hard_link(leaf(root.path(), 1), &kept).unwrap();
+    let before = fs::read(&kept).unwrap();
+    store.gc(|_| {}).await.unwrap();
+    assert!(!leaf(root.path(), 1).exists());
+    assert_eq!(fs::read(&kept).unwrap(), before);
+}
+
+#[tokio::test]
 async fn verify_makes_wrong_checksums_anew_and_blames_no_block() {
     let root = tempfile::tempdir().unwrap();
     let blocks: Vec<Block> = (0..50).map(|seed| block(seed, 3000)).collect();

@@ -403,6 +403,11 @@ impl DiskFile for SimulatedFile {
         state.look()?;
         Ok(state.content(self.file).now.len() as u64)
     }
+
+    fn is_nameless(&self) -> bool {
+        let state = self.disk.lock();
+        !state.names.values().any(|file| *file == self.file)
+    }
 }
 
 fn put(bytes: &mut Vec<u8>, at: usize, written: &[u8]) {

@@ -179,12 +179,14 @@ impl<'a> Scan<'a> {
 
     /// The next place at or after `from` where a section hashes to its CID, or the end.
     fn search(&mut self, from: u64) -> io::Result<u64> {
-        for at in from..self.end {
+        let mut at = from;
+        while at < self.end {
             if let Some(found) = self.found_at(at)?
                 && self.verifies(&found)?
             {
                 return Ok(at);
             }
+            at += 1;
         }
         Ok(self.end)
     }
@@ -197,6 +199,10 @@ impl<'a> Scan<'a> {
                 .segment
                 .read_around(at, self.ahead.min(self.end - at))?;
             self.lost += lost;
+            if window.is_empty() {
+                // The file is shorter than it was: somebody frees it.
+                self.end = at;
+            }
             if self.lost > LOST_MAX {
                 return Err(io::Error::other(
                     "the disk cannot read back too much of it; look after the disk",
@@ -309,6 +315,22 @@ mod tests {
     }
 
     const LENGTHS: [usize; 6] = [0, 10, 40_000, 1, 300, 70_000];
+
+    #[test]
+    fn a_scan_ends_where_a_file_ends_that_somebody_frees() {
+        let written = written(&[30_000, 30_000, 30_000]);
+        let mut scan = Scan::new(&written.segment, 0);
+        assert!(matches!(scan.next(), Ok(Some(Step::Found(_)))));
+        let path = written.folder.path().join("leaf-000001.car");
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(50_000).unwrap();
+        let mut steps = 0;
+        while scan.next().unwrap().is_some() {
+            steps += 1;
+        }
+        assert!(steps <= 4, "{steps}");
+        assert!(scan.position() <= u64::from(written.offsets[2]));
+    }
 
     #[test]
     fn finds_every_section_in_order() {

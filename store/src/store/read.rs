@@ -11,6 +11,7 @@ use crate::log::segment::{PAGE_BYTES, ReadError, Segment};
 use crate::log::{Place, Position, SegmentId};
 use crate::source::SourceError;
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, PoisonError};
@@ -225,16 +226,21 @@ impl Inner {
         Err(disk(cid, &"it was being moved all the time; try again"))
     }
 
-    /// Calls `each` with every block that is here, segment by segment.
+    /// Calls `each` with every block that is here, segment by segment; with one that is moved meanwhile
+    /// perhaps twice.
     pub(crate) fn each_block(
         &self,
         mut each: impl FnMut(&scan::Found) -> Result<ControlFlow<()>, SourceError>,
     ) -> Result<(), SourceError> {
-        let segments: Vec<Arc<Segment>> = {
+        let mut visited = BTreeSet::new();
+        // Again and again: what a compaction moves meanwhile lies in segments that it has made since.
+        let next = |visited: &BTreeSet<SegmentId>| {
             let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-            segments.values().cloned().collect()
+            let new = |segment: &&Arc<Segment>| !visited.contains(&segment.id);
+            segments.values().find(new).cloned()
         };
-        for segment in segments {
+        while let Some(segment) = next(&visited) {
+            visited.insert(segment.id);
             let mut scan = Scan::new(&segment, 0);
             while let Some(step) = scan.next().map_err(|error| disk(&nothing(), &error))? {
                 let Step::Found(found) = step else { continue };
