@@ -95,6 +95,8 @@ pub(crate) struct Inner {
     pub(crate) files: Arc<Files>,
     pub(crate) index: Index,
     pub(crate) segments: RwLock<BTreeMap<SegmentId, Arc<Segment>>>,
+    /// Whose turn it is to take the appender next.
+    turn: Mutex<()>,
     pub(crate) appender: Mutex<Appender>,
     pub(crate) journal: Mutex<Journal>,
     pub(crate) pins: RwLock<Pins>,
@@ -313,6 +315,7 @@ impl BlockSource for Store {
             return Ok(Some(block));
         }
         if let Some(block) = self.inner.block_at_once(cid) {
+            let_others().await;
             return Ok(block);
         }
         let (inner, cid) = (self.inner.clone(), *cid);
@@ -337,6 +340,7 @@ impl BlockSource for Store {
         }
         let key = self.inner.index.key(cid.hash());
         if let Some(place) = self.inner.place_at_once(&key) {
+            let_others().await;
             return Ok(place.map(|place| place.length.into()));
         }
         let (inner, cid) = (self.inner.clone(), *cid);
@@ -352,7 +356,12 @@ impl Inner {
     }
 
     pub(crate) fn lock_appender(&self) -> MutexGuard<'_, Appender> {
-        self.appender.lock().unwrap_or_else(PoisonError::into_inner)
+        // Whoever waits for the appender holds the turn: else one who lets it go and takes it again and
+        // again, as compaction does, would keep the others out all the while.
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let appender = self.appender.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(turn);
+        appender
     }
 
     pub(crate) fn lock_journal(&self) -> MutexGuard<'_, Journal> {
@@ -395,6 +404,14 @@ impl Inner {
 impl From<IndexError> for PutError {
     fn from(error: IndexError) -> Self {
         Self::Disk(error.to_string())
+    }
+}
+
+/// Lets other tasks have their turn now and then: who only ever gets answers that are ready would keep
+/// them out for good.
+async fn let_others() {
+    if !is_explored() {
+        tokio::task::coop::consume_budget().await;
     }
 }
 

@@ -221,6 +221,7 @@ impl Store {
             config: config.clone(),
             root: root.clone(),
             index,
+            turn: Mutex::default(),
             appender: Mutex::new(log.appender(&files, config).map_err(disk(&blocks_folder))?),
             segments: RwLock::new(log.segments),
             files,
@@ -402,7 +403,10 @@ fn open_log(
     }
     for id in lost.into_keys() {
         log.complete = false;
-        notice(format!("segment {id} is missing; its blocks are gone"));
+        notice(format!(
+            "segment {id} is missing and its blocks with it; restore its files and start again, or \
+             run `cairn repo verify --heal --drop` to fetch what peers have and forget the rest"
+        ));
     }
     remove_retired(files, journal, removed)?;
     let mut adopted = Vec::new();
