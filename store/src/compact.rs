@@ -10,7 +10,7 @@
 //!    than one section of a block that counts, or a deletion would not be one. Then the index brings
 //!    itself to a checkpoint. A crash from here on leaves an emptied segment for the next collection.
 //! 4. The journal says that the segment is given up and how long the targets must be; the file is
-//!    removed. Who still reads from it has it open, or looks again.
+//!    removed, and when its name is gone durably its bytes are freed. Who still reads from it looks again.
 //!
 //! Readers and writers go on meanwhile; only pointing a few thousand entries elsewhere keeps writers
 //! waiting, for less than a millisecond.
@@ -580,8 +580,10 @@ impl<'a> Compaction<'a> {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&segment.id);
-            // Not to be had, its bytes are freed all at once.
-            nameless.extend(files.disk.open(&files.path(segment.id), Mode::Write));
+            if segment.length() > FREED_AT_ONCE {
+                // Not to be had, its bytes are freed all at once.
+                nameless.extend(files.disk.open(&files.path(segment.id), Mode::Write));
+            }
             remove_segment(files, segment.id)
                 .map_err(|error| inner.write_failed("compaction", &error))?;
         }

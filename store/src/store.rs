@@ -12,7 +12,8 @@
 //! * `crate::pin`, `crate::gc`, `crate::evict`, `crate::scrub`: what must stay, what may go, what is
 //!   rotten; `crate::compact`: how space is given back.
 //!
-//! Locks are taken in this order: sweeping, appender, journal, pins, index table. None is held across a wait.
+//! Locks are taken in this order: sweeping, turn, appender, journal, pins, index table. None is held across
+//! a wait; the turn is let go as soon as the appender is had.
 
 mod at_once;
 mod commit;

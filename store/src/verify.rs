@@ -183,6 +183,8 @@ impl Inner {
         on_bad: impl FnMut(BadBlock) + Send,
     ) -> Result<u64, SourceError> {
         let segments = self.all_segments();
+        // Others may end up longer than what is read of them.
+        let sealed: Vec<bool> = segments.iter().map(|one| !one.is_growing()).collect();
         let walk = Walk::new(self.known_bad());
         let total = segments.iter().map(|segment| segment.length()).sum();
         let on_bad = Mutex::new(on_bad);
@@ -237,8 +239,11 @@ impl Inner {
         })?;
         if self.files.access == Access::ReadWrite {
             // Checksums over bytes that lie would let them pass for whole where the index is older.
-            let sound = |segment: &&Arc<Segment>| walk.is_sound(segment.id);
-            for segment in segments.iter().filter(sound) {
+            let sealed = segments.iter().zip(sealed).filter(|(_, sealed)| *sealed);
+            let sound = |segment: &&Arc<Segment>| {
+                walk.is_sound(segment.id) && self.segment(segment.id).is_some()
+            };
+            for segment in sealed.map(|(segment, _)| segment).filter(sound) {
                 let renewed = if walk.is_outdated(segment.id) {
                     segment.renew_sums()
                 } else {

@@ -106,6 +106,8 @@ impl<F: FnMut(GcEvent)> Collection<F> {
 struct Headers {
     window: Bytes,
     begin: Option<Position>,
+    /// How much is read together the next time.
+    ahead: usize,
 }
 
 impl Headers {
@@ -117,9 +119,13 @@ impl Headers {
         let is_near = |next: &Position| {
             next.segment == at.segment && next.offset.saturating_sub(at.offset) < NEAR
         };
-        let ahead = next.filter(is_near).map_or(PREFIX_MAX, |_| READ_TOGETHER);
+        // More and more, as long as the next one lies near: two that do say nothing of a third.
+        self.ahead = match next.filter(is_near) {
+            Some(_) => (2 * self.ahead).clamp(READ_FIRST, READ_TOGETHER),
+            None => PREFIX_MAX,
+        };
         let segment = inner.segment(at.segment)?;
-        let read = segment.read_unchecked(at.offset.into(), ahead as u64);
+        let read = segment.read_unchecked(at.offset.into(), self.ahead as u64);
         self.window = read.ok()?;
         self.begin = Some(at);
         section::header(&self.window)
@@ -136,7 +142,8 @@ impl Headers {
 
 /// Sections no further apart are read together.
 const NEAR: u32 = 8 << 10;
-/// Bytes that are read together.
+/// Bytes that are read together, at first and at most.
+const READ_FIRST: usize = 16 << 10;
 const READ_TOGETHER: usize = 256 << 10;
 /// Most blocks that are looked at between two looks over the index.
 const CANDIDATES_MAX: usize = 500_000;

@@ -231,7 +231,8 @@ impl Segment {
     /// [`Self::read_unchecked`], if that does not wait for the disk.
     pub(crate) fn read_cached(&self, offset: u64, length: u64) -> Option<Bytes> {
         let (end, growing) = {
-            let state = self.read_state();
+            // Whoever writes checksums out holds it, and may wait for the disk.
+            let state = self.state.try_read().ok()?;
             let file = state.growing.as_ref().map(|growing| growing.file.clone());
             (state.length, file)
         };
@@ -294,6 +295,11 @@ impl Segment {
         growing.sums_file.write(at, &[&new])?;
         growing.written = growing.sums.len();
         Ok(())
+    }
+
+    /// Whether something may still be appended, or was lately.
+    pub(crate) fn is_growing(&self) -> bool {
+        self.read_state().growing.is_some()
     }
 
     /// Whether a sealed segment has pages that end within `bytes` and do not match their checksums. What

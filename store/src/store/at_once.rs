@@ -1,9 +1,9 @@
 //! Answers without changing threads, where the answer is in memory: for a small block the change costs
 //! more than the look.
 //!
-//! Nothing here waits for the disk, but for a page of the index that sled does not hold: when a look
-//! has taken long, the next ones are left to the threads that may wait. Whatever is not plain (moved, dead
-//! or damaged meanwhile, not in the page cache) is theirs too.
+//! Nothing here waits for the disk but for a page of the index that sled does not hold, and nobody's lock
+//! but the memory table's: when a look has taken long, the next ones are left to the threads that may wait.
+//! Whatever is not plain (moved, dead or damaged meanwhile, not in the page cache) is theirs too.
 
 use super::Inner;
 use super::read::{Found, HASHED_UP_TO};
@@ -46,20 +46,29 @@ impl Inner {
         if is_explored() {
             return None; // Its schedule must not hang on the time.
         }
-        self.haste.look(|| {
-            let place = self.index.place(key).ok()?;
-            let is_plain = |place: &Place| !place.damaged && !self.is_dead(place);
-            match place {
-                Some(place) => is_plain(&place).then_some(Some(place)),
-                None => Some(None),
-            }
-        })
+        self.haste.look(|| self.plain_place(key))
+    }
+
+    fn plain_place(&self, key: &Key) -> Option<Option<Place>> {
+        let Some(place) = self.index.place(key).ok()? else {
+            return Some(None);
+        };
+        let is_there = self.segment(place.segment).is_some();
+        let is_plain = is_there && !place.damaged && !self.is_dead(&place);
+        is_plain.then_some(Some(place))
     }
 
     /// The block, or that it is not here; `None` if that takes a closer look.
     pub(crate) fn block_at_once(&self, cid: &Cid) -> Option<Option<Block>> {
+        if is_explored() {
+            return None;
+        }
+        self.haste.look(|| self.plain_block(cid))
+    }
+
+    fn plain_block(&self, cid: &Cid) -> Option<Option<Block>> {
         let key = self.index.key(cid.hash());
-        let Some(place) = self.place_at_once(&key)? else {
+        let Some(place) = self.plain_place(&key)? else {
             return Some(None);
         };
         if place.length > HASHED_UP_TO {

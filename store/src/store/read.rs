@@ -8,7 +8,7 @@ use crate::index::{IndexError, Key};
 use crate::log::scan::{self, Scan, Step};
 use crate::log::section::{self, Header, PREFIX_MAX};
 use crate::log::segment::{PAGE_BYTES, ReadError, Segment};
-use crate::log::{Place, Position, SegmentId};
+use crate::log::{Place, Position, SegmentId, Stream};
 use crate::source::SourceError;
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -233,11 +233,13 @@ impl Inner {
         mut each: impl FnMut(&scan::Found) -> Result<ControlFlow<()>, SourceError>,
     ) -> Result<(), SourceError> {
         let mut visited = BTreeSet::new();
-        // Again and again: what a compaction moves meanwhile lies in segments that it has made since.
+        // What is moved meanwhile goes from the cache to the others, or to a higher number: so it is met
+        // where it was or where it is.
+        let cache_first = |id: SegmentId| (id.stream != Stream::Cache, id);
         let next = |visited: &BTreeSet<SegmentId>| {
             let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-            let new = |segment: &&Arc<Segment>| !visited.contains(&segment.id);
-            segments.values().find(new).cloned()
+            let new = segments.values().filter(|one| !visited.contains(&one.id));
+            new.min_by_key(|segment| cache_first(segment.id)).cloned()
         };
         while let Some(segment) = next(&visited) {
             visited.insert(segment.id);

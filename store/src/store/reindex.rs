@@ -164,8 +164,15 @@ impl Inner {
         Ok(())
     }
 
-    /// The index named a place where another block lies: looks through that segment again, once.
+    /// The index named a place where another block lies: looks through that segment again, once. Not while
+    /// something is being moved: what was found in a segment that has gone since must not be entered.
     pub(super) fn reindex(&self, segment: &Segment) -> Result<(), IndexError> {
+        let Ok(_nothing_is_moved) = self.collecting.try_lock() else {
+            return Err(IndexError::disagrees(segment.id));
+        };
+        if self.segment(segment.id).is_none() {
+            return Ok(());
+        }
         let first = self
             .reindexed
             .lock()
