@@ -217,13 +217,15 @@ fn blob(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn read_integer(cursor: &mut &[u8]) -> Option<u32> {
-    let (value, rest) = unsigned_varint::decode::u32(cursor).ok()?;
-    *cursor = rest;
-    Some(value)
+    u32::try_from(read_number(cursor)?).ok()
 }
 
 fn read_number(cursor: &mut &[u8]) -> Option<u64> {
     let (value, rest) = unsigned_varint::decode::u64(cursor).ok()?;
+    // What exceeds 64 bits the decoder drops without a word.
+    let mut buffer = unsigned_varint::encode::u64_buffer();
+    let written = unsigned_varint::encode::u64(value, &mut buffer);
+    cursor.starts_with(written).then_some(())?;
     *cursor = rest;
     Some(value)
 }
@@ -314,5 +316,15 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         assert!(read(&bytes).is_some());
+    }
+
+    #[test]
+    fn numbers_that_exceed_their_bits_are_refused() {
+        let mut longest = [[0xff; 9].as_slice(), &[1]].concat();
+        assert_eq!(read_number(&mut &longest[..]), Some(u64::MAX));
+        assert_eq!(read_integer(&mut &longest[..]), None);
+        *longest.last_mut().unwrap() = 3;
+        assert_eq!(read_number(&mut &longest[..]), None);
+        assert_eq!(read_integer(&mut &[0x84, 0x80, 0x80, 0x80, 0x20][..]), None);
     }
 }

@@ -25,6 +25,9 @@ impl Header {
 pub(crate) fn header(bytes: &[u8]) -> Option<Header> {
     let (section, rest) = unsigned_varint::decode::u32(bytes).ok()?;
     let varint = bytes.len() - rest.len();
+    if varint > VARINT_MAX {
+        return None; // The decoder drops what exceeds 32 bits without a word.
+    }
     let section = usize::try_from(section).ok()?;
     if section > SECTION_MAX {
         return None;
@@ -57,7 +60,9 @@ pub(crate) fn file_header() -> Vec<u8> {
 }
 
 /// Longest prefix: a varint of up to 4 bytes and the longest CID.
-pub(crate) const PREFIX_MAX: usize = 4 + CID_BYTES_MAX;
+pub(crate) const PREFIX_MAX: usize = VARINT_MAX + CID_BYTES_MAX;
+/// Bytes of the longest section's length.
+const VARINT_MAX: usize = 4;
 /// Longest section without its varint.
 const SECTION_MAX: usize = CID_BYTES_MAX + BLOCK_BYTES_MAX;
 
@@ -102,6 +107,8 @@ mod tests {
         assert!(header(&[0]).is_none(), "shorter than its CID");
         assert!(header(&[3, 1, 0x55, 0]).is_none(), "ends inside its CID");
         assert!(header(&[0xff; 12]).is_none());
+        let exceeds = [0x84, 0x80, 0x80, 0x80, 0x20, 1, 0x55, 0, 0];
+        assert!(header(&exceeds).is_none(), "its length exceeds 32 bits");
     }
 
     #[test]
