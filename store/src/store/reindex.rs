@@ -167,20 +167,18 @@ impl Inner {
     /// The index named a place where another block lies: looks through that segment again, once. Not while
     /// something is being moved: what was found in a segment that has gone since must not be entered.
     pub(super) fn reindex(&self, segment: &Segment) -> Result<(), IndexError> {
+        // Held to the end: another reader waits for this look rather than taking it for a collection.
+        let mut done = self
+            .reindexed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if done.contains(&segment.id) || self.segment(segment.id).is_none() {
+            return Ok(());
+        }
         let Ok(_nothing_is_moved) = self.collecting.try_lock() else {
             return Err(IndexError::disagrees(segment.id));
         };
-        if self.segment(segment.id).is_none() {
-            return Ok(());
-        }
-        let first = self
-            .reindexed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(segment.id);
-        if !first {
-            return Ok(());
-        }
+        done.insert(segment.id);
         tracing::error!(segment = %segment.id, "the index and the log disagree; reading it again");
         let mut scan = Scan::new(segment, 0);
         self.index_rest(self.target(), &mut scan, &Cached::None, &mut |event| {
