@@ -39,7 +39,7 @@ pub(crate) type Key = [u8; 16];
 pub(crate) struct Index {
     backing: RwLock<Backing>,
     secret: [u8; 32],
-    table: RwLock<Table>,
+    table: Table,
     /// Held while a frozen table is merged, and by whoever needs that nothing is.
     merging: Mutex<()>,
     /// For those who wait until nothing is frozen.
@@ -151,7 +151,7 @@ impl Index {
         let index = Self {
             backing: RwLock::new(backing),
             secret,
-            table: RwLock::default(),
+            table: Table::default(),
             merging: Mutex::default(),
             thawing: Mutex::default(),
             thawed: Condvar::default(),
@@ -165,7 +165,7 @@ impl Index {
     /// Forgets everything, before a rebuild.
     pub(crate) fn clear(&self) -> Result<(), IndexError> {
         let _nobody_merges = self.lock_merging();
-        *self.write_table() = Table::default();
+        self.table.clear();
         match &*self.backing() {
             Backing::OnDisk(on_disk) => on_disk.clear(),
             Backing::InMemory(image) => {
@@ -205,7 +205,7 @@ impl Index {
         Self {
             backing: RwLock::new(backing),
             secret: self.secret,
-            table: RwLock::default(),
+            table: Table::default(),
             merging: Mutex::default(),
             thawing: Mutex::default(),
             thawed: Condvar::default(),
@@ -228,7 +228,7 @@ impl Index {
             aside.merge(&rest, None)?;
         }
         // If it was thawed meanwhile, it lies over the new index like everything newer.
-        let still = self.read_table().holds(frozen);
+        let still = self.table.holds(frozen);
         if still {
             aside.merge(frozen, None)?;
         }
@@ -255,7 +255,7 @@ impl Index {
         };
         drop(backing);
         self.merges.fetch_add(1, Ordering::AcqRel);
-        self.write_table().thawed(frozen);
+        self.table.thawed(frozen);
         self.tell_thawed();
         if let Some(Backing::OnDisk(old)) = old
             && self.is_on_disk()
@@ -268,7 +268,7 @@ impl Index {
     /// Waits until nothing is frozen: until a merge that somebody has begun is over.
     pub(crate) fn wait_for_thaw(&self) {
         let mut thawing = self.thawing.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.read_table().is_frozen() {
+        while self.table.is_frozen() {
             thawing = self
                 .thawed
                 .wait(thawing)
@@ -319,7 +319,7 @@ impl Index {
 
     /// What the memory table says: `None` nothing, `Some(None)` surely absent.
     pub(crate) fn recent(&self, key: &Key) -> Option<Option<Place>> {
-        self.read_table().get(key)
+        self.table.get(key)
     }
 
     /// What became of a key since the number of merges was `merges`; `None` if nothing did.
@@ -343,50 +343,48 @@ impl Index {
 
     /// Lets `place` count from now on.
     pub(crate) fn insert(&self, entries: impl IntoIterator<Item = (Key, Place)>) {
-        let mut table = self.write_table();
         for (key, place) in entries {
-            table.set(key, Some(place));
+            self.table.set(key, Some(place));
         }
     }
 
     /// The block is gone.
     pub(crate) fn remove(&self, keys: impl IntoIterator<Item = Key>) {
-        let mut table = self.write_table();
         for key in keys {
-            table.set(key, None);
+            self.table.set(key, None);
         }
     }
 
     /// Begins to watch these keys: from now on a change of one takes it out.
     pub(crate) fn watch(&self, keys: impl IntoIterator<Item = Key>) {
-        self.write_table().watch(keys);
+        self.table.watch(keys);
     }
 
     /// Whether the key is watched and has not changed since.
     pub(crate) fn is_unchanged(&self, key: &Key) -> bool {
-        self.read_table().is_watched(key)
+        self.table.is_watched(key)
     }
 
     /// Ends watching.
     pub(crate) fn stop_watching(&self) {
-        self.write_table().watch([]);
+        self.table.watch([]);
     }
 
     /// Forgets places in the memory table that turned out never to have reached the disk, and thaws
     /// what was frozen.
     pub(crate) fn forget(&self, lost: impl FnMut(&Place) -> bool) {
-        self.write_table().forget(lost);
+        self.table.forget(lost);
         self.tell_thawed();
     }
 
     /// Entries waiting to be merged.
     pub(crate) fn waiting(&self) -> usize {
-        self.read_table().waiting()
+        self.table.waiting()
     }
 
     /// Sets the memory table's content apart for a merge. `None` if a merge is under way.
     pub(crate) fn freeze(&self) -> Option<Frozen> {
-        self.write_table().freeze()
+        self.table.freeze()
     }
 
     /// Merges what was frozen and then writes `checkpoint`: all of it must be durable in the log by
@@ -397,27 +395,27 @@ impl Index {
         checkpoint: Option<&Checkpoint>,
     ) -> Result<Merged, IndexError> {
         let _one_at_a_time = self.lock_merging();
-        if self.role == Role::Asked && !self.read_table().holds(frozen) {
+        if self.role == Role::Asked && !self.table.holds(frozen) {
             return Ok(Merged::Thawed);
         }
         let partial = self.partial.load(Ordering::Acquire);
         let checkpoint = checkpoint.filter(|_| !partial);
         match (&*self.backing(), self.role) {
             (Backing::OnDisk(on_disk), Role::Asked) => {
-                on_disk.merge(frozen.entries(), checkpoint)?;
+                on_disk.merge(frozen, checkpoint)?;
             }
-            (Backing::OnDisk(on_disk), Role::Made) => on_disk.fill(frozen.entries())?,
-            (Backing::InMemory(image), _) => image.merge(frozen.entries(), checkpoint),
+            (Backing::OnDisk(on_disk), Role::Made) => on_disk.fill(frozen)?,
+            (Backing::InMemory(image), _) => image.merge(frozen, checkpoint),
         }
         // First: whoever misses in the memory table what was thawed sees by the count that it was.
         self.merges.fetch_add(1, Ordering::AcqRel);
-        self.write_table().thawed(frozen);
+        self.table.thawed(frozen);
         self.tell_thawed();
         Ok(Merged::All)
     }
 
     /// Calls `each` with the entries of one bucket after the other, as they stand when it is called,
-    /// beginning with bucket `from`, until it says stop; the last call is with what is in the memory
+    /// beginning with bucket `from`, until it says stop; the last calls are with what is in the memory
     /// table alone. Answers the bucket to go on with, if it was stopped. Nothing is merged meanwhile:
     /// what changes after an entry was told is in the memory table.
     pub(crate) fn each(
@@ -427,9 +425,7 @@ impl Index {
     ) -> Result<Option<u16>, IndexError> {
         let _nobody_merges = self.lock_merging();
         let mut overlaid = |mut entries: Vec<(Key, Place)>| {
-            let table = self.read_table();
-            entries.retain(|(key, _)| table.get(key).is_none());
-            drop(table);
+            entries.retain(|(key, _)| self.table.get(key).is_none());
             each(&entries)
         };
         let mut walk = match &*self.backing() {
@@ -442,8 +438,9 @@ impl Index {
                 return Ok(from);
             }
         }
-        let recent = self.read_table().places();
-        let _ = each(&recent);
+        for recent in self.table.places() {
+            let _ = each(&recent);
+        }
         Ok(None)
     }
 
@@ -465,14 +462,6 @@ impl Index {
 
     fn backing(&self) -> RwLockReadGuard<'_, Backing> {
         self.backing.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn read_table(&self) -> RwLockReadGuard<'_, Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write_table(&self) -> RwLockWriteGuard<'_, Table> {
-        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_merging(&self) -> MutexGuard<'_, ()> {

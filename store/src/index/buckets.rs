@@ -4,7 +4,6 @@
 use super::Key;
 use super::table::Changes;
 use crate::log::Place;
-use std::collections::{BTreeMap, HashMap};
 
 /// A bucket's name: the first bytes of its keys.
 pub(crate) type Bucket = [u8; 2];
@@ -18,20 +17,25 @@ pub(crate) enum Removals {
     Done,
 }
 
+/// A key, and what it changed to.
+pub(crate) type Changed = (Key, Option<Place>);
+
 /// A place, or that the key was removed, in the bytes that an entry has for it.
 pub(super) type Change = [u8; Place::PACKED];
 
-/// Changes sorted into buckets.
-pub(super) type ByBucket = BTreeMap<Bucket, Vec<(Key, Option<Place>)>>;
-
-pub(super) fn by_bucket(changes: &Changes) -> ByBucket {
-    let mut sorted = ByBucket::new();
-    for (key, change) in changes {
-        let (bucket, _) = split(key);
-        let change = (*key, place_of(change));
-        sorted.entry(bucket).or_default().push(change);
-    }
-    sorted
+/// Changes, bucket by bucket, in the order of their keys.
+pub(super) fn by_bucket(changes: &Changes) -> impl Iterator<Item = (Bucket, Vec<Changed>)> {
+    let mut sorted: Vec<(Key, Change)> = changes.iter().map(|(key, to)| (*key, *to)).collect();
+    sorted.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    let mut rest = sorted.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let (bucket, _) = split(&rest.peek()?.0);
+        let mut changed = Vec::new();
+        while let Some((key, to)) = rest.next_if(|(key, _)| split(key).0 == bucket) {
+            changed.push((key, place_of(&to)));
+        }
+        Some((bucket, changed))
+    })
 }
 
 /// What a bucket says: `None` nothing, `Some(None)` that the key was removed.
@@ -59,20 +63,24 @@ pub(crate) fn entries(
 }
 
 /// A bucket with the changes in it.
-pub(crate) fn merge(old: &[u8], changes: &[(Key, Option<Place>)], removals: Removals) -> Vec<u8> {
-    let changed: HashMap<[u8; REST], Option<Place>> = changes
+pub(crate) fn merge(old: &[u8], changes: &[Changed], removals: Removals) -> Vec<u8> {
+    let mut changed: Vec<([u8; REST], Option<Place>)> = changes
         .iter()
         .map(|(key, place)| (split(key).1, *place))
         .collect();
-    let mut merged: Vec<u8> = old
-        .chunks_exact(ENTRY)
-        .filter(|entry| {
-            let rest = entry.first_chunk::<REST>();
-            rest.is_some_and(|rest| !changed.contains_key(rest))
-        })
-        .flatten()
-        .copied()
-        .collect();
+    changed.sort_by_key(|(rest, _)| *rest);
+    // What is told twice counts as it is found: the first time.
+    changed.dedup_by_key(|(rest, _)| *rest);
+    let mut merged = Vec::with_capacity(old.len() + changed.len() * ENTRY);
+    for entry in old.chunks_exact(ENTRY) {
+        let is_changed = |rest: &[u8; REST]| {
+            let found = changed.binary_search_by(|(changed, _)| changed.cmp(rest));
+            found.is_ok()
+        };
+        if entry.first_chunk().is_some_and(|rest| !is_changed(rest)) {
+            merged.extend_from_slice(entry);
+        }
+    }
     for (rest, place) in changed {
         if place.is_some() || removals == Removals::Kept {
             merged.extend_from_slice(&rest);

@@ -2,7 +2,7 @@
 //! and for tests, where it stands for what sled made durable.
 
 use super::buckets::{self, Bucket, Removals};
-use super::table::Changes;
+use super::table::Frozen;
 use super::{Checkpoint, Key};
 use crate::log::Place;
 use std::collections::BTreeMap;
@@ -101,9 +101,9 @@ impl Image {
         buckets::find(self.lock().buckets.get(&[a, b])?, key).flatten()
     }
 
-    pub(super) fn merge(&self, changes: &Changes, checkpoint: Option<&Checkpoint>) {
+    pub(super) fn merge(&self, changes: &Frozen, checkpoint: Option<&Checkpoint>) {
         let mut content = self.lock();
-        for (bucket, changes) in buckets::by_bucket(changes) {
+        for (bucket, changes) in changes.parts().flat_map(buckets::by_bucket) {
             let entries = content.buckets.entry(bucket).or_default();
             *entries = buckets::merge(entries, &changes, Removals::Done);
         }

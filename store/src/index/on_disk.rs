@@ -6,7 +6,7 @@
 //! the middle of pouring leaves entries in both, which say the same.
 
 use super::buckets::{self, ENTRY, Removals};
-use super::table::{ByKey, Changes};
+use super::table::{ByKey, Frozen};
 use super::{Checkpoint, IndexError, Key};
 use crate::log::Place;
 use std::fs;
@@ -181,7 +181,7 @@ impl OnDisk {
 
     pub(super) fn merge(
         &self,
-        changes: &Changes,
+        changes: &Frozen,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<(), IndexError> {
         self.run(|| {
@@ -225,7 +225,7 @@ impl OnDisk {
     }
 
     /// Takes changes into a side that does not count yet.
-    pub(super) fn fill(&self, changes: &Changes) -> Result<(), IndexError> {
+    pub(super) fn fill(&self, changes: &Frozen) -> Result<(), IndexError> {
         self.run(|| self.take_in(changes))
     }
 
@@ -263,9 +263,9 @@ impl OnDisk {
         })
     }
 
-    fn take_in(&self, changes: &Changes) -> sled::Result<()> {
+    fn take_in(&self, changes: &Frozen) -> sled::Result<()> {
         let mut added: u64 = 0;
-        for (bucket, changes) in buckets::by_bucket(changes) {
+        for (bucket, changes) in changes.parts().flat_map(buckets::by_bucket) {
             let old = self.recent.get(bucket)?.unwrap_or_default();
             let merged = buckets::merge(&old, &changes, Removals::Kept);
             added += (merged.len().saturating_sub(old.len()) / ENTRY) as u64;
