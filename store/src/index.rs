@@ -19,7 +19,7 @@ mod table;
 
 use crate::cid::Multihash;
 use crate::log::{Place, SegmentId, Stream};
-use crate::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 pub(crate) use in_memory::Image;
 use on_disk::{NamedBucket, OnDisk};
 use std::collections::BTreeMap;

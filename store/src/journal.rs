@@ -366,8 +366,8 @@ impl State {
             Change::Kept(positions) => positions.len(),
         };
         let kept: usize = self.since.iter().map(kept).sum();
-        let places = self.lengths.len() + self.dead.len() + kept;
-        (places * 8 + self.pins.len() * 80) as u64
+        let others = self.lengths.len() + kept;
+        (self.dead.len() + others as u64) * 8 + self.pins.len() as u64 * 80
     }
 }
 

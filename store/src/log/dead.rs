@@ -2,13 +2,15 @@
 //! readers ask here, on every read.
 
 use super::{Position, SegmentId};
-use std::collections::{BTreeMap, HashSet};
+use roaring::RoaringBitmap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Dead sections, by segment.
+/// Dead sections, by segment. A collection adds a million to one segment's: their set must not stop
+/// everybody to grow, as a hash table does.
 #[derive(Debug, Default)]
 pub(crate) struct Dead {
-    by_segment: RwLock<BTreeMap<SegmentId, HashSet<u32>>>,
+    by_segment: RwLock<BTreeMap<SegmentId, RoaringBitmap>>,
     /// Those that died since somebody began to listen.
     heard: Mutex<Option<Vec<Position>>>,
 }
@@ -56,46 +58,43 @@ impl Dead {
     pub(crate) fn has(&self, position: &Position) -> bool {
         let dead = self.read();
         dead.get(&position.segment)
-            .is_some_and(|offsets| offsets.contains(&position.offset))
+            .is_some_and(|offsets| offsets.contains(position.offset))
     }
 
     /// Forgets a segment: it is gone.
     pub(crate) fn forget(&self, segment: SegmentId) {
-        self.write().remove(&segment);
+        let forgotten = self.write().remove(&segment);
+        drop(forgotten); // With the lock gone: there may be many.
     }
 
     /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.read().values().map(HashSet::len).sum()
+    pub(crate) fn len(&self) -> u64 {
+        self.read().values().map(RoaringBitmap::len).sum()
     }
 
     /// All of them, in order.
     pub(crate) fn positions(&self) -> Vec<Position> {
         let dead = self.read();
-        let mut positions: Vec<Position> = dead
-            .iter()
-            .flat_map(|(segment, offsets)| {
-                offsets.iter().map(|offset| Position {
-                    segment: *segment,
-                    offset: *offset,
-                })
+        let positions = dead.iter().flat_map(|(segment, offsets)| {
+            offsets.iter().map(|offset| Position {
+                segment: *segment,
+                offset,
             })
-            .collect();
-        positions.sort_unstable();
-        positions
+        });
+        positions.collect()
     }
 
     fn heard(&self) -> MutexGuard<'_, Option<Vec<Position>>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<SegmentId, HashSet<u32>>> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<SegmentId, RoaringBitmap>> {
         self.by_segment
             .read()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<SegmentId, HashSet<u32>>> {
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<SegmentId, RoaringBitmap>> {
         self.by_segment
             .write()
             .unwrap_or_else(PoisonError::into_inner)
