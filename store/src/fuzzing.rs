@@ -135,7 +135,7 @@ fn reopens(bytes: &[u8]) -> io::Result<()> {
         .write(0, &[bytes])?;
     let open = || {
         let disk = Arc::new(disk.clone());
-        Journal::open(disk, folder, Access::ReadWrite, Blocks::Some)
+        Journal::open(disk, folder, Access::ReadWrite, Blocks::Some, 0)
     };
     let (mut journal, _) = open()?;
     if journal.last() > u64::MAX - SPARE_NUMBERS {

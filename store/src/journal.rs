@@ -74,12 +74,13 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Opens or makes `folder/journal.log`, and replays it. If there are `blocks`, there must have
-    /// been one.
+    /// been one, up to record `known` at least.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         folder: &Path,
         access: Access,
         blocks: Blocks,
+        known: u64,
     ) -> io::Result<(Self, Replay)> {
         let path = folder.join(FILE);
         let kept = folder.join(KEPT);
@@ -103,12 +104,16 @@ impl Journal {
         let file = disk.open(&path, mode)?;
         let bytes = file.read(0, file.length()?)?;
         let (state, mut replay) = replay::replay(&bytes, &path);
+        if blocks == Blocks::Some && !missing {
+            replay.compare(known, &path);
+        }
         let mut journal = Self {
             disk,
             path,
             file,
             length: replay.end,
-            next: replay.last + 1,
+            // A number that the index has seen is nobody else's.
+            next: replay.last.max(known) + 1,
             // What stands there after a restart is as durable as it ever gets once it is synced.
             synced: 0,
             told: 0,
@@ -424,7 +429,7 @@ mod tests {
 
     fn open(folder: &Path) -> io::Result<(Journal, Replay)> {
         let disk = Arc::new(crate::disk::RealDisk);
-        Journal::open(disk, folder, Access::ReadWrite, Blocks::None)
+        Journal::open(disk, folder, Access::ReadWrite, Blocks::None, 0)
     }
 
     fn file(folder: &Path) -> PathBuf {

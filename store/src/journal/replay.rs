@@ -18,10 +18,28 @@ pub(crate) struct Replay {
     pub(crate) damaged: bool,
     /// What the operator is told as long as records are known to have been lost.
     pub(crate) damage: Option<String>,
+    /// Whether it ends before what the index has seen of it.
+    pub(crate) behind: bool,
     /// Number of the last record that counts.
     pub(super) last: u64,
     /// Where it ends.
     pub(super) end: u64,
+}
+
+impl Replay {
+    /// What the index holds up to record `known` was in the journal durably before: one that ends earlier has
+    /// lost its end, however whole the rest looks.
+    pub(super) fn compare(&mut self, known: u64, path: &Path) {
+        if self.last < known {
+            self.behind = true;
+            self.damaged = true;
+            self.notices.push(format!(
+                "{} ends with record {}, but the index has seen record {known}: its end was lost",
+                path.display(),
+                self.last
+            ));
+        }
+    }
 }
 
 /// A record that could be read, and where.

@@ -186,16 +186,6 @@ impl Store {
         } else {
             Blocks::Some
         };
-        let (mut journal, mut replay) =
-            Journal::open(system.clone(), &journal_folder, access, blocks)
-                .map_err(disk(&journal_folder))?;
-        std::mem::take(&mut replay.notices)
-            .into_iter()
-            .map(OpenEvent::Notice)
-            .for_each(&mut *on_event);
-        let log = open_log(&files, names, &mut journal, &replay, on_event)
-            .map_err(disk(&blocks_folder))?;
-
         let mut notice = |text| on_event(OpenEvent::Notice(text));
         let is_full = access == Access::ReadWrite
             && matches!(location, Location::Folder(_))
@@ -211,8 +201,19 @@ impl Store {
         } else {
             location
         };
+        // First: it knows how far the journal must go.
         let (index, checkpoint) = Index::open(&location, config.index_cache.0, &mut notice)
             .map_err(disk(&root.join("index")))?;
+        let known = checkpoint.as_ref().map_or(0, |known| known.journal);
+        let (mut journal, mut replay) =
+            Journal::open(system.clone(), &journal_folder, access, blocks, known)
+                .map_err(disk(&journal_folder))?;
+        std::mem::take(&mut replay.notices)
+            .into_iter()
+            .map(OpenEvent::Notice)
+            .for_each(&mut *on_event);
+        let log = open_log(&files, names, &mut journal, &replay, on_event)
+            .map_err(disk(&blocks_folder))?;
 
         let state = journal.state();
         let by_key = state.pins.clone();
@@ -254,7 +255,8 @@ impl Store {
         });
         let index_folder = root.join("index");
         let index_disk = |error: IndexError| disk(&index_folder)(io::Error::other(error));
-        let usable = checkpoint.filter(|checkpoint| log.complete && inner.fits(checkpoint));
+        let usable = checkpoint
+            .filter(|checkpoint| log.complete && !replay.behind && inner.fits(checkpoint));
         let caught_up = match usable {
             Some(checkpoint) => inner
                 .catch_up(&checkpoint, &log.adopted, on_event)
@@ -352,6 +354,12 @@ fn open_log(
     on_event: &mut dyn FnMut(OpenEvent),
 ) -> io::Result<Log> {
     let mut notice = |text: String| on_event(OpenEvent::Notice(text));
+    // As long as the operator has not looked at it: a kill right after the journal was mended must not let
+    // the next opening cut anything.
+    let tail = match replay.damage {
+        Some(_) => Tail::Acknowledged,
+        None => Tail::MayBeTorn,
+    };
     let mut log = Log {
         segments: BTreeMap::new(),
         last: journal.state().used.clone(),
@@ -376,13 +384,13 @@ fn open_log(
                     "segment {id} was given up, but the disk lost what was copied out of it; it counts again"
                 ));
                 log.complete = false;
-                unknown.push((id, 0));
+                unknown.push((id, 0, Tail::Acknowledged));
             }
         } else if let Some(length) = lost.remove(&id) {
             let length = u64::from(length);
-            if replay.damaged && found > length {
-                // The record that said how far it counts may be the one that was lost.
-                unknown.push((id, length));
+            if tail == Tail::Acknowledged && found > length {
+                // The record that said how far it counts may be one of those that were lost.
+                unknown.push((id, length, tail));
                 continue;
             }
             if found < length {
@@ -398,7 +406,7 @@ fn open_log(
             }
             log.add(segment);
         } else {
-            unknown.push((id, 0));
+            unknown.push((id, 0, tail));
         }
     }
     for id in lost.into_keys() {
@@ -410,8 +418,8 @@ fn open_log(
     }
     remove_retired(files, journal, removed)?;
     let mut adopted = Vec::new();
-    for (id, known) in unknown {
-        let segment = match adopt(files, id, known)? {
+    for (id, known, tail) in unknown {
+        let segment = match adopt(files, id, known, tail, &mut notice)? {
             Adopted::Segment(segment) => segment,
             Adopted::Nothing => continue,
             Adopted::Foreign => {
@@ -492,43 +500,84 @@ enum Adopted {
     Foreign,
 }
 
+/// What lies behind the end that the journal knows of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tail {
+    /// What was being written when the power went: what follows a hole was promised to nobody.
+    MayBeTorn,
+    /// Acknowledged blocks, of which the journal has lost the record: a hole costs what lies in it.
+    Acknowledged,
+}
+
 /// A segment that the journal knows up to `known`, and beyond that as far as its blocks hash to their
-/// CIDs. One with another header is set aside, one with a part of ours goes.
-fn adopt(files: &Arc<Files>, id: SegmentId, known: u64) -> io::Result<Adopted> {
+/// CIDs. One with another header and nothing that is ours is set aside, one with a part of our header goes.
+fn adopt(
+    files: &Arc<Files>,
+    id: SegmentId,
+    known: u64,
+    tail: Tail,
+    notice: &mut dyn FnMut(String),
+) -> io::Result<Adopted> {
     let path = files.path(id);
     let header = section::file_header();
     let whole = Segment::sealed(files, id, files.disk.length(&path)?);
     let begin = whole.read_unchecked(0, header.len() as u64)?;
-    if begin != header {
-        let unfinished = header.starts_with(&begin);
+    let is_ours = begin == header;
+    if header.starts_with(&begin) && !is_ours {
         if files.access == Access::ReadWrite {
-            if unfinished {
-                remove_segment(files, id)?;
-            } else {
-                files.disk.rename(&path, &path.with_extension("foreign"))?;
-            }
+            remove_segment(files, id)?;
         }
-        return Ok(if unfinished {
-            Adopted::Nothing
-        } else {
-            Adopted::Foreign
-        });
+        return Ok(Adopted::Nothing);
     }
     let mut end = known.max(header.len() as u64);
-    let mut scan = Scan::with_data(&whole, known);
-    while let Some(Step::Found(found)) = scan.next()? {
-        if Block::verify(found.header.cid, scan.data(&found)?).is_err() {
-            break;
-        }
-        end = scan.position();
+    if is_ours || tail == Tail::Acknowledged {
+        end = end.max(end_of_blocks(&whole, known, tail, notice));
     }
-    drop(scan);
+    if !is_ours && end == header.len() as u64 {
+        if files.access == Access::ReadWrite {
+            files.disk.rename(&path, &path.with_extension("foreign"))?;
+        }
+        return Ok(Adopted::Foreign);
+    }
     let adopted = Segment::sealed(files, id, end);
     if files.access == Access::ReadWrite {
         let _ = files.disk.remove(&files.sums_path(id)); // It may be of another length.
         adopted.cut()?;
     }
     Ok(Adopted::Segment(adopted))
+}
+
+/// Where the last block ends that hashes to its CID, from `known` on.
+fn end_of_blocks(segment: &Segment, known: u64, tail: Tail, notice: &mut dyn FnMut(String)) -> u64 {
+    let mut end = known;
+    let mut scan = Scan::with_data(segment, known);
+    loop {
+        let is_whole = match scan.next() {
+            Ok(Some(Step::Found(found))) => scan
+                .data(&found)
+                .map(|data| Block::verify(found.header.cid, data).is_ok()),
+            Ok(Some(_)) if tail == Tail::Acknowledged => continue,
+            Ok(_) => return end,
+            Err(error) => Err(error),
+        };
+        match is_whole {
+            Ok(true) => end = scan.position(),
+            Ok(false) if tail == Tail::Acknowledged => {}
+            Ok(false) => return end,
+            Err(error) => {
+                notice(format!(
+                    "segment {} cannot be read beyond byte {}: {error}",
+                    segment.id,
+                    scan.position()
+                ));
+                // Nothing of it is cut: another time there may be more to read.
+                return match tail {
+                    Tail::Acknowledged => segment.length(),
+                    Tail::MayBeTorn => end,
+                };
+            }
+        }
+    }
 }
 
 /// Removes a segment's files. The folder is not synced.
