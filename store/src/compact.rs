@@ -21,7 +21,7 @@ use crate::journal::Sync;
 use crate::journal::record::Record;
 use crate::log::scan::{Scan, Step};
 use crate::log::segment::{ReadError, Segment};
-use crate::log::{Place, SegmentId, Stream, section};
+use crate::log::{Place, Position, SegmentId, Stream, section};
 use crate::sink::PutError;
 use crate::store::{Inner, remove_segment};
 use bytes::Bytes;
@@ -147,12 +147,26 @@ impl Inner {
         self.index.watch(sections.iter().map(|(key, _)| *key));
         let mut living = Vec::with_capacity(sections.len());
         for (key, offset) in sections {
+            let position = Position {
+                segment: segment.id,
+                offset,
+            };
             let place = self.index.place(&key)?;
+            if place.is_none() && !self.dead.has(&position) && !self.is_disowned(&position) {
+                return Ok(None); // The index does not know all there is.
+            }
             let here = |place: &Place| place.segment == segment.id && place.offset == offset;
             let place = place.filter(here).filter(|place| !self.is_dead(place));
             living.extend(place.map(|place| (key, place)));
         }
         Ok(Some(living))
+    }
+
+    fn is_disowned(&self, position: &Position) -> bool {
+        self.disowned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(position)
     }
 
     /// How many bytes of each segment live, section prefixes included, about.
@@ -237,6 +251,10 @@ impl<'a> Compaction<'a> {
             let (stay, go): (Living, Living) = living
                 .into_iter()
                 .partition(|(key, place)| fate(key, place) == Fate::Stays);
+            if stay.iter().any(|(_, place)| place.damaged) {
+                tracing::warn!(segment = %id, "a damaged block keeps its segment from being emptied; heal or drop it with `cairn repo verify`");
+                continue;
+            }
             let moves = match self.copy_all(&segment, &stay)? {
                 Copied::All(moves) => moves,
                 Copied::Some(moves) => {

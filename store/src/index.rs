@@ -116,14 +116,6 @@ impl IndexError {
         ))
     }
 
-    /// It names a place where another block lies, and this is no time to mend it.
-    pub(crate) fn disagrees(segment: SegmentId) -> Self {
-        Self(format!(
-            "it is wrong about segment {segment} and cannot be mended during a collection; try again after it, or \
-             run `cairn repo rebuild`"
-        ))
-    }
-
     /// Every look found another place.
     pub(crate) fn restless() -> Self {
         Self("the block was being moved all the time; try again".to_owned())

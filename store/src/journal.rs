@@ -209,7 +209,9 @@ impl Journal {
         if self.is_mostly_stale()
             && let Err(error) = self.rewrite()
         {
-            // What was appended is safe in the old file; only its size goes on growing.
+            // What was appended is safe in the old file, which goes on growing; but if the new one has its
+            // name already, nobody would find what is appended from now on.
+            self.broken = self.file.is_nameless();
             tracing::warn!(%error, "the journal could not be written anew");
         }
         Ok(())
@@ -405,8 +407,11 @@ const LENGTHS_PER_RECORD: usize = 4096;
 mod tests {
     use super::*;
     use crate::cid;
+    use crate::disk::simulated::{Faults, SimulatedDisk};
     use crate::log::Stream;
     use crate::pin::PinMode;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
 
     const SEGMENT: SegmentId = SegmentId {
         stream: Stream::Leaf,
@@ -541,6 +546,72 @@ mod tests {
         );
         std::fs::remove_file(kept).unwrap();
         assert!(open(folder.path()).unwrap().1.damage.is_none());
+    }
+
+    /// A journal that is about to be written anew.
+    fn nearly_stale() -> (SimulatedDisk, Journal) {
+        let disk = SimulatedDisk::default();
+        disk.make_folder(Path::new("/j")).unwrap();
+        let opened = Journal::open(
+            Arc::new(disk.clone()),
+            Path::new("/j"),
+            Access::ReadWrite,
+            Blocks::None,
+            0,
+        );
+        let (mut journal, _) = opened.unwrap();
+        disk.sync_folder(Path::new("/")).unwrap();
+        let lengths = |round| (0..1000).map(move |at| (SegmentId::unpacked(4 * at + 4), round));
+        for round in 0.. {
+            let record = Record::Committed(lengths(round).collect());
+            let mut bytes = Vec::new();
+            record::write(&mut bytes, journal.next, &record);
+            if journal.length + 2 * bytes.len() as u64 > STALE_BYTES_MIN {
+                break;
+            }
+            journal.append(vec![record], Sync::Wait).unwrap();
+        }
+        (disk, journal)
+    }
+
+    #[test]
+    fn what_is_acknowledged_after_writing_anew_has_failed_stands() {
+        let mut renamed = 0;
+        for (first, second) in (0..8).flat_map(|one| (0..6).map(move |other| (one, other))) {
+            let (disk, mut journal) = nearly_stale();
+            let (before, mut kept) = (journal.length, Vec::new());
+            for (name, soon) in [(1, first), (2, second)] {
+                disk.set_faults(Faults {
+                    fails: Some((soon, io::ErrorKind::StorageFull)),
+                    ..Faults::default()
+                });
+                let lengths = (0..2000).map(|at| (SegmentId::unpacked(4 * at + 4), 7));
+                let records = vec![
+                    Record::Committed(lengths.collect()),
+                    Record::Pinned(pin(name)),
+                ];
+                if journal.append(records, Sync::Wait).is_ok() {
+                    kept.push(pin(name).key());
+                }
+                renamed += usize::from(journal.length < before);
+            }
+            disk.set_faults(Faults::default());
+            drop(journal);
+            let after = disk.after_power_cut(&mut StdRng::seed_from_u64(first * 100 + second));
+            let opened = Journal::open(
+                Arc::new(after),
+                Path::new("/j"),
+                Access::ReadWrite,
+                Blocks::None,
+                0,
+            );
+            let (journal, _) = opened.unwrap();
+            for key in kept {
+                let stands = journal.state().pins.contains_key(&key);
+                assert!(stands, "failing at {first}, then at {second}");
+            }
+        }
+        assert!(renamed > 0, "it was written anew at all");
     }
 
     #[test]

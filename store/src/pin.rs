@@ -9,10 +9,11 @@ use crate::dag::walk::{self, Visit, walk};
 use crate::journal::record::Record;
 use crate::sink::PutError;
 use crate::source::BlockSource;
-use crate::store::{Inner, Keep, Store, blocking};
+use crate::store::{Committed, Hold, Inner, Keep, Store, blocking};
 use crate::unixfs::read::ReadError;
 use futures::StreamExt;
 use std::pin::pin;
+use std::sync::Arc;
 
 /// How far a pin reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -123,50 +124,61 @@ impl Store {
         name: Option<String>,
         mut on_progress: impl FnMut(PinProgress) + Send,
     ) -> Result<(), PinError> {
+        let hold = self.inner.hold();
         let new = Pin::new(cid, mode, self.inner.pin_name(&cid, name))?;
-        let old = self.pin(&cid);
-        if let Some(old) = &old {
+        if let Some(old) = self.pin(&cid) {
             if old.mode == PinMode::Recursive && mode == PinMode::Direct {
                 return Err(PinError::OtherMode {
                     cid,
                     mode: old.mode,
                 });
             }
-            if *old == new {
+            if old == new {
+                return Ok(());
+            }
+            // All below it is here for as long as it stands; once it is gone, a collection may be faster.
+            if old.mode == mode && self.rename(new.clone(), hold.clone()).await? == Committed::Yes {
                 return Ok(());
             }
         }
-        let hold = self.inner.hold();
-        if old.is_none_or(|old| old.mode != mode) {
-            let max_depth = (mode == PinMode::Direct).then_some(0);
-            let options = walk::Options {
-                max_depth,
-                ..walk::Options::default()
-            };
-            let visits = walk(source, cid, options).ready_chunks(VISITS_AT_ONCE);
-            let mut visits = pin!(visits);
-            let mut progress = PinProgress::default();
-            while let Some(batch) = visits.next().await {
-                let mut blocks = Vec::with_capacity(batch.len());
-                for visit in batch {
-                    match visit? {
-                        Visit::Block { block, .. } => blocks.push(block),
-                        Visit::Missing { cid, .. } => return Err(ReadError::NotFound(cid).into()),
-                    }
+        let max_depth = (mode == PinMode::Direct).then_some(0);
+        let options = walk::Options {
+            max_depth,
+            ..walk::Options::default()
+        };
+        let visits = walk(source, cid, options).ready_chunks(VISITS_AT_ONCE);
+        let mut visits = pin!(visits);
+        let mut progress = PinProgress::default();
+        while let Some(batch) = visits.next().await {
+            let mut blocks = Vec::with_capacity(batch.len());
+            for visit in batch {
+                match visit? {
+                    Visit::Block { block, .. } => blocks.push(block),
+                    Visit::Missing { cid, .. } => return Err(ReadError::NotFound(cid).into()),
                 }
-                progress.blocks += blocks.len() as u64;
-                progress.bytes += blocks
-                    .iter()
-                    .map(|block| block.data().len() as u64)
-                    .sum::<u64>();
-                self.keep(blocks, hold.clone()).await?;
-                on_progress(progress);
             }
+            progress.blocks += blocks.len() as u64;
+            progress.bytes += blocks
+                .iter()
+                .map(|block| block.data().len() as u64)
+                .sum::<u64>();
+            self.keep(blocks, hold.clone()).await?;
+            on_progress(progress);
         }
         let inner = self.inner.clone();
         // The hold goes along: it must outlive the commit even if nobody waits for it any more.
         let commit = move || inner.commit_since(hold.losses, vec![Record::Pinned(new)]);
         Ok(blocking(commit).await.unwrap_or(Err(PutError::Closing))?)
+    }
+
+    /// Gives a pin that stands another name.
+    async fn rename(&self, new: Pin, hold: Arc<Hold>) -> Result<Committed, PutError> {
+        let inner = self.inner.clone();
+        let commit = move || {
+            let records = vec![Record::Pinned(new.clone())];
+            inner.commit_with(hold.losses, records, Some(new))
+        };
+        blocking(commit).await.unwrap_or(Err(PutError::Closing))
     }
 
     /// Unpins. With a mode, only a pin of that mode.
@@ -184,11 +196,7 @@ impl Store {
     }
 
     /// Holds the blocks and makes them kept; those that are not here yet are put.
-    async fn keep(
-        &self,
-        blocks: Vec<Block>,
-        hold: std::sync::Arc<crate::store::Hold>,
-    ) -> Result<(), PinError> {
+    async fn keep(&self, blocks: Vec<Block>, hold: Arc<Hold>) -> Result<(), PinError> {
         let inner = self.inner.clone();
         let kept = blocking(move || inner.put(&blocks, Keep::Kept, &hold)).await;
         Ok(kept.unwrap_or(Err(PutError::Closing))?)

@@ -407,6 +407,9 @@ impl Inner {
                 }
                 continue;
             };
+            if self.segment(position.segment).is_none() {
+                continue; // A collection has taken it away and is freeing it.
+            }
             lock(&walk.unsound).insert(position.segment);
             let named = self.index.place(&key).ok().flatten();
             if named.is_none_or(|named| named.position() != position || self.is_dead(&named)) {

@@ -185,8 +185,18 @@ async fn gc_deletes_nothing_when_a_pinned_dag_cannot_be_read() {
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(&[0xff], at as u64 + 5).unwrap();
     let error = store.gc(|_| {}).await.unwrap_err();
-    assert!(matches!(&error, GcError::Unreadable { root, .. } if *root == root_of(&pinned)));
+    let GcError::Unreadable { root, source } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(*root, root_of(&pinned));
+    // What can be mended by fetching it is told as that.
+    let text = source.to_string();
+    assert!(text.contains("damaged"), "{text}");
     assert_eq!(present(&store, &other).await, 11);
+    store.put(pinned.clone(), Keep::Kept).await.unwrap();
+    store.gc(|_| {}).await.unwrap();
+    assert_eq!(present(&store, &pinned).await, pinned.len());
+    assert_eq!(present(&store, &other).await, 0);
 }
 
 #[tokio::test]

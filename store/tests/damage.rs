@@ -682,6 +682,40 @@ fn a_damaged_journal_costs_no_block_and_lets_nothing_be_collected() {
 }
 
 #[test]
+fn without_a_journal_damage_still_costs_only_the_blocks_that_were_hit() {
+    for (place, at) in [("header", 3), ("payload", 0), ("name", 0)] {
+        let folder = folder();
+        let no_journal = Case {
+            file: PathBuf::from(JOURNAL),
+            damage: Damage::Removed,
+        };
+        GOOD.write(&no_journal, folder.path());
+        let first = |placed: &&Placed| placed.file == *GOOD.like("blocks/leaf-", ".car")[0];
+        let first = GOOD.blocks.iter().filter(first);
+        let hit = first.min_by_key(|placed| placed.section.start).unwrap();
+        let at = match place {
+            "header" => at,
+            "payload" => hit.payload.start + 7,
+            _ => hit.section.start + 20,
+        };
+        let path = folder.path().join(&hit.file);
+        let mut bytes = GOOD.files[&hit.file].clone();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let store = Store::open(folder.path(), &config(), &mut |_| {}).unwrap();
+        let runtime = runtime();
+        for placed in &GOOD.blocks {
+            let found = runtime.block_on(store.block(placed.block.cid()));
+            let is_there = matches!(found, Ok(Some(_)));
+            let is_hit = place != "header" && placed.block == hit.block;
+            assert_eq!(is_there, !is_hit, "{place}: {}", placed.block.cid());
+        }
+        let collected = runtime.block_on(store.gc(|_| {}));
+        assert!(matches!(collected, Err(GcError::Journal { .. })));
+    }
+}
+
+#[test]
 fn a_damaged_index_costs_nothing() {
     try_all(Kind::Derived, &GOOD.like("index/db", ""));
 }

@@ -570,6 +570,38 @@ async fn a_closed_store_refuses_writes_and_says_so() {
     assert!(matches!(refused, Err(PutError::Closing)));
 }
 
+#[tokio::test]
+async fn what_is_known_to_be_damaged_is_still_known_when_the_index_is_made_anew() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_quietly(root.path());
+    let blocks: Vec<Block> = (0..5).map(|seed| block(seed, 2000)).collect();
+    store.put(blocks.clone(), Keep::Kept).await.unwrap();
+    let path = root.path().join("blocks/leaf-000001.car");
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes
+        .windows(2000)
+        .position(|window| window == blocks[3].data())
+        .unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[bytes[at + 9] ^ 1], at as u64 + 9)
+        .unwrap();
+    let bad = Arc::new(Mutex::new(Vec::new()));
+    let told = bad.clone();
+    store
+        .verify(|_| {}, move |one| told.lock().unwrap().push(one.cid))
+        .await
+        .unwrap();
+    assert_eq!(*bad.lock().unwrap(), [Some(*blocks[3].cid())]);
+    store.rebuild_index(|_| {}).await.unwrap();
+    assert_eq!(store.stat().blocks, 4);
+    assert!(!store.has(blocks[3].cid()).await.unwrap());
+    // So putting it again writes it again.
+    store.put(blocks.clone(), Keep::Kept).await.unwrap();
+    let healed = store.block(blocks[3].cid()).await.unwrap();
+    assert_eq!(healed.as_ref(), Some(&blocks[3]));
+    assert_eq!(store.stat().blocks, 5);
+}
+
 /// Rebuilding is nobody's business but the index's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn while_the_index_is_made_anew_everything_goes_on() {

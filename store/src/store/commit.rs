@@ -10,15 +10,16 @@
 
 use super::Inner;
 use crate::config::Durability;
-use crate::index::{Checkpoint, Merged};
+use crate::index::{Checkpoint, Key, Merged};
 use crate::journal::record::Record;
 use crate::journal::{DEAD_PER_RECORD, Sync};
 use crate::log::append::{Appender, Touched};
 use crate::log::files::Access;
 use crate::log::{Place, Position, SegmentId, section};
+use crate::pin::Pin;
 use crate::sink::PutError;
 use crate::sync::{Condvar, Mutex};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, Weak};
@@ -42,7 +43,7 @@ struct Waiting {
     /// What the next commit is asked to make durable.
     asks: Vec<Ask>,
     /// Tickets whose commit failed; each is taken out by whoever holds it.
-    failed: HashMap<u64, PutError>,
+    failed: HashMap<u64, Unmet>,
 }
 
 #[derive(Debug)]
@@ -51,6 +52,32 @@ struct Ask {
     /// The count of losses when the first of its blocks was put.
     losses: u64,
     records: Vec<Record>,
+    /// It is only for as long as this pin stands, by whatever name.
+    only_with: Option<Pin>,
+}
+
+/// What came of an ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Committed {
+    /// It is durable.
+    Yes,
+    /// The pin that it was for is gone; nothing was done.
+    Overtaken,
+}
+
+/// Why an ask was not met.
+#[derive(Debug)]
+enum Unmet {
+    Failed(PutError),
+    Overtaken,
+}
+
+/// What the next commit tells the journal beside what it is asked to.
+struct Lists {
+    abandoned: Vec<SegmentId>,
+    superseded: Vec<(Key, Place)>,
+    disowned: BTreeSet<Position>,
+    promoted: Vec<Position>,
 }
 
 impl Inner {
@@ -63,6 +90,17 @@ impl Inner {
     /// Like [`Inner::commit`], but fails if anything that was put since `losses` was counted has
     /// been given up: an acknowledgement covers every block of its caller.
     pub(crate) fn commit_since(&self, losses: u64, records: Vec<Record>) -> Result<(), PutError> {
+        self.commit_with(losses, records, None).map(drop)
+    }
+
+    /// Like [`Inner::commit_since`], but does nothing if by then the pin `only_with` does not stand any more,
+    /// by whatever name.
+    pub(crate) fn commit_with(
+        &self,
+        losses: u64,
+        records: Vec<Record>,
+        only_with: Option<Pin>,
+    ) -> Result<Committed, PutError> {
         if self.files.access == Access::ReadOnly {
             return Err(PutError::ReadOnly);
         }
@@ -75,6 +113,7 @@ impl Inner {
             ticket,
             losses,
             records,
+            only_with,
         });
         while waiting.answered < ticket {
             if waiting.led {
@@ -95,18 +134,28 @@ impl Inner {
             waiting.led = false;
             group.done.notify_all();
         }
-        waiting.failed.remove(&ticket).map_or(Ok(()), Err)
+        match waiting.failed.remove(&ticket) {
+            None => Ok(Committed::Yes),
+            Some(Unmet::Overtaken) => Ok(Committed::Overtaken),
+            Some(Unmet::Failed(error)) => Err(error),
+        }
     }
 
     /// Commits for all who asked; answers who failed. Only one thread is in here at a time.
-    fn lead(&self, asks: Vec<Ask>) -> Vec<(u64, PutError)> {
+    fn lead(&self, asks: Vec<Ask>) -> Vec<(u64, Unmet)> {
         let losses = self.losses();
         let (whole, lost): (Vec<Ask>, Vec<Ask>) =
             asks.into_iter().partition(|ask| ask.losses == losses);
         let mut failed: Vec<_> = lost
             .into_iter()
-            .map(|ask| (ask.ticket, lost_before()))
+            .map(|ask| (ask.ticket, Unmet::Failed(lost_before())))
             .collect();
+        let (whole, overtaken) = self.with_their_pins(whole);
+        failed.extend(
+            overtaken
+                .into_iter()
+                .map(|ask| (ask.ticket, Unmet::Overtaken)),
+        );
         if whole.is_empty() {
             return failed;
         }
@@ -116,14 +165,38 @@ impl Inner {
         let result = self.commit_alone(records);
         timer.observe_duration();
         if let Err(error) = result {
-            failed.extend(tickets.into_iter().map(|ticket| (ticket, error.clone())));
+            let all = tickets.into_iter();
+            failed.extend(all.map(|ticket| (ticket, Unmet::Failed(error.clone()))));
         }
         failed
     }
 
+    /// Parts those whose pin stands, or that need none, from those whose pin is gone, or goes with them.
+    fn with_their_pins(&self, asks: Vec<Ask>) -> (Vec<Ask>, Vec<Ask>) {
+        let going: HashSet<Vec<u8>> = asks
+            .iter()
+            .flat_map(|ask| &ask.records)
+            .filter_map(|record| match record {
+                Record::Unpinned(key) => Some(key.clone()),
+                _ => None,
+            })
+            .collect();
+        let pins = self.read_pins();
+        let stands = |pin: &Pin| {
+            let (key, mode) = (pin.key(), pin.mode);
+            !going.contains(&key) && pins.by_key.get(&key).is_some_and(|now| now.mode == mode)
+        };
+        asks.into_iter()
+            .partition(|ask| ask.only_with.as_ref().is_none_or(stands))
+    }
+
     fn commit_alone(&self, records: Vec<Record>) -> Result<(), PutError> {
-        let touched = self.lock_appender().touched();
-        let mut made = self.make_durable(&touched, &records);
+        // Under one lock: the lists name nothing beyond what is touched or committed.
+        let (touched, lists) = {
+            let mut appender = self.lock_appender();
+            (appender.touched(), self.take_lists())
+        };
+        let mut made = self.make_durable(&touched, &lists, &records);
         let frees = |record: &Record| matches!(record, Record::Unpinned(_) | Record::Deleted(_));
         if matches!(made, Err(PutError::Full(_)))
             && self.adds_nothing(&touched)
@@ -131,9 +204,14 @@ impl Inner {
             && self.release_ballast()
         {
             // Giving things up must be possible with nothing free.
-            made = self.make_durable(&touched, &records);
+            made = self.make_durable(&touched, &lists, &records);
         }
-        made.inspect_err(|_| self.give_up(&touched))?;
+        if let Err(error) = made {
+            // What the journal did not take is for the next commit.
+            self.put_back(lists);
+            self.give_up(&touched);
+            return Err(error);
+        }
         let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
         for record in records {
             match record {
@@ -157,7 +235,28 @@ impl Inner {
         })
     }
 
-    fn make_durable(&self, touched: &Touched, records: &[Record]) -> Result<(), PutError> {
+    fn take_lists(&self) -> Lists {
+        Lists {
+            abandoned: take(&self.abandoned),
+            superseded: take(&self.superseded),
+            disowned: take(&self.disowned),
+            promoted: take(&self.promoted),
+        }
+    }
+
+    fn put_back(&self, lists: Lists) {
+        put_back(&self.abandoned, lists.abandoned);
+        put_back(&self.superseded, lists.superseded);
+        put_back(&self.disowned, lists.disowned);
+        put_back(&self.promoted, lists.promoted);
+    }
+
+    fn make_durable(
+        &self,
+        touched: &Touched,
+        lists: &Lists,
+        records: &[Record],
+    ) -> Result<(), PutError> {
         if self.config.durability == Durability::Full {
             for (segment, _) in &touched.segments {
                 segment.sync().map_err(|error| {
@@ -189,32 +288,22 @@ impl Inner {
             });
             all.push(Record::Committed(lengths.collect()));
         }
-        let abandoned = take(&self.abandoned);
-        all.extend(abandoned.iter().map(|segment| Record::Retired {
+        all.extend(lists.abandoned.iter().map(|segment| Record::Retired {
             segment: *segment,
             copies: Vec::new(),
         }));
-        let superseded = take(&self.superseded);
-        let disowned = take(&self.disowned);
-        let promoted = take(&self.promoted);
-        let replaced = superseded.iter().map(|(_, old)| old.position());
-        let positions: Vec<Position> = replaced.chain(disowned.iter().copied()).collect();
+        let replaced = lists.superseded.iter().map(|(_, old)| old.position());
+        let positions: Vec<Position> = replaced.chain(lists.disowned.iter().copied()).collect();
         let chunks = |positions: &[Position], record: fn(Vec<Position>) -> Record| {
             let chunks = positions.chunks(DEAD_PER_RECORD);
             chunks.map(|some| record(some.to_vec())).collect::<Vec<_>>()
         };
         all.extend(chunks(&positions, Record::Deleted));
-        all.extend(chunks(&promoted, Record::Kept));
+        all.extend(chunks(&lists.promoted, Record::Kept));
         all.extend(records.iter().cloned());
-        let appended = self.lock_journal().append(all, self.journal_sync());
-        appended.map_err(|error| {
-            // What the journal did not take is for the next commit.
-            put_back(&self.abandoned, abandoned);
-            put_back(&self.superseded, superseded);
-            put_back(&self.disowned, disowned);
-            put_back(&self.promoted, promoted);
-            self.write_failed("journal", &error)
-        })
+        self.lock_journal()
+            .append(all, self.journal_sync())
+            .map_err(|error| self.write_failed("journal", &error))
     }
 
     /// Seals segments whose tail never became durable, forgets what lies in it, and lets everybody
@@ -450,9 +539,12 @@ const MERGE_BYTES: u64 = 256 << 20;
 
 #[cfg(test)]
 mod tests {
+    use super::{Ask, Committed, Unmet};
     use crate::block::{Block, Prefix};
     use crate::cid::{self, HashKind, Version};
     use crate::config::{ByteSize, Config, Reserve};
+    use crate::journal::record::Record;
+    use crate::pin::{Pin, PinMode};
     use crate::sink::BlockSink;
     use crate::store::{Keep, Store};
 
@@ -465,14 +557,94 @@ mod tests {
         Block::new(prefix, bytes::Bytes::from_static(text.as_bytes())).unwrap()
     }
 
-    #[test]
-    fn after_a_failed_sync_nobody_who_put_before_it_is_acknowledged() {
-        let folder = tempfile::tempdir().unwrap();
+    fn open(folder: &std::path::Path) -> Store {
         let config = Config {
             reserve: Reserve::Bytes(ByteSize(0)),
             ..Config::default()
         };
-        let store = Store::open(folder.path(), &config, &mut |_| {}).unwrap();
+        Store::open(folder, &config, &mut |_| {}).unwrap()
+    }
+
+    #[test]
+    fn a_pin_that_has_gone_is_not_renamed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let inner = &store.inner;
+        let pin = |name: &str| {
+            let name = Some(name.to_owned());
+            Pin::new(*block("one").cid(), PinMode::Recursive, name).unwrap()
+        };
+        let rename = |name| {
+            let records = vec![Record::Pinned(pin(name))];
+            inner.commit_with(inner.losses(), records, Some(pin(name)))
+        };
+        let mut writer = store.writer(Keep::Kept);
+        writer.put(vec![block("one")]).unwrap();
+        writer.commit_and_pin(&[*block("one").cid()], None).unwrap();
+        assert_eq!(rename("new").unwrap(), Committed::Yes);
+        assert_eq!(store.pins(), [pin("new")]);
+        inner
+            .commit(vec![Record::Unpinned(pin("new").key())])
+            .unwrap();
+        assert_eq!(rename("newer").unwrap(), Committed::Overtaken);
+        let direct = Pin {
+            mode: PinMode::Direct,
+            ..pin("direct")
+        };
+        inner.commit(vec![Record::Pinned(direct.clone())]).unwrap();
+        assert_eq!(rename("newer").unwrap(), Committed::Overtaken);
+        assert_eq!(store.pins(), [direct]);
+    }
+
+    #[test]
+    fn a_pin_is_not_renamed_in_the_commit_in_which_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let pin = Pin::new(*block("one").cid(), PinMode::Recursive, None).unwrap();
+        store
+            .inner
+            .commit(vec![Record::Pinned(pin.clone())])
+            .unwrap();
+        let ask = |ticket, record, only_with| Ask {
+            ticket,
+            losses: 0,
+            records: vec![record],
+            only_with,
+        };
+        let unmet = store.inner.lead(vec![
+            ask(1, Record::Unpinned(pin.key()), None),
+            ask(2, Record::Pinned(pin.clone()), Some(pin)),
+        ]);
+        assert!(matches!(unmet[..], [(2, Unmet::Overtaken)]), "{unmet:?}");
+        assert!(store.pins().is_empty());
+    }
+
+    #[test]
+    fn what_was_given_up_stays_away_when_its_segment_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let inner = &store.inner;
+        let mut safe = store.writer(Keep::Kept);
+        safe.put(vec![block("safe")]).unwrap();
+        safe.commit().unwrap();
+        let mut unlucky = store.writer(Keep::Kept);
+        unlucky.put(vec![block("lost")]).unwrap();
+        let touched = inner.lock_appender().touched();
+        inner.give_up(&touched);
+        let id = *inner.segments.read().unwrap().keys().next().unwrap();
+        inner.reindex(&inner.segment(id).unwrap()).unwrap();
+        assert_eq!(inner.block(block("lost").cid()).unwrap(), None);
+        inner.checkpoint().unwrap();
+        inner.go_on_in_memory(&"for once").unwrap();
+        assert_eq!(inner.block(block("lost").cid()).unwrap(), None);
+        let safe = inner.block(block("safe").cid()).unwrap();
+        assert_eq!(safe, Some(block("safe")));
+    }
+
+    #[test]
+    fn after_a_failed_sync_nobody_who_put_before_it_is_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
         let mut safe = store.writer(Keep::Kept);
         safe.put(vec![block("safe")]).unwrap();
         safe.commit().unwrap();
@@ -491,7 +663,7 @@ mod tests {
         later.put(vec![block("lost")]).unwrap();
         later.commit_and_pin(&[*block("lost").cid()], None).unwrap();
         drop((safe, unlucky, later, store));
-        let store = Store::open(folder.path(), &config, &mut |_| {}).unwrap();
+        let store = open(folder.path());
         for text in ["safe", "lost"] {
             let found = store.inner.block(block(text).cid()).unwrap();
             assert_eq!(found, Some(block(text)));

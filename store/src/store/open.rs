@@ -202,8 +202,15 @@ impl Store {
             location
         };
         // First: it knows how far the journal must go.
-        let (index, checkpoint) = Index::open(&location, config.index_cache.0, &mut notice)
-            .map_err(disk(&root.join("index")))?;
+        let opened = Index::open(&location, config.index_cache.0, &mut notice).or_else(|error| {
+            notice(format!(
+                "{} cannot be used ({error}); the index is in memory until the next start",
+                root.join("index").display()
+            ));
+            let memory = Location::Memory(Arc::new(Image::new()));
+            Index::open(&memory, config.index_cache.0, &mut |_| {})
+        });
+        let (index, checkpoint) = opened.map_err(disk(&root.join("index")))?;
         let known = checkpoint.as_ref().map_or(0, |known| known.journal);
         let (mut journal, mut replay) =
             Journal::open(system.clone(), &journal_folder, access, blocks, known)

@@ -1,6 +1,7 @@
 //! From a CID to checked bytes.
 
 use super::Inner;
+use super::reindex::Reindexed;
 use crate::block::Block;
 use crate::cid::Cid;
 use crate::disk::is_lost;
@@ -212,8 +213,20 @@ impl Inner {
                 }
                 ReadError::Disk(error) => return Err(disk(cid, &error)),
                 ReadError::Unchecked => {
-                    self.reindex(&found.segment)
-                        .map_err(|error| disk(cid, &error))?;
+                    // If the section's header is what it should be, the index is right.
+                    let is_named = self
+                        .section_at(&place.position())
+                        .is_some_and(|(there, at)| {
+                            there == key && at.header.length == place.length
+                        });
+                    if !is_named {
+                        let looked = self.reindex(&found.segment);
+                        let looked = looked.map_err(|error| disk(cid, &error))?;
+                        if looked == Reindexed::NotNow {
+                            // Not marked: it may lie elsewhere.
+                            return Err(SourceError::Damaged { cid: *cid });
+                        }
+                    }
                     let now = self.raw_place(&key).map_err(|error| disk(cid, &error))?;
                     if now.is_some_and(|now| now.position() == place.position()) {
                         self.mark_damaged(key, place.position());

@@ -5,7 +5,7 @@
 //! out again, the memory table is laid over it, and the new index takes the place of the old one in
 //! one step. Compaction does not run meanwhile.
 
-use super::reindex::{Cached, Target, place_of, unindex};
+use super::reindex::{Cached, Merging, Target, place_of, unindex};
 use super::{Counts, Inner, OpenEvent};
 use crate::index::{Index, IndexError};
 use crate::journal::Sync;
@@ -16,6 +16,7 @@ use crate::log::scan::Scan;
 use crate::log::{Position, SegmentId};
 use crate::sink::PutError;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 /// What is done with an index that lacks what the disk could not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,7 @@ impl Inner {
             // Others append: so that little is left to be done while they wait.
             self.checkpoint()?;
             building.go_through(Told::No, on_event)?;
+            building.take_over_damage()?;
         }
         building.take_over(partial, on_event)
     }
@@ -132,17 +134,17 @@ impl Building<'_> {
 
     /// How far each segment counts now. What is not committed is in the memory table.
     fn ends(&self) -> BTreeMap<SegmentId, u64> {
-        let read_only = self.inner.files.access == Access::ReadOnly;
-        let segments = self.inner.open_segments();
-        let journal = self.inner.lock_journal();
-        let lengths = &journal.state().lengths;
-        let ends = segments.into_iter().map(|(id, segment)| {
-            let committed = lengths.get(&id).map_or(0, |length| u64::from(*length));
-            // Who may not write the journal adopts without telling it.
-            let most = if read_only { u64::MAX } else { committed };
-            (id, segment.length().min(most))
-        });
+        let segments = self.inner.open_segments().into_iter();
+        let ends = segments.map(|(id, segment)| (id, self.inner.committed(&segment)));
         ends.collect()
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target {
+            index: &self.index,
+            counts: &self.counts,
+            merging: Merging::Now,
+        }
     }
 
     fn enter(
@@ -156,27 +158,37 @@ impl Building<'_> {
             return Ok(());
         };
         let mut scan = Scan::new(&segment, from).until(end);
-        let target = Target {
-            index: &self.index,
-            counts: &self.counts,
-        };
         self.inner
-            .index_rest(target, &mut scan, &Cached::None, on_event)?;
+            .index_rest(self.target(), &mut scan, &Cached::None, on_event)?;
         self.lacks |= scan.has_lost();
         self.known.insert(id, end);
         Ok(())
     }
 
+    /// Enters what is known to be damaged as that: its header says nothing of it. What is found out from now
+    /// on is in the memory table.
+    fn take_over_damage(&self) -> Result<(), IndexError> {
+        let mut damaged = Vec::new();
+        self.inner.index.each(0, |entries| {
+            damaged.extend(entries.iter().filter(|(_, place)| place.damaged));
+            ControlFlow::Continue(())
+        })?;
+        for (key, place) in damaged {
+            let entered = self.index.place(&key)?;
+            if entered.is_some_and(|entered| entered.position() == place.position()) {
+                self.index.insert([(key, place)]);
+                self.counts.subtract(1, place.length.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Takes out what has died after it was entered.
     fn bury(&self, dead: &[Position]) -> Result<(), IndexError> {
-        let target = Target {
-            index: &self.index,
-            counts: &self.counts,
-        };
         for position in dead {
             if let Some((key, found)) = self.inner.section_at(position) {
                 let place = place_of(position.segment, &found, &Cached::None);
-                unindex(target, key, &place)?;
+                unindex(self.target(), key, &place)?;
             }
         }
         Ok(())
@@ -257,7 +269,8 @@ impl Building<'_> {
         self.bury(&self.deaths.take())?;
         for (key, now) in frozen.changes() {
             // Whatever has been entered was counted, even if it has died this very moment.
-            if let Some(place) = self.index.place(key)? {
+            let entered = self.index.place(key)?;
+            if let Some(place) = entered.filter(|place| !place.damaged) {
                 self.counts.subtract(1, place.length.into());
             }
             if let Some(place) = self.inner.counting(now) {

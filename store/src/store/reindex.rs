@@ -3,6 +3,7 @@
 use super::{Counts, Inner};
 use crate::index::{Checkpoint, Index, IndexError, Key};
 use crate::journal::Change;
+use crate::log::files::Access;
 use crate::log::scan::{Found, Scan, Step};
 use crate::log::segment::Segment;
 use crate::log::{Place, Position, SegmentId, section};
@@ -18,12 +19,31 @@ pub(super) enum CaughtUp {
     No,
 }
 
+/// Whether a segment was looked through again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reindexed {
+    /// Now, or before.
+    Yes,
+    /// A collection, an eviction or a rebuild is under way.
+    NotNow,
+}
+
 /// Where sections are entered.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     /// The index that is asked, or one that is made beside it.
     pub(super) index: &'a Index,
     pub(super) counts: &'a Counts,
+    pub(super) merging: Merging,
+}
+
+/// What is done when much has been entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Merging {
+    /// It is merged: all that lies in the memory table is committed.
+    Now,
+    /// It waits for a checkpoint.
+    Later,
 }
 
 /// Whether what lies in the cache stream may be evicted.
@@ -139,7 +159,8 @@ impl Inner {
         self.index.forget(|_| false);
         let image = self.index.empty_image();
         for (id, segment) in self.open_segments() {
-            let mut scan = Scan::new(&segment, 0);
+            // What is not committed is in the memory table, unless it was given up.
+            let mut scan = Scan::new(&segment, 0).until(self.committed(&segment));
             loop {
                 match scan.next() {
                     Ok(Some(Step::Found(found))) => {
@@ -166,33 +187,51 @@ impl Inner {
 
     /// The index named a place where another block lies: looks through that segment again, once. Not while
     /// something is being moved: what was found in a segment that has gone since must not be entered.
-    pub(super) fn reindex(&self, segment: &Segment) -> Result<(), IndexError> {
+    pub(super) fn reindex(&self, segment: &Segment) -> Result<Reindexed, IndexError> {
         // Held to the end: another reader waits for this look rather than taking it for a collection.
         let mut done = self
             .reindexed
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if done.contains(&segment.id) || self.segment(segment.id).is_none() {
-            return Ok(());
+            return Ok(Reindexed::Yes);
         }
         let Ok(_nothing_is_moved) = self.collecting.try_lock() else {
-            return Err(IndexError::disagrees(segment.id));
+            return Ok(Reindexed::NotNow);
         };
         done.insert(segment.id);
         tracing::error!(segment = %segment.id, "the index and the log disagree; reading it again");
-        let mut scan = Scan::new(segment, 0);
-        self.index_rest(self.target(), &mut scan, &Cached::None, &mut |event| {
+        // What is not committed is in the memory table, unless it was given up.
+        let mut scan = Scan::new(segment, 0).until(self.committed(segment));
+        let target = Target {
+            merging: Merging::Later,
+            ..self.target()
+        };
+        self.index_rest(target, &mut scan, &Cached::None, &mut |event| {
             if let OpenEvent::Notice(text) = event {
                 tracing::error!("{text}");
             }
-        })
+        })?;
+        Ok(Reindexed::Yes)
     }
 
     fn target(&self) -> Target<'_> {
         Target {
             index: &self.index,
             counts: &self.counts,
+            merging: Merging::Now,
         }
+    }
+
+    /// How far a segment counts. Whoever may not write the journal adopts without telling it.
+    pub(super) fn committed(&self, segment: &Segment) -> u64 {
+        let length = segment.length();
+        if self.files.access == Access::ReadOnly {
+            return length;
+        }
+        let journal = self.lock_journal();
+        let committed = journal.state().lengths.get(&segment.id);
+        committed.map_or(0, |committed| length.min((*committed).into()))
     }
 
     pub(super) fn open_segments(&self) -> Vec<(SegmentId, Arc<Segment>)> {
@@ -260,7 +299,7 @@ impl Inner {
         if self.is_dead(&place) {
             return Ok(());
         }
-        let Target { index, counts } = target;
+        let Target { index, counts, .. } = target;
         let is_made = !std::ptr::eq(index, &raw const self.index);
         let old = match index.place(&key)? {
             Some(old) if self.is_dead(&old) => {
@@ -294,7 +333,8 @@ impl Inner {
             None => counts.add(1, place.length.into()),
         }
         index.insert([(key, place)]);
-        if index.waiting() >= super::MERGE_AT
+        if target.merging == Merging::Now
+            && index.waiting() >= super::MERGE_AT
             && let Some(frozen) = index.freeze()
         {
             // Without a position: a kill before the end starts from the last one again.

@@ -140,7 +140,7 @@ impl Inner {
                     stream: stream_of(block, if place.cached { keep } else { Keep::Kept }),
                     damaged: Some(place),
                 }),
-                Some(place) if place.cached && keep == Keep::Kept => self.promote(&key),
+                Some(place) if place.cached && keep == Keep::Kept => self.promote(&key)?,
                 Some(_) => {}
             }
         }
@@ -167,13 +167,11 @@ impl Inner {
     }
 
     /// Lets a cached block be kept from now on; durable with the next commit.
-    fn promote(&self, key: &Key) {
+    fn promote(&self, key: &Key) -> Result<(), PutError> {
         // Compaction re-points under the same lock: the place must be the one of this moment.
         let _nobody_appends = self.lock_appender();
-        let Ok(Some(now)) = self.index.place(key) else {
-            return;
-        };
-        if now.cached {
+        let now = self.index.place(key)?;
+        if let Some(now) = now.filter(|now| now.cached) {
             let kept = Place {
                 cached: false,
                 ..now
@@ -184,6 +182,7 @@ impl Inner {
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(now.position());
         }
+        Ok(())
     }
 
     /// Appends what is still new. `merges` is from before the blocks were looked up.
