@@ -3,12 +3,13 @@
 //! In this order, so that a crash at any moment costs nothing:
 //!
 //! 1. The living sections are copied to *targets*, segments that nobody else writes to, synced piece by
-//!    piece, so that nobody's commit waits for them.
-//! 2. The journal says how far the targets count.
-//! 3. The journal says that the originals are dead and the index is pointed at the copies, some thousand
-//!    at a time, but for blocks that have changed meanwhile: their copies are dead. There is never more
-//!    than one section of a block that counts, or a deletion would not be one. Then the index brings
-//!    itself to a checkpoint. A crash from here on leaves an emptied segment for the next collection.
+//!    piece, so that nobody's commit waits for them. Nothing of them counts yet.
+//! 2. Some thousand at a time, the journal says in one record how far the targets count and that the
+//!    originals are dead, and the index is pointed at the copies; those of blocks that have changed meanwhile
+//!    are dead from the first. There is never more than one section of a block that counts, or a deletion
+//!    would not be one.
+//! 3. The index brings itself to a checkpoint. A crash from here on leaves an emptied segment for the next
+//!    collection.
 //! 4. The journal says that the segment is given up and how long the targets must be; the file is
 //!    removed, and when its name is gone durably its bytes are freed. Who still reads from it looks again.
 //!
@@ -69,6 +70,8 @@ struct Move {
     key: Key,
     from: Place,
     to: Place,
+    /// Where the copy ends.
+    end: u32,
 }
 
 /// What was copied of a segment.
@@ -76,6 +79,14 @@ enum Copied {
     All(Vec<Move>),
     /// Something in it cannot be read, so it stays, and these copies are in vain.
     Some(Vec<Move>),
+}
+
+/// A segment whose sections were copied, in the order in which that was done.
+struct Emptied {
+    segment: Arc<Segment>,
+    copied: Copied,
+    /// What goes with it.
+    go: Living,
 }
 
 /// What a round did.
@@ -132,7 +143,7 @@ impl Inner {
     /// index. `None` if they cannot all be read: something may hide there that the index does not know.
     fn living_in(&self, segment: &Segment) -> Result<Option<Living>, IndexError> {
         let mut sections = Vec::new();
-        let mut scan = Scan::new(segment, 0);
+        let mut scan = Scan::new(segment, 0).until(self.committed(segment));
         loop {
             match scan.next() {
                 Ok(Some(Step::Found(found))) => {
@@ -235,7 +246,6 @@ impl<'a> Compaction<'a> {
         };
         let mut compacted = Compacted::default();
         let mut emptied = Vec::new();
-        let mut vain = Vec::new();
         for id in segments {
             let Some(segment) = inner.segment(*id) else {
                 continue;
@@ -255,37 +265,40 @@ impl<'a> Compaction<'a> {
                 tracing::warn!(segment = %id, "a damaged block keeps its segment from being emptied; heal or drop it with `cairn repo verify`");
                 continue;
             }
-            let moves = match self.copy_all(&segment, &stay)? {
+            let copied = self.copy_all(&segment, &stay)?;
+            emptied.push(Emptied {
+                segment,
+                copied,
+                go,
+            });
+        }
+        self.sync_targets()?;
+        let mut retired = Vec::with_capacity(emptied.len());
+        let mut copies = BTreeMap::new();
+        for Emptied {
+            segment,
+            copied,
+            go,
+        } in emptied
+        {
+            let moves = match copied {
                 Copied::All(moves) => moves,
                 Copied::Some(moves) => {
-                    vain.extend(moves);
+                    // What follows them in the targets counts only if they do, so they are dead from the first.
+                    self.move_all(&moves, |_| Ok(None), &mut copies)?;
                     continue;
                 }
             };
-            compacted.copied += moves
-                .iter()
-                .map(|moved| u64::from(moved.to.length))
-                .sum::<u64>();
-            emptied.push((segment, moves, go));
-        }
-        let copies = self
-            .make_durable()
-            .inspect_err(|_| emptied.iter().for_each(|(_, moves, _)| self.disown(moves)))?;
-        self.disown(&vain);
-        let mut retired = Vec::with_capacity(emptied.len());
-        let mut emptied = emptied.into_iter();
-        let moved: Result<(), PutError> = emptied.by_ref().try_for_each(|(segment, moves, go)| {
-            self.repoint(&moves)?;
+            self.move_all(&moves, |moved| self.is_still_there(moved), &mut copies)?;
+            let bytes = moves.iter().map(|moved| u64::from(moved.to.length));
+            compacted.copied += bytes.sum::<u64>();
             if let Some(gone) = self.let_go(&go)? {
                 compacted.gone += gone;
                 compacted.removed += segment.length();
                 retired.push(segment);
             }
-            Ok(())
-        });
-        // After a failure, what was copied in vain must not count one day.
-        emptied.for_each(|(_, moves, _)| self.disown(&moves));
-        moved?;
+        }
+        let copies: Vec<_> = copies.into_iter().collect();
         self.retire(&retired, &copies)?;
         Ok(compacted)
     }
@@ -372,16 +385,18 @@ impl<'a> Compaction<'a> {
             let mut parts: Vec<&[u8]> = Vec::with_capacity(sections.len());
             for ((key, from), bytes) in sections {
                 let too_long = |_| PutError::Disk("segment is full".to_owned());
+                let offset = u32::try_from(at).map_err(too_long)?;
+                at += bytes.len() as u64;
                 moves.push(Move {
                     key: *key,
                     from: *from,
                     to: Place {
                         segment: target.id,
-                        offset: u32::try_from(at).map_err(too_long)?,
+                        offset,
                         ..*from
                     },
+                    end: u32::try_from(at).map_err(too_long)?,
                 });
-                at += bytes.len() as u64;
                 parts.push(bytes);
             }
             let before = target.length();
@@ -422,80 +437,71 @@ impl<'a> Compaction<'a> {
         Ok(target)
     }
 
+    /// Whatever the durability that was asked for: what takes the place of old blocks must not be lost.
     fn sync(&mut self) -> Result<(), PutError> {
         let failed = |error: std::io::Error| self.inner.write_failed("compaction", &error);
         for target in self.targets.values() {
-            if self.inner.waits_for_the_disk() {
-                target.sync().map_err(failed)?;
-            }
+            target.sync().map_err(failed)?;
         }
-        if self.inner.waits_for_the_disk() {
-            let files = &self.inner.files;
-            files.disk.sync_folder(&files.folder).map_err(failed)?;
-        }
+        let files = &self.inner.files;
+        files.disk.sync_folder(&files.folder).map_err(failed)?;
         self.unsynced = 0;
         Ok(())
     }
 
-    /// Lets the copies count in the journal; answers how long each target is.
-    fn make_durable(&mut self) -> Result<Vec<(SegmentId, u32)>, PutError> {
-        if self.used.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// Makes the copies durable. They do not count yet.
+    fn sync_targets(&self) -> Result<(), PutError> {
         for target in self.used.values() {
-            if self.inner.waits_for_the_disk() {
-                target
-                    .sync()
-                    .map_err(|error| self.inner.write_failed("compaction", &error))?;
-            }
+            target
+                .sync()
+                .map_err(|error| self.inner.write_failed("compaction", &error))?;
             if let Err(error) = target.write_sums() {
                 tracing::warn!(segment = %target.id, %error, "checksums were not written");
             }
         }
-        let lengths: Vec<_> = self
-            .used
-            .values()
-            .map(|target| {
-                let length = u32::try_from(target.length()).unwrap_or(u32::MAX);
-                (target.id, length)
-            })
-            .collect();
-        self.inner
-            .commit(vec![Record::Committed(lengths.clone())])?;
-        Ok(lengths)
-    }
-
-    /// Points the index at copies, unless their originals have gone meanwhile: then the copies are
-    /// dead, else the originals.
-    fn repoint(&self, moves: &[Move]) -> Result<(), PutError> {
-        let mut rest = moves;
-        while !rest.is_empty() {
-            let (some, later) = rest.split_at(rest.len().min(REPOINTED_AT_ONCE));
-            if let Err(error) = self.repoint_some(some) {
-                self.disown(rest);
-                return Err(error);
-            }
-            rest = later;
-        }
         Ok(())
     }
 
-    fn repoint_some(&self, moves: &[Move]) -> Result<(), PutError> {
+    /// Lets copies count and their originals be dead, but for those of which `still` says that the original
+    /// has gone: then the copy is dead. Notes how far the targets count.
+    fn move_all(
+        &self,
+        moves: &[Move],
+        still: impl Fn(&Move) -> Result<Option<Place>, IndexError>,
+        copies: &mut BTreeMap<SegmentId, u32>,
+    ) -> Result<(), PutError> {
+        moves
+            .chunks(MOVED_AT_ONCE)
+            .try_for_each(|some| self.move_some(some, &still, copies))
+    }
+
+    /// What the index says of the original now, if it still counts.
+    fn is_still_there(&self, moved: &Move) -> Result<Option<Place>, IndexError> {
+        let inner = self.inner;
+        let now = if inner.index.is_unchanged(&moved.key) {
+            Some(moved.from)
+        } else {
+            inner.index.place(&moved.key)?
+        };
+        let there = |now: &Place| now.position() == moved.from.position() && !inner.is_dead(now);
+        Ok(now.filter(there))
+    }
+
+    fn move_some(
+        &self,
+        moves: &[Move],
+        still: impl Fn(&Move) -> Result<Option<Place>, IndexError>,
+        copies: &mut BTreeMap<SegmentId, u32>,
+    ) -> Result<(), PutError> {
         let inner = self.inner;
         let _nobody_appends = inner.lock_appender();
         let mut entries = Vec::with_capacity(moves.len());
         let mut dead = Vec::with_capacity(moves.len());
-        let mut promoted = Vec::new();
+        let mut kept = Vec::new();
+        let mut lengths = BTreeMap::new();
         for moved in moves {
-            let now = if inner.index.is_unchanged(&moved.key) {
-                Some(moved.from)
-            } else {
-                inner.index.place(&moved.key)?
-            };
-            let there =
-                |now: &Place| now.position() == moved.from.position() && !inner.is_dead(now);
-            let Some(now) = now.filter(there) else {
-                // It is committed, as all copies are by now.
+            lengths.insert(moved.to.segment, moved.end);
+            let Some(now) = still(moved)? else {
                 dead.push(moved.to.position());
                 continue;
             };
@@ -506,7 +512,7 @@ impl<'a> Compaction<'a> {
             };
             if !to.cached && to.segment.stream == Stream::Cache {
                 // It was cached when it was copied, and must stay now.
-                promoted.push(to.position());
+                kept.push(to.position());
             }
             dead.push(moved.from.position());
             entries.push((moved.key, now, to));
@@ -516,36 +522,27 @@ impl<'a> Compaction<'a> {
         inner
             .index
             .insert(entries.iter().map(|(key, _, to)| (*key, *to)));
-        // In this order: a power cut may leave the first without the second.
-        let records = vec![Record::Kept(promoted), Record::Deleted(dead)];
+        let record = Record::Moved {
+            lengths: lengths.iter().map(|(id, end)| (*id, *end)).collect(),
+            kept,
+            dead,
+        };
         inner
             .lock_journal()
-            .append(records, Sync::Leave)
+            .append(vec![record], Sync::Leave)
             .map_err(|error| {
                 inner.index.insert(before);
                 inner.write_failed("journal", &error)
-            })
-    }
-
-    /// Lets copies be dead that nothing points at. Those beyond what the journal counts are cut off
-    /// anyway, and must not be named: one day another block may lie there.
-    fn disown(&self, moves: &[Move]) {
-        let committed = moves
-            .iter()
-            .filter(|moved| self.inner.is_committed(&moved.to))
-            .map(|moved| moved.to.position());
-        self.inner
-            .disowned
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(committed);
+            })?;
+        copies.extend(lengths);
+        Ok(())
     }
 
     /// Deletes what may go. `None` if somebody needs some of it by now.
     fn let_go(&self, go: &[(Key, Place)]) -> Result<Option<u64>, PutError> {
         let inner = self.inner;
         let mut gone = 0;
-        for some in go.chunks(REPOINTED_AT_ONCE) {
+        for some in go.chunks(MOVED_AT_ONCE) {
             let _no_writer_looks = inner
                 .sweeping
                 .write()
@@ -589,7 +586,7 @@ impl<'a> Compaction<'a> {
             segment: segment.id,
             copies: copies.to_vec(),
         });
-        inner.commit(retired.collect())?;
+        inner.commit_to_disk(retired.collect())?;
         let files = &inner.files;
         let mut nameless = Vec::with_capacity(emptied.len());
         for segment in emptied {
@@ -670,7 +667,7 @@ const SYNC_EVERY: u64 = 4 << 20;
 /// Bytes of a removed file that are freed at once.
 const FREED_AT_ONCE: u64 = 4 << 20;
 /// Entries changed while writers wait.
-const REPOINTED_AT_ONCE: usize = 4096;
+const MOVED_AT_ONCE: usize = 4096;
 /// Bytes before a block's own, with the usual CID.
 const PREFIX_USUAL: u64 = 38;
 
@@ -723,10 +720,13 @@ mod tests {
             panic!("nothing is damaged");
         };
         assert_eq!(moves.len(), blocks.len());
-        compaction.make_durable().unwrap();
+        compaction.sync_targets().unwrap();
         inner.checkpoint_anew().unwrap();
-        compaction.repoint(&moves).unwrap();
-        inner.sync_journal().unwrap();
+        let still = |moved: &Move| compaction.is_still_there(moved);
+        compaction
+            .move_all(&moves, still, &mut BTreeMap::new())
+            .unwrap();
+        inner.make_all_durable(inner.losses()).unwrap();
         drop((writer, store));
 
         let after = disk.after_power_cut(&mut StdRng::seed_from_u64(1));

@@ -4,13 +4,15 @@
 //! A seed decides everything. One run does some work, now and then with a fault under way; the power
 //! goes, the disk becomes what it may become, the index is as it was, absent, older, or half merged; the
 //! store opens again and is compared with the model; then more of the same. What was acknowledged must
-//! be there, what was deleted must not, what was under way may be either, but whole.
+//! be there, what was deleted must not, what was under way may be either, but whole. One run in five does not
+//! wait for the disk: a power cut may take what was acknowledged since it was last written out, and nothing
+//! older, whatever was moved or made anew meanwhile.
 //!
 //! `CAIRN_SEEDS` says how many seeds are run, `CAIRN_FIRST_SEED` with which to begin.
 
 use crate::block::{Block, Prefix};
 use crate::cid::{self, Cid, HashKind, Version};
-use crate::config::{ByteSize, Config, Reserve};
+use crate::config::{ByteSize, Config, Durability, Reserve};
 use crate::dag::pb::{self, PbLink, PbNode};
 use crate::disk::simulated::{Faults, SimulatedDisk};
 use crate::gc::Collection;
@@ -109,6 +111,11 @@ struct Run<'a> {
     blocks: Vec<Known>,
     /// Pins on nodes, by number: recursive.
     pins: Vec<Known>,
+    /// Blocks and pins that were changed since everything was last made durable.
+    loose: BTreeSet<usize>,
+    loose_pins: BTreeSet<usize>,
+    /// Pins that may have come through a power cut without all that they reach.
+    perhaps_with_holes: BTreeSet<usize>,
     notices: Vec<String>,
     /// Whether one operation may fail now.
     failing: bool,
@@ -127,6 +134,10 @@ impl<'a> Run<'a> {
             segment_size: ByteSize([4 << 10, 16 << 10, 1 << 20][random.random_range(0..3)]),
             cache_max: ByteSize([8 << 10, 32 << 10][random.random_range(0..2)]),
             reserve: Reserve::Bytes(ByteSize(0)),
+            durability: match random.random_bool(0.2) {
+                true => Durability::Relaxed,
+                false => Durability::Full,
+            },
             ..Config::default()
         };
         let mut run = Self {
@@ -139,6 +150,9 @@ impl<'a> Run<'a> {
             store: None,
             blocks: vec![Known::Absent; LEAVES + NODES],
             pins: vec![Known::Absent; NODES],
+            loose: BTreeSet::new(),
+            loose_pins: BTreeSet::new(),
+            perhaps_with_holes: BTreeSet::new(),
             notices: Vec::new(),
             failing: false,
             lied: false,
@@ -253,11 +267,10 @@ impl<'a> Run<'a> {
 
     /// The store is stopped properly.
     fn stop(&mut self) {
-        if let Some(store) = self.store.take()
-            && let Err(error) = store.inner.close()
-        {
-            self.tell(|| format!("stopping failed: {error}"));
-            self.doubt_visible();
+        if let Some(store) = self.store.take() {
+            let done = store.inner.close();
+            self.tell(|| format!("stopping: {done:?}"));
+            self.make_firm(done.is_ok());
         }
         self.tell(|| "stopped".to_owned());
         self.open();
@@ -285,6 +298,15 @@ impl<'a> Run<'a> {
         };
         self.image = Arc::new(image);
         self.older.clear();
+        if self.is_relaxed() {
+            for number in std::mem::take(&mut self.loose) {
+                self.blocks[number] = Known::Unknown;
+            }
+            for node in std::mem::take(&mut self.loose_pins) {
+                self.pins[node] = Known::Unknown;
+                self.perhaps_with_holes.insert(node);
+            }
+        }
         for known in self.blocks.iter_mut().chain(&mut self.pins) {
             *known = match *known {
                 Known::Visible | Known::Hidden => Known::Unknown,
@@ -293,9 +315,23 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn is_relaxed(&self) -> bool {
+        self.config.durability == Durability::Relaxed
+    }
+
+    /// Everything that was acknowledged has reached the disk now, or an error says that it may not have.
+    fn make_firm(&mut self, done: bool) {
+        if done {
+            self.loose.clear();
+            self.loose_pins.clear();
+        } else {
+            self.doubt_visible();
+        }
+    }
+
     /// One piece of work, and what it means for the model.
     fn work(&mut self) {
-        match self.random.random_range(0..22) {
+        match self.random.random_range(0..23) {
             0..=5 => self.put(Keep::Kept),
             6..=8 => self.put(Keep::Cached),
             9..=11 => self.pin(),
@@ -306,9 +342,7 @@ impl<'a> Run<'a> {
             18 => {
                 let done = self.store().inner.checkpoint();
                 self.tell(|| format!("checkpoint: {done:?}"));
-                if done.is_err() {
-                    self.doubt_visible();
-                }
+                self.make_firm(done.is_ok());
             }
             19 => {
                 let done = self.store().inner.rebuild_alone(&mut |_| {});
@@ -318,6 +352,12 @@ impl<'a> Run<'a> {
                 }
             }
             20 => self.verify(),
+            21 => {
+                // As the background does.
+                let done = self.store().inner.commit_to_disk(Vec::new());
+                self.tell(|| format!("write out: {done:?}"));
+                self.make_firm(done.is_ok());
+            }
             _ => self.read_something(),
         }
     }
@@ -327,7 +367,8 @@ impl<'a> Run<'a> {
         let mut bad = Vec::new();
         let done = self.store().inner.verify(&mut |_| {}, |one| bad.push(one));
         self.tell(|| format!("verify: {done:?}, {bad:?}"));
-        assert!(self.lied || bad.is_empty(), "seed {}: {bad:?}", self.seed);
+        let may_be = self.lied || self.is_relaxed();
+        assert!(may_be || bad.is_empty(), "seed {}: {bad:?}", self.seed);
     }
 
     fn some_blocks(&mut self) -> BTreeSet<usize> {
@@ -347,6 +388,7 @@ impl<'a> Run<'a> {
             done = writer.commit();
         }
         self.tell(|| format!("put {numbers:?} {keep:?}: {done:?}"));
+        self.loose.extend(&numbers);
         for number in numbers {
             let known = &mut self.blocks[number];
             *known = match (&done, keep, *known) {
@@ -378,8 +420,11 @@ impl<'a> Run<'a> {
         let put = writer.put(blocks.collect());
         let pinned = put.is_ok() && writer.commit_and_pin(&[root], None).is_ok();
         self.tell(|| format!("pin {node} over {tree:?}: {pinned}"));
+        self.loose.extend(&tree);
+        self.loose_pins.insert(node);
         if pinned {
             self.pins[node] = Known::There;
+            self.perhaps_with_holes.remove(&node);
             for number in tree {
                 self.blocks[number] = Known::There;
             }
@@ -403,6 +448,7 @@ impl<'a> Run<'a> {
         let Some(pin) = store.pin(root) else { return };
         let done = store.inner.commit(vec![Record::Unpinned(pin.key())]);
         self.tell(|| format!("unpin {node}: {done:?}"));
+        self.loose_pins.insert(node);
         self.pins[node] = if done.is_ok() {
             Known::Absent
         } else {
@@ -421,6 +467,7 @@ impl<'a> Run<'a> {
             .collect();
         let done = self.store().inner.delete_for_tests(&cids);
         self.tell(|| format!("delete {numbers:?}: {done:?}"));
+        self.loose.extend(&numbers);
         if done.is_err() {
             self.doubt_visible();
         }
@@ -448,6 +495,9 @@ impl<'a> Run<'a> {
     fn collect(&mut self) {
         let done = Collection::new(self.store().inner, |_| {}).run();
         self.tell(|| format!("collect: {done:?}"));
+        if done.is_ok() {
+            self.make_firm(true);
+        }
         let pinned = self.pinned(&[Known::There]);
         let perhaps = self.maybe_pinned();
         for number in 0..self.blocks.len() {
@@ -511,18 +561,19 @@ impl<'a> Run<'a> {
                     let wrong = matches!(known, Known::There | Known::Visible);
                     assert!(!wrong || self.lied, "lost: {}", context());
                 }
-                (Err(error), _) => assert!(self.lied, "{error}: {}", context()),
+                (Err(error), known) => {
+                    let torn = self.is_relaxed() && known != Known::There;
+                    assert!(self.lied || torn, "{error}: {}", context());
+                }
             }
         }
         if !self.lied {
             let stat = store.stat();
             let seen = (present.len() as u64, present.values().sum::<u64>());
-            assert_eq!(
-                (stat.blocks, stat.bytes),
-                seen,
-                "counts, seed {}",
-                self.seed
-            );
+            // A section that is torn in its CID counts as nobody's block until it is verified.
+            let is_right = (stat.blocks, stat.bytes) == seen
+                || self.is_relaxed() && (stat.blocks, stat.bytes) >= seen;
+            assert!(is_right, "{stat:?}, not {seen:?}, seed {}", self.seed);
         }
         for node in 0..NODES {
             let root = self.universe.nodes[node].0.cid();
@@ -541,7 +592,12 @@ impl<'a> Run<'a> {
                 );
                 let tree = self.universe.tree(node);
                 let whole = tree.iter().all(|number| present.contains_key(number));
-                assert!(!pinned || whole, "a pin with a hole, seed {}", self.seed);
+                let may_be = self.perhaps_with_holes.contains(&node);
+                assert!(
+                    !pinned || whole || may_be,
+                    "a pin with a hole, seed {}",
+                    self.seed
+                );
             }
             self.pins[node] = match (when, pinned) {
                 (When::Opened, true) => Known::There,
@@ -567,7 +623,8 @@ impl<'a> Run<'a> {
         let mut bad = Vec::new();
         let verified = store.inner.verify(&mut |_| {}, |found| bad.push(found));
         assert!(verified.is_ok(), "seed {}: {verified:?}", self.seed);
-        assert!(bad.is_empty() || self.lied, "seed {}: {bad:?}", self.seed);
+        let may_be = self.lied || self.is_relaxed();
+        assert!(may_be || bad.is_empty(), "seed {}: {bad:?}", self.seed);
     }
 }
 
@@ -631,11 +688,9 @@ fn nothing_acknowledged_is_lost_on_any_disk() {
             });
         }
     });
-    println!(
-        "{} seeds, {} power cuts",
-        seeds.end - seeds.start,
-        cuts.into_inner()
-    );
+    let cuts = cuts.into_inner();
+    println!("{} seeds, {cuts} power cuts", seeds.end - seeds.start);
+    assert!(cuts > 0, "nothing was tried");
 }
 
 /// Seeds in every run of the tests.

@@ -122,6 +122,8 @@ pub(crate) struct Inner {
     pub(crate) promoted: Mutex<Vec<Position>>,
     /// Segments that were given up before the journal knew them: the next commit says so.
     abandoned: Mutex<Vec<SegmentId>>,
+    /// What is acknowledged without having reached the disk; the background sees to it.
+    left_unsynced: Mutex<commit::Unsynced>,
     recency: recency::Recency,
     haste: at_once::Haste,
     pub(crate) scrub: PlainMutex<ScrubState>,

@@ -26,7 +26,7 @@ pub(super) type Change = [u8; Place::PACKED];
 /// Changes, bucket by bucket, in the order of their keys.
 pub(super) fn by_bucket(changes: &Changes) -> impl Iterator<Item = (Bucket, Vec<Changed>)> {
     let mut sorted: Vec<(Key, Change)> = changes.iter().map(|(key, to)| (*key, *to)).collect();
-    sorted.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    sorted.sort_unstable_by_key(|(key, _)| *key);
     let mut rest = sorted.into_iter().peekable();
     std::iter::from_fn(move || {
         let (bucket, _) = split(&rest.peek()?.0);

@@ -36,6 +36,15 @@ pub(crate) enum Record {
     Checkpointed(u64),
     /// Segment numbers of this stream are used up to this one.
     Used(SegmentId),
+    /// Sections were copied elsewhere. All of it holds at once, or a block would count twice, or not at all.
+    Moved {
+        /// How far the segments count that they were copied to.
+        lengths: Vec<(SegmentId, u32)>,
+        /// Copies of what was cached when it was copied, and must stay.
+        kept: Vec<Position>,
+        /// The originals, but in the place of those that had died meanwhile their copies.
+        dead: Vec<Position>,
+    },
 }
 
 /// Appends a record's bytes.
@@ -129,6 +138,16 @@ fn payload(record: &Record) -> Vec<u8> {
             out.push(USED);
             integer(&mut out, segment.packed().into());
         }
+        Record::Moved {
+            lengths,
+            kept,
+            dead,
+        } => {
+            out.push(MOVED);
+            put_lengths(&mut out, lengths);
+            put_positions(&mut out, kept);
+            put_positions(&mut out, dead);
+        }
     }
     out
 }
@@ -182,6 +201,11 @@ fn parse(payload: &[u8]) -> Option<Record> {
         SYNCED => Record::Synced(read_number(&mut cursor)?),
         CHECKPOINTED => Record::Checkpointed(read_number(&mut cursor)?),
         USED => Record::Used(SegmentId::unpacked(read_integer(&mut cursor)?)),
+        MOVED => Record::Moved {
+            lengths: pairs(&mut cursor)?,
+            kept: positions(&mut cursor)?,
+            dead: positions(&mut cursor)?,
+        },
         _ => return None,
     };
     cursor.is_empty().then_some(record)
@@ -258,6 +282,7 @@ const SYNCED: u8 = 8;
 const CHECKPOINTED: u8 = 9;
 const USED: u8 = 10;
 const BURIED: u8 = 11;
+const MOVED: u8 = 12;
 
 #[cfg(test)]
 mod tests {
@@ -300,6 +325,11 @@ mod tests {
             Record::Synced(u64::MAX),
             Record::Checkpointed(1 << 40),
             Record::Used(segment),
+            Record::Moved {
+                lengths: vec![(segment, 500)],
+                kept: vec![],
+                dead: vec![position, position],
+            },
         ] {
             assert_eq!(parse(&payload(&record)), Some(record));
         }

@@ -15,15 +15,17 @@ use crate::journal::record::Record;
 use crate::journal::{DEAD_PER_RECORD, Sync};
 use crate::log::append::{Appender, Touched};
 use crate::log::files::Access;
+use crate::log::segment::Segment;
 use crate::log::{Place, Position, SegmentId, section};
 use crate::pin::Pin;
 use crate::sink::PutError;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Who waits for which commit.
 #[derive(Debug, Default)]
@@ -54,6 +56,15 @@ struct Ask {
     records: Vec<Record>,
     /// It is only for as long as this pin stands, by whatever name.
     only_with: Option<Pin>,
+    sync: Sync,
+}
+
+/// What commits left to the operating system.
+#[derive(Debug, Default)]
+pub(crate) struct Unsynced {
+    segments: BTreeMap<SegmentId, Arc<Segment>>,
+    folder: bool,
+    journal: bool,
 }
 
 /// What came of an ask.
@@ -80,11 +91,38 @@ struct Lists {
     promoted: Vec<Position>,
 }
 
+impl Unsynced {
+    pub(super) fn add(&mut self, segments: impl Iterator<Item = (SegmentId, Arc<Segment>)>) {
+        self.segments.extend(segments);
+        self.folder |= !self.segments.is_empty();
+    }
+
+    fn put_back(&mut self, left: Self) {
+        self.segments.extend(left.segments);
+        self.folder |= left.folder;
+        self.journal |= left.journal;
+    }
+
+    fn leave(&mut self, touched: &Touched) {
+        let segments = touched.segments.iter();
+        self.segments
+            .extend(segments.map(|(segment, _)| (segment.id, segment.clone())));
+        self.folder |= touched.folder;
+        self.journal = true;
+    }
+}
+
 impl Inner {
-    /// Makes everything put so far durable, together with `records`. For callers whose blocks, if
-    /// any, are somebody else's to acknowledge.
+    /// Makes everything put so far durable, together with `records`, as the configuration has it. For
+    /// callers whose blocks, if any, are somebody else's to acknowledge.
     pub(crate) fn commit(&self, records: Vec<Record>) -> Result<(), PutError> {
         self.commit_since(self.losses(), records)
+    }
+
+    /// Like [`Inner::commit`], whatever the configuration says: for what takes the place of older things.
+    pub(crate) fn commit_to_disk(&self, records: Vec<Record>) -> Result<(), PutError> {
+        let losses = self.losses();
+        self.ask(losses, records, None, Sync::Wait).map(drop)
     }
 
     /// Like [`Inner::commit`], but fails if anything that was put since `losses` was counted has
@@ -101,6 +139,16 @@ impl Inner {
         records: Vec<Record>,
         only_with: Option<Pin>,
     ) -> Result<Committed, PutError> {
+        self.ask(losses, records, only_with, self.configured_sync())
+    }
+
+    fn ask(
+        &self,
+        losses: u64,
+        records: Vec<Record>,
+        only_with: Option<Pin>,
+        sync: Sync,
+    ) -> Result<Committed, PutError> {
         if self.files.access == Access::ReadOnly {
             return Err(PutError::ReadOnly);
         }
@@ -114,6 +162,7 @@ impl Inner {
             losses,
             records,
             only_with,
+            sync,
         });
         while waiting.answered < ticket {
             if waiting.led {
@@ -160,9 +209,11 @@ impl Inner {
             return failed;
         }
         let tickets: Vec<u64> = whole.iter().map(|ask| ask.ticket).collect();
+        let waits = whole.iter().any(|ask| ask.sync == Sync::Wait);
+        let sync = if waits { Sync::Wait } else { Sync::Leave };
         let records = whole.into_iter().flat_map(|ask| ask.records).collect();
         let timer = self.metrics.commit_seconds.start_timer();
-        let result = self.commit_alone(records);
+        let result = self.commit_alone(records, sync);
         timer.observe_duration();
         if let Err(error) = result {
             let all = tickets.into_iter();
@@ -190,13 +241,13 @@ impl Inner {
             .partition(|ask| ask.only_with.as_ref().is_none_or(stands))
     }
 
-    fn commit_alone(&self, records: Vec<Record>) -> Result<(), PutError> {
+    fn commit_alone(&self, records: Vec<Record>, sync: Sync) -> Result<(), PutError> {
         // Under one lock: the lists name nothing beyond what is touched or committed.
         let (touched, lists) = {
             let mut appender = self.lock_appender();
             (appender.touched(), self.take_lists())
         };
-        let mut made = self.make_durable(&touched, &lists, &records);
+        let mut made = self.make_durable(&touched, &lists, &records, sync);
         let frees = |record: &Record| matches!(record, Record::Unpinned(_) | Record::Deleted(_));
         if matches!(made, Err(PutError::Full(_)))
             && self.adds_nothing(&touched)
@@ -204,7 +255,7 @@ impl Inner {
             && self.release_ballast()
         {
             // Giving things up must be possible with nothing free.
-            made = self.make_durable(&touched, &lists, &records);
+            made = self.make_durable(&touched, &lists, &records, sync);
         }
         if let Err(error) = made {
             // What the journal did not take is for the next commit.
@@ -256,20 +307,11 @@ impl Inner {
         touched: &Touched,
         lists: &Lists,
         records: &[Record],
+        sync: Sync,
     ) -> Result<(), PutError> {
-        if self.config.durability == Durability::Full {
-            for (segment, _) in &touched.segments {
-                segment.sync().map_err(|error| {
-                    self.write_failed(&format!("segment {}", segment.id), &error)
-                })?;
-            }
-            if touched.folder {
-                self.files
-                    .disk
-                    .sync_folder(&self.files.folder)
-                    .inspect_err(|_| self.lock_appender().folder_is_unsynced())
-                    .map_err(|error| self.write_failed("blocks", &error))?;
-            }
+        match sync {
+            Sync::Wait => self.sync_blocks(touched)?,
+            Sync::Leave => self.lock_unsynced().leave(touched),
         }
         for (segment, length) in &touched.segments {
             match segment.write_sums() {
@@ -302,8 +344,52 @@ impl Inner {
         all.extend(chunks(&lists.promoted, Record::Kept));
         all.extend(records.iter().cloned());
         self.lock_journal()
-            .append(all, self.journal_sync())
+            .append(all, sync)
             .map_err(|error| self.write_failed("journal", &error))
+    }
+
+    /// Syncs what was touched, and what earlier commits left.
+    fn sync_blocks(&self, touched: &Touched) -> Result<(), PutError> {
+        let left = std::mem::take(&mut *self.lock_unsynced());
+        let synced = self.sync_all(touched, &left);
+        if synced.is_err() {
+            // It was acknowledged long ago, so there is nothing better to do than to try again.
+            self.lock_unsynced().put_back(left);
+        }
+        synced
+    }
+
+    fn sync_all(&self, touched: &Touched, left: &Unsynced) -> Result<(), PutError> {
+        let failed = |segment: &Segment, error: &std::io::Error| {
+            self.write_failed(&format!("segment {}", segment.id), error)
+        };
+        for (segment, _) in &touched.segments {
+            segment.sync().map_err(|error| failed(segment, &error))?;
+        }
+        for segment in left.segments.values() {
+            let is_done = touched.segments.iter().any(|(one, _)| one.id == segment.id);
+            // One that has gone meanwhile was emptied, and what was copied out of it is durable.
+            if !is_done && self.segment(segment.id).is_some() {
+                // It may have been sealed since, so it is told to sync its file whatever it holds.
+                segment
+                    .sync_file()
+                    .map_err(|error| failed(segment, &error))?;
+            }
+        }
+        if touched.folder || left.folder {
+            self.files
+                .disk
+                .sync_folder(&self.files.folder)
+                .inspect_err(|_| self.lock_appender().folder_is_unsynced())
+                .map_err(|error| self.write_failed("blocks", &error))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn lock_unsynced(&self) -> MutexGuard<'_, Unsynced> {
+        self.left_unsynced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Seals segments whose tail never became durable, forgets what lies in it, and lets everybody
@@ -365,11 +451,7 @@ impl Inner {
     }
 
     /// Whether an acknowledgement waits for the disk.
-    pub(crate) fn waits_for_the_disk(&self) -> bool {
-        self.config.durability == Durability::Full
-    }
-
-    pub(crate) fn journal_sync(&self) -> Sync {
+    fn configured_sync(&self) -> Sync {
         match self.config.durability {
             Durability::Full => Sync::Wait,
             Durability::Relaxed => Sync::Leave,
@@ -379,7 +461,7 @@ impl Inner {
     /// Commits, then brings the index up to where the log is now, if there is room for that.
     pub(crate) fn checkpoint(&self) -> Result<(), PutError> {
         if self.index.waiting() == 0 {
-            return self.commit(Vec::new());
+            return self.commit_to_disk(Vec::new());
         }
         self.checkpoint_anew()
     }
@@ -387,7 +469,7 @@ impl Inner {
     /// [`Inner::checkpoint`], even if there is nothing to merge.
     pub(crate) fn checkpoint_anew(&self) -> Result<(), PutError> {
         if !self.index_has_room() {
-            return self.commit(Vec::new());
+            return self.commit_to_disk(Vec::new());
         }
         // So that the journal knows every segment there is, but for what is made this very moment.
         self.commit(Vec::new())?;
@@ -395,14 +477,12 @@ impl Inner {
             let appender = self.lock_appender();
             let Some(frozen) = self.index.freeze() else {
                 drop(appender);
-                return self.commit(Vec::new());
+                return self.commit_to_disk(Vec::new());
             };
             self.unmerged.store(0, Ordering::Relaxed);
             (frozen, self.checkpoint_of(&appender), self.losses())
         };
-        let durable = self
-            .commit_since(losses, Vec::new())
-            .and_then(|()| self.sync_journal());
+        let durable = self.make_all_durable(losses);
         if let Err(error) = durable {
             self.index.forget(|_| false); // Thaws what was frozen; `give_up` took out what is lost.
             return Err(error);
@@ -456,14 +536,34 @@ impl Inner {
         }
     }
 
-    /// Makes records durable for which nobody waited.
-    pub(crate) fn sync_journal(&self) -> Result<(), PutError> {
-        if self.config.durability == Durability::Relaxed {
-            return Ok(());
-        }
+    /// Makes everything durable that an index is about to hold, unless some of it was given up since `losses`
+    /// was counted.
+    pub(crate) fn make_all_durable(&self, losses: u64) -> Result<(), PutError> {
+        self.ask(losses, Vec::new(), None, Sync::Wait)?;
+        // With what nobody's commit has waited for.
         self.lock_journal()
             .sync()
             .map_err(|error| self.write_failed("journal", &error))
+    }
+
+    /// Makes records durable that were only appended, as the configuration has it.
+    pub(crate) fn sync_journal(&self) -> Result<(), PutError> {
+        match self.configured_sync() {
+            Sync::Leave => {
+                self.lock_unsynced().journal = true;
+                Ok(())
+            }
+            Sync::Wait => self
+                .lock_journal()
+                .sync()
+                .map_err(|error| self.write_failed("journal", &error)),
+        }
+    }
+
+    /// Whether commits have left something to the operating system.
+    fn has_left_something(&self) -> bool {
+        let left = self.lock_unsynced();
+        left.folder || left.journal || !left.segments.is_empty()
     }
 
     /// Asks the disk to start writing, without waiting for it.
@@ -486,10 +586,17 @@ pub(super) struct Syncer {
 impl Syncer {
     pub(super) fn start(inner: &Arc<Inner>) -> std::io::Result<Self> {
         let (kicks, kicked) = sync_channel(1);
+        let leaves = inner.config.durability == Durability::Relaxed;
         let inner = Arc::downgrade(inner);
         let thread = std::thread::Builder::new()
             .name("store-syncer".to_owned())
-            .spawn(move || run(&inner, &kicked))?;
+            .spawn(move || {
+                let next = || match leaves {
+                    true => kicked.recv_timeout(LEFT_AT_MOST),
+                    false => kicked.recv().map_err(RecvTimeoutError::from),
+                };
+                run(&inner, next);
+            })?;
         Ok(Self { kicks, thread })
     }
 
@@ -502,14 +609,21 @@ impl Syncer {
     }
 }
 
-fn run(inner: &Weak<Inner>, kicked: &Receiver<()>) {
-    while kicked.recv().is_ok() {
+fn run(inner: &Weak<Inner>, next: impl Fn() -> Result<(), RecvTimeoutError>) {
+    loop {
+        let kick = next();
+        if kick == Err(RecvTimeoutError::Disconnected) {
+            return;
+        }
         let Some(inner) = inner.upgrade() else { return };
+        if kick == Err(RecvTimeoutError::Timeout) && !inner.has_left_something() {
+            continue;
+        }
         let unmerged = inner.unmerged.load(Ordering::Relaxed);
         let written = if inner.index.waiting() >= MERGE_AT || unmerged >= MERGE_BYTES {
             inner.checkpoint()
         } else {
-            inner.commit(Vec::new())
+            inner.commit_to_disk(Vec::new())
         };
         if let Err(error) = written {
             // Whoever put these bytes is told when they commit: the losses were counted.
@@ -532,6 +646,8 @@ fn lost_before() -> PutError {
     PutError::Disk("an earlier write of the same work failed; start it again".to_owned())
 }
 
+/// How long what is acknowledged without waiting for the disk is left to the operating system.
+const LEFT_AT_MOST: Duration = Duration::from_secs(1);
 /// Entries in the memory table at which they are merged into sled.
 pub(crate) const MERGE_AT: usize = 500_000;
 /// Bytes appended after which the memory table is merged, so that a restart scans no more than that.
@@ -539,7 +655,7 @@ const MERGE_BYTES: u64 = 256 << 20;
 
 #[cfg(test)]
 mod tests {
-    use super::{Ask, Committed, Unmet};
+    use super::{Ask, Committed, Sync, Unmet};
     use crate::block::{Block, Prefix};
     use crate::cid::{self, HashKind, Version};
     use crate::config::{ByteSize, Config, Reserve};
@@ -610,6 +726,7 @@ mod tests {
             losses: 0,
             records: vec![record],
             only_with,
+            sync: Sync::Wait,
         };
         let unmet = store.inner.lead(vec![
             ask(1, Record::Unpinned(pin.key()), None),

@@ -246,6 +246,7 @@ impl Store {
             disowned: Mutex::default(),
             promoted: Mutex::default(),
             abandoned: Mutex::default(),
+            left_unsynced: Mutex::default(),
             recency: Recency::default(),
             haste: super::at_once::Haste::default(),
             scrub: PlainMutex::default(),
@@ -264,6 +265,9 @@ impl Store {
         let index_disk = |error: IndexError| disk(&index_folder)(io::Error::other(error));
         let usable = checkpoint
             .filter(|checkpoint| log.complete && !replay.behind && inner.fits(checkpoint));
+        if access == Access::ReadWrite {
+            inner.leave_unsynced(usable.as_ref());
+        }
         let caught_up = match usable {
             Some(checkpoint) => inner
                 .catch_up(&checkpoint, &log.adopted, on_event)

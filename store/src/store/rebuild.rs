@@ -165,8 +165,8 @@ impl Building<'_> {
         Ok(())
     }
 
-    /// Enters what is known to be damaged as that: its header says nothing of it. What is found out from now
-    /// on is in the memory table.
+    /// Enters what is known to be damaged, and still is, as that: its header says nothing of it. What is found
+    /// out from now on is in the memory table.
     fn take_over_damage(&self) -> Result<(), IndexError> {
         let mut damaged = Vec::new();
         self.inner.index.each(0, |entries| {
@@ -175,7 +175,8 @@ impl Building<'_> {
         })?;
         for (key, place) in damaged {
             let entered = self.index.place(&key)?;
-            if entered.is_some_and(|entered| entered.position() == place.position()) {
+            let is_entered = entered.is_some_and(|entered| entered.position() == place.position());
+            if is_entered && !self.inner.hashes(&key, &place) {
                 self.index.insert([(key, place)]);
                 self.counts.subtract(1, place.length.into());
             }
@@ -226,9 +227,7 @@ impl Building<'_> {
             inner.index.wait_for_thaw();
         };
         if inner.files.access == Access::ReadWrite {
-            let durable = inner
-                .commit_since(losses, Vec::new())
-                .and_then(|()| inner.sync_journal());
+            let durable = inner.make_all_durable(losses);
             match (durable, partial) {
                 (Ok(()), _) => {}
                 (Err(error), Partial::Refused) => {

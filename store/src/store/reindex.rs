@@ -1,6 +1,7 @@
 //! What the index missed, from the log: what opening catches up with, and what to do when sled fails.
 
 use super::{Counts, Inner};
+use crate::block::Block;
 use crate::index::{Checkpoint, Index, IndexError, Key};
 use crate::journal::Change;
 use crate::log::files::Access;
@@ -67,6 +68,19 @@ impl Inner {
                 let segment = self.segment(*id);
                 segment.map_or_else(gone, |segment| segment.length() >= u64::from(*end))
             })
+    }
+
+    /// What the checkpoint does not cover may have been left to the operating system by a process that was
+    /// killed: the next one to write things out sees to it.
+    pub(super) fn leave_unsynced(&self, checkpoint: Option<&Checkpoint>) {
+        let segments = self.open_segments().into_iter();
+        let uncovered = segments.filter(|(id, segment)| match checkpoint {
+            Some(known) => {
+                known_from(known, *id).is_some_and(|from| u64::from(from) < segment.length())
+            }
+            None => true,
+        });
+        self.lock_unsynced().add(uncovered);
     }
 
     /// Brings the index from its checkpoint to the end of the log.
@@ -224,7 +238,7 @@ impl Inner {
     }
 
     /// How far a segment counts. Whoever may not write the journal adopts without telling it.
-    pub(super) fn committed(&self, segment: &Segment) -> u64 {
+    pub(crate) fn committed(&self, segment: &Segment) -> u64 {
         let length = segment.length();
         if self.files.access == Access::ReadOnly {
             return length;
@@ -322,6 +336,11 @@ impl Inner {
                 self.disown(&place);
                 return Ok(());
             }
+            Some(old) if !old.damaged && !self.hashes(&key, &place) => {
+                // What a power cut has left of it.
+                self.disown(&place);
+                return Ok(());
+            }
             Some(old) => {
                 // Only one section of a block may count, or deleting it would not delete it; and one must.
                 self.disown(&old);
@@ -343,6 +362,19 @@ impl Inner {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether a section holds the block that it is entered for.
+    pub(super) fn hashes(&self, key: &Key, place: &Place) -> bool {
+        let position = place.position();
+        let (Some(segment), Some((there, found))) =
+            (self.segment(position.segment), self.section_at(&position))
+        else {
+            return false;
+        };
+        let from = u64::from(found.offset) + u64::from(found.header.prefix);
+        let data = segment.read_unchecked(from, found.header.length.into());
+        there == *key && data.is_ok_and(|data| Block::verify(found.header.cid, data).is_ok())
     }
 
     /// Whether readers find the block there while an index is made beside theirs.
