@@ -139,7 +139,12 @@ impl Repository {
             }
             Err(error) => return Err(error.into()),
         };
-        self.write(VERSION, &format!("{FORMAT}\n"))?;
+        // Blocks of another format stay what they are when the configuration alone was lost.
+        let version = self.path.join(VERSION);
+        let told = version.try_exists();
+        if !told.map_err(|source| disk("read", &version, source))? {
+            self.write(VERSION, &format!("{FORMAT}\n"))?;
+        }
         self.write(CONFIG, TEMPLATE)?;
         Ok(keys.public().to_peer_id().to_string())
     }
@@ -361,6 +366,25 @@ mod tests {
         );
         drop(guard);
         drop(repository.lock_config().await.unwrap());
+    }
+
+    #[test]
+    fn init_over_a_lost_configuration_leaves_the_format_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path());
+        let name = repository.init().unwrap();
+        let version = folder.path().join(VERSION);
+        assert_eq!(
+            fs::read_to_string(&version).unwrap(),
+            format!("{FORMAT}\n")
+        );
+        fs::write(&version, "4000000000\n").unwrap();
+        fs::remove_file(folder.path().join(CONFIG)).unwrap();
+        assert_eq!(repository.init().unwrap(), name);
+        assert_eq!(fs::read_to_string(&version).unwrap(), "4000000000\n");
+        let config = Config::parse(TEMPLATE).unwrap();
+        let error = repository.open_store(&config, &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("4000000000"), "{error}");
     }
 
     #[test]
