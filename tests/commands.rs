@@ -6,7 +6,7 @@ use cairn_store::block::Prefix;
 use cairn_store::car::write;
 use cairn_store::cid::{self, Cid, HashKind, Version};
 use cairn_store::dag::pb::{self, PbLink, PbNode};
-use harness::{Daemon, Done, Repo, tree};
+use harness::{Daemon, Done, Mounts, Repo, tree};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
@@ -1147,6 +1147,35 @@ fn config_edit_takes_what_is_valid_and_leaves_no_copy() {
     assert!(fs::read_to_string(&kept).unwrap().contains("\"lan\""));
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&kept).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn config_edit_keeps_the_text_that_a_full_disk_has_no_room_for() {
+    let Some(mut mounts) = Mounts::new() else {
+        return;
+    };
+    mounts.run("mount -t tmpfs -o size=1m none /mnt");
+    let repo = Repo::new(CAIRN).at(&mounts.path(Path::new("/mnt")));
+    let config = repo.path().join("config.toml");
+    let made = Repo::new(CAIRN);
+    fs::copy(made.path().join("config.toml"), &config).unwrap();
+    let before = fs::read(&config).unwrap();
+    let fill = format!(
+        "sed -i '1i # mine' \"$1\"; cat /dev/zero >{}/rest 2>/dev/null; true",
+        repo.path().display()
+    );
+    let mut command = repo.command(["config", "edit"]);
+    let edited = command.env("EDITOR", fill).output().unwrap();
+    assert_eq!(edited.status.code(), Some(1), "{edited:?}");
+    let told = String::from_utf8(edited.stderr).unwrap();
+    let kept = repo.path().join("config.edited.toml");
+    assert!(
+        told.contains("cannot write") && told.contains(kept.to_str().unwrap()),
+        "{told}"
+    );
+    let kept = fs::read(&kept).unwrap();
+    assert_eq!(kept.strip_prefix(b"# mine\n"), Some(&before[..]));
+    assert_eq!(fs::read(&config).unwrap(), before);
 }
 
 #[test]

@@ -374,10 +374,7 @@ mod tests {
         let repository = Repository::at(folder.path());
         let name = repository.init().unwrap();
         let version = folder.path().join(VERSION);
-        assert_eq!(
-            fs::read_to_string(&version).unwrap(),
-            format!("{FORMAT}\n")
-        );
+        assert_eq!(fs::read_to_string(&version).unwrap(), format!("{FORMAT}\n"));
         fs::write(&version, "4000000000\n").unwrap();
         fs::remove_file(folder.path().join(CONFIG)).unwrap();
         assert_eq!(repository.init().unwrap(), name);
