@@ -586,6 +586,24 @@ fn pin_verify_names_a_pin_that_is_not_whole_and_ends_with_one() {
 }
 
 #[test]
+fn what_reaches_a_block_is_told_when_it_is_met_and_not_at_the_end_of_the_dag() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        fs::create_dir(&path).unwrap();
+        hello(&path);
+        fs::write(path.join("later.txt"), "read later").unwrap();
+        let root = repo.ok(["add", "-r", "-Q", path.to_str().unwrap()]);
+        damage(repo, b"read later");
+        let through = format!("{HELLO_V1} indirect through {root}");
+        assert_eq!(repo.ok(["pin", "ls", HELLO_V1]), through);
+        // Who is not met before the damage may be behind it.
+        let unknown = repo.run(["pin", "ls", EMPTY_FOLDER_V1]).failure(1);
+        assert!(unknown.contains("damaged on disk"), "{unknown}");
+    });
+}
+
+#[test]
 fn repo_stat_tells_sizes_pins_and_the_scrub() {
     let settings = |repo: &Repo| {
         repo.ok(["config", "set", "storage.reserve", "3MB"]);

@@ -9,10 +9,12 @@ use cairn_node::Session;
 use cairn_store::cid::{Cid, Multihash};
 use cairn_store::dag::walk::{Missing, Options, Visit, walk};
 use cairn_store::pin::{PinError, PinMode, PinProgress};
+use cairn_store::unixfs::read::ReadError;
 use cairn_store::{Block, Store};
-use futures::StreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -206,7 +208,7 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
                 missing: Missing::Tell,
                 ..Options::default()
             };
-            let mut visits = std::pin::pin!(walk(session.clone(), pin.cid, options));
+            let mut visits = pin!(walk(session.clone(), pin.cid, options));
             while let Some(visit) = visits.next().await {
                 match visit {
                     Ok(Visit::Block { .. }) => {}
@@ -252,7 +254,10 @@ pub async fn reached_by(
             continue;
         }
         // What cannot be read may reach anything: then nothing is known, and nothing is said.
-        for cid in below(local, pin.cid, Missing::Stop).await? {
+        let mut below = pin!(below(local, pin.cid, Missing::Stop));
+        while !missing.is_empty()
+            && let Some(cid) = below.try_next().await?
+        {
             if missing.remove(cid.hash()) {
                 reached.insert(*cid.hash(), format!("indirect through {}", pin.cid));
             }
@@ -262,23 +267,22 @@ pub async fn reached_by(
 }
 
 /// Every block below a pin, the pin itself left out.
-async fn below(local: &Session, root: Cid, missing: Missing) -> Result<Vec<Cid>, RpcError> {
+fn below(
+    local: &Session,
+    root: Cid,
+    missing: Missing,
+) -> impl Stream<Item = Result<Cid, ReadError>> + Send + use<> {
     let options = Options {
         missing,
         ..Options::default()
     };
-    let mut visits = std::pin::pin!(walk(local.clone(), root, options));
-    let mut found = Vec::new();
-    while let Some(visit) = visits.next().await {
-        let cid = match visit? {
+    walk(local.clone(), root, options).try_filter_map(move |visit| {
+        let cid = match visit {
             Visit::Block { block, .. } => *Block::cid(&block),
             Visit::Missing { cid, .. } => cid,
         };
-        if cid != root {
-            found.push(cid);
-        }
-    }
-    Ok(found)
+        std::future::ready(Ok((cid != root).then_some(cid)))
+    })
 }
 
 /// How far pinning is. Cheap to clone.
@@ -302,7 +306,7 @@ impl Meter {
 
 /// Does `work` and tells now and then how far it is, if that changed and somebody wants to know.
 async fn tell_while<T>(meter: &Meter, teller: Option<&Sink>, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
+    let mut work = pin!(work);
     let Some(out) = teller else {
         return work.await;
     };
