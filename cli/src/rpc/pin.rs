@@ -204,6 +204,7 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
                 cid: cids.text(&pin.cid),
                 ..Verified::default()
             };
+            let mut bad = Bad::default();
             let options = Options {
                 missing: Missing::Tell,
                 ..Options::default()
@@ -212,7 +213,7 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
             while let Some(visit) = visits.next().await {
                 match visit {
                     Ok(Visit::Block { .. }) => {}
-                    Ok(Visit::Missing { cid, why }) => answer.bad_nodes.push(BadNode {
+                    Ok(Visit::Missing { cid, why }) => bad.take(BadNode {
                         cid: cids.text(&cid),
                         err: why,
                     }),
@@ -222,13 +223,45 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
                     }
                 }
             }
-            answer.ok = answer.bad_nodes.is_empty() && answer.err.is_empty();
+            bad.tell(&mut answer);
             if verbose || !answer.ok {
                 out.value(&answer).await?;
             }
         }
         Ok(())
     }))
+}
+
+/// What is missing below a pin: the first are named, all are counted.
+#[derive(Default)]
+struct Bad {
+    named: Vec<BadNode>,
+    more: u64,
+}
+
+impl Bad {
+    fn take(&mut self, node: BadNode) {
+        if self.named.len() < BAD_NODES_MAX {
+            self.named.push(node);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn tell(self, answer: &mut Verified) {
+        if self.more > 0 {
+            if !answer.err.is_empty() {
+                answer.err.push_str("; ");
+            }
+            let more = format!(
+                "{BAD_NODES_MAX} bad blocks are named, and {} more",
+                self.more
+            );
+            answer.err.push_str(&more);
+        }
+        answer.ok = self.named.is_empty() && answer.err.is_empty();
+        answer.bad_nodes = self.named;
+    }
 }
 
 /// Which of `wanted` must stay, and why: `recursive`, `direct` or `indirect through <root>`.
@@ -328,6 +361,8 @@ async fn tell_while<T>(meter: &Meter, teller: Option<&Sink>, work: impl Future<O
 
 /// How long somebody waits for a figure that changed. Clusters give up on pins that stand still.
 const PROGRESS_TIME: Duration = Duration::from_millis(250);
+/// Most bad blocks below one pin that are named.
+const BAD_NODES_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -352,5 +387,31 @@ mod tests {
             serde_json::to_string(&progress).unwrap(),
             r#"{"Progress":5,"Bytes":10}"#
         );
+    }
+
+    #[test]
+    fn bad_blocks_beyond_a_bound_are_counted_and_not_named() {
+        let told = |count: usize, err: &str| {
+            let mut bad = Bad::default();
+            for at in 0..count {
+                bad.take(BadNode {
+                    cid: format!("bafy{at}"),
+                    err: "not found".to_owned(),
+                });
+            }
+            let mut answer = Verified {
+                err: err.to_owned(),
+                ..Verified::default()
+            };
+            bad.tell(&mut answer);
+            (answer.ok, answer.bad_nodes.len(), answer.err)
+        };
+        assert_eq!(told(0, ""), (true, 0, String::new()));
+        assert_eq!(told(0, "wrong"), (false, 0, "wrong".to_owned()));
+        let most = told(BAD_NODES_MAX, "");
+        assert_eq!(most, (false, BAD_NODES_MAX, String::new()));
+        let (ok, named, err) = told(BAD_NODES_MAX + 3, "wrong");
+        assert_eq!((ok, named), (false, BAD_NODES_MAX));
+        assert_eq!(err, "wrong; 1024 bad blocks are named, and 3 more");
     }
 }
