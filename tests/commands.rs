@@ -586,6 +586,30 @@ fn pin_verify_names_a_pin_that_is_not_whole_and_ends_with_one() {
 }
 
 #[test]
+fn pin_verify_looks_at_the_one_block_of_a_direct_pin() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let root = repo.ok(["add", "-Q", "-w", "--pin=false", &hello(folder.path())]);
+        let second = repo.run_with(["add", "-Q", "--pin=false"], b"hello again");
+        let second = second.success().text();
+        repo.ok(["pin", "add", "-r=false", &root, &second]);
+        damage(repo, b"hello world");
+        // What lies below it is not pinned.
+        let told = repo.ok(["pin", "verify", "--verbose"]);
+        for pin in [&root, &second] {
+            let whole = format!("{pin} ok");
+            assert!(lines(&told).contains(&whole.as_str()), "{told}");
+        }
+        damage(repo, b"hello again");
+        let done = repo.run(["pin", "verify"]);
+        let broken = format!("{second} broken\n  {second}: ");
+        assert!(done.text().starts_with(&broken), "{done:?}");
+        let told = done.failure(1);
+        assert!(told.contains("pinned, but not whole"), "{told}");
+    });
+}
+
+#[test]
 fn what_reaches_a_block_is_told_when_it_is_met_and_not_at_the_end_of_the_dag() {
     both(|repo| {
         let folder = tempfile::tempdir().unwrap();

@@ -197,9 +197,6 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
     let session = call.local_session().await?;
     Ok(Reply::values(move |out| async move {
         for pin in store.pins() {
-            if pin.mode != PinMode::Recursive {
-                continue;
-            }
             let mut answer = Verified {
                 cid: cids.text(&pin.cid),
                 ..Verified::default()
@@ -207,6 +204,7 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
             let mut bad = Bad::default();
             let options = Options {
                 missing: Missing::Tell,
+                max_depth: (pin.mode == PinMode::Direct).then_some(0),
                 ..Options::default()
             };
             let mut visits = pin!(walk(session.clone(), pin.cid, options));
