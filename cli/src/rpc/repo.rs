@@ -353,4 +353,34 @@ mod tests {
         assert_eq!(lines, GARBAGE as usize);
         context.close().await.unwrap();
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_collection_removes_is_told_while_it_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = TEMPLATE.replace("reserve = \"auto\"", "reserve = \"0\"");
+        let repository = Repository::at(folder.path());
+        repository.write_config(&config).unwrap();
+        let parsed = repository.config().unwrap();
+        let store = repository.open_store(&parsed, &mut |_| {}).unwrap();
+        let registry = prometheus::Registry::new();
+        store.register(&registry).unwrap();
+        let finished = || {
+            let families = registry.gather();
+            let runs = families
+                .iter()
+                .find(|one| one.name() == "cairn_gc_runs_total");
+            runs.unwrap().get_metric()[0].get_counter().get_value()
+        };
+        garbage(&store).await;
+        // Without a daemon a collection waits for whoever reads.
+        let context = Context::with_store(repository, store, parsed.storage);
+        let api = Api::new(Arc::new(context));
+        let mut lines = ask(&api, "repo/gc").await;
+        let first = lines.frame().await.unwrap().unwrap();
+        assert!(first.data_ref().unwrap().starts_with(b"{\"Key\""));
+        assert!(finished() < 1.0);
+        let rest = lines.collect().await.unwrap();
+        assert!(rest.trailers().is_none());
+        assert!(finished() > 0.0);
+    }
 }
