@@ -874,6 +874,24 @@ fn repo_rebuild_makes_the_index_anew_from_the_blocks() {
 }
 
 #[test]
+fn an_opening_that_rebuilds_the_index_of_much_says_so() {
+    let repo = Repo::new(CAIRN);
+    // More than is read again without a word; no two chunks are alike.
+    let mut much = vec![0; 260 << 20];
+    for (at, chunk) in (0u64..).zip(much.chunks_mut(1 << 20)) {
+        chunk[..8].copy_from_slice(&at.to_be_bytes());
+    }
+    let add = ["add", "-Q", "--pin=false", "--chunker=size-1048576"];
+    repo.run_with(add, &much).success();
+    let quick = repo.run(["repo", "stat"]).success();
+    assert_eq!(quick.stderr, "");
+    fs::remove_dir_all(repo.path().join("index")).unwrap();
+    let told = repo.run(["repo", "stat"]).success().stderr;
+    assert!(told.contains("rebuilding the index from 27"), "{told}");
+    assert!(told.contains("MB of blocks"), "{told}");
+}
+
+#[test]
 fn configuration_is_shown_set_and_guarded() {
     both(|repo| {
         assert_eq!(repo.ok(["config", "get", "network"]), "local");
