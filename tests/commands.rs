@@ -738,6 +738,20 @@ fn damage(repo: &Repo, data: &[u8]) {
 }
 
 #[test]
+fn gc_takes_a_flag_that_does_nothing_and_does_not_tell_of_it() {
+    both(|repo| {
+        let rubbish = repo.run_with(["add", "-Q", "--pin=false"], b"rubbish");
+        let removed = format!("removed {}", rubbish.success().text());
+        assert_eq!(repo.ok(["repo", "gc", "--stream-errors"]), removed);
+        let help = repo.ok(["repo", "gc", "--help"]);
+        assert!(
+            help.contains("--silent") && !help.contains("--stream"),
+            "{help}"
+        );
+    });
+}
+
+#[test]
 fn gc_tells_how_far_it_is_to_those_who_ask() {
     let repo = Repo::new(CAIRN);
     let daemon = repo.daemon();

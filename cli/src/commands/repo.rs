@@ -15,12 +15,11 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
         RepoCommand::Gc {
             quiet,
             silent,
-            stream_errors,
+            stream_errors: _,
         } => {
             let question = shell
                 .question("repo/gc")
-                .maybe("silent", silent.then_some(true))
-                .maybe("stream-errors", stream_errors.then_some(true));
+                .maybe("silent", silent.then_some(true));
             let prefix = if quiet { "" } else { "removed " };
             let watched = shell.wants_progress(None) && !silent;
             gc(shell, question, prefix, watched.then(Progress::words)).await
@@ -75,9 +74,6 @@ async fn gc(
     shell
         .print_each(question, |line: Collected, printer| {
             let mut print = || {
-                if !line.error.is_empty() {
-                    printer.line(&format!("Error: {}", output::escape_line(&line.error)))?;
-                }
                 if !line.notice.is_empty() {
                     output::warning(&line.notice);
                 }

@@ -67,9 +67,6 @@ pub struct Collected {
     /// A block that was removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<LinkText>,
-    /// Why one was not.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub error: String,
     /// What the operator should know, for those who ask with `notices`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub notice: String,
