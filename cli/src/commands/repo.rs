@@ -176,6 +176,7 @@ pub async fn stat(shell: &mut Shell, arguments: RepoStatArgs) -> Result<(), Fail
                     bytes.to_string()
                 }
             };
+            let known = |figure: Option<u64>| figure.map_or_else(|| "unknown".to_owned(), bytes);
             let sizes = [
                 ("RepoSize:", bytes(stat.repo_size)),
                 ("StorageMax:", bytes(stat.storage_max)),
@@ -193,8 +194,8 @@ pub async fn stat(shell: &mut Shell, arguments: RepoStatArgs) -> Result<(), Fail
                 rows.extend([
                     ("Version:", stat.version.clone()),
                     ("DiskSize:", bytes(stat.disk_size)),
-                    ("DiskFree:", bytes(stat.disk_free)),
-                    ("Reserve:", bytes(stat.reserve)),
+                    ("DiskFree:", known(stat.disk_free)),
+                    ("Reserve:", known(stat.reserve)),
                     ("CacheSize:", bytes(stat.cache_size)),
                     ("CacheMax:", bytes(stat.cache_max)),
                     ("Pins:", stat.pins.to_string()),
