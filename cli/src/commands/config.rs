@@ -5,7 +5,7 @@ use crate::args::{BootstrapArgs, BootstrapCommand, ConfigArgs, ConfigCommand};
 use crate::config::{Config, Environment};
 use crate::exit::Failure;
 use crate::output::{escape_line, note};
-use crate::repository::Repository;
+use crate::repository::{Repository, read_config};
 use crate::rpc::bootstrap::PeerList;
 use crate::rpc::config::ConfigField;
 use cairn_store::durable::{self, Access};
@@ -103,7 +103,7 @@ async fn edit(repository: &Repository, environment: &Environment) -> Result<(), 
 
 /// Makes the text in `copy` the configuration, if it is a valid one and nobody else changed the `original`.
 async fn take(repository: &Repository, copy: &Path, original: &str) -> Result<(), Failure> {
-    let text = fs::read_to_string(copy).map_err(|error| about("read", copy, &error))?;
+    let text = read_config(copy).map_err(|error| about("read", copy, &error))?;
     let _alone = repository.lock_config().await?;
     let refused = match Config::parse(&text) {
         Err(error) => error.to_string(),
