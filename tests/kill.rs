@@ -16,7 +16,7 @@ use cairn_store::Store;
 use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::store::OpenEvent;
 use harness::oracle::Oracle;
-use harness::torture::{Line, World};
+use harness::torture::{Line, Outcome, Work, World};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::VecDeque;
@@ -38,8 +38,13 @@ fn nothing_that_was_acknowledged_is_lost_whenever_the_store_is_killed() {
     println!("CAIRN_KILL_CYCLES={cycles} CAIRN_KILL_SEED={seed}");
     let folder = tempfile::tempdir().unwrap();
     let mut torture = Torture::new(seed, folder.path());
-    for cycle in 0..cycles {
-        if let Err(lie) = torture.cycle(cycle) {
+    for cycle in 0..=cycles {
+        let done = if cycle < cycles {
+            torture.cycle(cycle)
+        } else {
+            torture.collect()
+        };
+        if let Err(lie) = done {
             let log = folder.path().join("lines");
             fs::write(&log, torture.heard()).unwrap();
             let kept = folder.keep();
@@ -48,13 +53,14 @@ fn nothing_that_was_acknowledged_is_lost_whenever_the_store_is_killed() {
                 kept.display()
             );
         }
-        if (cycle + 1).is_multiple_of(TOLD_EVERY) || cycle + 1 == cycles {
-            println!("{}", torture.told(cycle + 1));
+        if cycle > 0 && cycle.is_multiple_of(TOLD_EVERY) || cycle == cycles {
+            println!("{}", torture.told(cycle));
         }
     }
     assert!(torture.oracle.totals.acknowledged > 10 * cycles);
     assert!(torture.oracle.totals.compared > 10 * cycles);
     assert!(cycles < CYCLES || torture.recoveries_killed > 0);
+    assert!(cycles < CYCLES || torture.oracle.totals.collections_killed > 0);
 }
 
 /// One store and what is known of it.
@@ -243,6 +249,23 @@ impl Torture {
         let lock = fs::File::open(self.store.join("repo.lock"));
         lock.and_then(|lock| lock.lock())
             .map_err(|error| error.to_string())
+    }
+
+    /// Collects what collections that were killed have left, and lets the oracle look whether it is gone.
+    fn collect(&mut self) -> Result<(), String> {
+        let config = Config {
+            reserve: Reserve::Bytes(ByteSize(0)),
+            ..Config::default()
+        };
+        let opened = Store::open(&self.store, &config, &mut |_| {});
+        let store = opened.map_err(|error| format!("the store did not open: {error}"))?;
+        self.oracle.take(&Line::Begin(0, Work::Collect))?;
+        let collected = self.runtime.block_on(store.gc(|_| {}));
+        collected.map_err(|error| format!("the last collection failed: {error}"))?;
+        self.oracle.take(&Line::Done(0, Outcome::Done))?;
+        self.runtime.block_on(self.oracle.check(&store))?;
+        let closed = self.runtime.block_on(store.close());
+        closed.map_err(|error| format!("the store did not close: {error}"))
     }
 
     fn heard(&self) -> String {

@@ -14,6 +14,7 @@ use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
@@ -525,7 +526,9 @@ fn commands_that_never_end_leave_descriptors_for_everybody_else() {
         .collect();
     // An eighth of them.
     let let_in = 64 / 8;
-    wait_until(|| open() >= before + let_in);
+    wait_until("an eighth of the commands to be let in", || {
+        open() >= before + let_in
+    });
     for _ in 0..50 {
         let now = open();
         assert!(now <= before + let_in + 8, "{before} before, {now} now");
@@ -652,7 +655,9 @@ fn a_clock_ten_years_off_changes_nothing_that_is_kept_or_cached() {
             let passing_cid = add(&giver, &passing, Kept::Pinned).success().text();
             assert!(repo.run(["cat", &passing_cid]).success().stdout == passing);
         }
-        wait_until(|| cached_bytes(&repo) <= CACHE_BYTES);
+        wait_until("the cache to be evicted down to its bound", || {
+            cached_bytes(&repo) <= CACHE_BYTES
+        });
         assert!(metric(&daemon, "cairn_store_evicted_blocks_total") > 0.0);
         drop(giving);
         let served = daemon.get(&format!("/ipfs/{cid}"), &[]);
@@ -665,7 +670,7 @@ fn a_clock_ten_years_off_changes_nothing_that_is_kept_or_cached() {
         years.push(year(clock));
         // A round that ended in another time does not keep the scrub from its work.
         let now = clock_of(clock);
-        wait_until(|| {
+        wait_until("a round of the scrub in this time", || {
             let stat = daemon.call("repo/stat", "");
             let ended = stat["Scrub"]["Finished"].as_u64().expect("a number");
             ended.abs_diff(now) < YEAR_SECONDS
@@ -708,13 +713,27 @@ fn metric(daemon: &Daemon, name: &str) -> f64 {
         .unwrap()
 }
 
-/// Looks until it is so. What never comes fails by the time that the whole run may take.
-fn wait_until(mut is_so: impl FnMut() -> bool) {
+/// Looks until it is so.
+fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
+    wait_until_within(WATCHDOG, what, is_so);
+}
+
+fn wait_until_within(most: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
     while !is_so() {
+        assert!(began.elapsed() < most, "waited in vain for {what}");
         std::thread::yield_now();
     }
 }
 
+#[test]
+#[should_panic(expected = "waited in vain for what never comes")]
+fn a_wait_for_what_never_comes_ends_and_says_what_that_was() {
+    wait_until_within(Duration::ZERO, "what never comes", || false);
+}
+
+/// Turns a test that would wait for ever into one that fails.
+const WATCHDOG: Duration = Duration::from_secs(300);
 const DISK_BYTES: u64 = 96 << 20;
 const RESERVE: u64 = 20 << 20;
 const FILE_BYTES: usize = 2_000_000;

@@ -120,6 +120,59 @@ fn damaged_blocks_are_healed_by_whoever_has_them() {
 }
 
 #[test]
+fn what_nobody_can_heal_is_dropped_when_both_are_asked_for() {
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let shared = [&b"had by both"[..], b"had by both, without its name here"];
+    let lonely = [&b"had by one"[..], b"had by one, without its name here"];
+    let add = |repo: &Repo, content: &[u8]| repo.run_with(["add", "-Q"], content).success().text();
+    let shared_cids = shared.map(|content| add(&giver, content));
+    assert_eq!(shared.map(|content| add(&taker, content)), shared_cids);
+    let lonely_cids = lonely.map(|content| add(&taker, content));
+    let giving = giver.daemon();
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let segment = taker.path().join("blocks/leaf-000001.car");
+    let mut bytes = fs::read(&segment).unwrap();
+    for [named, hidden] in [shared, lonely] {
+        let place = |data: &[u8]| bytes.windows(data.len()).position(|part| part == data);
+        let (named, hidden) = (place(named).unwrap(), place(hidden).unwrap());
+        bytes[named] ^= 1;
+        // The last byte of its name.
+        bytes[hidden - 1] ^= 1;
+    }
+    fs::write(&segment, &bytes).unwrap();
+    let cure = ["repo", "verify", "--heal", "--drop", "--heal-timeout=2s"];
+    let told = taker.ok(cure);
+    let has = |line: &str| told.lines().any(|told| told == line);
+    let of = |cid: &str| told.lines().find(|line| line.contains(cid)).unwrap_or("");
+    assert!(of(&shared_cids[0]).ends_with("), healed"), "{told}");
+    assert!(
+        has(&format!("block {} was hidden, healed", shared_cids[1])),
+        "{told}"
+    );
+    assert!(of(&lonely_cids[0]).ends_with("), dropped"), "{told}");
+    assert!(has("1 hidden blocks dropped"), "{told}");
+    assert!(
+        has("verify complete, 4 blocks corrupt, 2 healed, 2 dropped"),
+        "{told}"
+    );
+    drop(taking);
+    drop(giving);
+    for (cid, content) in shared_cids.iter().zip(shared) {
+        assert_eq!(taker.run(["cat", cid]).success().stdout, content);
+    }
+    for cid in &lonely_cids {
+        let absent = taker.run(["cat", "--offline", cid]).failure(1);
+        assert!(absent.contains("not found"), "{absent}");
+    }
+    assert!(
+        taker
+            .ok(["repo", "verify"])
+            .ends_with("all blocks validated.")
+    );
+}
+
+#[test]
 fn five_nodes_find_content_through_the_one_they_all_know() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");

@@ -717,7 +717,7 @@ pub enum RepoCommand {
         /// Print nothing.
         #[arg(long)]
         silent: bool,
-        /// Go on after errors.
+        /// Does nothing: a collection ends at its first error. For scripts that give it.
         #[arg(long, hide = true)]
         stream_errors: bool,
     },

@@ -339,8 +339,9 @@ level = "warn"
 
 [storage]
 # "full": what was acknowledged survives a power cut; each acknowledgement waits for the disk, some
-# milliseconds that large adds do not notice and many small ones do. "relaxed": none waits, and it
-# survives the death of the program only; a power cut may take the last seconds.
+# milliseconds that large adds do not notice and many small ones do. "relaxed": none waits. A power
+# cut may take what was acknowledged in the last seconds, nothing older; the death of the program
+# alone takes nothing.
 durability = "full"
 
 # Length of one file of the log. Smaller ones give space back sooner and cost open files.

@@ -13,7 +13,7 @@ use cairn_store::store::{OpenError, OpenEvent};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use std::fs::{self, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -139,7 +139,12 @@ impl Repository {
             }
             Err(error) => return Err(error.into()),
         };
-        self.write(VERSION, &format!("{FORMAT}\n"))?;
+        // Blocks of another format stay what they are when the configuration alone was lost.
+        let version = self.path.join(VERSION);
+        let told = version.try_exists();
+        if !told.map_err(|source| disk("read", &version, source))? {
+            self.write(VERSION, &format!("{FORMAT}\n"))?;
+        }
         self.write(CONFIG, TEMPLATE)?;
         Ok(keys.public().to_peer_id().to_string())
     }
@@ -154,7 +159,7 @@ impl Repository {
     /// The text of `config.toml`.
     pub fn config_text(&self) -> Result<String, RepositoryError> {
         let path = self.path.join(CONFIG);
-        match fs::read_to_string(&path) {
+        match read_config(&path) {
             Ok(text) => Ok(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(RepositoryError::Missing { path: self.text() })
@@ -193,6 +198,14 @@ impl Repository {
 
     /// Replaces `config.toml`, whole or not at all. The text was validated.
     pub fn write_config(&self, text: &str) -> Result<(), RepositoryError> {
+        // What cannot be read again would take the repository with it.
+        if text.len() as u64 > CONFIG_BYTES_MAX {
+            return Err(disk(
+                "write",
+                &self.config_path(),
+                too_long(CONFIG_BYTES_MAX),
+            ));
+        }
         self.write(CONFIG, text)
     }
 
@@ -239,7 +252,7 @@ impl Repository {
     /// Where the running daemon listens. What a killed one left behind does not count: by now the
     /// address may be somebody else's.
     pub fn listener(&self, listener: Listener) -> Option<ListenAddress> {
-        let text = fs::read_to_string(self.path.join(listener.file())).ok()?;
+        let text = read_text(&self.path.join(listener.file()), LISTENER_BYTES_MAX).ok()?;
         let address = text.trim().parse().ok()?;
         self.is_open().then_some(address)
     }
@@ -247,7 +260,7 @@ impl Repository {
     /// Who has the store open, as far as the lock's file tells: whoever only reads writes nothing into
     /// it, and then it may name a process of the past.
     fn holder(&self) -> String {
-        let text = fs::read_to_string(self.path.join(LOCK)).unwrap_or_default();
+        let text = read_text(&self.path.join(LOCK), HOLDER_BYTES_MAX).unwrap_or_default();
         let number = text.trim().parse().ok().filter(|number: &i32| *number > 0);
         let pid = number.and_then(Pid::from_raw);
         let lives = |pid: &Pid| test_kill_process(*pid) != Err(Errno::SRCH);
@@ -302,6 +315,28 @@ pub struct ConfigGuard {
     _file: fs::File,
 }
 
+/// Reads a configuration, or what is to become one.
+pub fn read_config(path: &Path) -> io::Result<String> {
+    read_text(path, CONFIG_BYTES_MAX)
+}
+
+/// Reads a small file; a larger one than `most` bytes is no such file.
+fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path)?;
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(too_long(most));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
+fn too_long(most: u64) -> io::Error {
+    let why = format!("it has more than {most} bytes");
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
 fn disk(what: &'static str, path: &Path, source: io::Error) -> RepositoryError {
     RepositoryError::Disk {
         what,
@@ -312,6 +347,12 @@ fn disk(what: &'static str, path: &Path, source: io::Error) -> RepositoryError {
 
 const VERSION: &str = "version";
 const CONFIG: &str = "config.toml";
+/// Most bytes of a configuration that is read.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Most bytes of a file that tells where a daemon listens.
+const LISTENER_BYTES_MAX: u64 = 256;
+/// Most bytes of the number of the process that has the store open, with a line end.
+const HOLDER_BYTES_MAX: u64 = 32;
 /// Held by whoever changes the configuration.
 const CONFIG_LOCK: &str = "config.lock";
 /// How often the lock of the configuration is looked at, and how long between: ten seconds in all.
@@ -342,6 +383,30 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_configuration_is_read_up_to_a_bound_and_refused_beyond_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path());
+        let blank = |more: usize| " ".repeat(usize::try_from(CONFIG_BYTES_MAX).unwrap() + more);
+        repository.write_config(&blank(0)).unwrap();
+        assert!(repository.config().is_ok());
+        let path = repository.config_path();
+        let error = repository.write_config(&blank(1)).unwrap_err();
+        let told = format!(
+            "cannot write {}: it has more than 1048576 bytes",
+            path.display()
+        );
+        assert_eq!(error.to_string(), told);
+        assert!(repository.config().is_ok());
+        fs::write(&path, blank(1)).unwrap();
+        let error = repository.config().unwrap_err().to_string();
+        let told = format!(
+            "cannot read {}: it has more than 1048576 bytes",
+            path.display()
+        );
+        assert_eq!(error, told);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_configuration_is_changed_by_one_at_a_time_and_nobody_waits_for_ever() {
         let folder = tempfile::tempdir().unwrap();
@@ -364,6 +429,22 @@ mod tests {
     }
 
     #[test]
+    fn init_over_a_lost_configuration_leaves_the_format_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path());
+        let name = repository.init().unwrap();
+        let version = folder.path().join(VERSION);
+        assert_eq!(fs::read_to_string(&version).unwrap(), format!("{FORMAT}\n"));
+        fs::write(&version, "4000000000\n").unwrap();
+        fs::remove_file(folder.path().join(CONFIG)).unwrap();
+        assert_eq!(repository.init().unwrap(), name);
+        assert_eq!(fs::read_to_string(&version).unwrap(), "4000000000\n");
+        let config = Config::parse(TEMPLATE).unwrap();
+        let error = repository.open_store(&config, &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("4000000000"), "{error}");
+    }
+
+    #[test]
     fn tells_where_a_daemon_listens_while_it_has_the_store() {
         let folder = tempfile::tempdir().unwrap();
         let repository = Repository::at(folder.path());
@@ -377,6 +458,15 @@ mod tests {
         let lock = fs::File::create(folder.path().join(LOCK)).unwrap();
         lock.lock().unwrap();
         assert_eq!(repository.listener(Listener::Api), Some(address));
+        // What is longer than any address is none, even if it begins with one.
+        let address_text = address.to_string();
+        let padded = |length: u64| format!("{address_text:<0$}", usize::try_from(length).unwrap());
+        let told = |text: &str| {
+            fs::write(folder.path().join("api"), text).unwrap();
+            repository.listener(Listener::Api)
+        };
+        assert_eq!(told(&padded(LISTENER_BYTES_MAX)), Some(address));
+        assert_eq!(told(&padded(LISTENER_BYTES_MAX + 1)), None);
         repository.withdraw_listener(Listener::Api);
         assert_eq!(repository.listener(Listener::Api), None);
     }
@@ -396,7 +486,16 @@ mod tests {
         let own = std::process::id();
         assert!(told(&format!("{own}\n")).contains(&format!("in use by process {own} (")));
         // Nobody's: beyond what the system numbers processes with.
-        for unknown in ["2147483647", "", "0", "-1", "nonsense", "99999999999999"] {
+        let long = format!("{own:<32}\n");
+        for unknown in [
+            "2147483647",
+            "",
+            "0",
+            "-1",
+            "nonsense",
+            "99999999999999",
+            &long,
+        ] {
             let told = told(unknown);
             assert!(
                 told.contains("in use by another process ("),

@@ -15,6 +15,7 @@ use cairn_store::store::Keep;
 use cairn_store::{Block, BlockSource, Store};
 use futures::{StreamExt, stream};
 use libp2p::multiaddr::Protocol;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -71,6 +72,17 @@ fn made(count: u8, bytes: usize) -> Vec<Block> {
     };
     let data = (0..count).map(|at| Bytes::from(vec![at; bytes]));
     Block::new_many(prefix, data.collect()).unwrap()
+}
+
+/// What a registry shows whose names begin so.
+fn figures(registry: &prometheus::Registry, begin: &str) -> BTreeMap<String, u64> {
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather());
+    let text = text.unwrap();
+    let lines = text.lines().filter(|line| line.starts_with(begin));
+    let pairs = lines.map(|line| line.split_once(' ').unwrap());
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,6 +147,8 @@ async fn the_scrub_finds_what_is_damaged_and_has_a_peer_heal_it() {
         *bytes.get_mut(at * 300_100 + 150_000).unwrap() ^= 1;
     }
     fs::write(&path, bytes).unwrap();
+    let registry = prometheus::Registry::new();
+    store.register(&registry).unwrap();
     let giver = start(&other).await;
     let node = start(&store).await;
     let mut events = node.events();
@@ -150,6 +164,18 @@ async fn the_scrub_finds_what_is_damaged_and_has_a_peer_heal_it() {
     assert_eq!(healed, 2);
     let state = store.scrub_state();
     assert!(state.finished > 0 && state.bad == 2, "{state:?}");
+    assert!(state.bytes > 40 * 300_000, "{state:?}");
+    let mut shown = figures(&registry, "cairn_scrub_");
+    let read = shown.remove("cairn_scrub_bytes_total").unwrap();
+    // What a piece ends in is read again with the next.
+    assert!((state.bytes..2 * state.bytes).contains(&read), "{read}");
+    let rest = [
+        ("cairn_scrub_started_timestamp_seconds", state.started),
+        ("cairn_scrub_finished_timestamp_seconds", state.finished),
+        ("cairn_scrub_damaged_blocks", state.bad),
+    ];
+    let rest = rest.map(|(name, value)| (name.to_owned(), value));
+    assert_eq!(shown, rest.into());
     stop(giver, other).await;
     stop(node, store).await;
     let store = open(here.path(), MIB);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{self, Cid, HashKind, Version};
 use cairn_store::config::{ByteSize, Config, Reserve};
+use cairn_store::gc::GcError;
 use cairn_store::sink::{BlockSink, PutError};
 use cairn_store::store::{Keep, OpenError, OpenEvent};
 use cairn_store::verify::BadBlock;
@@ -459,6 +460,12 @@ async fn a_lost_journal_costs_pins_and_not_blocks() {
             .iter()
             .any(|event| matches!(event, OpenEvent::Notice(text) if text.contains("adopted"))),
         "{events:?}"
+    );
+    // Pins may have been lost with it.
+    let refused = store.gc(|_| {}).await;
+    assert!(
+        matches!(refused, Err(GcError::Journal { .. })),
+        "{refused:?}"
     );
     holds_all(&store, &blocks).await;
 }

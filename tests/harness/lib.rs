@@ -4,6 +4,7 @@
 //! * [`Daemon`]: the program as a daemon, ready when it says so, gone when dropped.
 //! * [`Mounts`]: file systems of a test's own, which nobody else sees.
 //! * [`http`]: requests over a plain socket, so that nothing is smoothed over.
+//! * [`scenario`]: commands run alone and through a daemon, over a few known contents.
 //! * [`tree`]: folders with content that a seed decides.
 //! * [`torture`], [`oracle`]: what the store's worker does until it is killed, and what must be true
 //!   after it.
@@ -12,6 +13,7 @@ pub mod http;
 pub mod mounts;
 pub mod oracle;
 pub mod program;
+pub mod scenario;
 pub mod torture;
 pub mod tree;
 

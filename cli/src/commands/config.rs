@@ -5,12 +5,14 @@ use crate::args::{BootstrapArgs, BootstrapCommand, ConfigArgs, ConfigCommand};
 use crate::config::{Config, Environment};
 use crate::exit::Failure;
 use crate::output::{escape_line, note};
-use crate::repository::Repository;
+use crate::repository::{Repository, read_config};
 use crate::rpc::bootstrap::PeerList;
 use crate::rpc::config::ConfigField;
 use cairn_store::durable::{self, Access};
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// `config`.
@@ -74,7 +76,8 @@ async fn edit(repository: &Repository, environment: &Environment) -> Result<(), 
     let copy = Copy(path.with_file_name(format!(".config.{}.toml", std::process::id())));
     let original = repository.config_text()?;
     // It may hold a token.
-    durable::write(&copy.0, original.as_bytes(), Access::Owner)?;
+    let written = durable::write(&copy.0, original.as_bytes(), Access::Owner);
+    written.map_err(|error| about("write", &copy.0, &error))?;
     let status = Command::new("sh")
         .arg("-c")
         .arg(format!("{editor} \"$1\""))
@@ -87,7 +90,20 @@ async fn edit(repository: &Repository, environment: &Environment) -> Result<(), 
             "{editor} ended with {status}; nothing was changed"
         )));
     }
-    let text = fs::read_to_string(&copy.0)?;
+    let Err(failure) = take(repository, &copy.0, &original).await else {
+        return Ok(());
+    };
+    // Nobody's work is thrown away, whatever it is and however full the disk.
+    let kept = copy.keep(&path.with_file_name("config.edited.toml"));
+    Err(Failure::runtime(format!(
+        "{failure}; your text is in {}",
+        kept.display()
+    )))
+}
+
+/// Makes the text in `copy` the configuration, if it is a valid one and nobody else changed the `original`.
+async fn take(repository: &Repository, copy: &Path, original: &str) -> Result<(), Failure> {
+    let text = read_config(copy).map_err(|error| about("read", copy, &error))?;
     let _alone = repository.lock_config().await?;
     let refused = match Config::parse(&text) {
         Err(error) => error.to_string(),
@@ -96,17 +112,27 @@ async fn edit(repository: &Repository, environment: &Environment) -> Result<(), 
         }
         Ok(_) => return Ok(repository.write_config(&text)?),
     };
-    // Nobody's work is thrown away.
-    let kept = path.with_file_name("config.edited.toml");
-    durable::write(&kept, text.as_bytes(), Access::Owner)?;
-    Err(Failure::runtime(format!(
-        "{refused}; nothing was changed, your text is in {}",
-        kept.display()
-    )))
+    Err(Failure::runtime(format!("{refused}; nothing was changed")))
 }
 
-/// A file that goes away again.
+fn about(what: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::runtime(format!("cannot {what} {}: {error}", path.display()))
+}
+
+/// A file that goes away again, unless it is kept.
 struct Copy(PathBuf);
+
+impl Copy {
+    /// Keeps it as `name`, or where it is if that cannot be. Gives its place.
+    fn keep(self, name: &Path) -> PathBuf {
+        // The editor may have made it anew, and it may hold a token.
+        let _ = fs::set_permissions(&self.0, Permissions::from_mode(0o600));
+        let renamed = fs::rename(&self.0, name);
+        let copy = self.0.clone();
+        std::mem::forget(self);
+        renamed.map_or(copy, |()| name.to_owned())
+    }
+}
 
 impl Drop for Copy {
     fn drop(&mut self) {
@@ -144,4 +170,56 @@ pub async fn bootstrap(shell: &mut Shell, arguments: BootstrapArgs) -> Result<()
             Ok(())
         })
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TEMPLATE;
+
+    /// Edits in a repository of its own; the failure, and what was kept.
+    async fn refused(editor: &str) -> (String, Vec<u8>) {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path());
+        repository.write_config(TEMPLATE).unwrap();
+        let environment = Environment {
+            repository: folder.path().to_owned(),
+            log: None,
+            editor: Some(format!("cd {}; {editor}", folder.path().display())),
+        };
+        let failure = edit(&repository, &environment).await.unwrap_err();
+        let kept = folder.path().join("config.edited.toml");
+        let failure = failure.to_string();
+        let told = format!("; your text is in {}", kept.display());
+        assert!(failure.ends_with(&told), "{failure}");
+        let names = fs::read_dir(folder.path()).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        let copies = |name: &&std::ffi::OsString| name.to_string_lossy().starts_with(".config");
+        assert_eq!(names.iter().find(copies), None);
+        (failure, fs::read(kept).unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_edited_text_that_is_no_text_is_kept() {
+        let (failure, kept) = refused("printf '\\377' >").await;
+        assert_eq!(kept, b"\xff");
+        assert!(failure.starts_with("cannot read /"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn an_edited_text_is_kept_when_the_configuration_has_gone_meanwhile() {
+        let (failure, kept) = refused("rm config.toml; echo mine >").await;
+        assert_eq!(kept, b"mine\n");
+        assert!(failure.contains("no repository found"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn an_edited_text_is_kept_when_the_configuration_can_neither_be_read_nor_locked() {
+        let (failure, kept) = refused("rm config.toml; mkdir config.toml; true").await;
+        assert_eq!(kept, TEMPLATE.as_bytes());
+        assert!(failure.contains("config.toml"), "{failure}");
+        let (failure, kept) = refused("mkdir config.lock; true").await;
+        assert_eq!(kept, TEMPLATE.as_bytes());
+        assert!(failure.contains("config.lock"), "{failure}");
+    }
 }

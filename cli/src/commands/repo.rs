@@ -15,12 +15,11 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
         RepoCommand::Gc {
             quiet,
             silent,
-            stream_errors,
+            stream_errors: _,
         } => {
             let question = shell
                 .question("repo/gc")
-                .maybe("silent", silent.then_some(true))
-                .maybe("stream-errors", stream_errors.then_some(true));
+                .maybe("silent", silent.then_some(true));
             let prefix = if quiet { "" } else { "removed " };
             let watched = shell.wants_progress(None) && !silent;
             gc(shell, question, prefix, watched.then(Progress::words)).await
@@ -75,9 +74,6 @@ async fn gc(
     shell
         .print_each(question, |line: Collected, printer| {
             let mut print = || {
-                if !line.error.is_empty() {
-                    printer.line(&format!("Error: {}", output::escape_line(&line.error)))?;
-                }
                 if !line.notice.is_empty() {
                     output::warning(&line.notice);
                 }
@@ -180,6 +176,7 @@ pub async fn stat(shell: &mut Shell, arguments: RepoStatArgs) -> Result<(), Fail
                     bytes.to_string()
                 }
             };
+            let known = |figure: Option<u64>| figure.map_or_else(|| "unknown".to_owned(), bytes);
             let sizes = [
                 ("RepoSize:", bytes(stat.repo_size)),
                 ("StorageMax:", bytes(stat.storage_max)),
@@ -197,8 +194,8 @@ pub async fn stat(shell: &mut Shell, arguments: RepoStatArgs) -> Result<(), Fail
                 rows.extend([
                     ("Version:", stat.version.clone()),
                     ("DiskSize:", bytes(stat.disk_size)),
-                    ("DiskFree:", bytes(stat.disk_free)),
-                    ("Reserve:", bytes(stat.reserve)),
+                    ("DiskFree:", known(stat.disk_free)),
+                    ("Reserve:", known(stat.reserve)),
                     ("CacheSize:", bytes(stat.cache_size)),
                     ("CacheMax:", bytes(stat.cache_max)),
                     ("Pins:", stat.pins.to_string()),

@@ -9,10 +9,12 @@ use cairn_node::Session;
 use cairn_store::cid::{Cid, Multihash};
 use cairn_store::dag::walk::{Missing, Options, Visit, walk};
 use cairn_store::pin::{PinError, PinMode, PinProgress};
+use cairn_store::unixfs::read::ReadError;
 use cairn_store::{Block, Store};
-use futures::StreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -195,22 +197,21 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
     let session = call.local_session().await?;
     Ok(Reply::values(move |out| async move {
         for pin in store.pins() {
-            if pin.mode != PinMode::Recursive {
-                continue;
-            }
             let mut answer = Verified {
                 cid: cids.text(&pin.cid),
                 ..Verified::default()
             };
+            let mut bad = Bad::default();
             let options = Options {
                 missing: Missing::Tell,
+                max_depth: (pin.mode == PinMode::Direct).then_some(0),
                 ..Options::default()
             };
-            let mut visits = std::pin::pin!(walk(session.clone(), pin.cid, options));
+            let mut visits = pin!(walk(session.clone(), pin.cid, options));
             while let Some(visit) = visits.next().await {
                 match visit {
                     Ok(Visit::Block { .. }) => {}
-                    Ok(Visit::Missing { cid, why }) => answer.bad_nodes.push(BadNode {
+                    Ok(Visit::Missing { cid, why }) => bad.take(BadNode {
                         cid: cids.text(&cid),
                         err: why,
                     }),
@@ -220,13 +221,45 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
                     }
                 }
             }
-            answer.ok = answer.bad_nodes.is_empty() && answer.err.is_empty();
+            bad.tell(&mut answer);
             if verbose || !answer.ok {
                 out.value(&answer).await?;
             }
         }
         Ok(())
     }))
+}
+
+/// What is missing below a pin: the first are named, all are counted.
+#[derive(Default)]
+struct Bad {
+    named: Vec<BadNode>,
+    more: u64,
+}
+
+impl Bad {
+    fn take(&mut self, node: BadNode) {
+        if self.named.len() < BAD_NODES_MAX {
+            self.named.push(node);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn tell(self, answer: &mut Verified) {
+        if self.more > 0 {
+            if !answer.err.is_empty() {
+                answer.err.push_str("; ");
+            }
+            let more = format!(
+                "{BAD_NODES_MAX} bad blocks are named, and {} more",
+                self.more
+            );
+            answer.err.push_str(&more);
+        }
+        answer.ok = self.named.is_empty() && answer.err.is_empty();
+        answer.bad_nodes = self.named;
+    }
 }
 
 /// Which of `wanted` must stay, and why: `recursive`, `direct` or `indirect through <root>`.
@@ -252,7 +285,10 @@ pub async fn reached_by(
             continue;
         }
         // What cannot be read may reach anything: then nothing is known, and nothing is said.
-        for cid in below(local, pin.cid, Missing::Stop).await? {
+        let mut below = pin!(below(local, pin.cid, Missing::Stop));
+        while !missing.is_empty()
+            && let Some(cid) = below.try_next().await?
+        {
             if missing.remove(cid.hash()) {
                 reached.insert(*cid.hash(), format!("indirect through {}", pin.cid));
             }
@@ -262,23 +298,22 @@ pub async fn reached_by(
 }
 
 /// Every block below a pin, the pin itself left out.
-async fn below(local: &Session, root: Cid, missing: Missing) -> Result<Vec<Cid>, RpcError> {
+fn below(
+    local: &Session,
+    root: Cid,
+    missing: Missing,
+) -> impl Stream<Item = Result<Cid, ReadError>> + Send + use<> {
     let options = Options {
         missing,
         ..Options::default()
     };
-    let mut visits = std::pin::pin!(walk(local.clone(), root, options));
-    let mut found = Vec::new();
-    while let Some(visit) = visits.next().await {
-        let cid = match visit? {
+    walk(local.clone(), root, options).try_filter_map(move |visit| {
+        let cid = match visit {
             Visit::Block { block, .. } => *Block::cid(&block),
             Visit::Missing { cid, .. } => cid,
         };
-        if cid != root {
-            found.push(cid);
-        }
-    }
-    Ok(found)
+        std::future::ready(Ok((cid != root).then_some(cid)))
+    })
 }
 
 /// How far pinning is. Cheap to clone.
@@ -302,7 +337,7 @@ impl Meter {
 
 /// Does `work` and tells now and then how far it is, if that changed and somebody wants to know.
 async fn tell_while<T>(meter: &Meter, teller: Option<&Sink>, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
+    let mut work = pin!(work);
     let Some(out) = teller else {
         return work.await;
     };
@@ -324,6 +359,8 @@ async fn tell_while<T>(meter: &Meter, teller: Option<&Sink>, work: impl Future<O
 
 /// How long somebody waits for a figure that changed. Clusters give up on pins that stand still.
 const PROGRESS_TIME: Duration = Duration::from_millis(250);
+/// Most bad blocks below one pin that are named.
+const BAD_NODES_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -348,5 +385,31 @@ mod tests {
             serde_json::to_string(&progress).unwrap(),
             r#"{"Progress":5,"Bytes":10}"#
         );
+    }
+
+    #[test]
+    fn bad_blocks_beyond_a_bound_are_counted_and_not_named() {
+        let told = |count: usize, err: &str| {
+            let mut bad = Bad::default();
+            for at in 0..count {
+                bad.take(BadNode {
+                    cid: format!("bafy{at}"),
+                    err: "not found".to_owned(),
+                });
+            }
+            let mut answer = Verified {
+                err: err.to_owned(),
+                ..Verified::default()
+            };
+            bad.tell(&mut answer);
+            (answer.ok, answer.bad_nodes.len(), answer.err)
+        };
+        assert_eq!(told(0, ""), (true, 0, String::new()));
+        assert_eq!(told(0, "wrong"), (false, 0, "wrong".to_owned()));
+        let most = told(BAD_NODES_MAX, "");
+        assert_eq!(most, (false, BAD_NODES_MAX, String::new()));
+        let (ok, named, err) = told(BAD_NODES_MAX + 3, "wrong");
+        assert_eq!((ok, named), (false, BAD_NODES_MAX));
+        assert_eq!(err, "wrong; 1024 bad blocks are named, and 3 more");
     }
 }

@@ -9,8 +9,10 @@ use super::error::RpcError;
 use super::reply::Reply;
 use super::teller::Teller;
 use crate::repository::FORMAT;
+use cairn_store::config::Reserve;
 use cairn_store::gc::GcEvent;
 use cairn_store::store::OpenEvent;
+use rustix::fs::StatVfs;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,10 +36,13 @@ pub struct RepoStat {
     pub cache_size: u64,
     /// How many they may be.
     pub cache_max: u64,
-    /// Bytes free on that disk.
-    pub disk_free: u64,
-    /// Bytes free below which nothing is written any more.
-    pub reserve: u64,
+    /// Bytes free on that disk; left out if the system does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_free: Option<u64>,
+    /// Bytes free below which nothing is written any more; left out if that is a share of a disk of
+    /// unknown size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<u64>,
     /// Pins.
     pub pins: u64,
     /// How the background's round over all blocks stands.
@@ -67,9 +72,6 @@ pub struct Collected {
     /// A block that was removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<LinkText>,
-    /// Why one was not.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub error: String,
     /// What the operator should know, for those who ask with `notices`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub notice: String,
@@ -163,12 +165,13 @@ pub async fn stat(call: Call) -> Result<Reply, RpcError> {
     let stat = store.stat();
     let scrub = store.scrub_state();
     let path = call.context.repository.path();
-    let (free, total) = rustix::fs::statvfs(path).map_or((0, 0), |disk| {
-        (
-            disk.f_bavail.saturating_mul(disk.f_frsize),
-            disk.f_blocks.saturating_mul(disk.f_frsize),
-        )
-    });
+    let disk = rustix::fs::statvfs(path).ok();
+    let bytes = |blocks: u64, disk: &StatVfs| blocks.saturating_mul(disk.f_frsize);
+    let reserve = match (settings.reserve, &disk) {
+        (reserve, Some(disk)) => Some(reserve.of(bytes(disk.f_blocks, disk)).0),
+        (Reserve::Bytes(reserve), None) => Some(reserve.0),
+        (Reserve::Auto, None) => None,
+    };
     Reply::value(&RepoStat {
         repo_size: stat.bytes,
         storage_max: settings.max.0,
@@ -178,8 +181,8 @@ pub async fn stat(call: Call) -> Result<Reply, RpcError> {
         disk_size: stat.disk_bytes,
         cache_size: stat.cache_bytes,
         cache_max: settings.cache_max.0,
-        disk_free: free,
-        reserve: settings.reserve.of(total).0,
+        disk_free: disk.as_ref().map(|disk| bytes(disk.f_bavail, disk)),
+        reserve,
         pins: stat.pins,
         scrub: Scrub {
             share: settings.scrub_share.0,
@@ -352,5 +355,59 @@ mod tests {
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
         assert_eq!(lines, GARBAGE as usize);
         context.close().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_system_does_not_tell_of_a_disk_is_left_out() {
+        for (reserve, told) in [("auto", None), ("5MB", Some(5_000_000))] {
+            let folder = tempfile::tempdir().unwrap();
+            let reserve = format!("reserve = \"{reserve}\"");
+            let config = TEMPLATE.replace("reserve = \"auto\"", &reserve);
+            let repository = Repository::at(folder.path());
+            repository.write_config(&config).unwrap();
+            let parsed = repository.config().unwrap();
+            let store = repository.open_store(&parsed, &mut |_| {}).unwrap();
+            let context = Context::with_store(repository, store, parsed.storage);
+            let api = Api::new(Arc::new(context));
+            let stat = async || {
+                let answer = ask(&api, "repo/stat").await.collect().await.unwrap();
+                serde_json::from_slice::<RepoStat>(&answer.to_bytes()).unwrap()
+            };
+            let known = stat().await;
+            assert!(known.disk_free > Some(0) && known.reserve > Some(0));
+            folder.close().unwrap();
+            let unknown = stat().await;
+            assert_eq!((unknown.disk_free, unknown.reserve), (None, told));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_collection_removes_is_told_while_it_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = TEMPLATE.replace("reserve = \"auto\"", "reserve = \"0\"");
+        let repository = Repository::at(folder.path());
+        repository.write_config(&config).unwrap();
+        let parsed = repository.config().unwrap();
+        let store = repository.open_store(&parsed, &mut |_| {}).unwrap();
+        let registry = prometheus::Registry::new();
+        store.register(&registry).unwrap();
+        let finished = || {
+            let families = registry.gather();
+            let runs = families
+                .iter()
+                .find(|one| one.name() == "cairn_gc_runs_total");
+            runs.unwrap().get_metric()[0].get_counter().get_value()
+        };
+        garbage(&store).await;
+        // Without a daemon a collection waits for whoever reads.
+        let context = Context::with_store(repository, store, parsed.storage);
+        let api = Api::new(Arc::new(context));
+        let mut lines = ask(&api, "repo/gc").await;
+        let first = lines.frame().await.unwrap().unwrap();
+        assert!(first.data_ref().unwrap().starts_with(b"{\"Key\""));
+        assert!(finished() < 1.0);
+        let rest = lines.collect().await.unwrap();
+        assert!(rest.trailers().is_none());
+        assert!(finished() > 0.0);
     }
 }

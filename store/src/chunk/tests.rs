@@ -1,3 +1,5 @@
+//! Chunkers cut where they say, however the bytes come in.
+
 use super::*;
 use proptest::prelude::*;
 

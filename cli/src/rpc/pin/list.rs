@@ -7,8 +7,10 @@ use super::{below, reached_by};
 use cairn_store::dag::walk::Missing;
 use cairn_store::pin::{Pin, PinMode};
 use cairn_store::{Cid, Store};
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
 
 /// The answer of `pin ls`, when it comes as one value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +134,8 @@ async fn indirect(
     let local = call.local_session().await?;
     let mut seen: HashSet<_> = pins.iter().map(|pin| *pin.cid.hash()).collect();
     for pin in pins.iter().filter(|pin| pin.mode == PinMode::Recursive) {
-        for cid in below(&local, pin.cid, Missing::Tell).await? {
+        let mut below = pin!(below(&local, pin.cid, Missing::Tell));
+        while let Some(cid) = below.try_next().await? {
             if seen.insert(*cid.hash()) {
                 teller
                     .tell(PinLine {

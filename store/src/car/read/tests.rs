@@ -1,3 +1,5 @@
+//! CARs are read back as they were written, and what is no CAR, lies or breaks off says so.
+
 use super::*;
 use crate::block::Prefix;
 use crate::car::write;

@@ -1,3 +1,5 @@
+//! What is imported reads back, and has the shape and the name that its profile gives it.
+
 use super::*;
 use crate::dag::Budget;
 use crate::unixfs::read::{self, Node, ReadError};

@@ -1,0 +1,163 @@
+//! `pin`: alone and through a daemon.
+
+use harness::scenario::{EMPTY_FOLDER_V1, HELLO_V1, damage, hello, json, lines};
+use harness::{Repo, scenario};
+use std::fs;
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
+
+/// Runs a scenario on the repository alone, then on another one through its daemon.
+fn both(scenario: impl Fn(&Repo)) {
+    scenario::both(CAIRN, scenario);
+}
+
+#[test]
+fn pins_are_listed_moved_verified_and_removed() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        fs::create_dir(&path).unwrap();
+        let file = hello(&path);
+        let root = repo.ok(["add", "-r", "-Q", "--pin=false", path.to_str().unwrap()]);
+        assert_eq!(
+            repo.ok(["pin", "add", &root]),
+            format!("pinned {root} recursively")
+        );
+        assert_eq!(
+            repo.ok(["pin", "ls", "-t", "recursive"]),
+            format!("{root} recursive")
+        );
+        assert_eq!(
+            repo.ok(["pin", "ls", "-t", "indirect"]),
+            format!("{HELLO_V1} indirect")
+        );
+        assert_eq!(lines(&repo.ok(["pin", "ls", "-q", "--stream"])).len(), 2);
+        let through = repo.ok(["pin", "ls", HELLO_V1]);
+        assert_eq!(through, format!("{HELLO_V1} indirect through {root}"));
+        let missing = repo.run(["pin", "ls", EMPTY_FOLDER_V1]).failure(1);
+        assert!(missing.ends_with("not pinned"), "{missing}");
+        let indirect = repo.run(["pin", "rm", HELLO_V1]).failure(1);
+        assert!(indirect.contains("indirect"), "{indirect}");
+        assert_eq!(
+            repo.ok(["pin", "verify", "--verbose"]),
+            format!("{root} ok")
+        );
+
+        fs::write(&file, "hello again").unwrap();
+        let second = repo.ok(["add", "-r", "-Q", "--pin=false", path.to_str().unwrap()]);
+        assert_eq!(
+            repo.ok(["pin", "update", &root, &second]),
+            format!("updated {root} to {second}")
+        );
+        assert_eq!(
+            repo.ok(["pin", "ls", "-t", "recursive"]),
+            format!("{second} recursive")
+        );
+        assert_eq!(
+            repo.ok(["pin", "rm", &second]),
+            format!("unpinned {second}")
+        );
+        let again = repo.run(["pin", "rm", &second]).failure(1);
+        assert!(
+            again.ends_with("not pinned or pinned indirectly"),
+            "{again}"
+        );
+        assert_eq!(
+            repo.ok(["pin", "add", "-r=false", &root]),
+            format!("pinned {root} directly")
+        );
+        assert_eq!(repo.ok(["pin", "ls"]), format!("{root} direct"));
+    });
+}
+
+#[test]
+fn pin_verify_names_a_pin_that_is_not_whole_and_ends_with_one() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let root = repo.ok(["add", "-Q", "-w", &hello(folder.path())]);
+        repo.run_with(["add", "-Q"], b"whole").success();
+        assert_eq!(repo.ok(["pin", "verify"]), "");
+        damage(repo, b"hello world");
+        for arguments in [
+            &["pin", "verify"][..],
+            &["pin", "verify", "--quiet"],
+            &["pin", "verify", "--verbose"],
+            &["pin", "verify", "--json"],
+        ] {
+            let done = repo.run(arguments);
+            assert!(done.text().contains(&root), "{arguments:?}: {done:?}");
+            let told = done.failure(1);
+            let last = told.lines().last().unwrap_or_default();
+            let names = format!("Error: pinned, but not whole: {root};");
+            assert!(last.starts_with(&names), "{arguments:?}: {told}");
+        }
+        let line = json(&repo.run(["pin", "verify", "--json"]).text());
+        assert_eq!(line["Cid"], root, "{line}");
+        assert_eq!(line["Ok"], false, "{line}");
+        assert_eq!(line["BadNodes"][0]["Cid"], HELLO_V1, "{line}");
+    });
+}
+
+#[test]
+fn pin_verify_looks_at_the_one_block_of_a_direct_pin() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let root = repo.ok(["add", "-Q", "-w", "--pin=false", &hello(folder.path())]);
+        let second = repo.run_with(["add", "-Q", "--pin=false"], b"hello again");
+        let second = second.success().text();
+        repo.ok(["pin", "add", "-r=false", &root, &second]);
+        damage(repo, b"hello world");
+        // What lies below it is not pinned.
+        let told = repo.ok(["pin", "verify", "--verbose"]);
+        for pin in [&root, &second] {
+            let whole = format!("{pin} ok");
+            assert!(lines(&told).contains(&whole.as_str()), "{told}");
+        }
+        damage(repo, b"hello again");
+        let done = repo.run(["pin", "verify"]);
+        let broken = format!("{second} broken\n  {second}: ");
+        assert!(done.text().starts_with(&broken), "{done:?}");
+        let told = done.failure(1);
+        assert!(told.contains("pinned, but not whole"), "{told}");
+    });
+}
+
+#[test]
+fn what_reaches_a_block_is_told_when_it_is_met_and_not_at_the_end_of_the_dag() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        fs::create_dir(&path).unwrap();
+        hello(&path);
+        fs::write(path.join("later.txt"), "read later").unwrap();
+        let root = repo.ok(["add", "-r", "-Q", path.to_str().unwrap()]);
+        damage(repo, b"read later");
+        let through = format!("{HELLO_V1} indirect through {root}");
+        assert_eq!(repo.ok(["pin", "ls", HELLO_V1]), through);
+        // Who is not met before the damage may be behind it.
+        let unknown = repo.run(["pin", "ls", EMPTY_FOLDER_V1]).failure(1);
+        assert!(unknown.contains("damaged on disk"), "{unknown}");
+    });
+}
+
+#[test]
+fn a_pin_that_fails_names_those_before_it_and_one_named_twice_goes_once() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        repo.ok(["add", "--pin=false", &hello(folder.path())]);
+        let refused = repo
+            .run(["pin", "add", "--offline", HELLO_V1, EMPTY_FOLDER_V1])
+            .failure(1);
+        assert!(
+            refused.contains("not found") || refused.contains("missing"),
+            "{refused}"
+        );
+        if repo.ok(["pin", "ls"]).contains(HELLO_V1) {
+            let before = format!("pinned before: {HELLO_V1}");
+            assert!(refused.contains(&before), "{refused}");
+        }
+        repo.ok(["pin", "add", HELLO_V1]);
+        repo.ok(["pin", "rm", HELLO_V1, HELLO_V1]);
+        assert_eq!(repo.ok(["pin", "ls"]), "");
+    });
+}
