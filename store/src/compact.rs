@@ -665,7 +665,7 @@ const GAP_MAX: u64 = 256 << 10;
 /// Copied bytes after which the targets are synced, so that other people's syncs are short.
 const SYNC_EVERY: u64 = 4 << 20;
 /// Bytes of a removed file that are freed at once.
-const FREED_AT_ONCE: u64 = 4 << 20;
+const FREED_AT_ONCE: u64 = 12 << 20;
 /// Entries changed while writers wait.
 const MOVED_AT_ONCE: usize = 4096;
 /// Bytes before a block's own, with the usual CID.

@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) since: Vec<(u64, Change)>,
     /// Pins by [`Pin::key`].
     pub(crate) pins: BTreeMap<Vec<u8>, Pin>,
+    /// How many bytes their records take.
+    pin_bytes: u64,
 }
 
 /// What may happen to sections.
@@ -297,8 +299,15 @@ impl State {
                 self.dead.extend(dead.iter().copied());
                 self.since.push((number, Change::Deleted(dead)));
             }
-            Record::Pinned(pin) => drop(self.pins.insert(pin.key(), pin)),
-            Record::Unpinned(key) => drop(self.pins.remove(&key)),
+            Record::Pinned(pin) => {
+                self.pin_bytes += record::bytes_of_pin(&pin);
+                let before = self.pins.insert(pin.key(), pin);
+                self.pin_bytes -= before.as_ref().map_or(0, record::bytes_of_pin);
+            }
+            Record::Unpinned(key) => {
+                let before = self.pins.remove(&key);
+                self.pin_bytes -= before.as_ref().map_or(0, record::bytes_of_pin);
+            }
             Record::Deleted(positions) => {
                 self.dead.extend(positions.iter().copied());
                 self.since.push((number, Change::Deleted(positions)));
@@ -392,7 +401,7 @@ impl State {
         };
         let kept: usize = self.since.iter().map(kept).sum();
         let others = self.lengths.len() + kept;
-        (self.dead.len() + others as u64) * 8 + self.pins.len() as u64 * 80
+        (self.dead.len() + others as u64) * 8 + self.pin_bytes
     }
 }
 
@@ -424,6 +433,7 @@ const LENGTHS_PER_RECORD: usize = 4096;
 #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
+    use crate::Block;
     use crate::cid;
     use crate::disk::simulated::{Faults, SimulatedDisk};
     use crate::log::Stream;
@@ -436,13 +446,14 @@ mod tests {
         number: 1,
     };
 
+    const PREFIX: crate::block::Prefix = crate::block::Prefix {
+        version: cid::Version::V1,
+        codec: cid::RAW,
+        hash: cid::HashKind::Sha2_256,
+    };
+
     fn pin(at: u8) -> Pin {
-        let prefix = crate::block::Prefix {
-            version: cid::Version::V1,
-            codec: cid::RAW,
-            hash: cid::HashKind::Sha2_256,
-        };
-        let block = crate::Block::new(prefix, bytes::Bytes::from(vec![at])).unwrap();
+        let block = Block::new(PREFIX, bytes::Bytes::from(vec![at])).unwrap();
         Pin {
             cid: *block.cid(),
             mode: PinMode::Recursive,
@@ -487,6 +498,38 @@ mod tests {
         assert_eq!(journal.state().pins.values().collect::<Vec<_>>(), [&pin(2)]);
         assert!(journal.state().dead.has(&dead));
         assert_eq!(journal.last(), 7);
+    }
+
+    #[test]
+    fn many_pins_with_long_names_do_not_let_the_journal_be_written_anew_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open(folder.path()).unwrap();
+        let many = (0..6000_u32).map(|at| {
+            let name = Some(format!("{at:0>255}"));
+            let cid = *Block::new(PREFIX, bytes::Bytes::from(at.to_le_bytes().to_vec()))
+                .unwrap()
+                .cid();
+            Record::Pinned(Pin {
+                cid,
+                mode: PinMode::Recursive,
+                name,
+            })
+        });
+        journal.append(many.collect(), Sync::Leave).unwrap();
+        assert!(journal.length > STALE_BYTES_MIN);
+        journal.rewrite().unwrap();
+        let bytes = journal.length;
+        assert!(journal.state.bytes_estimate() <= bytes && !journal.is_mostly_stale());
+        for round in 0..3 {
+            let record = Record::Committed(vec![(SEGMENT, round)]);
+            journal.append(vec![record], Sync::Leave).unwrap();
+        }
+        assert!(journal.length > bytes, "it was appended to");
+        let keys: Vec<_> = journal.state.pins.keys().cloned().collect();
+        let gone = keys.into_iter().map(Record::Unpinned).collect();
+        journal.append(gone, Sync::Leave).unwrap();
+        assert_eq!(journal.state.pin_bytes, 0);
+        assert!(journal.length < bytes / 10, "and now it was written anew");
     }
 
     #[test]

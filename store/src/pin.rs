@@ -183,15 +183,25 @@ impl Store {
 
     /// Unpins. With a mode, only a pin of that mode.
     pub async fn pin_remove(&self, cid: &Cid, mode: Option<PinMode>) -> Result<(), PinError> {
-        let pin = self.pin(cid).ok_or(PinError::NotPinned)?;
-        if mode.is_some_and(|mode| mode != pin.mode) {
-            return Err(PinError::OtherMode {
-                cid: *cid,
-                mode: pin.mode,
-            });
-        }
+        self.pins_remove(&[*cid], mode).await
+    }
+
+    /// [`Store::pin_remove`] of many: all of them in one commit, or none.
+    pub async fn pins_remove(&self, cids: &[Cid], mode: Option<PinMode>) -> Result<(), PinError> {
+        let pins = cids.iter().map(|cid| {
+            let pin = self.pin(cid).ok_or(PinError::NotPinned)?;
+            if mode.is_some_and(|mode| mode != pin.mode) {
+                return Err(PinError::OtherMode {
+                    cid: *cid,
+                    mode: pin.mode,
+                });
+            }
+            Ok(pin)
+        });
+        let keys = pins.map(|pin| Ok(Record::Unpinned(pin?.key())));
+        let records = keys.collect::<Result<_, PinError>>()?;
         let inner = self.inner.clone();
-        let commit = move || inner.commit(vec![Record::Unpinned(pin.key())]);
+        let commit = move || inner.commit(records);
         Ok(blocking(commit).await.unwrap_or(Err(PutError::Closing))?)
     }
 

@@ -39,7 +39,7 @@ impl Store {
         let inner = self.inner.clone();
         blocking(move || inner.scrub(bytes, &mut on_bad))
             .await
-            .unwrap_or_else(|| Err(SourceError::Stopping { cid: nothing() }))
+            .ok_or_else(|| SourceError::Stopping { cid: nothing() })
     }
 
     /// How the background's round stands.
@@ -49,11 +49,7 @@ impl Store {
 }
 
 impl Inner {
-    pub(crate) fn scrub(
-        &self,
-        bytes: u64,
-        on_bad: &mut (dyn FnMut(BadBlock) + Send),
-    ) -> Result<u64, SourceError> {
+    pub(crate) fn scrub(&self, bytes: u64, on_bad: &mut (dyn FnMut(BadBlock) + Send)) -> u64 {
         let mut state = *self.lock_scrub();
         if state.started == 0 {
             state = ScrubState {
@@ -79,7 +75,7 @@ impl Inner {
                 ..state
             };
             self.remember(state);
-            return Ok(0);
+            return 0;
         };
         let from = state
             .at
@@ -98,7 +94,12 @@ impl Inner {
         let mut scan = Scan::with_data(&segment, from);
         let walked = self.scan_for(&mut scan, bytes, &walk, &mut hash, &|gap| {
             lock(&bad).push(gap);
-        })?;
+        });
+        let walked = walked.unwrap_or_else(|error| {
+            // The round goes on behind it, and comes back to it the next time.
+            tracing::error!(segment = %segment.id, %error, "a segment cannot be read to its end");
+            Walked::All
+        });
         let (to, read) = match walked {
             Walked::Some => (scan.resumes_at(from), scan.position() - from),
             Walked::All => (segment.length(), segment.length().saturating_sub(from)),
@@ -116,7 +117,7 @@ impl Inner {
         });
         self.metrics.scrubbed.inc_by(read);
         self.remember(state);
-        Ok(read)
+        read
     }
 
     pub(crate) fn lock_scrub(&self) -> std::sync::MutexGuard<'_, ScrubState> {

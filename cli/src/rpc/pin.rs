@@ -8,7 +8,7 @@ use super::reply::{Reply, Sink};
 use cairn_node::Session;
 use cairn_store::cid::{Cid, Multihash};
 use cairn_store::dag::walk::{Missing, Options, Visit, walk};
-use cairn_store::pin::{PinError, PinMode, PinProgress};
+use cairn_store::pin::{PinMode, PinProgress};
 use cairn_store::unixfs::read::ReadError;
 use cairn_store::{Block, Store};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -130,21 +130,9 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
     let mut seen = HashSet::new();
     let roots: Vec<Cid> = roots
         .into_iter()
-        .filter(|root| seen.insert(*root.hash()))
+        .filter(|root| seen.insert((root.codec(), *root.hash())))
         .collect();
-    for root in &roots {
-        let pin = store.pin(root).ok_or(PinError::NotPinned)?;
-        if only.is_some_and(|only| only != pin.mode) {
-            return Err(PinError::OtherMode {
-                cid: *root,
-                mode: pin.mode,
-            }
-            .into());
-        }
-    }
-    for root in &roots {
-        store.pin_remove(root, only).await?;
-    }
+    store.pins_remove(&roots, only).await?;
     Reply::value(&Pins {
         pins: roots.iter().map(|root| cids.text(root)).collect(),
         ..Pins::default()

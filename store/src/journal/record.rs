@@ -77,6 +77,12 @@ pub(crate) fn read(bytes: &[u8]) -> Option<(u64, Record, usize)> {
     Some((number, parse(payload)?, HEADER + payload.len()))
 }
 
+/// How many bytes the record of a pin takes, about.
+pub(crate) fn bytes_of_pin(pin: &Pin) -> u64 {
+    let name = pin.name.as_ref().map_or(0, String::len);
+    (HEADER + pin.cid.encoded_len() + name + PIN_FIELDS) as u64
+}
+
 fn checksum(length: u32, number: u64, payload: &[u8]) -> u32 {
     let sum = crc32c::crc32c(&length.to_le_bytes());
     let sum = crc32c::crc32c_append(sum, &number.to_le_bytes());
@@ -270,6 +276,8 @@ fn take<const N: usize>(cursor: &mut &[u8]) -> Option<[u8; N]> {
 const RECORD_MAGIC: u32 = 0x7a11_c0de;
 /// Bytes before the payload.
 const HEADER: usize = 4 + 4 + 8 + 4;
+/// Kind, mode, two lengths, and whether there is a name.
+const PIN_FIELDS: usize = 5;
 const COMMITTED: u8 = 1;
 const PINNED: u8 = 2;
 const UNPINNED: u8 = 3;

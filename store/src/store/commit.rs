@@ -21,6 +21,7 @@ use crate::pin::Pin;
 use crate::sink::PutError;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, Weak};
@@ -176,12 +177,27 @@ impl Inner {
             let last = waiting.asked;
             let asks = std::mem::take(&mut waiting.asks);
             drop(waiting);
-            let failed = self.lead(asks);
+            let tickets: Vec<u64> = asks.iter().map(|ask| ask.ticket).collect();
+            let led = catch_unwind(AssertUnwindSafe(|| self.lead(asks)));
+            let (failed, panic) = match led {
+                Ok(failed) => (failed, None),
+                Err(panic) => {
+                    // What it had taken is not known any more: nobody is acknowledged until the next opening.
+                    self.closed.store(true, Ordering::Release);
+                    let all = tickets.into_iter();
+                    let failed = all.map(|ticket| (ticket, Unmet::Failed(PutError::Closing)));
+                    (failed.collect(), Some(panic))
+                }
+            };
             waiting = lock();
             waiting.failed.extend(failed);
             waiting.answered = last;
             waiting.led = false;
             group.done.notify_all();
+            if let Some(panic) = panic {
+                drop(waiting);
+                resume_unwind(panic);
+            }
         }
         match waiting.failed.remove(&ticket) {
             None => Ok(Committed::Yes),
@@ -659,10 +675,13 @@ mod tests {
     use crate::block::{Block, Prefix};
     use crate::cid::{self, HashKind, Version};
     use crate::config::{ByteSize, Config, Reserve};
+    use crate::disk::simulated::SimulatedDisk;
+    use crate::index::Image;
     use crate::journal::record::Record;
     use crate::pin::{Pin, PinMode};
     use crate::sink::BlockSink;
-    use crate::store::{Keep, Store};
+    use crate::store::{Ground, Keep, Store};
+    use std::sync::Arc;
 
     fn block(text: &'static str) -> Block {
         let prefix = Prefix {
@@ -734,6 +753,38 @@ mod tests {
         ]);
         assert!(matches!(unmet[..], [(2, Unmet::Overtaken)]), "{unmet:?}");
         assert!(store.pins().is_empty());
+    }
+
+    #[test]
+    fn all_who_wait_share_one_sync() {
+        let (disk, image) = (SimulatedDisk::default(), Arc::new(Image::new()));
+        let config = Config {
+            reserve: Reserve::Bytes(ByteSize(0)),
+            ..Config::default()
+        };
+        let store = Store::open_on(Ground::simulated(&disk, &image), &config, &mut |_| {}).unwrap();
+        let commit = |texts: &[&'static str]| {
+            for text in texts {
+                store.writer(Keep::Kept).put(vec![block(text)]).unwrap();
+            }
+            let asks = (1..).zip(texts).map(|(ticket, text)| Ask {
+                ticket,
+                losses: 0,
+                records: vec![Record::Pinned(
+                    Pin::new(*block(text).cid(), PinMode::Direct, None).unwrap(),
+                )],
+                only_with: None,
+                sync: Sync::Wait,
+            });
+            let (asks, before): (Vec<Ask>, u64) = (asks.collect(), disk.operations());
+            assert!(store.inner.lead(asks).is_empty());
+            disk.operations() - before
+        };
+        commit(&["the file and the folder are made"]);
+        let alone = commit(&["one"]);
+        assert!(alone > 0);
+        assert_eq!(commit(&["two", "three", "four", "five"]), alone);
+        assert_eq!(store.pins().len(), 6);
     }
 
     #[test]

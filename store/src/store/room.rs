@@ -124,3 +124,18 @@ const BALLAST_ROOM: u64 = 4 * BALLAST_BYTES;
 /// What a merge may need: a part that does not depend on anything, and a part for each entry.
 const INDEX_ROOM_MIN: u64 = 24 << 20;
 const INDEX_BYTES_AN_ENTRY: u64 = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_free_by_itself_is_a_gibibyte_or_a_fiftieth_whichever_is_more() {
+        let of = |total| Reserve::Auto.of(total).0;
+        assert_eq!(of(0), 1 << 30);
+        assert_eq!(of(50 << 30), 1 << 30);
+        assert_eq!(of(100 << 30), 2 << 30);
+        let given = Reserve::Bytes(crate::config::ByteSize(7));
+        assert_eq!(given.of(100 << 30).0, 7);
+    }
+}
