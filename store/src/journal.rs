@@ -506,7 +506,11 @@ mod tests {
         let (mut journal, _) = open(folder.path()).unwrap();
         let many = (0..6000_u32).map(|at| {
             let name = Some(format!("{at:0>255}"));
-            let cid = *Block::new(PREFIX, bytes::Bytes::from(at.to_le_bytes().to_vec()))
+            let long = crate::block::Prefix {
+                hash: cid::HashKind::Sha2_512,
+                ..PREFIX
+            };
+            let cid = *Block::new(long, bytes::Bytes::from(at.to_le_bytes().to_vec()))
                 .unwrap()
                 .cid();
             Record::Pinned(Pin {
