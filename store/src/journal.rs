@@ -396,8 +396,8 @@ impl State {
 
     fn bytes_estimate(&self) -> u64 {
         let kept = |(_, change): &(u64, Change)| match change {
-            Change::Deleted(_) => 0,
-            Change::Kept(positions) => positions.len(),
+            // They are in `dead` too, unless their segment has gone.
+            Change::Deleted(positions) | Change::Kept(positions) => positions.len(),
         };
         let kept: usize = self.since.iter().map(kept).sum();
         let others = self.lengths.len() + kept;

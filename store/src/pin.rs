@@ -9,7 +9,7 @@ use crate::dag::walk::{self, Visit, walk};
 use crate::journal::record::Record;
 use crate::sink::PutError;
 use crate::source::BlockSource;
-use crate::store::{Committed, Hold, Inner, Keep, Store, blocking};
+use crate::store::{Committed, Hold, Inner, Keep, Only, Store, blocking};
 use crate::unixfs::read::ReadError;
 use futures::StreamExt;
 use std::pin::pin;
@@ -167,8 +167,20 @@ impl Store {
         }
         let inner = self.inner.clone();
         // The hold goes along: it must outlive the commit even if nobody waits for it any more.
-        let commit = move || inner.commit_since(hold.losses, vec![Record::Pinned(new)]);
-        Ok(blocking(commit).await.unwrap_or(Err(PutError::Closing))?)
+        let commit = move || {
+            let only = match mode {
+                PinMode::Recursive => Only::Always,
+                PinMode::Direct => Only::Beside(new.clone()),
+            };
+            inner.commit_only(hold.losses, vec![Record::Pinned(new)], only)
+        };
+        match blocking(commit).await.unwrap_or(Err(PutError::Closing))? {
+            Committed::Yes => Ok(()),
+            Committed::Overtaken => Err(PinError::OtherMode {
+                cid,
+                mode: PinMode::Recursive,
+            }),
+        }
     }
 
     /// Gives a pin that stands another name.
@@ -176,7 +188,7 @@ impl Store {
         let inner = self.inner.clone();
         let commit = move || {
             let records = vec![Record::Pinned(new.clone())];
-            inner.commit_with(hold.losses, records, Some(new))
+            inner.commit_only(hold.losses, records, Only::With(vec![new]))
         };
         blocking(commit).await.unwrap_or(Err(PutError::Closing))
     }
@@ -198,11 +210,20 @@ impl Store {
             }
             Ok(pin)
         });
-        let keys = pins.map(|pin| Ok(Record::Unpinned(pin?.key())));
-        let records = keys.collect::<Result<_, PinError>>()?;
+        let pins = pins.collect::<Result<Vec<Pin>, PinError>>()?;
         let inner = self.inner.clone();
-        let commit = move || inner.commit(records);
-        Ok(blocking(commit).await.unwrap_or(Err(PutError::Closing))?)
+        let commit = move || {
+            let records = pins.iter().map(|pin| Record::Unpinned(pin.key())).collect();
+            let only = match mode {
+                Some(_) => Only::With(pins),
+                None => Only::Always,
+            };
+            inner.commit_only(inner.losses(), records, only)
+        };
+        match blocking(commit).await.unwrap_or(Err(PutError::Closing))? {
+            Committed::Yes => Ok(()),
+            Committed::Overtaken => Err(PinError::NotPinned),
+        }
     }
 
     /// Holds the blocks and makes them kept; those that are not here yet are put.

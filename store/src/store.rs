@@ -26,7 +26,7 @@ mod reindex;
 mod room;
 mod write;
 
-pub(crate) use commit::{Committed, MERGE_AT};
+pub(crate) use commit::{Committed, MERGE_AT, Only};
 #[cfg(test)]
 pub(crate) use open::Ground;
 pub(crate) use open::remove_segment;

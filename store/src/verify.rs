@@ -295,6 +295,9 @@ impl Inner {
         };
         let mut gaps = Vec::new();
         let told = |gaps: &mut Vec<Damage>| {
+            if self.segment(id).is_none() {
+                gaps.clear(); // A collection has taken it away meanwhile.
+            }
             let hidden = self.hidden(id, gaps);
             gaps.clear();
             hidden.into_iter().for_each(tell);
@@ -370,6 +373,8 @@ impl Inner {
         if let Err(error) = looked {
             tracing::error!(%error, "the index cannot say what damage hides");
         }
+        // What can be read all the same lies behind too much that cannot.
+        hidden.retain(|(key, place, _)| place.damaged || !self.hashes(key, place));
         let empty = gaps
             .iter()
             .filter(|gap| hidden.iter().all(|(_, _, inside)| inside != *gap))
@@ -470,6 +475,7 @@ impl Inner {
                 section: Section { key, position },
             });
         }
+        gaps.retain(|id, _| self.segment(*id).is_some());
         let hidden = gaps.iter().flat_map(|(id, gaps)| self.hidden(*id, gaps));
         bad.extend(hidden);
         bad
@@ -499,7 +505,10 @@ impl Inner {
             let mut unknown = Vec::new();
             for Section { key, position } in some {
                 if *key == NOBODY {
-                    let goes = self.is_committed_at(position) && !self.dead.has(position);
+                    // Where no section can be, nothing can go.
+                    let goes = position.offset > 0
+                        && self.is_committed_at(position)
+                        && !self.dead.has(position);
                     went.push(goes);
                     unknown.extend(goes.then_some(*position));
                     continue;

@@ -150,6 +150,9 @@ impl Segment {
             .is_some_and(|growing| growing.written == growing.sums.len());
         if self.sealed.load(Ordering::Acquire) && state.length == length && written {
             state.growing = None;
+            drop(state);
+            // Opened while it grew, it knows the checksums of then.
+            self.slot.close();
         }
     }
 

@@ -17,10 +17,10 @@ use crate::log::append::{Appender, Touched};
 use crate::log::files::Access;
 use crate::log::segment::Segment;
 use crate::log::{Place, Position, SegmentId, section};
-use crate::pin::Pin;
+use crate::pin::{Pin, PinMode};
 use crate::sink::PutError;
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -45,6 +45,9 @@ struct Waiting {
     led: bool,
     /// What the next commit is asked to make durable.
     asks: Vec<Ask>,
+    /// Whether a commit did not come to its end: what it had taken is not known any more, so nobody is
+    /// acknowledged until the next opening.
+    broken: bool,
     /// Tickets whose commit failed; each is taken out by whoever holds it.
     failed: HashMap<u64, Unmet>,
 }
@@ -55,9 +58,18 @@ struct Ask {
     /// The count of losses when the first of its blocks was put.
     losses: u64,
     records: Vec<Record>,
-    /// It is only for as long as this pin stands, by whatever name.
-    only_with: Option<Pin>,
+    only: Only,
     sync: Sync,
+}
+
+/// What must be so when an ask's turn comes; else nothing of it is done.
+#[derive(Debug)]
+pub(crate) enum Only {
+    Always,
+    /// These pins stand, by whatever names.
+    With(Vec<Pin>),
+    /// No recursive pin stands in the place of this one.
+    Beside(Pin),
 }
 
 /// What commits left to the operating system.
@@ -123,31 +135,31 @@ impl Inner {
     /// Like [`Inner::commit`], whatever the configuration says: for what takes the place of older things.
     pub(crate) fn commit_to_disk(&self, records: Vec<Record>) -> Result<(), PutError> {
         let losses = self.losses();
-        self.ask(losses, records, None, Sync::Wait).map(drop)
+        self.ask(losses, records, Only::Always, Sync::Wait)
+            .map(drop)
     }
 
     /// Like [`Inner::commit`], but fails if anything that was put since `losses` was counted has
     /// been given up: an acknowledgement covers every block of its caller.
     pub(crate) fn commit_since(&self, losses: u64, records: Vec<Record>) -> Result<(), PutError> {
-        self.commit_with(losses, records, None).map(drop)
+        self.commit_only(losses, records, Only::Always).map(drop)
     }
 
-    /// Like [`Inner::commit_since`], but does nothing if by then the pin `only_with` does not stand any more,
-    /// by whatever name.
-    pub(crate) fn commit_with(
+    /// Like [`Inner::commit_since`], if by then it is as `only` says.
+    pub(crate) fn commit_only(
         &self,
         losses: u64,
         records: Vec<Record>,
-        only_with: Option<Pin>,
+        only: Only,
     ) -> Result<Committed, PutError> {
-        self.ask(losses, records, only_with, self.configured_sync())
+        self.ask(losses, records, only, self.configured_sync())
     }
 
     fn ask(
         &self,
         losses: u64,
         records: Vec<Record>,
-        only_with: Option<Pin>,
+        only: Only,
         sync: Sync,
     ) -> Result<Committed, PutError> {
         if self.files.access == Access::ReadOnly {
@@ -156,13 +168,16 @@ impl Inner {
         let group = &self.commits;
         let lock = || group.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waiting = lock();
+        if waiting.broken {
+            return Err(PutError::Closing);
+        }
         waiting.asked += 1;
         let ticket = waiting.asked;
         waiting.asks.push(Ask {
             ticket,
             losses,
             records,
-            only_with,
+            only,
             sync,
         });
         while waiting.answered < ticket {
@@ -182,8 +197,7 @@ impl Inner {
             let (failed, panic) = match led {
                 Ok(failed) => (failed, None),
                 Err(panic) => {
-                    // What it had taken is not known any more: nobody is acknowledged until the next opening.
-                    self.closed.store(true, Ordering::Release);
+                    self.index.forget(|_| false); // Thaws, so that nobody waits for it.
                     let all = tickets.into_iter();
                     let failed = all.map(|ticket| (ticket, Unmet::Failed(PutError::Closing)));
                     (failed.collect(), Some(panic))
@@ -193,6 +207,14 @@ impl Inner {
             waiting.failed.extend(failed);
             waiting.answered = last;
             waiting.led = false;
+            if panic.is_some() {
+                waiting.broken = true;
+                let (asked, asks) = (waiting.asked, std::mem::take(&mut waiting.asks));
+                let all = asks.into_iter();
+                let all = all.map(|ask| (ask.ticket, Unmet::Failed(PutError::Closing)));
+                waiting.failed.extend(all);
+                waiting.answered = asked;
+            }
             group.done.notify_all();
             if let Some(panic) = panic {
                 drop(waiting);
@@ -238,23 +260,37 @@ impl Inner {
         failed
     }
 
-    /// Parts those whose pin stands, or that need none, from those whose pin is gone, or goes with them.
+    /// Parts those for which it is as they need it, whatever those before them do, from the others.
     fn with_their_pins(&self, asks: Vec<Ask>) -> (Vec<Ask>, Vec<Ask>) {
-        let going: HashSet<Vec<u8>> = asks
-            .iter()
-            .flat_map(|ask| &ask.records)
-            .filter_map(|record| match record {
-                Record::Unpinned(key) => Some(key.clone()),
-                _ => None,
-            })
-            .collect();
         let pins = self.read_pins();
-        let stands = |pin: &Pin| {
-            let (key, mode) = (pin.key(), pin.mode);
-            !going.contains(&key) && pins.by_key.get(&key).is_some_and(|now| now.mode == mode)
-        };
-        asks.into_iter()
-            .partition(|ask| ask.only_with.as_ref().is_none_or(stands))
+        // What those before it in this commit make of a pin.
+        let mut ahead: HashMap<Vec<u8>, Option<PinMode>> = HashMap::new();
+        let (mut met, mut overtaken) = (Vec::with_capacity(asks.len()), Vec::new());
+        for ask in asks {
+            let now = |pin: &Pin| {
+                let key = pin.key();
+                let stands = || pins.by_key.get(&key).map(|now| now.mode);
+                ahead.get(&key).copied().unwrap_or_else(stands)
+            };
+            let holds = match &ask.only {
+                Only::Always => true,
+                Only::With(pins) => pins.iter().all(|pin| now(pin) == Some(pin.mode)),
+                Only::Beside(pin) => now(pin) != Some(PinMode::Recursive),
+            };
+            if !holds {
+                overtaken.push(ask);
+                continue;
+            }
+            for record in &ask.records {
+                match record {
+                    Record::Pinned(pin) => ahead.insert(pin.key(), Some(pin.mode)),
+                    Record::Unpinned(key) => ahead.insert(key.clone(), None),
+                    _ => None,
+                };
+            }
+            met.push(ask);
+        }
+        (met, overtaken)
     }
 
     fn commit_alone(&self, records: Vec<Record>, sync: Sync) -> Result<(), PutError> {
@@ -359,44 +395,55 @@ impl Inner {
         all.extend(chunks(&positions, Record::Deleted));
         all.extend(chunks(&lists.promoted, Record::Kept));
         all.extend(records.iter().cloned());
-        self.lock_journal()
-            .append(all, sync)
-            .map_err(|error| self.write_failed("journal", &error))
+        self.lock_journal().append(all, sync).map_err(|error| {
+            self.lock_unsynced().journal = true;
+            self.write_failed("journal", &error)
+        })
     }
 
     /// Syncs what was touched, and what earlier commits left.
     fn sync_blocks(&self, touched: &Touched) -> Result<(), PutError> {
         let left = std::mem::take(&mut *self.lock_unsynced());
-        let synced = self.sync_all(touched, &left);
-        if synced.is_err() {
-            // It was acknowledged long ago, so there is nothing better to do than to try again.
+        let synced = self.sync_touched(touched);
+        if let Err(error) = self.sync_left(touched, &left) {
+            // It was acknowledged long ago: no reason to refuse what comes now, and nothing better to do than to
+            // try again.
+            tracing::error!(%error, "what was acknowledged before is not on the disk yet");
             self.lock_unsynced().put_back(left);
         }
         synced
     }
 
-    fn sync_all(&self, touched: &Touched, left: &Unsynced) -> Result<(), PutError> {
-        let failed = |segment: &Segment, error: &std::io::Error| {
-            self.write_failed(&format!("segment {}", segment.id), error)
-        };
+    fn sync_touched(&self, touched: &Touched) -> Result<(), PutError> {
         for (segment, _) in &touched.segments {
-            segment.sync().map_err(|error| failed(segment, &error))?;
+            segment
+                .sync()
+                .map_err(|error| self.write_failed(&format!("segment {}", segment.id), &error))?;
         }
-        for segment in left.segments.values() {
-            let is_done = touched.segments.iter().any(|(one, _)| one.id == segment.id);
-            // One that has gone meanwhile was emptied, and what was copied out of it is durable.
-            if !is_done && self.segment(segment.id).is_some() {
-                // It may have been sealed since, so it is told to sync its file whatever it holds.
-                segment
-                    .sync_file()
-                    .map_err(|error| failed(segment, &error))?;
-            }
-        }
-        if touched.folder || left.folder {
+        if touched.folder {
             self.files
                 .disk
                 .sync_folder(&self.files.folder)
                 .inspect_err(|_| self.lock_appender().folder_is_unsynced())
+                .map_err(|error| self.write_failed("blocks", &error))?;
+        }
+        Ok(())
+    }
+
+    fn sync_left(&self, touched: &Touched, left: &Unsynced) -> Result<(), PutError> {
+        for segment in left.segments.values() {
+            let is_done = touched.segments.iter().any(|(one, _)| one.id == segment.id);
+            // One that has gone meanwhile was emptied, and what was copied out of it is durable.
+            if !is_done && self.segment(segment.id).is_some() {
+                segment.sync_file().map_err(|error| {
+                    self.write_failed(&format!("segment {}", segment.id), &error)
+                })?;
+            }
+        }
+        if left.folder && !touched.folder {
+            self.files
+                .disk
+                .sync_folder(&self.files.folder)
                 .map_err(|error| self.write_failed("blocks", &error))?;
         }
         Ok(())
@@ -555,7 +602,10 @@ impl Inner {
     /// Makes everything durable that an index is about to hold, unless some of it was given up since `losses`
     /// was counted.
     pub(crate) fn make_all_durable(&self, losses: u64) -> Result<(), PutError> {
-        self.ask(losses, Vec::new(), None, Sync::Wait)?;
+        self.ask(losses, Vec::new(), Only::Always, Sync::Wait)?;
+        if let Some(left) = self.lock_unsynced().segments.keys().next() {
+            return Err(PutError::Disk(format!("segment {left} cannot be synced")));
+        }
         // With what nobody's commit has waited for.
         self.lock_journal()
             .sync()
@@ -671,7 +721,7 @@ const MERGE_BYTES: u64 = 256 << 20;
 
 #[cfg(test)]
 mod tests {
-    use super::{Ask, Committed, Sync, Unmet};
+    use super::{Ask, Committed, Only, Sync, Unmet};
     use crate::block::{Block, Prefix};
     use crate::cid::{self, HashKind, Version};
     use crate::config::{ByteSize, Config, Reserve};
@@ -711,7 +761,7 @@ mod tests {
         };
         let rename = |name| {
             let records = vec![Record::Pinned(pin(name))];
-            inner.commit_with(inner.losses(), records, Some(pin(name)))
+            inner.commit_only(inner.losses(), records, Only::With(vec![pin(name)]))
         };
         let mut writer = store.writer(Keep::Kept);
         writer.put(vec![block("one")]).unwrap();
@@ -740,19 +790,58 @@ mod tests {
             .inner
             .commit(vec![Record::Pinned(pin.clone())])
             .unwrap();
-        let ask = |ticket, record, only_with| Ask {
+        let ask = |ticket, record, only| Ask {
             ticket,
             losses: 0,
             records: vec![record],
-            only_with,
+            only,
             sync: Sync::Wait,
         };
         let unmet = store.inner.lead(vec![
-            ask(1, Record::Unpinned(pin.key()), None),
-            ask(2, Record::Pinned(pin.clone()), Some(pin)),
+            ask(1, Record::Unpinned(pin.key()), Only::Always),
+            ask(2, Record::Pinned(pin.clone()), Only::With(vec![pin])),
         ]);
         assert!(matches!(unmet[..], [(2, Unmet::Overtaken)]), "{unmet:?}");
         assert!(store.pins().is_empty());
+    }
+
+    #[test]
+    fn a_direct_pin_never_takes_the_place_of_a_recursive_one_that_was_faster() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let recursive = Pin::new(*block("one").cid(), PinMode::Recursive, None).unwrap();
+        let direct = Pin {
+            mode: PinMode::Direct,
+            ..recursive.clone()
+        };
+        store
+            .inner
+            .commit(vec![Record::Pinned(direct.clone())])
+            .unwrap();
+        let ask = |ticket, record, only| Ask {
+            ticket,
+            losses: 0,
+            records: vec![record],
+            only,
+            sync: Sync::Wait,
+        };
+        let unmet = store.inner.lead(vec![
+            ask(1, Record::Pinned(recursive.clone()), Only::Always),
+            ask(
+                2,
+                Record::Pinned(direct.clone()),
+                Only::With(vec![direct.clone()]),
+            ),
+            ask(
+                3,
+                Record::Pinned(direct.clone()),
+                Only::Beside(direct.clone()),
+            ),
+            ask(4, Record::Unpinned(direct.key()), Only::With(vec![direct])),
+        ]);
+        let overtaken = unmet.iter().map(|(ticket, _)| *ticket);
+        assert_eq!(overtaken.collect::<Vec<_>>(), [2, 3, 4]);
+        assert_eq!(store.pins(), [recursive]);
     }
 
     #[test]
@@ -773,7 +862,7 @@ mod tests {
                 records: vec![Record::Pinned(
                     Pin::new(*block(text).cid(), PinMode::Direct, None).unwrap(),
                 )],
-                only_with: None,
+                only: Only::Always,
                 sync: Sync::Wait,
             });
             let (asks, before): (Vec<Ask>, u64) = (asks.collect(), disk.operations());

@@ -414,6 +414,8 @@ fn open_log(
             let segment = Segment::sealed(files, id, length.min(found));
             if found > length && files.access == Access::ReadWrite {
                 segment.cut()?;
+                // Or what was cut off might lie between later blocks one day, if nobody waits for those.
+                segment.sync_file()?;
             }
             log.add(segment);
         } else {

@@ -365,7 +365,7 @@ impl Inner {
     }
 
     /// Whether a section holds the block that it is entered for.
-    pub(super) fn hashes(&self, key: &Key, place: &Place) -> bool {
+    pub(crate) fn hashes(&self, key: &Key, place: &Place) -> bool {
         let position = place.position();
         let (Some(segment), Some((there, found))) =
             (self.segment(position.segment), self.section_at(&position))
