@@ -78,6 +78,8 @@ pub(crate) struct Unsynced {
     segments: BTreeMap<SegmentId, Arc<Segment>>,
     folder: bool,
     journal: bool,
+    /// Why the last try to sync it failed.
+    failed: Option<PutError>,
 }
 
 /// What came of an ask.
@@ -110,7 +112,8 @@ impl Unsynced {
         self.folder |= !self.segments.is_empty();
     }
 
-    fn put_back(&mut self, left: Self) {
+    fn put_back(&mut self, left: Self, why: PutError) {
+        self.failed = Some(why);
         self.segments.extend(left.segments);
         self.folder |= left.folder;
         self.journal |= left.journal;
@@ -409,7 +412,7 @@ impl Inner {
             // It was acknowledged long ago: no reason to refuse what comes now, and nothing better to do than to
             // try again.
             tracing::error!(%error, "what was acknowledged before is not on the disk yet");
-            self.lock_unsynced().put_back(left);
+            self.lock_unsynced().put_back(left, error);
         }
         synced
     }
@@ -603,8 +606,8 @@ impl Inner {
     /// was counted.
     pub(crate) fn make_all_durable(&self, losses: u64) -> Result<(), PutError> {
         self.ask(losses, Vec::new(), Only::Always, Sync::Wait)?;
-        if let Some(left) = self.lock_unsynced().segments.keys().next() {
-            return Err(PutError::Disk(format!("segment {left} cannot be synced")));
+        if let Some(error) = &self.lock_unsynced().failed {
+            return Err(error.clone());
         }
         // With what nobody's commit has waited for.
         self.lock_journal()
