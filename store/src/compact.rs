@@ -726,7 +726,7 @@ mod tests {
         compaction
             .move_all(&moves, still, &mut BTreeMap::new())
             .unwrap();
-        inner.make_all_durable(inner.losses()).unwrap();
+        inner.commit_to_disk(Vec::new()).unwrap();
         drop((writer, store));
 
         let after = disk.after_power_cut(&mut StdRng::seed_from_u64(1));

@@ -6,7 +6,8 @@
 //! * `open`: what opening trusts, cuts and adopts; `reindex`: what the index missed; `rebuild`: all of it
 //!   from the log.
 //! * `write`: from blocks to sections; holds; the [`Writer`] of an import.
-//! * `commit`: how callers share one sync, and what an acknowledgement waits for.
+//! * `commit`: how callers share one sync, and what an acknowledgement waits for; `unsynced`: what is
+//!   acknowledged before it has reached the disk; `checkpoint`: how the index follows.
 //! * `read`: from a CID to checked bytes; `recency`: what was read lately.
 //! * `room`: how much of the disk is left to whom.
 //! * `crate::pin`, `crate::gc`, `crate::evict`, `crate::scrub`: what must stay, what may go, what is
@@ -16,6 +17,7 @@
 //! a wait; the turn is let go as soon as the appender is had.
 
 mod at_once;
+mod checkpoint;
 mod commit;
 mod metrics;
 mod open;
@@ -24,9 +26,11 @@ mod rebuild;
 mod recency;
 mod reindex;
 mod room;
+mod unsynced;
 mod write;
 
-pub(crate) use commit::{Committed, MERGE_AT, Only};
+pub(crate) use checkpoint::MERGE_AT;
+pub(crate) use commit::{Committed, Only};
 #[cfg(test)]
 pub(crate) use open::Ground;
 pub(crate) use open::remove_segment;
@@ -123,7 +127,7 @@ pub(crate) struct Inner {
     /// Segments that were given up before the journal knew them: the next commit says so.
     abandoned: Mutex<Vec<SegmentId>>,
     /// What is acknowledged without having reached the disk; the background sees to it.
-    left_unsynced: Mutex<commit::Unsynced>,
+    left_unsynced: Mutex<unsynced::Unsynced>,
     recency: recency::Recency,
     haste: at_once::Haste,
     pub(crate) scrub: PlainMutex<ScrubState>,
@@ -139,7 +143,7 @@ pub(crate) struct Inner {
     pub(crate) wakes: tokio::sync::Notify,
     pub(crate) metrics: metrics::Metrics,
     closed: AtomicBool,
-    syncer: Mutex<Option<commit::Syncer>>,
+    syncer: Mutex<Option<checkpoint::Syncer>>,
     /// Held as long as the store is: the one writer.
     _lock: Vec<File>,
 }

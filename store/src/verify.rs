@@ -373,11 +373,20 @@ impl Inner {
         if let Err(error) = looked {
             tracing::error!(%error, "the index cannot say what damage hides");
         }
-        // What can be read all the same lies behind too much that cannot.
-        hidden.retain(|(key, place, _)| place.damaged || !self.hashes(key, place));
+        let mut readable = Vec::new();
+        hidden.retain(|(key, place, gap)| {
+            let is_whole = self.hashes(key, place);
+            if is_whole {
+                // It lies behind too much that cannot be read.
+                self.mark_whole(*key, place.position());
+                readable.push(*gap);
+            }
+            !is_whole
+        });
         let empty = gaps
             .iter()
             .filter(|gap| hidden.iter().all(|(_, _, inside)| inside != *gap))
+            .filter(|gap| !readable.contains(gap))
             .filter_map(|gap| self.unknown(segment, *gap));
         let mut bad: Vec<BadBlock> = empty.collect();
         bad.extend(hidden.into_iter().map(|(key, place, gap)| {
@@ -592,9 +601,7 @@ mod tests {
         let (disk, image) = (SimulatedDisk::default(), Arc::new(Image::new()));
         let blocks: Vec<Block> = (0..10).map(|number| block(number, 3 * 4096)).collect();
         let store = open(&disk, &image, &mut Vec::new());
-        let mut writer = store.writer(crate::store::Keep::Kept);
-        crate::sink::BlockSink::put(&mut writer, blocks.clone()).unwrap();
-        writer.commit().unwrap();
+        store_all(&store, &blocks);
         let place = store.inner.place(
             blocks[4].cid(),
             &store.inner.index.key(blocks[4].cid().hash()),
@@ -605,6 +612,12 @@ mod tests {
         let path = store.inner.files.path(place.segment);
         disk.spoil(&path, sector..sector + 4096);
         (disk, image, blocks)
+    }
+
+    fn store_all(store: &Store, blocks: &[Block]) {
+        let mut writer = store.writer(crate::store::Keep::Kept);
+        crate::sink::BlockSink::put(&mut writer, blocks.to_vec()).unwrap();
+        writer.commit().unwrap();
     }
 
     fn open(disk: &SimulatedDisk, image: &Arc<Image>, notices: &mut Vec<OpenEvent>) -> Store {
@@ -642,11 +655,30 @@ mod tests {
                 found.is_ok_and(|found| found.as_ref() == Some(block))
             );
         }
-        let mut writer = store.writer(crate::store::Keep::Kept);
-        crate::sink::BlockSink::put(&mut writer, vec![blocks[4].clone()]).unwrap();
-        writer.commit().unwrap();
+        store_all(&store, &blocks[4..=4]);
         let healed = store.inner.block(blocks[4].cid()).unwrap();
         assert_eq!(healed.as_ref(), Some(&blocks[4]));
+    }
+
+    #[test]
+    fn what_lies_readable_behind_too_much_that_cannot_be_read_stays_whole() {
+        let (disk, image) = (SimulatedDisk::default(), Arc::new(Image::new()));
+        let blocks: Vec<Block> = (0..10).map(|number| block(number, 1 << 20)).collect();
+        let store = open(&disk, &image, &mut Vec::new());
+        store_all(&store, &blocks);
+        let path = store.inner.all_segments()[0].id;
+        let path = store.inner.files.path(path);
+        // More sectors than a scan goes on behind, and the last blocks lie after them.
+        disk.spoil(&path, (1 << 20) + 4096..7 << 20);
+        let mut bad = Vec::new();
+        store.inner.verify(&mut |_| {}, |one| bad.push(one));
+        let sections: Vec<Section> = bad.iter().map(|one| one.section).collect();
+        store.inner.drop_damaged(&sections).unwrap();
+        for (number, block) in blocks.iter().enumerate() {
+            let found = store.inner.block(block.cid());
+            let is_there = found.is_ok_and(|found| found.as_ref() == Some(block));
+            assert_eq!(is_there, number == 0 || number > 6, "{number}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What goes wrong, by the number of the operation that changes something.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,6 +23,8 @@ pub(crate) struct Faults {
     pub(crate) fails: Option<(u64, ErrorKind)>,
     /// From this one on syncing does nothing.
     pub(crate) lies: Option<u64>,
+    /// The operation panics.
+    pub(crate) panics: Option<u64>,
 }
 
 /// A disk in memory. Clones are the same disk.
@@ -81,6 +83,7 @@ impl SimulatedDisk {
             power_off: faults.power_off.map(|at| at + done),
             fails: faults.fails.map(|(at, kind)| (at + done, kind)),
             lies: faults.lies.map(|at| at + done),
+            panics: faults.panics.map(|at| at + done),
         };
     }
 
@@ -141,7 +144,7 @@ impl SimulatedDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,6 +160,10 @@ impl State {
             return Err(io::Error::other("the power is gone"));
         }
         self.operations += 1;
+        assert!(
+            self.faults.panics != Some(self.operations),
+            "as it was asked to"
+        );
         match self.faults.fails {
             Some((at, kind)) if at == self.operations => Err(kind.into()),
             _ => Ok(()),

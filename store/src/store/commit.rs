@@ -4,29 +4,29 @@
 //! count, and syncs that: data first, then what points at it. Callers that come while a commit runs
 //! wait for the next one together, led by one of them.
 //!
+//! * this file: who waits for whom, and what one commit does.
+//! * [`super::unsynced`]: what is acknowledged before it has reached the disk.
+//! * [`super::checkpoint`]: how the index follows.
+//!
 //! After a sync error the segment is sealed and that sync is never tried again: what lay beyond the
 //! last commit is forgotten, the loss is counted, and everybody who had put something before it is
 //! refused, whoever's commit it was that failed.
 
 use super::Inner;
 use crate::config::Durability;
-use crate::index::{Checkpoint, Key, Merged};
+use crate::index::Key;
 use crate::journal::record::Record;
 use crate::journal::{DEAD_PER_RECORD, Sync};
-use crate::log::append::{Appender, Touched};
+use crate::log::append::Touched;
 use crate::log::files::Access;
-use crate::log::segment::Segment;
 use crate::log::{Place, Position, SegmentId, section};
 use crate::pin::{Pin, PinMode};
 use crate::sink::PutError;
-use crate::sync::{Condvar, Mutex, MutexGuard};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::sync::{Condvar, Mutex};
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, PoisonError, Weak};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// Who waits for which commit.
 #[derive(Debug, Default)]
@@ -72,16 +72,6 @@ pub(crate) enum Only {
     Beside(Pin),
 }
 
-/// What commits left to the operating system.
-#[derive(Debug, Default)]
-pub(crate) struct Unsynced {
-    segments: BTreeMap<SegmentId, Arc<Segment>>,
-    folder: bool,
-    journal: bool,
-    /// Why the last try to sync it failed.
-    failed: Option<PutError>,
-}
-
 /// What came of an ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Committed {
@@ -106,28 +96,6 @@ struct Lists {
     promoted: Vec<Position>,
 }
 
-impl Unsynced {
-    pub(super) fn add(&mut self, segments: impl Iterator<Item = (SegmentId, Arc<Segment>)>) {
-        self.segments.extend(segments);
-        self.folder |= !self.segments.is_empty();
-    }
-
-    fn put_back(&mut self, left: Self, why: PutError) {
-        self.failed = Some(why);
-        self.segments.extend(left.segments);
-        self.folder |= left.folder;
-        self.journal |= left.journal;
-    }
-
-    fn leave(&mut self, touched: &Touched) {
-        let segments = touched.segments.iter();
-        self.segments
-            .extend(segments.map(|(segment, _)| (segment.id, segment.clone())));
-        self.folder |= touched.folder;
-        self.journal = true;
-    }
-}
-
 impl Inner {
     /// Makes everything put so far durable, together with `records`, as the configuration has it. For
     /// callers whose blocks, if any, are somebody else's to acknowledge.
@@ -136,10 +104,19 @@ impl Inner {
     }
 
     /// Like [`Inner::commit`], whatever the configuration says: for what takes the place of older things.
+    /// Fails as well if what earlier commits left cannot be made durable.
     pub(crate) fn commit_to_disk(&self, records: Vec<Record>) -> Result<(), PutError> {
-        let losses = self.losses();
-        self.ask(losses, records, Only::Always, Sync::Wait)
-            .map(drop)
+        self.commit_to_disk_since(self.losses(), records)
+    }
+
+    /// [`Inner::commit_to_disk`], unless something was given up since `losses` was counted.
+    pub(super) fn commit_to_disk_since(
+        &self,
+        losses: u64,
+        records: Vec<Record>,
+    ) -> Result<(), PutError> {
+        self.ask(losses, records, Only::Always, Sync::Wait)?;
+        self.lock_unsynced().is_on_its_way()
     }
 
     /// Like [`Inner::commit`], but fails if anything that was put since `losses` was counted has
@@ -171,9 +148,6 @@ impl Inner {
         let group = &self.commits;
         let lock = || group.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waiting = lock();
-        if waiting.broken {
-            return Err(PutError::Closing);
-        }
         waiting.asked += 1;
         let ticket = waiting.asked;
         waiting.asks.push(Ask {
@@ -184,6 +158,9 @@ impl Inner {
             sync,
         });
         while waiting.answered < ticket {
+            if waiting.broken {
+                return Err(PutError::Closing);
+            }
             if waiting.led {
                 waiting = group
                     .done
@@ -195,33 +172,21 @@ impl Inner {
             let last = waiting.asked;
             let asks = std::mem::take(&mut waiting.asks);
             drop(waiting);
-            let tickets: Vec<u64> = asks.iter().map(|ask| ask.ticket).collect();
             let led = catch_unwind(AssertUnwindSafe(|| self.lead(asks)));
-            let (failed, panic) = match led {
-                Ok(failed) => (failed, None),
-                Err(panic) => {
-                    self.index.forget(|_| false); // Thaws, so that nobody waits for it.
-                    let all = tickets.into_iter();
-                    let failed = all.map(|ticket| (ticket, Unmet::Failed(PutError::Closing)));
-                    (failed.collect(), Some(panic))
-                }
-            };
             waiting = lock();
-            waiting.failed.extend(failed);
-            waiting.answered = last;
             waiting.led = false;
-            if panic.is_some() {
-                waiting.broken = true;
-                let (asked, asks) = (waiting.asked, std::mem::take(&mut waiting.asks));
-                let all = asks.into_iter();
-                let all = all.map(|ask| (ask.ticket, Unmet::Failed(PutError::Closing)));
-                waiting.failed.extend(all);
-                waiting.answered = asked;
-            }
             group.done.notify_all();
-            if let Some(panic) = panic {
-                drop(waiting);
-                resume_unwind(panic);
+            match led {
+                Ok(failed) => {
+                    waiting.failed.extend(failed);
+                    waiting.answered = last;
+                }
+                Err(panic) => {
+                    waiting.broken = true;
+                    drop(waiting);
+                    self.index.forget(|_| false); // Thaws, so that nobody waits for it.
+                    resume_unwind(panic);
+                }
             }
         }
         match waiting.failed.remove(&ticket) {
@@ -240,7 +205,7 @@ impl Inner {
             .into_iter()
             .map(|ask| (ask.ticket, Unmet::Failed(lost_before())))
             .collect();
-        let (whole, overtaken) = self.with_their_pins(whole);
+        let (whole, overtaken) = self.part_by_need(whole);
         failed.extend(
             overtaken
                 .into_iter()
@@ -264,7 +229,7 @@ impl Inner {
     }
 
     /// Parts those for which it is as they need it, whatever those before them do, from the others.
-    fn with_their_pins(&self, asks: Vec<Ask>) -> (Vec<Ask>, Vec<Ask>) {
+    fn part_by_need(&self, asks: Vec<Ask>) -> (Vec<Ask>, Vec<Ask>) {
         let pins = self.read_pins();
         // What those before it in this commit make of a pin.
         let mut ahead: HashMap<Vec<u8>, Option<PinMode>> = HashMap::new();
@@ -399,63 +364,9 @@ impl Inner {
         all.extend(chunks(&lists.promoted, Record::Kept));
         all.extend(records.iter().cloned());
         self.lock_journal().append(all, sync).map_err(|error| {
-            self.lock_unsynced().journal = true;
+            self.lock_unsynced().leave_journal();
             self.write_failed("journal", &error)
         })
-    }
-
-    /// Syncs what was touched, and what earlier commits left.
-    fn sync_blocks(&self, touched: &Touched) -> Result<(), PutError> {
-        let left = std::mem::take(&mut *self.lock_unsynced());
-        let synced = self.sync_touched(touched);
-        if let Err(error) = self.sync_left(touched, &left) {
-            // It was acknowledged long ago: no reason to refuse what comes now, and nothing better to do than to
-            // try again.
-            tracing::error!(%error, "what was acknowledged before is not on the disk yet");
-            self.lock_unsynced().put_back(left, error);
-        }
-        synced
-    }
-
-    fn sync_touched(&self, touched: &Touched) -> Result<(), PutError> {
-        for (segment, _) in &touched.segments {
-            segment
-                .sync()
-                .map_err(|error| self.write_failed(&format!("segment {}", segment.id), &error))?;
-        }
-        if touched.folder {
-            self.files
-                .disk
-                .sync_folder(&self.files.folder)
-                .inspect_err(|_| self.lock_appender().folder_is_unsynced())
-                .map_err(|error| self.write_failed("blocks", &error))?;
-        }
-        Ok(())
-    }
-
-    fn sync_left(&self, touched: &Touched, left: &Unsynced) -> Result<(), PutError> {
-        for segment in left.segments.values() {
-            let is_done = touched.segments.iter().any(|(one, _)| one.id == segment.id);
-            // One that has gone meanwhile was emptied, and what was copied out of it is durable.
-            if !is_done && self.segment(segment.id).is_some() {
-                segment.sync_file().map_err(|error| {
-                    self.write_failed(&format!("segment {}", segment.id), &error)
-                })?;
-            }
-        }
-        if left.folder && !touched.folder {
-            self.files
-                .disk
-                .sync_folder(&self.files.folder)
-                .map_err(|error| self.write_failed("blocks", &error))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn lock_unsynced(&self) -> MutexGuard<'_, Unsynced> {
-        self.left_unsynced
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Seals segments whose tail never became durable, forgets what lies in it, and lets everybody
@@ -517,186 +428,10 @@ impl Inner {
     }
 
     /// Whether an acknowledgement waits for the disk.
-    fn configured_sync(&self) -> Sync {
+    pub(super) fn configured_sync(&self) -> Sync {
         match self.config.durability {
             Durability::Full => Sync::Wait,
             Durability::Relaxed => Sync::Leave,
-        }
-    }
-
-    /// Commits, then brings the index up to where the log is now, if there is room for that.
-    pub(crate) fn checkpoint(&self) -> Result<(), PutError> {
-        if self.index.waiting() == 0 {
-            return self.commit_to_disk(Vec::new());
-        }
-        self.checkpoint_anew()
-    }
-
-    /// [`Inner::checkpoint`], even if there is nothing to merge.
-    pub(crate) fn checkpoint_anew(&self) -> Result<(), PutError> {
-        if !self.index_has_room() {
-            return self.commit_to_disk(Vec::new());
-        }
-        // So that the journal knows every segment there is, but for what is made this very moment.
-        self.commit(Vec::new())?;
-        let (frozen, checkpoint, losses) = {
-            let appender = self.lock_appender();
-            let Some(frozen) = self.index.freeze() else {
-                drop(appender);
-                return self.commit_to_disk(Vec::new());
-            };
-            self.unmerged.store(0, Ordering::Relaxed);
-            (frozen, self.checkpoint_of(&appender), self.losses())
-        };
-        let durable = self.make_all_durable(losses);
-        if let Err(error) = durable {
-            self.index.forget(|_| false); // Thaws what was frozen; `give_up` took out what is lost.
-            return Err(error);
-        }
-        match self.index.merge(&frozen, Some(&checkpoint)) {
-            Ok(Merged::All) => {}
-            Ok(Merged::Thawed) => return Ok(()),
-            Err(error) => return Ok(self.go_on_in_memory(&error)?),
-        }
-        let known = vec![Record::Checkpointed(checkpoint.journal)];
-        self.lock_journal()
-            .append(known, Sync::Leave)
-            .map_err(|error| self.write_failed("journal", &error))
-    }
-
-    /// How far the index knows the log once it has merged what is in the memory table now.
-    pub(super) fn checkpoint_of(&self, appender: &Appender) -> Checkpoint {
-        let journal = self.lock_journal();
-        let state = journal.state();
-        let mut last = state.used.clone();
-        let mut ends = BTreeMap::new();
-        for (id, length) in &state.lengths {
-            // In order of their numbers, so the highest stays. It may grow again after a restart, even
-            // if it is sealed now.
-            let highest = last.entry(id.stream).or_insert(0);
-            if id.number >= *highest {
-                *highest = id.number;
-                ends.insert(id.stream, (*id, *length));
-            }
-        }
-        let mut ends: BTreeMap<SegmentId, u32> = ends.into_values().collect();
-        // What the disk has lost may come back: a file restored, a folder mounted again.
-        ends.extend(state.lengths.iter().filter_map(|(id, length)| {
-            let there = self.segment(*id).map_or(0, |segment| segment.length());
-            let there = u32::try_from(there).unwrap_or(u32::MAX - 1);
-            (there < *length).then_some((*id, there))
-        }));
-        for (id, length) in appender.growing() {
-            // One that the journal does not know yet may end up anywhere: it is looked at whole.
-            let known = state.lengths.contains_key(&id);
-            let length = u32::try_from(length).unwrap_or(u32::MAX - 1);
-            ends.insert(id, if known { length } else { 0 });
-        }
-        Checkpoint {
-            ends,
-            last,
-            blocks: self.counts.blocks(),
-            bytes: self.counts.bytes(),
-            journal: journal.last(),
-            merging: false,
-        }
-    }
-
-    /// Makes everything durable that an index is about to hold, unless some of it was given up since `losses`
-    /// was counted.
-    pub(crate) fn make_all_durable(&self, losses: u64) -> Result<(), PutError> {
-        self.ask(losses, Vec::new(), Only::Always, Sync::Wait)?;
-        if let Some(error) = &self.lock_unsynced().failed {
-            return Err(error.clone());
-        }
-        // With what nobody's commit has waited for.
-        self.lock_journal()
-            .sync()
-            .map_err(|error| self.write_failed("journal", &error))
-    }
-
-    /// Makes records durable that were only appended, as the configuration has it.
-    pub(crate) fn sync_journal(&self) -> Result<(), PutError> {
-        match self.configured_sync() {
-            Sync::Leave => {
-                self.lock_unsynced().journal = true;
-                Ok(())
-            }
-            Sync::Wait => self
-                .lock_journal()
-                .sync()
-                .map_err(|error| self.write_failed("journal", &error)),
-        }
-    }
-
-    /// Whether commits have left something to the operating system.
-    fn has_left_something(&self) -> bool {
-        let left = self.lock_unsynced();
-        left.folder || left.journal || !left.segments.is_empty()
-    }
-
-    /// Asks the disk to start writing, without waiting for it.
-    pub(super) fn kick_syncer(&self) {
-        let syncer = self.syncer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(syncer) = syncer.as_ref() {
-            // Full means that it is busy and will see everything when it comes round.
-            let _ = syncer.kicks.try_send(());
-        }
-    }
-}
-
-/// The thread that writes out in the background and keeps the memory table small.
-#[derive(Debug)]
-pub(super) struct Syncer {
-    kicks: SyncSender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl Syncer {
-    pub(super) fn start(inner: &Arc<Inner>) -> std::io::Result<Self> {
-        let (kicks, kicked) = sync_channel(1);
-        let leaves = inner.config.durability == Durability::Relaxed;
-        let inner = Arc::downgrade(inner);
-        let thread = std::thread::Builder::new()
-            .name("store-syncer".to_owned())
-            .spawn(move || {
-                let next = || match leaves {
-                    true => kicked.recv_timeout(LEFT_AT_MOST),
-                    false => kicked.recv().map_err(RecvTimeoutError::from),
-                };
-                run(&inner, next);
-            })?;
-        Ok(Self { kicks, thread })
-    }
-
-    /// Ends the thread and waits for it.
-    pub(super) fn stop(self) {
-        drop(self.kicks);
-        if self.thread.thread().id() != std::thread::current().id() {
-            let _ = self.thread.join(); // A panic in it was logged by the runtime's hook.
-        }
-    }
-}
-
-fn run(inner: &Weak<Inner>, next: impl Fn() -> Result<(), RecvTimeoutError>) {
-    loop {
-        let kick = next();
-        if kick == Err(RecvTimeoutError::Disconnected) {
-            return;
-        }
-        let Some(inner) = inner.upgrade() else { return };
-        if kick == Err(RecvTimeoutError::Timeout) && !inner.has_left_something() {
-            continue;
-        }
-        let unmerged = inner.unmerged.load(Ordering::Relaxed);
-        let written = if inner.index.waiting() >= MERGE_AT || unmerged >= MERGE_BYTES {
-            inner.checkpoint()
-        } else {
-            inner.commit_to_disk(Vec::new())
-        };
-        if let Err(error) = written {
-            // Whoever put these bytes is told when they commit: the losses were counted.
-            tracing::warn!(%error, "writing out in the background failed");
         }
     }
 }
@@ -715,25 +450,20 @@ fn lost_before() -> PutError {
     PutError::Disk("an earlier write of the same work failed; start it again".to_owned())
 }
 
-/// How long what is acknowledged without waiting for the disk is left to the operating system.
-const LEFT_AT_MOST: Duration = Duration::from_secs(1);
-/// Entries in the memory table at which they are merged into sled.
-pub(crate) const MERGE_AT: usize = 500_000;
-/// Bytes appended after which the memory table is merged, so that a restart scans no more than that.
-const MERGE_BYTES: u64 = 256 << 20;
-
 #[cfg(test)]
 mod tests {
     use super::{Ask, Committed, Only, Sync, Unmet};
     use crate::block::{Block, Prefix};
     use crate::cid::{self, HashKind, Version};
     use crate::config::{ByteSize, Config, Reserve};
-    use crate::disk::simulated::SimulatedDisk;
+    use crate::disk::simulated::{Faults, SimulatedDisk};
     use crate::index::Image;
     use crate::journal::record::Record;
     use crate::pin::{Pin, PinMode};
     use crate::sink::BlockSink;
+    use crate::sink::PutError;
     use crate::store::{Ground, Keep, Store};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Arc;
 
     fn block(text: &'static str) -> Block {
@@ -751,6 +481,16 @@ mod tests {
             ..Config::default()
         };
         Store::open(folder, &config, &mut |_| {}).unwrap()
+    }
+
+    fn ask(ticket: u64, record: Record, only: Only) -> Ask {
+        Ask {
+            ticket,
+            losses: 0,
+            records: vec![record],
+            only,
+            sync: Sync::Wait,
+        }
     }
 
     #[test]
@@ -793,13 +533,6 @@ mod tests {
             .inner
             .commit(vec![Record::Pinned(pin.clone())])
             .unwrap();
-        let ask = |ticket, record, only| Ask {
-            ticket,
-            losses: 0,
-            records: vec![record],
-            only,
-            sync: Sync::Wait,
-        };
         let unmet = store.inner.lead(vec![
             ask(1, Record::Unpinned(pin.key()), Only::Always),
             ask(2, Record::Pinned(pin.clone()), Only::With(vec![pin])),
@@ -821,13 +554,6 @@ mod tests {
             .inner
             .commit(vec![Record::Pinned(direct.clone())])
             .unwrap();
-        let ask = |ticket, record, only| Ask {
-            ticket,
-            losses: 0,
-            records: vec![record],
-            only,
-            sync: Sync::Wait,
-        };
         let unmet = store.inner.lead(vec![
             ask(1, Record::Pinned(recursive.clone()), Only::Always),
             ask(
@@ -847,27 +573,45 @@ mod tests {
         assert_eq!(store.pins(), [recursive]);
     }
 
-    #[test]
-    fn all_who_wait_share_one_sync() {
-        let (disk, image) = (SimulatedDisk::default(), Arc::new(Image::new()));
+    fn on(disk: &SimulatedDisk) -> Store {
         let config = Config {
             reserve: Reserve::Bytes(ByteSize(0)),
             ..Config::default()
         };
-        let store = Store::open_on(Ground::simulated(&disk, &image), &config, &mut |_| {}).unwrap();
+        let ground = Ground::simulated(disk, &Arc::new(Image::new()));
+        Store::open_on(ground, &config, &mut |_| {}).unwrap()
+    }
+
+    #[test]
+    fn after_a_commit_that_panicked_nobody_is_acknowledged() {
+        let disk = SimulatedDisk::default();
+        let store = on(&disk);
+        let mut unlucky = store.writer(Keep::Kept);
+        unlucky.put(vec![block("one")]).unwrap();
+        disk.set_faults(Faults {
+            panics: Some(1),
+            ..Faults::default()
+        });
+        let panicked = catch_unwind(AssertUnwindSafe(|| store.inner.commit(Vec::new())));
+        assert!(panicked.is_err());
+        disk.set_faults(Faults::default());
+        // The panic has taken what there was to sync along.
+        assert!(matches!(unlucky.commit(), Err(PutError::Closing)));
+        assert!(matches!(store.inner.close(), Err(PutError::Closing)));
+    }
+
+    #[test]
+    fn all_who_wait_share_one_sync() {
+        let disk = SimulatedDisk::default();
+        let store = on(&disk);
         let commit = |texts: &[&'static str]| {
             for text in texts {
                 store.writer(Keep::Kept).put(vec![block(text)]).unwrap();
             }
-            let asks = (1..).zip(texts).map(|(ticket, text)| Ask {
-                ticket,
-                losses: 0,
-                records: vec![Record::Pinned(
-                    Pin::new(*block(text).cid(), PinMode::Direct, None).unwrap(),
-                )],
-                only: Only::Always,
-                sync: Sync::Wait,
-            });
+            let pin = |text| Pin::new(*block(text).cid(), PinMode::Direct, None).unwrap();
+            let asks = (1..)
+                .zip(texts)
+                .map(|(ticket, text)| ask(ticket, Record::Pinned(pin(text)), Only::Always));
             let (asks, before): (Vec<Ask>, u64) = (asks.collect(), disk.operations());
             assert!(store.inner.lead(asks).is_empty());
             disk.operations() - before

@@ -9,7 +9,7 @@
 //! A repository that cannot be written is opened for reading: nothing is cut, removed or adopted on the
 //! disk, and the index is built in memory.
 
-use super::commit::Syncer;
+use super::checkpoint::Syncer;
 use super::metrics::Metrics;
 use super::rebuild::Partial;
 use super::recency::Recency;
@@ -266,7 +266,7 @@ impl Store {
         let usable = checkpoint
             .filter(|checkpoint| log.complete && !replay.behind && inner.fits(checkpoint));
         if access == Access::ReadWrite {
-            inner.leave_unsynced(usable.as_ref());
+            inner.leave_uncovered(usable.as_ref());
         }
         let caught_up = match usable {
             Some(checkpoint) => inner

@@ -239,6 +239,32 @@ impl Inner {
         Err(disk(cid, &"it was being moved all the time; try again"))
     }
 
+    /// What lies at a position, by its header.
+    pub(super) fn section_at(&self, position: &Position) -> Option<(Key, scan::Found)> {
+        let segment = self.segment(position.segment)?;
+        let head = segment.read_unchecked(position.offset.into(), PREFIX_MAX as u64);
+        let header = section::header(&head.ok()?)?;
+        let found = scan::Found {
+            offset: position.offset,
+            header,
+        };
+        Some((self.index.key(header.cid.hash()), found))
+    }
+
+    /// Whether the section at a place hashes to the block that the key is of.
+    pub(crate) fn hashes(&self, key: &Key, place: &Place) -> bool {
+        let section = self.section_at(&place.position());
+        let (Some(segment), Some((there, at))) = (self.segment(place.segment), section) else {
+            return false;
+        };
+        let found = Found {
+            segment,
+            place: *place,
+            by_hash: true,
+        };
+        there == *key && found.block_by_hash(&at.header.cid).is_ok()
+    }
+
     /// Calls `each` with every block that is here, segment by segment; with one that is moved meanwhile
     /// perhaps twice.
     pub(crate) fn each_block(

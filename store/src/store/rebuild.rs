@@ -227,7 +227,7 @@ impl Building<'_> {
             inner.index.wait_for_thaw();
         };
         if inner.files.access == Access::ReadWrite {
-            let durable = inner.make_all_durable(losses);
+            let durable = inner.commit_to_disk_since(losses, Vec::new());
             match (durable, partial) {
                 (Ok(()), _) => {}
                 (Err(error), Partial::Refused) => {

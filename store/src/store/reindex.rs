@@ -1,13 +1,12 @@
 //! What the index missed, from the log: what opening catches up with, and what to do when sled fails.
 
 use super::{Counts, Inner};
-use crate::block::Block;
 use crate::index::{Checkpoint, Index, IndexError, Key};
 use crate::journal::Change;
 use crate::log::files::Access;
 use crate::log::scan::{Found, Scan, Step};
 use crate::log::segment::Segment;
-use crate::log::{Place, Position, SegmentId, section};
+use crate::log::{Place, Position, SegmentId};
 use crate::store::OpenEvent;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -68,19 +67,6 @@ impl Inner {
                 let segment = self.segment(*id);
                 segment.map_or_else(gone, |segment| segment.length() >= u64::from(*end))
             })
-    }
-
-    /// What the checkpoint does not cover may have been left to the operating system by a process that was
-    /// killed: the next one to write things out sees to it.
-    pub(super) fn leave_unsynced(&self, checkpoint: Option<&Checkpoint>) {
-        let segments = self.open_segments().into_iter();
-        let uncovered = segments.filter(|(id, segment)| match checkpoint {
-            Some(known) => {
-                known_from(known, *id).is_some_and(|from| u64::from(from) < segment.length())
-            }
-            None => true,
-        });
-        self.lock_unsynced().add(uncovered);
     }
 
     /// Brings the index from its checkpoint to the end of the log.
@@ -364,19 +350,6 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether a section holds the block that it is entered for.
-    pub(crate) fn hashes(&self, key: &Key, place: &Place) -> bool {
-        let position = place.position();
-        let (Some(segment), Some((there, found))) =
-            (self.segment(position.segment), self.section_at(&position))
-        else {
-            return false;
-        };
-        let from = u64::from(found.offset) + u64::from(found.header.prefix);
-        let data = segment.read_unchecked(from, found.header.length.into());
-        there == *key && data.is_ok_and(|data| Block::verify(found.header.cid, data).is_ok())
-    }
-
     /// Whether readers find the block there while an index is made beside theirs.
     fn is_read_at(&self, key: &Key, place: &Place) -> bool {
         let read = self.index.place(key).ok().flatten();
@@ -425,17 +398,6 @@ impl Inner {
         }
         Ok(())
     }
-
-    pub(super) fn section_at(&self, position: &Position) -> Option<(Key, Found)> {
-        let segment = self.segment(position.segment)?;
-        let head = segment.read_unchecked(position.offset.into(), section::PREFIX_MAX as u64);
-        let header = section::header(&head.ok()?)?;
-        let found = Found {
-            offset: position.offset,
-            header,
-        };
-        Some((self.index.key(header.cid.hash()), found))
-    }
 }
 
 /// Takes a section out, if it is the one that counts there.
@@ -451,7 +413,7 @@ pub(super) fn unindex(target: Target<'_>, key: Key, place: &Place) -> Result<(),
 }
 
 /// From where the checkpoint's index does not know a segment; `None` if it knows it whole.
-fn known_from(checkpoint: &Checkpoint, id: SegmentId) -> Option<u32> {
+pub(super) fn known_from(checkpoint: &Checkpoint, id: SegmentId) -> Option<u32> {
     if let Some(end) = checkpoint.ends.get(&id) {
         return Some(*end);
     }

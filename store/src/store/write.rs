@@ -4,7 +4,7 @@
 //! appends it if not. A sweep asks the holds and deletes while no writer is between holding and
 //! looking: so a block that a writer found present is never deleted under its hands.
 
-use super::commit::MERGE_AT;
+use super::MERGE_AT;
 use super::{Inner, Keep};
 use crate::block::Block;
 use crate::cid;
