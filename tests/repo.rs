@@ -301,12 +301,7 @@ fn sealed(repo: &Repo, unshare: &[&str], arguments: &[&str]) -> Command {
 }
 
 fn run(mut command: Command) -> Done {
-    let output = command.output().expect("the program to start");
-    Done {
-        stdout: output.stdout,
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        code: output.status.code(),
-    }
+    command.output().expect("the program to start").into()
 }
 
 #[test]

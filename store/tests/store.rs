@@ -96,6 +96,19 @@ fn leaf(root: &Path, number: u32) -> PathBuf {
     root.join(format!("blocks/leaf-{number:06}.car"))
 }
 
+/// Where these bytes lie in the first segment of leaves.
+fn place_of(root: &Path, needle: &[u8]) -> u64 {
+    let bytes = fs::read(leaf(root, 1)).unwrap();
+    let mut windows = bytes.windows(needle.len());
+    windows.position(|window| window == needle).unwrap() as u64
+}
+
+/// Puts other bytes there.
+fn overwrite(root: &Path, at: u64, with: &[u8]) {
+    let file = fs::OpenOptions::new().write(true).open(leaf(root, 1));
+    file.unwrap().write_all_at(with, at).unwrap();
+}
+
 #[tokio::test]
 async fn what_was_put_is_there_at_once_and_after_reopening() {
     let root = tempfile::tempdir().unwrap();
@@ -274,17 +287,8 @@ async fn damage_costs_one_block_is_never_handed_out_and_can_be_put_right() {
     let store = open_quietly(root.path());
     store.put(blocks.clone(), Keep::Kept).await.unwrap();
     drop(store);
-    let bytes = fs::read(leaf(root.path(), 1)).unwrap();
-    let needle = &blocks[3].data()[..];
-    let at = bytes
-        .windows(needle.len())
-        .position(|window| window == needle)
-        .unwrap();
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .open(leaf(root.path(), 1))
-        .unwrap();
-    file.write_all_at(&[0xff], at as u64 + 100_000).unwrap();
+    let at = place_of(root.path(), blocks[3].data());
+    overwrite(root.path(), at + 100_000, &[0xff]);
 
     let store = open_quietly(root.path());
     let error = store.block(blocks[3].cid()).await.unwrap_err();
@@ -333,16 +337,8 @@ async fn verify_names_what_is_damaged_and_nothing_else() {
         (seen, bad)
     };
     assert_eq!(verify().await, (50, Vec::new()));
-    let bytes = fs::read(leaf(root.path(), 1)).unwrap();
-    let at = bytes
-        .windows(9)
-        .position(|window| window == b"block 17 ")
-        .unwrap();
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .open(leaf(root.path(), 1))
-        .unwrap();
-    file.write_all_at(b"B", at as u64).unwrap();
+    let at = place_of(root.path(), b"block 17 ");
+    overwrite(root.path(), at, b"B");
     assert_eq!(verify().await, (50, vec![Some(*blocks[17].cid())]));
     assert_eq!(
         verify().await,
@@ -350,21 +346,17 @@ async fn verify_names_what_is_damaged_and_nothing_else() {
         "and again"
     );
     assert_eq!(store.stat().blocks, 49);
-    file.write_all_at(b"b", at as u64).unwrap();
+    overwrite(root.path(), at, b"b");
     assert_eq!(verify().await, (50, Vec::new()), "the byte is right again");
     assert_eq!(store.stat().blocks, 50);
     assert_eq!(
         store.block(blocks[17].cid()).await.unwrap().as_ref(),
         Some(&blocks[17])
     );
-    file.write_all_at(b"B", at as u64).unwrap();
+    overwrite(root.path(), at, b"B");
     // Where even the name is gone, the gap is told.
-    let named = blocks[30].cid().to_bytes();
-    let at = bytes
-        .windows(named.len())
-        .position(|window| window == named)
-        .unwrap();
-    file.write_all_at(&[0xff; 8], at as u64).unwrap();
+    let at = place_of(root.path(), &blocks[30].cid().to_bytes());
+    overwrite(root.path(), at, &[0xff; 8]);
     let (seen, bad) = verify().await;
     assert_eq!((seen, bad.len()), (49, 2));
     assert!(bad.contains(&None) && bad.contains(&Some(*blocks[17].cid())));
@@ -583,22 +575,11 @@ async fn what_is_known_to_be_damaged_is_still_known_when_the_index_is_made_anew(
     let store = open_quietly(root.path());
     let blocks: Vec<Block> = (0..5).map(|seed| block(seed, 2000)).collect();
     store.put(blocks.clone(), Keep::Kept).await.unwrap();
-    let path = root.path().join("blocks/leaf-000001.car");
-    let bytes = fs::read(&path).unwrap();
-    let at = bytes
-        .windows(2000)
-        .position(|window| window == blocks[3].data())
-        .unwrap();
-    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.write_all_at(&[bytes[at + 9] ^ 1], at as u64 + 9)
-        .unwrap();
-    let bad = Arc::new(Mutex::new(Vec::new()));
-    let told = bad.clone();
-    store
-        .verify(|_| {}, move |one| told.lock().unwrap().push(one.cid))
-        .await
-        .unwrap();
-    assert_eq!(*bad.lock().unwrap(), [Some(*blocks[3].cid())]);
+    let at = place_of(root.path(), blocks[3].data());
+    overwrite(root.path(), at + 9, &[0xff]);
+    let bad = verified(&store).await;
+    let bad: Vec<_> = bad.into_iter().map(|one| one.cid).collect();
+    assert_eq!(bad, [Some(*blocks[3].cid())]);
     store.rebuild_index(|_| {}).await.unwrap();
     assert_eq!(store.stat().blocks, 4);
     assert!(!store.has(blocks[3].cid()).await.unwrap());
@@ -725,17 +706,8 @@ async fn verify_tells_damage_that_the_index_knows_nothing_of_until_it_is_dropped
     store.put(blocks.clone(), Keep::Kept).await.unwrap();
     store.close().await.unwrap();
     drop(store);
-    let bytes = fs::read(leaf(root.path(), 1)).unwrap();
-    let named = blocks[7].cid().to_bytes();
-    let at = bytes
-        .windows(named.len())
-        .position(|window| window == named)
-        .unwrap();
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .open(leaf(root.path(), 1))
-        .unwrap();
-    file.write_all_at(&[0xff; 8], at as u64).unwrap();
+    let at = place_of(root.path(), &blocks[7].cid().to_bytes());
+    overwrite(root.path(), at, &[0xff; 8]);
     fs::remove_dir_all(root.path().join("index")).unwrap();
     let (store, _) = open(root.path());
     assert_eq!(store.stat().blocks, 19);

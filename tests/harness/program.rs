@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -30,6 +30,16 @@ pub struct Done {
     pub stderr: String,
     /// Exit code; `None` after a signal.
     pub code: Option<i32>,
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        Self {
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code(),
+        }
+    }
 }
 
 impl Done {
@@ -158,11 +168,7 @@ impl Repo {
                 let _ = stdin.write_all(input);
             });
             let output = child.wait_with_output().expect("wait");
-            Done {
-                stdout: output.stdout,
-                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-                code: output.status.code(),
-            }
+            output.into()
         })
     }
 
@@ -183,11 +189,7 @@ impl Repo {
         let _ = child.kill(); // It should have ended by itself.
         let output = child.wait_with_output().expect("wait");
         assert!(!ready, "the daemon started");
-        Done {
-            stdout: output.stdout,
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            code: output.status.code(),
-        }
+        output.into()
     }
 
     /// Starts the daemon and waits until it is ready.
