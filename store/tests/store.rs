@@ -570,6 +570,39 @@ async fn a_closed_store_refuses_writes_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_segment_that_has_lost_its_end_takes_no_new_blocks() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_quietly(root.path());
+    let blocks: Vec<Block> = (0..40).map(|seed| block(seed, 2000)).collect();
+    let [early, late, new] = [&blocks[..10], &blocks[10..20], &blocks[20..]];
+    store.put(early.to_vec(), Keep::Kept).await.unwrap();
+    let files = [
+        leaf(root.path(), 1),
+        leaf(root.path(), 1).with_extension("crc"),
+    ];
+    let before = files.clone().map(|file| fs::read(file).unwrap());
+    store.put(late.to_vec(), Keep::Kept).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    // As a disk leaves them that had only promised to keep the rest.
+    for (file, bytes) in files.iter().zip(before) {
+        fs::write(file, bytes).unwrap();
+    }
+    let (store, _) = open(root.path());
+    assert_eq!(store.stat().blocks, 10);
+    store.put(new.to_vec(), Keep::Kept).await.unwrap();
+    assert!(leaf(root.path(), 2).exists());
+    store.rebuild_index(|_| {}).await.unwrap();
+    holds_all(&store, early).await;
+    holds_all(&store, new).await;
+    store.close().await.unwrap();
+    drop(store);
+    let (store, _) = open(root.path());
+    holds_all(&store, early).await;
+    holds_all(&store, new).await;
+}
+
+#[tokio::test]
 async fn what_is_known_to_be_damaged_is_still_known_when_the_index_is_made_anew() {
     let root = tempfile::tempdir().unwrap();
     let store = open_quietly(root.path());

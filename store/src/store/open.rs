@@ -225,12 +225,14 @@ impl Store {
         let state = journal.state();
         let by_key = state.pins.clone();
         let dead = state.dead.clone();
+        let appender = log.appender(&files, &state.lengths, config);
+        let appender = appender.map_err(disk(&blocks_folder))?;
         let inner = Arc::new(Inner {
             config: config.clone(),
             root: root.clone(),
             index,
             turn: Mutex::default(),
-            appender: Mutex::new(log.appender(&files, config).map_err(disk(&blocks_folder))?),
+            appender: Mutex::new(appender),
             segments: RwLock::new(log.segments),
             files,
             pins: RwLock::new(Pins { by_key, changes: 0 }),
@@ -315,8 +317,14 @@ struct Log {
 }
 
 impl Log {
-    /// Lets the last segment of each stream grow, if it may.
-    fn appender(&self, files: &Arc<Files>, config: &Config) -> io::Result<Appender> {
+    /// Lets the last segment of each stream grow, if it may. One that has lost its end may not: between there
+    /// and its journalled length a new block would count before it is whole, or lie where one has died.
+    fn appender(
+        &self,
+        files: &Arc<Files>,
+        lengths: &BTreeMap<SegmentId, u32>,
+        config: &Config,
+    ) -> io::Result<Appender> {
         let mut active = BTreeMap::new();
         if files.access == Access::ReadWrite {
             for (stream, number) in &self.last {
@@ -324,7 +332,9 @@ impl Log {
                     stream: *stream,
                     number: *number,
                 };
+                let counted = u64::from(lengths.get(&id).copied().unwrap_or(0));
                 if let Some(segment) = self.segments.get(&id)
+                    && segment.length() >= counted
                     && segment.grow()? == Growth::Grows
                 {
                     active.insert(*stream, segment.clone());
