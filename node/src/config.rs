@@ -42,11 +42,18 @@ pub struct Config {
     /// number cuts honest peers off. At most 4,096.
     pub streams_per_connection_max: usize,
     /// By how many bytes the receive windows of one connection may grow, all streams together,
-    /// beyond the 256 KiB each is sure of. Too little slows long distances: a stream carries at
-    /// most its window per round trip. Too much and js-libp2p peers are lost: they send a whole
-    /// window as one frame, and our Yamux ends the connection at a frame of more than 1 MiB. So no
-    /// window may pass 1 MiB.
+    /// beyond the 256 KiB each is sure of. A stream carries at most its window per round trip, so
+    /// too little slows long distances.
     pub window_growth_bytes: usize,
+    /// The same for all connections together.
+    pub window_growth_total_bytes: usize,
+    /// Bytes received and not yet read, over all connections; beyond it, connections with more
+    /// than 256 KiB of them are not read from.
+    pub unread_total_bytes_max: usize,
+    /// Most streams that peers may have open over all connections; beyond it, a peer is sure of 16.
+    pub streams_total_max: usize,
+    /// What is offered to secure a connection, the preferred first.
+    pub security: Vec<Security>,
     /// Bytes read ahead from a TCP socket. Fewer system calls against memory per connection,
     /// touched only as far as data comes.
     pub read_buffer_bytes: usize,
@@ -67,6 +74,15 @@ pub struct Config {
     pub scrub_share: Percent,
 }
 
+/// How a connection is encrypted and its other end known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// TLS 1.3, with AES where the processor has it.
+    Tls,
+    /// Noise, which always uses ChaCha20.
+    Noise,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -81,7 +97,11 @@ impl Default for Config {
             connection_idle: Duration::from_secs(600),
             memory_bytes_max: None,
             streams_per_connection_max: 1024,
-            window_growth_bytes: 768 << 10,
+            window_growth_bytes: 32 << 20,
+            window_growth_total_bytes: 256 << 20,
+            unread_total_bytes_max: 256 << 20,
+            streams_total_max: 16 << 10,
+            security: vec![Security::Tls, Security::Noise],
             read_buffer_bytes: 256 << 10,
             quic_window_bytes: 16 << 20,
             lookup_timeout: Duration::from_secs(60),

@@ -21,7 +21,7 @@ pub mod routing;
 pub mod swarm;
 pub mod tasks;
 
-pub use config::Config;
+pub use config::{Config, Security};
 pub use event::Event;
 pub use exchange::{Exchange, Session};
 pub use jobs::keep_in_order_offline;

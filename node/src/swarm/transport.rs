@@ -1,24 +1,22 @@
 //! From a key to connections: TCP, WebSocket and QUIC, secured, multiplexed, counted and fenced.
 //!
 //! ```text
-//! TCP ─ Buffered ─┬──────────── Security ─ Yamux ─ Counted ─┐
-//!                 └ WebSocket ─ Security ─ Yamux ─ Counted ─┼─ (names, public only) ─ Fence
-//! UDP ─ QUIC ────────────────────────────────────── Counted ┘
+//! TCP ─┬──────────── Upgrade (security, Yamux) ─ Counted ─┐
+//!      └ WebSocket ─ Upgrade ─────────────────── Counted ─┼─ (names, public only) ─ Fence
+//! UDP ─ QUIC ──────────────────────────────────── Counted ┘
 //! ```
 //!
 //! Names are resolved in `public` only: asking a name server is traffic that leaves the machine.
 
-use super::buffered::Buffered;
+use super::connect::Upgrade;
 use super::fence::{Fence, TurnedAway};
 use super::meter::{Counted, Meter};
-use super::muxer::Yamux;
-use super::security::Security;
 use crate::config::Config;
 use crate::network::Network;
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::transport::{Boxed, OrTransport, Transport};
-use libp2p::core::upgrade::Version;
 use libp2p::identity::{Keypair, PeerId};
 use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::{dns, quic, tcp, websocket};
@@ -36,10 +34,10 @@ pub(super) fn build(
     meter: &Arc<Meter>,
     turned_away: &Arc<TurnedAway>,
 ) -> Result<Connections, String> {
-    let security = Security::new(keys).map_err(|error| error.to_string())?;
-    let plain = secure(sockets(config).boxed(), &security, config, meter);
-    let web = websocket::Config::new(sockets(config)).boxed();
-    let web = secure(web, &security, config, meter);
+    let upgrade = Upgrade::new(keys, config).map_err(|error| error.to_string())?;
+    let plain = secure(sockets().boxed(), &upgrade, config, meter);
+    let web = websocket::Config::new(sockets()).boxed();
+    let web = secure(web, &upgrade, config, meter);
     // First the longer form: plain TCP would not know what to do with `/ws`.
     let all = either(either(web, plain), datagrams(keys, config, meter));
     let named = if config.network == Network::Public {
@@ -75,38 +73,26 @@ fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
     }
 }
 
-fn sockets(
-    config: &Config,
-) -> impl Transport<
-    Output = Buffered<tcp::tokio::TcpStream>,
-    Error = io::Error,
-    Dial: Send,
-    ListenerUpgrade: Send,
-> + Send
-+ Unpin
-+ use<> {
-    let ahead = config.read_buffer_bytes.max(1);
+fn sockets() -> tcp::tokio::Transport {
     tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
-        .map(move |socket, _| Buffered::new(socket, ahead))
 }
 
 fn secure<S>(
     transport: Boxed<S>,
-    security: &Security,
+    upgrade: &Upgrade,
     config: &Config,
     meter: &Arc<Meter>,
 ) -> Connections
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let meter = Arc::clone(meter);
-    transport
-        .upgrade(Version::V1Lazy)
-        .authenticate(security.clone())
-        .multiplex(Yamux::new(config))
-        .timeout(config.handshake_timeout)
-        .map(move |(peer, muxer), _| (peer, StreamMuxerBox::new(Counted::new(muxer, meter))))
-        .boxed()
+    let (meter, upgrade) = (Arc::clone(meter), upgrade.clone());
+    TransportTimeout::new(
+        transport.and_then(move |socket, point| upgrade.run(socket, point)),
+        config.handshake_timeout,
+    )
+    .map(move |(peer, muxer), _| (peer, StreamMuxerBox::new(Counted::new(muxer, meter))))
+    .boxed()
 }
 
 /// What the first does not know, the second may.

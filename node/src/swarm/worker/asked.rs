@@ -6,7 +6,7 @@ use crate::routing::RoutingError;
 use crate::swarm::command::{Command, Find, Provide};
 use crate::swarm::failure::failed;
 use crate::swarm::lookups::Company;
-use crate::swarm::{ConnectError, Connected, book, muxer};
+use crate::swarm::{ConnectError, Connected, book, mux};
 use libp2p::core::Endpoint;
 use libp2p::kad::RecordKey;
 use libp2p::multiaddr::Protocol;
@@ -163,6 +163,6 @@ fn muxer_of(address: &Multiaddr) -> &'static str {
     if address.iter().any(|part| part == Protocol::QuicV1) {
         "quic"
     } else {
-        muxer::PROTOCOL
+        mux::PROTOCOL
     }
 }
