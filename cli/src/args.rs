@@ -2,6 +2,7 @@
 //! [`crate::rpc`].
 
 use crate::config::duration::Interval;
+use cairn_store::config::ByteSize;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -167,6 +168,9 @@ pub enum Command {
     /// The exchange of blocks.
     #[command(subcommand)]
     Bitswap(BitswapCommand),
+    /// Measure what lies below the exchange.
+    #[command(subcommand)]
+    Diag(DiagCommand),
     /// The repository: sizes, garbage, damage.
     #[command(subcommand)]
     Repo(RepoCommand),
@@ -704,6 +708,25 @@ pub struct BitswapStatArgs {
     pub human: bool,
 }
 
+/// Below `diag`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DiagCommand {
+    /// Measure how fast bytes go to a peer and back, without blocks and without a disk.
+    Perf {
+        /// An address that ends in /p2p/PEER, or a peer whose address is known.
+        peer: String,
+        /// How much to send, as 64MiB; 0 for nothing [default: 256MiB].
+        #[arg(long, value_name = "BYTES")]
+        upload: Option<ByteSize>,
+        /// How much to have sent; 0 for nothing [default: 256MiB].
+        #[arg(long, value_name = "BYTES")]
+        download: Option<ByteSize>,
+        /// Streams at once, up to 16 [default: 1].
+        #[arg(long, value_name = "NUMBER")]
+        streams: Option<u64>,
+    },
+}
+
 /// Below `repo`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RepoCommand {
@@ -929,6 +952,7 @@ mod tests {
             "cairn bootstrap",
             "cairn bootstrap rm all",
             "cairn repo stat -H -s",
+            "cairn diag perf /ip4/127.0.0.1/tcp/1/p2p/x --upload 64MiB --download=0 --streams 4",
             "cairn cid format -f %P -b base32 -v 1 --mc dag-pb bafkqaaa",
             "cairn version -n",
             "cairn --repo-dir /x --timeout 5s --offline --api /ip4/127.0.0.1/tcp/1 id",

@@ -8,6 +8,7 @@ pub mod block;
 pub mod config;
 pub mod content;
 pub mod dag;
+pub mod diag;
 pub mod network;
 pub mod pin;
 pub mod program;
@@ -124,6 +125,7 @@ async fn dispatch(
         Command::Routing(command) => network::routing(shell, command).await,
         Command::Stats(command) => network::stats(shell, command).await,
         Command::Bitswap(command) => network::bitswap(shell, command).await,
+        Command::Diag(command) => diag::diag(shell, command).await,
         Command::Repo(command) => repo::repo(shell, command).await,
         Command::Config(arguments) => config::config(shell, arguments, environment).await,
         Command::Bootstrap(arguments) => config::bootstrap(shell, arguments).await,

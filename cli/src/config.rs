@@ -36,6 +36,8 @@ pub struct Config {
     pub rpc: Rpc,
     /// How blocks are fetched.
     pub fetch: Fetch,
+    /// What others may find out about this node.
+    pub diag: Diag,
     /// What is logged.
     pub log: Log,
 }
@@ -107,6 +109,15 @@ impl Default for Fetch {
             connections: 512,
         }
     }
+}
+
+/// The `[diag]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Diag {
+    /// Whether peers may measure the way to this node. Without it, what fits `network`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub perf: Option<bool>,
 }
 
 /// The `[log]` section.
@@ -220,6 +231,7 @@ impl Config {
             fetch_idle: self.fetch.timeout.0,
             connections_max: self.fetch.connections,
             scrub_share: self.storage.scrub_share,
+            perf: self.diag.perf,
             ..cairn_node::Config::default()
         }
     }
@@ -297,6 +309,11 @@ timeout = "30s"
 
 # Most connections to peers. Each costs a socket and some 100 KiB.
 connections = 512
+
+[diag]
+# Whether peers may measure the way to this node with `cairn diag perf`, which makes it send bytes for
+# nothing. Without it: yes in "local" and "lan", no in "public".
+# perf = true
 
 [gateway]
 # Most requests worked on at once; more are answered with 429.

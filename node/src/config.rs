@@ -5,6 +5,7 @@
 //! constants at the foot of the file that uses them.
 
 use crate::network::Network;
+use crate::perf::Answers;
 use cairn_store::config::Percent;
 use libp2p::Multiaddr;
 use std::time::Duration;
@@ -72,6 +73,24 @@ pub struct Config {
     /// Which share of its time the scrub may work, in percent; 0 for never. It reads the disk and
     /// hashes while it does.
     pub scrub_share: Percent,
+    /// Whether peers may measure the way to us (`/perf/1.0.0`). It makes this node send bytes for
+    /// nothing, so `None` means: in `local` and `lan`.
+    pub perf: Option<bool>,
+}
+
+impl Config {
+    /// Whether peers may measure the way to us.
+    pub fn answers_perf(&self) -> bool {
+        self.perf.unwrap_or(self.network != Network::Public)
+    }
+
+    pub(crate) fn perf(&self) -> Answers {
+        if self.answers_perf() {
+            Answers::Yes
+        } else {
+            Answers::No
+        }
+    }
 }
 
 /// How a connection is encrypted and its other end known.
@@ -110,6 +129,7 @@ impl Default for Config {
             provides_at_once: 8,
             announce_queue_max: 64 << 10,
             scrub_share: cairn_store::config::Config::default().scrub_share,
+            perf: None,
         }
     }
 }

@@ -17,6 +17,7 @@ mod jobs;
 mod metrics;
 pub mod network;
 pub mod node;
+pub mod perf;
 pub mod routing;
 pub mod swarm;
 pub mod tasks;

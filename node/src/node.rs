@@ -14,6 +14,7 @@ use crate::event::{self, Event};
 use crate::exchange::Exchange;
 use crate::jobs::{self, reprovide::Reprovide};
 use crate::metrics;
+use crate::perf::{Perf, PerfError, Run};
 use crate::routing::Routing;
 use crate::swarm::{self, Online, Peers};
 use crate::tasks::Tasks;
@@ -33,6 +34,7 @@ pub struct Node {
     routing: Routing,
     exchange: Exchange,
     bitswap: Bitswap,
+    perf: Perf,
     events: broadcast::Sender<Event>,
     libp2p_metrics: Arc<prometheus_client::registry::Registry>,
     families: Families,
@@ -125,6 +127,7 @@ impl Node {
             peers,
             routing,
             wire,
+            perf,
             foreign,
         } = swarm::start(&keys, &config, &families.swarm, &events, registry).await?;
         let bitswap = Bitswap::start(
@@ -136,6 +139,7 @@ impl Node {
             events.clone(),
             registry,
         )?;
+        let perf = Perf::start(perf, &families.bitswap, registry)?;
         let exchange = Exchange::online(store.clone(), bitswap.clone(), config.fetch_idle);
 
         let roots = move || store.pins().into_iter().map(|pin| pin.cid).collect();
@@ -154,6 +158,7 @@ impl Node {
             routing,
             exchange,
             bitswap,
+            perf,
             events,
             libp2p_metrics: foreign,
             families,
@@ -183,6 +188,12 @@ impl Node {
     /// What Bitswap did.
     pub async fn bitswap(&self) -> Stat {
         self.bitswap.stat().await
+    }
+
+    /// Measures the way to a connected peer: sends it so many bytes, then has it send so many, over
+    /// one stream of `/perf/1.0.0`. Nothing of it touches the store.
+    pub async fn perf(&self, peer: PeerId, upload: u64, download: u64) -> Result<Run, PerfError> {
+        self.perf.run(peer, upload, download).await
     }
 
     /// Facts from now on.

@@ -33,6 +33,7 @@ use crate::event::Event;
 use crate::metrics::{self, Foreign, Metrics};
 use crate::network::Network;
 use crate::node::StartError;
+use crate::perf;
 use crate::routing::Routing;
 use crate::routing::queue::Queue;
 use crate::tasks::Tasks;
@@ -124,6 +125,7 @@ pub struct Peers {
     commands: mpsc::Sender<Command>,
     local: PeerId,
     network: Network,
+    perf: perf::Answers,
     meter: Arc<Meter>,
 }
 
@@ -191,7 +193,7 @@ impl Peers {
         reason = "the swarm will be asked once protocols come and go with reachability"
     )]
     pub async fn protocols(&self) -> Vec<String> {
-        behaviour::protocols(self.network)
+        behaviour::protocols(self.network, self.perf)
     }
 
     /// Bytes in and out.
@@ -233,6 +235,7 @@ pub(crate) struct Online {
     pub(crate) peers: Peers,
     pub(crate) routing: Routing,
     pub(crate) wire: bitswap::Wire,
+    pub(crate) perf: perf::Wire,
     pub(crate) foreign: Arc<prometheus_client::registry::Registry>,
 }
 
@@ -259,7 +262,8 @@ pub(crate) async fn start(
         transport::build(keys, config, &meter, &turned_away).map_err(StartError::Transport)?;
     let (bitswap, wire) = bitswap::behaviour();
     let local = keys.public().to_peer_id();
-    let behaviour = Behaviour::new(keys.public(), config, bitswap);
+    let (perf, perf_wire) = perf::pair(config.perf());
+    let behaviour = Behaviour::new(keys.public(), config, bitswap, perf);
     let swarm = Swarm::new(transport, behaviour, local, settings(config, tasks));
 
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
@@ -273,10 +277,12 @@ pub(crate) async fn start(
             commands: commands.clone(),
             local,
             network: config.network,
+            perf: config.perf(),
             meter,
         },
         routing: Routing::new(commands, announcements),
         wire,
+        perf: perf_wire,
         foreign: foreign_registry,
     })
 }

@@ -94,6 +94,7 @@ const KEYS: &[(&str, &str)] = &[
     ("rpc.hosts", r#"a list of names like "node.example.org""#),
     ("fetch.timeout", r#"a time like "30s", "500ms" or "1h30m""#),
     ("fetch.connections", COUNT_OR_NONE),
+    ("diag.perf", "true or false"),
     ("gateway.requests_max", COUNT),
     ("gateway.connections_max", COUNT),
     ("gateway.header_timeout", SPAN),

@@ -1,6 +1,6 @@
 //! The configuration as others look at it: by key, as effective TOML, and in Kubo's JSON shape.
 
-use super::{Addresses, Config, ConfigError};
+use super::{Addresses, Config, ConfigError, Diag};
 use serde_json::json;
 
 /// The effective configuration as TOML, secrets left out.
@@ -143,6 +143,7 @@ fn example() -> Config {
             swarm: Some(Vec::new()),
             ..Addresses::default()
         },
+        diag: Diag { perf: Some(false) },
         ..Config::default()
     }
 }
@@ -150,6 +151,7 @@ fn example() -> Config {
 fn table(config: &Config) -> Result<toml::Table, ConfigError> {
     let mut shown = config.clone();
     shown.addresses.swarm = Some(config.swarm_addresses());
+    shown.diag.perf = Some(config.node().answers_perf());
     if !shown.rpc.token.is_empty() {
         shown.rpc.token = HIDDEN.to_owned();
     }

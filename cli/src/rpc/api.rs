@@ -6,8 +6,8 @@ use super::error::RpcError;
 use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
-    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, get, id, log, ls, pin, refs, repo,
-    resolve, routing, stats, swarm, version,
+    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, get, id, log, ls, pin, refs,
+    repo, resolve, routing, stats, swarm, version,
 };
 use axum::body::Body;
 use cairn_node::Session;
@@ -181,6 +181,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "dag/put" => dag::put(call).await,
         "dag/resolve" => dag::resolve(call).await,
         "dag/stat" => dag::stat::stat(call).await,
+        "diag/perf" => diag::perf(call).await,
         "pin/add" => pin::add(call).await,
         "pin/ls" => pin::list::list(call).await,
         "pin/rm" => pin::remove(call).await,
@@ -221,7 +222,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 52] = [
+pub const COMMANDS: [&str; 53] = [
     "add",
     "bitswap/stat",
     "bitswap/wantlist",
@@ -246,6 +247,7 @@ pub const COMMANDS: [&str; 52] = [
     "dag/put",
     "dag/resolve",
     "dag/stat",
+    "diag/perf",
     "get",
     "id",
     "log/level",

@@ -166,6 +166,7 @@ failures!(
     RoutingError,
     SourceError,
     crate::logging::LevelError,
+    cairn_node::perf::PerfError,
     crate::rpc::multipart::MultipartError,
     serde_json::Error,
     std::io::Error,

@@ -152,20 +152,18 @@ pub async fn local(call: Call) -> Result<Reply, RpcError> {
 
 fn addresses(call: &Call) -> Result<Vec<Multiaddr>, RpcError> {
     let texts = call.arguments.some("address")?;
-    texts
-        .into_iter()
-        .map(|text| {
-            // A bare name means: at the addresses known for it.
-            let text = if text.starts_with('/') {
-                text.to_owned()
-            } else {
-                format!("/p2p/{text}")
-            };
-            text.parse().map_err(|error| {
-                RpcError::failed(format!("invalid peer address {text:?}: {error}"))
-            })
-        })
-        .collect()
+    texts.into_iter().map(address_of).collect()
+}
+
+/// Where a peer is, as the operator writes it. A bare name means: at the addresses known for it.
+pub fn address_of(text: &str) -> Result<Multiaddr, RpcError> {
+    let text = if text.starts_with('/') {
+        text.to_owned()
+    } else {
+        format!("/p2p/{text}")
+    };
+    text.parse()
+        .map_err(|error| RpcError::failed(format!("invalid peer address {text:?}: {error}")))
 }
 
 /// `swarm connect`.

@@ -6,6 +6,7 @@ use super::limits;
 use crate::bitswap;
 use crate::config::Config;
 use crate::network::Network;
+use crate::perf;
 use crate::routing::records::{RECORD_LIFE, Records};
 use libp2p::connection_limits;
 use libp2p::identity::{PeerId, PublicKey};
@@ -24,10 +25,16 @@ pub(super) struct Behaviour {
     pub(super) ping: ping::Behaviour,
     pub(super) kad: kad::Behaviour<Records>,
     pub(super) bitswap: bitswap::Behaviour,
+    pub(super) perf: perf::Behaviour,
 }
 
 impl Behaviour {
-    pub(super) fn new(key: PublicKey, config: &Config, bitswap: bitswap::Behaviour) -> Self {
+    pub(super) fn new(
+        key: PublicKey,
+        config: &Config,
+        bitswap: bitswap::Behaviour,
+        perf: perf::Behaviour,
+    ) -> Self {
         let local = key.to_peer_id();
         Self {
             connections: limits::connections(config),
@@ -36,6 +43,7 @@ impl Behaviour {
             ping: ping::Behaviour::default(),
             kad: kademlia(local, config),
             bitswap,
+            perf,
         }
     }
 }
@@ -44,7 +52,7 @@ impl Behaviour {
 pub(crate) const AGENT: &str = concat!("cairn/", env!("CARGO_PKG_VERSION"));
 
 /// The names of all we speak; a DHT client does not advertise the DHT.
-pub(super) fn protocols(network: Network) -> Vec<String> {
+pub(super) fn protocols(network: Network, perf: perf::Answers) -> Vec<String> {
     let mut names: Vec<String> = [
         "/ipfs/bitswap",
         "/ipfs/bitswap/1.0.0",
@@ -58,6 +66,9 @@ pub(super) fn protocols(network: Network) -> Vec<String> {
     .to_vec();
     if mode(network) == kad::Mode::Server {
         names.push(network.kademlia().to_string());
+    }
+    if perf == perf::Answers::Yes {
+        names.push(perf::PROTOCOL.to_string());
     }
     names.sort_unstable();
     names

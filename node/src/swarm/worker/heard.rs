@@ -159,7 +159,7 @@ impl Worker {
                 self.foreign.record(&event);
                 self.on_kad(event);
             }
-            // The limits and Bitswap have nothing to say; the rest of identify is about us.
+            // The limits, Bitswap and the measuring have nothing to say; the rest of identify is about us.
             _ => {}
         }
     }
@@ -356,9 +356,10 @@ mod tests {
         let meter = Meter::new(Instant::now());
         let transport = transport::build(&keys, &config, &meter, &Arc::default()).unwrap();
         let (bitswap, _wire) = crate::bitswap::behaviour();
+        let (perf, _wire) = crate::perf::pair(config.perf());
         let swarm = Swarm::new(
             transport,
-            Behaviour::new(keys.public(), &config, bitswap),
+            Behaviour::new(keys.public(), &config, bitswap, perf),
             keys.public().to_peer_id(),
             settings(&config, &Tasks::new()),
         );

@@ -1,0 +1,59 @@
+//! `diag`: what the layers below the exchange can do.
+
+use super::Shell;
+use crate::args::DiagCommand;
+use crate::exit::Failure;
+use crate::output::human_bytes;
+use crate::rpc::diag::Measured;
+
+/// `diag`.
+pub async fn diag(shell: &mut Shell, command: DiagCommand) -> Result<(), Failure> {
+    let DiagCommand::Perf {
+        peer,
+        upload,
+        download,
+        streams,
+    } = command;
+    let question = shell
+        .question("diag/perf")
+        .arg(peer)
+        .maybe("upload", upload)
+        .maybe("download", download)
+        .maybe("streams", streams);
+    shell
+        .print_each(question, |measured: Measured, printer| {
+            Ok(printer.line(&text(&measured))?)
+        })
+        .await
+}
+
+fn text(measured: &Measured) -> String {
+    format!(
+        "{}: {} in {:.3} s over {} stream{}, {:.1} MB/s",
+        measured.direction,
+        human_bytes(measured.bytes),
+        measured.seconds,
+        measured.streams,
+        if measured.streams == 1 { "" } else { "s" },
+        measured.rate / 1e6,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measurement_is_one_line() {
+        let measured = Measured {
+            direction: "upload".to_owned(),
+            streams: 2,
+            bytes: 256 << 20,
+            seconds: 0.25,
+            rate: 1_073_741_824.0,
+            ..Measured::default()
+        };
+        let line = "upload: 268 MB in 0.250 s over 2 streams, 1073.7 MB/s";
+        assert_eq!(text(&measured), line);
+    }
+}

@@ -1,0 +1,120 @@
+//! `diag`: what the layers below the exchange can do.
+
+use super::api::Call;
+use super::error::RpcError;
+use super::reply::Reply;
+use super::swarm::address_of;
+use cairn_node::perf::{PerfError, Run};
+use cairn_node::{Node, PeerId};
+use cairn_store::config::ByteSize;
+use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// One way of a measurement.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Measured {
+    /// Whom with.
+    pub peer: String,
+    /// `upload` or `download`.
+    pub direction: String,
+    /// Streams at once.
+    pub streams: u64,
+    /// Bytes over all of them.
+    pub bytes: u64,
+    /// Time until the last of them was through.
+    pub seconds: f64,
+    /// Bytes a second.
+    pub rate: f64,
+}
+
+/// Which way.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Upload,
+    Download,
+}
+
+/// `diag perf`: the raw path to a peer, one way after the other.
+pub async fn perf(call: Call) -> Result<Reply, RpcError> {
+    let arguments = &call.arguments;
+    let address = address_of(arguments.first("peer")?)?;
+    let bytes = |name: &str| -> Result<u64, RpcError> {
+        let given: Option<ByteSize> = arguments.parsed(&[name], "a size like 64MiB")?;
+        Ok(given.map_or(BYTES_DEFAULT, |size| size.0))
+    };
+    let (upload, download) = (bytes("upload")?, bytes("download")?);
+    let streams: u64 = arguments.parsed(&["streams"], "a number")?.unwrap_or(1);
+    if !(1..=STREAMS_MAX).contains(&streams) {
+        return Err(RpcError::wrong(format!(
+            "streams must be from 1 to {STREAMS_MAX}"
+        )));
+    }
+    let online = call.context.node()?;
+    let (peers, node) = (online.peers.clone(), online.node()?);
+    Ok(Reply::values(move |out| async move {
+        let peer = peers.connect(address).await?;
+        for (way, bytes) in [(Way::Upload, upload), (Way::Download, download)] {
+            if bytes > 0 {
+                out.value(&measure(&node, peer, way, bytes, streams).await?)
+                    .await?;
+            }
+        }
+        Ok(())
+    }))
+}
+
+async fn measure(
+    node: &Node,
+    peer: PeerId,
+    way: Way,
+    bytes: u64,
+    streams: u64,
+) -> Result<Measured, PerfError> {
+    let began = Instant::now();
+    let runs = (0..streams).map(|at| {
+        // The first take what does not divide evenly.
+        let own = bytes / streams + u64::from(at < bytes % streams);
+        match way {
+            Way::Upload => node.perf(peer, own, 0),
+            Way::Download => node.perf(peer, 0, own),
+        }
+    });
+    let runs: Vec<Run> = try_join_all(runs).await?;
+    let seconds = match runs.as_slice() {
+        // Without the opening of the stream.
+        [run] => run.upload + run.download,
+        _ => began.elapsed(),
+    }
+    .as_secs_f64();
+    Ok(Measured {
+        peer: peer.to_string(),
+        direction: match way {
+            Way::Upload => "upload",
+            Way::Download => "download",
+        }
+        .to_owned(),
+        streams,
+        bytes,
+        seconds,
+        rate: rate(bytes, seconds),
+    })
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a rate is read by people, and nothing is lost below 9 PB"
+)]
+fn rate(bytes: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 {
+        bytes as f64 / seconds
+    } else {
+        0.0
+    }
+}
+
+/// Sent each way unless chosen: enough to be past the start, and a second's work on a fast path.
+const BYTES_DEFAULT: u64 = 256 << 20;
+/// Most streams at once: as many as the other end answers.
+const STREAMS_MAX: u64 = 16;
