@@ -81,6 +81,8 @@ pub(super) struct Room {
 pub(super) struct Unverified {
     pub(super) peer: PeerId,
     pub(super) blocks: Vec<Payload>,
+    /// How many more blocks were wanted of this peer when these came.
+    pub(super) expected: usize,
     pub(super) room: Room,
 }
 
@@ -173,7 +175,8 @@ async fn deliver(
     if blocks.is_empty() {
         return Ok(());
     }
-    if intake.wanted.load(Ordering::Relaxed) == 0 {
+    let wanted = intake.wanted.load(Ordering::Relaxed);
+    if wanted == 0 {
         let bytes = blocks.iter().map(|block| block.data.len() as u64).sum();
         let unwanted = Input::Unwanted { peer, bytes };
         return sinks
@@ -182,7 +185,12 @@ async fn deliver(
             .await
             .map_err(|_| ReadError::Stopping);
     }
-    let unverified = Unverified { peer, blocks, room };
+    let unverified = Unverified {
+        peer,
+        expected: wanted.saturating_sub(blocks.len()),
+        blocks,
+        room,
+    };
     sinks
         .unverified
         .send(unverified)

@@ -17,6 +17,7 @@ use futures::Stream;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A file, opened: its root is read, nothing else.
 #[derive(Debug, Clone)]
@@ -108,6 +109,8 @@ impl File {
             queue: VecDeque::new(),
             ahead: Ahead::new(),
             ahead_bytes: 0,
+            depth: AHEAD_START,
+            asked: 0,
             next_id: 0,
         };
         let first = reading.expand(&self.cid, &self.root, 0, 0);
@@ -221,6 +224,10 @@ struct Reading<S> {
     queue: VecDeque<Piece>,
     ahead: Ahead<u64, Result<Fetched, ReadError>>,
     ahead_bytes: u64,
+    /// How many pieces are asked for ahead: more, the longer they take to come.
+    depth: usize,
+    /// How many pieces at the front of the queue were asked for, at least.
+    asked: usize,
     next_id: u64,
 }
 
@@ -231,11 +238,16 @@ impl<S: BlockSource + Clone + 'static> Reading<S> {
             let Some(piece) = self.queue.pop_front() else {
                 return Ok(None);
             };
+            self.asked = self.asked.saturating_sub(1);
             let child = match piece.what {
                 What::Bytes(bytes) => return Ok(Some(bytes)),
                 What::Child(child) => child,
             };
+            let asked = Instant::now();
             let fetched = self.ahead.take(&piece.id).await;
+            if asked.elapsed() > NEAR {
+                self.depth = (self.depth * 2).min(AHEAD_MAX);
+            }
             self.ahead_bytes = self.ahead_bytes.saturating_sub(self.cost(piece.at, &child));
             match fetched.unwrap_or(Err(ReadError::NotFound(child.cid)))? {
                 Fetched::Bytes(bytes) => return Ok(Some(bytes)),
@@ -274,6 +286,7 @@ impl<S: BlockSource + Clone + 'static> Reading<S> {
                 format!("more than {PIECES_MAX} parts of a file wait"),
             ));
         }
+        self.asked = 0;
         for (at, what) in pieces.into_iter().rev() {
             self.next_id += 1;
             self.queue.push_front(Piece {
@@ -303,21 +316,24 @@ impl<S: BlockSource + Clone + 'static> Reading<S> {
 
     fn read_ahead(&mut self) {
         let mut wanted = Vec::new();
-        for (place, piece) in self.queue.iter().take(AHEAD_MAX).enumerate() {
-            let What::Child(child) = &piece.what else {
-                continue;
+        let pieces = self.queue.iter().take(self.depth).enumerate();
+        for (place, piece) in pieces.skip(self.asked) {
+            let child = match &piece.what {
+                What::Child(child) if !self.ahead.has(&piece.id) => child,
+                _ => {
+                    self.asked = place + 1;
+                    continue;
+                }
             };
-            if self.ahead.has(&piece.id) {
-                continue;
-            }
             let cost = self.cost(piece.at, child);
             // Whatever the bound says, the first piece must come.
-            let full = self.ahead.len() + wanted.len() >= AHEAD_MAX
+            let full = self.ahead.len() + wanted.len() >= self.depth
                 || self.ahead_bytes + cost > AHEAD_BYTES_MAX;
             if full && place > 0 {
                 break;
             }
             self.ahead_bytes += cost;
+            self.asked = place + 1;
             wanted.push((piece.id, *child, self.needed(piece.at, child.size)));
         }
         for (id, child, needed) in wanted {
@@ -355,8 +371,11 @@ async fn read_child<S: BlockSource>(
     })
 }
 
-/// Most blocks asked for ahead of the reader.
-const AHEAD_MAX: usize = 16;
+/// Blocks asked for ahead of the reader: at first, and at most, when they come from afar.
+const AHEAD_START: usize = 16;
+const AHEAD_MAX: usize = 1024;
+/// Whoever waits longer than this for a block does not get it from this machine.
+const NEAR: Duration = Duration::from_millis(2);
 /// Most bytes asked for ahead of the reader.
 const AHEAD_BYTES_MAX: u64 = 32 << 20;
 /// Deepest level of a file's tree; at width 2 this is more than any file.
