@@ -259,6 +259,7 @@ impl Failure {
             SourceError::Cid(_) => Self::Path(error.to_string()),
             SourceError::Stopping { .. } => Self::Stopping,
             SourceError::Damaged { .. } => Self::Damaged(error.to_string()),
+            SourceError::TooLarge { .. } => Self::Broken(error.to_string()),
             // The disk, and whatever else may fail on our side.
             other => Self::Disk(other.to_string()),
         }

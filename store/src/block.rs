@@ -164,6 +164,11 @@ impl Block {
 }
 
 impl Prefix {
+    /// What bytes are called, however many they are: to say which block is too large.
+    pub fn name_of(self, data: &[u8]) -> Result<Cid, CidError> {
+        Ok(self.name(hash::digest(self.hash, data)?))
+    }
+
     fn name(self, digest: Multihash) -> Cid {
         let plain = self.codec == cid::DAG_PB && self.hash == HashKind::Sha2_256;
         match Cid::new_v0(digest) {

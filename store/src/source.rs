@@ -3,7 +3,7 @@
 //! Readers of files, paths, DAGs and CARs know only [`BlockSource`]. The store implements it
 //! (offline), so does the exchange (online), and a plain map does for tests.
 
-use crate::block::Block;
+use crate::block::{BLOCK_BYTES_MAX, Block};
 use crate::cid::Cid;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -68,6 +68,17 @@ pub enum SourceError {
         cid: Cid,
         /// What was tried: providers found, dials, wants sent.
         tried: Arc<str>,
+    },
+    /// A peer has it, and it is larger than a block may be.
+    #[error(
+        "block {cid} has {bytes} bytes, which is more than the limit of {BLOCK_BYTES_MAX}; \
+         have its content added anew in smaller chunks"
+    )]
+    TooLarge {
+        /// The block asked for.
+        cid: Cid,
+        /// How large it is.
+        bytes: u64,
     },
     /// The CID is not used here.
     #[error(transparent)]

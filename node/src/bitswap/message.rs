@@ -8,7 +8,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cairn_store::Cid;
-use cairn_store::block::{BLOCK_BYTES_MAX, Prefix};
+use cairn_store::block::Prefix;
 use cairn_store::cid::{self, CID_BYTES_MAX, HashKind, Version as CidVersion};
 
 /// The protocol's versions, newest first, as they are negotiated.
@@ -101,7 +101,8 @@ pub(super) enum Absence {
     Silent,
 }
 
-/// A block as sent: its bytes, and the CID but for its digest.
+/// A block as sent: its bytes, and the CID but for its digest. The bytes may be more than a block may
+/// have: `verify.rs` finds out which block that would be, so that whoever waits for it hears why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Payload {
     pub(super) prefix: Prefix,
@@ -256,7 +257,7 @@ impl Message {
     }
 
     fn take_block(&mut self, prefix: Prefix, whole: &Bytes, data: &[u8]) {
-        if data.len() > BLOCK_BYTES_MAX || self.blocks.len() >= MESSAGE_BLOCKS_MAX {
+        if self.blocks.len() >= MESSAGE_BLOCKS_MAX {
             self.skipped += 1;
             return;
         }

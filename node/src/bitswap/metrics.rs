@@ -18,6 +18,7 @@ pub(super) struct Metrics {
     pub(super) duplicate_blocks: IntCounter,
     pub(super) duplicate_bytes: IntCounter,
     pub(super) wrong_blocks: IntCounter,
+    pub(super) too_large_blocks: IntCounter,
     pub(super) unwanted_bytes: IntCounter,
     pub(super) bad_messages: IntCounter,
     pub(super) peers_dropped: IntCounter,
@@ -68,6 +69,10 @@ impl Metrics {
             wrong_blocks: counter(
                 "wrong_blocks_received",
                 "Blocks received that were never wanted, or are none",
+            )?,
+            too_large_blocks: counter(
+                "too_large_blocks_received",
+                "Blocks received that are larger than a block may be",
             )?,
             unwanted_bytes: counter(
                 "unwanted_bytes_received",

@@ -258,6 +258,32 @@ async fn hundreds_of_blocks_and_the_largest_ones_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_over_the_limit_is_refused_by_name_and_its_peer_is_kept() {
+    let data = Bytes::from(vec![7; BLOCK_BYTES_MAX + 1]);
+    let large = RAW.name_of(&data).unwrap();
+    let blocks = made(2, 1000, RAW);
+    let map = Map::of(&blocks);
+    let hash = large.hash().to_bytes();
+    map.blocks.lock().unwrap().insert(hash, data);
+    let server = Node::start(map, &Version::ALL, vec![]).await;
+    let taken = Map::default();
+    let client = Node::start(taken.clone(), &Version::ALL, vec![]).await;
+    client.connect(&server).await;
+    let work = client.bitswap.work(PATIENCE);
+    for _ in 0..2 {
+        let refused = client.bitswap.fetch(&work, &large).await;
+        assert!(
+            matches!(&refused, Err(SourceError::TooLarge { cid, bytes })
+                if *cid == large && *bytes == BLOCK_BYTES_MAX as u64 + 1),
+            "{refused:?}"
+        );
+    }
+    client.fetch(&blocks).await;
+    assert_eq!(taken.bytes(&large), None);
+    assert_eq!(client.bitswap.stat().await.wantlist, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ways_at_once() {
     let (mine, theirs) = (made(100, 100_000, RAW), made(100, 99_999, RAW));
     let one = Node::start(Map::of(&mine), &Version::ALL, vec![]).await;

@@ -8,8 +8,8 @@ use super::message::Payload;
 use super::streams::{Room, Unverified};
 use super::worker::Input;
 use bytes::Bytes;
-use cairn_store::Block;
-use cairn_store::block::Prefix;
+use cairn_store::block::{BLOCK_BYTES_MAX, Prefix};
+use cairn_store::{Block, Cid};
 use libp2p::PeerId;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ use tokio::time::{Instant, timeout_at};
 pub(super) struct Verified {
     pub(super) peer: PeerId,
     pub(super) blocks: Vec<Block>,
+    /// What was more than a block may be, and how many bytes.
+    pub(super) too_large: Vec<(Cid, u64)>,
     /// Payloads that cannot be hashed.
     pub(super) nonsense: usize,
     pub(super) room: Room,
@@ -103,7 +105,16 @@ fn name(batch: Vec<Unverified>) -> Vec<Verified> {
     let mut kinds: HashMap<_, Kind> = HashMap::new();
     let mut messages = Vec::with_capacity(batch.len());
     for (at, message) in batch.into_iter().enumerate() {
+        let mut too_large = Vec::new();
+        let mut nonsense = 0;
         for Payload { prefix, data } in message.blocks {
+            if data.len() > BLOCK_BYTES_MAX {
+                match prefix.name_of(&data) {
+                    Ok(cid) => too_large.push((cid, data.len() as u64)),
+                    Err(_) => nonsense += 1,
+                }
+                continue;
+            }
             let kind = (
                 prefix.version == cairn_store::cid::Version::V0,
                 prefix.codec,
@@ -120,7 +131,8 @@ fn name(batch: Vec<Unverified>) -> Vec<Verified> {
         messages.push(Verified {
             peer: message.peer,
             blocks: Vec::new(),
-            nonsense: 0,
+            too_large,
+            nonsense,
             room: message.room,
         });
     }

@@ -376,6 +376,16 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             self.metrics.wrong_blocks.inc();
             state.client.nonsense(&peer);
         }
+        for (cid, bytes) in message.too_large {
+            self.metrics.too_large_blocks.inc();
+            // Its hash is right, so nobody has a smaller one: whoever waits need not wait on.
+            if let Received::Wanted(_) = state.client.block(&peer, &cid, bytes, now) {
+                let waiters = state.waiters.remove(&Key::content(&cid));
+                for waiter in waiters.unwrap_or_default() {
+                    waiter.refuses(bytes);
+                }
+            }
+        }
         for block in message.blocks {
             let bytes = block.data().len() as u64;
             self.metrics.blocks_in.inc();
@@ -910,6 +920,11 @@ impl Waiter {
     fn fails(self, why: &str) {
         let (cid, why) = (self.cid, why.into());
         drop(self.reply.send(Err(SourceError::Disk { cid, why })));
+    }
+
+    fn refuses(self, bytes: u64) {
+        let cid = self.cid;
+        drop(self.reply.send(Err(SourceError::TooLarge { cid, bytes })));
     }
 
     fn leaves(self, tried: Tried) {
