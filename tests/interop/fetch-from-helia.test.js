@@ -1,4 +1,4 @@
-// cairn fetches over Bitswap what Helia added.
+// cairn dials Helia and fetches over Bitswap what was added there.
 import assert from 'node:assert/strict'
 import { readFile, readdir } from 'node:fs/promises'
 import path from 'node:path'
@@ -6,17 +6,20 @@ import { test } from 'node:test'
 import { unixfs } from '@helia/unixfs'
 import { fixedSize } from 'ipfs-unixfs-importer/chunker'
 import { balanced } from 'ipfs-unixfs-importer/layout'
-import { bytes, same, tree } from './lib/bytes.js'
+import { CID } from 'multiformats/cid'
+import { bytes, longNames, one, same, tree } from './lib/bytes.js'
 import { Repository, folder } from './lib/cairn.js'
-import { ENCRYPTIONS, addressesOf, helia } from './lib/helia.js'
+import { WAYS, addressesOf, helia, listensOn } from './lib/helia.js'
 import { TRANSFER_MS_MAX } from './lib/limits.js'
 
+/** A thousand files take their time to be fetched, so once is enough. */
+const ALSO_WRITTEN = 'WebSocket with Noise'
 const LIMIT = { limit: TRANSFER_MS_MAX }
 
 /** A Helia node, and a cairn daemon that dialled it. */
-async function pair (test, encryption = 'noise') {
-  const node = await helia(test, { connectionEncrypters: [ENCRYPTIONS[encryption]()] })
-  const repository = await Repository.make(test)
+async function pair (test, way = 'TCP with Noise') {
+  const node = await helia(test, WAYS[way].libp2p)
+  const repository = await Repository.make(test, listensOn(way))
   await repository.daemon()
   const [address] = addressesOf(node.libp2p)
   await repository.ok('swarm', 'connect', address)
@@ -30,21 +33,55 @@ async function cairn (repository, ...args) {
   return done.stdout
 }
 
-for (const encryption of Object.keys(ENCRYPTIONS)) {
-  test(`a large file arrives over ${encryption}`, async (t) => {
-    const { repository, node } = await pair(t, encryption)
-    const content = bytes(3, 50_000_000)
+/** Adds files to Helia as a folder, and gives its CID. */
+async function addFolder (node, files) {
+  const source = [...files].map(([path, content]) => ({ path: `source/${path}`, content: one(content) }))
+  let root
+  for await (const entry of unixfs(node).addAll(source)) root = entry
+  assert.equal(root.path, 'source')
+  return root.cid.toString()
+}
+
+/** Has cairn write a folder to the disk, where it must be as expected. */
+async function arrives (test, repository, cid, expected) {
+  const out = path.join(await folder(test), 'out')
+  await cairn(repository, 'get', cid, '-o', out)
+  const names = (await readdir(out, { recursive: true, withFileTypes: true }))
+    .filter((entry) => entry.isFile())
+    .map((entry) => path.relative(out, path.join(entry.parentPath, entry.name)))
+  assert.deepEqual(names.sort(), [...expected.keys()].sort())
+  for (const [name, content] of expected) same(await readFile(path.join(out, name)), content, name)
+}
+
+for (const way of Object.keys(WAYS)) {
+  test(`a file of 100 MB arrives over ${way}`, async (t) => {
+    const { repository, node } = await pair(t, way)
+    const content = bytes(3, 100_000_000)
     const cid = await unixfs(node).addBytes(content)
     same(await cairn(repository, 'cat', cid.toString()), content, 'the file')
   })
-}
 
-test('a file of many small blocks arrives', async (t) => {
-  const { repository, node } = await pair(t)
-  const content = bytes(4, 2_000_000)
-  const cid = await unixfs(node).addBytes(content, { chunker: fixedSize({ chunkSize: 512 }) })
-  same(await cairn(repository, 'cat', cid.toString()), content, 'the file')
-})
+  test(`a folder arrives on the disk over ${way}`, async (t) => {
+    const { repository, node } = await pair(t, way)
+    const expected = tree(200)
+    await arrives(t, repository, await addFolder(node, expected), expected)
+  })
+
+  test(`a folder in shards arrives over ${way}`, async (t) => {
+    const { repository, node } = await pair(t, way)
+    const names = longNames()
+    const expected = new Map(names.map((name) => [name, Buffer.from(name)]))
+    const cid = await addFolder(node, expected)
+    const { unixfs: root } = await unixfs(node).stat(CID.parse(cid))
+    assert.equal(root.type, 'hamt-sharded-directory')
+    for (const name of names.filter((_, at) => at % 200 === 0)) {
+      same(await cairn(repository, 'cat', `${cid}/${name}`), Buffer.from(name), 'a file')
+    }
+    const listed = (await cairn(repository, 'ls', '--size=false', '--resolve-type=false', cid)).toString()
+    assert.deepEqual(listed.trimEnd().split('\n').map((line) => line.replace(/^\w+ +-? */, '')).sort(), names.sort())
+    if (way === ALSO_WRITTEN) await arrives(t, repository, cid, expected)
+  })
+}
 
 for (const kib of [4, 16, 64, 256, 1024]) {
   test(`a file of blocks of ${kib} KiB arrives`, async (t) => {
@@ -95,37 +132,14 @@ test('a range of a file arrives without the rest', async (t) => {
   assert.ok(here.length <= 4, `${here.length} blocks were fetched`)
 })
 
-test('a folder arrives on the disk', async (t) => {
-  const { repository, node } = await pair(t)
-  const expected = tree(200)
-  const source = [...expected].map(([path, content]) => ({ path: `source/${path}`, content: one(content) }))
-  let root
-  for await (const entry of unixfs(node).addAll(source)) root = entry
-  assert.equal(root.path, 'source')
-  const out = path.join(await folder(t), 'out')
-  await cairn(repository, 'get', root.cid.toString(), '-o', out)
-  const names = (await readdir(out, { recursive: true, withFileTypes: true }))
-    .filter((entry) => entry.isFile())
-    .map((entry) => path.relative(out, path.join(entry.parentPath, entry.name)))
-  assert.deepEqual(names.sort(), [...expected.keys()].sort())
-  for (const [name, content] of expected) same(await readFile(path.join(out, name)), content, name)
-})
-
 test('a pinned folder is whole once its source is gone', async (t) => {
   const { repository, node } = await pair(t)
   const expected = tree(300)
-  const source = [...expected].map(([path, content]) => ({ path: `source/${path}`, content: one(content) }))
-  let root
-  for await (const entry of unixfs(node).addAll(source)) root = entry
-  await cairn(repository, 'pin', 'add', root.cid.toString())
+  const cid = await addFolder(node, expected)
+  await cairn(repository, 'pin', 'add', cid)
   await node.stop()
   for (const [name, content] of expected) {
-    same(await cairn(repository, 'cat', `${root.cid}/${name}`), content, name)
+    same(await cairn(repository, 'cat', `${cid}/${name}`), content, name)
   }
   assert.equal(await repository.ok('repo', 'gc'), '')
 })
-
-/** `content` as the importer takes it: an empty file is no piece at all. */
-async function * one (content) {
-  if (content.length > 0) yield content
-}

@@ -47,3 +47,13 @@ export function tree (seed) {
   const entries = Object.entries(sizes).map(([path, size], at) => [path, bytes(seed + at, size)])
   return new Map(entries)
 }
+
+/** Names of files that take more room in a folder than one block of 256 KiB has: it is made in shards. */
+export function longNames () {
+  return Array.from({ length: 1000 }, (_, at) => `${'a name that takes its room in a folder '.repeat(6)}${at}`)
+}
+
+/** `content` as the importer takes it: an empty file is no piece at all. */
+export async function * one (content) {
+  if (content.length > 0) yield content
+}

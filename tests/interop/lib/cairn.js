@@ -7,7 +7,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
-import { COMMAND_MS_MAX, START_MS_MAX, STOP_MS_MAX } from './limits.js'
+import { CALL_MS_MAX, COMMAND_MS_MAX, START_MS_MAX, STOP_MS_MAX } from './limits.js'
 
 const program = process.env.CAIRN
 assert.ok(program, 'CAIRN names the program under test; start the tests with tests/interop/run')
@@ -31,12 +31,15 @@ const temporary = () => mkdtemp(path.join(os.tmpdir(), 'cairn-interop-'))
 
 /** An initialised repository in a temporary folder, listening on ports that the system chooses. */
 export class Repository {
-  /** It goes when `test` ends, its daemon first: `test` is a test's context, or has a whole file's `after`. */
-  static async make (test) {
+  /**
+   * It goes when `test` ends, its daemon first: `test` is a test's context, or has a whole file's `after`.
+   * Its daemon listens for peers on `swarm`.
+   */
+  static async make (test, swarm = '/ip4/127.0.0.1/tcp/0') {
     const repository = new Repository(await temporary())
     test.after(() => repository.#end())
     await repository.ok('init')
-    await repository.ok('config', 'set', 'addresses.swarm', '["/ip4/127.0.0.1/tcp/0"]')
+    await repository.ok('config', 'set', 'addresses.swarm', JSON.stringify([swarm]))
     for (const key of ['rpc', 'gateway']) {
       await repository.ok('config', 'set', `addresses.${key}`, '/ip4/127.0.0.1/tcp/0')
     }
@@ -134,10 +137,18 @@ class Daemon {
     return await this.repository.ok('id', '-f', '<id>')
   }
 
-  /** Its addresses over TCP, with its peer ID. */
+  /** Its addresses over TCP and WebSocket, with its peer ID. */
   async addresses () {
     const addresses = (await this.repository.ok('id', '-f', '<addrs>')).split('\n')
-    return addresses.filter((address) => /^\/ip4\/127\.[0-9.]+\/tcp\/\d+\/p2p\/\w+$/.test(address))
+    return addresses.filter((address) => /^\/ip4\/127\.[0-9.]+\/tcp\/\d+(\/ws)?\/p2p\/\w+$/.test(address))
+  }
+
+  /** What a figure of its metrics is at now. */
+  async metric (name) {
+    const answer = await fetch(`${await this.rpc()}/metrics`, { signal: AbortSignal.timeout(CALL_MS_MAX) })
+    const line = (await answer.text()).split('\n').find((line) => line.startsWith(`${name} `))
+    assert.ok(line, `there is no figure ${name}`)
+    return Number(line.slice(name.length + 1))
   }
 
   /** Waits until it has ended by itself; gives its exit code. */

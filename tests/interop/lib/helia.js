@@ -8,20 +8,33 @@ import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
+import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
+import { MemoryBlockstore } from 'blockstore-core'
 import { createHeliaLight } from 'helia'
 import { createLibp2p } from 'libp2p'
 import { once } from 'node:events'
 import { CONNECT_MS_MAX, LOOKUP_MS_MAX } from './limits.js'
 
-export const ENCRYPTIONS = { noise, tls }
+const overTcp = { addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] }, transports: [tcp()] }
+const overWebSocket = { addresses: { listen: ['/ip4/127.0.0.1/tcp/0/ws'] }, transports: [webSockets()] }
+
+/** Every way to a peer: what libp2p is made of for it, and what its connections then say of themselves. */
+export const WAYS = {
+  'TCP with Noise': { libp2p: { ...overTcp, connectionEncrypters: [noise()] }, encryption: '/noise' },
+  'TCP with TLS': { libp2p: { ...overTcp, connectionEncrypters: [tls()] }, encryption: '/tls/1.0.0' },
+  'WebSocket with Noise': { libp2p: { ...overWebSocket, connectionEncrypters: [noise()] }, encryption: '/noise' },
+  'WebSocket with TLS': { libp2p: { ...overWebSocket, connectionEncrypters: [tls()] }, encryption: '/tls/1.0.0' }
+}
+
+/** What a node of this way listens on. */
+export const listensOn = (way) => WAYS[way].libp2p.addresses.listen[0]
 
 /** What every libp2p here is made of. */
 function base ({ services, ...over } = {}) {
   return {
-    addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
-    transports: [tcp()],
+    ...overTcp,
     connectionEncrypters: [noise()],
     streamMuxers: [yamux()],
     // A peer busy with a transfer may answer a ping late.
@@ -32,11 +45,36 @@ function base ({ services, ...over } = {}) {
   }
 }
 
-/** A Helia node that speaks Bitswap over TCP. It stops when `test` ends. */
-export async function helia (test, libp2p = {}) {
-  const node = await withBitswap(withLibp2pLight(createHeliaLight(), base(libp2p))).start()
+/** A Helia node that speaks Bitswap, over TCP with Noise unless told otherwise. It stops when `test` ends. */
+export async function helia (test, libp2p = {}, options = {}, bitswap = {}) {
+  const node = await withBitswap(withLibp2pLight(createHeliaLight(options), base(libp2p)), bitswap).start()
   test.after(() => node.stop())
   return node
+}
+
+/** The Bitswap of a Helia node, whose inside is private only by type: to see what it hears. */
+export const bitswapOf = (node) => node.blockBrokers.find(({ name }) => name === 'bitswap').bitswap
+
+/** Blocks in memory, some of which are held back: whoever asks for one waits. */
+export class Gated extends MemoryBlockstore {
+  #gates = new Map()
+
+  /** Holds a block back; gives what lets it go, and a promise that somebody asked for it. */
+  hold (cid) {
+    const gate = Promise.withResolvers()
+    const asked = Promise.withResolvers()
+    this.#gates.set(cid.toString(), { gate, asked })
+    return { open: gate.resolve, asked: asked.promise }
+  }
+
+  async * get (cid, options) {
+    const held = this.#gates.get(cid.toString())
+    if (held) {
+      held.asked.resolve()
+      await held.gate.promise
+    }
+    yield * super.get(cid, options)
+  }
 }
 
 /** A bare libp2p node. It stops when `test` ends. */

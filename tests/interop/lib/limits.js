@@ -14,3 +14,5 @@ export const CONNECT_MS_MAX = 20_000
 export const LOOKUP_MS_MAX = 30_000
 /** One call of the RPC. */
 export const CALL_MS_MAX = 30_000
+/** How long a peer looks for what nobody has. */
+export const IN_VAIN_MS = 2000
