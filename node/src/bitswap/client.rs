@@ -211,6 +211,13 @@ impl Client {
                     state.holds(*peer);
                 }
             }
+            // Whoever asks now may know that it is there by now: what was answered before is old.
+            let age = now.saturating_duration_since(want.asked_at);
+            if !want.queued && !want.is_asked_for() && age >= ASK_ANEW {
+                want.absent.clear();
+                want.asked_at = now;
+                self.enqueue(&key);
+            }
             return;
         }
         let want = Want {
@@ -914,7 +921,47 @@ const HEDGES_A_TICK_MAX: usize = 64;
 const HEDGE_DOUBLINGS_MAX: u32 = 3;
 /// After so long without an answer everything is said again.
 const REPEAT: Duration = Duration::from_secs(10);
+/// How old an answer must be not to count for somebody who asks for the same later. Helia does not
+/// send a block that it said it lacks once it is there, unless it is asked again.
+const ASK_ANEW: Duration = Duration::from_secs(1);
 /// How far a queue is searched for a want that can be placed.
 const QUEUE_LOOKED_AT_MAX: usize = 32;
 /// Wants of late, whoever was asked.
 const RECENT_MAX: usize = 16_384;
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Change;
+    use super::*;
+    use cairn_store::cid::{Multihash, RAW};
+
+    fn asks(client: &mut Client, peer: &PeerId, now: Instant) -> usize {
+        client.settle(now);
+        let lines = client.entries(peer, 10).into_iter();
+        lines.filter(|line| line.change != Change::Cancel).count()
+    }
+
+    #[test]
+    fn who_asks_later_does_not_take_an_old_answer_for_a_new_one() {
+        let start = Instant::now();
+        let peer = PeerId::random();
+        let cid = Cid::new_v1(RAW, Multihash::wrap(0x12, &[7; 32]).unwrap());
+        let (first, soon, late) = (SessionId(1), SessionId(2), SessionId(3));
+        let mut client = Client::default();
+        client.connected(peer, start);
+        for session in [first, soon, late] {
+            client.open(session, Duration::from_secs(60), start);
+        }
+        client.want(first, cid, start);
+        assert_eq!(asks(&mut client, &peer, start), 1);
+        client.presence(&peer, &cid, PresenceKind::DontHave, start);
+        assert_eq!(asks(&mut client, &peer, start), 0);
+        client.want(soon, cid, start + ASK_ANEW / 2);
+        assert_eq!(asks(&mut client, &peer, start + ASK_ANEW / 2), 0);
+        let now = start + ASK_ANEW;
+        client.want(late, cid, now);
+        // First the old want is cancelled, in a message of its own.
+        let twice = asks(&mut client, &peer, now) + asks(&mut client, &peer, now);
+        assert_eq!(twice, 1);
+    }
+}

@@ -33,7 +33,9 @@ impl WantList {
     /// Wants this of the peer. A want for the block itself is more than one for its presence.
     pub(super) fn want(&mut self, key: &Key, cid: Cid, kind: WantKind) {
         let before = self.wanted.insert(key.clone(), (cid, kind));
-        if before != Some((cid, kind)) || !self.told.contains_key(key) {
+        // Wanted again of a peer that has answered: it is asked again.
+        let is_open = matches!(self.told.get(key), Some(Told::Wants(..)));
+        if before != Some((cid, kind)) || !is_open {
             self.changed.push_back(key.clone());
         }
     }
