@@ -10,6 +10,9 @@
 //!  lane tasks        streams ◄── messages ──────────┘             (session, wantlist, ledger)
 //! ```
 //!
+//! `policy` says who may have what, `accounts` keeps what was exchanged with whom, and the streams
+//! pass the gates of [`crate::throttle`].
+//!
 //! `client` and `engine` decide and touch nothing: no socket, no disk, no task, no clock. `worker`
 //! is the one task that owns them. `behaviour` is all that the swarm sees: it negotiates and hands
 //! streams over, so payload never passes through it. Foreign bytes become blocks in `verify` and
@@ -18,6 +21,7 @@
 //! Three things are bounded by name where they live: what a peer may make us keep (wants, streams,
 //! bytes), what we have under way with a peer (its window), and every queue between two tasks.
 
+mod accounts;
 mod behaviour;
 mod client;
 mod engine;
@@ -25,6 +29,7 @@ mod key;
 mod ledger;
 mod message;
 mod metrics;
+pub mod policy;
 mod recent;
 mod session;
 #[cfg(test)]
@@ -36,12 +41,14 @@ mod verify;
 mod wantlist;
 mod worker;
 
+pub use accounts::Account;
 pub(crate) use behaviour::{Behaviour, Wire};
 
 use crate::event::Event;
 use crate::routing::{Provider, Routing};
 use crate::swarm::Peers;
 use crate::tasks::Tasks;
+use crate::throttle::Throttle;
 use bytes::Bytes;
 use cairn_store::sink::PutError;
 use cairn_store::store::Keep;
@@ -51,6 +58,7 @@ use futures::stream::BoxStream;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use message::Version;
+use policy::Policy;
 use session::SessionId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,6 +121,19 @@ enum Command {
         reply: oneshot::Sender<Fetched>,
     },
     Stat(oneshot::Sender<Stat>),
+    /// What was exchanged with a peer.
+    Account(PeerId, oneshot::Sender<Option<Account>>),
+    /// What a peer wants of us.
+    WantsOf(PeerId, oneshot::Sender<Vec<Cid>>),
+}
+
+/// What holds for all that is exchanged.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// Who may pass how much.
+    pub(crate) throttle: Throttle,
+    /// Who may have what.
+    pub(crate) policy: Arc<dyn Policy>,
 }
 
 impl Bitswap {
@@ -120,19 +141,20 @@ impl Bitswap {
     pub(crate) fn start(
         wire: Wire,
         store: Store,
-        routing: Routing,
-        peers: Peers,
+        network: (Routing, Peers),
+        rules: Rules,
         tasks: &Tasks,
         events: broadcast::Sender<Event>,
         registry: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
-        Self::start_with(wire, store, (routing, peers), tasks, events, registry)
+        Self::start_with(wire, store, network, rules, tasks, events, registry)
     }
 
     fn start_with<B: Blocks, N: Network>(
         wire: Wire,
         blocks: B,
         network: N,
+        rules: Rules,
         tasks: &Tasks,
         events: broadcast::Sender<Event>,
         registry: &prometheus::Registry,
@@ -146,12 +168,13 @@ impl Bitswap {
             commands: asked,
             wire,
             sinks: streams::Sinks::new(inputs, unverified),
+            throttle: rules.throttle,
             blocks,
             network,
             tasks: tasks.clone(),
             events,
             metrics,
-            state: worker::State::default(),
+            state: worker::State::with(rules.policy),
         };
         tasks.spawn_critical("bitswap", worker.run(queue));
         Ok(Self {
@@ -167,6 +190,26 @@ impl Bitswap {
             return Stat::default();
         }
         answer.await.unwrap_or_default()
+    }
+
+    /// What was exchanged with a peer, if anything is remembered.
+    pub(crate) async fn account(&self, peer: PeerId) -> Option<Account> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(Command::Account(peer, reply))
+            .await
+            .ok()?;
+        answer.await.ok()?
+    }
+
+    /// What a peer wants of us.
+    pub(crate) async fn wants_of(&self, peer: PeerId) -> Vec<Cid> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.commands.send(Command::WantsOf(peer, reply)).await;
+        match asked {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
     }
 
     /// Begins a piece of work that gives up what it wants `idle` after its last progress.

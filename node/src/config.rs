@@ -4,10 +4,13 @@
 //! `..Config::default()`, because fields are added. Numbers that no operator needs to turn are
 //! constants at the foot of the file that uses them.
 
+use crate::bitswap::policy::{Policy, ServeAll};
+use crate::limits::Limits;
 use crate::network::Network;
 use crate::perf::Answers;
 use cairn_store::config::Percent;
 use libp2p::Multiaddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the wiring needs to know; `cli` makes it from `config.toml`.
@@ -76,6 +79,10 @@ pub struct Config {
     /// Whether peers may measure the way to us (`/perf/1.0.0`). It makes this node send bytes for
     /// nothing, so `None` means: in `local` and `lan`.
     pub perf: Option<bool>,
+    /// How much is sent and received; `Node::set_limits` changes it.
+    pub limits: Limits,
+    /// Who is served what.
+    pub serve: Arc<dyn Policy>,
 }
 
 impl Config {
@@ -130,6 +137,8 @@ impl Default for Config {
             announce_queue_max: 64 << 10,
             scrub_share: cairn_store::config::Config::default().scrub_share,
             perf: None,
+            limits: Limits::default(),
+            serve: Arc::new(ServeAll),
         }
     }
 }

@@ -105,7 +105,7 @@ impl FromStr for Network {
 }
 
 /// The literal IP address in front, with IPv4 inside IPv6 taken out.
-fn host(address: &Multiaddr) -> Option<IpAddr> {
+pub(crate) fn host(address: &Multiaddr) -> Option<IpAddr> {
     let mut parts = address.iter();
     let mut first = parts.next()?;
     if matches!(first, Protocol::Ip6zone(_)) {

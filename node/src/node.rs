@@ -8,17 +8,19 @@
 //! Each part has its own family of tasks, so that stopping can go from the left to the right:
 //! whoever uses a part goes before it.
 
-use crate::bitswap::{Bitswap, Stat};
+use crate::bitswap::{Account, Bitswap, Rules, Stat};
 use crate::config::Config;
 use crate::event::{self, Event};
 use crate::exchange::Exchange;
 use crate::jobs::{self, reprovide::Reprovide};
+use crate::limits::Limits;
 use crate::metrics;
 use crate::perf::{Perf, PerfError, Run};
 use crate::routing::Routing;
 use crate::swarm::{self, Online, Peers};
 use crate::tasks::Tasks;
-use cairn_store::Store;
+use crate::throttle::Throttle;
+use cairn_store::{Cid, Store};
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use std::fmt;
 use std::sync::Arc;
@@ -35,6 +37,7 @@ pub struct Node {
     exchange: Exchange,
     bitswap: Bitswap,
     perf: Perf,
+    throttle: Throttle,
     events: broadcast::Sender<Event>,
     libp2p_metrics: Arc<prometheus_client::registry::Registry>,
     families: Families,
@@ -130,11 +133,16 @@ impl Node {
             perf,
             foreign,
         } = swarm::start(&keys, &config, &families.swarm, &events, registry).await?;
+        let throttle = Throttle::new(config.limits.clone(), registry)?;
+        let rules = Rules {
+            throttle: throttle.clone(),
+            policy: Arc::clone(&config.serve),
+        };
         let bitswap = Bitswap::start(
             wire,
             store.clone(),
-            routing.clone(),
-            peers.clone(),
+            (routing.clone(), peers.clone()),
+            rules,
             &families.bitswap,
             events.clone(),
             registry,
@@ -159,6 +167,7 @@ impl Node {
             exchange,
             bitswap,
             perf,
+            throttle,
             events,
             libp2p_metrics: foreign,
             families,
@@ -194,6 +203,21 @@ impl Node {
     /// one stream of `/perf/1.0.0`. Nothing of it touches the store.
     pub async fn perf(&self, peer: PeerId, upload: u64, download: u64) -> Result<Run, PerfError> {
         self.perf.run(peer, upload, download).await
+    }
+
+    /// What was exchanged with a peer, if anything is remembered.
+    pub async fn account(&self, peer: PeerId) -> Option<Account> {
+        self.bitswap.account(peer).await
+    }
+
+    /// What a peer wants of us.
+    pub async fn wants_of(&self, peer: PeerId) -> Vec<Cid> {
+        self.bitswap.wants_of(peer).await
+    }
+
+    /// Other limits from now on.
+    pub fn set_limits(&self, limits: Limits) {
+        self.throttle.set(limits);
     }
 
     /// Facts from now on.

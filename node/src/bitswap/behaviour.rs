@@ -9,6 +9,7 @@
 //! speaks nothing.
 
 use super::message::Version;
+use crate::network;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
@@ -26,6 +27,7 @@ use libp2p::{Multiaddr, PeerId};
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::PollSender;
@@ -33,8 +35,8 @@ use tokio_util::sync::PollSender;
 /// What the network tells.
 #[derive(Debug)]
 pub(super) enum Notice {
-    /// A direct connection is up.
-    Connected(PeerId, ConnectionId),
+    /// A direct connection is up, and where its other end is, as far as known.
+    Connected(PeerId, ConnectionId, Option<IpAddr>),
     /// The other end opened a stream.
     Stream(PeerId, Version, Stream),
     /// A connection is gone.
@@ -116,7 +118,13 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    fn handler(&self, peer: PeerId, connection: ConnectionId, reach: Reach) -> Handler {
+    fn handler(
+        &self,
+        peer: PeerId,
+        connection: ConnectionId,
+        reach: Reach,
+        remote: &Multiaddr,
+    ) -> Handler {
         let notices = match reach {
             Reach::Direct => self.notices.clone(),
             Reach::Relayed => {
@@ -127,7 +135,7 @@ impl Behaviour {
         };
         let mut pending = VecDeque::new();
         if reach == Reach::Direct {
-            pending.push_back(Notice::Connected(peer, connection));
+            pending.push_back(Notice::Connected(peer, connection, network::host(remote)));
         }
         Handler {
             peer,
@@ -182,9 +190,9 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         peer: PeerId,
         local: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer, connection, Reach::of(local)))
+        Ok(self.handler(peer, connection, Reach::of(local), remote))
     }
 
     fn handle_established_outbound_connection(
@@ -195,7 +203,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer, connection, Reach::of(address)))
+        Ok(self.handler(peer, connection, Reach::of(address), address))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {

@@ -1,39 +1,64 @@
 //! What others want of us, and what they get next: decisions without disk, network or clock.
 //!
 //! A peer's want waits for a look into the store (sizes only), then it is answered at once (HAVE,
-//! DONT_HAVE), becomes a task (a block to send), or stays until the block arrives. Tasks leave in
-//! envelopes of about [`ENVELOPE_BYTES_TARGET`], one peer after the other, so that nobody waits
-//! for more than one envelope of each of the others; a peer that does not take what was sent to it
-//! gets no more beyond [`OUTSTANDING_BYTES_MAX`] and holds nobody up.
+//! DONT_HAVE), becomes a task (a block to send), or stays until the block arrives. What a [`Policy`]
+//! refuses is treated as absent. Tasks leave in envelopes of about [`ENVELOPE_BYTES_TARGET`].
+//!
+//! Whose envelope is next is decided by virtual time: a peer's advances by the bytes it is sent,
+//! divided by its [`Weight`], and the least goes first. So equal peers get equal bytes, in large
+//! blocks or small; who gave us much gets up to four times as much; and who comes new or had nothing
+//! to be sent begins at the present: it waits for one envelope of each of the others at most, and
+//! saves nothing up. A peer that does not take what was sent to it gets no more beyond its part of
+//! [`OUTSTANDING_BYTES_ALL`], and holds nobody up.
 //!
 //! Whoever drives this asks for lookups, envelopes and presences until there are none, and tells
 //! of messages, lookups done, envelopes sent and blocks that arrived.
 
+use super::accounts::Weight;
 use super::key::Key;
 use super::message::{Absence, Change, Entry, Presence, PresenceKind, Scope, WantKind};
+use super::policy::{Policy, ServeAll, Verdict};
 use cairn_store::{Cid, cid};
 use libp2p::PeerId;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 /// Every peer's wants.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Engine {
+    policy: Arc<dyn Policy>,
     peers: HashMap<PeerId, Peer>,
     /// Wants for what we do not have, by content: `(name, who)`.
     absent: BTreeSet<(Key, u64)>,
     /// Who `who` is, for as long as it is connected.
     numbers: HashMap<u64, PeerId>,
     next_number: u64,
-    /// Peers with tasks, whose turn it is at the front.
-    ready: VecDeque<PeerId>,
+    /// Peers with tasks and room for them, whose turn it is at the front.
+    ready: BTreeMap<Turn, PeerId>,
+    /// The virtual time: where whoever had the last turn began it.
+    clock: u64,
+    next_turn: u64,
+    /// What peers with tasks or with envelopes on their way weigh together.
+    busy_weight: u64,
+    /// Peers that were refused a block which was to be sent already.
+    refused: BTreeSet<PeerId>,
     /// Peers with wants to be looked up.
     curious: VecDeque<PeerId>,
 }
 
+/// A virtual time, and the order of coming among those of one time.
+type Turn = (u64, u64);
+
 #[derive(Debug)]
 struct Peer {
     number: u64,
+    weight: Weight,
+    /// Its part of [`Engine::busy_weight`].
+    counted_weight: u64,
+    /// Its own virtual time.
+    served: u64,
+    turn: Option<Turn>,
     wants: BTreeMap<Key, Want>,
     /// Blocks to send: highest priority first, then in the order of asking.
     tasks: BTreeMap<(Reverse<i32>, u64), Key>,
@@ -41,7 +66,6 @@ struct Peer {
     absences: BTreeMap<u64, Key>,
     unknown: VecDeque<Key>,
     looking: bool,
-    in_ready: bool,
     presences: VecDeque<Presence>,
     next_order: u64,
     outstanding: u64,
@@ -68,13 +92,38 @@ enum State {
 pub(super) struct Envelope {
     pub(super) peer: PeerId,
     pub(super) blocks: Vec<(Cid, Absence)>,
-    /// What the blocks were found to measure; to be given back when they are sent, or not.
+    /// What it counts as while it is on its way; to be given back when it was sent, or not.
     pub(super) bytes: u64,
+    /// What the blocks were found to measure.
+    pub(super) block_bytes: u64,
     /// What is still queued for this peer.
     pub(super) pending: u64,
 }
 
+impl Default for Engine {
+    fn default() -> Self {
+        Self::new(Arc::new(ServeAll))
+    }
+}
+
 impl Engine {
+    /// Serves nobody yet, and later what `policy` lets it.
+    pub(super) fn new(policy: Arc<dyn Policy>) -> Self {
+        Self {
+            policy,
+            peers: HashMap::new(),
+            absent: BTreeSet::new(),
+            numbers: HashMap::new(),
+            next_number: 0,
+            ready: BTreeMap::new(),
+            clock: 0,
+            next_turn: 0,
+            busy_weight: 0,
+            refused: BTreeSet::new(),
+            curious: VecDeque::new(),
+        }
+    }
+
     /// A peer is here.
     pub(super) fn connected(&mut self, peer: PeerId) {
         if self.peers.contains_key(&peer) {
@@ -84,12 +133,15 @@ impl Engine {
         self.numbers.insert(self.next_number, peer);
         let fresh = Peer {
             number: self.next_number,
+            weight: Weight::default(),
+            counted_weight: 0,
+            served: 0,
+            turn: None,
             wants: BTreeMap::new(),
             tasks: BTreeMap::new(),
             absences: BTreeMap::new(),
             unknown: VecDeque::new(),
             looking: false,
-            in_ready: false,
             presences: VecDeque::new(),
             next_order: 0,
             outstanding: 0,
@@ -106,7 +158,11 @@ impl Engine {
                     self.absent.remove(&(name, gone.number));
                 }
             }
-            self.ready.retain(|other| other != peer);
+            if let Some(turn) = gone.turn {
+                self.ready.remove(&turn);
+            }
+            self.busy_weight -= gone.counted_weight;
+            self.refused.remove(peer);
             self.curious.retain(|other| other != peer);
         }
     }
@@ -134,7 +190,18 @@ impl Engine {
                 } => state.want(name, priority, kind, absence, &mut self.absent),
             }
         }
+        self.offer(peer);
         self.look(peer);
+    }
+
+    /// What a peer has earned, from now on.
+    pub(super) fn weigh(&mut self, peer: PeerId, weight: Weight) {
+        if let Some(state) = self.peers.get_mut(&peer)
+            && state.weight != weight
+        {
+            state.weight = weight;
+            self.offer(peer);
+        }
     }
 
     /// The next wants to be looked up in the store. Each peer has one such question open.
@@ -166,7 +233,8 @@ impl Engine {
         };
         state.looking = false;
         for (cid, bytes) in found {
-            state.found(cid, *bytes, &mut self.absent);
+            let bytes = bytes.filter(|_| self.policy.decide(&peer, cid) == Verdict::Serve);
+            state.found(cid, bytes, &mut self.absent);
         }
         self.offer(peer);
         self.look(peer);
@@ -187,6 +255,9 @@ impl Engine {
                 else {
                     continue;
                 };
+                if self.policy.decide(&peer, &cid) == Verdict::Refuse {
+                    continue; // It stays absent.
+                }
                 if let Some(state) = self.peers.get_mut(&peer) {
                     state.found(&cid, Some(*bytes), &mut self.absent);
                 }
@@ -197,15 +268,23 @@ impl Engine {
 
     /// The next blocks to be sent, if anybody may get any.
     pub(super) fn next_envelope(&mut self) -> Option<Envelope> {
-        while let Some(peer) = self.ready.pop_front() {
+        while let Some((turn, peer)) = self.ready.pop_first() {
             let Some(state) = self.peers.get_mut(&peer) else {
                 continue;
             };
-            state.in_ready = false;
-            if state.outstanding >= OUTSTANDING_BYTES_MAX {
+            state.turn = None;
+            if !state.has_room(self.busy_weight) {
                 continue; // `sent` brings it back.
             }
-            let envelope = state.pack(peer);
+            let before = state.presences.len();
+            let envelope = state.pack(peer, self.policy.as_ref());
+            if state.presences.len() > before {
+                self.refused.insert(peer);
+            }
+            if let Some(envelope) = &envelope {
+                (self.clock, _) = turn;
+                state.charge(envelope);
+            }
             self.offer(peer);
             if envelope.is_some() {
                 return envelope;
@@ -227,6 +306,18 @@ impl Engine {
         if let (Some(state), Absence::Tell) = (self.peers.get_mut(&peer), absence) {
             state.tell(cid, PresenceKind::DontHave);
         }
+    }
+
+    /// Peers that have something to be told since envelopes were packed.
+    pub(super) fn refused(&mut self) -> BTreeSet<PeerId> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// What a peer wants of us.
+    pub(super) fn wantlist(&self, peer: &PeerId) -> Vec<Cid> {
+        self.peers.get(peer).map_or_else(Vec::new, |state| {
+            state.wants.keys().filter_map(Key::cid).collect()
+        })
     }
 
     /// Presences to be told to a peer, at most `max`.
@@ -276,14 +367,22 @@ impl Engine {
         }
     }
 
+    /// Gives a peer its turn if there is something for it, and counts it as busy or not.
     fn offer(&mut self, peer: PeerId) {
-        if let Some(state) = self.peers.get_mut(&peer)
-            && !state.in_ready
-            && !state.tasks.is_empty()
-            && state.outstanding < OUTSTANDING_BYTES_MAX
-        {
-            state.in_ready = true;
-            self.ready.push_back(peer);
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let is_busy = state.outstanding > 0 || !state.tasks.is_empty();
+        let weight = if is_busy { state.weight.percent() } else { 0 };
+        self.busy_weight = self.busy_weight - state.counted_weight + weight;
+        state.counted_weight = weight;
+        if state.turn.is_none() && !state.tasks.is_empty() && state.has_room(self.busy_weight) {
+            // Nobody saves up turns in which it had nothing to be sent.
+            state.served = state.served.max(self.clock);
+            self.next_turn += 1;
+            let turn = (state.served, self.next_turn);
+            state.turn = Some(turn);
+            self.ready.insert(turn, peer);
         }
     }
 }
@@ -407,11 +506,28 @@ impl Peer {
         self.presences.push_back(Presence { cid, kind });
     }
 
-    fn pack(&mut self, peer: PeerId) -> Option<Envelope> {
+    /// Whether more may be on its way: one envelope always, and as many as fit the peer's part of
+    /// what is shared out among all that are busy.
+    fn has_room(&self, busy_weight: u64) -> bool {
+        let weight = self.weight.percent();
+        let part = OUTSTANDING_BYTES_ALL * weight / busy_weight.max(weight);
+        let most = part.clamp(ENVELOPE_BYTES_TARGET, OUTSTANDING_BYTES_MAX);
+        self.outstanding == 0 || self.outstanding < most
+    }
+
+    /// An envelope costs its bytes, and something for each block and for itself.
+    fn charge(&mut self, envelope: &Envelope) {
+        let blocks = envelope.blocks.len() as u64 * BLOCK_BYTES_CHARGED;
+        let costs = (envelope.block_bytes + blocks).max(ENVELOPE_BYTES_CHARGED_MIN);
+        self.served += costs * 100 / self.weight.percent().max(1);
+    }
+
+    fn pack(&mut self, peer: PeerId, policy: &dyn Policy) -> Option<Envelope> {
         let mut envelope = Envelope {
             peer,
             blocks: Vec::new(),
             bytes: 0,
+            block_bytes: 0,
             pending: 0,
         };
         while let Some(first) = self.tasks.first_entry() {
@@ -425,23 +541,28 @@ impl Peer {
                 first.remove();
                 continue;
             };
-            let full = envelope.bytes + bytes > ENVELOPE_BYTES_TARGET
+            let full = envelope.block_bytes + bytes > ENVELOPE_BYTES_TARGET
                 || envelope.blocks.len() >= ENVELOPE_BLOCKS_MAX;
             if full && !envelope.blocks.is_empty() {
                 break;
             }
             let name = first.remove();
             self.wants.remove(&name);
-            if let Some(cid) = name.cid() {
+            let Some(cid) = name.cid() else {
+                continue;
+            };
+            if policy.decide(&peer, &cid) == Verdict::Serve {
                 envelope.blocks.push((cid, absence));
-                envelope.bytes += bytes;
+                envelope.block_bytes += bytes;
+            } else if absence == Absence::Tell {
+                self.tell(cid, PresenceKind::DontHave);
             }
         }
         if envelope.blocks.is_empty() {
             return None;
         }
         // A message costs something, however little is in it.
-        envelope.bytes = envelope.bytes.max(ENVELOPE_BYTES_COUNTED_MIN);
+        envelope.bytes = envelope.block_bytes.max(ENVELOPE_BYTES_COUNTED_MIN);
         self.outstanding += envelope.bytes;
         envelope.pending = self
             .tasks
@@ -464,6 +585,9 @@ pub(super) const HAVE_AS_BLOCK_BYTES_MAX: u64 = 1024;
 /// Bytes that are read or being written for one peer. Kubo allows 1 MiB, which at 100 ms makes no
 /// more than 10 MB/s.
 pub(super) const OUTSTANDING_BYTES_MAX: u64 = 4 << 20;
+/// The same over all peers, who share it by their weights; but one envelope is everybody's right,
+/// so that nobody waits until others have taken theirs.
+const OUTSTANDING_BYTES_ALL: u64 = 64 << 20;
 /// What one message should weigh: far below what a message may, so that turns are short.
 const ENVELOPE_BYTES_TARGET: u64 = 1 << 20;
 /// What a message counts at least, so that many small ones are bounded too.
@@ -471,6 +595,10 @@ const ENVELOPE_BYTES_COUNTED_MIN: u64 = 64 << 10;
 /// Envelopes that may be on their way to one peer: each but the last fits below the bound.
 pub(super) const ENVELOPES_OUTSTANDING_MAX: u64 =
     OUTSTANDING_BYTES_MAX.div_ceil(ENVELOPE_BYTES_COUNTED_MIN);
+/// What an envelope costs of its peer's share at least: the work of packing and writing one.
+const ENVELOPE_BYTES_CHARGED_MIN: u64 = 4 << 10;
+/// What a block costs beside its bytes. More would put small blocks at a disadvantage.
+const BLOCK_BYTES_CHARGED: u64 = 48;
 const ENVELOPE_BLOCKS_MAX: usize = 1024;
 /// Answers waiting for one peer.
 const PRESENCES_PER_PEER_MAX: usize = 2 * WANTS_PER_PEER_MAX;
@@ -723,5 +851,234 @@ mod tests {
         engine.looked_up(peer, &[(cids[0], Some(9))]);
         assert_eq!(engine.next_envelope(), None);
         assert_eq!(engine.next_lookup(), None);
+    }
+
+    /// So many peers that want more than they get, of `blocks[i]` bytes a block each.
+    fn hungry(engine: &mut Engine, blocks: &[u64]) -> Vec<PeerId> {
+        let peers: Vec<_> = blocks.iter().map(|_| PeerId::random()).collect();
+        for peer in &peers {
+            engine.connected(*peer);
+        }
+        peers
+    }
+
+    /// Lets `turns` envelopes leave, one at a time; gives the bytes each peer got. Who runs out
+    /// of wants asks for as much again.
+    fn serve(engine: &mut Engine, peers: &[PeerId], blocks: &[u64], turns: usize) -> Vec<u64> {
+        let mut got = vec![0; peers.len()];
+        for _ in 0..turns {
+            for (peer, bytes) in peers.iter().zip(blocks) {
+                if engine.wants_of(peer) < WANTS_PER_PEER_MAX / 2 {
+                    let wants: Vec<_> = (0..1000).map(|at| entry(at, WantKind::Block)).collect();
+                    engine.wants(*peer, Scope::Change, &wants);
+                    while let Some((peer, cids)) = engine.next_lookup() {
+                        let found: Vec<_> =
+                            cids.into_iter().map(|cid| (cid, Some(*bytes))).collect();
+                        engine.looked_up(peer, &found);
+                    }
+                }
+            }
+            let envelope = engine.next_envelope().unwrap();
+            let at = peers.iter().position(|peer| *peer == envelope.peer);
+            got[at.unwrap()] += envelope.block_bytes;
+            engine.sent(envelope.peer, envelope.bytes);
+        }
+        got
+    }
+
+    /// Jain's index: 1 if all got the same, 1/n if one got all.
+    fn fairness(got: &[u64]) -> f64 {
+        let sum: f64 = got.iter().map(|bytes| *bytes as f64).sum();
+        let squares: f64 = got.iter().map(|bytes| (*bytes as f64).powi(2)).sum();
+        sum * sum / (got.len() as f64 * squares)
+    }
+
+    #[test]
+    fn peers_get_equal_bytes_whatever_the_size_of_their_blocks() {
+        let mut engine = Engine::default();
+        let blocks: Vec<u64> = [1 << 10, 10_000, 256 << 10, 700_000, 1 << 20, 2 << 20]
+            .into_iter()
+            .cycle()
+            .take(16)
+            .collect();
+        let peers = hungry(&mut engine, &blocks);
+        let got = serve(&mut engine, &peers, &blocks, 1600);
+        assert!(fairness(&got) >= 0.99, "{got:?}");
+        let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
+        // One envelope apart, and what small blocks cost beside their bytes.
+        assert!(most - least <= (2 << 20) + most / 20, "{got:?}");
+    }
+
+    #[test]
+    fn who_gave_gets_more_and_nobody_less_than_its_share() {
+        let mut engine = Engine::default();
+        let blocks = [256 << 10; 8];
+        let peers = hungry(&mut engine, &blocks);
+        engine.weigh(peers[3], Weight::MAX);
+        let got = serve(&mut engine, &peers, &blocks, 1100);
+        let others: Vec<u64> = (0..8).filter(|at| *at != 3).map(|at| got[at]).collect();
+        assert!(fairness(&others) >= 0.99, "{got:?}");
+        let most = others.iter().max().unwrap();
+        let ratio = got[3] as f64 / *most as f64;
+        assert!((3.8..=4.05).contains(&ratio), "{ratio} {got:?}");
+        // What it lost again it gets no more.
+        engine.weigh(peers[3], Weight::default());
+        let got = serve(&mut engine, &peers, &blocks, 800);
+        assert!(fairness(&got) >= 0.99, "{got:?}");
+    }
+
+    #[test]
+    fn a_newcomer_among_63_hungry_peers_is_served_within_a_round() {
+        let mut engine = Engine::default();
+        let blocks = [256 << 10; 64];
+        let peers = hungry(&mut engine, &blocks);
+        for peer in &peers[..32] {
+            engine.weigh(*peer, Weight::MAX);
+        }
+        serve(&mut engine, &peers[..63], &blocks[..63], 5000);
+        let newcomer = peers[63];
+        engine.wants(newcomer, Scope::Change, &[entry(0, WantKind::Block)]);
+        look_up(&mut engine, 1, 256 << 10);
+        let mut turns = 0;
+        while let Some(envelope) = engine.next_envelope() {
+            turns += 1;
+            engine.sent(envelope.peer, envelope.bytes);
+            if envelope.peer == newcomer {
+                break;
+            }
+        }
+        assert!(turns <= 64, "{turns}");
+        // It is not paid for the time before it came.
+        let got = serve(&mut engine, &peers, &blocks, 6400);
+        let plain: Vec<u64> = got[32..].to_vec();
+        assert!(fairness(&plain) >= 0.99, "{got:?}");
+    }
+
+    #[test]
+    fn readers_that_take_nothing_hold_nobody_up() {
+        let mut engine = Engine::default();
+        let blocks = [1 << 20; 65];
+        let peers = hungry(&mut engine, &blocks);
+        let wants: Vec<_> = (0..200).map(|at| entry(at, WantKind::Block)).collect();
+        for peer in &peers {
+            engine.wants(*peer, Scope::Change, &wants);
+        }
+        look_up(&mut engine, 200, 1 << 20);
+        let (mut stuck, mut quick) = (0, 0);
+        while let Some(envelope) = engine.next_envelope() {
+            if envelope.peer == peers[0] {
+                quick += envelope.block_bytes;
+                engine.sent(peers[0], envelope.bytes);
+            } else {
+                stuck += envelope.bytes;
+            }
+        }
+        assert_eq!(quick, 200 << 20);
+        // All have their envelope and together little more than may be under way.
+        assert!(
+            stuck >= 64 << 20 && stuck <= 2 * OUTSTANDING_BYTES_ALL,
+            "{stuck}"
+        );
+    }
+
+    #[test]
+    fn what_peers_weigh_together_is_what_those_weigh_that_are_busy() {
+        let mut engine = Engine::default();
+        let peers = hungry(&mut engine, &[1; 3]);
+        engine.weigh(peers[1], Weight::MAX);
+        assert_eq!(engine.busy_weight, 0);
+        for peer in &peers {
+            engine.wants(*peer, Scope::Change, &[entry(0, WantKind::Block)]);
+        }
+        look_up(&mut engine, 1, 9);
+        assert_eq!(engine.busy_weight, 600);
+        engine.wants(peers[0], Scope::Change, &[cancel(0)]);
+        assert_eq!(engine.busy_weight, 500);
+        engine.weigh(peers[1], Weight::default());
+        assert_eq!(engine.busy_weight, 200);
+        engine.disconnected(&peers[1]);
+        let envelope = engine.next_envelope().unwrap();
+        assert_eq!(engine.busy_weight, 100);
+        engine.sent(envelope.peer, envelope.bytes);
+        assert_eq!(engine.busy_weight, 0);
+        assert!(engine.ready.is_empty() && engine.next_envelope().is_none());
+    }
+
+    /// Refuses what it is told to, and changes its mind.
+    #[derive(Debug, Default)]
+    struct Moody(std::sync::Mutex<Vec<(PeerId, Cid)>>);
+
+    impl Policy for Moody {
+        fn decide(&self, peer: &PeerId, cid: &Cid) -> Verdict {
+            match self.0.lock().unwrap().contains(&(*peer, *cid)) {
+                true => Verdict::Refuse,
+                false => Verdict::Serve,
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_absent_whenever_it_comes() {
+        let policy = Arc::new(Moody::default());
+        let mut engine = Engine::new(Arc::clone(&policy) as Arc<dyn Policy>);
+        let (denied, other) = (PeerId::random(), PeerId::random());
+        policy.0.lock().unwrap().push((denied, cid(0)));
+        let dont_have = [PresenceKind::DontHave];
+        for kind in [WantKind::Block, WantKind::Have] {
+            for peer in [denied, other] {
+                engine.connected(peer);
+                engine.wants(peer, Scope::Change, &[entry(0, kind)]);
+            }
+            // It is not here yet.
+            look_up(&mut engine, 0, 0);
+            for peer in [denied, other] {
+                assert_eq!(kinds(&engine.take_presences(&peer, 9)), dont_have);
+            }
+            engine.arrived(&[(cid(0), 900)]);
+            assert_eq!(engine.next_envelope().unwrap().peer, other);
+            assert_eq!(engine.next_envelope(), None);
+            // It is found by looking again, and stays refused.
+            assert_eq!(engine.recheck(&denied, 9), 1);
+            look_up(&mut engine, 1, 900);
+            assert_eq!(engine.next_envelope(), None);
+            assert!(!engine.has_presences(&denied), "said once");
+            for peer in [denied, other] {
+                engine.disconnected(&peer);
+            }
+        }
+        // It is here already.
+        engine.connected(denied);
+        let wants = [entry(0, WantKind::Block), entry(1, WantKind::Block)];
+        engine.wants(denied, Scope::Change, &wants);
+        look_up(&mut engine, 2, 5000);
+        assert_eq!(kinds(&engine.take_presences(&denied, 9)), dont_have);
+        let sent = engine.next_envelope().unwrap().blocks;
+        assert_eq!(sent, [(cid(1), Absence::Tell)]);
+    }
+
+    #[test]
+    fn what_is_refused_between_the_look_and_the_envelope_does_not_leave() {
+        let policy = Arc::new(Moody::default());
+        let mut engine = Engine::new(Arc::clone(&policy) as Arc<dyn Policy>);
+        let peer = PeerId::random();
+        engine.connected(peer);
+        engine.wants(peer, Scope::Change, &[entry(0, WantKind::Block)]);
+        look_up(&mut engine, 1, 5000);
+        policy.0.lock().unwrap().push((peer, cid(0)));
+        assert_eq!(engine.next_envelope(), None);
+        assert_eq!(engine.refused(), BTreeSet::from([peer]));
+        assert_eq!(
+            kinds(&engine.take_presences(&peer, 9)),
+            [PresenceKind::DontHave]
+        );
+    }
+
+    #[test]
+    fn a_peers_wants_are_told_by_name() {
+        let (mut engine, peer) = connected();
+        let wants = [entry(3, WantKind::Block), entry(4, WantKind::Have)];
+        engine.wants(peer, Scope::Change, &wants);
+        assert_eq!(engine.wantlist(&peer), [cid(3), cid(4)]);
+        assert!(engine.wantlist(&PeerId::random()).is_empty());
     }
 }

@@ -11,6 +11,7 @@ use super::behaviour::{OpenError, Order};
 use super::engine::ENVELOPES_OUTSTANDING_MAX;
 use super::message::{MESSAGE_BYTES_MAX, Message, MessageError, Payload, Version};
 use super::worker::Input;
+use crate::throttle::{Gate, Haste, Way};
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
@@ -26,6 +27,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 #[derive(Debug)]
 pub(super) struct Intake {
     pub(super) peer: PeerId,
+    /// The peer's part of what may pass.
+    pub(super) gate: Arc<Gate>,
     /// How much is wanted of this peer now: nothing means that its blocks are not even hashed.
     pub(super) wanted: AtomicUsize,
     /// Bytes read so far.
@@ -40,9 +43,10 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(peer: PeerId) -> Self {
+    pub(super) fn new(peer: PeerId, gate: Gate) -> Self {
         Self {
             peer,
+            gate: Arc::new(gate),
             wanted: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
             working: Semaphore::new(READERS_WORKING_MAX),
@@ -234,9 +238,9 @@ async fn read_message<S: AsyncRead + Unpin>(
         .filter(|length| *length <= MESSAGE_BYTES_MAX)
         .ok_or(MessageError::TooLarge(length))?;
     let deadline = Instant::now() + idle + Duration::from_secs(length / BODY_BYTES_A_SECOND);
-    let pace = Pace { deadline, idle };
+    let mut pace = Pace { deadline, idle };
     let mut buffer = vec![0; whole.min(TRUSTED_BYTES)];
-    if !fill(stream, &mut buffer, pace, intake).await? {
+    if !fill(stream, &mut buffer, &mut pace, intake).await? {
         return Ok(None);
     }
     let kib = u32::try_from(whole.div_ceil(1024)).unwrap_or(u32::MAX);
@@ -245,8 +249,8 @@ async fn read_message<S: AsyncRead + Unpin>(
         let mut large = vec![0; whole];
         let (front, rest) = large.split_at_mut(TRUSTED_BYTES);
         front.copy_from_slice(&buffer);
-        let deadline = deadline.max(Instant::now() + idle);
-        if !fill(stream, rest, Pace { deadline, idle }, intake).await? {
+        pace.deadline = pace.deadline.max(Instant::now() + idle);
+        if !fill(stream, rest, &mut pace, intake).await? {
             return Ok(None);
         }
         buffer = large;
@@ -270,8 +274,7 @@ async fn take_room(kib: u32, intake: &Intake, sinks: &Sinks) -> Result<Room, Rea
     })
 }
 
-/// How fast a message must come.
-#[derive(Clone, Copy)]
+/// How fast a message must come, as far as we let it.
 struct Pace {
     deadline: Instant,
     idle: Duration,
@@ -280,18 +283,34 @@ struct Pace {
 async fn fill<S: AsyncRead + Unpin>(
     stream: &mut S,
     mut buffer: &mut [u8],
-    pace: Pace,
+    pace: &mut Pace,
     intake: &Intake,
 ) -> Result<bool, ReadError> {
+    let gate = &intake.gate;
     while !buffer.is_empty() {
-        let until = pace.deadline.min(Instant::now() + pace.idle);
-        let count = timeout_at(until, stream.read(buffer))
-            .await
-            .map_err(|_| ReadError::TooSlow)??;
+        let (start, mut held) = (Instant::now(), 0);
+        gate.held_since(Way::In, &mut held);
+        let until = pace.deadline.min(start + pace.idle);
+        let piece = gate.piece(Way::In, buffer.len());
+        let part = buffer.get_mut(..piece).unwrap_or_default();
+        let count = match timeout_at(until, stream.read(part)).await {
+            Ok(count) => count?,
+            // Another of its streams was held back meanwhile, and this one with it.
+            Err(_) if gate.held_since(Way::In, &mut held) => {
+                pace.deadline = pace.deadline.max(Instant::now() + pace.idle);
+                continue;
+            }
+            Err(_) => return Err(ReadError::TooSlow),
+        };
         if count == 0 {
             return Ok(false);
         }
         intake.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        if !gate.is_open(Way::In) {
+            let paying = Instant::now();
+            gate.pay(Way::In, count).await;
+            pace.deadline += paying.elapsed();
+        }
         buffer = buffer.get_mut(count..).unwrap_or_default();
     }
     Ok(true)
@@ -320,6 +339,7 @@ pub(super) struct Lane {
     /// Which of the peer's stays this lane belongs to.
     pub(super) stay: u64,
     pub(super) cargo: Cargo,
+    pub(super) gate: Arc<Gate>,
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) inputs: mpsc::Sender<Input>,
 }
@@ -372,7 +392,11 @@ impl Lane {
                 Some(open) => open,
                 None => stream.insert(self.open().await?),
             };
-            match write(open, &message.encode(*version)).await {
+            let haste = match self.cargo {
+                Cargo::Words => Haste::Words,
+                Cargo::Blocks => Haste::Bulk,
+            };
+            match write(open, &message.encode(*version), &self.gate, haste).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     why = OpenError::Failed(error.to_string());
@@ -411,9 +435,17 @@ impl Lane {
     }
 }
 
-async fn write<S: AsyncWrite + Unpin>(stream: &mut S, pieces: &[Bytes]) -> io::Result<()> {
+async fn write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    pieces: &[Bytes],
+    gate: &Gate,
+    haste: Haste,
+) -> io::Result<()> {
     let bytes: usize = pieces.iter().map(Bytes::len).sum();
     let limit = WRITE_IDLE + Duration::from_secs(bytes as u64 / WRITE_BYTES_A_SECOND);
+    if !gate.is_open(Way::Out) {
+        return write_slowly(stream, pieces, limit, (gate, haste)).await;
+    }
     let all = async {
         for piece in pieces {
             stream.write_all(piece).await?;
@@ -423,6 +455,36 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, pieces: &[Bytes]) -> io::R
     timeout(limit, all)
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// The same piece by piece, as the gate lets them pass. Waiting for that is not the peer's time.
+async fn write_slowly<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    pieces: &[Bytes],
+    limit: Duration,
+    (gate, haste): (&Gate, Haste),
+) -> io::Result<()> {
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let mut held = Duration::ZERO;
+    let start = Instant::now();
+    for piece in pieces {
+        let mut rest = piece.as_ref();
+        while !rest.is_empty() {
+            let waiting = Instant::now();
+            let count = gate.pass(Way::Out, rest.len(), haste).await;
+            held += waiting.elapsed();
+            let Some((first, later)) = rest.split_at_checked(count) else {
+                break;
+            };
+            timeout_at(start + limit + held, stream.write_all(first))
+                .await
+                .map_err(late)??;
+            rest = later;
+        }
+    }
+    timeout_at(start + limit + held, stream.flush())
+        .await
+        .map_err(late)?
 }
 
 /// How long negotiating a stream may take.
@@ -481,15 +543,28 @@ mod tests {
         bench_with(BODY_IDLE)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a test waits for its own task")]
     fn bench_with(body_idle: Duration) -> Bench {
+        bench_of(body_idle, open_gate())
+    }
+
+    fn gate(limits: crate::Limits) -> Gate {
+        let throttle = crate::throttle::Throttle::new(limits, &prometheus::Registry::new());
+        throttle.unwrap().gate()
+    }
+
+    fn open_gate() -> Gate {
+        gate(crate::Limits::default())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test waits for its own task")]
+    fn bench_of(body_idle: Duration, gate: Gate) -> Bench {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (inputs, heard) = mpsc::channel(100);
         let (unverified, blocks) = mpsc::channel(100);
         let mut sinks = Sinks::new(inputs, unverified);
         sinks.body_idle = body_idle;
         let room = Arc::clone(&sinks.room);
-        let intake = Arc::new(Intake::new(PeerId::random()));
+        let intake = Arc::new(Intake::new(PeerId::random(), gate));
         let shared = Arc::clone(&intake);
         let reader = tokio::spawn(async move {
             let mut ours = ours.compat();
@@ -577,7 +652,7 @@ mod tests {
         let (unverified, _blocks) = mpsc::channel(1);
         let sinks = Sinks::new(inputs, unverified);
         let intake = || {
-            let intake = Intake::new(PeerId::random());
+            let intake = Intake::new(PeerId::random(), open_gate());
             intake.wanted.store(1, Ordering::Relaxed);
             intake
         };
@@ -613,5 +688,66 @@ mod tests {
         let error = bench.reader.await.unwrap().unwrap_err();
         assert!(matches!(error, ReadError::TooSlow), "{error}");
         assert_eq!(bench.room.available_permits(), ROOM_KIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_we_slow_down_is_not_too_slow_and_is_slowed_by_its_own_window() {
+        use tokio::io::AsyncWriteExt;
+        let limits = crate::Limits {
+            download: "1KB".parse().unwrap(),
+            ..crate::Limits::default()
+        };
+        // Far less than the message takes.
+        let mut bench = bench_of(Duration::from_secs(2), gate(limits));
+        bench.intake.wanted.store(1, Ordering::Relaxed);
+        let (start, mut sent) = (Instant::now(), 0);
+        for _ in 0..5 {
+            for piece in payload().encode(Version::V1_2) {
+                sent += piece.len();
+                bench.theirs.write_all(&piece).await.unwrap();
+            }
+        }
+        // What fits the window is gone; the rest had to wait until it was read.
+        let read = sent - (1 << 20);
+        let waited = start.elapsed().as_secs_f64();
+        assert!(waited > read as f64 / 1000.0 * 0.7, "{waited}");
+        for _ in 0..5 {
+            let unverified = bench.unverified.recv().await.unwrap();
+            assert_eq!(unverified.blocks[0].data.len(), 300_000);
+        }
+        let took = start.elapsed().as_secs_f64();
+        let least = sent as f64 / 1000.0;
+        assert!(
+            took > least * 0.9 && took < least * 1.1,
+            "{took} of {least}"
+        );
+        // One that stops sending is given up all the same.
+        bench
+            .theirs
+            .write_all(&[0x80, 0x80, 0x01, 1])
+            .await
+            .unwrap();
+        let error = bench.reader.await.unwrap().unwrap_err();
+        assert!(matches!(error, ReadError::TooSlow), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_waits_for_its_turn_is_not_given_up_and_one_whose_peer_does_not_read_is() {
+        let limits = crate::Limits {
+            upload: "1KB".parse().unwrap(),
+            ..crate::Limits::default()
+        };
+        let gate = gate(limits);
+        let pieces = payload().encode(Version::V1_2);
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        let (ours, _theirs) = tokio::io::duplex(2 * bytes);
+        let (mut ours, start) = (ours.compat(), Instant::now());
+        write(&mut ours, &pieces, &gate, Haste::Bulk).await.unwrap();
+        let took = start.elapsed().as_secs_f64();
+        assert!((took - bytes as f64 / 1000.0).abs() < 5.0, "{took}");
+        let (ours, _theirs) = tokio::io::duplex(bytes / 2);
+        let mut ours = ours.compat();
+        let error = write(&mut ours, &pieces, &gate, Haste::Bulk).await;
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -1,10 +1,13 @@
 //! Bitswap between real swarms over TCP on loopback: what the simulation cannot show.
 
 use super::message::Version;
-use super::{Bitswap, Blocks, Network, behaviour};
+use super::policy::{DenyContent, PeerLists, Policy, ServeAll};
+use super::{Bitswap, Blocks, Network, Rules, behaviour};
 use crate::event::Event;
+use crate::limits::Limits;
 use crate::routing::Provider;
 use crate::tasks::Tasks;
+use crate::throttle::Throttle;
 use bytes::Bytes;
 use cairn_store::block::{BLOCK_BYTES_MAX, Prefix};
 use cairn_store::cid::{self, HashKind};
@@ -78,6 +81,10 @@ impl Blocks for Map {
     }
 }
 
+fn throttle(limits: Limits) -> Throttle {
+    Throttle::new(limits, &prometheus::Registry::new()).unwrap()
+}
+
 /// Dials through the swarm's task; knows the providers it was told of.
 #[derive(Clone)]
 struct Dialler {
@@ -115,6 +122,17 @@ impl Drop for Node {
 
 impl Node {
     async fn start(map: Map, versions: &'static [Version], providers: Vec<Provider>) -> Self {
+        let throttle = throttle(Limits::default());
+        let policy = Arc::new(ServeAll);
+        Self::start_with(map, versions, providers, Rules { throttle, policy }).await
+    }
+
+    async fn start_with(
+        map: Map,
+        versions: &'static [Version],
+        providers: Vec<Provider>,
+        rules: Rules,
+    ) -> Self {
         let (behaviour, wire) = behaviour::pair(versions);
         let mut swarm = libp2p::SwarmBuilder::with_new_identity()
             .with_tokio()
@@ -144,6 +162,7 @@ impl Node {
             wire,
             map,
             dialler.clone(),
+            rules,
             &tasks,
             events.clone(),
             &prometheus::Registry::new(),
@@ -405,6 +424,63 @@ async fn a_fetch_that_is_dropped_wants_nothing_any_more_and_one_that_waits_gives
     }
     while !client.bitswap.stat().await.wantlist.is_empty() {
         tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_sides_keep_account_of_what_was_exchanged() {
+    let blocks = made(30, 40_000, RAW);
+    let server = Node::start(Map::of(&blocks), &Version::ALL, vec![]).await;
+    let client = Node::start(Map::default(), &Version::ALL, vec![]).await;
+    assert_eq!(client.bitswap.account(server.id).await, None);
+    client.connect(&server).await;
+    client.fetch(&blocks).await;
+    let received = client.bitswap.account(server.id).await.unwrap();
+    assert_eq!(
+        (received.blocks_received, received.bytes_received),
+        (30, 1_200_000)
+    );
+    assert_eq!(received.blocks_sent, 0);
+    // What was written is told after it came.
+    let sent = loop {
+        let sent = server.bitswap.account(client.id).await.unwrap();
+        if sent.blocks_sent == 30 {
+            break sent;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((sent.bytes_sent, sent.bytes_received), (1_200_000, 0));
+    assert!(sent.messages_received > 0 && sent.messages_sent > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_denied_is_never_sent_and_nobody_denied_gets_anything() {
+    let blocks = made(4, 10_000, RAW);
+    let denied: DenyContent = [*blocks[0].cid().hash()].into_iter().collect();
+    let stranger = Node::start(Map::default(), &Version::ALL, vec![]).await;
+    let lists = PeerLists {
+        deny: [stranger.id].into_iter().collect(),
+        ..PeerLists::default()
+    };
+    let policies: [(Arc<dyn Policy>, usize); 2] = [(Arc::new(denied), 1), (Arc::new(lists), 4)];
+    for (policy, refused) in policies {
+        let rules = Rules {
+            throttle: throttle(Limits::default()),
+            policy,
+        };
+        let server = Node::start_with(Map::of(&blocks), &Version::ALL, vec![], rules).await;
+        let other = Node::start(Map::default(), &Version::ALL, vec![]).await;
+        let client = if refused == 4 { &stranger } else { &other };
+        client.connect(&server).await;
+        let work = client.bitswap.work(Duration::from_secs(2));
+        let all = blocks
+            .iter()
+            .map(|block| client.bitswap.fetch(&work, block.cid()));
+        let fetched = futures::future::join_all(all).await;
+        for (at, fetched) in fetched.into_iter().enumerate() {
+            assert_eq!(fetched.is_err(), at < refused, "{at} of {refused}");
+        }
+        assert_eq!(server.bitswap.stat().await.blocks_sent, 4 - refused as u64);
     }
 }
 

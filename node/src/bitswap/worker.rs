@@ -8,12 +8,14 @@
 //! A block's way in: reader, verifier, here (is it wanted? nobody else need send it), the store
 //! (batches, one at a time, so that they grow with the disk's latency), here again, its waiters.
 
+use super::accounts::{Accounts, Weight};
 use super::behaviour::{KeepAlive, Notice, Order, Wire};
 use super::client::{Action, Client, Received, Speaks, TICK, Tried};
 use super::engine::{Engine, Envelope};
 use super::key::Key;
 use super::message::{Message, Payload, Scope, Version, prefix_of};
 use super::metrics::Metrics;
+use super::policy::Policy;
 use super::session::SessionId;
 use super::streams::{self, Cargo, Intake, LANE_MESSAGES_MAX, Lane, Outgoing, Room, Sinks};
 use super::verify::{self, Verified};
@@ -21,11 +23,13 @@ use super::{Blocks, Command, Fetched, Network, Stat, Work};
 use crate::event::Event;
 use crate::routing::Provider;
 use crate::tasks::Tasks;
+use crate::throttle::{Throttle, Way};
 use cairn_store::{Block, Cid, SourceError};
 use futures::{StreamExt, future, stream};
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -104,6 +108,7 @@ pub(super) struct Worker<B, N> {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) wire: Wire,
     pub(super) sinks: Sinks,
+    pub(super) throttle: Throttle,
     pub(super) blocks: B,
     pub(super) network: N,
     pub(super) tasks: Tasks,
@@ -117,6 +122,7 @@ pub(super) struct Worker<B, N> {
 pub(super) struct State {
     client: Client,
     engine: Engine,
+    accounts: Accounts,
     peers: HashMap<PeerId, Peer>,
     /// Peers that may have something to be told.
     talkative: BTreeSet<PeerId>,
@@ -142,12 +148,33 @@ pub(super) struct State {
     rechecked_at: Option<Instant>,
 }
 
+impl State {
+    /// Serves what `policy` lets it.
+    pub(super) fn with(policy: Arc<dyn Policy>) -> Self {
+        Self {
+            engine: Engine::new(policy),
+            ..Self::default()
+        }
+    }
+
+    /// A peer's share of what we send follows what it gave.
+    fn weigh(&mut self, id: PeerId, weight: Weight) {
+        self.engine.weigh(id, weight);
+        if let Some(peer) = self.peers.get(&id) {
+            peer.intake.gate.favour(weight.percent());
+        }
+    }
+}
+
 struct Peer {
     /// Tells this stay from an earlier one of the same peer.
     stay: u64,
-    connections: HashSet<ConnectionId>,
+    /// Where the other end of each is, as far as known.
+    connections: HashMap<ConnectionId, Option<IpAddr>>,
     intake: Arc<Intake>,
     bytes_seen: u64,
+    /// How often it was held back by our own limits.
+    held_seen: u64,
     words: Option<mpsc::Sender<Outgoing>>,
     words_under_way: usize,
     blocks: Option<mpsc::Sender<Outgoing>>,
@@ -223,6 +250,8 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         let state = &mut self.state;
         match command {
             Command::Stat(reply) => drop(reply.send(self.stat())),
+            Command::Account(peer, reply) => drop(reply.send(state.accounts.of(&peer))),
+            Command::WantsOf(peer, reply) => drop(reply.send(state.engine.wantlist(&peer))),
             Command::Fetch { work, cid, reply } => {
                 let session = work.id;
                 let key = Key::content(&cid);
@@ -251,17 +280,20 @@ impl<B: Blocks, N: Network> Worker<B, N> {
     fn on_notice(&mut self, notice: Notice, now: Instant) {
         let state = &mut self.state;
         match notice {
-            Notice::Connected(id, connection) => {
-                let next_stay = &mut state.next_stay;
+            Notice::Connected(id, connection, remote) => {
+                let (next_stay, throttle) = (&mut state.next_stay, &self.throttle);
                 let peer = state.peers.entry(id).or_insert_with(|| {
                     *next_stay += 1;
-                    Peer::new(id, *next_stay)
+                    Peer::new(*next_stay, Intake::new(id, throttle.gate()))
                 });
-                peer.connections.insert(connection);
+                peer.connections.insert(connection, remote);
+                peer.tell_gate();
                 // The new connection does not know yet whether it must stay.
                 peer.keep_alive = KeepAlive::No;
                 state.client.connected(id, now);
                 state.engine.connected(id);
+                let weight = state.accounts.arrived(id);
+                state.weigh(id, weight);
                 state.talkative.insert(id);
             }
             Notice::Disconnected(id, connection) => {
@@ -269,7 +301,9 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                     return;
                 };
                 peer.connections.remove(&connection);
+                peer.tell_gate();
                 if peer.connections.is_empty() {
+                    state.accounts.left(&id);
                     state.peers.remove(&id);
                     state.client.disconnected(&id);
                     state.engine.disconnected(&id);
@@ -295,6 +329,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         match input {
             Input::Message { peer, message } => {
                 self.metrics.messages_in.inc();
+                state.accounts.heard(&peer);
                 self.metrics.wants_in.inc_by(message.wants.len() as u64);
                 if message.scope == Scope::Whole || !message.wants.is_empty() {
                     state.engine.wants(peer, message.scope, &message.wants);
@@ -390,7 +425,12 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             let bytes = block.data().len() as u64;
             self.metrics.blocks_in.inc();
             self.metrics.bytes_in.inc_by(bytes);
-            match state.client.block(&peer, block.cid(), bytes, now) {
+            let received = state.client.block(&peer, block.cid(), bytes, now);
+            let wanted = matches!(received, Received::Wanted(_));
+            let useful = if wanted { bytes } else { 0 };
+            let weight = state.accounts.received(&peer, bytes, useful);
+            state.weigh(peer, weight);
+            match received {
                 Received::Wanted(cid) => {
                     if let Some(peer) = state.peers.get(&peer) {
                         peer.intake.trust();
@@ -472,6 +512,8 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             self.metrics.blocks_out.inc_by(blocks.len() as u64);
             let bytes = blocks.iter().map(|block| block.data.len() as u64).sum();
             self.metrics.bytes_out.inc_by(bytes);
+            let weight = state.accounts.sent(&id, blocks.len() as u64, bytes);
+            state.weigh(id, weight);
         }
         let Some(peer) = state.peers.get_mut(&id).filter(|peer| peer.stay == stay) else {
             return;
@@ -537,7 +579,8 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         let behind = state.is_storing || self.sinks.unverified.capacity() < verify::QUEUE_MAX;
         for (id, peer) in &mut state.peers {
             let bytes = peer.intake.bytes.load(Ordering::Relaxed);
-            if behind || bytes - peer.bytes_seen >= PROGRESS_BYTES_A_TICK {
+            let held = peer.intake.gate.held_since(Way::In, &mut peer.held_seen);
+            if behind || held || bytes - peer.bytes_seen >= PROGRESS_BYTES_A_TICK {
                 state.client.progress(id, now);
             }
             peer.bytes_seen = bytes;
@@ -634,6 +677,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         }
         let mut talkative = std::mem::take(&mut self.state.talkative);
         talkative.append(&mut self.state.client.changed());
+        talkative.append(&mut self.state.engine.refused());
         for peer in talkative {
             self.talk(peer);
         }
@@ -868,10 +912,14 @@ impl<B: Blocks, N: Network> Worker<B, N> {
 
     fn open_lane(&self, peer: PeerId, stay: u64, cargo: Cargo) -> mpsc::Sender<Outgoing> {
         let (lane, inbox) = mpsc::channel(LANE_MESSAGES_MAX);
+        let Some(known) = self.state.peers.get(&peer) else {
+            return lane;
+        };
         let task = Lane {
             peer,
             stay,
             cargo,
+            gate: Arc::clone(&known.intake.gate),
             orders: self.wire.orders.clone(),
             inputs: self.sinks.inputs.clone(),
         };
@@ -934,17 +982,24 @@ impl Waiter {
 }
 
 impl Peer {
-    fn new(id: PeerId, stay: u64) -> Self {
+    fn new(stay: u64, intake: Intake) -> Self {
         Self {
             stay,
-            connections: HashSet::new(),
-            intake: Arc::new(Intake::new(id)),
+            connections: HashMap::new(),
+            intake: Arc::new(intake),
             bytes_seen: 0,
+            held_seen: 0,
             words: None,
             words_under_way: 0,
             blocks: None,
             keep_alive: KeepAlive::No,
         }
+    }
+
+    /// Whether limits apply depends on where the peer is.
+    fn tell_gate(&self) {
+        let remotes = self.connections.values().copied();
+        self.intake.gate.reached_at(remotes);
     }
 }
 
@@ -1027,6 +1082,8 @@ mod tests {
             commands: asked,
             wire,
             sinks: Sinks::new(inputs.clone(), unverified),
+            throttle: Throttle::new(crate::Limits::default(), &prometheus::Registry::new())
+                .unwrap(),
             blocks: Nothing,
             network: Nothing,
             tasks: Tasks::new(),
@@ -1036,7 +1093,7 @@ mod tests {
         };
         let stranger = PeerId::random();
         while inputs.try_send(Input::BadMessage(stranger)).is_ok() {}
-        let connected = Notice::Connected(stranger, ConnectionId::new_unchecked(1));
+        let connected = Notice::Connected(stranger, ConnectionId::new_unchecked(1), None);
         notices.send(connected).await.unwrap();
         let (reply, _answer) = oneshot::channel();
         commands.send(Command::Stat(reply)).await.unwrap();
