@@ -694,7 +694,16 @@ pub enum BitswapCommand {
     /// What was exchanged.
     Stat(BitswapStatArgs),
     /// What is wanted now.
-    Wantlist,
+    Wantlist {
+        /// What this peer wants of us, not what we want.
+        #[arg(short, long)]
+        peer: Option<String>,
+    },
+    /// What was exchanged with a peer.
+    Ledger {
+        /// The peer's ID.
+        peer: String,
+    },
 }
 
 /// `bitswap stat`.

@@ -9,13 +9,16 @@ pub mod address;
 pub mod duration;
 pub mod edit;
 mod keys;
+pub mod serve;
 pub mod view;
 
 use address::{ListenAddress, OptionalAddress};
-use cairn_node::{Multiaddr, Network};
+use cairn_node::{Limits, Multiaddr, Network};
 use duration::Interval;
 use serde::{Deserialize, Serialize};
+use serve::Serve;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The whole of `config.toml`.
@@ -38,6 +41,10 @@ pub struct Config {
     pub fetch: Fetch,
     /// What others may find out about this node.
     pub diag: Diag,
+    /// How much is sent and received.
+    pub limits: Limits,
+    /// Who is given blocks.
+    pub serve: Serve,
     /// What is logged.
     pub log: Log,
 }
@@ -232,6 +239,8 @@ impl Config {
             connections_max: self.fetch.connections,
             scrub_share: self.storage.scrub_share,
             perf: self.diag.perf,
+            limits: self.limits.clone(),
+            serve: Arc::new(self.serve.policy()),
             ..cairn_node::Config::default()
         }
     }
@@ -314,6 +323,29 @@ connections = 512
 # Whether peers may measure the way to this node with `cairn diag perf`, which makes it send bytes for
 # nothing. Without it: yes in "local" and "lan", no in "public".
 # perf = true
+
+[limits]
+# Bytes a second to and from all peers together, as "5MB"; "unlimited" for no limit. What is slower
+# than others can send makes them wait. Changed with `cairn config set`, these hold at once.
+upload = "unlimited"
+download = "unlimited"
+
+# The same for one peer.
+upload_per_peer = "unlimited"
+download_per_peer = "unlimited"
+
+# Networks whose peers are neither held back nor counted: this machine and private addresses.
+exempt = [
+    "127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
+    "100.64.0.0/10", "fc00::/7", "fe80::/10",
+]
+
+[serve]
+# Peer IDs that are given blocks; none for everybody.
+peers_allow = []
+
+# Peer IDs that are not, whatever the other list says. They are told that nothing is here.
+peers_deny = []
 
 [gateway]
 # Most requests worked on at once; more are answered with 429.

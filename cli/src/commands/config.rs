@@ -57,10 +57,16 @@ async fn get(shell: &mut Shell, key: &str) -> Result<(), Failure> {
 
 async fn set(shell: &mut Shell, key: &str, value: &str) -> Result<(), Failure> {
     let question = shell.question("config").arg(key).arg(value);
+    let mut applied = false;
     shell
-        .print_each(question, |_: ConfigField, _| Ok(()))
+        .print_each(question, |field: ConfigField, _| {
+            applied = field.applied == Some(true);
+            Ok(())
+        })
         .await?;
-    if shell.is_remote() {
+    if applied {
+        note("The running daemon has taken this up.");
+    } else if shell.is_remote() {
         note("The running daemon takes this up when it is started again.");
     }
     Ok(())

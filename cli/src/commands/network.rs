@@ -9,7 +9,7 @@ use crate::exit::Failure;
 use crate::output::{Printer, escape_json, escape_line, human_bytes};
 use crate::rpc::id::IdAnswer;
 use crate::rpc::routing::{PROVIDER, QueryEvent};
-use crate::rpc::stats::{BandwidthAnswer, BitswapAnswer, Keys};
+use crate::rpc::stats::{BandwidthAnswer, BitswapAnswer, Keys, LedgerAnswer};
 use crate::rpc::swarm::{AddrsAnswer, OUTBOUND, PeersAnswer, Strings};
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
@@ -213,8 +213,21 @@ fn whole(rate: f64) -> u64 {
 pub async fn bitswap(shell: &mut Shell, command: BitswapCommand) -> Result<(), Failure> {
     match command {
         BitswapCommand::Stat(arguments) => bitswap_stat(shell, arguments).await,
-        BitswapCommand::Wantlist => {
-            let question = shell.question("bitswap/wantlist");
+        BitswapCommand::Ledger { peer } => {
+            let question = shell.question("bitswap/ledger").arg(peer);
+            shell
+                .print_each(question, |answer: LedgerAnswer, printer| {
+                    printer.line(&format!("Ledger for {}", escape_line(&answer.peer)))?;
+                    printer.line(&format!("Debt ratio:\t{:.6}", answer.value))?;
+                    printer.line(&format!("Exchanges:\t{}", answer.exchanged))?;
+                    printer.line(&format!("Bytes sent:\t{}", answer.sent))?;
+                    printer.line(&format!("Bytes received:\t{}", answer.recv))?;
+                    Ok(printer.line("")?)
+                })
+                .await
+        }
+        BitswapCommand::Wantlist { peer } => {
+            let question = shell.question("bitswap/wantlist").maybe("peer", peer);
             shell
                 .print_each(question, |answer: Keys, printer| {
                     for key in answer.keys {

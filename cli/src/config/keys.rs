@@ -95,6 +95,16 @@ const KEYS: &[(&str, &str)] = &[
     ("fetch.timeout", r#"a time like "30s", "500ms" or "1h30m""#),
     ("fetch.connections", COUNT_OR_NONE),
     ("diag.perf", "true or false"),
+    ("limits.upload", RATE),
+    ("limits.download", RATE),
+    ("limits.upload_per_peer", RATE),
+    ("limits.download_per_peer", RATE),
+    (
+        "limits.exempt",
+        r#"a list of networks like "10.0.0.0/8" or "fc00::/7""#,
+    ),
+    ("serve.peers_allow", PEERS),
+    ("serve.peers_deny", PEERS),
     ("gateway.requests_max", COUNT),
     ("gateway.connections_max", COUNT),
     ("gateway.header_timeout", SPAN),
@@ -131,6 +141,9 @@ const KEYS: &[(&str, &str)] = &[
 const TOKEN: &str = "rpc.token";
 const COUNT: &str = "a whole number from 1 to 4294967295";
 const COUNT_OR_NONE: &str = "a whole number from 0 to 4294967295";
+const RATE: &str =
+    r#"a number of bytes a second like "5MB", at least "1KB", or "unlimited" for no limit"#;
+const PEERS: &str = r#"a list of peer IDs like "12D3KooW…""#;
 const SPAN: &str = r#"a time like "30s", from "1ms" to "8760h""#;
 /// Most characters of a wrong value that are told.
 const WAS_CHARS_MAX: usize = 60;
@@ -184,6 +197,10 @@ mod tests {
             ("gateway.head_timeout", "0s"),
             ("addresses.swarm", "[\"/ip4/nowhere\"]"),
             ("fetch.connections", "many"),
+            ("limits.upload", "fast"),
+            ("limits.upload", "5"),
+            ("limits.exempt", "[\"10.0.0.0/33\"]"),
+            ("serve.peers_deny", "[\"nobody\"]"),
         ] {
             let error = edit::set(TEMPLATE, key, value).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{key}: must be ")), "{error}");

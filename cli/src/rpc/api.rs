@@ -198,6 +198,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "routing/provide" => routing::provide(call).await,
         "stats/bw" => stats::bandwidth(call),
         "stats/bitswap" | "bitswap/stat" => stats::bitswap(call).await,
+        "bitswap/ledger" => stats::ledger(call).await,
         "bitswap/wantlist" => stats::wantlist(call).await,
         "stats/repo" | "repo/stat" => repo::stat(call).await,
         "repo/gc" => repo::gc(call).await,
@@ -224,6 +225,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 /// Every command, as `commands` lists them.
 pub const COMMANDS: [&str; 53] = [
     "add",
+    "bitswap/ledger",
     "bitswap/stat",
     "bitswap/wantlist",
     "block/get",

@@ -1,9 +1,10 @@
 //! `config`: what the operator chose, read and changed.
 
 use super::api::Call;
+use super::context::Online;
 use super::error::RpcError;
 use super::reply::Reply;
-use crate::config::{edit, view};
+use crate::config::{Config, edit, view};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ pub struct ConfigField {
     pub key: String,
     /// Its value.
     pub value: serde_json::Value,
+    /// After a change that a running daemon has taken up already: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<bool>,
 }
 
 /// `config KEY` and `config KEY VALUE`.
@@ -22,10 +26,12 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
     let repository = &call.context.repository;
     let arguments = call.arguments.some("key")?;
     let key = arguments.first().copied().unwrap_or_default();
+    let mut applied = None;
     if let Some(value) = arguments.get(1) {
         let _alone = repository.lock_config().await?;
-        let (text, _) = edit::set(&repository.config_text()?, key, value)?;
+        let (text, config) = edit::set(&repository.config_text()?, key, value)?;
         repository.write_config(&text)?;
+        applied = apply(&call, key, config).then_some(true);
     }
     let config = repository.config()?;
     let value = match view::get(&config, key) {
@@ -36,12 +42,25 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
     Reply::value(&ConfigField {
         key: key.to_owned(),
         value,
+        applied,
     })
+}
+
+/// Lets the node have what may change while it runs; false if that is nothing, or nothing runs.
+fn apply(call: &Call, key: &str, config: Config) -> bool {
+    if !key.starts_with(LIVE_SECTION) {
+        return false;
+    }
+    let Ok(node) = call.context.node().and_then(Online::node) else {
+        return false;
+    };
+    node.set_limits(config.limits);
+    true
 }
 
 async fn kubo_value(
     call: &Call,
-    config: &crate::config::Config,
+    config: &Config,
     key: &str,
 ) -> Result<Option<serde_json::Value>, RpcError> {
     let peer_id = call
@@ -72,3 +91,6 @@ pub async fn show(call: Call) -> Result<Reply, RpcError> {
         .map(|id| id.peer_id.to_string());
     Reply::value(&view::kubo(&config, peer_id.as_deref()))
 }
+
+/// The section that a running daemon takes up at once.
+const LIVE_SECTION: &str = "limits.";

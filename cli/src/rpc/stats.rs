@@ -1,9 +1,10 @@
-//! `stats bw` and `bitswap stat`: what the node did so far.
+//! `stats bw`, `bitswap stat`, `bitswap ledger` and `bitswap wantlist`: what the node did so far.
 
 use super::api::Call;
 use super::dag::LinkText;
 use super::error::RpcError;
 use super::reply::Reply;
+use cairn_node::PeerId;
 use serde::{Deserialize, Serialize};
 
 /// The answer of `stats bw`.
@@ -52,6 +53,22 @@ pub struct Keys {
     pub keys: Vec<LinkText>,
 }
 
+/// The answer of `bitswap ledger`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LedgerAnswer {
+    /// The peer.
+    pub peer: String,
+    /// How much more it took than it gave: bytes sent for each byte received.
+    pub value: f64,
+    /// Bytes it was sent.
+    pub sent: u64,
+    /// Bytes it sent.
+    pub recv: u64,
+    /// Blocks that went either way.
+    pub exchanged: u64,
+}
+
 /// `stats bw`.
 pub fn bandwidth(call: Call) -> Result<Reply, RpcError> {
     let now = call.context.node()?.peers.bandwidth();
@@ -87,13 +104,50 @@ pub async fn bitswap(call: Call) -> Result<Reply, RpcError> {
     })
 }
 
-/// `bitswap wantlist`.
+/// `bitswap ledger`. A peer that nothing is known of has an empty one.
+pub async fn ledger(call: Call) -> Result<Reply, RpcError> {
+    let peer = peer_of(call.arguments.first("peer")?)?;
+    let node = call.context.node()?.node()?;
+    let account = node.account(peer).await;
+    drop(node);
+    let mut answer = LedgerAnswer {
+        peer: peer.to_string(),
+        ..LedgerAnswer::default()
+    };
+    if let Some(account) = account {
+        answer.value = debt_ratio(account.bytes_sent, account.bytes_received);
+        answer.sent = account.bytes_sent;
+        answer.recv = account.bytes_received;
+        answer.exchanged = account.blocks_sent + account.blocks_received;
+    }
+    Reply::value(&answer)
+}
+
+fn peer_of(text: &str) -> Result<PeerId, RpcError> {
+    text.parse()
+        .map_err(|error| RpcError::wrong(format!("invalid peer ID {text:?}: {error}")))
+}
+
+/// As Kubo reckons it: nobody divides by nothing.
+fn debt_ratio(sent: u64, received: u64) -> f64 {
+    sent as f64 / (received as f64 + 1.0)
+}
+
+/// `bitswap wantlist`: ours, or what a peer wants of us.
 pub async fn wantlist(call: Call) -> Result<Reply, RpcError> {
     let cids = call.arguments.cids()?;
+    let peer = call
+        .arguments
+        .text(&["peer", "p"])
+        .map(peer_of)
+        .transpose()?;
     let node = call.context.node()?.node()?;
-    let now = node.bitswap().await;
+    let wanted = match peer {
+        Some(peer) if peer != node.peer_id() => node.wants_of(peer).await,
+        _ => node.bitswap().await.wantlist,
+    };
     drop(node);
-    let keys = now.wantlist.iter().map(|cid| LinkText {
+    let keys = wanted.iter().map(|cid| LinkText {
         cid: cids.text(cid),
     });
     Reply::value(&Keys {

@@ -1,0 +1,72 @@
+//! The `[serve]` section: who is given blocks.
+
+use cairn_node::PeerId;
+use cairn_node::bitswap::policy::PeerLists;
+use serde::{Deserialize, Serialize};
+
+/// The `[serve]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Serve {
+    /// Who is given blocks; nobody named for everybody.
+    pub peers_allow: Vec<PeerName>,
+    /// Who is not, whatever the other list says.
+    pub peers_deny: Vec<PeerName>,
+}
+
+impl Serve {
+    /// What this means for a want.
+    pub fn policy(&self) -> PeerLists {
+        let set = |names: &[PeerName]| names.iter().map(|name| name.0).collect();
+        PeerLists {
+            allow: set(&self.peers_allow),
+            deny: set(&self.peers_deny),
+        }
+    }
+}
+
+/// A peer ID in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PeerName(pub PeerId);
+
+/// Why a text names no peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no peer ID; it looks like 12D3KooW…")]
+pub struct PeerNameError(String);
+
+impl TryFrom<String> for PeerName {
+    type Error = PeerNameError;
+
+    fn try_from(text: String) -> Result<Self, PeerNameError> {
+        text.parse().map(Self).map_err(|_| PeerNameError(text))
+    }
+}
+
+impl From<PeerName> for String {
+    fn from(name: PeerName) -> Self {
+        name.0.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+    use cairn_node::bitswap::policy::{Policy, Verdict};
+
+    #[test]
+    fn the_lists_of_peers_are_read_and_reach_the_node() {
+        let peer = "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
+        let text = format!("[serve]\npeers_deny = [\"{peer}\"]\n");
+        let config = Config::parse(&text).unwrap().node();
+        let cid = "bafkqaaa".parse().unwrap();
+        let decide = |peer| config.serve.decide(&peer, &cid);
+        assert_eq!(decide(peer.parse().unwrap()), Verdict::Refuse);
+        assert_eq!(decide(cairn_node::PeerId::random()), Verdict::Serve);
+        let error = Config::parse("[serve]\npeers_allow = [\"nobody\"]\n").unwrap_err();
+        assert!(
+            error.to_string().starts_with("serve.peers_allow: "),
+            "{error}"
+        );
+    }
+}

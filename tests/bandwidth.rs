@@ -1,0 +1,139 @@
+//! What is set about bandwidth and serving holds in the real program, at once where it says so.
+
+use harness::{Daemon, Repo, http, tree};
+use std::fs;
+use std::io::Read;
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
+
+fn metric(daemon: &Daemon, name: &str) -> f64 {
+    let page = http::request(daemon.rpc(), "GET", "/metrics", &[], b"")
+        .unwrap()
+        .text();
+    let line = page.lines().find(|line| line.starts_with(name));
+    let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    value.unwrap_or_else(|| panic!("{name} in {page}"))
+}
+
+fn set(repo: &Repo, key: &str, value: &str) -> String {
+    repo.run(["config", "set", key, value]).success().stderr
+}
+
+const OUT: &str = "cairn_limits_throttled_seconds_total{direction=\"out\"}";
+const CAP: &str = "cairn_limits_bytes_per_second{direction=\"out\",scope=\"total\"}";
+
+#[test]
+fn a_limit_holds_at_once_and_so_does_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let bytes = tree::bytes(5, 6_000_000);
+    fs::write(&file, &bytes).unwrap();
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let root = giver.ok(["add", "-Q", file.to_str().unwrap()]);
+    assert_eq!(set(&giver, "limits.upload", "2KB"), "", "no daemon yet");
+    let (giving, taking) = (giver.daemon(), taker.daemon());
+    assert_eq!(metric(&giving, CAP), 2000.0);
+    // Loopback is exempt until somebody says otherwise.
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    assert_eq!(taker.run(["cat", &root]).success().stdout, bytes);
+    assert_eq!(metric(&giving, OUT), 0.0);
+
+    let told = set(&giver, "limits.exempt", "[]");
+    assert!(told.contains("has taken this up"), "{told}");
+    let told = set(&giver, "fetch.connections", "77");
+    assert!(told.contains("when it is started again"), "{told}");
+    taker.ok(["repo", "gc"]);
+    fs::write(&file, tree::bytes(6, 6_000_000)).unwrap();
+    let other = giver.ok(["add", "-Q", file.to_str().unwrap()]);
+    let mut cat = taker.command(["cat", &other]).spawn().unwrap();
+    // At this rate it would take most of an hour.
+    while metric(&giving, OUT) < 0.2 {
+        assert!(cat.try_wait().unwrap().is_none(), "too fast");
+    }
+    let told = set(&giver, "limits.upload", "unlimited");
+    assert!(told.contains("has taken this up"), "{told}");
+    assert_eq!(metric(&giving, CAP), 0.0);
+    let mut got = Vec::new();
+    cat.stdout.take().unwrap().read_to_end(&mut got).unwrap();
+    assert!(cat.wait().unwrap().success());
+    assert_eq!(got, fs::read(&file).unwrap());
+    drop(taking);
+}
+
+#[test]
+fn a_limit_of_downloads_slows_and_breaks_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let bytes = tree::bytes(7, 3_000_000);
+    fs::write(&file, &bytes).unwrap();
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let root = giver.ok(["add", "-Q", file.to_str().unwrap()]);
+    set(&taker, "limits.exempt", "[]");
+    set(&taker, "limits.download", "3MB");
+    let (giving, taking) = (giver.daemon(), taker.daemon());
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    assert_eq!(taker.run(["cat", &root]).success().stdout, bytes);
+    let held = metric(
+        &taking,
+        "cairn_limits_throttled_seconds_total{direction=\"in\"}",
+    );
+    assert!(held > 0.0, "{held}");
+    assert_eq!(
+        metric(&taking, "cairn_bitswap_duplicate_blocks_received_total"),
+        0.0
+    );
+    assert_eq!(metric(&giving, OUT), 0.0);
+}
+
+#[test]
+fn the_ledger_tells_what_was_exchanged_and_a_denied_peer_gets_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let bytes = tree::bytes(8, 300_000);
+    fs::write(&file, &bytes).unwrap();
+    let (giver, taker, denied) = (Repo::new(CAIRN), Repo::new(CAIRN), Repo::new(CAIRN));
+    let name = |repo: &Repo| repo.ok(["id", "-f", "<id>"]);
+    let root = giver.ok(["add", "-Q", file.to_str().unwrap()]);
+    set(
+        &giver,
+        "serve.peers_deny",
+        &format!("[\"{}\"]", name(&denied)),
+    );
+    let (giving, _taking, _denying) = (giver.daemon(), taker.daemon(), denied.daemon());
+    for repo in [&taker, &denied] {
+        repo.ok(["swarm", "connect", &giving.swarm()]);
+    }
+    assert_eq!(taker.run(["cat", &root]).success().stdout, bytes);
+    denied.run(["cat", "--timeout=1s", &root]).failure(1);
+    let (giver_name, taker_name) = (name(&giver), name(&taker));
+    let ledger = taker.ok(["bitswap", "ledger", &giver_name]);
+    assert!(ledger.starts_with(&format!("Ledger for {giver_name}\nDebt ratio:\t0.000000\n")));
+    assert!(
+        ledger.contains("Bytes sent:\t0\nBytes received:\t300000"),
+        "{ledger}"
+    );
+    let nothing = giver.ok(["bitswap", "ledger", &name(&denied)]);
+    assert!(
+        nothing.contains("Exchanges:\t0\nBytes sent:\t0"),
+        "{nothing}"
+    );
+    let answer = giving
+        .post("bitswap/ledger", &format!("arg={taker_name}"))
+        .text();
+    for field in [
+        "\"Peer\":",
+        "\"Value\":",
+        "\"Sent\":300000",
+        "\"Recv\":0",
+        "\"Exchanged\":",
+    ] {
+        assert!(answer.contains(field), "{answer}");
+    }
+    // What it wants of us is gone when it has it; ours is the list without a name.
+    assert_eq!(giver.ok(["bitswap", "wantlist", "--peer", &taker_name]), "");
+    let wrong = giver
+        .run(["bitswap", "wantlist", "-p", "nobody"])
+        .failure(1);
+    assert!(wrong.contains("invalid peer ID"), "{wrong}");
+    giver.ok(["bitswap", "stat", "--verbose", "--human"]);
+}
