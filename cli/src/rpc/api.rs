@@ -223,7 +223,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 53] = [
+pub const COMMANDS: [&str; 54] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
