@@ -62,6 +62,8 @@ struct Peer {
     wants: BTreeMap<Key, Want>,
     /// Blocks to send: highest priority first, then in the order of asking.
     tasks: BTreeMap<(Reverse<i32>, u64), Key>,
+    /// Their bytes.
+    queued: u64,
     /// What is not here, in the order of asking.
     absences: BTreeMap<u64, Key>,
     unknown: VecDeque<Key>,
@@ -139,6 +141,7 @@ impl Engine {
             turn: None,
             wants: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            queued: 0,
             absences: BTreeMap::new(),
             unknown: VecDeque::new(),
             looking: false,
@@ -439,8 +442,9 @@ impl Peer {
     fn remove(&mut self, name: &Key, absent: &mut Absentees) {
         if let Some(want) = self.wants.remove(name) {
             match want.state {
-                State::Queued { .. } => {
+                State::Queued { bytes } => {
                     self.tasks.remove(&(Reverse(want.priority), want.order));
+                    self.queued = self.queued.saturating_sub(bytes);
                 }
                 State::Absent => {
                     self.absences.remove(&want.order);
@@ -458,6 +462,7 @@ impl Peer {
         self.wants.clear();
         self.absences.clear();
         self.tasks.clear();
+        self.queued = 0;
         self.unknown.clear();
         self.presences.clear();
     }
@@ -491,6 +496,7 @@ impl Peer {
                     self.tell(*cid, PresenceKind::Have);
                 } else {
                     want.state = State::Queued { bytes };
+                    self.queued += bytes;
                     self.tasks
                         .insert((Reverse(want.priority), want.order), name);
                 }
@@ -507,8 +513,12 @@ impl Peer {
     }
 
     /// Whether more may be on its way: one envelope always, and as many as fit the peer's part of
-    /// what is shared out among all that are busy.
+    /// what is shared out among all that are busy. Little is kept back while another envelope is on its
+    /// way: more will have come by then, and a message costs the same whatever is in it.
     fn has_room(&self, busy_weight: u64) -> bool {
+        if self.outstanding > 0 && self.queued < ENVELOPE_BYTES_COUNTED_MIN {
+            return false;
+        }
         let weight = self.weight.percent();
         let part = OUTSTANDING_BYTES_ALL * weight / busy_weight.max(weight);
         let most = part.clamp(ENVELOPE_BYTES_TARGET, OUTSTANDING_BYTES_MAX);
@@ -548,6 +558,7 @@ impl Peer {
             }
             let name = first.remove();
             self.wants.remove(&name);
+            self.queued = self.queued.saturating_sub(bytes);
             let Some(cid) = name.cid() else {
                 continue;
             };
@@ -755,10 +766,33 @@ mod tests {
         let mut packed = 0;
         for at in 0..200 {
             engine.wants(peer, Scope::Change, &[entry(at, WantKind::Block)]);
-            look_up(&mut engine, 200, 1);
+            look_up(&mut engine, 200, ENVELOPE_BYTES_COUNTED_MIN);
             packed += u64::from(engine.next_envelope().is_some());
         }
         assert_eq!(packed, ENVELOPES_OUTSTANDING_MAX);
+    }
+
+    #[test]
+    fn little_waits_for_more_while_an_envelope_is_on_its_way() {
+        let (mut engine, peer) = connected();
+        for at in 0..50 {
+            engine.wants(peer, Scope::Change, &[entry(at, WantKind::Block)]);
+            look_up(&mut engine, 50, 1000);
+            let count = engine
+                .next_envelope()
+                .map_or(0, |envelope| envelope.blocks.len());
+            assert_eq!(count, usize::from(at == 0));
+        }
+        engine.wants(peer, Scope::Change, &[cancel(49)]);
+        engine.sent(peer, ENVELOPE_BYTES_COUNTED_MIN);
+        assert_eq!(engine.next_envelope().unwrap().blocks.len(), 48);
+        // As much as is worth a message does not wait.
+        for at in 50..200 {
+            engine.wants(peer, Scope::Change, &[entry(at, WantKind::Block)]);
+        }
+        look_up(&mut engine, 200, 1000);
+        assert_eq!(engine.next_envelope().unwrap().blocks.len(), 150);
+        assert_eq!(engine.peers[&peer].queued, 0);
     }
 
     #[test]
@@ -829,8 +863,9 @@ mod tests {
         engine.wants(peer, Scope::Change, &wants);
         look_up(&mut engine, 4, 5000);
         engine.wants(peer, Scope::Change, &[cancel(0), cancel(1)]);
-        let left = engine.next_envelope().unwrap().blocks;
-        assert_eq!(left.len(), 2);
+        let left = engine.next_envelope().unwrap();
+        assert_eq!(left.blocks.len(), 2);
+        engine.sent(peer, left.bytes);
         engine.wants(peer, Scope::Change, &wants);
         look_up(&mut engine, 4, 5000);
         engine.wants(peer, Scope::Whole, &wants[3..]);
