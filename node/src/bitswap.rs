@@ -31,6 +31,8 @@ mod message;
 mod metrics;
 pub mod policy;
 mod recent;
+#[cfg(test)]
+mod seeds;
 mod session;
 #[cfg(test)]
 mod simulation;

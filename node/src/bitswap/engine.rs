@@ -24,6 +24,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+#[cfg(test)]
+mod model;
+
 /// Every peer's wants.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -68,7 +71,7 @@ struct Peer {
     absences: BTreeMap<u64, Key>,
     unknown: VecDeque<Key>,
     looking: bool,
-    presences: VecDeque<Presence>,
+    presences: VecDeque<(Key, PresenceKind)>,
     next_order: u64,
     outstanding: u64,
 }
@@ -307,7 +310,7 @@ impl Engine {
     /// A block that was to be sent has gone from the store.
     pub(super) fn missing(&mut self, peer: PeerId, cid: Cid, absence: Absence) {
         if let (Some(state), Absence::Tell) = (self.peers.get_mut(&peer), absence) {
-            state.tell(cid, PresenceKind::DontHave);
+            state.tell(Key::name(&cid), PresenceKind::DontHave);
         }
     }
 
@@ -327,7 +330,13 @@ impl Engine {
     pub(super) fn take_presences(&mut self, peer: &PeerId, max: usize) -> Vec<Presence> {
         self.peers.get_mut(peer).map_or_else(Vec::new, |state| {
             let count = state.presences.len().min(max);
-            state.presences.drain(..count).collect()
+            let taken = state.presences.drain(..count);
+            taken
+                .filter_map(|(name, kind)| {
+                    let cid = name.cid()?;
+                    Some(Presence { cid, kind })
+                })
+                .collect()
         })
     }
 
@@ -336,6 +345,14 @@ impl Engine {
         self.peers
             .get(peer)
             .is_some_and(|state| !state.presences.is_empty())
+    }
+
+    /// How many wants all peers have here, and how many bytes are under way to them.
+    pub(super) fn held(&self) -> (usize, u64) {
+        let peers = self.peers.values();
+        peers.fold((0, 0), |(wants, bytes), peer| {
+            (wants + peer.wants.len(), bytes + peer.outstanding)
+        })
     }
 
     /// How many wants a peer has here.
@@ -481,9 +498,9 @@ impl Peer {
             None => {
                 want.state = State::Absent;
                 self.absences.insert(want.order, name.clone());
-                absent.insert((name, self.number));
+                absent.insert((name.clone(), self.number));
                 if absence == Absence::Tell {
-                    self.tell(*cid, PresenceKind::DontHave);
+                    self.tell(name, PresenceKind::DontHave);
                 }
             }
             Some(bytes) => {
@@ -493,7 +510,7 @@ impl Peer {
                 }
                 if kind == WantKind::Have && bytes > HAVE_AS_BLOCK_BYTES_MAX {
                     self.wants.remove(&name);
-                    self.tell(*cid, PresenceKind::Have);
+                    self.tell(name, PresenceKind::Have);
                 } else {
                     want.state = State::Queued { bytes };
                     self.queued += bytes;
@@ -504,12 +521,12 @@ impl Peer {
         }
     }
 
-    fn tell(&mut self, cid: Cid, kind: PresenceKind) {
+    fn tell(&mut self, name: Key, kind: PresenceKind) {
         // A peer that asks and does not read loses its oldest answers, as if by the network.
         if self.presences.len() >= PRESENCES_PER_PEER_MAX {
             self.presences.pop_front();
         }
-        self.presences.push_back(Presence { cid, kind });
+        self.presences.push_back((name, kind));
     }
 
     /// Whether more may be on its way: one envelope always, and as many as fit the peer's part of
@@ -566,7 +583,7 @@ impl Peer {
                 envelope.blocks.push((cid, absence));
                 envelope.block_bytes += bytes;
             } else if absence == Absence::Tell {
-                self.tell(cid, PresenceKind::DontHave);
+                self.tell(name, PresenceKind::DontHave);
             }
         }
         if envelope.blocks.is_empty() {
@@ -612,7 +629,7 @@ const ENVELOPE_BYTES_CHARGED_MIN: u64 = 4 << 10;
 const BLOCK_BYTES_CHARGED: u64 = 48;
 const ENVELOPE_BLOCKS_MAX: usize = 1024;
 /// Answers waiting for one peer.
-const PRESENCES_PER_PEER_MAX: usize = 2 * WANTS_PER_PEER_MAX;
+const PRESENCES_PER_PEER_MAX: usize = WANTS_PER_PEER_MAX;
 /// Wants of one peer in one look into the store.
 const LOOKUP_MAX: usize = 256;
 const PENDING_COUNTED_MAX: usize = 64;
