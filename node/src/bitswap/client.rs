@@ -264,7 +264,10 @@ impl Client {
         let (Some(want), Some(state)) = (self.wants.get_mut(&key), self.peers.get_mut(peer)) else {
             return;
         };
-        state.progress_at = now;
+        // Whoever owes blocks is not waited for any longer because of words.
+        if state.in_flight.is_empty() {
+            state.progress_at = now;
+        }
         match kind {
             PresenceKind::Have => {
                 want.absent.remove(peer);
@@ -350,8 +353,15 @@ impl Client {
         let Some(state) = self.peers.get_mut(peer) else {
             return;
         };
+        if !state.ledger.is_believed() {
+            return; // It has sent much before that came to nothing.
+        }
         state.progress_at = now;
-        for key in state.in_flight.keys() {
+        for (key, at) in &state.in_flight {
+            // Whatever these bytes are, the block is not among them.
+            if now.saturating_duration_since(*at) > OWED_MAX {
+                continue;
+            }
             for session in self.wants.get(key).map_or(&[][..], |want| &want.sessions) {
                 if let Some(session) = self.sessions.get_mut(session) {
                     session.progressed(now);
@@ -388,15 +398,21 @@ impl Client {
         }
     }
 
-    /// Time went by. To be called every [`TICK`] while anything is wanted.
-    pub(super) fn tick(&mut self, now: Instant) {
+    /// Time went by. To be called every [`TICK`] while anything is wanted. Says how many peers have
+    /// failed for sending nothing of use.
+    pub(super) fn tick(&mut self, now: Instant) -> usize {
+        let since = |at: Instant| now.saturating_duration_since(at);
         let stalled: Vec<PeerId> = self
             .peers
             .iter()
             .filter(|(_, peer)| !peer.in_flight.is_empty())
-            .filter(|(_, peer)| now.saturating_duration_since(peer.progress_at) > STALL)
+            .filter(|(_, peer)| {
+                let mut owed = peer.in_flight.values();
+                since(peer.progress_at) > STALL || owed.any(|at| since(*at) > OWED_MAX)
+            })
             .map(|(peer, _)| *peer)
             .collect();
+        let count = stalled.len();
         for peer in stalled {
             if let Some(state) = self.peers.get_mut(&peer) {
                 state.ledger.failed();
@@ -406,6 +422,7 @@ impl Client {
         self.hedge(now);
         self.repeat(now);
         self.expire(now);
+        count
     }
 
     /// Places what waits in queues, sessions taking turns, as far as peers have room.
@@ -519,7 +536,7 @@ impl Client {
             .iter()
             .filter_map(|session| self.sessions.get(session))
             .flat_map(|session| session.holders.keys());
-        let mut best: Option<((bool, bool, usize), PeerId)> = None;
+        let mut best: Option<((bool, bool, bool, usize), PeerId)> = None;
         let mut busy = false;
         for id in want.haves.iter().chain(holders) {
             let Some(peer) = self.peers.get(id) else {
@@ -537,7 +554,9 @@ impl Client {
                 continue;
             }
             let load = used.saturating_mul(1000) / window.max(1);
-            let rank = (!peer.ledger.is_proven(), !want.haves.contains(id), load);
+            let ledger = &peer.ledger;
+            let stranger = !want.haves.contains(id);
+            let rank = (!ledger.is_proven(), ledger.has_failed(), stranger, load);
             if best.is_none_or(|(other, _)| rank < other) {
                 best = Some((rank, *id));
             }
@@ -648,10 +667,10 @@ impl Client {
         self.maybe_exhausted(key, now);
     }
 
-    /// What was last said to a peer did not reach it.
-    pub(super) fn lost(&mut self, peer: &PeerId) {
+    /// These lines did not reach a peer.
+    pub(super) fn lost(&mut self, peer: &PeerId, lines: &[Entry]) {
         if let Some(state) = self.peers.get_mut(peer) {
-            state.list.repeat();
+            state.list.lost(lines);
             self.changed.insert(*peer);
         }
     }
@@ -711,14 +730,20 @@ impl Client {
             if let Some(patience) = patience
                 && now.saturating_duration_since(want.asked_at) > patience
             {
-                late.push((want.asked_at, key.clone(), patience));
+                let late_by = now.saturating_duration_since(want.asked_at + patience);
+                let worth = if late_by > STALL {
+                    Worth::Any
+                } else {
+                    Worth::of(patience)
+                };
+                late.push((want.asked_at, key.clone(), patience, worth));
                 if late.len() >= HEDGES_A_TICK_MAX {
                     break;
                 }
             }
         }
         late.sort_by_key(|(asked_at, ..)| *asked_at);
-        for (_, key, patience) in late {
+        for (_, key, patience, worth) in late {
             let more = match self.wants.get_mut(&key) {
                 // The more liars, the more are asked: 1, 2, 4, 8 at a time.
                 Some(want) if patience == HEDGE_UNPROVEN => {
@@ -729,8 +754,12 @@ impl Client {
             };
             for _ in 0..more {
                 match self.choose(&key) {
-                    Choice::Ask(peer) if self.may_hedge(&peer, patience) => {
+                    Choice::Ask(peer) if self.may_hedge(&peer, worth) => {
                         self.ask(&key, peer, WantKind::Block, now);
+                    }
+                    Choice::Nobody => {
+                        self.ask_around(&key, now);
+                        break;
                     }
                     _ => break,
                 }
@@ -738,10 +767,19 @@ impl Client {
         }
     }
 
-    /// Work is doubled only where it costs little: on peers with nothing much to do.
-    fn may_hedge(&self, peer: &PeerId, patience: Duration) -> bool {
+    /// Whoever was asked is late, and nobody else is known to have it: others may.
+    fn ask_around(&mut self, key: &Key, now: Instant) {
+        let first = self.wants.get(key).and_then(|want| want.sessions.first());
+        if let Some(session) = first.copied() {
+            self.broadcast(session, key, now);
+        }
+    }
+
+    /// Work is doubled only where it costs little, on peers with nothing much to do, unless whoever
+    /// was asked is not to be trusted.
+    fn may_hedge(&self, peer: &PeerId, worth: Worth) -> bool {
         self.peers.get(peer).is_some_and(|peer| {
-            patience == HEDGE_UNPROVEN
+            worth == Worth::Any
                 || (peer.ledger.is_proven() && peer.in_flight.len() * 4 <= peer.ledger.window())
         })
     }
@@ -887,6 +925,25 @@ impl Client {
     }
 }
 
+/// Who may be asked for what somebody else was asked for already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Worth {
+    /// Those who have delivered and have little to do.
+    Idle,
+    /// Anybody: whoever was asked never delivered, or has been waited for as long as any.
+    Any,
+}
+
+impl Worth {
+    fn of(patience: Duration) -> Self {
+        if patience == HEDGE_UNPROVEN {
+            Self::Any
+        } else {
+            Self::Idle
+        }
+    }
+}
+
 /// How a peer loses what it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Release {
@@ -911,6 +968,9 @@ const BROADCASTS_MAX: usize = 32;
 const BROADCAST_TO_NEW_MAX: usize = 256;
 /// A peer that sends nothing of use for so long, though it was asked, has failed.
 const STALL: Duration = Duration::from_secs(2);
+/// Longest that a peer owes a block, whatever else it sends: the largest block at the slowest rate
+/// that a reader bears, and its longest pause.
+const OWED_MAX: Duration = Duration::from_secs(160);
 /// How long a peer that never delivered anything is waited for alone.
 const HEDGE_UNPROVEN: Duration = Duration::from_millis(250);
 /// The least time that a peer which did deliver is waited for alone.

@@ -15,6 +15,8 @@ pub(super) struct Ledger {
     block_bytes: u64,
     delay: Duration,
     proven: bool,
+    /// How often it failed since it last delivered.
+    failures: u32,
     /// Blocks that nobody ever asked for, or bytes that cannot be a block.
     wrong: u32,
     wanted_bytes: u64,
@@ -28,6 +30,7 @@ impl Default for Ledger {
             block_bytes: BLOCK_BYTES_GUESS,
             delay: DELAY_GUESS,
             proven: false,
+            failures: 0,
             wrong: 0,
             wanted_bytes: 0,
             unwanted_bytes: 0,
@@ -39,7 +42,10 @@ impl Ledger {
     /// How many blocks the peer may be asked for at once.
     pub(super) fn window(&self) -> usize {
         if !self.proven {
-            return UNPROVEN_WANTS;
+            return match self.failures {
+                0 => UNPROVEN_WANTS,
+                _ => FAILED_WANTS,
+            };
         }
         usize::try_from(self.window_bytes / self.block_bytes.max(1))
             .unwrap_or(WANTS_AT_PEER_MAX)
@@ -49,6 +55,16 @@ impl Ledger {
     /// Whether it has delivered, and not failed since.
     pub(super) fn is_proven(&self) -> bool {
         self.proven
+    }
+
+    /// Whether it failed, and has not delivered since.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Whether bytes that come from it are worth waiting for what they may become.
+    pub(super) fn is_believed(&self) -> bool {
+        self.failures < FAILURES_MAX
     }
 
     /// How long its blocks take, lately.
@@ -70,6 +86,7 @@ impl Ledger {
             delay
         };
         self.proven = true;
+        self.failures = 0;
         self.wanted_bytes += bytes;
         if delay <= DELAY_TARGET {
             self.window_bytes = (self.window_bytes + bytes).min(WINDOW_BYTES_MAX);
@@ -84,6 +101,7 @@ impl Ledger {
     /// It did not do what it promised: it starts again from the beginning.
     pub(super) fn failed(&mut self) {
         self.proven = false;
+        self.failures = self.failures.saturating_add(1);
         self.window_bytes = WINDOW_BYTES_START;
     }
 
@@ -118,6 +136,10 @@ const DELAY_GUESS: Duration = Duration::from_millis(500);
 const DELAY_TARGET: Duration = Duration::from_secs(1);
 /// Wants at a peer that has delivered nothing yet.
 const UNPROVEN_WANTS: usize = 2;
+/// The same once it failed.
+const FAILED_WANTS: usize = 1;
+/// Failures in a row until nothing but a whole block counts.
+const FAILURES_MAX: u32 = 3;
 const PROVEN_WANTS_MIN: usize = 2;
 /// Others cut our list at 1,024; some room is left for want-haves.
 const WANTS_AT_PEER_MAX: usize = 960;
@@ -142,7 +164,13 @@ mod tests {
         assert_eq!(quick.window(), 256);
         assert_eq!(slow.window(), PROVEN_WANTS_MIN);
         quick.failed();
-        assert_eq!(quick.window(), UNPROVEN_WANTS);
+        assert_eq!(quick.window(), FAILED_WANTS);
+        assert!(quick.has_failed() && quick.is_believed());
+        quick.failed();
+        quick.failed();
+        assert!(!quick.is_believed());
+        quick.delivered(256 << 10, Duration::from_millis(80));
+        assert!(quick.is_believed() && !quick.has_failed());
     }
 
     #[test]

@@ -159,11 +159,31 @@ impl Message {
                 (2, Value::Bytes(data)) => message.take_block(OLD_PREFIX, bytes, data),
                 (3, Value::Bytes(block)) => message.decode_block(bytes, block)?,
                 (4, Value::Bytes(presence)) => message.decode_presence(presence)?,
-                (5, Value::Number(pending)) => message.pending_bytes = int32(pending),
+                (5, Value::Number(pending)) => message.pending_bytes = int32(pending).max(0),
                 _ => {}
             }
         }
         Ok(message)
+    }
+
+    /// How many lines (wants, presences) there are, as far as they will be read: each becomes many
+    /// times the bytes that it came in, so whoever decodes makes room for them first.
+    pub(super) fn lines(bytes: &[u8]) -> usize {
+        let (mut wants, mut presences) = (0, 0);
+        let mut fields = Fields(bytes);
+        while let Ok(Some((number, value))) = fields.next() {
+            match (number, value) {
+                (1, Value::Bytes(wantlist)) => {
+                    let mut entries = Fields(wantlist);
+                    while let Ok(Some((number, value))) = entries.next() {
+                        wants += usize::from(matches!((number, value), (1, Value::Bytes(_))));
+                    }
+                }
+                (4, Value::Bytes(_)) => presences += 1,
+                _ => {}
+            }
+        }
+        wants.min(MESSAGE_WANTS_MAX) + presences.min(MESSAGE_PRESENCES_MAX)
     }
 
     fn decode_wantlist(&mut self, bytes: &[u8]) -> Result<(), MessageError> {
@@ -392,8 +412,9 @@ fn read_cid(bytes: &[u8]) -> Option<Cid> {
     if bytes.len() > CID_BYTES_MAX {
         return None;
     }
-    let cid = Cid::try_from(bytes).ok()?;
-    (cid.encoded_len() == bytes.len() && cid::check(&cid).is_ok()).then_some(cid)
+    let mut rest = bytes;
+    let cid = cid::read(&mut rest).ok()?;
+    (rest.is_empty() && cid::check(&cid).is_ok()).then_some(cid)
 }
 
 fn read_prefix(mut bytes: &[u8]) -> Option<Prefix> {
@@ -410,7 +431,8 @@ fn read_prefix(mut bytes: &[u8]) -> Option<Prefix> {
         _ => return None,
     };
     let whole = hash.digest_bytes()?;
-    (length == whole as u64).then_some(Prefix {
+    // As in CIDs: the tenth byte of a varint loses bits.
+    (length == whole as u64 && codec >> 63 == 0).then_some(Prefix {
         version,
         codec,
         hash,
@@ -550,7 +572,7 @@ pub(super) const MESSAGE_WANTS_MAX: usize = 4096;
 /// Most blocks that are read.
 pub(super) const MESSAGE_BLOCKS_MAX: usize = 16_384;
 /// Most presences that are read.
-pub(super) const MESSAGE_PRESENCES_MAX: usize = 16_384;
+pub(super) const MESSAGE_PRESENCES_MAX: usize = 4096;
 /// A block smaller than this share of its message is copied out of it.
 const SLICE_SHARE_MIN: usize = 16;
 /// Blocks from this size on are written from where they lie.
@@ -572,7 +594,7 @@ mod tests {
     }
 
     fn cids() -> impl Strategy<Value = Cid> {
-        (any::<bool>(), any::<u64>(), any::<[u8; 32]>(), 0usize..4).prop_map(
+        (any::<bool>(), 0..1u64 << 63, any::<[u8; 32]>(), 0usize..4).prop_map(
             |(v0, codec, digest, hash)| {
                 let hash = HashKind::ALL[hash];
                 let digest = match hash.digest_bytes() {
@@ -766,6 +788,50 @@ mod tests {
         put_bytes(&mut bytes, 1, &wantlist);
         let message = Message::decode(&bytes.freeze()).unwrap();
         assert_eq!((message.wants.len(), message.skipped), (1, 3));
+    }
+
+    #[test]
+    fn a_cid_that_would_be_read_as_another_is_skipped() {
+        let mut last_bits_lost = vec![1];
+        last_bits_lost.extend([0xff; 9]);
+        last_bits_lost.push(0x7f);
+        last_bits_lost.extend(block(b"z").cid().hash().to_bytes());
+        let mut entry = BytesMut::new();
+        put_bytes(&mut entry, 1, &last_bits_lost);
+        let mut wantlist = BytesMut::new();
+        put_bytes(&mut wantlist, 1, &entry);
+        let mut bytes = BytesMut::new();
+        put_bytes(&mut bytes, 1, &wantlist);
+        let message = Message::decode(&bytes.freeze()).unwrap();
+        assert_eq!((message.wants.len(), message.skipped), (0, 1));
+    }
+
+    #[test]
+    fn lines_are_counted_as_far_as_they_are_read() {
+        let cid = *block(b"w").cid();
+        let presence = Presence {
+            cid,
+            kind: PresenceKind::Have,
+        };
+        let count = |wants, presences| {
+            let message = Message {
+                wants: vec![want(cid); wants],
+                presences: vec![presence; presences],
+                blocks: vec![Payload {
+                    prefix: OLD_PREFIX,
+                    data: Bytes::from_static(b"a block is no line"),
+                }],
+                ..Message::default()
+            };
+            Message::lines(&joined(&message, Version::V1_2))
+        };
+        assert_eq!((count(0, 0), count(3, 0), count(3, 4)), (0, 3, 7));
+        let most = MESSAGE_WANTS_MAX + MESSAGE_PRESENCES_MAX;
+        assert_eq!(
+            count(MESSAGE_WANTS_MAX + 1, MESSAGE_PRESENCES_MAX + 1),
+            most
+        );
+        assert_eq!(Message::lines(&[0x0a, 0x7f]), 0);
     }
 
     #[test]

@@ -9,7 +9,10 @@
 
 use super::behaviour::{OpenError, Order};
 use super::engine::ENVELOPES_OUTSTANDING_MAX;
-use super::message::{MESSAGE_BYTES_MAX, Message, MessageError, Payload, Version};
+use super::message::{
+    MESSAGE_BYTES_MAX, MESSAGE_PRESENCES_MAX, MESSAGE_WANTS_MAX, Message, MessageError, Payload,
+    Version,
+};
 use super::worker::Input;
 use crate::throttle::{Gate, Haste, Way};
 use bytes::Bytes;
@@ -22,6 +25,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
+
+#[cfg(test)]
+mod hostile;
 
 /// What the readers of one peer share with the worker.
 #[derive(Debug)]
@@ -40,6 +46,8 @@ pub(super) struct Intake {
     share: Arc<Semaphore>,
     /// Whether it has the share of those that delivered.
     trusted: AtomicBool,
+    /// Lines that may be decoded and not yet heard by the worker.
+    lines: Arc<Semaphore>,
 }
 
 impl Intake {
@@ -53,6 +61,7 @@ impl Intake {
             readers: AtomicUsize::new(0),
             share: Arc::new(Semaphore::new(SHARE_UNPROVEN_KIB)),
             trusted: AtomicBool::new(false),
+            lines: Arc::new(Semaphore::new(LINES_MAX)),
         }
     }
 
@@ -80,6 +89,14 @@ pub(super) struct Room {
     _whole: OwnedSemaphorePermit,
 }
 
+/// Leave for a message to be decoded, held until the worker has heard it: the lines of one peer wait in its
+/// own streams, not in the queue that all share.
+#[derive(Debug, Default)]
+pub(super) struct Hearing {
+    _own: Option<OwnedSemaphorePermit>,
+    _whole: Option<OwnedSemaphorePermit>,
+}
+
 /// Blocks as they came, and the room they take until they are stored.
 #[derive(Debug)]
 pub(super) struct Unverified {
@@ -99,6 +116,8 @@ pub(super) struct Sinks {
     pub(super) room: Arc<Semaphore>,
     /// The same for peers of whom nothing is wanted, so that they cannot fill the other.
     pub(super) side_room: Arc<Semaphore>,
+    /// Lines of all peers that are decoded and not yet heard.
+    pub(super) lines: Arc<Semaphore>,
     /// The longest pause inside a message.
     pub(super) body_idle: Duration,
 }
@@ -110,6 +129,7 @@ impl Sinks {
             unverified,
             room: Arc::new(Semaphore::new(ROOM_KIB)),
             side_room: Arc::new(Semaphore::new(SIDE_ROOM_KIB)),
+            lines: Arc::new(Semaphore::new(LINES_IN_ALL_MAX)),
             body_idle: BODY_IDLE,
         }
     }
@@ -122,6 +142,8 @@ enum ReadError {
     Stream(#[from] io::Error),
     #[error(transparent)]
     Message(#[from] MessageError),
+    #[error("the stream ended inside a message")]
+    Cut,
     #[error("the peer sent too slowly")]
     TooSlow,
     #[error("stopping")]
@@ -134,10 +156,24 @@ pub(super) async fn read(mut stream: Stream, intake: Arc<Intake>, sinks: Sinks) 
     intake.readers.fetch_sub(1, Ordering::Relaxed);
     if let Err(error) = outcome {
         tracing::debug!(peer = %intake.peer, %error, "stream ended");
-        if matches!(error, ReadError::Message(_)) {
-            drop(sinks.inputs.send(Input::BadMessage(intake.peer)).await);
+        match error {
+            ReadError::Message(_) => {
+                drop(sinks.inputs.send(Input::BadMessage(intake.peer)).await);
+            }
+            ReadError::Cut | ReadError::TooSlow => drop(sinks.inputs.send(Input::Abandoned).await),
+            ReadError::Stream(_) | ReadError::Stopping => {}
         }
     }
+}
+
+/// Reads a stream as a peer's would be read; whether it held messages to its end.
+#[cfg(feature = "fuzzing")]
+pub(super) async fn read_to_end<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    intake: &Intake,
+    sinks: &Sinks,
+) -> bool {
+    read_all(stream, intake, sinks).await.is_ok()
 }
 
 async fn read_all<S: AsyncRead + Unpin>(
@@ -146,31 +182,38 @@ async fn read_all<S: AsyncRead + Unpin>(
     sinks: &Sinks,
 ) -> Result<(), ReadError> {
     loop {
-        let first = timeout(STREAM_IDLE, read_byte(stream));
-        let Some(first) = first.await.map_err(|_| ReadError::TooSlow)?? else {
+        let Ok(first) = timeout(STREAM_IDLE, read_byte(stream)).await else {
+            return Ok(()); // Between messages nobody owes us anything.
+        };
+        let Some(first) = first? else {
             return Ok(());
         };
         // Many streams may be open; only so many are read from at once.
         let working = intake.working.acquire().await;
         let Some((bytes, room)) = read_message(stream, first, intake, sinks).await? else {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            return Err(ReadError::Cut);
         };
+        let hearing = take_hearing(Message::lines(&bytes), intake, sinks).await?;
         let message = Message::decode(&bytes)?;
         drop(bytes);
-        deliver(message, room, intake, sinks).await?;
+        deliver(message, (room, hearing), intake, sinks).await?;
         drop(working);
     }
 }
 
 async fn deliver(
     mut message: Message,
-    room: Room,
+    (room, hearing): (Room, Hearing),
     intake: &Intake,
     sinks: &Sinks,
 ) -> Result<(), ReadError> {
     let peer = intake.peer;
     let blocks = std::mem::take(&mut message.blocks);
-    let words = Input::Message { peer, message };
+    let words = Input::Message {
+        peer,
+        message,
+        hearing,
+    };
     sinks
         .inputs
         .send(words)
@@ -271,6 +314,23 @@ async fn take_room(kib: u32, intake: &Intake, sinks: &Sinks) -> Result<Room, Rea
     Ok(Room {
         _share: share,
         _whole: whole,
+    })
+}
+
+/// Waits until so many lines may be decoded.
+async fn take_hearing(lines: usize, intake: &Intake, sinks: &Sinks) -> Result<Hearing, ReadError> {
+    if lines == 0 {
+        return Ok(Hearing::default());
+    }
+    let stopping = |_| ReadError::Stopping;
+    let count = |most: usize| u32::try_from(lines.min(most)).unwrap_or(u32::MAX);
+    let own = Arc::clone(&intake.lines).acquire_many_owned(count(LINES_MAX));
+    let own = own.await.map_err(stopping)?;
+    let whole = Arc::clone(&sinks.lines).acquire_many_owned(count(LINES_IN_ALL_MAX));
+    let whole = whole.await.map_err(stopping)?;
+    Ok(Hearing {
+        _own: Some(own),
+        _whole: Some(whole),
     })
 }
 
@@ -511,6 +571,12 @@ const SIDE_ROOM_KIB: usize = 64 << 10;
 const SHARE_KIB: usize = ROOM_KIB / 8;
 const SHARE_UNPROVEN_KIB: usize = ROOM_KIB / 32;
 const _: () = assert!(SHARE_UNPROVEN_KIB * 1024 >= MESSAGE_BYTES_MAX);
+/// Lines of one peer that are decoded and not yet heard by the worker; a message with more has its
+/// turn alone. A line takes about 180 bytes, whatever it took on the wire.
+const LINES_MAX: usize = 1024;
+/// The same of all peers: 12 MB.
+const LINES_IN_ALL_MAX: usize = 64 << 10;
+const _: () = assert!(LINES_IN_ALL_MAX >= MESSAGE_WANTS_MAX + MESSAGE_PRESENCES_MAX);
 /// An outbound stream without work is closed; Helia resets it after 10 s.
 const LANE_IDLE: Duration = Duration::from_secs(5);
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);

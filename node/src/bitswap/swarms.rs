@@ -1,5 +1,7 @@
 //! Bitswap between real swarms over TCP on loopback: what the simulation cannot show.
 
+mod hostile;
+
 use super::message::Version;
 use super::policy::{DenyContent, PeerLists, Policy, ServeAll};
 use super::{Bitswap, Blocks, Network, Rules, behaviour};
@@ -112,6 +114,7 @@ struct Node {
     dialler: Dialler,
     events: broadcast::Sender<Event>,
     tasks: Tasks,
+    registry: prometheus::Registry,
 }
 
 impl Drop for Node {
@@ -134,17 +137,7 @@ impl Node {
         rules: Rules,
     ) -> Self {
         let (behaviour, wire) = behaviour::pair(versions);
-        let mut swarm = libp2p::SwarmBuilder::with_new_identity()
-            .with_tokio()
-            .with_tcp(
-                tcp::Config::default().nodelay(true),
-                noise::Config::new,
-                yamux::Config::default,
-            )
-            .unwrap()
-            .with_behaviour(|_| behaviour)
-            .unwrap()
-            .build();
+        let mut swarm = swarm_of(behaviour);
         let id = *swarm.local_peer_id();
         swarm
             .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
@@ -158,6 +151,7 @@ impl Node {
         let dialler = Dialler { dials, providers };
         let tasks = Tasks::new();
         let (events, _) = broadcast::channel(4096);
+        let registry = prometheus::Registry::new();
         let bitswap = Bitswap::start_with(
             wire,
             map,
@@ -165,7 +159,7 @@ impl Node {
             rules,
             &tasks,
             events.clone(),
-            &prometheus::Registry::new(),
+            &registry,
         )
         .unwrap();
         let stopping = tasks.stopping();
@@ -179,6 +173,7 @@ impl Node {
             dialler,
             events,
             tasks,
+            registry,
         }
     }
 
@@ -207,6 +202,20 @@ impl Node {
             .count();
         assert_eq!(count, blocks.len());
     }
+}
+
+fn swarm_of(behaviour: behaviour::Behaviour) -> Swarm<behaviour::Behaviour> {
+    libp2p::SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            noise::Config::new,
+            yamux::Config::default,
+        )
+        .unwrap()
+        .with_behaviour(|_| behaviour)
+        .unwrap()
+        .build()
 }
 
 async fn turn(

@@ -56,9 +56,28 @@ impl WantList {
 
     /// Says everything again that is wanted: what was said may have been lost.
     pub(super) fn repeat(&mut self) {
+        let wanted = &self.wanted;
+        // What is not wanted any more is still to be cancelled.
         self.told
-            .retain(|_, told| matches!(told, Told::Answered(_)));
-        self.changed = self.wanted.keys().cloned().collect();
+            .retain(|key, told| matches!(told, Told::Answered(_)) || !wanted.contains_key(key));
+        let over = self
+            .told
+            .keys()
+            .filter(|key| !self.wanted.contains_key(key));
+        self.changed = self.wanted.keys().chain(over).cloned().collect();
+    }
+
+    /// These lines were said and not heard: all that is wanted is said again, and so are they that
+    /// took something back.
+    pub(super) fn lost(&mut self, lines: &[Entry]) {
+        for Entry { cid, change } in lines {
+            if *change == Change::Cancel {
+                self.told
+                    .entry(Key::content(cid))
+                    .or_insert(Told::Answered(*cid));
+            }
+        }
+        self.repeat();
     }
 
     /// Whether the peer was told that we want this, now or until not long ago.
@@ -202,6 +221,26 @@ mod tests {
         other.cancel(&key);
         said(&mut other);
         assert!(!other.knows(&key));
+    }
+
+    #[test]
+    fn a_cancel_that_was_lost_or_not_said_yet_is_said_after_all() {
+        let (mut list, (key, cid)) = (WantList::default(), cid());
+        list.want(&key, cid, WantKind::Block);
+        said(&mut list);
+        list.cancel(&key);
+        list.repeat();
+        let lines = list.take(10);
+        assert!(matches!(
+            lines[..],
+            [Entry {
+                change: Change::Cancel,
+                ..
+            }]
+        ));
+        list.lost(&lines);
+        assert_eq!(said(&mut list), [None]);
+        assert!(!list.has_changes());
     }
 
     #[test]

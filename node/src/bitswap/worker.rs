@@ -17,6 +17,7 @@ use super::message::{Message, Payload, Scope, Version, prefix_of};
 use super::metrics::Metrics;
 use super::policy::Policy;
 use super::session::SessionId;
+use super::streams::Hearing;
 use super::streams::{self, Cargo, Intake, LANE_MESSAGES_MAX, Lane, Outgoing, Room, Sinks};
 use super::verify::{self, Verified};
 use super::{Blocks, Command, Fetched, Network, Stat, Work};
@@ -41,9 +42,16 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) enum Input {
     /// The words of a message; its blocks go another way.
-    Message { peer: PeerId, message: Message },
+    Message {
+        peer: PeerId,
+        message: Message,
+        /// Given up when the words were heard.
+        hearing: Hearing,
+    },
     /// A stream held something else than messages.
     BadMessage(PeerId),
+    /// A message was begun and not ended.
+    Abandoned,
     /// Blocks came from a peer of whom nothing was wanted.
     Unwanted { peer: PeerId, bytes: u64 },
     /// Blocks were hashed.
@@ -314,6 +322,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                     return;
                 };
                 if !peer.intake.admit() {
+                    self.metrics.streams_refused.inc();
                     tracing::debug!(peer = %id, "stream refused: too many are open");
                     return;
                 }
@@ -327,9 +336,14 @@ impl<B: Blocks, N: Network> Worker<B, N> {
     fn on_input(&mut self, input: Input, now: Instant) {
         let state = &mut self.state;
         match input {
-            Input::Message { peer, message } => {
+            Input::Message {
+                peer,
+                message,
+                hearing: _heard,
+            } => {
                 self.metrics.messages_in.inc();
                 state.accounts.heard(&peer);
+                self.metrics.skipped.inc_by(message.skipped as u64);
                 self.metrics.wants_in.inc_by(message.wants.len() as u64);
                 if message.scope == Scope::Whole || !message.wants.is_empty() {
                     state.engine.wants(peer, message.scope, &message.wants);
@@ -344,6 +358,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 self.metrics.bad_messages.inc();
                 state.client.nonsense(&peer);
             }
+            Input::Abandoned => self.metrics.abandoned_messages.inc(),
             Input::Unwanted { peer, bytes } => {
                 self.metrics.unwanted_bytes.inc_by(bytes);
                 state.client.unwanted(&peer, bytes);
@@ -522,7 +537,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             Cargo::Words => {
                 peer.words_under_way -= 1;
                 if !sent && !what.message.wants.is_empty() {
-                    state.client.lost(&id);
+                    state.client.lost(&id, &what.message.wants);
                 }
                 state.talkative.insert(id);
             }
@@ -532,18 +547,17 @@ impl<B: Blocks, N: Network> Worker<B, N> {
 
     fn on_packed(&mut self, envelope: &Envelope, stay: u64, blocks: Vec<Payload>, gone: &[Cid]) {
         let id = envelope.peer;
+        let stays = |peer: &Peer| peer.stay == stay;
+        if !self.state.peers.get(&id).is_some_and(stays) {
+            return; // Who came back has asked for nothing yet.
+        }
         for (cid, absence) in &envelope.blocks {
             if gone.contains(cid) {
                 self.state.engine.missing(id, *cid, *absence);
                 self.state.talkative.insert(id);
             }
         }
-        let Some(peer) = self
-            .state
-            .peers
-            .get_mut(&id)
-            .filter(|peer| peer.stay == stay)
-        else {
+        let Some(peer) = self.state.peers.get_mut(&id) else {
             return;
         };
         if blocks.is_empty() {
@@ -605,7 +619,8 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             }
             lives
         });
-        state.client.tick(now);
+        let stalls = state.client.tick(now);
+        self.metrics.stalls.inc_by(stalls as u64);
         self.recheck(now);
         self.metrics
             .wants
@@ -614,6 +629,13 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         self.metrics
             .peers
             .set(i64::try_from(peers).unwrap_or(i64::MAX));
+        let (wants, bytes) = self.state.engine.held();
+        self.metrics
+            .wants_kept
+            .set(i64::try_from(wants).unwrap_or(i64::MAX));
+        self.metrics
+            .outstanding
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Blocks that were added here past Bitswap are found by looking again, a few wants at a time:

@@ -1,0 +1,120 @@
+//! Readers against peers that are slow or talk too much, in simulated time.
+
+use super::*;
+use crate::bitswap::message::{Absence, Change, Entry, WantKind};
+use crate::bitswap::seeds;
+use futures::FutureExt;
+use futures::future::join;
+use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio_util::compat::TokioAsyncReadCompatExt;
+
+struct Bench {
+    sinks: Sinks,
+    intake: Intake,
+    heard: mpsc::Receiver<Input>,
+    _blocks: mpsc::Receiver<Unverified>,
+}
+
+fn bench() -> Bench {
+    let (inputs, heard) = mpsc::channel(1024);
+    let (unverified, blocks) = mpsc::channel(1);
+    Bench {
+        sinks: Sinks::new(inputs, unverified),
+        intake: Intake::new(seeds::peer(1)),
+        heard,
+        _blocks: blocks,
+    }
+}
+
+async fn drips(mut theirs: DuplexStream, pause: Duration) {
+    // A length of 4 MiB.
+    theirs.write_all(&[0x80, 0x80, 0x80, 0x02]).await.unwrap();
+    while theirs.write_all(&[1]).await.is_ok() {
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_of_one_byte_a_second_is_given_up_at_its_slowest_rate() {
+    let bench = bench();
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let start = Instant::now();
+    let read = async {
+        let mut ours = ours.compat();
+        read_all(&mut ours, &bench.intake, &bench.sinks).await
+    };
+    let (read, ()) = join(read, drips(theirs, Duration::from_secs(1))).await;
+    assert!(matches!(read, Err(ReadError::TooSlow)), "{read:?}");
+    let slowest = MESSAGE_BYTES_MAX as u64 / BODY_BYTES_A_SECOND;
+    assert!(start.elapsed() <= BODY_IDLE + Duration::from_secs(slowest + 2));
+    assert_eq!(bench.sinks.side_room.available_permits(), SIDE_ROOM_KIB);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_of_one_byte_in_ten_seconds_and_a_length_that_never_ends_are_given_up() {
+    let bench = bench();
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let read = async {
+        let mut ours = ours.compat();
+        read_all(&mut ours, &bench.intake, &bench.sinks).await
+    };
+    let (read, ()) = join(read, drips(theirs, Duration::from_secs(10))).await;
+    assert!(matches!(read, Err(ReadError::TooSlow)), "{read:?}");
+    let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+    theirs.write_all(&[0x80]).await.unwrap();
+    let start = Instant::now();
+    let read = read_all(&mut ours.compat(), &bench.intake, &bench.sinks).await;
+    assert!(matches!(read, Err(ReadError::TooSlow)), "{read:?}");
+    assert_eq!(start.elapsed().as_secs(), BODY_IDLE.as_secs());
+}
+
+#[tokio::test]
+async fn the_lines_of_one_peer_wait_in_its_streams_and_not_before_the_worker() {
+    let mut bench = bench();
+    let entry = |number| Entry {
+        cid: seeds::raw(number),
+        change: Change::Want {
+            priority: 1,
+            kind: WantKind::Have,
+            absence: Absence::Tell,
+        },
+    };
+    let message = Message {
+        wants: (0..MESSAGE_WANTS_MAX as u64).map(entry).collect(),
+        ..Message::default()
+    };
+    let whole = message.encode(Version::V1_2).concat().repeat(3);
+    let mut streams = futures::stream::FuturesUnordered::new();
+    for _ in 0..8 {
+        let whole = whole.clone();
+        let (intake, sinks) = (&bench.intake, &bench.sinks);
+        streams.push(async move { read_all(&mut &whole[..], intake, sinks).await });
+    }
+    let mut all = futures::StreamExt::collect::<Vec<_>>(&mut streams).boxed_local();
+    let (mut heard, mut idle) = (0, 0);
+    while heard < 24 {
+        drop(futures::poll!(&mut all));
+        // One with more lines than a peer may have waiting is alone.
+        let first = bench.heard.try_recv();
+        assert!(bench.heard.try_recv().is_err(), "a second one waits");
+        if let Ok(Input::Message {
+            message, hearing, ..
+        }) = first
+        {
+            assert_eq!(message.wants.len(), MESSAGE_WANTS_MAX);
+            assert_eq!(bench.intake.lines.available_permits(), 0);
+            let left = LINES_IN_ALL_MAX - MESSAGE_WANTS_MAX;
+            assert_eq!(bench.sinks.lines.available_permits(), left);
+            heard += 1;
+            idle = 0;
+            drop(hearing);
+        }
+        idle += 1;
+        assert!(idle < 1000, "nobody is heard");
+        tokio::task::yield_now().await;
+    }
+    drop(all);
+    assert_eq!(heard, 24);
+    assert_eq!(bench.intake.lines.available_permits(), LINES_MAX);
+    assert_eq!(bench.sinks.lines.available_permits(), LINES_IN_ALL_MAX);
+}
