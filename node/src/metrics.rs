@@ -151,11 +151,19 @@ pub(crate) fn register_sources(
     let meters = [Arc::clone(meter), Arc::clone(meter)];
     let fences = [Arc::clone(turned_away), Arc::clone(turned_away)];
     let [meter_in, meter_out] = meters;
+    let floods = Arc::clone(meter);
     let [fence_in, fence_out] = fences;
     let sources = vec![
         Source::new(
             counter("cairn_task_panics_total", "Tasks that panicked.")?,
             move || tasks.panics(),
+        ),
+        Source::new(
+            counter(
+                "cairn_stream_floods_total",
+                "Connections that ended because the peer opened streams too fast.",
+            )?,
+            move || floods.floods(),
         ),
         Source::new(by(bytes.0, bytes.1, "in")?, move || meter_in.totals().0),
         Source::new(by(bytes.0, bytes.1, "out")?, move || meter_out.totals().1),

@@ -19,6 +19,7 @@ mod lookups;
 pub(crate) mod meter;
 mod mux;
 mod noise;
+mod pace;
 mod records;
 mod tls;
 mod transport;

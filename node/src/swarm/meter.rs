@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Meter {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    floods: AtomicU64,
     seen: Mutex<Seen>,
 }
 
@@ -34,6 +35,7 @@ impl Meter {
         Arc::new(Self {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            floods: AtomicU64::new(0),
             seen: Mutex::new(Seen {
                 at: now,
                 bandwidth: Bandwidth::default(),
@@ -73,6 +75,16 @@ impl Meter {
             total_out,
             ..seen.bandwidth
         }
+    }
+
+    /// A connection ended because its peer opened streams too fast.
+    pub(super) fn flooded(&self) {
+        self.floods.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many did.
+    pub(crate) fn floods(&self) -> u64 {
+        self.floods.load(Ordering::Relaxed)
     }
 
     fn received(&self, bytes: usize) {

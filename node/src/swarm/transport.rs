@@ -11,10 +11,11 @@
 use super::connect::Upgrade;
 use super::fence::{Fence, TurnedAway};
 use super::meter::{Counted, Meter};
+use super::pace::Paced;
 use crate::config::Config;
 use crate::network::Network;
 use futures::{AsyncRead, AsyncWrite};
-use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox};
 use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::transport::{Boxed, OrTransport, Transport};
 use libp2p::identity::{Keypair, PeerId};
@@ -91,8 +92,19 @@ where
         transport.and_then(move |socket, point| upgrade.run(socket, point)),
         config.handshake_timeout,
     )
-    .map(move |(peer, muxer), _| (peer, StreamMuxerBox::new(Counted::new(muxer, meter))))
+    .map(move |(peer, muxer), _| (peer, muxer_of(muxer, meter)))
     .boxed()
+}
+
+/// A connection's streams, counted and paced.
+fn muxer_of<M>(muxer: M, meter: Arc<Meter>) -> StreamMuxerBox
+where
+    M: StreamMuxer + Send + Unpin + 'static,
+    M::Substream: Send + Unpin + 'static,
+    M::Error: std::error::Error + Send + Sync + 'static,
+{
+    let counted = Counted::new(muxer, Arc::clone(&meter));
+    StreamMuxerBox::new(Paced::new(counted, meter))
 }
 
 /// What the first does not know, the second may.
@@ -112,7 +124,7 @@ fn datagrams(keys: &Keypair, config: &Config, meter: &Arc<Meter>) -> Connections
     quic.max_idle_timeout = QUIC_SILENCE_MILLIS;
     let meter = Arc::clone(meter);
     quic::tokio::Transport::new(quic)
-        .map(move |(peer, muxer), _| (peer, StreamMuxerBox::new(Counted::new(muxer, meter))))
+        .map(move |(peer, muxer), _| (peer, muxer_of(muxer, meter)))
         .boxed()
 }
 
