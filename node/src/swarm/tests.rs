@@ -3,6 +3,8 @@
 //! Nothing here waits for time to pass, only for events; [`WATCHDOG`] turns a test that would wait
 //! for ever into one that fails.
 
+mod hostile;
+
 use super::*;
 use crate::event;
 use crate::routing::{Provider, RoutingError};
