@@ -220,6 +220,11 @@ impl Node {
         self.throttle.set(limits);
     }
 
+    /// The same, for whoever measures longer than it may hold the node.
+    pub fn measuring(&self) -> Perf {
+        self.perf.clone()
+    }
+
     /// Facts from now on.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()

@@ -64,7 +64,7 @@ pub enum PerfError {
 
 /// The asking end. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Perf {
+pub struct Perf {
     orders: mpsc::Sender<Order>,
 }
 
@@ -121,12 +121,7 @@ impl Perf {
 
     /// Sends `upload` bytes to a connected peer, then has it send `download`, over a stream of its
     /// own. Several at a time measure together.
-    pub(crate) async fn run(
-        &self,
-        peer: PeerId,
-        upload: u64,
-        download: u64,
-    ) -> Result<Run, PerfError> {
+    pub async fn run(&self, peer: PeerId, upload: u64, download: u64) -> Result<Run, PerfError> {
         let (reply, opened) = oneshot::channel();
         let order = Order { peer, reply };
         self.orders

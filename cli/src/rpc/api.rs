@@ -181,7 +181,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "dag/put" => dag::put(call).await,
         "dag/resolve" => dag::resolve(call).await,
         "dag/stat" => dag::stat::stat(call).await,
-        "diag/perf" => diag::perf(call).await,
+        "diag/perf" => diag::perf(call),
         "pin/add" => pin::add(call).await,
         "pin/ls" => pin::list::list(call).await,
         "pin/rm" => pin::remove(call).await,

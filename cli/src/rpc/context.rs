@@ -3,6 +3,7 @@
 use super::error::RpcError;
 use crate::output::{self, Progress};
 use crate::repository::Repository;
+use cairn_node::perf::Perf;
 use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
 use cairn_node::{Exchange, Multiaddr, Node, PeerId};
@@ -52,6 +53,8 @@ pub struct Online {
     pub peers: Peers,
     /// Providers.
     pub routing: Routing,
+    /// The raw path to peers.
+    pub perf: Perf,
     node: Weak<Node>,
 }
 
@@ -61,6 +64,7 @@ impl Online {
         Self {
             peers: node.peers(),
             routing: node.routing(),
+            perf: node.measuring(),
             node: Arc::downgrade(node),
         }
     }

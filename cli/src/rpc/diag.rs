@@ -4,8 +4,8 @@ use super::api::Call;
 use super::error::RpcError;
 use super::reply::Reply;
 use super::swarm::address_of;
-use cairn_node::perf::{PerfError, Run};
-use cairn_node::{Node, PeerId};
+use cairn_node::PeerId;
+use cairn_node::perf::{Perf, PerfError, Run};
 use cairn_store::config::ByteSize;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ enum Way {
 }
 
 /// `diag perf`: the raw path to a peer, one way after the other.
-pub async fn perf(call: Call) -> Result<Reply, RpcError> {
+pub fn perf(call: Call) -> Result<Reply, RpcError> {
     let arguments = &call.arguments;
     let address = address_of(arguments.first("peer")?)?;
     let bytes = |name: &str| -> Result<u64, RpcError> {
@@ -52,12 +52,15 @@ pub async fn perf(call: Call) -> Result<Reply, RpcError> {
         )));
     }
     let online = call.context.node()?;
-    let (peers, node) = (online.peers.clone(), online.node()?);
+    let (peers, perf) = (online.peers.clone(), online.perf.clone());
     Ok(Reply::values(move |out| async move {
         let peer = peers.connect(address).await?;
+        // Whether it answers at all is found out before bytes are poured: a stream that is refused
+        // while it is written to says only that it is closed.
+        perf.run(peer, 0, 0).await?;
         for (way, bytes) in [(Way::Upload, upload), (Way::Download, download)] {
             if bytes > 0 {
-                out.value(&measure(&node, peer, way, bytes, streams).await?)
+                out.value(&measure(&perf, peer, way, bytes, streams).await?)
                     .await?;
             }
         }
@@ -66,7 +69,7 @@ pub async fn perf(call: Call) -> Result<Reply, RpcError> {
 }
 
 async fn measure(
-    node: &Node,
+    perf: &Perf,
     peer: PeerId,
     way: Way,
     bytes: u64,
@@ -77,8 +80,8 @@ async fn measure(
         // The first take what does not divide evenly.
         let own = bytes / streams + u64::from(at < bytes % streams);
         match way {
-            Way::Upload => node.perf(peer, own, 0),
-            Way::Download => node.perf(peer, 0, own),
+            Way::Upload => perf.run(peer, own, 0),
+            Way::Download => perf.run(peer, 0, own),
         }
     });
     let runs: Vec<Run> = try_join_all(runs).await?;
@@ -102,10 +105,6 @@ async fn measure(
     })
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a rate is read by people, and nothing is lost below 9 PB"
-)]
 fn rate(bytes: u64, seconds: f64) -> f64 {
     if seconds > 0.0 {
         bytes as f64 / seconds

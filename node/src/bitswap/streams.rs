@@ -608,7 +608,7 @@ mod tests {
         throttle.unwrap().gate()
     }
 
-    fn open_gate() -> Gate {
+    pub(super) fn open_gate() -> Gate {
         gate(crate::Limits::default())
     }
 

@@ -222,7 +222,8 @@ impl ConnectionHandler for Handler {
                 protocol: stream,
                 ..
             }) => {
-                if self.arrivals.try_send((self.peer, stream)).is_err() {
+                let handed = self.arrivals.try_send((self.peer, stream));
+                if handed.is_err() {
                     tracing::debug!(peer = %self.peer, "measurement refused: too many wait");
                 }
             }

@@ -20,7 +20,7 @@ fn bench() -> Bench {
     let (unverified, blocks) = mpsc::channel(1);
     Bench {
         sinks: Sinks::new(inputs, unverified),
-        intake: Intake::new(seeds::peer(1)),
+        intake: Intake::new(seeds::peer(1), super::tests::open_gate()),
         heard,
         _blocks: blocks,
     }
