@@ -4,6 +4,7 @@
 //! `walk` go from block to block over a [`crate::source::BlockSource`]. Nothing here recurses over
 //! foreign depth, and nothing allocates by a foreign length.
 
+pub mod absent;
 pub(crate) mod ahead;
 pub mod cbor;
 pub mod json;

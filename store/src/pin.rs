@@ -5,12 +5,13 @@
 
 use crate::block::Block;
 use crate::cid::{self, Cid};
-use crate::dag::walk::{self, Visit, walk};
+use crate::dag::absent::Absent;
+use crate::dag::walk::{self, Missing, Visit, walk};
 use crate::journal::record::Record;
 use crate::sink::PutError;
 use crate::source::BlockSource;
 use crate::store::{Committed, Hold, Inner, Keep, Only, Store, blocking};
-use crate::unixfs::read::ReadError;
+use crate::unixfs::read::{self, ReadError};
 use futures::StreamExt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -52,9 +53,15 @@ pub const PIN_NAME_BYTES_MAX: usize = 255;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PinError {
-    /// A block of the DAG could not be had.
+    /// The first block of the DAG could not be had, or one is not what its place says.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Blocks below it could not be had; all others are in the store now.
+    #[error(
+        "{count} blocks below it were not found: {0}; nothing was pinned, but what came stays until the next \
+         garbage collection: the same command again fetches the rest", count = .0.count()
+    )]
+    Absent(Absent),
     /// The journal or the blocks could not be written.
     #[error(transparent)]
     Put(#[from] PutError),
@@ -115,7 +122,8 @@ impl Store {
     }
 
     /// Reads the whole DAG from `source` (this store, or an exchange over it), keeps it and pins
-    /// it. Durable when this returns.
+    /// it. Durable when this returns. What is missing does not keep the rest from being fetched,
+    /// so the next attempt has less to do; only then nothing is pinned.
     pub async fn pin_add<S: BlockSource + Clone + 'static>(
         &self,
         source: S,
@@ -144,8 +152,19 @@ impl Store {
         let max_depth = (mode == PinMode::Direct).then_some(0);
         let options = walk::Options {
             max_depth,
+            missing: Missing::Tell,
+            read_ahead: BLOCKS_AHEAD,
             ..walk::Options::default()
         };
+        // Without its first block there is nothing to go on with, and why it is missing is the error.
+        if read::fetch(&source, &cid)
+            .await
+            .map_err(ReadError::from)?
+            .is_none()
+        {
+            return Err(ReadError::NotFound(cid).into());
+        }
+        let mut absent = Absent::default();
         let visits = walk(source, cid, options).ready_chunks(VISITS_AT_ONCE);
         let mut visits = pin!(visits);
         let mut progress = PinProgress::default();
@@ -153,8 +172,11 @@ impl Store {
             let mut blocks = Vec::with_capacity(batch.len());
             for visit in batch {
                 match visit? {
-                    Visit::Block { block, .. } => blocks.push(block),
-                    Visit::Missing { cid, .. } => return Err(ReadError::NotFound(cid).into()),
+                    Visit::Block { block, .. } => {
+                        absent.came();
+                        blocks.push(block);
+                    }
+                    Visit::Missing { cid, why } => absent.take(cid, why),
                 }
             }
             progress.blocks += blocks.len() as u64;
@@ -164,6 +186,12 @@ impl Store {
                 .sum::<u64>();
             self.keep(blocks, hold.clone()).await?;
             on_progress(progress);
+            if absent.is_hopeless() {
+                break;
+            }
+        }
+        if !absent.is_empty() {
+            return Err(PinError::Absent(absent));
         }
         let inner = self.inner.clone();
         // The hold goes along: it must outlive the commit even if nobody waits for it any more.
@@ -252,5 +280,7 @@ const fn adverb(mode: PinMode) -> &'static str {
     }
 }
 
+/// Blocks asked for ahead: small ones come from peers as fast as many are under way.
+const BLOCKS_AHEAD: usize = 512;
 /// Blocks kept in one go while a DAG is walked.
 const VISITS_AT_ONCE: usize = 256;

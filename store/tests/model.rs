@@ -305,7 +305,10 @@ impl Run {
                 self.model.put(&needed, Keep::Kept);
                 self.model.pins.insert(root, mode);
             }
-            _ => assert!(matches!(pinned, Err(PinError::Read(_))), "{pinned:?}"),
+            _ => assert!(
+                matches!(pinned, Err(PinError::Read(_) | PinError::Absent(_))),
+                "{pinned:?}"
+            ),
         }
     }
 

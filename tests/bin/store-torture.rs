@@ -457,7 +457,7 @@ impl Drop for Names {
 fn said(result: Result<(), PinError>) -> Result<Outcome, String> {
     match result {
         Ok(()) => Ok(Outcome::Done),
-        Err(PinError::Read(ReadError::NotFound(_))) => Ok(Outcome::Missing),
+        Err(PinError::Read(ReadError::NotFound(_)) | PinError::Absent(_)) => Ok(Outcome::Missing),
         Err(PinError::NotPinned) => Ok(Outcome::NotPinned),
         Err(error) => Err(error.to_string()),
     }

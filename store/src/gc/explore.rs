@@ -264,7 +264,8 @@ impl Worker {
                 match (pinned, before) {
                     (Ok(()), _) => drop(self.pins.insert(tree, mode)),
                     (Err(PinError::OtherMode { .. }), Some(PinMode::Recursive)) => {}
-                    (Err(PinError::Read(ReadError::NotFound(_))), None) => {}
+                    (Err(PinError::Read(ReadError::NotFound(_)) | PinError::Absent(_)), None) => {}
+                    (Err(PinError::Absent(_)), Some(PinMode::Direct)) => {}
                     // A direct pin says nothing of what lies below.
                     (Err(PinError::Read(ReadError::NotFound(gone))), Some(PinMode::Direct)) => {
                         assert_ne!(gone, root, "pinned, and gone");
