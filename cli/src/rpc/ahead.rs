@@ -25,7 +25,13 @@ pub struct Pace(Arc<Shared>);
 struct Shared {
     used: AtomicU64,
     fetched: AtomicU64,
+    /// Of what was fetched: blocks without links.
+    leaves: AtomicU64,
+    leaf_bytes: AtomicU64,
+    /// Such blocks that are asked for now.
+    under_way: AtomicU64,
     moved: Notify,
+    has_room: Notify,
 }
 
 impl Pace {
@@ -33,6 +39,38 @@ impl Pace {
     pub fn used(&self, bytes: usize) {
         self.0.used.fetch_add(bytes as u64, Ordering::Relaxed);
         self.0.moved.notify_one();
+        self.0.has_room.notify_one();
+    }
+
+    fn ahead(&self) -> u64 {
+        let fetched = self.0.fetched.load(Ordering::Relaxed);
+        fetched.saturating_sub(self.0.used.load(Ordering::Relaxed))
+    }
+
+    /// Waits until one more leaf may be asked for: few at once while they are large.
+    async fn ask(&self) -> UnderWay {
+        while !self.may_ask() {
+            self.0.has_room.notified().await;
+        }
+        self.0.under_way.fetch_add(1, Ordering::Relaxed);
+        if self.may_ask() {
+            self.0.has_room.notify_one();
+        }
+        UnderWay(self.clone())
+    }
+
+    fn may_ask(&self) -> bool {
+        let under_way = self.0.under_way.load(Ordering::Relaxed);
+        let bytes = self.0.leaf_bytes.load(Ordering::Relaxed);
+        let average = bytes.checked_div(self.0.leaves.load(Ordering::Relaxed));
+        let coming = under_way.saturating_mul(average.unwrap_or(LEAF_BYTES_GUESS));
+        under_way < BLOCKS_SURE || self.ahead().saturating_add(coming) < AHEAD_BYTES_MAX
+    }
+
+    fn fetched_leaf(&self, bytes: u64) {
+        self.0.leaves.fetch_add(1, Ordering::Relaxed);
+        self.0.leaf_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.fetched(bytes);
     }
 
     fn fetched(&self, bytes: u64) {
@@ -41,13 +79,19 @@ impl Pace {
 
     /// Waits while the walk is too far ahead.
     async fn hold(&self) {
-        let is_far = || {
-            let fetched = self.0.fetched.load(Ordering::Relaxed);
-            fetched.saturating_sub(self.0.used.load(Ordering::Relaxed)) > AHEAD_BYTES_MAX
-        };
-        while is_far() {
+        while self.ahead() > AHEAD_BYTES_MAX {
             self.0.moved.notified().await;
         }
+    }
+}
+
+/// A leaf that is asked for.
+struct UnderWay(Pace);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.has_room.notify_one();
     }
 }
 
@@ -94,7 +138,9 @@ struct Counted<S> {
 impl<S: BlockSource> BlockSource for Counted<S> {
     async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
         if cid.codec() == cid::RAW {
-            self.pace.fetched(self.source.size(cid).await?.unwrap_or(0));
+            let _under_way = self.pace.ask().await;
+            let size = self.source.size(cid).await?;
+            self.pace.fetched_leaf(size.unwrap_or(0));
             return Ok(None);
         }
         let block = self.source.block(cid).await?;
@@ -113,8 +159,12 @@ impl<S: BlockSource> BlockSource for Counted<S> {
     }
 }
 
+/// Blocks without links that may be asked for at once however large they are.
+const BLOCKS_SURE: u64 = 64;
+/// What one is taken for before the first came.
+const LEAF_BYTES_GUESS: u64 = 1 << 20;
 /// Most blocks that are asked for at once.
-const BLOCKS_UNDER_WAY: usize = 64;
+const BLOCKS_UNDER_WAY: usize = 512;
 /// How many bytes the walk may be ahead of the reader.
 const AHEAD_BYTES_MAX: u64 = 64 << 20;
 
@@ -203,9 +253,6 @@ mod tests {
         };
         let asked = fetch_beside(source, root, &Pace::default(), work).await;
         // What may be ahead, what was under way, and the root.
-        assert!(
-            (64..=64 + 1 + BLOCKS_UNDER_WAY + 1).contains(&asked),
-            "{asked}"
-        );
+        assert!((64..=64 + 1 + 64 + 1).contains(&asked), "{asked}");
     }
 }

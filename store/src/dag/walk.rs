@@ -17,6 +17,8 @@ use crate::unixfs::read::{self, ReadError};
 use futures::Stream;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How to walk.
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +147,13 @@ impl Frame {
 
 type Fetched = Result<Option<Block>, SourceError>;
 
+/// What asking ahead came to.
+enum Early {
+    Fetched(Fetched),
+    /// It came, but too much was held already: the source has it by now.
+    Dropped,
+}
+
 struct Walk<S> {
     source: S,
     options: Options,
@@ -153,7 +162,9 @@ struct Walk<S> {
     pending_bytes: usize,
     /// What was visited, and on which level.
     seen: HashMap<Key, u32, BuildHasherDefault<First>>,
-    ahead: Ahead<Key, Fetched>,
+    ahead: Ahead<Key, Early>,
+    /// Bytes of blocks that came and are not handed out yet.
+    held: Arc<AtomicU64>,
     blocks: u64,
     bytes: u64,
 }
@@ -181,6 +192,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             }],
             seen: HashMap::default(),
             ahead: Ahead::new(),
+            held: Arc::default(),
             blocks: 0,
             bytes: 0,
         }
@@ -203,7 +215,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             self.blocks += 1;
             self.start(key, cid);
             self.read_ahead();
-            let fetched = self.ahead.take(&key).await.unwrap_or(Ok(None));
+            let fetched = self.take(&key, &cid).await;
             let block = match fetched {
                 Ok(Some(block)) => block,
                 missing => match self.missing(cid, missing)? {
@@ -303,7 +315,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
     /// Asks for what comes next, from the deepest level up. Only once half of the room is free, so
     /// that the same links are not looked at again for every block.
     fn read_ahead(&mut self) {
-        let most = self.options.read_ahead.min(READ_AHEAD_MAX);
+        let most = self.breadth();
         if self.ahead.len() > most / 2 {
             return;
         }
@@ -334,9 +346,40 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
         if self.ahead.has(&key) {
             return;
         }
-        let source = self.source.clone();
-        self.ahead
-            .start(key, async move { read::fetch(&source, &cid).await });
+        let (source, held) = (self.source.clone(), Arc::clone(&self.held));
+        self.ahead.start(key, async move {
+            let fetched = read::fetch(&source, &cid).await;
+            if let Ok(Some(block)) = &fetched {
+                let bytes = block.data().len() as u64;
+                if held.fetch_add(bytes, Ordering::Relaxed) > HELD_BYTES_MAX {
+                    held.fetch_sub(bytes, Ordering::Relaxed);
+                    return Early::Dropped;
+                }
+            }
+            Early::Fetched(fetched)
+        });
+    }
+
+    async fn take(&mut self, key: &Key, cid: &Cid) -> Fetched {
+        match self.ahead.take(key).await {
+            Some(Early::Fetched(fetched)) => {
+                if let Ok(Some(block)) = &fetched {
+                    let bytes = block.data().len() as u64;
+                    self.held.fetch_sub(bytes, Ordering::Relaxed);
+                }
+                fetched
+            }
+            Some(Early::Dropped) | None => read::fetch(&self.source, cid).await,
+        }
+    }
+
+    /// How many blocks to ask for ahead: fewer than wished for if those seen so far were large.
+    fn breadth(&self) -> usize {
+        let most = self.options.read_ahead.min(READ_AHEAD_MAX);
+        let average = self.bytes / self.blocks.max(1);
+        let fitting = HELD_BYTES_MAX / average.max(1);
+        let fitting = usize::try_from(fitting).unwrap_or(most);
+        most.min(fitting.max(READ_AHEAD_SURE))
     }
 
     fn key_of(&self, cid: &Cid) -> Key {
@@ -353,7 +396,12 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
 /// Most bytes of links that wait to be followed: some two million.
 const PENDING_BYTES_MAX: usize = 64 << 20;
 /// Most blocks asked for ahead, whatever the options say.
-const READ_AHEAD_MAX: usize = 64;
+const READ_AHEAD_MAX: usize = 512;
+/// Most blocks asked for ahead where blocks are large.
+const READ_AHEAD_SURE: usize = 64;
+/// Bytes of blocks that came and wait to be handed out. What is more is dropped and asked for again,
+/// of the source, which has it by then.
+const HELD_BYTES_MAX: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -362,7 +410,6 @@ mod tests {
     use crate::cid::{self, HashKind, Version};
     use crate::dag::pb::{self, PbLink, PbNode};
     use futures::StreamExt;
-    use std::sync::Arc;
 
     type Blocks = HashMap<Cid, Block>;
 
@@ -439,6 +486,68 @@ mod tests {
                 "r0 a1 x2 y2 b1 x2 c2 y3 b1 x2 c2 y3"
             );
         }
+    }
+
+    /// A source in which one block comes after all others that were asked for.
+    #[derive(Clone)]
+    struct Late {
+        blocks: Arc<Blocks>,
+        late: Cid,
+        asked: Arc<AtomicU64>,
+    }
+
+    impl BlockSource for Late {
+        async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            if *cid == self.late {
+                for _ in 0..1000 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            self.blocks.block(cid).await
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_to_be_held_still_comes_in_order() {
+        let mut blocks = Blocks::new();
+        let large: Vec<Cid> = (0..80)
+            .map(|at| node(&mut blocks, &format!("{}{at}", "0".repeat(1 << 20)), &[]))
+            .collect();
+        let small: Vec<Cid> = (0..300)
+            .map(|at| node(&mut blocks, &format!("small {at}"), &[]))
+            .collect();
+        // Many small ones first, so that many of the large ones are asked for.
+        let root = node(&mut blocks, "r", &[small.clone(), large].concat());
+        let options = Options {
+            read_ahead: READ_AHEAD_MAX,
+            ..Options::default()
+        };
+        let count = blocks.len();
+        let source = Late {
+            blocks: Arc::new(blocks),
+            late: small[0],
+            asked: Arc::default(),
+        };
+        let asked = Arc::clone(&source.asked);
+        let label = |visit: Result<Visit, ReadError>| match visit.unwrap() {
+            Visit::Block { block, .. } => {
+                let label = pb::decode(block.data()).unwrap().data.unwrap();
+                let label = String::from_utf8_lossy(&label).into_owned();
+                label.trim_start_matches('0').to_owned()
+            }
+            Visit::Missing { cid, .. } => panic!("{cid} is missing"),
+        };
+        let visits = walk(source, root, options).map(label);
+        let order: Vec<String> = futures::executor::block_on(visits.collect());
+        assert!(
+            asked.load(Ordering::Relaxed) > count as u64,
+            "none was dropped"
+        );
+        assert_eq!(order.len(), count);
+        assert_eq!(order[1], "small 0");
+        assert_eq!(order[count - 1], "79");
+        assert_eq!(order[301 + 70], "70");
     }
 
     #[test]
