@@ -47,6 +47,7 @@ pub use accounts::Account;
 pub(crate) use behaviour::{Behaviour, Wire};
 
 use crate::event::Event;
+use crate::explain::Teller;
 use crate::routing::{Provider, Routing};
 use crate::swarm::Peers;
 use crate::tasks::Tasks;
@@ -121,6 +122,8 @@ enum Command {
         work: Arc<Work>,
         cid: Cid,
         reply: oneshot::Sender<Fetched>,
+        /// Hears what happens meanwhile.
+        teller: Option<Teller>,
     },
     Stat(oneshot::Sender<Stat>),
     /// What was exchanged with a peer.
@@ -225,12 +228,23 @@ impl Bitswap {
     /// Gets a block from peers into the store. Dropping the future cancels the want, unless
     /// somebody else waits for it too.
     pub(crate) async fn fetch(&self, work: &Arc<Work>, cid: &Cid) -> Fetched {
+        self.fetch_told(work, cid, None).await
+    }
+
+    /// The same, and what happens meanwhile is told.
+    pub(crate) async fn fetch_told(
+        &self,
+        work: &Arc<Work>,
+        cid: &Cid,
+        teller: Option<Teller>,
+    ) -> Fetched {
         let stopping = || SourceError::Stopping { cid: *cid };
         let (reply, answer) = oneshot::channel();
         let fetch = Command::Fetch {
             work: Arc::clone(work),
             cid: *cid,
             reply,
+            teller,
         };
         self.commands.send(fetch).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
@@ -289,8 +303,8 @@ impl Blocks for Store {
 trait Network: Clone + Send + Sync + 'static {
     /// Who says to have this.
     fn providers(&self, cid: Cid, limit: usize) -> BoxStream<'static, Provider>;
-    /// Connects to a provider; false if it could not be reached.
-    fn connect(&self, provider: Provider) -> impl Future<Output = bool> + Send;
+    /// Connects to a provider, or says why it could not be reached.
+    fn connect(&self, provider: Provider) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 impl Network for (Routing, Peers) {
@@ -305,19 +319,23 @@ impl Network for (Routing, Peers) {
             .boxed()
     }
 
-    async fn connect(&self, provider: Provider) -> bool {
+    async fn connect(&self, provider: Provider) -> Result<(), String> {
         let Provider { peer, addresses } = provider;
+        let mut why = String::new();
         let bare = addresses.is_empty().then(Multiaddr::empty);
         for mut address in addresses.into_iter().chain(bare).take(ADDRESSES_TRIED_MAX) {
             if !matches!(address.iter().last(), Some(Protocol::P2p(_))) {
                 address.push(Protocol::P2p(peer));
             }
             match self.1.connect(address).await {
-                Ok(_) => return true,
-                Err(error) => tracing::debug!(%peer, %error, "provider not reached"),
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "provider not reached");
+                    why = error.to_string();
+                }
             }
         }
-        false
+        Err(why)
     }
 }
 

@@ -5,6 +5,7 @@
 //! that is damaged on disk counts as absent where peers can be asked: what comes from them takes its place.
 
 use crate::bitswap::{Bitswap, Work};
+use crate::explain::Teller;
 use bytes::Bytes;
 use cairn_store::{Block, BlockSource, Cid, SourceError, Store, cid, source};
 use std::ops::Range;
@@ -79,6 +80,20 @@ pub struct Session {
 }
 
 impl Session {
+    /// Asks peers for a block that is not in the store, telling what happens meanwhile. `None`
+    /// without a network.
+    pub async fn fetch_told(
+        &self,
+        cid: &Cid,
+        teller: Teller,
+    ) -> Result<Option<Block>, SourceError> {
+        cid::check(cid)?;
+        match &self.peers {
+            Some((bitswap, work)) => bitswap.fetch_told(work, cid, Some(teller)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// What the store has; else, if peers can be asked, what they have.
     async fn or_fetch<T>(
         &self,

@@ -12,6 +12,7 @@ pub mod bitswap;
 pub mod config;
 pub mod event;
 pub mod exchange;
+pub mod explain;
 pub mod identity;
 mod jobs;
 pub mod limits;

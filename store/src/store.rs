@@ -77,6 +77,17 @@ pub enum Keep {
     Cached,
 }
 
+/// How a block lies in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its bytes.
+    pub bytes: u64,
+    /// For how long it is kept.
+    pub keep: Keep,
+    /// Whether it was found to be damaged: then it counts as absent.
+    pub is_damaged: bool,
+}
+
 /// Sizes, kept up to date; never computed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stat {
@@ -216,6 +227,15 @@ impl Store {
     /// Whether the block is here.
     pub async fn has(&self, cid: &Cid) -> Result<bool, SourceError> {
         Ok(self.size(cid).await?.is_some())
+    }
+
+    /// How the block lies here, damaged or not; `None` if it does not.
+    pub async fn standing(&self, cid: &Cid) -> Result<Option<Standing>, SourceError> {
+        let key = self.inner.index.key(cid.hash());
+        let (inner, cid) = (self.inner.clone(), *cid);
+        blocking(move || inner.standing(&cid, &key))
+            .await
+            .unwrap_or(Err(SourceError::Stopping { cid }))
     }
 
     /// A number that changes with every change of a pin.

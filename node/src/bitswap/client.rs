@@ -23,11 +23,13 @@ use super::ledger::Ledger;
 use super::message::{Entry, PresenceKind, WantKind};
 use super::recent::Recent;
 pub(super) use super::session::Tried;
-use super::session::{Session, SessionId};
+use super::session::{Said, Session, SessionId};
 use super::wantlist::WantList;
+use crate::explain::{Ask, Step};
 use cairn_store::Cid;
 use libp2p::PeerId;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Every want, session and peer.
@@ -40,6 +42,8 @@ pub(super) struct Client {
     hungry: VecDeque<SessionId>,
     changed: BTreeSet<PeerId>,
     actions: VecDeque<Action>,
+    /// What happened to wants that somebody watches. Taken out after every turn.
+    told: VecDeque<(Key, Step)>,
     recent: Recent<RECENT_MAX>,
 }
 
@@ -80,10 +84,14 @@ struct Want {
     broadcast: bool,
     queued: bool,
     hedges: u32,
+    /// Of what is told at the end; `asked` is counted then.
+    said: Said,
+    /// Whether somebody wants to hear what happens to it.
+    watched: bool,
 }
 
 /// What is to be done outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
     /// Find peers that have this.
     Search { session: SessionId, cid: Cid },
@@ -146,6 +154,7 @@ impl Client {
 
     /// A peer is gone.
     pub(super) fn disconnected(&mut self, peer: &PeerId) {
+        self.tell_of(peer, |peer| Step::Gone { peer });
         self.release(peer, Release::Forget);
         self.peers.remove(peer);
         self.changed.remove(peer);
@@ -232,6 +241,8 @@ impl Client {
             broadcast: false,
             queued: true,
             hedges: 0,
+            said: Said::default(),
+            watched: false,
         };
         self.wants.insert(key.clone(), want);
         state.queue.push_back(key);
@@ -270,6 +281,14 @@ impl Client {
         }
         match kind {
             PresenceKind::Have => {
+                want.said.haves += 1;
+                if want.watched {
+                    let step = Step::Said {
+                        peer: *peer,
+                        has: true,
+                    };
+                    self.told.push_back((key.clone(), step));
+                }
                 want.absent.remove(peer);
                 if !want.haves.contains(peer) {
                     want.haves.push(*peer);
@@ -284,6 +303,14 @@ impl Client {
                 }
             }
             PresenceKind::DontHave => {
+                want.said.dont_haves += 1;
+                if want.watched {
+                    let step = Step::Said {
+                        peer: *peer,
+                        has: false,
+                    };
+                    self.told.push_back((key.clone(), step));
+                }
                 state.list.answered(&key);
                 state.in_flight.remove(&key);
                 self.lacks(peer, &key, now);
@@ -303,6 +330,15 @@ impl Client {
                 Some(at) => now.saturating_duration_since(*at),
                 None => state.ledger.delay(),
             };
+            if want.watched {
+                let took = state.in_flight.contains_key(&key).then_some(delay);
+                let step = Step::Received {
+                    peer: *peer,
+                    bytes,
+                    took,
+                };
+                self.told.push_back((key.clone(), step));
+            }
             state.ledger.delivered(bytes, delay);
             state.progress_at = now;
             state.list.answered(&key);
@@ -311,6 +347,7 @@ impl Client {
             if let Some(session) = self.sessions.get_mut(&session) {
                 session.wants.remove(&key);
                 session.holds(*peer).delivered += 1;
+                session.sought.came += 1;
                 session.progressed(now);
             }
         }
@@ -336,6 +373,7 @@ impl Client {
             return; // Judged already; it may go on for a while before it is disconnected.
         }
         state.ledger.wrong();
+        self.tell_of(peer, |peer| Step::Wrong { peer });
         self.release(peer, Release::Distrust);
         self.judge(peer);
     }
@@ -376,7 +414,7 @@ impl Client {
         let Some(state) = self.sessions.get_mut(&session) else {
             return;
         };
-        state.tried.providers += 1;
+        state.sought.providers += 1;
         state.holds(peer);
         if self.peers.contains_key(&peer) {
             for key in state.wants.clone() {
@@ -391,10 +429,43 @@ impl Client {
         }
     }
 
-    /// A provider could not be reached.
-    pub(super) fn unreachable(&mut self, session: SessionId) {
+    /// A dial to a provider is over.
+    pub(super) fn dialled(&mut self, session: SessionId, outcome: &Result<(), Arc<str>>) {
         if let Some(state) = self.sessions.get_mut(&session) {
-            state.tried.unreachable += 1;
+            state.dialled(outcome);
+        }
+    }
+
+    /// From now on it is told what happens to a want; first, whom it was asked of before.
+    pub(super) fn watch(&mut self, key: &Key) {
+        let connected = self.peers().len();
+        let Some(want) = self.wants.get_mut(key) else {
+            return;
+        };
+        want.watched = true;
+        self.told
+            .push_back((key.clone(), Step::Begun { connected }));
+        for (peer, kind) in &want.asked {
+            let step = Step::Asked {
+                peer: *peer,
+                what: asking(*kind),
+            };
+            self.told.push_back((key.clone(), step));
+        }
+    }
+
+    /// What happened to wants that are watched.
+    pub(super) fn told(&mut self) -> Option<(Key, Step)> {
+        self.told.pop_front()
+    }
+
+    /// Tells of a peer that was asked for blocks that are watched.
+    fn tell_of(&mut self, peer: &PeerId, step: impl Fn(PeerId) -> Step) {
+        let in_flight = self.peers.get(peer).map(|state| state.in_flight.keys());
+        for key in in_flight.into_iter().flatten() {
+            if self.wants.get(key).is_some_and(|want| want.watched) {
+                self.told.push_back((key.clone(), step(*peer)));
+            }
         }
     }
 
@@ -417,6 +488,7 @@ impl Client {
             if let Some(state) = self.peers.get_mut(&peer) {
                 state.ledger.failed();
             }
+            self.tell_of(&peer, |peer| Step::Silent { peer });
             self.release(&peer, Release::Distrust);
         }
         self.hedge(now);
@@ -580,17 +652,21 @@ impl Client {
         want.asked.insert(id, kind);
         want.told.insert(id);
         want.asked_at = now;
+        match kind {
+            WantKind::Have => want.said.want_haves += 1,
+            WantKind::Block => want.said.want_blocks += 1,
+        }
+        if want.watched {
+            let what = asking(kind);
+            self.told
+                .push_back((key.clone(), Step::Asked { peer: id, what }));
+        }
         peer.list.want(key, want.cid, kind);
         if kind == WantKind::Block {
             if peer.in_flight.is_empty() {
                 peer.progress_at = now;
             }
             peer.in_flight.insert(key.clone(), now);
-        }
-        for session in &want.sessions {
-            if let Some(session) = self.sessions.get_mut(session) {
-                session.asked.insert(id);
-            }
         }
         self.changed.insert(id);
     }
@@ -816,8 +892,6 @@ impl Client {
         let speaking = self.peers().len();
         let mut over = Vec::new();
         for (id, session) in &mut self.sessions {
-            session.tried.connected = speaking;
-            session.tried.asked = session.asked.len();
             for key in &session.wants {
                 let Some(want) = self.wants.get(key) else {
                     continue;
@@ -825,7 +899,15 @@ impl Client {
                 if now.saturating_duration_since(want.created.max(session.progress_at))
                     >= session.idle
                 {
-                    over.push((*id, key.clone(), want.cid, session.tried));
+                    let tried = Tried {
+                        connected: speaking,
+                        said: Said {
+                            asked: want.told.len(),
+                            ..want.said
+                        },
+                        sought: session.sought.clone(),
+                    };
+                    over.push((*id, key.clone(), want.cid, tried));
                 }
             }
             let oldest = session
@@ -941,6 +1023,13 @@ impl Worth {
         } else {
             Self::Idle
         }
+    }
+}
+
+const fn asking(kind: WantKind) -> Ask {
+    match kind {
+        WantKind::Have => Ask::Have,
+        WantKind::Block => Ask::Block,
     }
 }
 

@@ -3,8 +3,9 @@
 
 use super::key::Key;
 use libp2p::PeerId;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A session's number.
@@ -25,9 +26,7 @@ pub(super) struct Session {
     /// When providers are looked for next.
     pub(super) search_at: Instant,
     pub(super) searched_at: Option<Instant>,
-    pub(super) tried: Tried,
-    /// Whom the text below has counted.
-    pub(super) asked: BTreeSet<PeerId>,
+    pub(super) sought: Sought,
 }
 
 /// How one peer served one session.
@@ -38,15 +37,37 @@ pub(super) struct Holder {
     pub(super) lacking: u32,
 }
 
-/// What was tried, to be told to whoever waited in vain.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tried {
-    pub(super) connected: usize,
-    pub(super) asked: usize,
-    pub(super) absent: usize,
+/// Where a session looked for peers since it last had all it wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Sought {
     pub(super) searches: usize,
     pub(super) providers: usize,
-    pub(super) unreachable: usize,
+    pub(super) dials: usize,
+    pub(super) failed: usize,
+    /// Why the last dial that failed did.
+    pub(super) last_failure: Option<Arc<str>>,
+    /// Blocks that came meanwhile.
+    pub(super) came: u64,
+}
+
+/// What was said about one want.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Peers asked, in any way.
+    pub(super) asked: usize,
+    pub(super) want_haves: u32,
+    pub(super) want_blocks: u32,
+    pub(super) haves: u32,
+    pub(super) dont_haves: u32,
+}
+
+/// What was tried, to be told to whoever waited in vain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Tried {
+    /// Connected peers that speak Bitswap.
+    pub(super) connected: usize,
+    pub(super) said: Said,
+    pub(super) sought: Sought,
 }
 
 impl Session {
@@ -59,8 +80,7 @@ impl Session {
             progress_at: now,
             search_at: now + SEARCH_DELAY,
             searched_at: None,
-            tried: Tried::default(),
-            asked: BTreeSet::new(),
+            sought: Sought::default(),
         }
     }
 
@@ -68,8 +88,7 @@ impl Session {
     pub(super) fn wakes(&mut self, now: Instant) {
         self.progress_at = now;
         self.search_at = now + SEARCH_DELAY;
-        self.tried = Tried::default();
-        self.asked.clear();
+        self.sought = Sought::default();
     }
 
     /// Something it waits for came, or is coming.
@@ -87,7 +106,6 @@ impl Session {
 
     /// This peer lacks something; after many it is asked like a stranger.
     pub(super) fn lacks(&mut self, peer: &PeerId) {
-        self.tried.absent += 1;
         if let Some(holder) = self.holders.get_mut(peer) {
             holder.lacking += 1;
             if holder.lacking >= LACKING_MAX {
@@ -103,8 +121,17 @@ impl Session {
             return false;
         }
         self.searched_at = Some(now);
-        self.tried.searches += 1;
+        self.sought.searches += 1;
         true
+    }
+
+    /// A dial to one of its providers is over.
+    pub(super) fn dialled(&mut self, outcome: &Result<(), Arc<str>>) {
+        self.sought.dials += 1;
+        if let Err(why) = outcome {
+            self.sought.failed += 1;
+            self.sought.last_failure = Some(Arc::clone(why));
+        }
     }
 
     /// Nobody connected is left to be asked: no need to wait before looking for others.
@@ -117,19 +144,43 @@ impl fmt::Display for Tried {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             connected,
-            asked,
-            absent,
-            searches,
-            providers,
-            unreachable,
+            said,
+            sought,
         } = self;
+        match (*connected, said.asked) {
+            (0, 0) => write!(out, "no connected peer speaks Bitswap")?,
+            (connected, asked) => write!(
+                out,
+                "asked {asked} of {connected} connected peers that speak Bitswap ({} want-have, {} \
+                 want-block); answers: {} HAVE, {} DONT_HAVE, no block",
+                said.want_haves, said.want_blocks, said.haves, said.dont_haves
+            )?,
+        }
         write!(
             out,
-            "{connected} connected peers speak Bitswap, {asked} were asked, {absent} answers said \
-             that it is not there; {searches} searches for providers found {providers}, of whom \
-             {unreachable} could not be reached"
-        )
+            "; {} for providers found {}",
+            counted(sought.searches, "search", "searches"),
+            sought.providers
+        )?;
+        if sought.dials > 0 {
+            let dials = counted(sought.dials, "dial", "dials");
+            write!(out, "; {dials}, {} failed", sought.failed)?;
+        }
+        if let Some(why) = &sought.last_failure {
+            let shown: String = why.chars().take(FAILURE_CHARS_MAX).collect();
+            write!(out, ", the last: {shown}")?;
+        }
+        if sought.came > 0 {
+            let came = counted(sought.came, "other block", "other blocks");
+            write!(out, "; {came} of the same work came")?;
+        }
+        Ok(())
     }
+}
+
+fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+    let what = if count == N::from(1) { one } else { many };
+    format!("{count} {what}")
 }
 
 /// How long connected peers have for themselves before providers are looked for.
@@ -138,3 +189,51 @@ pub(super) const SEARCH_DELAY: Duration = Duration::from_secs(1);
 const SEARCH_AGAIN: Duration = Duration::from_secs(10);
 /// DONT_HAVEs in a row until a peer is a stranger again.
 const LACKING_MAX: u32 = 16;
+/// Characters of a failure that are told: it names every address that was tried.
+const FAILURE_CHARS_MAX: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_tried_is_told_in_bounded_words() {
+        let mut tried = Tried::default();
+        assert_eq!(
+            tried.to_string(),
+            "no connected peer speaks Bitswap; 0 searches for providers found 0"
+        );
+        tried = Tried {
+            connected: 3,
+            said: Said {
+                asked: 2,
+                want_haves: 2,
+                want_blocks: 1,
+                haves: 1,
+                dont_haves: 1,
+            },
+            sought: Sought {
+                searches: 1,
+                providers: 2,
+                dials: 2,
+                failed: 1,
+                last_failure: Some("nobody there. ".repeat(1000).into()),
+                came: 1,
+            },
+        };
+        let told = tried.to_string();
+        assert!(
+            told.starts_with(
+                "asked 2 of 3 connected peers that speak Bitswap (2 want-have, 1 want-block); \
+                 answers: 1 HAVE, 1 DONT_HAVE, no block; 1 search for providers found 2; 2 dials, 1 \
+                 failed, the last: nobody there. nobody"
+            ),
+            "{told}"
+        );
+        assert!(
+            told.ends_with("; 1 other block of the same work came"),
+            "{told}"
+        );
+        assert!(told.len() < 700, "{}", told.len());
+    }
+}

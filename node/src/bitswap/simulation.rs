@@ -298,7 +298,7 @@ impl Net {
 
     fn given_up(&self) -> Vec<Tried> {
         let tried = |action: &Action| match action {
-            Action::GiveUp { tried, .. } => Some(*tried),
+            Action::GiveUp { tried, .. } => Some(tried.clone()),
             _ => None,
         };
         self.nodes[ME].actions.iter().filter_map(tried).collect()
@@ -546,9 +546,12 @@ fn gives_up_when_nothing_came_for_long_and_tells_what_was_tried() {
     let over = |net: &Net| net.given_up().len() == 2;
     assert!(!net.run_until(IDLE - TICK, over));
     assert!(net.run_until(Duration::from_secs(1), over));
-    let tried = net.given_up()[0];
-    assert_eq!((tried.connected, tried.asked), (2, 2));
-    assert!(tried.absent >= 4 && tried.searches >= 1, "{tried:?}");
+    let tried = net.given_up().remove(0);
+    assert_eq!((tried.connected, tried.said.asked), (2, 2));
+    assert!(tried.said.want_haves >= 2, "{tried:?}");
+    assert!(tried.said.dont_haves >= 2, "{tried:?}");
+    assert_eq!((tried.said.haves, tried.sought.came), (0, 1), "{tried:?}");
+    assert!(tried.sought.searches >= 1, "{tried:?}");
     assert!(net.nodes[ME].client.wantlist().is_empty());
 }
 

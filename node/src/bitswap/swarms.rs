@@ -7,6 +7,7 @@ use super::policy::{DenyContent, PeerLists, Policy, ServeAll};
 use super::{Bitswap, Blocks, Network, Rules, behaviour};
 use crate::event::Event;
 use crate::limits::Limits;
+use crate::explain::{self, Ask, Step};
 use crate::routing::Provider;
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
@@ -99,11 +100,16 @@ impl Network for Dialler {
         stream::iter(self.providers.clone()).take(limit).boxed()
     }
 
-    async fn connect(&self, provider: Provider) -> bool {
+    async fn connect(&self, provider: Provider) -> Result<(), String> {
         let (reply, answer) = oneshot::channel();
-        let address = provider.addresses[0].clone();
+        let Some(address) = provider.addresses.first().cloned() else {
+            return Err("nobody there".to_owned());
+        };
         self.dials.send((address, reply)).await.unwrap();
-        answer.await.unwrap_or(false)
+        match answer.await {
+            Ok(true) => Ok(()),
+            _ => Err("nobody there".to_owned()),
+        }
     }
 }
 
@@ -178,7 +184,7 @@ impl Node {
     }
 
     async fn connect(&self, other: &Node) {
-        assert!(self.dialler.connect(other.provider()).await);
+        self.dialler.connect(other.provider()).await.unwrap();
     }
 
     fn provider(&self) -> Provider {
@@ -419,7 +425,7 @@ async fn a_fetch_that_is_dropped_wants_nothing_any_more_and_one_that_waits_gives
     let Err(SourceError::TooSlow { tried, .. }) = late else {
         panic!("{late:?}");
     };
-    assert!(tried.contains("1 searches"), "{tried}");
+    assert!(tried.contains("1 search for providers found 0"), "{tried}");
     let work = client.bitswap.work(PATIENCE);
     let fetch = client.bitswap.fetch(&work, blocks[0].cid());
     let watch = async {
@@ -491,6 +497,78 @@ async fn what_is_denied_is_never_sent_and_nobody_denied_gets_anything() {
         }
         assert_eq!(server.bitswap.stat().await.blocks_sent, 4 - refused as u64);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_hears_how_a_block_is_found_and_how_another_is_not() {
+    let blocks = made(2, 10_000, RAW);
+    let server = Node::start(Map::of(&blocks[..1]), &Version::ALL, vec![]).await;
+    let gone = Provider {
+        peer: PeerId::random(),
+        addresses: vec![],
+    };
+    let providers = vec![server.provider(), gone.clone()];
+    let client = Node::start(Map::default(), &Version::ALL, providers).await;
+    let hear = async |block: &Block| {
+        let work = client.bitswap.work(Duration::from_secs(3));
+        let (teller, mut listener) = explain::pair();
+        let fetch = client.bitswap.fetch_told(&work, block.cid(), Some(teller));
+        let fetched = fetch.await;
+        let mut steps = Vec::new();
+        while let Some(told) = listener.next().await {
+            steps.push(told.step);
+        }
+        assert_eq!(listener.dropped(), 0);
+        (fetched, steps)
+    };
+    let (fetched, steps) = hear(&blocks[0]).await;
+    assert_eq!(fetched.unwrap(), blocks[0]);
+    let peer = server.id;
+    let found = Step::Found {
+        peer,
+        addresses: server.provider().addresses,
+        connected: false,
+    };
+    let what = Ask::Block;
+    // That its dial is over may be told after all else.
+    for step in [
+        Step::Begun { connected: 0 },
+        Step::Searching,
+        found,
+        Step::Asked { peer, what },
+    ] {
+        assert!(steps.contains(&step), "{step:?} in {steps:?}");
+    }
+    let received = steps.iter().any(|step| match step {
+        Step::Received {
+            peer: from,
+            bytes,
+            took,
+        } => *from == peer && *bytes == 10_000 && took.is_some(),
+        _ => false,
+    });
+    assert!(received, "{steps:?}");
+    assert_eq!(steps.last(), Some(&Step::Stored));
+
+    let (fetched, steps) = hear(&blocks[1]).await;
+    let Err(SourceError::TooSlow { tried, .. }) = fetched else {
+        panic!("{fetched:?}");
+    };
+    assert_eq!(steps[0], Step::Begun { connected: 1 });
+    let has = false;
+    assert!(steps.contains(&Step::Said { peer, has }), "{steps:?}");
+    let failed = Step::Dialled {
+        peer: gone.peer,
+        outcome: Err("nobody there".into()),
+    };
+    assert!(steps.contains(&failed), "{steps:?}");
+    let tried = tried.to_string();
+    assert!(tried.contains("asked 1 of 1 connected peers"), "{tried}");
+    assert!(
+        tried.ends_with("1 failed, the last: nobody there"),
+        "{tried}"
+    );
+    assert_eq!(steps.last(), Some(&Step::GivenUp { tried }));
 }
 
 /// Not a test: says how fast it is. `cargo test --release -- --ignored --nocapture speed`.

@@ -22,6 +22,7 @@ use super::streams::{self, Cargo, Intake, LANE_MESSAGES_MAX, Lane, Outgoing, Roo
 use super::verify::{self, Verified};
 use super::{Blocks, Command, Fetched, Network, Stat, Work};
 use crate::event::Event;
+use crate::explain::{Step, Teller};
 use crate::routing::Provider;
 use crate::tasks::Tasks;
 use crate::throttle::{Throttle, Way};
@@ -94,10 +95,12 @@ pub(super) enum Input {
         session: SessionId,
         provider: Provider,
     },
-    /// A provider could not be reached.
-    Unreachable(SessionId),
-    /// A dial is over.
-    Dialled,
+    /// A dial to a provider is over.
+    Dialled {
+        session: SessionId,
+        peer: PeerId,
+        outcome: Result<(), Arc<str>>,
+    },
 }
 
 /// What happened next.
@@ -136,6 +139,8 @@ pub(super) struct State {
     talkative: BTreeSet<PeerId>,
     works: HashMap<SessionId, Weak<Work>>,
     waiters: HashMap<Key, Vec<Waiter>>,
+    /// Who wants to hear what happens to a want.
+    watchers: HashMap<Key, Vec<Watcher>>,
     /// Came, and on the way into the store.
     storing: HashSet<Key>,
     to_store: Vec<(Block, Arc<Room>)>,
@@ -187,6 +192,11 @@ struct Peer {
     words_under_way: usize,
     blocks: Option<mpsc::Sender<Outgoing>>,
     keep_alive: KeepAlive,
+}
+
+struct Watcher {
+    session: SessionId,
+    teller: Teller,
 }
 
 struct Waiter {
@@ -260,7 +270,12 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             Command::Stat(reply) => drop(reply.send(self.stat())),
             Command::Account(peer, reply) => drop(reply.send(state.accounts.of(&peer))),
             Command::WantsOf(peer, reply) => drop(reply.send(state.engine.wantlist(&peer))),
-            Command::Fetch { work, cid, reply } => {
+            Command::Fetch {
+                work,
+                cid,
+                reply,
+                teller,
+            } => {
                 let session = work.id;
                 let key = Key::content(&cid);
                 state.works.entry(session).or_insert_with(|| {
@@ -274,6 +289,11 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                     if !state.waiters.contains_key(&key) {
                         state.to_look_for.push_back(cid);
                     }
+                }
+                if let Some(teller) = teller.filter(|_| state.watchers.len() < WATCHED_MAX) {
+                    let watcher = Watcher { session, teller };
+                    state.watchers.entry(key.clone()).or_default().push(watcher);
+                    state.client.watch(&key);
                 }
                 state.waiters.entry(key).or_default().push(Waiter {
                     session,
@@ -407,14 +427,26 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             Input::Here(blocks) => self.on_here(&blocks, now),
             Input::Found { session, provider } => {
                 state.client.provider(session, provider.peer);
+                state.tell_work(session, || Step::Found {
+                    peer: provider.peer,
+                    addresses: provider.addresses.clone(),
+                    connected: state.peers.contains_key(&provider.peer),
+                });
                 if !state.peers.contains_key(&provider.peer)
                     && state.dials.len() < DIALS_WAITING_MAX
                 {
                     state.dials.push_back((session, provider));
                 }
             }
-            Input::Unreachable(session) => state.client.unreachable(session),
-            Input::Dialled => state.dialling -= 1,
+            Input::Dialled {
+                session,
+                peer,
+                outcome,
+            } => {
+                state.dialling -= 1;
+                state.client.dialled(session, &outcome);
+                state.tell_work(session, || Step::Dialled { peer, outcome });
+            }
         }
     }
 
@@ -476,6 +508,10 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         for block in blocks {
             let key = Key::content(block.cid());
             state.storing.remove(&key);
+            state.tell_last(&key, || match outcome {
+                Ok(()) => Step::Stored,
+                Err(why) => Step::NotStored { why: why.clone() },
+            });
             for waiter in state.waiters.remove(&key).unwrap_or_default() {
                 let took = now.saturating_duration_since(waiter.since);
                 self.metrics.fetch_seconds.observe(took.as_secs_f64());
@@ -505,6 +541,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         for block in blocks {
             let key = Key::content(block.cid());
             state.client.found(&key, now);
+            state.tell_last(&key, || Step::Here);
             for waiter in state.waiters.remove(&key).unwrap_or_default() {
                 waiter.gets(block);
             }
@@ -621,6 +658,11 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         });
         let stalls = state.client.tick(now);
         self.metrics.stalls.inc_by(stalls as u64);
+        let state = &mut self.state;
+        state.watchers.retain(|_, all| {
+            all.retain(|watcher| watcher.teller.is_heard());
+            !all.is_empty()
+        });
         self.recheck(now);
         self.metrics
             .wants
@@ -680,6 +722,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
     /// Does what was decided.
     fn act(&mut self, now: Instant) {
         self.state.client.settle(now);
+        self.state.tell();
         while let Some(action) = self.state.client.poll() {
             self.perform(action);
         }
@@ -717,6 +760,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         match action {
             Action::Search { session, cid } => {
                 self.metrics.searches.inc();
+                self.state.tell_work(session, || Step::Searching);
                 let providers = self.network.providers(cid, PROVIDERS_MAX);
                 let inputs = self.sinks.inputs.clone();
                 self.spawn("bitswap search", async move {
@@ -734,6 +778,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             } => {
                 self.metrics.given_up.inc();
                 let key = Key::content(&cid);
+                self.state.tell_over(session, &key, &tried);
                 let Some(waiters) = self.state.waiters.remove(&key) else {
                     return;
                 };
@@ -801,7 +846,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 for waiter in waiters {
                     match find(store.clone(), waiter.cid).await {
                         Some(block) => waiter.gets(&block),
-                        None => waiter.leaves(tried),
+                        None => waiter.leaves(&tried),
                     }
                 }
             }
@@ -815,11 +860,17 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             self.state.dialling += 1;
             let (network, inputs) = (self.network.clone(), self.sinks.inputs.clone());
             self.spawn("bitswap dial", async move {
+                let peer = provider.peer;
                 let reached = tokio::time::timeout(DIAL_TIME_MAX, network.connect(provider)).await;
-                if !matches!(reached, Ok(true)) {
-                    drop(inputs.send(Input::Unreachable(session)).await);
-                }
-                drop(inputs.send(Input::Dialled).await);
+                let outcome = reached
+                    .unwrap_or_else(|_| Err(format!("no answer within {DIAL_TIME_MAX:?}")))
+                    .map_err(Arc::from);
+                let dialled = Input::Dialled {
+                    session,
+                    peer,
+                    outcome,
+                };
+                drop(inputs.send(dialled).await);
             });
         }
     }
@@ -975,6 +1026,61 @@ impl<B: Blocks, N: Network> Worker<B, N> {
     }
 }
 
+impl State {
+    /// Tells what the client did to wants that are watched.
+    fn tell(&mut self) {
+        while let Some((key, step)) = self.client.told() {
+            for watcher in self.watchers.get(&key).into_iter().flatten() {
+                watcher.teller.tell(step.clone());
+            }
+        }
+    }
+
+    /// Tells all who watch a want of this piece of work.
+    fn tell_work(&self, session: SessionId, step: impl FnOnce() -> Step) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let step = step();
+        for watcher in self.watchers.values().flatten() {
+            if watcher.session == session {
+                watcher.teller.tell(step.clone());
+            }
+        }
+    }
+
+    /// Tells how it ended to all who watch a want.
+    fn tell_last(&mut self, key: &Key, step: impl FnOnce() -> Step) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        // What happened before comes before.
+        self.tell();
+        if let Some(watchers) = self.watchers.remove(key) {
+            let step = step();
+            for watcher in watchers {
+                watcher.teller.tell(step.clone());
+            }
+        }
+    }
+
+    /// Tells those who watch a want for this piece of work that it is over.
+    fn tell_over(&mut self, session: SessionId, key: &Key, tried: &Tried) {
+        let Some(watchers) = self.watchers.get_mut(key) else {
+            return;
+        };
+        let tried = tried.to_string();
+        for watcher in watchers.extract_if(.., |watcher| watcher.session == session) {
+            watcher.teller.tell(Step::GivenUp {
+                tried: tried.clone(),
+            });
+        }
+        if watchers.is_empty() {
+            self.watchers.remove(key);
+        }
+    }
+}
+
 /// A block that is here; its size is asked first, since that is cheap and the answer mostly no.
 async fn find<B: Blocks>(store: B, cid: Cid) -> Option<Block> {
     store.size(&cid).await?;
@@ -997,7 +1103,7 @@ impl Waiter {
         drop(self.reply.send(Err(SourceError::TooLarge { cid, bytes })));
     }
 
-    fn leaves(self, tried: Tried) {
+    fn leaves(self, tried: &Tried) {
         let (cid, tried) = (self.cid, tried.to_string().into());
         drop(self.reply.send(Err(SourceError::TooSlow { cid, tried })));
     }
@@ -1025,6 +1131,8 @@ impl Peer {
     }
 }
 
+/// Wants that are watched at once; of more, nothing is told.
+const WATCHED_MAX: usize = 256;
 /// Commands, notices and inputs, one of each, handled before anything is done about them.
 const ROUNDS_TOGETHER: usize = 256;
 /// Messages of words handed to one lane and not yet written.
@@ -1084,8 +1192,8 @@ mod tests {
         fn providers(&self, _: Cid, _: usize) -> BoxStream<'static, Provider> {
             stream::empty().boxed()
         }
-        async fn connect(&self, _: Provider) -> bool {
-            false
+        async fn connect(&self, _: Provider) -> Result<(), String> {
+            Err("there is none".to_owned())
         }
     }
 

@@ -1,7 +1,7 @@
 //! From a CID to checked bytes.
 
-use super::Inner;
 use super::reindex::Reindexed;
+use super::{Inner, Keep, Standing};
 use crate::block::Block;
 use crate::cid::Cid;
 use crate::disk::is_lost;
@@ -41,6 +41,20 @@ impl Inner {
             last = Some(place.position());
         }
         Err(IndexError::restless())
+    }
+
+    /// How the block lies here, whole or not.
+    pub(crate) fn standing(&self, cid: &Cid, key: &Key) -> Result<Option<Standing>, SourceError> {
+        let place = self.raw_place(key).map_err(|error| disk(cid, &error))?;
+        Ok(place.map(|place| Standing {
+            bytes: place.length.into(),
+            keep: if place.cached {
+                Keep::Cached
+            } else {
+                Keep::Kept
+            },
+            is_damaged: place.damaged,
+        }))
     }
 
     /// What the index says; without sled, should that fail.
