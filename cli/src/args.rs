@@ -154,6 +154,11 @@ pub enum Command {
     /// What must stay.
     #[command(subcommand)]
     Pin(PinCommand),
+    /// Tell where a block is, or how it is looked for, as it happens.
+    Explain {
+        /// A CID, or a path whose blocks are explained one after the other.
+        path: String,
+    },
     /// Print who this node is.
     Id(IdArgs),
     /// Connections to peers.
@@ -961,6 +966,7 @@ mod tests {
             "cairn bootstrap",
             "cairn bootstrap rm all",
             "cairn repo stat -H -s",
+            "cairn explain /ipfs/bafkqaaa/a",
             "cairn diag perf /ip4/127.0.0.1/tcp/1/p2p/x --upload 64MiB --download=0 --streams 4",
             "cairn cid format -f %P -b base32 -v 1 --mc dag-pb bafkqaaa",
             "cairn version -n",

@@ -9,6 +9,7 @@ pub mod config;
 pub mod content;
 pub mod dag;
 pub mod diag;
+pub mod explain;
 pub mod network;
 pub mod pin;
 pub mod program;
@@ -120,6 +121,7 @@ async fn dispatch(
         Command::Block(command) => block::block(shell, command).await,
         Command::Dag(command) => dag::dag(shell, command).await,
         Command::Pin(command) => pin::pin(shell, command).await,
+        Command::Explain { path } => explain::explain(shell, path).await,
         Command::Id(arguments) => network::id(shell, arguments).await,
         Command::Swarm(command) => network::swarm(shell, command).await,
         Command::Routing(command) => network::routing(shell, command).await,

@@ -25,6 +25,7 @@ pub mod diag;
 mod drain;
 pub mod entries;
 pub mod error;
+pub mod explain;
 pub mod get;
 pub mod guard;
 pub mod id;

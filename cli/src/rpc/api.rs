@@ -6,8 +6,8 @@ use super::error::RpcError;
 use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
-    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, get, id, log, ls, pin, refs,
-    repo, resolve, routing, stats, swarm, version,
+    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, explain, get, id, log, ls,
+    pin, refs, repo, resolve, routing, stats, swarm, version,
 };
 use axum::body::Body;
 use cairn_node::Session;
@@ -115,6 +115,17 @@ impl Call {
         }
     }
 
+    /// The same, giving up early enough to say why before the time given for the request is over.
+    pub async fn session_that_tells(&self) -> Result<Session, RpcError> {
+        let exchange = &self.context.content().await?.exchange;
+        let idle = self.timeout.map(|timeout| timeout * 9 / 10);
+        if self.arguments.flag(&["offline"])? {
+            Ok(exchange.local().session(idle))
+        } else {
+            Ok(exchange.session(idle))
+        }
+    }
+
     /// Whether peers are asked for what is not here.
     pub async fn is_online(&self) -> Result<bool, RpcError> {
         let exchange = &self.context.content().await?.exchange;
@@ -182,6 +193,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "dag/resolve" => dag::resolve(call).await,
         "dag/stat" => dag::stat::stat(call).await,
         "diag/perf" => diag::perf(call),
+        "explain" => explain::explain(call).await,
         "pin/add" => pin::add(call).await,
         "pin/ls" => pin::list::list(call).await,
         "pin/rm" => pin::remove(call).await,
@@ -250,6 +262,7 @@ pub const COMMANDS: [&str; 54] = [
     "dag/resolve",
     "dag/stat",
     "diag/perf",
+    "explain",
     "get",
     "id",
     "log/level",

@@ -1,0 +1,455 @@
+//! `explain`: where a block is, or how it is looked for, as it happens. Kubo has no such command.
+//!
+//! [`Explaining`] is a source of blocks that tells about each it hands out, so a path is followed
+//! by the same code as ever and every block on the way is explained.
+
+use super::api::Call;
+use super::error::RpcError;
+use super::reply::{Reply, Sink};
+use cairn_node::explain::{self, Ask, Listener, Step, Told};
+use cairn_node::{PeerId, Session};
+use cairn_store::dag::path;
+use cairn_store::store::Keep;
+use cairn_store::{Block, BlockSource, Cid, SourceError, Store};
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// A line of the answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Line {
+    /// Since the question.
+    pub seconds: f64,
+    /// The block it is about.
+    pub cid: String,
+    /// What happened, in a word for programs.
+    pub event: String,
+    /// Who, if it is about a peer.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub peer: String,
+    /// Where the peer may be reached.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// Bytes of the block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The same for people.
+    pub text: String,
+}
+
+/// `explain`.
+pub async fn explain(call: Call) -> Result<Reply, RpcError> {
+    let paths = call.arguments.paths("cid")?;
+    let Some(path) = paths.into_iter().next() else {
+        return Err(RpcError::wrong("argument \"cid\" is required"));
+    };
+    let store = call.context.store().await?.clone();
+    let session = call.session_that_tells().await?;
+    let is_online = call.is_online().await?;
+    Ok(Reply::values(move |out| async move {
+        let source = Explaining {
+            store,
+            session,
+            is_online,
+            out,
+            since: Instant::now(),
+        };
+        if path.segments.is_empty() {
+            return match source.block(&path.root).await? {
+                Some(_) => Ok(()),
+                None => Err(not_here(&path.root)),
+            };
+        }
+        let resolved = path::resolve(&source, &path.root, &path.segments).await?;
+        if !resolved.remainder.is_empty() {
+            return Ok(());
+        }
+        // The last block of a path is named by its folder; it is not read on the way.
+        match source.block(&resolved.cid).await? {
+            Some(_) => Ok(()),
+            None => Err(not_here(&resolved.cid)),
+        }
+    }))
+}
+
+fn not_here(cid: &Cid) -> RpcError {
+    RpcError::failed(format!("block was not found: ipld: could not find {cid}"))
+}
+
+/// The store and the peers behind it, with a voice.
+struct Explaining {
+    store: Store,
+    session: Session,
+    is_online: bool,
+    out: Sink,
+    since: Instant,
+}
+
+impl BlockSource for Explaining {
+    async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+        let about = About {
+            cid: *cid,
+            since: self.since,
+            out: &self.out,
+        };
+        about.explain(self).await
+    }
+}
+
+/// One block being explained.
+struct About<'a> {
+    cid: Cid,
+    since: Instant,
+    out: &'a Sink,
+}
+
+impl About<'_> {
+    async fn explain(&self, source: &Explaining) -> Result<Option<Block>, SourceError> {
+        let cid = &self.cid;
+        if let Some(block) = Block::from_identity(cid) {
+            let text =
+                "the CID holds its bytes itself (identity): neither store nor peers are asked";
+            self.say("identity", text).await;
+            return Ok(Some(block));
+        }
+        match source.store.block(cid).await {
+            Ok(Some(block)) => {
+                self.stored(source, block.data().len()).await;
+                self.say("verdict", "found: it is here, nothing need be fetched")
+                    .await;
+                return Ok(Some(block));
+            }
+            Ok(None) => self.say("absent", "it is not in the store").await,
+            Err(error @ SourceError::Damaged { .. }) => {
+                let text = "it is in the store but damaged, which counts as absent";
+                self.say("damaged", text).await;
+                if !source.is_online {
+                    let advice =
+                        "not found: run `cairn repo verify --heal` with the daemon running";
+                    self.say("verdict", advice).await;
+                    return Err(error);
+                }
+            }
+            Err(error) => {
+                self.say("disk", &error.to_string()).await;
+                return Err(error);
+            }
+        }
+        if !source.is_online {
+            self.say("offline", "no peers are asked: this is offline")
+                .await;
+            let advice =
+                "not found: run it with the daemon running and without --offline to ask peers";
+            self.say("verdict", advice).await;
+            return Ok(None);
+        }
+        let (teller, listener) = explain::pair();
+        let fetching = source.session.fetch_told(cid, teller);
+        let (fetched, seen) = tokio::join!(fetching, self.listen(listener));
+        self.say("summary", &seen.summary()).await;
+        let verdict = match &fetched {
+            Ok(Some(_)) => seen.success(),
+            Ok(None) => "not found".to_owned(),
+            Err(SourceError::TooSlow { .. }) => seen.advice(),
+            Err(error) => format!("not found: {error}"),
+        };
+        self.say("verdict", &verdict).await;
+        fetched
+    }
+
+    async fn stored(&self, source: &Explaining, bytes: usize) {
+        let standing = source.store.standing(&self.cid).await.ok().flatten();
+        let how = match standing.map(|standing| standing.keep) {
+            Some(Keep::Kept) => "kept until a garbage collection finds that nothing pins it",
+            Some(Keep::Cached) => "cached, may go when space is needed",
+            None => "going just now",
+        };
+        let line = Line {
+            bytes: Some(bytes as u64),
+            ..self.line(
+                "stored",
+                format!("it is in the store: {bytes} bytes, {how}"),
+            )
+        };
+        self.send(&line).await;
+    }
+
+    /// Tells what happens until nothing more does.
+    async fn listen(&self, mut listener: Listener) -> Seen {
+        let mut seen = Seen::default();
+        while let Some(told) = listener.next().await {
+            seen.take(&told);
+            self.send(&self.told(&told)).await;
+        }
+        seen.dropped = listener.dropped();
+        seen
+    }
+
+    fn told(&self, told: &Told) -> Line {
+        let with = |event: &str, peer: &PeerId, text: String| Line {
+            peer: peer.to_string(),
+            ..self.line(event, text)
+        };
+        match &told.step {
+            Step::Begun { connected } => self.line(
+                "begun",
+                format!("asking peers; {connected} connected ones speak Bitswap"),
+            ),
+            Step::Asked { peer, what } => {
+                let (event, what) = match what {
+                    Ask::Have => ("want-have", "whether it has it"),
+                    Ask::Block => ("want-block", "for the block"),
+                };
+                with(event, peer, format!("{event} to {peer}: asked {what}"))
+            }
+            Step::Said { peer, has: true } => with("have", peer, format!("HAVE from {peer}")),
+            Step::Said { peer, has: false } => {
+                with("dont-have", peer, format!("DONT_HAVE from {peer}"))
+            }
+            Step::Searching => self.line("search", "searching for providers".to_owned()),
+            Step::Found {
+                peer,
+                addresses,
+                connected,
+            } => {
+                let addresses: Vec<String> = addresses
+                    .iter()
+                    .take(ADDRESSES_TOLD_MAX)
+                    .map(ToString::to_string)
+                    .collect();
+                let place = match (connected, addresses.as_slice()) {
+                    (true, _) => "connected already".to_owned(),
+                    (false, []) => "without an address".to_owned(),
+                    (false, known) => format!("at {}", known.join(", ")),
+                };
+                Line {
+                    addresses,
+                    ..with("provider", peer, format!("provider {peer} found, {place}"))
+                }
+            }
+            Step::Dialled { peer, outcome } => match outcome {
+                Ok(()) => with("dialled", peer, format!("connected to {peer}")),
+                Err(why) => with("dial-failed", peer, format!("dial failed: {why}")),
+            },
+            Step::Received { peer, bytes, took } => {
+                let took = took.map_or_else(
+                    || "without being asked for it".to_owned(),
+                    |took| format!("in {:.1} ms", took.as_secs_f64() * 1e3),
+                );
+                Line {
+                    bytes: Some(*bytes),
+                    ..with(
+                        "block",
+                        peer,
+                        format!("block from {peer} {took}: {bytes} bytes, hash ok"),
+                    )
+                }
+            }
+            Step::Wrong { peer } => with(
+                "wrong",
+                peer,
+                format!("{peer} sent bytes of another hash, which nobody asked for"),
+            ),
+            Step::Silent { peer } => {
+                with("silent", peer, format!("{peer} is silent; asking others"))
+            }
+            Step::Gone { peer } => with("gone", peer, format!("{peer} has gone")),
+            Step::Stored => self.line("kept", "written into the store, cached".to_owned()),
+            Step::NotStored { why } => self.line(
+                "not-kept",
+                format!("cannot be written into the store: {why}"),
+            ),
+            Step::Here => self.line("here", "it turned up in the store".to_owned()),
+            Step::GivenUp { tried } => self.line("given-up", format!("given up: {tried}")),
+            _ => self.line("other", format!("{:?}", told.step)),
+        }
+    }
+
+    fn line(&self, event: &str, text: String) -> Line {
+        Line {
+            seconds: self.since.elapsed().as_secs_f64(),
+            cid: self.cid.to_string(),
+            event: event.to_owned(),
+            text,
+            ..Line::default()
+        }
+    }
+
+    async fn say(&self, event: &str, text: &str) {
+        self.send(&self.line(event, text.to_owned())).await;
+    }
+
+    async fn send(&self, line: &Line) {
+        // A reader that has gone ends the whole answer anyway.
+        let _ = self.out.value(line).await;
+    }
+}
+
+/// What happened, counted.
+#[derive(Debug, Default)]
+struct Seen {
+    connected: usize,
+    searches: u64,
+    providers: u64,
+    dials: u64,
+    dials_failed: u64,
+    want_haves: u64,
+    want_blocks: u64,
+    haves: u64,
+    dont_haves: u64,
+    wrong: u64,
+    blocks: u64,
+    from: Option<PeerId>,
+    last_failure: Option<String>,
+    dropped: u64,
+}
+
+impl Seen {
+    fn take(&mut self, told: &Told) {
+        match &told.step {
+            Step::Begun { connected } => self.connected = *connected,
+            Step::Asked { what, .. } => match what {
+                Ask::Have => self.want_haves += 1,
+                Ask::Block => self.want_blocks += 1,
+            },
+            Step::Said { has: true, .. } => self.haves += 1,
+            Step::Said { has: false, .. } => self.dont_haves += 1,
+            Step::Searching => self.searches += 1,
+            Step::Found { .. } => self.providers += 1,
+            Step::Dialled { outcome, .. } => {
+                self.dials += 1;
+                if let Err(why) = outcome {
+                    self.dials_failed += 1;
+                    self.last_failure = Some(why.to_string());
+                }
+            }
+            Step::Received { peer, .. } => {
+                self.blocks += 1;
+                self.from = Some(*peer);
+            }
+            Step::Wrong { .. } => self.wrong += 1,
+            _ => {}
+        }
+    }
+
+    fn summary(&self) -> String {
+        let mut text = format!(
+            "{} searches, {} providers found, {} dials of which {} failed, {} want-have and {} \
+             want-block sent, {} HAVE, {} DONT_HAVE, {} blocks received",
+            self.searches,
+            self.providers,
+            self.dials,
+            self.dials_failed,
+            self.want_haves,
+            self.want_blocks,
+            self.haves,
+            self.dont_haves,
+            self.blocks
+        );
+        if self.dropped > 0 {
+            let dropped = format!(
+                " ({} more things happened than could be told)",
+                self.dropped
+            );
+            text.push_str(&dropped);
+        }
+        text
+    }
+
+    fn success(&self) -> String {
+        match &self.from {
+            Some(peer) => format!("found: {peer} sent it"),
+            None => "found: it came into the store meanwhile".to_owned(),
+        }
+    }
+
+    /// What is wrong, most telling first, and what to do.
+    fn advice(&self) -> String {
+        let asked = self.want_haves + self.want_blocks;
+        let (what, advice) = if self.haves > 0 {
+            (
+                "peers say that they have it but do not send it",
+                "try again later, or connect to another peer that has it",
+            )
+        } else if self.wrong > 0 {
+            (
+                "who was asked sent other bytes",
+                "connect to another peer that has it",
+            )
+        } else if self.dials > 0 && self.dials == self.dials_failed {
+            let why = self.last_failure.as_deref().unwrap_or_default();
+            return format!(
+                "not found: none of its providers can be reached, the last failure: {why}; see whether they \
+                 are up and whether `network` reaches them"
+            );
+        } else if asked == 0 && self.providers == 0 {
+            (
+                "no peer could be asked and no provider is known",
+                "connect to a peer that has it (`cairn swarm connect`), or to peers that know others \
+                 (`cairn bootstrap add`)",
+            )
+        } else if self.providers == 0 {
+            (
+                "no connected peer has it and nobody is known to provide it",
+                "ask whoever has it to be online and to provide it, or connect to them (`cairn swarm connect`)",
+            )
+        } else {
+            (
+                "its providers did not answer, or have it no more",
+                "try again later, or connect to another peer that has it",
+            )
+        };
+        format!("not found: {what}; {advice}")
+    }
+}
+
+/// Addresses of one provider that are told.
+const ADDRESSES_TOLD_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn seen(steps: impl IntoIterator<Item = Step>) -> Seen {
+        let mut seen = Seen::default();
+        for step in steps {
+            let after = Duration::ZERO;
+            seen.take(&Told { after, step });
+        }
+        seen
+    }
+
+    #[test]
+    fn the_advice_fits_what_happened() {
+        let peer = PeerId::random();
+        let asked = Step::Asked {
+            peer,
+            what: Ask::Have,
+        };
+        let found = Step::Found {
+            peer,
+            addresses: vec![],
+            connected: false,
+        };
+        let failed = Step::Dialled {
+            peer,
+            outcome: Err("nobody there".into()),
+        };
+        let lacks = Step::Said { peer, has: false };
+        let has = Step::Said { peer, has: true };
+        for (steps, told) in [
+            (vec![], "no peer could be asked"),
+            (vec![asked.clone(), lacks], "nobody is known to provide it"),
+            (
+                vec![found.clone(), failed],
+                "the last failure: nobody there",
+            ),
+            (vec![asked.clone(), has], "do not send it"),
+            (vec![found, asked], "did not answer"),
+        ] {
+            let advice = seen(steps).advice();
+            assert!(advice.contains(told), "{advice}");
+        }
+    }
+}
