@@ -48,6 +48,9 @@ pub enum ExtractError {
     /// The archive is not whole, or what fills it failed.
     #[error("nothing was written: {0}")]
     Damaged(io::Error),
+    /// All that the archive holds was written, but not all was in it.
+    #[error("{0}")]
+    Incomplete(io::Error),
     /// The disk refused.
     #[error("cannot write {path}: {source}")]
     Disk {
@@ -119,14 +122,16 @@ pub fn extract(
             _ => return Err(ExtractError::Kind(shown(&path))),
         }
     }
-    // What follows the archive's end tells whether it was sent whole.
+    // What follows the archive's end tells whether something was left out.
     let mut rest = archive.into_inner();
-    io::copy(&mut rest, &mut io::sink()).map_err(ExtractError::Damaged)?;
+    let complete = io::copy(&mut rest, &mut io::sink());
     let Some(place) = place else {
         let empty = io::Error::new(io::ErrorKind::UnexpectedEof, "it is empty");
         return Err(ExtractError::Damaged(empty));
     };
-    place.finish()
+    let path = place.finish()?;
+    complete.map_err(ExtractError::Incomplete)?;
+    Ok(path)
 }
 
 /// Copies an entry, telling reading and writing errors apart.
@@ -517,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_behind_the_archive_leaves_nothing() {
+    fn an_error_before_the_archives_end_leaves_nothing_and_one_behind_it_leaves_all() {
         struct Failing;
         impl Read for Failing {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -526,10 +531,18 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let bytes = archive(&[("r", Kind::File(3))]);
-        let input = bytes.chain(Failing);
         let target = Target::At(folder.path().join("out"));
-        assert!(extract(input, &target, &mut |_| {}).is_err());
+        let open = bytes[..bytes.len() - end().len()].chain(Failing);
+        let nothing = extract(open, &target, &mut |_| {});
+        assert!(
+            matches!(nothing, Err(ExtractError::Damaged(_))),
+            "{nothing:?}"
+        );
         assert!(listing(folder.path()).is_empty());
+        let input = bytes.chain(Failing);
+        let all = extract(input, &target, &mut |_| {});
+        assert!(matches!(all, Err(ExtractError::Incomplete(_))), "{all:?}");
+        assert_eq!(listing(folder.path()), ["out"]);
     }
 
     #[test]

@@ -8,14 +8,19 @@ use super::tar::{self, Kind};
 use bytes::Bytes;
 use cairn_gateway::archive::{Names, Taker};
 use cairn_node::Session;
-use cairn_store::cid::Cid;
+use cairn_store::cid::{self, Cid};
 use cairn_store::dag::Budget;
-use cairn_store::unixfs::read::{self, Entry, Node, ReadError};
+use cairn_store::dag::absent::Absent;
+use cairn_store::dag::walk::{Missing, Options, walk};
+use cairn_store::unixfs::read::{self, Directory, Entry, File, Node, ReadError};
+use cairn_store::{Block, BlockSource, SourceError};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use std::io::Write;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// `get`.
 pub async fn get(call: Call) -> Result<Reply, RpcError> {
@@ -54,38 +59,196 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
         };
         let source = session.clone();
         let writing = async move {
-            write_tree(&session, root, name, LIMITS, &mut archive).await?;
+            let reader = Reader::new(session);
+            let absent = write_tree(&reader, root, name, LIMITS, &mut archive).await?;
             archive.put(tar::end()).await?;
-            archive.finish().await
+            archive.finish().await?;
+            if absent.is_empty() {
+                return Ok(());
+            }
+            Err(RpcError::failed(format!(
+                "{} entries were left out, their blocks were not found: {absent}; all others were written, and \
+                 getting it again fetches only the rest",
+                absent.count()
+            )))
         };
         if is_online {
-            ahead::fetch_beside(source, root, &pace, writing).await
+            Box::pin(ahead::fetch_beside(source, root, &pace, writing)).await
         } else {
             writing.await
         }
     }))
 }
 
-type Entries = Pin<Box<dyn Stream<Item = Result<Entry, ReadError>> + Send>>;
+type Entries = Pin<Box<dyn Stream<Item = Result<(String, Opened), ReadError>> + Send>>;
 
+/// What lies at a name.
+struct Opened {
+    cid: Cid,
+    found: Result<Found, ReadError>,
+}
+
+enum Found {
+    /// All of a small file, and the room that it takes until it is written.
+    Small(File, Vec<Bytes>, OwnedSemaphorePermit),
+    Other(Node),
+}
+
+/// Where a tree is read from.
+#[derive(Clone)]
+struct Reader {
+    session: Session,
+    /// Room for small files that are read ahead of the archive, in bytes.
+    room: Arc<Semaphore>,
+}
+
+impl Reader {
+    fn new(session: Session) -> Self {
+        Self {
+            session,
+            room: Arc::new(Semaphore::new(SMALL_FILES_BYTES)),
+        }
+    }
+
+    /// Opens what is at `cid`; a small file is read too.
+    async fn open(self, cid: Cid) -> Opened {
+        let found = async {
+            let node = read::open(&self.session, &cid).await?;
+            let Node::File(file) = node else {
+                return Ok(Found::Other(node));
+            };
+            let size = u32::try_from(file.size()).unwrap_or(u32::MAX);
+            if size > SMALL_FILE_BYTES {
+                return Ok(Found::Other(Node::File(file)));
+            }
+            // Who has no room is read when it is its turn.
+            let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(size) else {
+                return Ok(Found::Other(Node::File(file)));
+            };
+            let bytes = file.read(self.session.clone(), 0..file.size());
+            let bytes = bytes.try_collect().await?;
+            Ok(Found::Small(file, bytes, room))
+        };
+        let found = found.await;
+        Opened { cid, found }
+    }
+
+    /// The entries of a folder, in order, some opened ahead.
+    fn entries(&self, folder: &Directory) -> Entries {
+        let reader = self.clone();
+        let opened = folder
+            .entries(self.session.clone(), LIMITS)
+            .map(move |entry| {
+                let reader = reader.clone();
+                async move {
+                    let entry: Entry = entry?;
+                    Ok::<_, ReadError>((entry.name, reader.open(entry.cid).await))
+                }
+            });
+        Box::pin(opened.buffered(ENTRIES_AHEAD))
+    }
+
+    /// Brings all blocks of a file here; the first that is missing, if one is.
+    async fn first_gap(&self, cid: Cid) -> Option<String> {
+        let looked = Looked {
+            session: self.session.clone(),
+            gap: Arc::default(),
+        };
+        let options = Options {
+            missing: Missing::Tell,
+            read_ahead: BLOCKS_AHEAD,
+            ..Options::default()
+        };
+        let mut visits = std::pin::pin!(walk(looked.clone(), cid, options));
+        while let Some(Ok(_)) = visits.next().await {
+            if looked.gap.get().is_some() {
+                break;
+            }
+        }
+        looked.gap.get().cloned()
+    }
+}
+
+/// A source that notes what is missing. Leaves are brought here, not read.
+#[derive(Clone)]
+struct Looked {
+    session: Session,
+    gap: Arc<OnceLock<String>>,
+}
+
+impl BlockSource for Looked {
+    async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+        let (block, is_here) = if cid.codec() == cid::RAW {
+            (
+                None,
+                self.session.size(cid).await.map(|size| size.is_some()),
+            )
+        } else {
+            match self.session.block(cid).await {
+                Ok(block) => {
+                    let is_here = block.is_some();
+                    (block, Ok(is_here))
+                }
+                Err(error) => (None, Err(error)),
+            }
+        };
+        let why = match is_here {
+            Ok(true) => return Ok(block),
+            Ok(false) => ReadError::NotFound(*cid).to_string(),
+            Err(error) => error.to_string(),
+        };
+        // The first stays.
+        let _ = self.gap.set(why);
+        Ok(None)
+    }
+}
+
+/// Whether others may be there though this is not.
+fn is_absence(error: &ReadError) -> bool {
+    match error {
+        ReadError::NotFound(_) => true,
+        ReadError::Source(error) => !matches!(error, SourceError::Stopping { .. }),
+        _ => false,
+    }
+}
+
+/// Writes what is whole; whatever is not is left out and told of at the end.
 async fn write_tree(
-    session: &Session,
+    reader: &Reader,
     root: Cid,
     name: String,
     limits: Budget,
     archive: &mut Archive,
-) -> Result<(), RpcError> {
+) -> Result<Absent, RpcError> {
+    let mut absent = Absent::default();
     let mut open: Vec<(String, Entries)> = Vec::new();
-    open.extend(write_entry(session, root, name, archive).await?);
+    let opened = reader.clone().open(root).await;
+    if let Err(error) = &opened.found {
+        return Err(error.clone().into());
+    }
+    let entries = write_entry(reader, opened, name, archive, &mut absent).await?;
+    open.extend(entries);
+    if open.is_empty() && !absent.is_empty() {
+        return Err(RpcError::failed(format!("nothing was written: {absent}")));
+    }
     let mut written: u64 = 0;
     while let Some((folder, entries)) = open.last_mut() {
         let Some(entry) = entries.next().await else {
             open.pop();
             continue;
         };
-        let entry = entry?;
-        tar::check_name(&entry.name)?;
-        let path = format!("{folder}/{}", entry.name);
+        let (name, opened) = match entry {
+            Ok(entry) => entry,
+            Err(error) if is_absence(&error) => {
+                // The rest of its entries is named in a block that is missing.
+                absent.take(format!("entries of {folder}"), error);
+                open.pop();
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        tar::check_name(&name)?;
+        let path = format!("{folder}/{name}");
         written += 1;
         if written > limits.entries {
             return Err(too_much(&path, "entries", limits.entries));
@@ -93,52 +256,100 @@ async fn write_tree(
         if open.len() >= limits.depth {
             return Err(too_much(&path, "levels", limits.depth as u64));
         }
-        open.extend(write_entry(session, entry.cid, path, archive).await?);
+        let entries = write_entry(reader, opened, path, archive, &mut absent).await?;
+        open.extend(entries);
+        if absent.is_hopeless() {
+            break;
+        }
     }
-    Ok(())
+    Ok(absent)
 }
 
 /// Writes one entry; a folder's entries are to follow.
 async fn write_entry(
-    session: &Session,
-    cid: Cid,
+    reader: &Reader,
+    opened: Opened,
     path: String,
     archive: &mut Archive,
+    absent: &mut Absent,
 ) -> Result<Option<(String, Entries)>, RpcError> {
-    let node = read::open(session, &cid).await?;
-    archive.take(&path, &node)?;
+    let found = match opened.found {
+        Ok(found) => found,
+        Err(error) if is_absence(&error) => {
+            absent.take(path, error);
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let node = match found {
+        Found::Small(file, bytes, room) => {
+            archive.take(&path, Taker::Other)?;
+            absent.came();
+            write_file(
+                &path,
+                &file,
+                stream::iter(bytes.into_iter().map(Ok)),
+                archive,
+            )
+            .await?;
+            drop(room);
+            return Ok(None);
+        }
+        Found::Other(node) => node,
+    };
     match node {
         Node::Directory(folder) => {
+            archive.take(&path, Taker::Other)?;
             let header = tar::header(&path, Kind::Folder, folder.mode(), folder.mtime())?;
             archive.put(header).await?;
-            let entries = folder.entries(session.clone(), LIMITS);
-            Ok(Some((path, Box::pin(entries))))
+            Ok(Some((path, reader.entries(&folder))))
         }
         Node::Symlink(link) => {
+            archive.take(&path, Taker::Link)?;
             let header = tar::header(&path, Kind::Link(&link.target), None, link.mtime)?;
             archive.put(header).await?;
             Ok(None)
         }
         Node::File(file) => {
-            let size = file.size();
-            let header = tar::header(&path, Kind::File(size), file.mode(), file.mtime())?;
-            archive.put(header).await?;
-            let mut written = 0;
-            let mut bytes = std::pin::pin!(file.read(session.clone(), 0..size));
-            while let Some(piece) = bytes.next().await {
-                let piece = piece?;
-                written += piece.len() as u64;
-                archive.put(piece).await?;
+            // Its header promises all of it. What is larger would have to wait too long for that,
+            // so there a gap is the end.
+            if file.size() <= WHOLE_FIRST_BYTES
+                && let Some(why) = reader.first_gap(opened.cid).await
+            {
+                absent.take(path, why);
+                return Ok(None);
             }
-            if written != size {
-                return Err(RpcError::failed(format!(
-                    "{path} has {written} bytes, its root says {size}"
-                )));
-            }
-            archive.put(tar::padding(size)).await?;
+            archive.take(&path, Taker::Other)?;
+            absent.came();
+            let bytes = file.read(reader.session.clone(), 0..file.size());
+            write_file(&path, &file, bytes, archive).await?;
             Ok(None)
         }
     }
+}
+
+async fn write_file(
+    path: &str,
+    file: &File,
+    bytes: impl Stream<Item = Result<Bytes, ReadError>>,
+    archive: &mut Archive,
+) -> Result<(), RpcError> {
+    let size = file.size();
+    let header = tar::header(path, Kind::File(size), file.mode(), file.mtime())?;
+    archive.put(header).await?;
+    let mut written = 0;
+    let mut bytes = std::pin::pin!(bytes);
+    while let Some(piece) = bytes.next().await {
+        let piece = piece?;
+        written += piece.len() as u64;
+        archive.put(piece).await?;
+    }
+    if written != size {
+        return Err(RpcError::failed(format!(
+            "{path} has {written} bytes, its root says {size}"
+        )));
+    }
+    archive.put(tar::padding(size)).await
 }
 
 fn too_much(path: &str, what: &str, most: u64) -> RpcError {
@@ -158,11 +369,7 @@ struct Archive {
 
 impl Archive {
     /// Takes the name of an entry.
-    fn take(&mut self, path: &str, node: &Node) -> Result<(), RpcError> {
-        let taker = match node {
-            Node::Symlink(_) => Taker::Link,
-            Node::File(_) | Node::Directory(_) => Taker::Other,
-        };
+    fn take(&mut self, path: &str, taker: Taker) -> Result<(), RpcError> {
         let parts: Vec<&str> = path.split('/').collect();
         let taken = self.names.take(&parts, taker);
         taken.map_err(|clash| RpcError::failed(format!("the entry {path:?} is refused: {clash}")))
@@ -200,6 +407,16 @@ const LIMITS: Budget = Budget {
     depth: cairn_store::unixfs::import::DEPTH_MAX,
     ..Budget::OPERATOR
 };
+/// Largest file that is read before its header goes out, several at a time.
+const SMALL_FILE_BYTES: u32 = 256 << 10;
+/// Bytes of small files that wait for their turn.
+const SMALL_FILES_BYTES: usize = 16 << 20;
+/// Entries of a folder that are opened ahead.
+const ENTRIES_AHEAD: usize = 32;
+/// Largest file of which every block is brought here before its header goes out.
+const WHOLE_FIRST_BYTES: u64 = 256 << 20;
+/// Blocks of such a file that are under way at once.
+const BLOCKS_AHEAD: usize = 64;
 /// How much compressed output is collected before it goes out.
 const GZIP_BYTES: usize = 64 << 10;
 
@@ -210,11 +427,11 @@ mod tests {
     use crate::repository::Repository;
     use crate::rpc::reply::told_in_trailer;
     use cairn_node::Exchange;
+    use cairn_store::Store;
     use cairn_store::block::Prefix;
     use cairn_store::cid::{DAG_PB, HashKind, Version};
     use cairn_store::dag::pb::{self, PbLink, PbNode};
     use cairn_store::store::Keep;
-    use cairn_store::{Block, Store};
     use http_body_util::BodyExt;
 
     fn store(folder: &std::path::Path) -> Store {
@@ -269,7 +486,10 @@ mod tests {
                 entries: 1000,
                 ..LIMITS
             };
-            write_tree(&session, root, "tree".to_owned(), limits, &mut archive).await
+            let reader = Reader::new(session);
+            let name = "tree".to_owned();
+            let written = write_tree(&reader, root, name, limits, &mut archive).await;
+            written.map(drop)
         });
         let body = reply.into_response(None).await.into_body();
         let body = body.collect().await.unwrap();
