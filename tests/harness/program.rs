@@ -290,6 +290,11 @@ impl Daemon {
         self.child.wait().expect("wait");
     }
 
+    /// Stops its clock, so to speak: its connections stay, and nothing comes from it any more.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
     fn signal(&self, signal: Signal) {
         let process = i32::try_from(self.child.id())
             .ok()

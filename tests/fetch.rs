@@ -1,0 +1,352 @@
+//! Fetching between real nodes when not all goes well: what is missing is told, what came stays,
+//! and who falls silent is not waited for.
+
+use harness::{Daemon, Repo, tree};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
+
+/// A repository that gives up a fetch a second after its last progress.
+fn hasty() -> Repo {
+    let repo = Repo::new(CAIRN);
+    repo.ok(["config", "set", "fetch.timeout", "1s"]);
+    repo
+}
+
+fn metric(daemon: &Daemon, name: &str) -> u64 {
+    let page = harness::http::request(daemon.rpc(), "GET", "/metrics", &[], b"").unwrap();
+    let page = page.text();
+    let line = page.lines().find(|line| line.starts_with(name)).unwrap();
+    let (_, value) = line.rsplit_once(' ').unwrap();
+    value.parse().unwrap()
+}
+
+fn blocks_received(daemon: &Daemon) -> u64 {
+    metric(daemon, "cairn_bitswap_blocks_received_total ")
+}
+
+/// A folder of files of one block each, and one of three blocks.
+fn add_folder(repo: &Repo, folder: &Path) -> String {
+    fs::create_dir(folder).unwrap();
+    for at in 0..40 {
+        fs::write(folder.join(format!("file-{at:02}")), tree::bytes(at, 1000)).unwrap();
+    }
+    fs::write(folder.join("large"), tree::bytes(100, 3 << 20)).unwrap();
+    let chosen = ["--pin=false", "--chunker=size-1048576", "--raw-leaves"];
+    let path = folder.to_str().unwrap();
+    let line = ["add", "-r", "-Q"].into_iter().chain(chosen).chain([path]);
+    repo.ok(line)
+}
+
+/// The blocks of the second part of `large` and of three small files, by name.
+fn some_blocks(repo: &Repo, root: &str) -> Vec<String> {
+    let parts = repo.ok(["refs", &format!("{root}/large")]);
+    let part = parts.lines().nth(1).unwrap().to_owned();
+    let small = ["file-03", "file-17", "file-39"].map(|name| {
+        let resolved = repo.ok(["resolve", &format!("/ipfs/{root}/{name}")]);
+        resolved.trim_start_matches("/ipfs/").to_owned()
+    });
+    small.into_iter().chain([part]).collect()
+}
+
+#[test]
+fn a_pin_with_missing_blocks_names_them_and_the_next_attempt_fetches_only_those() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    let (giver, taker) = (Repo::new(CAIRN), hasty());
+    let root = add_folder(&giver, &source);
+    let missing = some_blocks(&giver, &root);
+    giver.ok(["block", "rm"]
+        .into_iter()
+        .chain(missing.iter().map(String::as_str)));
+    let giving = giver.daemon();
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+
+    let told = taker.run(["pin", "add", &root]).failure(1);
+    assert!(told.contains("4 blocks below it were not found"), "{told}");
+    assert!(told.contains("nothing was pinned"), "{told}");
+    assert!(told.contains("DONT_HAVE"), "{told}");
+    for cid in &missing {
+        assert!(told.contains(cid.as_str()), "{told}");
+    }
+    assert_eq!(taker.ok(["pin", "ls", "-t", "recursive"]), "");
+
+    // Whoever had them comes back.
+    let source = source.to_str().unwrap();
+    giver.ok([
+        "add",
+        "-r",
+        "-Q",
+        "--chunker=size-1048576",
+        "--raw-leaves",
+        source,
+    ]);
+    let before = blocks_received(&taking);
+    assert_eq!(
+        taker.ok(["pin", "add", &root]),
+        format!("pinned {root} recursively")
+    );
+    assert_eq!(blocks_received(&taking) - before, 4);
+}
+
+#[test]
+fn a_tree_with_missing_blocks_is_got_without_the_files_they_belong_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    let (giver, taker) = (Repo::new(CAIRN), hasty());
+    let root = add_folder(&giver, &source);
+    let missing = some_blocks(&giver, &root);
+    giver.ok(["block", "rm"]
+        .into_iter()
+        .chain(missing.iter().map(String::as_str)));
+    let giving = giver.daemon();
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let get = ["get", &root, "-o", out.to_str().unwrap()];
+    let told = taker.run(get).failure(1);
+    assert!(told.contains("4 entries were left out"), "{told}");
+    let left_out = ["file-03", "file-17", "file-39", "large"];
+    for name in left_out {
+        assert!(told.contains(&format!("{root}/{name}")), "{told}");
+    }
+    let mut whole = tree::read(&source);
+    whole.retain(|path, _| !left_out.contains(&path.trim_start_matches('/')));
+    assert_eq!(whole.len(), 37);
+    assert_eq!(tree::read(&out), whole);
+    // Nothing half-written beside it either.
+    let beside: BTreeSet<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(beside, ["out", "source"].map(Into::into).into());
+
+    let again = source.to_str().unwrap();
+    giver.ok([
+        "add",
+        "-r",
+        "-Q",
+        "--chunker=size-1048576",
+        "--raw-leaves",
+        again,
+    ]);
+    fs::remove_dir_all(&out).unwrap();
+    let before = blocks_received(&taking);
+    taker.ok(get);
+    assert_eq!(tree::read(&out), tree::read(&source));
+    assert_eq!(blocks_received(&taking) - before, 4);
+}
+
+#[test]
+fn a_file_that_was_read_in_part_is_fetched_only_for_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let bytes = tree::bytes(7, 20 << 20);
+    fs::write(&file, &bytes).unwrap();
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let root = giver.ok([
+        "add",
+        "-Q",
+        "--chunker=size-1048576",
+        file.to_str().unwrap(),
+    ]);
+    let giving = giver.daemon();
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let half = 10 << 20;
+    let first = taker.run(["cat", "--length", &half.to_string(), &root]);
+    assert!(first.success().stdout == bytes[..half]);
+    let came = blocks_received(&taking);
+    assert!((11..21).contains(&came), "{came}");
+    let rest = taker.run(["cat", "--offset", &half.to_string(), &root]);
+    assert!(rest.success().stdout == bytes[half..]);
+    // Twenty leaves and the root, each once.
+    assert_eq!(blocks_received(&taking), 21);
+}
+
+#[test]
+fn who_falls_silent_is_not_waited_for_longer_than_the_idle_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, tree::bytes(8, 4 << 20)).unwrap();
+    let (giver, taker) = (Repo::new(CAIRN), hasty());
+    taker.ok(["config", "set", "gateway.retrieval_timeout", "1s"]);
+    let root = giver.ok([
+        "add",
+        "-Q",
+        "--chunker=size-1048576",
+        file.to_str().unwrap(),
+    ]);
+    let giving = giver.daemon();
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    // One block comes, then nothing more.
+    taker.ok(["block", "stat", &root]);
+    giving.pause();
+    let out = folder.path().join("out");
+    let commands: [&[&str]; 4] = [
+        &["cat", &root],
+        &["get", &root, "-o", out.to_str().unwrap()],
+        &["pin", "add", &root],
+        &["dag", "export", &root],
+    ];
+    for command in commands {
+        let told = taker.run(command).failure(1);
+        assert!(told.contains("not found in time"), "{command:?}: {told}");
+        assert!(
+            told.contains("asked 1 of 1 connected peers"),
+            "{command:?}: {told}"
+        );
+    }
+    let answer = taking.get(&format!("/ipfs/{root}"), &[]);
+    assert_eq!(answer.status, 504, "{}", answer.text());
+    assert!(answer.text().contains("asked 1 of 1"), "{}", answer.text());
+    // The caller's own word goes before the configured time.
+    taker.ok(["config", "set", "fetch.timeout", "1h"]);
+    drop(taking);
+    let taking = taker.daemon();
+    for command in commands {
+        let line = ["--timeout=500ms"]
+            .into_iter()
+            .chain(command.iter().copied());
+        taker.run(line).failure(1);
+    }
+    drop(taking);
+}
+
+#[test]
+fn blocks_that_their_names_hold_are_never_asked_of_anybody() {
+    let (giver, taker) = (Repo::new(CAIRN), hasty());
+    let held = "bafkqablimvwgy3y";
+    let node = format!(r#"{{"a":{{"/":"{held}"}},"b":[{{"/":"bafkqaaa"}}]}}"#);
+    let put = giver.run_with(["dag", "put"], node.as_bytes());
+    let root = put.success().text();
+    let giving = giver.daemon();
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let wants = || metric(&taking, "cairn_bitswap_wants_sent_total ");
+    assert_eq!(taker.ok(["cat", held]), "hello");
+    assert_eq!(wants(), 0);
+    taker.ok(["pin", "add", &root]);
+    assert_eq!(blocks_received(&taking), 1);
+    for command in [
+        &["dag", "export", &root][..],
+        &["refs", "-r", &root],
+        &["cat", &format!("{root}/a")],
+        &["block", "get", held],
+        &["explain", &format!("{root}/a")],
+    ] {
+        taker.run(command).success();
+    }
+    assert_eq!(taker.ok(["bitswap", "wantlist"]), "");
+    assert_eq!(blocks_received(&taking), 1);
+    // The root, and that it is no longer wanted.
+    let wants = wants();
+    assert!((1..=2).contains(&wants), "{wants}");
+}
+
+#[test]
+fn a_block_is_explained_wherever_it_is_or_is_not() {
+    let (giver, taker) = (Repo::new(CAIRN), hasty());
+    let cid = giver.run_with(["add", "-Q"], b"explained").success().text();
+    let nowhere = giver.run_with(["add", "-Q", "-n"], b"nobody has this");
+    let nowhere = nowhere.success().text();
+    // Without a daemon.
+    let told = taker.run(["explain", &cid]);
+    assert_eq!(told.code, Some(1), "{told:?}");
+    assert!(told.text().contains("not in the store"), "{told:?}");
+    assert!(told.text().contains("this is offline"), "{told:?}");
+
+    let giving = giver.daemon();
+    let taking = taker.daemon();
+    let told = taker.run(["explain", &nowhere]);
+    assert_eq!(told.code, Some(1), "{told:?}");
+    let text = told.text();
+    assert!(text.contains("not found: no peer could be asked"), "{text}");
+    assert!(text.contains("cairn swarm connect"), "{text}");
+
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let peer = giving.call("id", "")["ID"].as_str().unwrap().to_owned();
+    let text = taker.ok(["explain", &cid]);
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some(cid.as_str()));
+    let mut at = 0;
+    for what in [
+        "it is not in the store".to_owned(),
+        "asking peers; 1 connected".to_owned(),
+        format!("want-block to {peer}"),
+        format!("block from {peer} in "),
+        "9 bytes, hash ok".to_owned(),
+        "written into the store, cached".to_owned(),
+        "1 blocks received".to_owned(),
+        format!("found: {peer} sent it"),
+    ] {
+        let found = text[at..].find(&what);
+        at += found.unwrap_or_else(|| panic!("{what:?} in its place in {text}"));
+    }
+    let text = taker.ok(["explain", &cid]);
+    assert!(
+        text.contains("it is in the store: 9 bytes, cached"),
+        "{text}"
+    );
+    taker.ok(["pin", "add", &cid]);
+    let text = taker.ok(["explain", &cid]);
+    assert!(text.contains("it is in the store: 9 bytes, kept"), "{text}");
+
+    let told = taker.run(["explain", "--json", &nowhere]);
+    assert_eq!(told.code, Some(1), "{told:?}");
+    let events: Vec<String> = told
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| line["Event"].as_str().unwrap().to_owned())
+        .collect();
+    for event in [
+        "absent",
+        "begun",
+        "want-block",
+        "dont-have",
+        "given-up",
+        "verdict",
+    ] {
+        assert!(
+            events.iter().any(|known| known == event),
+            "{event}: {events:?}"
+        );
+    }
+    drop(taking);
+}
+
+#[test]
+fn the_way_to_a_peer_is_measured() {
+    let (near, far) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let (_near, there) = (near.daemon(), far.daemon());
+    let address = there.swarm();
+    let text = near.ok(["diag", "perf", &address, "--upload=3MiB", "--download=5MiB"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("upload: 3.1 MB in "), "{text}");
+    assert!(lines[1].starts_with("download: 5.2 MB in "), "{text}");
+    let line = [
+        "diag",
+        "perf",
+        "--json",
+        "--streams=4",
+        "--upload=0",
+        "--download=1MiB",
+    ];
+    let text = near.ok(line.into_iter().chain([address.as_str()]));
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(answer["Direction"], "download");
+    assert_eq!(
+        (&answer["Streams"], &answer["Bytes"]),
+        (&4.into(), &(1 << 20).into())
+    );
+    // Who does not want to be measured is not.
+    let closed = Repo::new(CAIRN);
+    closed.ok(["config", "set", "diag.perf", "false"]);
+    let closing = closed.daemon();
+    let refused = near.run(["diag", "perf", &closing.swarm()]).failure(1);
+    assert!(refused.contains("does not answer /perf/1.0.0"), "{refused}");
+}
