@@ -1028,7 +1028,7 @@ mod tests {
         assert_eq!(quick, 200 << 20);
         // All have their envelope and together little more than may be under way.
         assert!(
-            stuck >= 64 << 20 && stuck <= 2 * OUTSTANDING_BYTES_ALL,
+            (64 << 20..=2 * OUTSTANDING_BYTES_ALL).contains(&stuck),
             "{stuck}"
         );
     }
