@@ -235,7 +235,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 54] = [
+pub const COMMANDS: [&str; 55] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
