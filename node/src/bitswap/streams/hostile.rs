@@ -1,5 +1,6 @@
 //! Readers against peers that are slow or talk too much, in simulated time.
 
+use super::tests::open_gate;
 use super::*;
 use crate::bitswap::message::{Absence, Change, Entry, WantKind};
 use crate::bitswap::seeds;
@@ -20,7 +21,7 @@ fn bench() -> Bench {
     let (unverified, blocks) = mpsc::channel(1);
     Bench {
         sinks: Sinks::new(inputs, unverified),
-        intake: Intake::new(seeds::peer(1), super::tests::open_gate()),
+        intake: Intake::new(seeds::peer(1), open_gate()),
         heard,
         _blocks: blocks,
     }

@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 /// A peer that says what the test likes.
 struct Hostile {
-    me: PeerId,
     victim: PeerId,
     orders: mpsc::Sender<Order>,
     /// What the victim says, if that is listened to.
@@ -76,7 +75,6 @@ impl Hostile {
             stopping.run_until_cancelled_owned(listen).await;
         });
         Self {
-            me,
             victim: victim.id,
             orders: wire.orders,
             heard,
