@@ -6,13 +6,25 @@
 //! * [`disk`]: a folder that is gone afterwards, space used, a cold page cache.
 //! * [`process`]: memory, bytes written, children, a daemon.
 //! * [`waits`]: how long operations waited, as percentiles.
+//! * [`peer`]: nodes of ours, each in a process of its own.
+//! * [`net`], [`relay`]: hosts on a bridge that leads nowhere else; a long way, simulated.
+//! * [`stock`], [`web`], [`torrent`], [`helia`]: others who carry the same bytes.
+//! * [`liar`]: a peer that sends something else.
 //! * this file: the input.
 
 pub mod disk;
+pub mod helia;
+pub mod liar;
+pub mod net;
 pub mod options;
+pub mod peer;
 pub mod process;
+pub mod relay;
 pub mod row;
+pub mod stock;
+pub mod torrent;
 pub mod waits;
+pub mod web;
 
 use bytes::Bytes;
 use cairn_store::block::{Block, Prefix};

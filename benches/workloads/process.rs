@@ -1,10 +1,12 @@
-//! Memory, bytes written, children, a daemon.
+//! Memory, bytes written, children that are spoken with, a daemon.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Runs a command to its end, which must be a good one, with its output thrown away.
@@ -102,12 +104,15 @@ pub fn clock() -> u64 {
 /// What a child measured, by name.
 pub type Figures = BTreeMap<String, f64>;
 
-/// In a child: which part it plays, and what it was given. `None` in the bench itself.
+/// In a child: which part it plays, and what it was given. `None` in the bench itself. From here on
+/// the child ends with the bench, however that ends.
 pub fn part() -> Option<(String, Vec<String>)> {
     let mut arguments = std::env::args().skip(1);
     if arguments.next()? != CHILD {
         return None;
     }
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .expect("to die with the bench");
     Some((arguments.next()?, arguments.collect()))
 }
 
@@ -187,6 +192,94 @@ impl Drop for Running {
     }
 }
 
+/// A process that is told lines and answers with lines, each within a time, so that no row waits for
+/// ever. Killed when dropped.
+#[derive(Debug)]
+pub struct Talking {
+    name: String,
+    child: Child,
+    to: ChildStdin,
+    from: mpsc::Receiver<String>,
+}
+
+impl Talking {
+    /// Starts a command; `name` is for messages.
+    pub fn start(name: impl Into<String>, command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("spawn");
+        let to = child.stdin.take().expect("piped");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let (said, from) = mpsc::sync_channel(LINES_UNHEARD_MAX);
+        std::thread::spawn(move || {
+            for line in output.lines() {
+                if line.is_ok_and(|line| said.send(line).is_err()) {
+                    return;
+                }
+            }
+        });
+        Self {
+            name: name.into(),
+            child,
+            to,
+            from,
+        }
+    }
+
+    /// Tells it a line.
+    pub fn tell(&mut self, line: impl Display) {
+        writeln!(self.to, "{line}").expect("it reads");
+    }
+
+    /// Waits for a line that starts with `beginning`; the rest of it.
+    pub fn hear(&mut self, beginning: &str, within: Duration) -> String {
+        let deadline = Instant::now() + within;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.from.recv_timeout(left) {
+                Ok(line) => {
+                    if let Some(rest) = line.strip_prefix(beginning) {
+                        return rest.trim().to_owned();
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    panic!("{} did not say {beginning:?} within {within:?}", self.name)
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    panic!("{} ended before it said {beginning:?}", self.name)
+                }
+            }
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Talking {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // Ended already, if it went well.
+        let _ = self.child.wait();
+    }
+}
+
+/// A foreign program that ends with the bench, however that ends.
+pub fn foreign(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", program]);
+    command
+}
+
+/// Whether a program can be found.
+pub fn is_installed(program: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).exists())
+}
+
 /// A new repository that listens on free ports of loopback alone and keeps nothing of the disk free.
 pub fn repository(program: &str, path: &Path) {
     crate::disk::remove(path);
@@ -212,5 +305,7 @@ pub fn daemon(program: &str, repository: &Path) -> Running {
 }
 
 const CHILD: &str = "child";
+/// Lines of a child that nobody has listened to yet; it waits when there are more.
+const LINES_UNHEARD_MAX: usize = 1024;
 /// How often the memory of a command is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
