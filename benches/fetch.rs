@@ -1,187 +1,245 @@
-//! How close to a raw stream does a fetch come? 1 GiB from one peer on loopback, both nodes in this
-//! process; the floor is one stream of stock rust-libp2p (TCP, Noise, Yamux) in this process.
+//! How close to a raw stream does a fetch come, of large blocks and of small ones, by one peer and
+//! by many at once? Everything on loopback; every node in a process of its own.
 //!
-//! Needs 2 GiB of disk and 1 GiB more for each round.
+//! `1m`, `256k`: a file of 2 GiB from one peer, read in order and pinned; beside it a raw stream
+//! (`/perf/1.0.0`) of the same stack and one of the stock stack, `curl` from nginx over TLS, and Helia. `together`: the same with both nodes in this
+//! process, where giving and taking share one runtime. `small`: 100,000 blocks of 1 KiB. `many`: 64 peers
+//! that fetch at once, beside one that fetches as much.
+//!
+//! Needs 8 GiB of disk.
 
-use cairn_node::{Config, Node};
-use cairn_store::config::{ByteSize, Reserve};
-use cairn_store::store::Keep;
-use cairn_store::unixfs::import::{Importer, Metadata};
-use cairn_store::unixfs::{Profile, read};
-use cairn_store::{Cid, Store};
-use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, TryStreamExt};
-use libp2p::identity::Keypair;
-use libp2p::swarm::SwarmEvent;
-use libp2p::{StreamProtocol, SwarmBuilder, noise, tcp, yamux};
-use std::path::Path;
-use std::time::{Duration, Instant};
-use workloads::disk::Folder;
+use cairn_store::Cid;
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use workloads::Numbered;
+use workloads::disk::{Folder, remove};
+use workloads::helia::Helia;
 use workloads::options::{Options, size};
-use workloads::row::Row;
-
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/floor");
+use workloads::peer::{self, Counts, Peer, Way};
+use workloads::row::{Row, thousands};
+use workloads::stock::{Giver, Security};
+use workloads::web::Server;
 
 fn main() {
-    let options = Options::read(&["fetch"], &[size("bytes", 1 << 30, 32 << 20)]);
-    let bytes = options.number("bytes");
+    if peer::play() {
+        return;
+    }
+    let options = Options::read(
+        &["1m", "256k", "together", "small", "many"],
+        &[
+            size("bytes", 2 << 30, 64 << 20),
+            size("helia-bytes", 256 << 20, 16 << 20),
+            size("blocks", 100_000, 5000),
+            size("peers", 64, 8),
+        ],
+    );
     let folder = Folder::new(&options);
-    let path = folder.join("file");
-    workloads::file(&path, 4, bytes);
-    let runtime = tokio::runtime::Runtime::new().expect("runtime");
-    let (giving, root) = filled(&folder.join("giver"), &path);
-    let mut round = 0;
+    let large = ["1m", "256k", "together", "many"];
+    let file = folder.join("files").join("file");
+    if large.iter().any(|row| options.wants(row)) {
+        fs::create_dir(folder.join("files")).expect("folder");
+        workloads::file(&file, 4, options.number("bytes"));
+    }
+    for (row, chunk) in [("1m", 1 << 20), ("256k", 256 << 10)] {
+        if options.wants(row) {
+            one_peer(&options, &folder, &file, chunk);
+        }
+    }
+    if options.wants("together") {
+        together(&options, &folder, &file);
+    }
+    if options.wants("small") {
+        small(&options, &folder);
+    }
+    if options.wants("many") {
+        many(&options, &folder, &file);
+    }
+}
+
+/// Repositories of those who fetch: a new one each time, the last one gone.
+struct Takers<'a> {
+    folder: &'a Folder,
+    last: Cell<u32>,
+}
+
+impl<'a> Takers<'a> {
+    fn new(folder: &'a Folder) -> Self {
+        Self {
+            folder,
+            last: Cell::new(0),
+        }
+    }
+
+    fn next(&self) -> PathBuf {
+        let name = |number: u32| self.folder.join(format!("taker-{number}"));
+        remove(&name(self.last.get()));
+        self.last.set(self.last.get() + 1);
+        name(self.last.get())
+    }
+}
+
+fn filled(folder: &Folder, file: &Path, chunk: u32) -> (PathBuf, Cid) {
+    let path = folder.join("giver");
+    remove(&path);
+    let root = peer::filled(&path, file, chunk);
+    (path, root)
+}
+
+fn connected(takers: &Takers, giver: &Peer) -> Peer {
+    let mut taker = Peer::here(&takers.next());
+    taker.connect(giver.address());
+    taker
+}
+
+fn one_peer(options: &Options, folder: &Folder, file: &Path, chunk: u32) {
+    let bytes = options.number("bytes");
+    let (path, root) = filled(folder, file, chunk);
+    let (giver, takers) = (Peer::here(&path), Takers::new(folder));
+    let stock = Giver::start(Security::Noise);
+    let web = Server::start(&folder.join("web"), file.parent().expect("a folder"));
+    let helia = Helia::found();
+    let part = options.number("helia-bytes").min(bytes);
+    let last = Cell::new(Counts::new());
+    let fetch = |way| {
+        let mut taker = connected(&takers, &giver);
+        let seconds = taker.seconds(way, &root);
+        last.set(taker.counts());
+        seconds
+    };
+    let work = format!(
+        "fetch {} MiB from one peer, chunks of {} KiB",
+        bytes >> 20,
+        chunk >> 10
+    );
+    let mut row = Row::new(work, bytes as f64 / 1e6, "MB")
+        .contestant("ours, read in order", || fetch(Way::Read))
+        .contestant("ours, pinned, durable", || fetch(Way::Pin))
+        .contestant("one raw stream of ours", || {
+            connected(&takers, &giver).seconds_raw(giver.address(), bytes, 1)
+        })
+        .contestant("one stream of stock libp2p (Noise)", || {
+            stock.seconds(bytes, 1)
+        });
+    if let Some(web) = &web {
+        row = row.contestant("curl from nginx, TLS", || web.seconds("file"));
+    }
+    if let Some(helia) = &helia {
+        let name = format!("Helia from Helia ({} MiB, scaled)", part >> 20);
+        row = row.contestant(name, || {
+            helia.seconds(part, chunk) * bytes as f64 / part as f64
+        });
+    }
+    row.run(options.rounds()).print();
+    println!("  {}", duplicates(&last.take()));
+    drop(web);
+    remove(&folder.join("web"));
+}
+
+fn duplicates(counts: &Counts) -> String {
+    let count = |name: &str| counts.get(name).copied().unwrap_or(f64::NAN);
+    let share =
+        100.0 * count("duplicate_bytes_received_total") / count("block_bytes_received_total");
+    format!("duplicates: {share:.2} % of the bytes of the last fetch")
+}
+
+fn together(options: &Options, folder: &Folder, file: &Path) {
+    let bytes = options.number("bytes");
+    let (path, root) = filled(folder, file, 1 << 20);
+    let (giver, takers) = (Peer::here(&path), Takers::new(folder));
+    let runtime = peer::runtime();
+    let apart = || connected(&takers, &giver).seconds(Way::Read, &root);
+    let store = folder.join("giver-here");
+    remove(&store);
+    peer::filled(&store, file, 1 << 20);
+    let inside = || {
+        let taking = peer::open(&takers.next());
+        let giving = peer::open(&store);
+        runtime.block_on(async {
+            let (giver, taker) = (peer::local(giving).await, peer::local(taking).await);
+            let address = peer::address(&giver).await;
+            taker.peers().connect(address).await.expect("connect");
+            let seconds = peer::seconds_to_read(&taker, &root).await;
+            for node in [taker, giver] {
+                node.stop(Duration::from_secs(10)).await;
+            }
+            seconds
+        })
+    };
     Row::new(
-        format!("fetch {} MiB from one peer", bytes >> 20),
+        format!("fetch {} MiB, both nodes in one process", bytes >> 20),
         bytes as f64 / 1e6,
         "MB",
     )
-    .contestant("ours", || {
-        round += 1;
-        let taking = open(&folder.join(format!("taker-{round}")));
-        runtime.block_on(fetch(giving.clone(), taking, root, bytes))
+    .contestant("ours, one process", inside)
+    .contestant("ours, two processes", apart)
+    .run(options.rounds())
+    .print();
+    remove(&store);
+}
+
+fn small(options: &Options, folder: &Folder) {
+    let count = options.number("blocks");
+    let path = folder.join("giver-small");
+    peer::filled_with_blocks(&path, &Numbered::new(SEED, SMALL_BYTES), count);
+    let file = folder.join("small");
+    workloads::file(&file, 5, count * SMALL_BYTES as u64);
+    let root = peer::filled(&path, &file, u32::try_from(SMALL_BYTES).expect("small"));
+    let (giver, takers) = (Peer::here(&path), Takers::new(folder));
+    Row::new(
+        format!(
+            "fetch {} blocks of 1 KiB from one peer",
+            thousands(count as f64)
+        ),
+        count as f64,
+        "blocks",
+    )
+    .contestant("ours, by name, 1,024 under way", || {
+        connected(&takers, &giver).seconds_for_blocks(SEED, SMALL_BYTES, count)
     })
-    .contestant("one stream of stock libp2p", || {
-        runtime.block_on(floor(bytes))
+    .contestant("ours, a file pinned", || {
+        connected(&takers, &giver).seconds(Way::Pin, &root)
+    })
+    .contestant("ours, a file read in order", || {
+        connected(&takers, &giver).seconds(Way::Read, &root)
     })
     .run(options.rounds())
     .print();
+    remove(&path);
+    remove(&file);
 }
 
-fn open(folder: &Path) -> Store {
-    let config = cairn_store::config::Config {
-        reserve: Reserve::Bytes(ByteSize(0)),
-        ..cairn_store::config::Config::default()
+fn many(options: &Options, folder: &Folder, file: &Path) {
+    let (bytes, count) = (options.number("bytes"), options.number("peers"));
+    let (path, root) = filled(folder, file, 1 << 20);
+    let takers = Takers::new(folder);
+    let (mut busy, mut calm) = (Vec::new(), Vec::new());
+    let serve = |count: u64, peaks: &mut Vec<u64>| {
+        let giver = Peer::here(&path);
+        let seconds = peer::seconds_of_many(&takers.next(), count, giver.address(), &root);
+        peaks.push(giver.peak());
+        seconds
     };
-    Store::open(folder, &config, &mut |_| {}).expect("open")
-}
-
-fn filled(folder: &Path, path: &Path) -> (Store, Cid) {
-    let store = open(folder);
-    let mut writer = store.writer(Keep::Kept);
-    let mut importer = Importer::new(Profile::v1_2025(), &mut writer, |_| {});
-    let mut file = std::fs::File::open(path).expect("open");
-    importer
-        .file("file", &mut file, Metadata::default())
-        .expect("import");
-    let added = importer.finish().expect("import");
-    writer.commit().expect("commit");
-    (store, added.first().expect("one root").cid)
-}
-
-async fn node(store: Store) -> Node {
-    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("address")];
-    let config = Config {
-        listen,
-        ..Config::default()
-    };
-    let registry = prometheus::Registry::new();
-    Node::start(store, Keypair::generate_ed25519(), config, &registry)
-        .await
-        .expect("start")
-}
-
-async fn fetch(giving: Store, taking: Store, root: Cid, expected: u64) -> f64 {
-    let (giver, taker) = (node(giving).await, node(taking).await);
-    let address = giver
-        .peers()
-        .listening()
-        .await
-        .first()
-        .cloned()
-        .expect("listening");
-    let address = address.with_p2p(giver.peer_id()).expect("address");
-    taker.peers().connect(address).await.expect("connect");
-    let session = taker.exchange().session(None);
-    let start = Instant::now();
-    let read::Node::File(file) = read::open(&session, &root).await.expect("open") else {
-        panic!("not a file")
-    };
-    let mut bytes = 0;
-    let mut stream = std::pin::pin!(file.read(session.clone(), 0..u64::MAX));
-    while let Some(part) = stream.try_next().await.expect("read") {
-        bytes += part.len() as u64;
+    let mut rounds = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds() {
+        rounds.0.push(serve(count, &mut busy));
+        rounds.1.push(serve(1, &mut calm));
     }
-    let seconds = start.elapsed().as_secs_f64();
-    assert_eq!(bytes, expected);
-    taker.stop(Duration::from_secs(10)).await;
-    giver.stop(Duration::from_secs(10)).await;
-    seconds
-}
-
-/// One stream, written at one end and read at the other.
-async fn floor(expected: u64) -> f64 {
-    let swarm = || {
-        SwarmBuilder::with_new_identity()
-            .with_tokio()
-            .with_tcp(
-                tcp::Config::default().nodelay(true),
-                noise::Config::new,
-                yamux::Config::default,
-            )
-            .expect("transport")
-            .with_behaviour(|_| libp2p_stream::Behaviour::new())
-            .expect("behaviour")
-            .with_swarm_config(|config| {
-                config.with_idle_connection_timeout(Duration::from_secs(60))
-            })
-            .build()
-    };
-    let (mut giver, mut taker) = (swarm(), swarm());
-    giver
-        .listen_on("/ip4/127.0.0.1/tcp/0".parse().expect("address"))
-        .expect("listen");
-    let address = loop {
-        if let Some(SwarmEvent::NewListenAddr { address, .. }) = giver.next().await {
-            break address;
-        }
-    };
-    let peer = *giver.local_peer_id();
-    let mut incoming = giver
-        .behaviour()
-        .new_control()
-        .accept(PROTOCOL)
-        .expect("accept");
-    let mut control = taker.behaviour().new_control();
-    taker.dial(address).expect("dial");
-    loop {
-        if let Some(SwarmEvent::ConnectionEstablished { .. }) = tokio::select! {
-            event = taker.next() => event,
-            _ = giver.next() => continue,
-        } {
-            break;
-        }
-    }
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a bench has no shutdown to take part in"
-    )]
-    let tasks = [
-        tokio::spawn(async move { while giver.next().await.is_some() {} }),
-        tokio::spawn(async move { while taker.next().await.is_some() {} }),
-        tokio::spawn(async move {
-            let (_, mut stream) = incoming.next().await.expect("stream");
-            let chunk = vec![7; 256 << 10];
-            for _ in 0..expected / chunk.len() as u64 {
-                stream.write_all(&chunk).await.expect("write");
-            }
-            stream.close().await.expect("close");
-        }),
+    let contestants = vec![
+        (format!("ours, {count} peers at once"), rounds.0),
+        ("ours, one peer".to_owned(), rounds.1),
     ];
-    let start = Instant::now();
-    let mut stream = control.open_stream(peer, PROTOCOL).await.expect("open");
-    stream.flush().await.expect("flush");
-    let mut buffer = vec![0; 256 << 10];
-    let mut bytes = 0;
-    loop {
-        match stream.read(&mut buffer).await.expect("read") {
-            0 => break,
-            read => bytes += read as u64,
-        }
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    assert_eq!(bytes, expected);
-    for task in tasks {
-        task.abort();
-    }
-    seconds
+    let work = format!("serve {} MiB in all", bytes >> 20);
+    workloads::row::Measured::new(work, bytes as f64 / 1e6, "MB", contestants).print();
+    let mib =
+        |peaks: &[u64]| thousands(peaks.iter().copied().max().unwrap_or(0) as f64 / 1048576.0);
+    println!(
+        "  memory of the server at most: {} MiB; with one peer {} MiB",
+        mib(&busy),
+        mib(&calm)
+    );
 }
+
+const SEED: u64 = 6;
+const SMALL_BYTES: usize = 1024;
