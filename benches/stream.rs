@@ -1,0 +1,125 @@
+//! How fast is a raw stream, over the transport of others and over ours, near and far? And how much
+//! of it does a fetch keep over a long way?
+//!
+//! `one`, `four`: so many streams at once between two processes on loopback: rust-libp2p as it comes with Noise
+//! and with TLS. `20ms`, `60ms`, `200ms`: a fetch over a round trip so long (a relay in user
+//! space), beside a raw stream through the same relay, and what a window of one stream allows.
+//!
+//! Needs 1 GiB of disk.
+
+use cairn_node::Config;
+use std::net::SocketAddr;
+use std::time::Duration;
+use workloads::disk::{Folder, remove};
+use workloads::options::{Options, size};
+use workloads::peer::{self, Peer, Way};
+use workloads::relay::Relay;
+use workloads::row::{Row, thousands};
+use workloads::stock::{Giver, Security};
+
+fn main() {
+    if peer::play() {
+        return;
+    }
+    let options = Options::read(
+        &["one", "four", "20ms", "60ms", "200ms"],
+        &[
+            size("bytes", 2 << 30, 128 << 20),
+            size("far-bytes", 256 << 20, 16 << 20),
+        ],
+    );
+    for (row, streams) in [("one", 1), ("four", 4)] {
+        if options.wants(row) {
+            near(&options, streams);
+        }
+    }
+    for (row, milliseconds) in [("20ms", 20), ("60ms", 60), ("200ms", 200)] {
+        if options.wants(row) {
+            far(&options, Duration::from_millis(milliseconds));
+        }
+    }
+}
+
+fn near(options: &Options, streams: u64) {
+    let folder = Folder::new(options);
+    let bytes = options.number("bytes");
+    let stock = [Security::Noise, Security::Tls].map(Giver::start);
+    let [noise, tls] = &stock;
+    let ours = |security: &str| {
+        for name in ["giver", "taker"] {
+            remove(&folder.join(name));
+        }
+        let giver = Peer::secured(&folder.join("giver"), security);
+        let mut taker = Peer::secured(&folder.join("taker"), security);
+        taker.connect(giver.address());
+        taker.seconds_raw(giver.address(), bytes, streams)
+    };
+    Row::new(
+        format!("{} MiB over {streams} raw streams at once", bytes >> 20),
+        bytes as f64 / 1e6,
+        "MB",
+    )
+    .contestant("ours, TLS", || ours("tls"))
+    .contestant("ours, Noise", || ours("noise"))
+    .contestant("stock libp2p, Noise", || noise.seconds(bytes, streams))
+    .contestant("stock libp2p, TLS", || tls.seconds(bytes, streams))
+    .run(options.rounds())
+    .print();
+}
+
+fn far(options: &Options, round_trip: Duration) {
+    let folder = Folder::new(options);
+    let bytes = options.number("far-bytes");
+    let (file, path) = (folder.join("file"), folder.join("giver"));
+    workloads::file(&file, 8, bytes);
+    let root = peer::filled(&path, &file, 1 << 20);
+    let giver = Peer::here(&path);
+    let mut relay = Relay::to(socket(giver.address()), round_trip);
+    let way = over(giver.address(), relay.address());
+    let taker = || {
+        remove(&folder.join("taker"));
+        let mut taker = Peer::here(&folder.join("taker"));
+        taker.connect(&way);
+        taker
+    };
+    let text = format!(
+        "fetch {} MiB over {} ms there and back",
+        bytes >> 20,
+        round_trip.as_millis()
+    );
+    Row::new(text, bytes as f64 / 1e6, "MB")
+        .contestant("ours, read in order", || taker().seconds(Way::Read, &root))
+        .contestant("ours, pinned, durable", || taker().seconds(Way::Pin, &root))
+        .contestant("one raw stream of ours", || {
+            taker().seconds_raw(&way, bytes, 1)
+        })
+        .run(options.rounds())
+        .print();
+    let all = options.rounds() as u64 * 3 * bytes;
+    assert!(relay.carried() >= all, "it did not all go the long way");
+    let window = WINDOW_BYTES_FIRST + Config::default().window_growth_bytes;
+    let most = window as f64 / 1e6 / round_trip.as_secs_f64();
+    println!(
+        "  a window of {} KiB a round trip carries {} MB/s at most",
+        window >> 10,
+        thousands(most)
+    );
+}
+
+/// Where a node listens, as a socket.
+fn socket(address: &str) -> SocketAddr {
+    let parts: Vec<&str> = address.split('/').collect();
+    match parts.as_slice() {
+        ["", "ip4", ip, "tcp", port, ..] => format!("{ip}:{port}").parse().expect("a socket"),
+        _ => panic!("{address} is not at a port"),
+    }
+}
+
+/// The same node, reached through `relay`.
+fn over(address: &str, relay: SocketAddr) -> String {
+    let peer = address.rsplit('/').next().expect("a peer");
+    format!("/ip4/{}/tcp/{}/p2p/{peer}", relay.ip(), relay.port())
+}
+
+/// What Yamux gives every stream at first.
+const WINDOW_BYTES_FIRST: usize = 256 << 10;
