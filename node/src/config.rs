@@ -41,9 +41,8 @@ pub struct Config {
     /// Memory of this process, in bytes, above which no new connection is made; `None` for no
     /// such limit.
     pub memory_bytes_max: Option<usize>,
-    /// Most streams open at once on one connection. Each is sure of 256 KiB of receive window;
-    /// a peer that opens more loses the connection. Others open a stream a message, so a low
-    /// number cuts honest peers off. At most 4,096.
+    /// Most streams open at once on one connection. Each is sure of 256 KiB of receive window; one
+    /// more is refused. Others open a stream a message, so a low number cuts honest peers off.
     pub streams_per_connection_max: usize,
     /// By how many bytes the receive windows of one connection may grow, all streams together,
     /// beyond the 256 KiB each is sure of. A stream carries at most its window per round trip, so

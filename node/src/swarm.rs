@@ -5,7 +5,8 @@
 //! payload passes through it, because while it is busy every TCP connection waits.
 //!
 //! Reading order: `start`, `worker.rs`, `behaviour.rs` (what is spoken), `transport.rs` (how
-//! bytes get there), `fence.rs` (and where they do not).
+//! bytes get there), `connect.rs` (from a socket to streams: `tls.rs`, `noise.rs`, `records.rs`, `mux.rs`),
+//! `fence.rs` (and where bytes do not get).
 
 mod behaviour;
 mod book;
