@@ -231,9 +231,13 @@ where
 
     /// Reads once and hands on what came; answers whether anything did.
     fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        if !self.shared.lock().may_receive() {
+        let mut state = self.shared.lock();
+        if !state.may_receive() {
+            // Whoever reads makes room, also while the socket takes nothing of ours.
+            state.drives(cx);
             return Ok(false);
         }
+        drop(state);
         let count = match Pin::new(&mut self.socket).poll_read(cx, self.incoming.room()) {
             Poll::Ready(count) => count?,
             Poll::Pending => return Ok(false),

@@ -8,16 +8,22 @@ pub(super) struct Chunks {
     pieces: VecDeque<Vec<u8>>,
     /// What of the first piece has been read.
     start: usize,
+    length: usize,
 }
 
 impl Chunks {
     pub(super) fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+        self.length == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.length
     }
 
     /// Adds to the end. The first piece is as large as what is in it; when more comes before it is read,
     /// the next ones have room to spare.
     pub(super) fn put(&mut self, mut bytes: &[u8]) {
+        self.length += bytes.len();
         if let Some(last) = self.pieces.back_mut() {
             let fits = bytes.len().min(last.capacity() - last.len());
             let (now, later) = bytes.split_at(fits);
@@ -56,6 +62,7 @@ impl Chunks {
             self.pieces.pop_front();
             self.start = 0;
         }
+        self.length -= taken;
         taken
     }
 }
@@ -86,6 +93,7 @@ mod tests {
                     prop_assert!(out[..taken] == expected[..]);
                 }
                 prop_assert_eq!(chunks.is_empty(), model.is_empty());
+                prop_assert_eq!(chunks.len(), model.len());
             }
         }
     }

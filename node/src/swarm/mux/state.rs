@@ -418,8 +418,6 @@ impl State {
                 if !entry.window.received(length) {
                     return Err(invalid("more bytes on a stream than were allowed"));
                 }
-                self.unread += length;
-                self.budget.shares().received(length);
                 target = Target::Stream(id);
             }
             _ => {}
@@ -464,9 +462,12 @@ impl State {
         match self.streams.get_mut(&id) {
             Some(entry) if entry.theirs != End::Reset => {
                 entry.chunks.put(bytes);
+                // What is announced counts once it is there: nobody could read it before.
+                self.unread += bytes.len();
+                self.budget.shares().received(bytes.len());
                 wakes.extend(entry.reader.take());
             }
-            // Forgotten or reset meanwhile: what it held was given back then.
+            // Forgotten or reset meanwhile.
             _ => {}
         }
     }
@@ -524,7 +525,8 @@ impl State {
         let Some(mut entry) = self.streams.remove(&id) else {
             return;
         };
-        let left = entry.window.end(&mut self.budget);
+        entry.window.end(&mut self.budget);
+        let left = entry.chunks.len();
         self.unread = self.unread.saturating_sub(left);
         self.budget.shares().read(left);
         if entry.is_blocked {

@@ -7,6 +7,8 @@ use futures::future::{self, poll_fn};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::muxing::StreamMuxerExt;
 use proptest::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 type Pipe = tokio_util::compat::Compat<tokio::io::DuplexStream>;
@@ -448,6 +450,57 @@ async fn a_connection_that_fills_the_memory_of_all_is_not_read_until_its_streams
         assert_eq!(&buffer[..5], b"later");
     };
     future::join(fill, read).await;
+}
+
+/// Whether it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn who_reads_wakes_the_driver_also_while_the_other_side_takes_nothing() {
+    let config = Config {
+        unread_total_bytes_max: 0,
+        ..Config::default()
+    };
+    let (mut ours, mut hand) = by_hand(&Settings::new(&config));
+    let fill = async {
+        hand.write(Kind::Data, SYN, 1, 256 << 10).await;
+        hand.socket.write_all(&vec![0; 256 << 10]).await.unwrap();
+        hand
+    };
+    let take = async {
+        let first = accept(&mut ours).await;
+        poll_fn(|cx| {
+            let _ = ours.poll_unpin(cx);
+            match ours.shared.lock().may_receive() {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        })
+        .await;
+        first
+    };
+    let (mut first, _hand) = future::join(take, fill).await;
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    // More than the pipe holds: the socket is full, and so is what may lie unread.
+    let long = vec![1; 100 << 10];
+    while ours.sending.is_empty() {
+        let _ = Pin::new(&mut first).poll_write(&mut cx, &long);
+        let _ = ours.poll_unpin(&mut cx);
+    }
+    let _ = ours.poll_unpin(&mut cx);
+    woken.0.store(false, Ordering::Relaxed);
+    let mut buffer = vec![0; 256 << 10];
+    first.read_exact(&mut buffer).await.unwrap();
+    assert!(woken.0.load(Ordering::Relaxed));
 }
 
 #[tokio::test]
