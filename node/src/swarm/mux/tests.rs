@@ -496,6 +496,8 @@ async fn who_reads_wakes_the_driver_also_while_the_other_side_takes_nothing() {
         let _ = Pin::new(&mut first).poll_write(&mut cx, &long);
         let _ = ours.poll_unpin(&mut cx);
     }
+    // Whoever writes wakes it, and it finds the socket as full as before.
+    let _ = Pin::new(&mut first).poll_write(&mut cx, &long);
     let _ = ours.poll_unpin(&mut cx);
     woken.0.store(false, Ordering::Relaxed);
     let mut buffer = vec![0; 256 << 10];
