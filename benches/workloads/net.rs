@@ -84,7 +84,6 @@ impl Net {
     }
 
     /// The hub's own address on the bridge.
-    #[expect(clippy::unused_self, reason = "there is one only where there is a hub")]
     pub fn hub_ip(&self) -> Ipv4Addr {
         ip(HUB)
     }

@@ -52,7 +52,7 @@ impl From<PeerName> for String {
 #[cfg(test)]
 mod tests {
     use crate::config::Config;
-    use cairn_node::bitswap::policy::{Policy, Verdict};
+    use cairn_node::bitswap::policy::Verdict;
 
     #[test]
     fn the_lists_of_peers_are_read_and_reach_the_node() {
