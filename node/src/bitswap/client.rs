@@ -32,6 +32,9 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(test)]
+mod model;
+
 /// Every want, session and peer.
 #[derive(Debug, Default)]
 pub(super) struct Client {
@@ -55,6 +58,10 @@ struct Peer {
     in_flight: HashMap<Key, Instant>,
     /// When it last sent something of use.
     progress_at: Instant,
+    /// When its last block came, or it began to owe some.
+    block_at: Instant,
+    /// It owes blocks and none has come for longer than they take: it is asked for no more.
+    suspect: bool,
     speaks: Speaks,
 }
 
@@ -133,6 +140,8 @@ impl Client {
             list: WantList::default(),
             in_flight: HashMap::new(),
             progress_at: now,
+            block_at: now,
+            suspect: false,
             speaks: Speaks::Presences,
         };
         self.peers.insert(peer, fresh);
@@ -168,7 +177,7 @@ impl Client {
         if state.speaks == speaks || state.ledger.is_hopeless() {
             return;
         }
-        state.speaks = speaks;
+        let was = std::mem::replace(&mut state.speaks, speaks);
         match speaks {
             Speaks::Nothing => self.release(peer, Release::Forget),
             Speaks::Blocks => {
@@ -182,6 +191,9 @@ impl Client {
                 }
             }
             Speaks::Presences => {}
+        }
+        if was == Speaks::Nothing {
+            self.place_what_it_has(peer);
         }
     }
 
@@ -341,7 +353,9 @@ impl Client {
             }
             state.ledger.delivered(bytes, delay);
             state.progress_at = now;
+            state.block_at = now;
             state.list.answered(&key);
+            self.suspect(peer, false);
         }
         for session in self.remove(&key) {
             if let Some(session) = self.sessions.get_mut(&session) {
@@ -386,6 +400,15 @@ impl Client {
         self.judge(peer);
     }
 
+    /// What a peer sent waits here, so it is not to blame that nothing comes.
+    pub(super) fn excuse(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(state) = self.peers.get_mut(peer) {
+            state.block_at = now;
+        }
+        self.suspect(peer, false);
+        self.progress(peer, now);
+    }
+
     /// Bytes flow from a peer at a rate worth waiting for.
     pub(super) fn progress(&mut self, peer: &PeerId, now: Instant) {
         let Some(state) = self.peers.get_mut(peer) else {
@@ -395,11 +418,7 @@ impl Client {
             return; // It has sent much before that came to nothing.
         }
         state.progress_at = now;
-        for (key, at) in &state.in_flight {
-            // Whatever these bytes are, the block is not among them.
-            if now.saturating_duration_since(*at) > OWED_MAX {
-                continue;
-            }
+        for key in state.in_flight.keys() {
             for session in self.wants.get(key).map_or(&[][..], |want| &want.sessions) {
                 if let Some(session) = self.sessions.get_mut(session) {
                     session.progressed(now);
@@ -477,10 +496,7 @@ impl Client {
             .peers
             .iter()
             .filter(|(_, peer)| !peer.in_flight.is_empty())
-            .filter(|(_, peer)| {
-                let mut owed = peer.in_flight.values();
-                since(peer.progress_at) > STALL || owed.any(|at| since(*at) > OWED_MAX)
-            })
+            .filter(|(_, peer)| since(peer.progress_at) > STALL || since(peer.block_at) > OWED_MAX)
             .map(|(peer, _)| *peer)
             .collect();
         let count = stalled.len();
@@ -490,6 +506,15 @@ impl Client {
             }
             self.tell_of(&peer, |peer| Step::Silent { peer });
             self.release(&peer, Release::Distrust);
+        }
+        let owes = |peer: &Peer| !peer.in_flight.is_empty();
+        let suspects: Vec<(PeerId, bool)> = self
+            .peers
+            .iter()
+            .map(|(id, peer)| (*id, owes(peer) && since(peer.block_at) > peer.patience()))
+            .collect();
+        for (peer, suspect) in suspects {
+            self.suspect(&peer, suspect);
         }
         self.hedge(now);
         self.repeat(now);
@@ -620,6 +645,9 @@ impl Client {
             {
                 continue;
             }
+            if peer.suspect {
+                continue;
+            }
             let (used, window) = (peer.in_flight.len(), peer.ledger.window());
             if used >= window {
                 busy = true;
@@ -665,6 +693,7 @@ impl Client {
         if kind == WantKind::Block {
             if peer.in_flight.is_empty() {
                 peer.progress_at = now;
+                peer.block_at = now;
             }
             peer.in_flight.insert(key.clone(), now);
         }
@@ -788,6 +817,30 @@ impl Client {
         }
     }
 
+    /// Whether a peer is not to be asked for now. What only it has waits until it is.
+    fn suspect(&mut self, id: &PeerId, suspect: bool) {
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
+        let was = std::mem::replace(&mut peer.suspect, suspect);
+        if was && !suspect {
+            self.place_what_it_has(id);
+        }
+    }
+
+    /// A peer may be asked for blocks again: what it has waits no longer.
+    fn place_what_it_has(&mut self, id: &PeerId) {
+        let waiting: Vec<Key> = self
+            .wants
+            .iter()
+            .filter(|(_, want)| !want.queued && !want.is_asked_for() && want.haves.contains(id))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in waiting {
+            self.enqueue(&key);
+        }
+    }
+
     fn hedge(&mut self, now: Instant) {
         let mut late = Vec::new();
         for (key, want) in &self.wants {
@@ -796,8 +849,8 @@ impl Client {
                 let Some(peer) = self.peers.get(peer).filter(|_| *kind == WantKind::Block) else {
                     continue;
                 };
-                let own = if peer.ledger.is_proven() {
-                    HEDGE_PROVEN.max(peer.ledger.delay() * HEDGE_DELAYS)
+                let own = if peer.ledger.is_proven() && !peer.suspect {
+                    peer.patience()
                 } else {
                     HEDGE_UNPROVEN
                 };
@@ -1042,6 +1095,13 @@ enum Release {
     Distrust,
 }
 
+impl Peer {
+    /// How long it is waited for if it has delivered before.
+    fn patience(&self) -> Duration {
+        HEDGE_PROVEN.max(self.ledger.delay() * HEDGE_DELAYS)
+    }
+}
+
 impl Want {
     /// Whether somebody was asked for the block itself.
     fn is_asked_for(&self) -> bool {
@@ -1057,9 +1117,10 @@ const BROADCASTS_MAX: usize = 32;
 const BROADCAST_TO_NEW_MAX: usize = 256;
 /// A peer that sends nothing of use for so long, though it was asked, has failed.
 const STALL: Duration = Duration::from_secs(2);
-/// Longest that a peer owes a block, whatever else it sends: the largest block at the slowest rate
-/// that a reader bears, and its longest pause.
-const OWED_MAX: Duration = Duration::from_secs(160);
+/// Longest that no block comes from a peer that owes some, whatever else it sends, before it has failed once. It may fail
+/// a few times until its bytes count for nothing, which is the time that the largest block takes at
+/// the least rate that counts as progress.
+const OWED_MAX: Duration = Duration::from_secs(30);
 /// How long a peer that never delivered anything is waited for alone.
 const HEDGE_UNPROVEN: Duration = Duration::from_millis(250);
 /// The least time that a peer which did deliver is waited for alone.

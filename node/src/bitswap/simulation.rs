@@ -4,7 +4,7 @@
 use super::client::{Action, Client, Received, Speaks, TICK, Tried};
 use super::engine::Engine;
 use super::key::Key;
-use super::message::{Message, Payload, PresenceKind, prefix_of};
+use super::message::{Message, Payload, Presence, PresenceKind, prefix_of};
 use super::session::SessionId;
 use bytes::Bytes;
 use cairn_store::block::Prefix;
@@ -19,7 +19,7 @@ const LATENCY: Duration = Duration::from_millis(20);
 /// A gigabit.
 const FAST: u64 = 125_000_000;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Honest,
     /// Says that it has everything and sends nothing.
@@ -28,6 +28,10 @@ enum Manner {
     Forger,
     /// Knows no presences: sends what it has, says nothing else.
     Old,
+    /// Sends a few blocks, then none, and says again and again that it has them.
+    Turncoat,
+    /// Says that it has everything, leaves when it is to send something, and comes back.
+    Dropper,
 }
 
 struct Node {
@@ -51,8 +55,14 @@ struct Net {
     now: Instant,
     tick_at: Instant,
     start: Instant,
+    /// Who dropped its connection, and when it comes back.
+    dropped: Vec<(Instant, usize)>,
 }
 
+/// Blocks that a turncoat sends.
+const TURNCOAT_SERVES: usize = 2;
+/// How long a dropper stays away.
+const DROPPED: Duration = Duration::from_millis(500);
 const ME: usize = 0;
 const WORK: SessionId = SessionId(1);
 
@@ -82,6 +92,7 @@ impl Net {
             now,
             tick_at: now + TICK,
             start: now,
+            dropped: Vec::new(),
         };
         for other in 1..=others {
             net.connect(other);
@@ -167,7 +178,7 @@ impl Net {
                         let here = node.store.get(&Key::content(&cid));
                         let size = here.map(|(_, data)| data.len() as u64);
                         match manner {
-                            Manner::Liar | Manner::Forger => (cid, Some(5000)),
+                            Manner::Liar | Manner::Forger | Manner::Dropper => (cid, Some(5000)),
                             _ => (cid, size),
                         }
                     })
@@ -175,6 +186,8 @@ impl Net {
                 node.engine.looked_up(peer, &found);
             }
             let mut out = Vec::new();
+            let mut drops = false;
+            let mut left = TURNCOAT_SERVES.saturating_sub(node.served);
             while let Some(envelope) = node.engine.next_envelope() {
                 let blocks: Vec<Payload> = envelope
                     .blocks
@@ -183,9 +196,15 @@ impl Net {
                         let prefix = prefix_of(cid).unwrap();
                         let data = match manner {
                             Manner::Liar => return None,
+                            Manner::Dropper => {
+                                drops = true;
+                                return None;
+                            }
+                            Manner::Turncoat if left == 0 => return None,
                             Manner::Forger => Bytes::from(format!("forged {cid}")),
                             _ => node.store[&Key::content(cid)].1.clone(),
                         };
+                        left = left.saturating_sub(1);
                         Some(Payload { prefix, data })
                     })
                     .collect();
@@ -198,7 +217,11 @@ impl Net {
                     out.push((envelope.peer, message, envelope.bytes));
                 }
             }
-            let known: Vec<PeerId> = self.nodes.iter().map(|node| node.id).collect();
+            // The others know node 0 only.
+            let known: Vec<PeerId> = match at {
+                ME => self.nodes.iter().map(|node| node.id).collect(),
+                _ => vec![self.nodes[ME].id],
+            };
             for peer in known {
                 let node = &mut self.nodes[at];
                 loop {
@@ -219,6 +242,10 @@ impl Net {
             for (peer, message, counted) in out {
                 let to = self.index(&peer);
                 self.post(at, to, message, counted);
+            }
+            if drops {
+                self.disconnect(at);
+                self.dropped.push((now + DROPPED, at));
             }
         }
     }
@@ -267,6 +294,8 @@ impl Net {
                 for node in &mut self.nodes {
                     node.client.tick(self.now);
                 }
+                self.promise_again();
+                self.come_back();
             }
             while let Some(first) = self.mail.first_entry() {
                 if first.key().0 > self.now {
@@ -275,6 +304,39 @@ impl Net {
                 let (from, to, message, counted) = first.remove();
                 self.deliver(from, to, &message, counted);
             }
+        }
+    }
+
+    fn come_back(&mut self) {
+        let now = self.now;
+        let back: Vec<usize> = self
+            .dropped
+            .extract_if(.., |(at, _)| *at <= now)
+            .map(|(_, node)| node)
+            .collect();
+        for node in back {
+            self.connect(node);
+        }
+    }
+
+    /// Turncoats say what is of no use, and enough of it to look busy.
+    fn promise_again(&mut self) {
+        let wanted = self.nodes[ME].client.wantlist();
+        for at in 1..self.nodes.len() {
+            if self.nodes[at].manner != Manner::Turncoat {
+                continue;
+            }
+            let have = |cid: &Cid| Presence {
+                cid: *cid,
+                kind: PresenceKind::Have,
+            };
+            let message = Message {
+                presences: wanted.iter().take(20).map(have).collect(),
+                ..Message::default()
+            };
+            self.post(at, ME, message, 0);
+            let id = self.nodes[at].id;
+            self.nodes[ME].client.progress(&id, self.now);
         }
     }
 
@@ -423,6 +485,73 @@ fn liars_who_say_have_and_stall_cost_little() {
     net.give(12, &wanted);
     let took = net.fetch(&wanted);
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// How long a fetch takes among so many honest peers of 4 Mbit/s each, and others.
+fn fetch_in_a_crowd(honest: usize, others: usize, manner: Manner) -> Duration {
+    let mut net = Net::new(honest + others);
+    let wanted = blocks(600, 64 << 10);
+    for at in 1..=honest + others {
+        net.nodes[at].bytes_a_second = 500_000;
+        // In between, so that the order says nothing.
+        if at % 6 != 0 && others > 0 {
+            net.nodes[at].manner = manner;
+        }
+        if matches!(net.nodes[at].manner, Manner::Honest | Manner::Turncoat) {
+            net.give(at, &wanted);
+        }
+    }
+    let start = net.now;
+    net.want(&wanted);
+    let done = net.run_until(IDLE, |net| net.has_all(&wanted));
+    let held = net.nodes[ME].store.len();
+    assert!(done, "{manner:?}: {held} came");
+    net.now - start
+}
+
+#[test]
+fn a_hundred_liars_among_120_peers_cost_less_than_half_as_much_again() {
+    let honest_only = fetch_in_a_crowd(20, 0, Manner::Honest);
+    for manner in [
+        Manner::Liar,
+        Manner::Forger,
+        Manner::Turncoat,
+        Manner::Dropper,
+    ] {
+        let took = fetch_in_a_crowd(20, 100, manner);
+        assert!(
+            took <= honest_only * 3 / 2,
+            "{manner:?}: {took:?} of {honest_only:?}"
+        );
+    }
+}
+
+#[test]
+fn who_delivered_once_and_only_talks_since_is_not_waited_for() {
+    let mut net = Net::new(2);
+    let wanted = blocks(20, 5000);
+    net.nodes[1].manner = Manner::Turncoat;
+    net.give(1, &wanted);
+    net.disconnect(2);
+    net.want(&wanted);
+    let all_sent = |net: &Net| net.nodes[ME].store.len() == TURNCOAT_SERVES;
+    assert!(net.run_until(IDLE, all_sent));
+    net.run_until(Duration::from_secs(1), |_| false);
+    // Everything has been asked of the first by then.
+    net.give(2, &wanted);
+    net.connect(2);
+    assert!(net.run_until(Duration::from_secs(8), |net| net.has_all(&wanted)));
+}
+
+#[test]
+fn who_talks_and_sends_nothing_does_not_keep_a_want_alive_for_ever() {
+    let mut net = Net::new(1);
+    let wanted = blocks(5, 5000);
+    net.nodes[1].manner = Manner::Turncoat;
+    net.give(1, &wanted);
+    net.want(&wanted);
+    let over = |net: &Net| net.given_up().len() == 5 - TURNCOAT_SERVES;
+    assert!(net.run_until(Duration::from_secs(900), over));
 }
 
 #[test]

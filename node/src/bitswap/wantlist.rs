@@ -25,6 +25,8 @@ pub(super) struct WantList {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     Wants(Cid, WantKind),
+    /// What it was told may have been lost, or not.
+    Perhaps(Cid),
     /// It answered. Some (Helia) answer a want once a connection unless it is cancelled.
     Answered(Cid),
 }
@@ -49,17 +51,19 @@ impl WantList {
 
     /// The peer answered: with the block, or that it has none.
     pub(super) fn answered(&mut self, key: &Key) {
-        if let Some(Told::Wants(cid, _)) = self.told.get(key).copied() {
+        if let Some(Told::Wants(cid, _) | Told::Perhaps(cid)) = self.told.get(key).copied() {
             self.told.insert(key.clone(), Told::Answered(cid));
         }
     }
 
     /// Says everything again that is wanted: what was said may have been lost.
     pub(super) fn repeat(&mut self) {
-        let wanted = &self.wanted;
+        for told in self.told.values_mut() {
+            if let Told::Wants(cid, _) = *told {
+                *told = Told::Perhaps(cid);
+            }
+        }
         // What is not wanted any more is still to be cancelled.
-        self.told
-            .retain(|key, told| matches!(told, Told::Answered(_)) || !wanted.contains_key(key));
         let over = self
             .told
             .keys()
@@ -132,7 +136,7 @@ impl WantList {
                 (None, Some(told)) => {
                     self.told.remove(&key);
                     let cid = match told {
-                        Told::Wants(cid, _) => {
+                        Told::Wants(cid, _) | Told::Perhaps(cid) => {
                             self.unanswered.add(key);
                             cid
                         }
@@ -241,6 +245,14 @@ mod tests {
         list.lost(&lines);
         assert_eq!(said(&mut list), [None]);
         assert!(!list.has_changes());
+        // Of two messages the first was heard, and nothing is wanted before it is said again.
+        list.want(&key, cid, WantKind::Have);
+        said(&mut list);
+        list.want(&key, cid, WantKind::Block);
+        let lines = list.take(10);
+        list.lost(&lines);
+        list.cancel(&key);
+        assert_eq!(said(&mut list), [None]);
     }
 
     #[test]

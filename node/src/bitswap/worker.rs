@@ -631,7 +631,9 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         for (id, peer) in &mut state.peers {
             let bytes = peer.intake.bytes.load(Ordering::Relaxed);
             let held = peer.intake.gate.held_since(Way::In, &mut peer.held_seen);
-            if behind || held || bytes - peer.bytes_seen >= PROGRESS_BYTES_A_TICK {
+            if behind || held {
+                state.client.excuse(id, now);
+            } else if bytes - peer.bytes_seen >= PROGRESS_BYTES_A_TICK {
                 state.client.progress(id, now);
             }
             peer.bytes_seen = bytes;
