@@ -25,6 +25,8 @@ mod accounts;
 mod behaviour;
 mod client;
 mod engine;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod key;
 mod ledger;
 mod message;

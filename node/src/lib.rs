@@ -25,6 +25,8 @@ pub mod swarm;
 pub mod tasks;
 mod throttle;
 
+#[cfg(feature = "fuzzing")]
+pub use bitswap::fuzzing;
 pub use config::{Config, Security};
 pub use event::Event;
 pub use exchange::{Exchange, Session};

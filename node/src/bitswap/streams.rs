@@ -166,6 +166,16 @@ pub(super) async fn read(mut stream: Stream, intake: Arc<Intake>, sinks: Sinks) 
     }
 }
 
+/// Reads a stream as a peer's would be read; whether it held messages to its end.
+#[cfg(feature = "fuzzing")]
+pub(super) async fn read_to_end<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    intake: &Intake,
+    sinks: &Sinks,
+) -> bool {
+    read_all(stream, intake, sinks).await.is_ok()
+}
+
 async fn read_all<S: AsyncRead + Unpin>(
     stream: &mut S,
     intake: &Intake,
