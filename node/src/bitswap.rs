@@ -7,7 +7,8 @@
 //!  swarm task        behaviour ── notices, orders ──┐
 //!  reader tasks      streams ─── words ────────────►│ worker ── engine: what others get next
 //!                       └─ blocks ► verify ─ named ►│        └─ client: whom we ask for what
-//!  lane tasks        streams ◄── messages ──────────┘             (session, wantlist, ledger)
+//!  lane tasks        streams ◄── messages ──────────┤             (session, wantlist, ledger)
+//!  source tasks      http    ◄── messages ──────────┘
 //! ```
 //!
 //! `policy` says who may have what, `accounts` keeps what was exchanged with whom, and the streams
@@ -16,7 +17,7 @@
 //! `client` and `engine` decide and touch nothing: no socket, no disk, no task, no clock. `worker`
 //! is the one task that owns them. `behaviour` is all that the swarm sees: it negotiates and hands
 //! streams over, so payload never passes through it. Foreign bytes become blocks in `verify` and
-//! nowhere else. Read `message` for what is said, then `client` and `engine`, then `worker`.
+//! nowhere else. `http` is a second way to blocks beside streams, behind the same seam (`transport`). Read `message` for what is said, then `client` and `engine`, then `worker`.
 //!
 //! Three things are bounded by name where they live: what a peer may make us keep (wants, streams,
 //! bytes), what we have under way with a peer (its window), and every queue between two tasks.
@@ -27,6 +28,7 @@ mod client;
 mod engine;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod http;
 mod key;
 mod ledger;
 mod message;
@@ -41,12 +43,15 @@ mod simulation;
 mod streams;
 #[cfg(test)]
 mod swarms;
+mod transport;
 mod verify;
 mod wantlist;
 mod worker;
 
 pub use accounts::Account;
 pub(crate) use behaviour::{Behaviour, Wire};
+pub use http::{Endpoint, NoEndpoint};
+pub(crate) use http::{Gateways, HttpError};
 
 use crate::event::Event;
 use crate::explain::Teller;
@@ -134,6 +139,15 @@ enum Command {
     WantsOf(PeerId, oneshot::Sender<Vec<Cid>>),
 }
 
+/// Where blocks come from.
+#[derive(Debug)]
+pub(crate) struct Reach<N> {
+    /// The way to peers.
+    pub(crate) network: N,
+    /// Whom to ask over HTTP.
+    pub(crate) gateways: Gateways,
+}
+
 /// What holds for all that is exchanged.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
@@ -148,24 +162,25 @@ impl Bitswap {
     pub(crate) fn start(
         wire: Wire,
         store: Store,
-        network: (Routing, Peers),
+        reach: Reach<(Routing, Peers)>,
         rules: Rules,
         tasks: &Tasks,
         events: broadcast::Sender<Event>,
         registry: &prometheus::Registry,
-    ) -> Result<Self, prometheus::Error> {
-        Self::start_with(wire, store, network, rules, tasks, events, registry)
+    ) -> Result<Self, HttpError> {
+        Self::start_with(wire, store, reach, rules, tasks, events, registry)
     }
 
     fn start_with<B: Blocks, N: Network>(
         wire: Wire,
         blocks: B,
-        network: N,
+        reach: Reach<N>,
         rules: Rules,
         tasks: &Tasks,
         events: broadcast::Sender<Event>,
         registry: &prometheus::Registry,
-    ) -> Result<Self, prometheus::Error> {
+    ) -> Result<Self, HttpError> {
+        let http = http::Http::new(reach.gateways, registry)?;
         let metrics = metrics::Metrics::register(registry)?;
         let (commands, asked) = mpsc::channel(worker::COMMANDS_MAX);
         let (inputs, happened) = mpsc::channel(worker::INPUTS_MAX);
@@ -177,7 +192,8 @@ impl Bitswap {
             sinks: streams::Sinks::new(inputs, unverified),
             throttle: rules.throttle,
             blocks,
-            network,
+            network: reach.network,
+            http,
             tasks: tasks.clone(),
             events,
             metrics,

@@ -4,6 +4,7 @@
 //! `..Config::default()`, because fields are added. Numbers that no operator needs to turn are
 //! constants at the foot of the file that uses them.
 
+use crate::bitswap::Endpoint;
 use crate::bitswap::policy::{Policy, ServeAll};
 use crate::limits::Limits;
 use crate::network::Network;
@@ -24,6 +25,8 @@ pub struct Config {
     pub bootstrap: Vec<Multiaddr>,
     /// How long a fetch waits without any progress before it gives up.
     pub fetch_idle: Duration,
+    /// Trustless gateways that are asked for whatever is wanted. Each learns what that is.
+    pub gateways: Vec<Endpoint>,
     /// Most connections in all. Each costs a socket, a task and up to `read_buffer_bytes` and
     /// `window_growth_bytes` of memory when busy.
     pub connections_max: u32,
@@ -115,6 +118,7 @@ impl Default for Config {
             listen: Vec::new(),
             bootstrap: Vec::new(),
             fetch_idle: Duration::from_secs(30),
+            gateways: Vec::new(),
             connections_max: 512,
             connections_per_peer_max: 8,
             connections_pending_max: 128,

@@ -27,6 +27,7 @@ mod throttle;
 
 #[cfg(feature = "fuzzing")]
 pub use bitswap::fuzzing;
+pub use bitswap::Endpoint;
 pub use config::{Config, Security};
 pub use event::Event;
 pub use exchange::{Exchange, Session};

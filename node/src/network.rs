@@ -130,6 +130,10 @@ fn is_direct(address: &Multiaddr) -> bool {
                 | P::Ws(_)
                 | P::P2p(_)
                 | P::Certhash(_)
+                | P::Tls
+                | P::Http
+                | P::Https
+                | P::HttpPath(_)
                 // The host itself, where a zone came before it.
                 | P::Ip6(_)
         )

@@ -8,7 +8,7 @@
 //! Each part has its own family of tasks, so that stopping can go from the left to the right:
 //! whoever uses a part goes before it.
 
-use crate::bitswap::{Account, Bitswap, Rules, Stat};
+use crate::bitswap::{Account, Bitswap, Gateways, HttpError, Reach, Rules, Stat};
 use crate::config::Config;
 use crate::event::{self, Event};
 use crate::exchange::Exchange;
@@ -138,15 +138,23 @@ impl Node {
             throttle: throttle.clone(),
             policy: Arc::clone(&config.serve),
         };
+        let reach = Reach {
+            network: (routing.clone(), peers.clone()),
+            gateways: Gateways::new(config.network, config.gateways),
+        };
         let bitswap = Bitswap::start(
             wire,
             store.clone(),
-            (routing.clone(), peers.clone()),
+            reach,
             rules,
             &families.bitswap,
             events.clone(),
             registry,
-        )?;
+        )
+        .map_err(|error| match error {
+            HttpError::Metrics(error) => StartError::Metrics(error),
+            HttpError::Tls(error) => StartError::Transport(error.to_string()),
+        })?;
         let perf = Perf::start(perf, &families.bitswap, registry)?;
         let exchange = Exchange::online(store.clone(), bitswap.clone(), config.fetch_idle);
 

@@ -18,6 +18,9 @@
 //! Whoever drives this calls the verbs as things happen, then [`Client::settle`], then does the
 //! [`Action`]s and sends the want lists of [`Client::changed`].
 
+mod sources;
+
+use super::http::Standing;
 use super::key::Key;
 use super::ledger::Ledger;
 use super::message::{Entry, PresenceKind, WantKind};
@@ -28,6 +31,7 @@ use super::wantlist::WantList;
 use crate::explain::{Ask, Step};
 use cairn_store::Cid;
 use libp2p::PeerId;
+pub(super) use sources::Refusal;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,6 +67,8 @@ struct Peer {
     /// It owes blocks and none has come for longer than they take: it is asked for no more.
     suspect: bool,
     speaks: Speaks,
+    /// Set if it is a source: asked over HTTP for one block at a time.
+    source: Option<Standing>,
 }
 
 /// What a peer understands.
@@ -72,6 +78,8 @@ pub(super) enum Speaks {
     Presences,
     /// Wants for blocks, answered with a block or never.
     Blocks,
+    /// Wants for blocks, answered with a block or that it is not there, and forgotten then.
+    Requests,
     /// No Bitswap, or none with us any more.
     Nothing,
 }
@@ -85,13 +93,15 @@ struct Want {
     absent: HashSet<PeerId>,
     /// Whose list has it.
     told: BTreeSet<PeerId>,
+    /// Sources that were asked for it.
+    gateways: BTreeSet<PeerId>,
     created: Instant,
     /// When somebody was last asked for it, in any way.
     asked_at: Instant,
     broadcast: bool,
     queued: bool,
     hedges: u32,
-    /// Of what is told at the end; `asked` is counted then.
+    /// Of what is told at the end; `asked` and `gateways` are counted then.
     said: Said,
     /// Whether somebody wants to hear what happens to it.
     watched: bool,
@@ -143,6 +153,7 @@ impl Client {
             block_at: now,
             suspect: false,
             speaks: Speaks::Presences,
+            source: None,
         };
         self.peers.insert(peer, fresh);
         let open: Vec<Key> = self
@@ -190,7 +201,7 @@ impl Client {
                     }
                 }
             }
-            Speaks::Presences => {}
+            Speaks::Presences | Speaks::Requests => {}
         }
         if was == Speaks::Nothing {
             self.place_what_it_has(peer);
@@ -248,6 +259,7 @@ impl Client {
             haves: Vec::new(),
             absent: HashSet::new(),
             told: BTreeSet::new(),
+            gateways: BTreeSet::new(),
             created: now,
             asked_at: now,
             broadcast: false,
@@ -434,6 +446,14 @@ impl Client {
             return;
         };
         state.sought.providers += 1;
+        self.holds_some(session, peer);
+    }
+
+    /// Whoever has parts of this session's work is asked for what it waits for.
+    fn holds_some(&mut self, session: SessionId, peer: PeerId) {
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return;
+        };
         state.holds(peer);
         if self.peers.contains_key(&peer) {
             for key in state.wants.clone() {
@@ -577,7 +597,7 @@ impl Client {
     pub(super) fn peers(&self) -> Vec<PeerId> {
         self.peers
             .iter()
-            .filter(|(_, state)| state.speaks != Speaks::Nothing)
+            .filter(|(_, state)| state.speaks != Speaks::Nothing && state.source.is_none())
             .map(|(peer, _)| *peer)
             .collect()
     }
@@ -674,20 +694,25 @@ impl Client {
         };
         let kind = match peer.speaks {
             Speaks::Presences => kind,
-            Speaks::Blocks => WantKind::Block,
+            Speaks::Blocks | Speaks::Requests => WantKind::Block,
             Speaks::Nothing => return,
         };
         want.asked.insert(id, kind);
         want.told.insert(id);
         want.asked_at = now;
-        match kind {
-            WantKind::Have => want.said.want_haves += 1,
-            WantKind::Block => want.said.want_blocks += 1,
+        match (peer.source, kind) {
+            (Some(_), _) => drop(want.gateways.insert(id)),
+            (None, WantKind::Have) => want.said.want_haves += 1,
+            (None, WantKind::Block) => want.said.want_blocks += 1,
         }
         if want.watched {
             let what = asking(kind);
             self.told
                 .push_back((key.clone(), Step::Asked { peer: id, what }));
+        }
+        if peer.source.is_some() {
+            // It may have forgotten what it was told; hearing it twice costs nothing.
+            peer.list.forget(key);
         }
         peer.list.want(key, want.cid, kind);
         if kind == WantKind::Block {
@@ -700,7 +725,8 @@ impl Client {
         self.changed.insert(id);
     }
 
-    /// Asks everybody who has it; false if the session has enough of such questions open.
+    /// Asks everybody who has it, and a source for the block; false if the session has enough of
+    /// such questions open, or all sources are busy.
     fn broadcast(&mut self, session: SessionId, key: &Key, now: Instant) -> bool {
         let open = self.sessions.get(&session).map_or(0, |session| {
             session
@@ -719,9 +745,9 @@ impl Client {
         }
         want.broadcast = true;
         let speaking = || {
-            self.peers
-                .iter()
-                .filter(|(_, peer)| peer.speaks != Speaks::Nothing)
+            self.peers.iter().filter(|(_, peer)| {
+                peer.speaks != Speaks::Nothing && peer.source != Some(Standing::Announced)
+            })
         };
         // Where there is only one there is nothing to be compared.
         let kind = match speaking().nth(1) {
@@ -729,14 +755,26 @@ impl Client {
             None => WantKind::Block,
         };
         let strangers: Vec<PeerId> = speaking()
+            .filter(|(_, peer)| peer.source.is_none())
             .map(|(peer, _)| *peer)
             .filter(|peer| !want.absent.contains(peer) && !want.asked.contains_key(peer))
             .collect();
         for peer in strangers {
             self.ask(key, peer, kind, now);
         }
+        if !self.is_asked_for(key) {
+            match self.choose_source(key) {
+                Choice::Ask(source) => self.ask(key, source, WantKind::Block, now),
+                Choice::Wait => return false,
+                Choice::Nobody => {}
+            }
+        }
         self.maybe_exhausted(key, now);
         true
+    }
+
+    fn is_asked_for(&self, key: &Key) -> bool {
+        self.wants.get(key).is_some_and(Want::is_asked_for)
     }
 
     fn maybe_exhausted(&mut self, key: &Key, now: Instant) {
@@ -882,13 +920,16 @@ impl Client {
                 _ => 1,
             };
             for _ in 0..more {
-                match self.choose(&key) {
-                    Choice::Ask(peer) if self.may_hedge(&peer, worth) => {
-                        self.ask(&key, peer, WantKind::Block, now);
-                    }
+                let choice = match self.choose(&key) {
                     Choice::Nobody => {
                         self.ask_around(&key, now);
-                        break;
+                        self.choose_source(&key)
+                    }
+                    known => known,
+                };
+                match choice {
+                    Choice::Ask(peer) if self.may_hedge(&peer, worth) => {
+                        self.ask(&key, peer, WantKind::Block, now);
                     }
                     _ => break,
                 }
@@ -952,10 +993,12 @@ impl Client {
                 if now.saturating_duration_since(want.created.max(session.progress_at))
                     >= session.idle
                 {
+                    let peers = want.told.difference(&want.gateways);
                     let tried = Tried {
                         connected: speaking,
                         said: Said {
-                            asked: want.told.len(),
+                            asked: peers.count(),
+                            gateways: want.gateways.len(),
                             ..want.said
                         },
                         sought: session.sought.clone(),

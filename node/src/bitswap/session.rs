@@ -59,6 +59,8 @@ pub(super) struct Said {
     pub(super) want_blocks: u32,
     pub(super) haves: u32,
     pub(super) dont_haves: u32,
+    /// Trustless gateways asked over HTTP.
+    pub(super) gateways: usize,
 }
 
 /// What was tried, to be told to whoever waited in vain.
@@ -156,6 +158,10 @@ impl fmt::Display for Tried {
                 said.want_haves, said.want_blocks, said.haves, said.dont_haves
             )?,
         }
+        if said.gateways > 0 {
+            let gateways = counted(said.gateways, "gateway", "gateways");
+            write!(out, "; {gateways} asked in vain")?;
+        }
         write!(
             out,
             "; {} for providers found {}",
@@ -211,6 +217,7 @@ mod tests {
                 want_blocks: 1,
                 haves: 1,
                 dont_haves: 1,
+                gateways: 1,
             },
             sought: Sought {
                 searches: 1,
@@ -225,8 +232,8 @@ mod tests {
         assert!(
             told.starts_with(
                 "asked 2 of 3 connected peers that speak Bitswap (2 want-have, 1 want-block); \
-                 answers: 1 HAVE, 1 DONT_HAVE, no block; 1 search for providers found 2; 2 dials, 1 \
-                 failed, the last: nobody there. nobody"
+                 answers: 1 HAVE, 1 DONT_HAVE, no block; 1 gateway asked in vain; 1 search for \
+                 providers found 2; 2 dials, 1 failed, the last: nobody there. nobody"
             ),
             "{told}"
         );

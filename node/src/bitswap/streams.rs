@@ -137,7 +137,7 @@ impl Sinks {
 
 /// Why a reader stopped before the end of its stream.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub(super) enum ReadError {
     #[error(transparent)]
     Stream(#[from] io::Error),
     #[error(transparent)]
@@ -302,7 +302,7 @@ async fn read_message<S: AsyncRead + Unpin>(
 }
 
 /// The peer's own share comes first: whoever waits for that holds nothing that others wait for.
-async fn take_room(kib: u32, intake: &Intake, sinks: &Sinks) -> Result<Room, ReadError> {
+pub(super) async fn take_room(kib: u32, intake: &Intake, sinks: &Sinks) -> Result<Room, ReadError> {
     let stopping = |_| ReadError::Stopping;
     let share = Arc::clone(&intake.share).acquire_many_owned(kib);
     let share = share.await.map_err(stopping)?;

@@ -1,10 +1,11 @@
 //! Bitswap between real swarms over TCP on loopback: what the simulation cannot show.
 
+mod gateways;
 mod hostile;
 
 use super::message::Version;
 use super::policy::{DenyContent, PeerLists, Policy, ServeAll};
-use super::{Bitswap, Blocks, Network, Rules, behaviour};
+use super::{Bitswap, Blocks, Gateways, Network, Reach, Rules, behaviour};
 use crate::event::Event;
 use crate::explain::{self, Ask, Step};
 use crate::limits::Limits;
@@ -142,6 +143,17 @@ impl Node {
         providers: Vec<Provider>,
         rules: Rules,
     ) -> Self {
+        let gateways = Gateways::new(crate::network::Network::Local, Vec::new());
+        Self::start_beside(map, versions, providers, gateways, rules).await
+    }
+
+    async fn start_beside(
+        map: Map,
+        versions: &'static [Version],
+        providers: Vec<Provider>,
+        gateways: Gateways,
+        rules: Rules,
+    ) -> Self {
         let (behaviour, wire) = behaviour::pair(versions);
         let mut swarm = swarm_of(behaviour);
         let id = *swarm.local_peer_id();
@@ -155,13 +167,17 @@ impl Node {
         };
         let (dials, asked) = mpsc::channel(10);
         let dialler = Dialler { dials, providers };
+        let reach = Reach {
+            network: dialler.clone(),
+            gateways,
+        };
         let tasks = Tasks::new();
         let (events, _) = broadcast::channel(4096);
         let registry = prometheus::Registry::new();
         let bitswap = Bitswap::start_with(
             wire,
             map,
-            dialler.clone(),
+            reach,
             rules,
             &tasks,
             events.clone(),

@@ -56,6 +56,12 @@ impl WantList {
         }
     }
 
+    /// As if it had never been wanted of this peer, which forgot it too.
+    pub(super) fn forget(&mut self, key: &Key) {
+        self.wanted.remove(key);
+        self.told.remove(key);
+    }
+
     /// Says everything again that is wanted: what was said may have been lost.
     pub(super) fn repeat(&mut self) {
         for told in self.told.values_mut() {

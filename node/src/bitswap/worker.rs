@@ -8,17 +8,21 @@
 //! A block's way in: reader, verifier, here (is it wanted? nobody else need send it), the store
 //! (batches, one at a time, so that they grow with the disk's latency), here again, its waiters.
 
+mod sources;
+
 use super::accounts::{Accounts, Weight};
 use super::behaviour::{KeepAlive, Notice, Order, Wire};
 use super::client::{Action, Client, Received, Speaks, TICK, Tried};
 use super::engine::{Engine, Envelope};
+use super::http::{Http, News};
 use super::key::Key;
 use super::message::{Message, Payload, Scope, Version, prefix_of};
 use super::metrics::Metrics;
 use super::policy::Policy;
 use super::session::SessionId;
 use super::streams::Hearing;
-use super::streams::{self, Cargo, Intake, LANE_MESSAGES_MAX, Lane, Outgoing, Room, Sinks};
+use super::streams::{self, Cargo, Intake, Lane, Outgoing, Room, Sinks};
+use super::transport::BlockTransport;
 use super::verify::{self, Verified};
 use super::{Blocks, Command, Fetched, Network, Stat, Work};
 use crate::event::Event;
@@ -101,6 +105,8 @@ pub(super) enum Input {
         peer: PeerId,
         outcome: Result<(), Arc<str>>,
     },
+    /// What a gateway's driver tells.
+    Http { peer: PeerId, stay: u64, news: News },
 }
 
 /// What happened next.
@@ -122,6 +128,7 @@ pub(super) struct Worker<B, N> {
     pub(super) throttle: Throttle,
     pub(super) blocks: B,
     pub(super) network: N,
+    pub(super) http: Http,
     pub(super) tasks: Tasks,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) metrics: Metrics,
@@ -192,6 +199,8 @@ struct Peer {
     words_under_way: usize,
     blocks: Option<mpsc::Sender<Outgoing>>,
     keep_alive: KeepAlive,
+    /// Set if it is a gateway.
+    source: Option<sources::Source>,
 }
 
 struct Watcher {
@@ -214,6 +223,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             let job = verify::run(Arc::clone(&queue), self.sinks.inputs.clone());
             self.spawn("bitswap verify", job);
         }
+        self.add_configured_sources(Instant::now());
         let stopping = self.tasks.stopping();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -426,6 +436,10 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             }
             Input::Here(blocks) => self.on_here(&blocks, now),
             Input::Found { session, provider } => {
+                let Some(provider) = self.take_sources(session, provider, now) else {
+                    return;
+                };
+                let state = &mut self.state;
                 state.client.provider(session, provider.peer);
                 state.tell_work(session, || Step::Found {
                     peer: provider.peer,
@@ -447,6 +461,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 state.client.dialled(session, &outcome);
                 state.tell_work(session, || Step::Dialled { peer, outcome });
             }
+            Input::Http { peer, stay, news } => self.on_news(peer, stay, news, now),
         }
     }
 
@@ -666,6 +681,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             !all.is_empty()
         });
         self.recheck(now);
+        self.retire_sources(now);
         self.metrics
             .wants
             .set(i64::try_from(self.state.waiters.len()).unwrap_or(i64::MAX));
@@ -792,6 +808,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 }
                 self.state.leaving.push((over, tried));
             }
+            Action::Disconnect(peer) if self.bar_source(peer) => self.metrics.peers_dropped.inc(),
             Action::Disconnect(peer) => {
                 tracing::debug!(%peer, "disconnected: it sends what nobody asked for");
                 self.metrics.peers_dropped.inc();
@@ -944,7 +961,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         } else {
             KeepAlive::No
         };
-        if peer.keep_alive != keep_alive {
+        if peer.source.is_none() && peer.keep_alive != keep_alive {
             peer.keep_alive = keep_alive;
             state.orders.push_back(Order::KeepAlive(id, keep_alive));
         }
@@ -986,20 +1003,27 @@ impl<B: Blocks, N: Network> Worker<B, N> {
     }
 
     fn open_lane(&self, peer: PeerId, stay: u64, cargo: Cargo) -> mpsc::Sender<Outgoing> {
-        let (lane, inbox) = mpsc::channel(LANE_MESSAGES_MAX);
+        if let Some(driver) = self.driver(&peer) {
+            return self.carry(driver);
+        }
         let Some(known) = self.state.peers.get(&peer) else {
-            return lane;
+            return mpsc::channel(1).0;
         };
-        let task = Lane {
+        self.carry(Lane {
             peer,
             stay,
             cargo,
             gate: Arc::clone(&known.intake.gate),
             orders: self.wire.orders.clone(),
             inputs: self.sinks.inputs.clone(),
-        };
-        self.spawn("bitswap lane", task.run(inbox));
-        lane
+        })
+    }
+
+    /// Starts a transport.
+    fn carry<T: BlockTransport>(&self, transport: T) -> mpsc::Sender<Outgoing> {
+        let (outbox, inbox) = mpsc::channel(T::MESSAGES_MAX);
+        self.spawn(T::TASK, transport.run(inbox));
+        outbox
     }
 
     /// A task that ends at the latest when all are asked to.
@@ -1123,6 +1147,7 @@ impl Peer {
             words_under_way: 0,
             blocks: None,
             keep_alive: KeepAlive::No,
+            source: None,
         }
     }
 
@@ -1167,6 +1192,7 @@ pub(super) const COMMANDS_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use super::super::http::Gateways;
     use super::*;
     use bytes::Bytes;
     use futures::stream::BoxStream;
@@ -1218,6 +1244,11 @@ mod tests {
                 .unwrap(),
             blocks: Nothing,
             network: Nothing,
+            http: Http::new(
+                Gateways::new(crate::network::Network::Local, Vec::new()),
+                &prometheus::Registry::new(),
+            )
+            .unwrap(),
             tasks: Tasks::new(),
             events: broadcast::channel(1).0,
             metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),

@@ -1,0 +1,394 @@
+//! Sources: peers that are asked for one block at a time and never say what they have.
+//!
+//! What they are asked for is bounded by their window from the first block on, since they cannot be
+//! asked for less. So where a want is broadcast, one source at most is asked for the block itself;
+//! while all are busy, the want waits in its queue.
+
+use super::{BROADCAST_TO_NEW_MAX, Choice, Client, Peer, Release, Speaks};
+use crate::bitswap::http::Standing;
+use crate::bitswap::key::Key;
+use crate::bitswap::ledger::Ledger;
+use crate::bitswap::message::WantKind;
+use crate::bitswap::session::SessionId;
+use crate::bitswap::wantlist::WantList;
+use cairn_store::Cid;
+use libp2p::PeerId;
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// How a source refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::bitswap) enum Refusal {
+    /// It does not have the block.
+    Absent,
+    /// It did not give the block.
+    Failed,
+}
+
+impl Client {
+    /// A source is here.
+    pub(in crate::bitswap) fn source(&mut self, id: PeerId, standing: Standing, now: Instant) {
+        let fresh = Peer {
+            ledger: Ledger::default(),
+            list: WantList::default(),
+            in_flight: HashMap::new(),
+            progress_at: now,
+            speaks: Speaks::Requests,
+            source: Some(standing),
+        };
+        self.peers.entry(id).or_insert(fresh);
+        self.offer(&id);
+    }
+
+    /// A source has something of this session's work, or says so.
+    pub(in crate::bitswap) fn source_for(&mut self, session: SessionId, source: PeerId) {
+        self.holds_some(session, source);
+    }
+
+    /// A source does not have a block, or failed to give it. It has forgotten that it was asked.
+    pub(in crate::bitswap) fn refused(
+        &mut self,
+        id: &PeerId,
+        cid: &Cid,
+        how: Refusal,
+        now: Instant,
+    ) {
+        let key = Key::content(cid);
+        let Some(state) = self.peers.get_mut(id) else {
+            return;
+        };
+        state.progress_at = now;
+        state.list.forget(&key);
+        state.in_flight.remove(&key);
+        if how == Refusal::Failed {
+            state.ledger.failed();
+        }
+        let Some(want) = self.wants.get_mut(&key) else {
+            return;
+        };
+        want.told.remove(id);
+        match how {
+            Refusal::Absent => self.lacks(id, &key, now),
+            Refusal::Failed => {
+                want.asked.remove(id);
+                want.absent.insert(*id);
+                if !want.is_asked_for() {
+                    self.enqueue(&key);
+                    self.maybe_exhausted(&key, now);
+                }
+            }
+        }
+    }
+
+    /// A source is to be left alone. It has forgotten all that it was asked for.
+    pub(in crate::bitswap) fn rests(&mut self, id: &PeerId) {
+        let Some(state) = self.peers.get_mut(id) else {
+            return;
+        };
+        state.speaks = Speaks::Nothing;
+        state.ledger.failed();
+        state.list = WantList::default();
+        for want in self.wants.values_mut() {
+            want.told.remove(id);
+        }
+        self.release(id, Release::Forget);
+    }
+
+    /// A source may be asked again.
+    pub(in crate::bitswap) fn ready(&mut self, id: &PeerId) {
+        let Some(state) = self.peers.get_mut(id) else {
+            return;
+        };
+        if !state.ledger.is_hopeless() {
+            state.speaks = Speaks::Requests;
+            self.offer(id);
+        }
+    }
+
+    /// How many sources may be asked now.
+    pub(in crate::bitswap) fn sources(&self) -> usize {
+        let ready = |peer: &&Peer| peer.speaks == Speaks::Requests;
+        self.peers.values().filter(ready).count()
+    }
+
+    /// Has wants placed anew that nobody was asked for and this source may be.
+    fn offer(&mut self, id: &PeerId) {
+        let to_all = self
+            .peers
+            .get(id)
+            .is_some_and(|peer| peer.source == Some(Standing::Configured));
+        let open: Vec<Key> = self
+            .wants
+            .iter()
+            .filter(|(_, want)| !want.is_asked_for() && !want.queued)
+            .map(|(key, _)| key.clone())
+            .filter(|key| to_all || self.holds_for(id, key))
+            .take(BROADCAST_TO_NEW_MAX)
+            .collect();
+        for key in open {
+            self.enqueue(&key);
+        }
+    }
+
+    /// The best source to ask for a block that nobody is known to have.
+    pub(super) fn choose_source(&self, key: &Key) -> Choice {
+        let Some(want) = self.wants.get(key) else {
+            return Choice::Nobody;
+        };
+        let mut best: Option<((bool, usize), PeerId)> = None;
+        let mut busy = false;
+        for (id, peer) in &self.peers {
+            if peer.source != Some(Standing::Configured)
+                || peer.speaks != Speaks::Requests
+                || want.absent.contains(id)
+                || want.asked.get(id) == Some(&WantKind::Block)
+            {
+                continue;
+            }
+            let (used, window) = (peer.in_flight.len(), peer.ledger.window());
+            if used >= window {
+                busy = true;
+                continue;
+            }
+            let rank = (
+                !peer.ledger.is_proven(),
+                used.saturating_mul(1000) / window.max(1),
+            );
+            if best.is_none_or(|(other, _)| rank < other) {
+                best = Some((rank, *id));
+            }
+        }
+        match best {
+            Some((_, source)) => Choice::Ask(source),
+            None if busy => Choice::Wait,
+            None => Choice::Nobody,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Action, REPEAT, Received, TICK};
+    use super::*;
+    use crate::bitswap::message::{Change, PresenceKind};
+    use cairn_store::cid;
+    use cairn_store::cid::Multihash;
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    const SESSION: SessionId = SessionId(1);
+    const IDLE: Duration = Duration::from_secs(60);
+
+    struct Bench {
+        client: Client,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let now = Instant::now();
+            let mut client = Client::default();
+            client.open(SESSION, IDLE, now);
+            Self { client, now }
+        }
+
+        fn source(&mut self, standing: Standing) -> PeerId {
+            let id = PeerId::random();
+            self.client.source(id, standing, self.now);
+            id
+        }
+
+        fn want(&mut self, numbers: std::ops::Range<u8>) {
+            for number in numbers {
+                self.client.want(SESSION, name(number), self.now);
+            }
+            self.client.settle(self.now);
+        }
+
+        /// What a peer is told to be wanted, since the last time.
+        fn asked(&mut self, id: &PeerId) -> Vec<(Cid, WantKind)> {
+            let lines = self.client.entries(id, 1000);
+            lines
+                .into_iter()
+                .filter_map(|line| match line.change {
+                    Change::Want { kind, .. } => Some((line.cid, kind)),
+                    Change::Cancel => None,
+                })
+                .collect()
+        }
+
+        fn delivers(&mut self, id: &PeerId, cid: &Cid) {
+            let received = self.client.block(id, cid, 1000, self.now);
+            assert_eq!(received, Received::Wanted(*cid));
+            self.client.settle(self.now);
+        }
+
+        fn refuses(&mut self, id: &PeerId, cid: &Cid, how: Refusal) {
+            self.client.refused(id, cid, how, self.now);
+            self.client.settle(self.now);
+        }
+
+        fn pass(&mut self, time: Duration) {
+            let end = self.now + time;
+            while self.now < end {
+                self.now += TICK;
+                self.client.tick(self.now);
+                self.client.settle(self.now);
+            }
+        }
+
+        fn searches(&mut self) -> usize {
+            std::iter::from_fn(|| self.client.poll())
+                .filter(|action| matches!(action, Action::Search { .. }))
+                .count()
+        }
+    }
+
+    fn name(number: u8) -> Cid {
+        let hash = Multihash::wrap(0x12, &[number; 32]).unwrap();
+        Cid::new_v1(cid::RAW, hash)
+    }
+
+    #[test]
+    fn one_source_is_asked_for_the_block_while_peers_are_asked_who_has_it() {
+        let mut bench = Bench::new();
+        let sources = [(); 3].map(|()| bench.source(Standing::Configured));
+        let peer = PeerId::random();
+        bench.client.connected(peer, bench.now);
+        bench.want(0..1);
+        let asked = sources.map(|source| bench.asked(&source));
+        let all: Vec<_> = asked.concat();
+        assert_eq!(all, [(name(0), WantKind::Block)]);
+        assert_eq!(bench.asked(&peer), [(name(0), WantKind::Have)]);
+        assert_eq!(bench.client.peers(), [peer], "a source is no peer");
+        assert_eq!(bench.client.sources(), 3);
+    }
+
+    #[test]
+    fn the_window_of_a_source_holds_from_the_first_block_on() {
+        let mut bench = Bench::new();
+        let source = bench.source(Standing::Configured);
+        bench.want(0..100);
+        let first = bench.asked(&source);
+        assert_eq!(first.len(), 2);
+        let mut came = HashSet::new();
+        let mut under_way: Vec<Cid> = first.into_iter().map(|(cid, _)| cid).collect();
+        while let Some(cid) = under_way.pop() {
+            bench.delivers(&source, &cid);
+            assert!(came.insert(cid));
+            under_way.extend(bench.asked(&source).into_iter().map(|(cid, _)| cid));
+        }
+        assert_eq!(came.len(), 100);
+    }
+
+    #[test]
+    fn what_one_source_lacks_is_asked_of_the_next_and_then_searched_for() {
+        for how in [Refusal::Absent, Refusal::Failed] {
+            let mut bench = Bench::new();
+            let sources = [(); 2].map(|()| bench.source(Standing::Configured));
+            bench.want(0..1);
+            let mut asked = 0;
+            for _ in 0..2 {
+                for source in sources {
+                    if !bench.asked(&source).is_empty() {
+                        asked += 1;
+                        bench.refuses(&source, &name(0), how);
+                    }
+                }
+            }
+            assert_eq!(asked, 2);
+            assert_eq!(bench.searches(), 0);
+            bench.pass(TICK);
+            assert_eq!(bench.searches(), 1, "nobody is left to be asked");
+            // Later, when nobody had it, all are asked again, one at a time.
+            bench.pass(REPEAT);
+            let again: usize = sources
+                .map(|source| bench.asked(&source).len())
+                .iter()
+                .sum();
+            assert_eq!(again, 1);
+        }
+    }
+
+    #[test]
+    fn while_a_source_is_busy_a_peer_that_has_it_is_asked() {
+        let mut bench = Bench::new();
+        let source = bench.source(Standing::Configured);
+        let peer = PeerId::random();
+        bench.client.connected(peer, bench.now);
+        bench.want(0..4);
+        let (over_http, had) = (bench.asked(&source), bench.asked(&peer));
+        assert_eq!((over_http.len(), had.len()), (2, 4));
+        let waiting: Vec<Cid> = had
+            .iter()
+            .map(|(cid, _)| *cid)
+            .filter(|cid| over_http.iter().all(|(asked, _)| asked != cid))
+            .collect();
+        for cid in &waiting {
+            let now = bench.now;
+            bench.client.presence(&peer, cid, PresenceKind::Have, now);
+        }
+        bench.client.settle(bench.now);
+        let mut asked: Vec<Cid> = bench.asked(&peer).into_iter().map(|(cid, _)| cid).collect();
+        let mut waiting = waiting;
+        asked.sort();
+        waiting.sort();
+        assert_eq!(asked, waiting);
+        assert!(bench.asked(&source).is_empty());
+    }
+
+    #[test]
+    fn a_source_that_rests_is_not_asked_and_asked_anew_when_it_is_ready() {
+        let mut bench = Bench::new();
+        let source = bench.source(Standing::Configured);
+        bench.want(0..2);
+        assert_eq!(bench.asked(&source).len(), 2);
+        bench.client.rests(&source);
+        bench.client.settle(bench.now);
+        assert!(bench.asked(&source).is_empty());
+        assert_eq!(bench.client.sources(), 0);
+        bench.pass(TICK);
+        assert_eq!(bench.searches(), 1);
+        bench.client.ready(&source);
+        bench.client.settle(bench.now);
+        assert_eq!(bench.asked(&source).len(), 2);
+        bench.delivers(&source, &name(0));
+    }
+
+    #[test]
+    fn an_announced_source_is_asked_for_the_work_it_was_found_for_only() {
+        let mut bench = Bench::new();
+        let other = SessionId(2);
+        bench.client.open(other, IDLE, bench.now);
+        bench.client.want(other, name(200), bench.now);
+        bench.want(0..1);
+        let source = bench.source(Standing::Announced);
+        bench.client.settle(bench.now);
+        assert!(bench.asked(&source).is_empty());
+        bench.client.provider(SESSION, source);
+        bench.client.settle(bench.now);
+        assert_eq!(bench.asked(&source), [(name(0), WantKind::Block)]);
+        bench.delivers(&source, &name(0));
+        bench.want(1..2);
+        assert_eq!(bench.asked(&source), [(name(1), WantKind::Block)]);
+    }
+
+    #[test]
+    fn wrong_blocks_and_silence_send_its_wants_elsewhere() {
+        let mut bench = Bench::new();
+        let liar = bench.source(Standing::Configured);
+        bench.want(0..1);
+        assert_eq!(bench.asked(&liar).len(), 1);
+        let honest = bench.source(Standing::Configured);
+        let received = bench.client.block(&liar, &name(99), 1000, bench.now);
+        assert_eq!(received, Received::Wrong);
+        bench.client.settle(bench.now);
+        assert_eq!(bench.asked(&honest).len(), 1);
+        // Says nothing: the other is asked, whatever it did before.
+        bench.client.ready(&liar);
+        bench.pass(Duration::from_secs(3));
+        bench.refuses(&honest, &name(0), Refusal::Absent);
+        bench.pass(REPEAT);
+        assert_eq!(bench.asked(&liar).len(), 1);
+    }
+}

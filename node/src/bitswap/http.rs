@@ -1,0 +1,186 @@
+//! Blocks from trustless gateways: HTTP as a second way beside libp2p's streams.
+//!
+//! A gateway is a *source*. To the client it is a peer that is asked for one block at a time, never
+//! says what it has, and answers with the block or that it is not there; so its window, delay,
+//! stalls and wrong blocks are counted like any peer's, and a session's wants go to peers and
+//! gateways alike. Its name among them is a peer ID made from its address.
+//!
+//! ```text
+//!  worker ── messages ──► driver ── GET /ipfs/<cid>?format=raw ──► gateway
+//!    ▲ └──── news ◄─────────┘ └── payloads ──► verify ──┐
+//!    └──────────────────────────────────────────────────┘
+//! ```
+//!
+//! Read `endpoint` for which addresses mean a gateway, `connection` for what may be dialled,
+//! `request` for one question and its bounds, `driver` for many.
+
+mod connection;
+mod driver;
+mod endpoint;
+mod metrics;
+mod request;
+#[cfg(test)]
+pub(super) mod tests;
+
+pub(super) use connection::{Fence, Gate};
+pub(super) use driver::Driver;
+pub use endpoint::{Endpoint, NoEndpoint};
+
+use crate::network::Network;
+use crate::tasks::Tasks;
+use cairn_store::Cid;
+use libp2p::PeerId;
+use metrics::Metrics;
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Why a source is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The operator named it: for whatever is wanted.
+    Configured,
+    /// A provider said that it is there: for the work that it was found for.
+    Announced,
+}
+
+/// What a driver tells the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// A message was read: there is room for another.
+    Heard,
+    /// The gateway does not have it.
+    Absent(Cid),
+    /// The gateway did not give it.
+    Failed(Cid),
+    /// Nothing is asked of the gateway for a while, and nothing that was asked will be answered.
+    Rests,
+    /// It may be asked again.
+    Ready,
+}
+
+/// The longest times of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Making a connection, TLS and all.
+    connect: Duration,
+    /// From the question to the head of the answer, for what the gateway has.
+    head: Duration,
+    /// The same for what it may have to look for.
+    search: Duration,
+    /// Without a fair number of bytes of a body.
+    body_idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            search: Duration::from_secs(60),
+            body_idle: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The gateways to begin with and how far any may be away.
+#[derive(Debug)]
+pub(crate) struct Gateways {
+    network: Network,
+    configured: Vec<Endpoint>,
+    roots: RootCertStore,
+    limits: Limits,
+}
+
+impl Gateways {
+    /// `configured` are asked for whatever is wanted; those outside `network` are left out.
+    pub(crate) fn new(network: Network, configured: Vec<Endpoint>) -> Self {
+        Self {
+            network,
+            configured,
+            roots: webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What is the same for all sources.
+#[derive(Debug)]
+pub(super) struct Http {
+    network: Network,
+    limits: Limits,
+    tls: Arc<ClientConfig>,
+    pub(super) configured: Vec<Endpoint>,
+    pub(super) metrics: Metrics,
+    /// Those that sent too much of what nobody asked for.
+    barred: HashSet<PeerId>,
+}
+
+/// Why there is no HTTP.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HttpError {
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Http {
+    pub(super) fn new(
+        gateways: Gateways,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, HttpError> {
+        let mut tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(gateways.roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self {
+            network: gateways.network,
+            limits: gateways.limits,
+            tls: Arc::new(tls),
+            configured: gateways.configured,
+            metrics: Metrics::register(registry)?,
+            barred: HashSet::new(),
+        })
+    }
+
+    /// The way to a gateway; `None` if it may not be asked.
+    pub(super) fn gate(
+        &self,
+        endpoint: Endpoint,
+        standing: Standing,
+        tasks: &Tasks,
+    ) -> Option<Gate> {
+        let fence = Fence {
+            network: self.network,
+            standing,
+        };
+        if !fence.may_hold(&endpoint) || self.barred.contains(&endpoint.id()?) {
+            return None;
+        }
+        Some(Gate {
+            endpoint,
+            fence,
+            limits: self.limits,
+            tls: Arc::clone(&self.tls),
+            tasks: tasks.clone(),
+            idle: Mutex::default(),
+        })
+    }
+
+    /// Asks a source for nothing any more, however often it is announced.
+    pub(super) fn bar(&mut self, source: PeerId) {
+        if self.barred.len() >= BARRED_MAX {
+            self.barred.clear();
+        }
+        self.barred.insert(source);
+    }
+}
+
+/// Who we say that we are.
+const USER_AGENT: &str = concat!("cairn/", env!("CARGO_PKG_VERSION"));
+/// Barred sources that are remembered. Each had to deliver wrong blocks under an address of its own.
+const BARRED_MAX: usize = 4096;

@@ -1,0 +1,184 @@
+//! Connections to one gateway: dialled inside the fence, used one request at a time, kept for the next.
+//!
+//! The fence is asked where the socket is made, about the address that is dialled: a name is
+//! resolved in `public` only, and what it resolves to is asked about like any other address. An
+//! announced address comes from strangers, so it must moreover be one that means the same to
+//! everybody: nobody out there names a service on this machine or beside it for us to ask.
+
+use super::endpoint::{Endpoint, Host, Scheme};
+use super::request::Failure;
+use super::{Limits, Standing};
+use crate::network::Network;
+use crate::tasks::Tasks;
+use bytes::Bytes;
+use futures_rustls::TlsConnector;
+use http_body_util::Empty;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::rt::{Read, Write};
+use hyper_util::rt::TokioIo;
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+use rustls::pki_types::ServerName;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::compat::{FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
+
+/// One that can take a request.
+pub(super) type Connection = SendRequest<Empty<Bytes>>;
+
+/// The way to one gateway.
+pub(in crate::bitswap) struct Gate {
+    pub(super) endpoint: Endpoint,
+    pub(super) fence: Fence,
+    pub(super) limits: Limits,
+    pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) tasks: Tasks,
+    /// Connections that wait for the next request; the latest used is the last.
+    pub(super) idle: Mutex<Vec<Connection>>,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Gate({})", self.endpoint)
+    }
+}
+
+/// What may be dialled.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::bitswap) struct Fence {
+    pub(super) network: Network,
+    pub(super) standing: Standing,
+}
+
+impl Fence {
+    /// Whether a gateway may lie inside, as far as its address alone tells.
+    pub(in crate::bitswap) fn may_hold(self, endpoint: &Endpoint) -> bool {
+        match endpoint.host() {
+            Host::Ip(ip) => self.holds(*ip),
+            Host::Name(_) => self.network == Network::Public,
+        }
+    }
+
+    fn holds(self, ip: IpAddr) -> bool {
+        // To connect to 0.0.0.0 is to connect to this machine.
+        if ip.is_unspecified() || ip.is_multicast() {
+            return false;
+        }
+        let mut address = Multiaddr::from(ip);
+        address.push(Protocol::Tcp(0));
+        self.network.allows(&address)
+            && (self.standing == Standing::Configured || self.network.announces(&address))
+    }
+
+    async fn addresses(self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
+        let port = endpoint.port();
+        let found: Vec<SocketAddr> = match endpoint.host() {
+            Host::Ip(ip) => vec![SocketAddr::new(*ip, port)],
+            Host::Name(_) if self.network != Network::Public => Vec::new(),
+            Host::Name(name) => tokio::net::lookup_host((name.as_str(), port))
+                .await
+                .map_err(|_| Failure::Unreachable)?
+                .collect(),
+        };
+        let inside: Vec<SocketAddr> = found
+            .into_iter()
+            .filter(|address| self.holds(address.ip()))
+            .take(ADDRESSES_TRIED_MAX)
+            .collect();
+        if inside.is_empty() {
+            return Err(Failure::Outside);
+        }
+        Ok(inside)
+    }
+}
+
+impl Gate {
+    /// A connection that waited, if there is one.
+    pub(super) fn kept(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(connection) = idle.pop() {
+            if !connection.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose last answer was read to its end.
+    pub(super) fn keep(&self, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|other| !other.is_closed());
+        if idle.len() < IDLE_MAX {
+            idle.push(connection);
+        }
+    }
+
+    /// A new connection.
+    pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+        timeout(self.limits.connect, self.dial())
+            .await
+            .unwrap_or(Err(Failure::Unreachable))
+    }
+
+    async fn dial(&self) -> Result<Connection, Failure> {
+        let mut stream = Err(Failure::Unreachable);
+        for address in self.fence.addresses(&self.endpoint).await? {
+            match TcpStream::connect(address).await {
+                Ok(open) => {
+                    stream = Ok(open);
+                    break;
+                }
+                Err(error) => tracing::debug!(%address, %error, "gateway not reached"),
+            }
+        }
+        let stream = stream?;
+        // Requests are small and wait for nothing.
+        drop(stream.set_nodelay(true));
+        match self.endpoint.scheme() {
+            Scheme::Http => self.open(TokioIo::new(stream)).await,
+            Scheme::Https => {
+                let name = match self.endpoint.host() {
+                    Host::Ip(ip) => ServerName::from(*ip),
+                    Host::Name(name) => {
+                        ServerName::try_from(name.clone()).map_err(|_| Failure::Tls)?
+                    }
+                };
+                let tls = TlsConnector::from(Arc::clone(&self.tls));
+                let stream = tls.connect(name, stream.compat()).await.map_err(|error| {
+                    tracing::debug!(gateway = %self.endpoint, %error, "no TLS");
+                    Failure::Tls
+                })?;
+                self.open(TokioIo::new(stream.compat())).await
+            }
+        }
+    }
+
+    async fn open<S>(&self, stream: S) -> Result<Connection, Failure>
+    where
+        S: Read + Write + Unpin + Send + 'static,
+    {
+        let (connection, driver) = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .handshake(stream)
+            .await
+            .map_err(|_| Failure::Unreachable)?;
+        let stopping = self.tasks.stopping();
+        // Ends with the other half, which whoever uses the connection or the list above holds.
+        self.tasks.spawn("http connection", async move {
+            if let Some(Err(error)) = stopping.run_until_cancelled_owned(driver).await {
+                tracing::debug!(%error, "connection to a gateway ended");
+            }
+        });
+        Ok(connection)
+    }
+}
+
+/// Addresses of one name that are tried.
+const ADDRESSES_TRIED_MAX: usize = 4;
+/// Connections kept for the next request.
+const IDLE_MAX: usize = super::driver::REQUESTS_MAX;
+/// What is buffered of an answer, its head above all.
+const HEAD_BYTES_MAX: usize = 64 << 10;

@@ -1,0 +1,305 @@
+//! Where a trustless gateway is: read from a URL or from a multiaddr, parsed once.
+
+use cairn_store::block::Prefix;
+use cairn_store::cid::{self, HashKind};
+use cairn_store::{Block, Cid};
+use hyper::Uri;
+use libp2p::PeerId;
+use libp2p::multiaddr::{Multiaddr, Protocol};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+/// A trustless gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Endpoint {
+    scheme: Scheme,
+    host: Host,
+    port: u16,
+    /// Empty, or begins with a slash and does not end in one.
+    path: String,
+}
+
+/// Whether the way there is encrypted. Blocks are verified in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+/// Its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Host {
+    Ip(IpAddr),
+    Name(String),
+}
+
+/// The text is no gateway's address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no gateway's address; it looks like \"http://127.0.0.1:8080\" or \"/ip4/127.0.0.1/tcp/8080/http\""
+)]
+pub struct NoEndpoint(String);
+
+impl Endpoint {
+    /// The endpoint that a multiaddr names, if it names one: `…/http`, `…/https`, `…/tls/http`,
+    /// each with `/http-path/…` behind it if need be.
+    pub fn from_multiaddr(address: &Multiaddr) -> Option<Self> {
+        let mut parts = address
+            .iter()
+            .filter(|part| !matches!(part, Protocol::P2p(_)));
+        let host = match parts.next()? {
+            Protocol::Ip4(ip) => Host::Ip(ip.into()),
+            Protocol::Ip6(ip) => Host::Ip(ip.into()),
+            Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
+                Host::named(&name)?
+            }
+            _ => return None,
+        };
+        let Protocol::Tcp(port) = parts.next()? else {
+            return None;
+        };
+        let scheme = match parts.next()? {
+            Protocol::Http => Scheme::Http,
+            Protocol::Https => Scheme::Https,
+            Protocol::Tls if parts.next()? == Protocol::Http => Scheme::Https,
+            _ => return None,
+        };
+        let path = match parts.next() {
+            None => String::new(),
+            Some(Protocol::HttpPath(path)) => format!("/{}", path.trim_matches('/')),
+            Some(_) => return None,
+        };
+        if parts.next().is_some() {
+            return None;
+        }
+        Self::new(scheme, host, port, &path)
+    }
+
+    fn from_url(url: &str) -> Option<Self> {
+        let uri: Uri = url.parse().ok()?;
+        let scheme = match uri.scheme_str()? {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return None,
+        };
+        if uri.query().is_some() || uri.authority()?.as_str().contains('@') || url.contains('#') {
+            return None;
+        }
+        let host = Host::named(uri.host()?)?;
+        let port = match uri.authority()?.as_str().strip_prefix(uri.host()?)? {
+            "" => scheme.port(),
+            port => port.strip_prefix(':')?.parse().ok()?,
+        };
+        Self::new(scheme, host, port, uri.path())
+    }
+
+    fn new(scheme: Scheme, host: Host, port: u16, path: &str) -> Option<Self> {
+        let path = path.trim_end_matches('/').to_owned();
+        // What would mean something else in a request's first line, or lead out of the path.
+        let plain = path
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte));
+        let leads_out = path.split('/').any(|part| part == ".." || part == ".");
+        if !plain || leads_out || path.len() > PATH_BYTES_MAX || port == 0 {
+            return None;
+        }
+        Some(Self {
+            scheme,
+            host,
+            port,
+            path,
+        })
+    }
+
+    pub(super) fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What stands in a request's `Host`.
+    pub(super) fn authority(&self) -> String {
+        if self.port == self.scheme.port() {
+            self.host.to_string()
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// What stands in a request's first line to ask for a block, or for what it is the root of.
+    pub(super) fn target(&self, cid: &Cid, format: &str) -> String {
+        format!("{}/ipfs/{cid}?format={format}", self.path)
+    }
+
+    /// The name under which it stands among peers: no peer can have it, since nobody has a key
+    /// that hashes to it.
+    pub(in crate::bitswap) fn id(&self) -> Option<PeerId> {
+        let raw = Prefix {
+            version: cid::Version::V1,
+            codec: cid::RAW,
+            hash: HashKind::Sha2_256,
+        };
+        let named = Block::new(raw, format!("http source {self}").into()).ok()?;
+        PeerId::from_bytes(&named.cid().hash().to_bytes()).ok()
+    }
+}
+
+impl Host {
+    fn named(name: &str) -> Option<Self> {
+        let bare = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
+        if let Ok(ip) = bare.unwrap_or(name).parse() {
+            return Some(Self::Ip(ip));
+        }
+        // Means this machine everywhere; so `local` need resolve no name for it.
+        if name.eq_ignore_ascii_case("localhost") {
+            return Some(Self::Ip(Ipv4Addr::LOCALHOST.into()));
+        }
+        let plain = name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
+        (plain && fits).then(|| Self::Name(name.to_ascii_lowercase()))
+    }
+}
+
+impl Scheme {
+    fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = NoEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, NoEndpoint> {
+        let read = if text.starts_with('/') {
+            text.parse().ok().as_ref().and_then(Self::from_multiaddr)
+        } else {
+            Self::from_url(text)
+        };
+        read.ok_or_else(|| NoEndpoint(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = NoEndpoint;
+
+    fn try_from(text: String) -> Result<Self, NoEndpoint> {
+        text.parse()
+    }
+}
+
+impl From<Endpoint> for String {
+    fn from(endpoint: Endpoint) -> Self {
+        endpoint.to_string()
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        write!(out, "{scheme}://{}{}", self.authority(), self.path)
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(IpAddr::V6(ip)) => write!(out, "[{ip}]"),
+            Self::Ip(ip) => write!(out, "{ip}"),
+            Self::Name(name) => out.write_str(name),
+        }
+    }
+}
+
+/// No host's name is longer.
+const NAME_BYTES_MAX: usize = 253;
+/// A path before `/ipfs/` that is longer is no gateway's.
+const PATH_BYTES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_and_multiaddrs_of_one_gateway_are_one() {
+        for (url, address) in [
+            ("http://127.0.0.1:8080", "/ip4/127.0.0.1/tcp/8080/http"),
+            ("http://localhost:8080/", "/dns4/localhost/tcp/8080/http"),
+            ("http://[::1]:8080", "/ip6/::1/tcp/8080/http"),
+            ("https://gw.example", "/dns4/gw.example/tcp/443/tls/http"),
+            ("https://gw.example:443", "/dns/gw.example/tcp/443/https"),
+            (
+                "https://gw.example:8443/a/b",
+                "/dns6/GW.example/tcp/8443/tls/http/http-path/a%2Fb",
+            ),
+            (
+                "http://192.0.2.1",
+                "/ip4/192.0.2.1/tcp/80/http/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
+            ),
+        ] {
+            let (from_url, from_address): (Endpoint, Endpoint) =
+                (url.parse().unwrap(), address.parse().unwrap());
+            assert_eq!(from_url, from_address);
+            assert_eq!(from_url.id(), from_address.id());
+            let again: Endpoint = from_url.to_string().parse().unwrap();
+            assert_eq!(again, from_url);
+        }
+        let other: Endpoint = "http://127.0.0.1:8081".parse().unwrap();
+        assert_ne!(
+            other.id(),
+            "http://127.0.0.1:8080".parse::<Endpoint>().unwrap().id()
+        );
+    }
+
+    #[test]
+    fn what_is_no_gateway_is_refused() {
+        for text in [
+            "",
+            "/",
+            "127.0.0.1:8080",
+            "ftp://127.0.0.1",
+            "http://user:word@127.0.0.1",
+            "http://127.0.0.1/?format=raw",
+            "http://127.0.0.1/a/../b",
+            "http://127.0.0.1:0",
+            "http://127.0.0.1:99999",
+            "/ip4/127.0.0.1/tcp/4001",
+            "/ip4/127.0.0.1/tcp/4001/ws",
+            "/ip4/127.0.0.1/udp/4001/http",
+            "/ip4/127.0.0.1/tcp/1/http/tcp/2/http",
+            "/ip4/127.0.0.1/tcp/1/http/http-path/a%0D%0Ahost:%20b",
+            "/unix/%2Ftmp%2Fx/http",
+        ] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_request_names_the_block_below_the_path() {
+        let endpoint: Endpoint = "https://gw.example/deep/".parse().unwrap();
+        let cid = cid::parse("bafkqaaa").unwrap();
+        assert_eq!(
+            endpoint.target(&cid, "raw"),
+            "/deep/ipfs/bafkqaaa?format=raw"
+        );
+        assert_eq!(endpoint.authority(), "gw.example");
+    }
+}

@@ -1,0 +1,578 @@
+//! A driver against a gateway on loopback that answers whatever it is told to.
+
+use super::connection::Fence;
+use super::driver::Driver;
+use super::{Endpoint, Gateways, Http, Limits, News, Standing};
+use crate::bitswap::message::{Absence, Change, Entry, Message, WantKind};
+use crate::bitswap::streams::{Intake, Outgoing, Sinks, Unverified};
+use crate::bitswap::transport::BlockTransport;
+use crate::bitswap::verify;
+use crate::bitswap::worker::Input;
+use crate::network::Network;
+use crate::tasks::Tasks;
+use bytes::Bytes;
+use cairn_store::block::{BLOCK_BYTES_MAX, Prefix};
+use cairn_store::cid::{self, HashKind};
+use cairn_store::{Block, Cid};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::compat::{FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
+
+/// What a gateway is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::bitswap) struct Question {
+    pub(in crate::bitswap) target: String,
+    pub(in crate::bitswap) only_if_cached: bool,
+}
+
+impl Question {
+    pub(in crate::bitswap) fn cid(&self) -> Cid {
+        let (path, _) = self.target.split_once("?format=").unwrap();
+        cid::parse(path.strip_prefix("/ipfs/").unwrap()).unwrap()
+    }
+
+    pub(in crate::bitswap) fn is_car(&self) -> bool {
+        self.target.ends_with("?format=car&dag-scope=all")
+    }
+}
+
+/// What it answers.
+pub(in crate::bitswap) enum Answer {
+    /// These bytes, and the connection stays.
+    Whole(Vec<u8>),
+    /// These bytes, and the connection ends.
+    Cut(Vec<u8>),
+    /// These bytes, then one of the others after the other, slowly and without an end.
+    Drip(Vec<u8>),
+    /// Nothing, ever.
+    Nothing,
+}
+
+impl Answer {
+    pub(in crate::bitswap) fn block(data: &[u8]) -> Self {
+        let head = format!("content-length: {}", data.len());
+        Self::Whole(raw(&head, data))
+    }
+
+    pub(in crate::bitswap) fn status(line: &str) -> Self {
+        let answer = format!("HTTP/1.1 {line}\r\ncontent-length: 0\r\n\r\n");
+        Self::Whole(answer.into_bytes())
+    }
+}
+
+/// A gateway of a test.
+pub(in crate::bitswap) struct Gateway {
+    pub(in crate::bitswap) address: SocketAddr,
+    pub(in crate::bitswap) asked: Arc<Mutex<Vec<Question>>>,
+    pub(in crate::bitswap) connections: Arc<AtomicUsize>,
+    tasks: Tasks,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.tasks.abort();
+    }
+}
+
+impl Gateway {
+    pub(in crate::bitswap) async fn start(
+        answer: impl Fn(&Question) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gateway = Self {
+            address: listener.local_addr().unwrap(),
+            asked: Arc::default(),
+            connections: Arc::default(),
+            tasks: Tasks::new(),
+        };
+        let (asked, connections) = (Arc::clone(&gateway.asked), Arc::clone(&gateway.connections));
+        let (answer, tasks) = (Arc::new(answer), gateway.tasks.clone());
+        gateway.tasks.spawn("gateway", async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::Relaxed);
+                let (answer, asked) = (Arc::clone(&answer), Arc::clone(&asked));
+                tasks.spawn("gateway connection", async move {
+                    // Whoever asks may hang up at any time.
+                    drop(serve(stream, &*answer, &asked).await);
+                });
+            }
+        });
+        gateway
+    }
+
+    /// One that has these blocks.
+    pub(in crate::bitswap) async fn of(blocks: &[Block]) -> Self {
+        let blocks = blocks.to_vec();
+        Self::start(move |question| {
+            let found = blocks.iter().find(|block| *block.cid() == question.cid());
+            found.map_or(Answer::status("404 Not Found"), |block| {
+                Answer::block(block.data())
+            })
+        })
+        .await
+    }
+
+    pub(in crate::bitswap) fn endpoint(&self) -> Endpoint {
+        format!("http://{}", self.address).parse().unwrap()
+    }
+
+    pub(in crate::bitswap) fn asked(&self) -> Vec<Question> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    answer: &(dyn Fn(&Question) -> Answer + Send + Sync),
+    asked: &Mutex<Vec<Question>>,
+) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if stream.read_until(b'\n', &mut head).await? == 0 {
+                return Ok(());
+            }
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        assert!(head.contains("accept: application/vnd.ipld."), "{head}");
+        let question = Question {
+            target: head.split(' ').nth(1).unwrap().to_owned(),
+            only_if_cached: head.contains("cache-control: only-if-cached"),
+        };
+        let answer = answer(&question);
+        asked.lock().unwrap().push(question);
+        match answer {
+            Answer::Whole(bytes) => stream.write_all(&bytes).await?,
+            Answer::Cut(bytes) => {
+                stream.write_all(&bytes).await?;
+                return stream.shutdown().await;
+            }
+            Answer::Drip(bytes) => {
+                stream.write_all(&bytes).await?;
+                loop {
+                    stream.write_all(b"x").await?;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+            Answer::Nothing => std::future::pending().await,
+        }
+    }
+}
+
+pub(in crate::bitswap) fn limits() -> Limits {
+    Limits {
+        head: Duration::from_millis(300),
+        body_idle: Duration::from_millis(300),
+        ..Limits::default()
+    }
+}
+
+pub(in crate::bitswap) fn gateways(configured: Vec<Endpoint>) -> Gateways {
+    Gateways {
+        limits: limits(),
+        ..Gateways::new(Network::Local, configured)
+    }
+}
+
+/// A driver, and the worker's ends of it.
+struct Bench {
+    orders: mpsc::Sender<Outgoing>,
+    inputs: mpsc::Receiver<Input>,
+    unverified: mpsc::Receiver<Unverified>,
+    registry: prometheus::Registry,
+    tasks: Tasks,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.tasks.abort();
+    }
+}
+
+impl Bench {
+    fn start(endpoint: &Endpoint) -> Self {
+        Self::start_with(endpoint, gateways(Vec::new()))
+    }
+
+    fn start_with(endpoint: &Endpoint, gateways: Gateways) -> Self {
+        let (inputs, heard) = mpsc::channel(100);
+        let (unverified, blocks) = mpsc::channel(verify::QUEUE_MAX);
+        let (tasks, registry) = (Tasks::new(), prometheus::Registry::new());
+        let http = Http::new(gateways, &registry).unwrap();
+        let gate = http.gate(endpoint.clone(), Standing::Configured, &tasks);
+        let intake = Arc::new(Intake::new(endpoint.id().unwrap()));
+        intake.wanted.store(1, Ordering::Relaxed);
+        let driver = Driver {
+            gate: Arc::new(gate.unwrap()),
+            stay: 1,
+            intake,
+            sinks: Sinks::new(inputs, unverified),
+            metrics: http.metrics.clone(),
+        };
+        let (orders, inbox) = mpsc::channel(8);
+        tasks.spawn("driver", driver.run(inbox));
+        Self {
+            orders,
+            inputs: heard,
+            unverified: blocks,
+            registry,
+            tasks,
+        }
+    }
+
+    async fn say(&self, lines: impl IntoIterator<Item = (Cid, Change)>) {
+        let wants = lines
+            .into_iter()
+            .map(|(cid, change)| Entry { cid, change })
+            .collect();
+        let message = Message {
+            wants,
+            ..Message::default()
+        };
+        self.orders
+            .send(Outgoing { message, bytes: 0 })
+            .await
+            .unwrap();
+    }
+
+    async fn want(&self, cid: Cid) {
+        self.say([(cid, WANT)]).await;
+    }
+
+    /// The next news but that a message was read.
+    async fn news(&mut self) -> News {
+        loop {
+            match self.inputs.recv().await.unwrap() {
+                Input::Http {
+                    news: News::Heard, ..
+                } => {}
+                Input::Http { news, .. } => return news,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn data(&mut self) -> Bytes {
+        let unverified = self.unverified.recv().await.unwrap();
+        unverified.blocks[0].data.clone()
+    }
+
+    fn count(&self, outcome: &str) -> f64 {
+        let families = self.registry.gather();
+        let requests = families
+            .iter()
+            .find(|family| family.name() == "cairn_http_fetch_requests_total")
+            .unwrap();
+        let counted = requests.get_metric().iter().find(|metric| {
+            let labels = metric.get_label();
+            labels[0].value() == outcome
+        });
+        counted.unwrap().get_counter().get_value()
+    }
+}
+
+const WANT: Change = Change::Want {
+    priority: 1,
+    kind: WantKind::Block,
+    absence: Absence::Tell,
+};
+
+fn block(data: &[u8]) -> Block {
+    let raw = Prefix {
+        version: cid::Version::V1,
+        codec: cid::RAW,
+        hash: HashKind::Sha2_256,
+    };
+    Block::new(raw, Bytes::copy_from_slice(data)).unwrap()
+}
+
+fn raw(head: &str, body: &[u8]) -> Vec<u8> {
+    [b"HTTP/1.1 200 OK\r\n", head.as_bytes(), b"\r\n\r\n", body].concat()
+}
+
+#[tokio::test]
+async fn a_body_comes_however_it_is_framed_and_connections_are_used_again() {
+    for framed in [
+        raw("content-length: 5", b"hello"),
+        raw(
+            "transfer-encoding: chunked",
+            b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+        ),
+        raw(
+            "transfer-encoding: chunked",
+            b"5\r\nhello\r\n0\r\nx-a: b\r\n\r\n",
+        ),
+    ] {
+        let gateway = Gateway::start(move |_| Answer::Whole(framed.clone())).await;
+        let mut bench = Bench::start(&gateway.endpoint());
+        for number in 0..10_u8 {
+            bench.want(*block(&[number]).cid()).await;
+            assert_eq!(bench.data().await, "hello");
+        }
+        assert_eq!(gateway.connections.load(Ordering::Relaxed), 1);
+        assert_eq!(bench.count("delivered"), 10.0);
+        assert!(
+            gateway
+                .asked()
+                .iter()
+                .all(|question| question.only_if_cached)
+        );
+    }
+    // Without a length the connection's end is the body's.
+    let gateway = Gateway::start(|_| Answer::Cut(raw("x-a: b", b"hello"))).await;
+    let mut bench = Bench::start(&gateway.endpoint());
+    bench.want(*block(b"hello").cid()).await;
+    assert_eq!(bench.data().await, "hello");
+}
+
+#[tokio::test]
+async fn what_a_gateway_has_not_is_absent_and_the_second_time_it_may_look_for_it() {
+    for status in [
+        "404 Not Found",
+        "410 Gone",
+        "412 Precondition Failed",
+        "451 Unavailable For Legal Reasons",
+    ] {
+        let gateway = Gateway::start(move |_| Answer::status(status)).await;
+        let mut bench = Bench::start(&gateway.endpoint());
+        let cid = *block(b"it").cid();
+        for _ in 0..2 {
+            bench.want(cid).await;
+            assert_eq!(bench.news().await, News::Absent(cid));
+        }
+        let asked = gateway.asked();
+        assert_eq!(asked[0].target, format!("/ipfs/{cid}?format=raw"));
+        let only: Vec<bool> = asked
+            .iter()
+            .map(|question| question.only_if_cached)
+            .collect();
+        assert_eq!(only, [true, false], "{status}");
+        assert_eq!(bench.count("absent"), 2.0);
+    }
+}
+
+#[tokio::test]
+async fn a_cache_that_has_no_copy_is_passed_by_at_once() {
+    let gateway = Gateway::start(|question| match question.only_if_cached {
+        true => Answer::status("504 Gateway Timeout"),
+        false => Answer::block(b"it"),
+    })
+    .await;
+    let mut bench = Bench::start(&gateway.endpoint());
+    bench.want(*block(b"it").cid()).await;
+    assert_eq!(bench.data().await, "it");
+}
+
+#[tokio::test]
+async fn what_is_no_block_fails_with_its_kind_and_holds_nothing() {
+    let large = BLOCK_BYTES_MAX + 1;
+    let chunk = format!("{large:x}\r\n").into_bytes();
+    let chunk = [chunk, vec![7; large]].concat();
+    let cases: Vec<(&str, Box<dyn Fn() -> Answer + Send + Sync>)> = vec![
+        // The announced length is enough to refuse it: not a byte comes.
+        (
+            "too_large",
+            Box::new(move || Answer::Drip(raw(&format!("content-length: {large}"), b""))),
+        ),
+        (
+            "too_large",
+            Box::new(move || Answer::Whole(raw("transfer-encoding: chunked", &chunk))),
+        ),
+        (
+            "too_slow",
+            Box::new(|| Answer::Drip(raw("content-length: 100000", b""))),
+        ),
+        ("too_slow", Box::new(|| Answer::Nothing)),
+        (
+            "broken",
+            Box::new(|| Answer::Cut(raw("content-length: 100", b"only this"))),
+        ),
+        (
+            "broken",
+            Box::new(|| Answer::Cut(raw("transfer-encoding: chunked", b"5\r\nhel"))),
+        ),
+        (
+            "broken",
+            Box::new(|| Answer::Cut(b"SSH-2.0-x\r\n".to_vec())),
+        ),
+        ("broken", Box::new(|| Answer::Cut(Vec::new()))),
+        (
+            "status",
+            Box::new(|| Answer::status("500 Internal Server Error")),
+        ),
+        (
+            "status",
+            Box::new(|| Answer::Whole(raw("content-encoding: gzip\r\ncontent-length: 1", b"x"))),
+        ),
+    ];
+    for (kind, answer) in cases {
+        let gateway = Gateway::start(move |_| answer()).await;
+        let mut bench = Bench::start(&gateway.endpoint());
+        let cid = *block(b"it").cid();
+        bench.want(cid).await;
+        assert_eq!(bench.news().await, News::Failed(cid), "{kind}");
+        assert_eq!(bench.count(kind), 1.0, "{kind}");
+        assert!(bench.unverified.try_recv().is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let other = Gateway::start(|_| Answer::block(b"it")).await;
+    let location = format!("302 Found\r\nlocation: http://{}/ipfs/x", other.address);
+    let gateway = Gateway::start(move |_| Answer::status(&location)).await;
+    let mut bench = Bench::start(&gateway.endpoint());
+    let cid = *block(b"it").cid();
+    bench.want(cid).await;
+    assert_eq!(bench.news().await, News::Failed(cid));
+    assert_eq!(bench.news().await, News::Rests);
+    assert_eq!(bench.count("redirect"), 1.0);
+    assert_eq!(other.connections.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_busy_or_gone_is_left_alone_and_asked_again() {
+    for status in [
+        "429 Too Many Requests\r\nretry-after: 1",
+        "503 Service Unavailable\r\nretry-after: 0",
+    ] {
+        let gateway = Gateway::start(move |_| Answer::status(status)).await;
+        let mut bench = Bench::start(&gateway.endpoint());
+        let cid = *block(b"it").cid();
+        bench.want(cid).await;
+        assert_eq!(bench.news().await, News::Rests);
+        // Nothing is asked while it rests, and what was said meanwhile is forgotten.
+        bench.want(*block(b"another").cid()).await;
+        assert_eq!(bench.news().await, News::Ready);
+        assert_eq!(gateway.asked().len(), 1);
+        bench.want(cid).await;
+        assert_eq!(bench.news().await, News::Rests);
+        assert_eq!(gateway.asked().len(), 2);
+    }
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = gone.local_addr().unwrap();
+    drop(gone);
+    let mut bench = Bench::start(&format!("http://{address}").parse().unwrap());
+    let cid = *block(b"it").cid();
+    bench.want(cid).await;
+    assert_eq!(bench.news().await, News::Failed(cid));
+    assert_eq!(bench.news().await, News::Rests);
+    assert_eq!(bench.news().await, News::Ready);
+    assert_eq!(bench.count("unreachable"), 1.0);
+}
+
+#[tokio::test]
+async fn so_many_requests_are_under_way_and_a_cancelled_one_makes_room() {
+    let last = *block(b"last").cid();
+    let gateway = Gateway::start(move |question| match question.cid() == last {
+        true => Answer::block(b"last"),
+        false => Answer::Nothing,
+    })
+    .await;
+    let mut bench = Bench::start(&gateway.endpoint());
+    let slow: Vec<Cid> = (0..super::driver::REQUESTS_MAX)
+        .map(|number| *block(&number.to_be_bytes()).cid())
+        .collect();
+    bench.say(slow.iter().map(|cid| (*cid, WANT))).await;
+    bench
+        .say([(last, WANT), (*block(b"never").cid(), WANT)])
+        .await;
+    while gateway.asked().len() < slow.len() {
+        tokio::task::yield_now().await;
+    }
+    assert!(
+        gateway
+            .asked()
+            .iter()
+            .all(|question| question.cid() != last)
+    );
+    let cancelled = [slow[3], *block(b"never").cid()];
+    bench.say(cancelled.map(|cid| (cid, Change::Cancel))).await;
+    assert_eq!(bench.data().await, "last");
+    let asked: Vec<Cid> = gateway.asked().iter().map(Question::cid).collect();
+    assert!(!asked.contains(&cancelled[1]));
+}
+
+#[tokio::test]
+async fn only_what_lies_inside_is_dialled() {
+    let holds = |network, standing, text: &str| {
+        let endpoint: Endpoint = text.parse().unwrap();
+        Fence { network, standing }.may_hold(&endpoint)
+    };
+    let (ours, theirs) = (Standing::Configured, Standing::Announced);
+    for (text, local, lan) in [
+        ("http://127.0.0.1:1", true, true),
+        ("http://[::1]:1", true, true),
+        ("http://[::ffff:127.0.0.1]:1", true, true),
+        ("http://192.168.1.1:1", false, true),
+        ("http://0.0.0.0:1", false, false),
+        ("http://192.0.2.1:1", false, false),
+        // No name is resolved.
+        ("http://gateway.example", false, false),
+    ] {
+        for standing in [ours, theirs] {
+            assert_eq!(holds(Network::Local, standing, text), local, "{text}");
+            assert_eq!(holds(Network::Lan, standing, text), lan, "{text}");
+        }
+    }
+    // Strangers send nobody to this machine or beside it.
+    for text in ["http://127.0.0.1:1", "http://10.0.0.1:1", "http://[::1]:1"] {
+        assert!(holds(Network::Public, ours, text), "{text}");
+        assert!(!holds(Network::Public, theirs, text), "{text}");
+    }
+    assert!(holds(Network::Public, theirs, "http://192.0.2.1:1"));
+    assert!(!holds(Network::Public, ours, "http://0.0.0.0:1"));
+    let http = Http::new(gateways(Vec::new()), &prometheus::Registry::new()).unwrap();
+    let outside: Endpoint = "http://192.0.2.1:1".parse().unwrap();
+    assert!(http.gate(outside, ours, &Tasks::new()).is_none());
+}
+
+#[tokio::test]
+async fn https_is_spoken_with_whom_a_known_root_vouches_for_and_with_nobody_else() {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = made.cert.der().clone();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.key_pair.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let acceptor = futures_rustls::TlsAcceptor::from(Arc::new(server));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tasks = Tasks::new();
+    tasks.spawn("gateway over TLS", async move {
+        let asked = Mutex::default();
+        while let Ok((stream, _)) = listener.accept().await {
+            if let Ok(stream) = acceptor.accept(stream.compat()).await {
+                let answer = |_: &Question| Answer::block(b"it");
+                drop(serve(stream.compat(), &answer, &asked).await);
+            }
+        }
+    });
+    let endpoint: Endpoint = format!("https://{address}").parse().unwrap();
+    let cid = *block(b"it").cid();
+    // Mozilla's roots know nothing of it.
+    let mut bench = Bench::start(&endpoint);
+    bench.want(cid).await;
+    assert_eq!(bench.news().await, News::Failed(cid));
+    assert_eq!(bench.count("tls"), 1.0);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let trusting = Gateways {
+        roots,
+        ..gateways(Vec::new())
+    };
+    let mut bench = Bench::start_with(&endpoint, trusting);
+    bench.want(cid).await;
+    assert_eq!(bench.data().await, "it");
+    tasks.abort();
+}

@@ -1,0 +1,190 @@
+//! Sessions over trustless gateways, with and without peers beside them.
+
+use super::{Map, Node, PATIENCE, RAW, made};
+use crate::bitswap::http::Endpoint;
+use crate::bitswap::http::tests::{Answer, Gateway, gateways};
+use crate::bitswap::message::Version;
+use crate::routing::Provider;
+use cairn_store::{Block, SourceError};
+use libp2p::{Multiaddr, PeerId};
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+async fn node(map: Map, providers: Vec<Provider>, configured: Vec<Endpoint>) -> Node {
+    Node::start_with(map, &Version::ALL, providers, gateways(configured)).await
+}
+
+async fn client(configured: Vec<Endpoint>) -> Node {
+    node(Map::default(), vec![], configured).await
+}
+
+/// How often a gateway was asked for a block, of those that it was asked for.
+fn most_often(gateway: &Gateway) -> usize {
+    let asked: Vec<_> = gateway.asked().iter().map(|asked| asked.cid()).collect();
+    let times = |cid| asked.iter().filter(|other| *other == cid).count();
+    asked.iter().map(times).max().unwrap_or(0)
+}
+
+fn address(gateway: &Gateway) -> Multiaddr {
+    format!("/ip4/127.0.0.1/tcp/{}/http", gateway.address.port())
+        .parse()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_alone_gives_everything_once() {
+    let blocks = made(300, 20_000, RAW);
+    let gateway = Gateway::of(&blocks).await;
+    let client = client(vec![gateway.endpoint()]).await;
+    client.fetch(&blocks).await;
+    let stat = client.bitswap.stat().await;
+    assert_eq!(stat.blocks_received, 300);
+    assert_eq!(stat.duplicate_blocks, 0);
+    assert!(stat.peers.is_empty(), "a gateway is no peer");
+    assert_eq!(gateway.asked().len(), 300);
+    assert!(gateway.connections.load(Ordering::Relaxed) <= 16);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_has_one_half_and_a_gateway_the_other() {
+    let blocks = made(200, 20_000, RAW);
+    let (first, second) = blocks.split_at(100);
+    let peer = Node::start(Map::of(first), &Version::ALL, vec![]).await;
+    let gateway = Gateway::of(second).await;
+    let client = client(vec![gateway.endpoint()]).await;
+    client.connect(&peer).await;
+    client.fetch(&blocks).await;
+    let stat = client.bitswap.stat().await;
+    assert_eq!(stat.blocks_received, 200);
+    assert_eq!(stat.duplicate_blocks, 0);
+    assert!(most_often(&gateway) <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_are_used_where_both_have_everything() {
+    let blocks = made(400, 50_000, RAW);
+    let peer = Node::start(Map::of(&blocks), &Version::ALL, vec![]).await;
+    let gateway = Gateway::of(&blocks).await;
+    let client = client(vec![gateway.endpoint()]).await;
+    client.connect(&peer).await;
+    client.fetch(&blocks).await;
+    let sent = peer.bitswap.stat().await.blocks_sent;
+    assert!(sent > 0 && !gateway.asked().is_empty());
+    assert!(client.bitswap.stat().await.blocks_received < 440);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_bytes_are_never_stored_and_another_gateway_is_asked() {
+    let blocks = made(60, 5000, RAW);
+    let liar = Gateway::start(|question| {
+        let wrong = format!("not {}", question.target);
+        Answer::block(wrong.as_bytes())
+    })
+    .await;
+    let honest = Gateway::of(&blocks).await;
+    let map = Map::default();
+    let configured = vec![liar.endpoint(), honest.endpoint()];
+    let client = node(map.clone(), vec![], configured).await;
+    client.fetch(&blocks).await;
+    assert_eq!(map.blocks.lock().unwrap().len(), blocks.len());
+    // It is distrusted after each, and left for good after some.
+    let asked: HashSet<_> = liar.asked().iter().map(|asked| asked.cid()).collect();
+    assert!(asked.len() < blocks.len(), "{}", asked.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_lies_about_everything_is_left_for_good() {
+    let blocks = made(100, 100, RAW);
+    let liar = Gateway::start(|_| Answer::block(b"always the same")).await;
+    let client = client(vec![liar.endpoint()]).await;
+    let work = client.bitswap.work(Duration::from_secs(2));
+    let fetches = blocks
+        .iter()
+        .map(|block| client.bitswap.fetch(&work, block.cid()));
+    for fetched in futures::future::join_all(fetches).await {
+        assert!(matches!(fetched, Err(SourceError::TooSlow { .. })));
+    }
+    let asked = liar.asked().len();
+    assert!((1..=40).contains(&asked), "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_that_fail_in_any_way_do_not_keep_a_block_from_coming() {
+    let blocks = made(20, 5000, RAW);
+    let honest = Gateway::of(&blocks).await;
+    let failing: [fn() -> Answer; 5] = [
+        || Answer::status("404 Not Found"),
+        || Answer::status("500 Internal Server Error"),
+        || Answer::Drip(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n".to_vec()),
+        || Answer::Cut(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\nx".to_vec()),
+        || Answer::Nothing,
+    ];
+    let mut all = Vec::new();
+    for answer in failing {
+        all.push(Gateway::start(move |_| answer()).await);
+    }
+    let mut configured: Vec<Endpoint> = all.iter().map(Gateway::endpoint).collect();
+    configured.push(honest.endpoint());
+    let client = client(configured).await;
+    client.fetch(&blocks).await;
+    assert!(all.iter().any(|gateway| !gateway.asked().is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_announced_gateway_is_asked_for_the_work_it_was_found_for() {
+    let blocks = made(30, 10_000, RAW);
+    let gateway = Gateway::of(&blocks).await;
+    let provider = Provider {
+        peer: PeerId::random(),
+        addresses: vec![address(&gateway)],
+    };
+    let client = node(Map::default(), vec![provider], vec![]).await;
+    client.fetch(&blocks).await;
+    assert_eq!(client.bitswap.stat().await.duplicate_blocks, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waited_in_vain_is_told_that_gateways_were_asked() {
+    let gateway = Gateway::of(&[]).await;
+    let blocks = made(1, 10, RAW);
+    // One that may not be dialled is left out, whoever names it.
+    let outside: Multiaddr = "/ip4/192.0.2.1/tcp/80/http".parse().unwrap();
+    let provider = Provider {
+        peer: PeerId::random(),
+        addresses: vec![outside.clone()],
+    };
+    let configured = vec![
+        gateway.endpoint(),
+        Endpoint::from_multiaddr(&outside).unwrap(),
+    ];
+    let client = node(Map::default(), vec![provider], configured).await;
+    let work = client.bitswap.work(Duration::from_millis(1500));
+    let late = client.bitswap.fetch(&work, blocks[0].cid()).await;
+    let Err(SourceError::TooSlow { tried, .. }) = late else {
+        panic!("{late:?}");
+    };
+    assert!(tried.ends_with("; 1 gateways were asked"), "{tried}");
+    assert!(tried.contains(" 0 were asked"), "{tried}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_that_is_dropped_is_asked_for_no_more() {
+    let blocks: Vec<Block> = made(40, 10, RAW);
+    let gateway = Gateway::start(|_| Answer::Nothing).await;
+    let client = client(vec![gateway.endpoint()]).await;
+    let work = client.bitswap.work(PATIENCE);
+    let fetch = client.bitswap.fetch(&work, blocks[0].cid());
+    let watch = async {
+        while gateway.asked().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = fetch => panic!("nobody has it"),
+        () = watch => {}
+    }
+    while !client.bitswap.stat().await.wantlist.is_empty() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,194 @@
+//! The worker's dealings with trustless gateways: which there are, and what their drivers tell.
+
+use super::{Peer, Worker};
+use crate::bitswap::client::Refusal;
+use crate::bitswap::http::{Driver, Endpoint, Gate, News, Standing};
+use crate::bitswap::session::SessionId;
+use crate::bitswap::streams::Intake;
+use crate::bitswap::{Blocks, Network};
+use crate::routing::Provider;
+use libp2p::PeerId;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What makes a peer a source.
+#[derive(Debug)]
+pub(super) struct Source {
+    gate: Arc<Gate>,
+    standing: Standing,
+    /// When something was last wanted of it.
+    wanted_at: Instant,
+}
+
+impl<B: Blocks, N: Network> Worker<B, N> {
+    /// The operator's gateways.
+    pub(super) fn add_configured_sources(&mut self, now: Instant) {
+        for endpoint in std::mem::take(&mut self.http.configured) {
+            let name = endpoint.to_string();
+            if self
+                .add_source(endpoint, Standing::Configured, now)
+                .is_none()
+            {
+                tracing::warn!(
+                    gateway = name,
+                    "gateway outside the network, left out; change `network` or `fetch.gateways`"
+                );
+            }
+        }
+    }
+
+    /// Adds a source, unless it is there, and tells its name.
+    fn add_source(
+        &mut self,
+        endpoint: Endpoint,
+        standing: Standing,
+        now: Instant,
+    ) -> Option<PeerId> {
+        let id = endpoint.id()?;
+        if self.state.peers.contains_key(&id) {
+            return Some(id);
+        }
+        if standing == Standing::Announced && self.announced() >= ANNOUNCED_MAX {
+            tracing::debug!(gateway = %endpoint, "not asked: too many gateways were announced");
+            return None;
+        }
+        let gate = Arc::new(self.http.gate(endpoint, standing, &self.tasks)?);
+        self.state.next_stay += 1;
+        let intake = Intake::new(id, self.throttle.gate());
+        let mut peer = Peer::new(self.state.next_stay, intake);
+        peer.source = Some(Source {
+            gate,
+            standing,
+            wanted_at: now,
+        });
+        self.state.peers.insert(id, peer);
+        self.state.client.source(id, standing, now);
+        Some(id)
+    }
+
+    fn announced(&self) -> usize {
+        let peers = self.state.peers.values();
+        peers
+            .filter_map(|peer| peer.source.as_ref())
+            .filter(|source| source.standing == Standing::Announced)
+            .count()
+    }
+
+    /// Takes the gateways out of what a search found; gives back what else is to be reached.
+    pub(super) fn take_sources(
+        &mut self,
+        session: SessionId,
+        mut provider: Provider,
+        now: Instant,
+    ) -> Option<Provider> {
+        let mut endpoints = Vec::new();
+        provider.addresses.retain(|address| {
+            let endpoint = Endpoint::from_multiaddr(address);
+            let is_none = endpoint.is_none();
+            endpoints.extend(endpoint);
+            is_none
+        });
+        if endpoints.is_empty() {
+            return Some(provider);
+        }
+        let is_only_http = provider.addresses.is_empty();
+        endpoints.truncate(ENDPOINTS_A_PROVIDER_MAX);
+        let mut counted = false;
+        for endpoint in endpoints {
+            let Some(id) = self.add_source(endpoint, Standing::Announced, now) else {
+                continue;
+            };
+            if is_only_http && !counted {
+                self.state.client.provider(session, id);
+                counted = true;
+            } else {
+                self.state.client.source_for(session, id);
+            }
+        }
+        (!is_only_http).then_some(provider)
+    }
+
+    /// The transport to a source, if `id` is one.
+    pub(super) fn driver(&self, id: &PeerId) -> Option<Driver> {
+        let peer = self.state.peers.get(id)?;
+        let source = peer.source.as_ref()?;
+        Some(Driver {
+            gate: Arc::clone(&source.gate),
+            stay: peer.stay,
+            intake: Arc::clone(&peer.intake),
+            sinks: self.sinks.clone(),
+            metrics: self.http.metrics.clone(),
+        })
+    }
+
+    pub(super) fn on_news(&mut self, id: PeerId, stay: u64, news: News, now: Instant) {
+        let state = &mut self.state;
+        let Some(peer) = state.peers.get_mut(&id).filter(|peer| peer.stay == stay) else {
+            return;
+        };
+        match news {
+            News::Heard => {
+                peer.words_under_way -= 1;
+                state.talkative.insert(id);
+            }
+            News::Absent(cid) => state.client.refused(&id, &cid, Refusal::Absent, now),
+            News::Failed(cid) => state.client.refused(&id, &cid, Refusal::Failed, now),
+            News::Rests => state.client.rests(&id),
+            News::Ready => state.client.ready(&id),
+        }
+    }
+
+    /// Lets go of a source that sends what nobody asked for; false if `id` is a peer.
+    pub(super) fn bar_source(&mut self, id: PeerId) -> bool {
+        let Some(peer) = self.state.peers.get(&id) else {
+            return false;
+        };
+        let Some(source) = &peer.source else {
+            return false;
+        };
+        tracing::warn!(
+            gateway = ?source.gate,
+            "gateway is asked no more: what it sends are not the blocks that it is asked for"
+        );
+        self.http.bar(id);
+        self.remove_source(&id);
+        true
+    }
+
+    fn remove_source(&mut self, id: &PeerId) {
+        // Its driver ends with the other end of its inbox, its connections with the driver.
+        self.state.peers.remove(id);
+        self.state.client.disconnected(id);
+    }
+
+    /// Lets go of announced sources of which nothing was wanted for a while.
+    pub(super) fn retire_sources(&mut self, now: Instant) {
+        let state = &mut self.state;
+        let mut idle = Vec::new();
+        for (id, peer) in &mut state.peers {
+            let Some(source) = &mut peer.source else {
+                continue;
+            };
+            if state.client.wanted_of(id) > 0 {
+                source.wanted_at = now;
+            } else if source.standing == Standing::Announced
+                && now.saturating_duration_since(source.wanted_at) >= ANNOUNCED_IDLE
+            {
+                idle.push(*id);
+            }
+        }
+        for id in idle {
+            self.remove_source(&id);
+        }
+        let ready = self.state.client.sources();
+        let ready = i64::try_from(ready).unwrap_or(i64::MAX);
+        self.http.metrics.sources.set(ready);
+    }
+}
+
+/// Announced gateways at once. Each costs a task and, when busy, some sockets.
+const ANNOUNCED_MAX: usize = 64;
+/// How long an announced gateway of which nothing is wanted is kept.
+const ANNOUNCED_IDLE: Duration = Duration::from_secs(60);
+/// Gateways of one provider.
+const ENDPOINTS_A_PROVIDER_MAX: usize = 4;
