@@ -13,7 +13,7 @@ pub mod serve;
 pub mod view;
 
 use address::{ListenAddress, OptionalAddress};
-use cairn_node::{Limits, Multiaddr, Network};
+use cairn_node::{Endpoint, Limits, Multiaddr, Network};
 use duration::Interval;
 use serde::{Deserialize, Serialize};
 use serve::Serve;
@@ -107,6 +107,8 @@ pub struct Fetch {
     pub timeout: Interval,
     /// Most connections to peers in all.
     pub connections: u32,
+    /// Trustless gateways that are asked besides peers.
+    pub gateways: Vec<Endpoint>,
 }
 
 impl Default for Fetch {
@@ -114,6 +116,7 @@ impl Default for Fetch {
         Self {
             timeout: Interval(Duration::from_secs(30)),
             connections: 512,
+            gateways: Vec::new(),
         }
     }
 }
@@ -237,6 +240,7 @@ impl Config {
             bootstrap: self.bootstrap.clone(),
             fetch_idle: self.fetch.timeout.0,
             connections_max: self.fetch.connections,
+            gateways: self.fetch.gateways.clone(),
             scrub_share: self.storage.scrub_share,
             perf: self.diag.perf,
             limits: self.limits.clone(),
@@ -318,6 +322,11 @@ timeout = "30s"
 
 # Most connections to peers. Each costs a socket and some 100 KiB.
 connections = 512
+
+# Trustless gateways that are asked over HTTP besides peers, as "http://127.0.0.1:8080" or
+# "/dns4/gateway.example/tcp/443/tls/http". What they send is verified like everything else; each
+# learns what is fetched here. Each costs up to 16 sockets. No third party's is built in.
+gateways = []
 
 [diag]
 # Whether peers may measure the way to this node with `cairn diag perf`, which makes it send bytes for

@@ -94,6 +94,10 @@ const KEYS: &[(&str, &str)] = &[
     ("rpc.hosts", r#"a list of names like "node.example.org""#),
     ("fetch.timeout", r#"a time like "30s", "500ms" or "1h30m""#),
     ("fetch.connections", COUNT_OR_NONE),
+    (
+        "fetch.gateways",
+        r#"a list of gateways like "http://127.0.0.1:8080" or "/ip4/127.0.0.1/tcp/8080/http""#,
+    ),
     ("diag.perf", "true or false"),
     ("limits.upload", RATE),
     ("limits.download", RATE),
@@ -197,6 +201,7 @@ mod tests {
             ("gateway.head_timeout", "0s"),
             ("addresses.swarm", "[\"/ip4/nowhere\"]"),
             ("fetch.connections", "many"),
+            ("fetch.gateways", "[\"/ip4/127.0.0.1/tcp/4001\"]"),
             ("limits.upload", "fast"),
             ("limits.upload", "5"),
             ("limits.exempt", "[\"10.0.0.0/33\"]"),

@@ -1,0 +1,135 @@
+//! Nodes that get blocks from another's gateway over HTTP, with no peer or with peers beside it.
+
+use harness::{Daemon, Repo, tree};
+use std::fs;
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
+
+/// A repository that asks the gateways of these daemons.
+fn taker(givers: &[&Daemon]) -> Repo {
+    let repo = Repo::new(CAIRN);
+    let gateways: Vec<String> = givers
+        .iter()
+        .map(|giver| format!("\"http://{}\"", giver.gateway()))
+        .collect();
+    let gateways = format!("[{}]", gateways.join(", "));
+    repo.ok(["config", "set", "fetch.gateways", &gateways]);
+    repo
+}
+
+fn metric(daemon: &Daemon, name: &str) -> f64 {
+    let page = harness::http::request(daemon.rpc(), "GET", "/metrics", &[], b"").unwrap();
+    let page = page.text();
+    let line = page.lines().find(|line| line.starts_with(name));
+    let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    value.unwrap_or_else(|| panic!("{name} is not among the metrics"))
+}
+
+#[test]
+fn a_gateway_alone_is_enough_for_cat_and_get_and_pin() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    tree::make(&source, 5, 60);
+    let file = folder.path().join("file");
+    fs::write(&file, tree::bytes(6, 3_000_000)).unwrap();
+    let giver = Repo::new(CAIRN);
+    let root = giver.ok(["add", "-r", "-Q", source.to_str().unwrap()]);
+    let cid = giver.ok(["add", "-Q", file.to_str().unwrap()]);
+    let giving = giver.daemon();
+    let taker = taker(&[&giving]);
+    let taking = taker.daemon();
+    assert_eq!(
+        taker.run(["cat", &cid]).success().stdout,
+        fs::read(&file).unwrap()
+    );
+    taker.ok(["get", &root, "-o", out.to_str().unwrap()]);
+    assert_eq!(tree::read(&out), tree::read(&source));
+    taker.ok(["pin", "add", &root]);
+    assert_eq!(taker.ok(["swarm", "peers"]), "", "nobody is connected");
+    let delivered = r#"cairn_http_fetch_requests_total{outcome="delivered"}"#;
+    assert!(metric(&taking, delivered) >= 3.0);
+    assert!(metric(&taking, "cairn_bitswap_blocks_received_total") > 60.0);
+    assert!(metric(&taking, "cairn_http_fetch_bytes_total") > 3_000_000.0);
+    assert_eq!(metric(&taking, "cairn_http_fetch_sources"), 1.0);
+    // What is pinned is whole, without anybody to ask.
+    giving.kill();
+    let again = folder.path().join("again");
+    taker.ok(["get", &root, "-o", again.to_str().unwrap()]);
+    assert_eq!(tree::read(&again), tree::read(&source));
+}
+
+#[test]
+fn what_a_gateway_does_not_have_comes_from_a_peer_and_the_rest_from_the_gateway() {
+    let folder = tempfile::tempdir().unwrap();
+    let (half, whole) = (folder.path().join("half"), folder.path().join("whole"));
+    tree::make(&half, 7, 30);
+    tree::make(&whole.join("left"), 7, 30);
+    tree::make(&whole.join("right"), 8, 30);
+    let (first, second) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    first.ok(["add", "-r", "-Q", half.to_str().unwrap()]);
+    let root = second.ok(["add", "-r", "-Q", whole.to_str().unwrap()]);
+    // The peer keeps the root and one folder of it.
+    let right = second.ok(["resolve", &format!("/ipfs/{root}/right")]);
+    second.ok(["pin", "add", &right]);
+    second.ok(["pin", "rm", &root]);
+    second.ok(["pin", "add", "--recursive=false", &root]);
+    assert_ne!(second.ok(["repo", "gc"]), "");
+    let (over_http, peer) = (first.daemon(), second.daemon());
+    let taker = taker(&[&over_http]);
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &peer.swarm()]);
+    let out = folder.path().join("out");
+    taker.ok(["get", &root, "-o", out.to_str().unwrap()]);
+    assert_eq!(tree::read(&out), tree::read(&whole));
+    for outcome in ["delivered", "absent"] {
+        let name = format!("cairn_http_fetch_requests_total{{outcome=\"{outcome}\"}}");
+        assert!(metric(&taking, &name) > 0.0, "{outcome}");
+    }
+}
+
+#[test]
+fn two_nodes_that_are_each_others_gateway_find_nothing_in_time() {
+    let (one, other) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let missing = one
+        .run_with(["add", "-Q", "--only-hash"], b"nobody has this")
+        .success()
+        .text();
+    let first = one.daemon();
+    let gateways = format!("[\"http://{}\"]", first.gateway());
+    other.ok(["config", "set", "fetch.gateways", &gateways]);
+    other.ok(["config", "set", "fetch.timeout", "1s"]);
+    let second = other.daemon();
+    let address = first.gateway().to_string();
+    drop(first);
+    // The first again where it was, and with the second as its gateway.
+    let (ip, port) = address.rsplit_once(':').unwrap();
+    one.ok([
+        "config",
+        "set",
+        "addresses.gateway",
+        &format!("/ip4/{ip}/tcp/{port}"),
+    ]);
+    let gateways = format!("[\"http://{}\"]", second.gateway());
+    one.ok(["config", "set", "fetch.gateways", &gateways]);
+    one.ok(["config", "set", "fetch.timeout", "1s"]);
+    let _first = one.daemon();
+    for repo in [&one, &other] {
+        let told = repo.run(["cat", &missing]).failure(1);
+        assert!(told.contains("1 gateways were asked"), "{told}");
+    }
+}
+
+#[test]
+fn a_gateway_outside_the_network_is_left_out_and_nothing_else_changes() {
+    let repo = Repo::new(CAIRN);
+    let outside = "[\"/dns4/gateway.invalid/tcp/443/tls/http\", \"http://192.0.2.1\"]";
+    repo.ok(["config", "set", "fetch.gateways", outside]);
+    let daemon = repo.daemon();
+    assert_eq!(metric(&daemon, "cairn_http_fetch_sources"), 0.0);
+    let wrong = repo.run(["config", "set", "fetch.gateways", "[\"nowhere\"]"]);
+    assert!(
+        wrong
+            .failure(1)
+            .contains("fetch.gateways: must be a list of gateways")
+    );
+}
