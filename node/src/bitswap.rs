@@ -132,6 +132,11 @@ enum Command {
         /// Hears what happens meanwhile.
         teller: Option<Teller>,
     },
+    /// Get all that a block leads to in one go, if that pays.
+    Prefetch {
+        work: Arc<Work>,
+        root: Block,
+    },
     Stat(oneshot::Sender<Stat>),
     /// What was exchanged with a peer.
     Account(PeerId, oneshot::Sender<Option<Account>>),
@@ -266,6 +271,13 @@ impl Bitswap {
         };
         self.commands.send(fetch).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
+    }
+
+    /// Has all that `root` leads to fetched in one go where that pays. A hint: nothing need come of it.
+    pub(crate) async fn prefetch(&self, work: &Arc<Work>, root: Block) {
+        let work = Arc::clone(work);
+        // Whoever stops fetches nothing more either.
+        drop(self.commands.send(Command::Prefetch { work, root }).await);
     }
 }
 

@@ -94,6 +94,18 @@ impl Session {
         }
     }
 
+    /// To be called before all of a DAG is read: where one gateway alone has it, it is asked for the whole
+    /// in one request. Fetches the root and waits for no more; nothing else changes for the reader.
+    pub async fn prefetch(&self, root: &Cid) -> Result<(), SourceError> {
+        let Some((bitswap, work)) = &self.peers else {
+            return Ok(());
+        };
+        if let Some(root) = self.block(root).await? {
+            bitswap.prefetch(work, root).await;
+        }
+        Ok(())
+    }
+
     /// What the store has; else, if peers can be asked, what they have.
     async fn or_fetch<T>(
         &self,

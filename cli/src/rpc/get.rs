@@ -44,6 +44,9 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
     let session = call.session().await?;
     let root = resolve_to_block(&session, path).await?;
     let is_online = call.is_online().await?;
+    if is_online {
+        session.prefetch(&root).await.map_err(ReadError::from)?;
+    }
     let media = if compress {
         "application/gzip"
     } else {

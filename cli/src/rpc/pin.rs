@@ -93,7 +93,15 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
             let teller = (progress).then_some(&out);
             let counted = meter.clone();
             let on_progress = move |now: PinProgress| counted.at(now);
-            let pinning = store.pin_add(session.clone(), *root, mode, name.clone(), on_progress);
+            let pinning = async {
+                if mode == PinMode::Recursive {
+                    session.prefetch(root).await.map_err(ReadError::from)?;
+                }
+                let name = name.clone();
+                store
+                    .pin_add(session.clone(), *root, mode, name, on_progress)
+                    .await
+            };
             let pinned = tell_while(&meter, teller, pinning).await;
             if let Err(error) = pinned {
                 let done: Vec<String> = roots.iter().take(at).map(|root| cids.text(root)).collect();

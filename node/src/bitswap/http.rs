@@ -12,8 +12,9 @@
 //! ```
 //!
 //! Read `endpoint` for which addresses mean a gateway, `connection` for what may be dialled,
-//! `request` for one question and its bounds, `driver` for many.
+//! `request` for one question and its bounds, `driver` for many; `car` asks for a whole DAG at once.
 
+mod car;
 mod connection;
 mod driver;
 mod endpoint;
@@ -22,6 +23,9 @@ mod request;
 #[cfg(test)]
 pub(super) mod tests;
 
+#[cfg(test)]
+pub(super) use car::tests as car_tests;
+pub(super) use car::{CarFetch, CarNews, End};
 pub(super) use connection::{Fence, Gate};
 pub(super) use driver::Driver;
 pub use endpoint::{Endpoint, NoEndpoint};

@@ -8,13 +8,14 @@
 //! A block's way in: reader, verifier, here (is it wanted? nobody else need send it), the store
 //! (batches, one at a time, so that they grow with the disk's latency), here again, its waiters.
 
+mod cars;
 mod sources;
 
 use super::accounts::{Accounts, Weight};
 use super::behaviour::{KeepAlive, Notice, Order, Wire};
 use super::client::{Action, Client, Received, Speaks, TICK, Tried};
 use super::engine::{Engine, Envelope};
-use super::http::{Http, News};
+use super::http::{CarNews, Http, News};
 use super::key::Key;
 use super::message::{Message, Payload, Scope, Version, prefix_of};
 use super::metrics::Metrics;
@@ -105,6 +106,12 @@ pub(super) enum Input {
         peer: PeerId,
         outcome: Result<(), Arc<str>>,
     },
+    /// What came of asking for a whole DAG.
+    Car {
+        session: SessionId,
+        source: PeerId,
+        news: CarNews,
+    },
     /// What a gateway's driver tells.
     Http { peer: PeerId, stay: u64, news: News },
 }
@@ -163,6 +170,7 @@ pub(super) struct State {
     to_look_for: VecDeque<Cid>,
     is_looking: bool,
     recheck_own: VecDeque<Key>,
+    cars: cars::Cars,
     /// Whose time is over, but for a last look into the store.
     leaving: Vec<(Vec<Waiter>, Tried)>,
     rechecked_at: Option<Instant>,
@@ -280,6 +288,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             Command::Stat(reply) => drop(reply.send(self.stat())),
             Command::Account(peer, reply) => drop(reply.send(state.accounts.of(&peer))),
             Command::WantsOf(peer, reply) => drop(reply.send(state.engine.wantlist(&peer))),
+            Command::Prefetch { work, root } => self.prefetch(&work, root, now),
             Command::Fetch {
                 work,
                 cid,
@@ -294,7 +303,9 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 });
                 // Whatever is on its way into the store need not be asked for.
                 if !state.storing.contains(&key) {
-                    state.client.want(session, cid, now);
+                    if !state.cars.hold(session, cid, now) {
+                        state.client.want(session, cid, now);
+                    }
                     // It may have been stored since whoever asks looked.
                     if !state.waiters.contains_key(&key) {
                         state.to_look_for.push_back(cid);
@@ -461,6 +472,11 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 state.client.dialled(session, &outcome);
                 state.tell_work(session, || Step::Dialled { peer, outcome });
             }
+            Input::Car {
+                session,
+                source,
+                news,
+            } => self.on_car(session, source, news, now),
             Input::Http { peer, stay, news } => self.on_news(peer, stay, news, now),
         }
     }
@@ -682,6 +698,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         });
         self.recheck(now);
         self.retire_sources(now);
+        self.release_held(now);
         self.metrics
             .wants
             .set(i64::try_from(self.state.waiters.len()).unwrap_or(i64::MAX));

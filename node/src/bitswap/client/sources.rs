@@ -105,6 +105,22 @@ impl Client {
         }
     }
 
+    /// The source that gave the most of this session's work, if no peer is known to have any of it.
+    pub(in crate::bitswap) fn only_source(&self, session: SessionId) -> Option<PeerId> {
+        let holders = &self.sessions.get(&session)?.holders;
+        let known = |id: &PeerId| self.peers.get(id);
+        let is_peer = |id: &PeerId| known(id).is_some_and(|peer| peer.source.is_none());
+        if holders.keys().any(is_peer) {
+            return None;
+        }
+        holders
+            .iter()
+            .filter(|(_, holder)| holder.delivered > 0)
+            .filter(|(id, _)| known(id).is_some_and(|peer| peer.speaks == Speaks::Requests))
+            .max_by_key(|(_, holder)| holder.delivered)
+            .map(|(id, _)| *id)
+    }
+
     /// How many sources may be asked now.
     pub(in crate::bitswap) fn sources(&self) -> usize {
         let ready = |peer: &&Peer| peer.speaks == Speaks::Requests;
@@ -371,6 +387,24 @@ mod tests {
         bench.delivers(&source, &name(0));
         bench.want(1..2);
         assert_eq!(bench.asked(&source), [(name(1), WantKind::Block)]);
+    }
+
+    #[test]
+    fn a_source_has_a_dag_alone_until_a_peer_says_that_it_has_some_too() {
+        let mut bench = Bench::new();
+        let source = bench.source(Standing::Configured);
+        let peer = PeerId::random();
+        bench.client.connected(peer, bench.now);
+        assert_eq!(bench.client.only_source(SESSION), None);
+        bench.want(0..1);
+        bench.delivers(&source, &name(0));
+        assert_eq!(bench.client.only_source(SESSION), Some(source));
+        bench.want(1..2);
+        let now = bench.now;
+        bench
+            .client
+            .presence(&peer, &name(1), PresenceKind::Have, now);
+        assert_eq!(bench.client.only_source(SESSION), None);
     }
 
     #[test]

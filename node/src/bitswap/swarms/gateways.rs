@@ -2,6 +2,7 @@
 
 use super::{Map, Node, PATIENCE, RAW, made};
 use crate::bitswap::http::Endpoint;
+use crate::bitswap::http::car_tests::{car, parent};
 use crate::bitswap::http::tests::{Answer, Gateway, gateways};
 use crate::bitswap::message::Version;
 use crate::routing::Provider;
@@ -187,4 +188,94 @@ async fn a_fetch_that_is_dropped_is_asked_for_no_more() {
     while !client.bitswap.stat().await.wantlist.is_empty() {
         tokio::task::yield_now().await;
     }
+}
+
+/// What a gateway does when it is asked for a CAR.
+enum Car {
+    Gives(Vec<u8>),
+    Refuses,
+    Drips,
+}
+
+/// A gateway with a DAG, block by block and as a CAR; the blocks, the root first.
+async fn with_car(give: impl Fn(&Block, &[Block]) -> Car) -> (Gateway, Vec<Block>) {
+    let leaves = made(50, 1000, RAW);
+    let root = parent(&leaves);
+    let answer = give(&root, &leaves);
+    let mut blocks = vec![root];
+    blocks.extend(leaves);
+    let have = blocks.clone();
+    let gateway = Gateway::start(move |question| {
+        if question.is_car() {
+            return match &answer {
+                Car::Gives(car) => Answer::block(car),
+                Car::Refuses => Answer::status("406 Not Acceptable"),
+                Car::Drips => Answer::Drip(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()),
+            };
+        }
+        let found = have.iter().find(|block| *block.cid() == question.cid());
+        found.map_or(Answer::status("404 Not Found"), |block| {
+            Answer::block(block.data())
+        })
+    })
+    .await;
+    (gateway, blocks)
+}
+
+/// Fetches the root and all else as a pin does; how many blocks were asked for one by one, and how many CARs.
+async fn fetch_whole(gateway: &Gateway, blocks: &[Block]) -> (usize, usize) {
+    let map = Map::default();
+    let client = node(map.clone(), vec![], vec![gateway.endpoint()]).await;
+    let work = client.bitswap.work(PATIENCE);
+    let root = client.bitswap.fetch(&work, blocks[0].cid()).await.unwrap();
+    client.bitswap.prefetch(&work, root).await;
+    let rest = blocks[1..]
+        .iter()
+        .map(|block| client.bitswap.fetch(&work, block.cid()));
+    for (fetched, block) in futures::future::join_all(rest)
+        .await
+        .iter()
+        .zip(&blocks[1..])
+    {
+        assert_eq!(fetched.as_ref().unwrap(), block);
+    }
+    assert_eq!(map.blocks.lock().unwrap().len(), blocks.len());
+    let asked = gateway.asked();
+    let cars = asked.iter().filter(|question| question.is_car()).count();
+    (asked.len() - cars, cars)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dag_that_one_gateway_alone_has_comes_in_one_answer() {
+    let whole = |root: &Block, leaves: &[Block]| Car::Gives(car(root, leaves));
+    let (gateway, blocks) = with_car(whole).await;
+    assert_eq!(fetch_whole(&gateway, &blocks).await, (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_car_lacks_is_asked_for_block_by_block() {
+    let half = |root: &Block, leaves: &[Block]| Car::Gives(car(root, &leaves[..25]));
+    let (gateway, blocks) = with_car(half).await;
+    assert_eq!(fetch_whole(&gateway, &blocks).await, (26, 1));
+    let wrong = |root: &Block, leaves: &[Block]| {
+        let mut bytes = car(root, leaves);
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        Car::Gives(bytes)
+    };
+    let (gateway, blocks) = with_car(wrong).await;
+    let (asked, cars) = fetch_whole(&gateway, &blocks).await;
+    assert!(asked >= 2 && cars == 1, "{asked} {cars}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_without_cars_is_asked_block_by_block() {
+    let (gateway, blocks) = with_car(|_, _| Car::Refuses).await;
+    assert_eq!(fetch_whole(&gateway, &blocks).await, (51, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wants_do_not_wait_for_a_car_that_gets_nowhere() {
+    let (gateway, blocks) = with_car(|_, _| Car::Drips).await;
+    assert_eq!(fetch_whole(&gateway, &blocks).await, (51, 1));
 }

@@ -121,6 +121,12 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         })
     }
 
+    /// The way to a source.
+    pub(super) fn gate_of(&self, id: &PeerId) -> Option<Arc<Gate>> {
+        let source = self.state.peers.get(id)?.source.as_ref()?;
+        Some(Arc::clone(&source.gate))
+    }
+
     pub(super) fn on_news(&mut self, id: PeerId, stay: u64, news: News, now: Instant) {
         let state = &mut self.state;
         let Some(peer) = state.peers.get_mut(&id).filter(|peer| peer.stay == stay) else {
