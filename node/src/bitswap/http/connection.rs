@@ -3,7 +3,8 @@
 //! The fence is asked where the socket is made, about the address that is dialled: a name is
 //! resolved in `public` only, and what it resolves to is asked about like any other address. An
 //! announced address comes from strangers, so it must moreover be one that means the same to
-//! everybody: nobody out there names a service on this machine or beside it for us to ask.
+//! everybody: nobody out there names a service on this machine, or in `public` beside it, for us to
+//! ask.
 
 use super::endpoint::{Endpoint, Host, Scheme};
 use super::request::Failure;
@@ -70,7 +71,13 @@ impl Fence {
         let mut address = Multiaddr::from(ip);
         address.push(Protocol::Tcp(0));
         self.network.allows(&address)
-            && (self.standing == Standing::Configured || self.network.announces(&address))
+            && match self.standing {
+                Standing::Configured => true,
+                Standing::Announced => {
+                    let is_ours = ip.to_canonical().is_loopback();
+                    self.network.announces(&address) && (self.network == Network::Local || !is_ours)
+                }
+            }
     }
 
     async fn addresses(self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {

@@ -518,10 +518,14 @@ async fn only_what_lies_inside_is_dialled() {
     ] {
         for standing in [ours, theirs] {
             assert_eq!(holds(Network::Local, standing, text), local, "{text}");
-            assert_eq!(holds(Network::Lan, standing, text), lan, "{text}");
         }
+        assert_eq!(holds(Network::Lan, ours, text), lan, "{text}");
     }
-    // Strangers send nobody to this machine or beside it.
+    // Strangers send nobody to this machine, nor, in `public`, to those beside it.
+    for text in ["http://127.0.0.1:1", "http://[::ffff:127.0.0.1]:1"] {
+        assert!(!holds(Network::Lan, theirs, text), "{text}");
+    }
+    assert!(holds(Network::Lan, theirs, "http://192.168.1.1:1"));
     for text in ["http://127.0.0.1:1", "http://10.0.0.1:1", "http://[::1]:1"] {
         assert!(holds(Network::Public, ours, text), "{text}");
         assert!(!holds(Network::Public, theirs, text), "{text}");
