@@ -17,7 +17,8 @@
 //! `client` and `engine` decide and touch nothing: no socket, no disk, no task, no clock. `worker`
 //! is the one task that owns them. `behaviour` is all that the swarm sees: it negotiates and hands
 //! streams over, so payload never passes through it. Foreign bytes become blocks in `verify` and
-//! nowhere else. `http` is a second way to blocks beside streams, behind the same seam (`transport`). Read `message` for what is said, then `client` and `engine`, then `worker`.
+//! nowhere else. `http` is a second way to blocks beside streams, behind the same seam
+//! (`transport`). Read `message` for what is said, then `client` and `engine`, then `worker`.
 //!
 //! Three things are bounded by name where they live: what a peer may make us keep (wants, streams,
 //! bytes), what we have under way with a peer (its window), and every queue between two tasks.
@@ -273,7 +274,8 @@ impl Bitswap {
         answer.await.map_err(|_| stopping())?
     }
 
-    /// Has all that `root` leads to fetched in one go where that pays. A hint: nothing need come of it.
+    /// Has all that `root` leads to fetched in one go where that pays. A hint: nothing need come of
+    /// it.
     pub(crate) async fn prefetch(&self, work: &Arc<Work>, root: Block) {
         let work = Arc::clone(work);
         // Whoever stops fetches nothing more either.

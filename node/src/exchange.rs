@@ -94,8 +94,9 @@ impl Session {
         }
     }
 
-    /// To be called before all of a DAG is read: where one gateway alone has it, it is asked for the whole
-    /// in one request. Fetches the root and waits for no more; nothing else changes for the reader.
+    /// To be called before all of a DAG is read: where one gateway alone has it, it is asked for the
+    /// whole in one request. Fetches the root and waits for no more; nothing else changes for the
+    /// reader.
     pub async fn prefetch(&self, root: &Cid) -> Result<(), SourceError> {
         let Some((bitswap, work)) = &self.peers else {
             return Ok(());

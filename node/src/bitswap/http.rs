@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Read `endpoint` for which addresses mean a gateway, `connection` for what may be dialled,
-//! `request` for one question and its bounds, `driver` for many; `car` asks for a whole DAG at once.
+//! `request` for one question and its bounds, `driver` for many; `car` asks for a whole DAG at
+//! once.
 
 mod car;
 mod connection;
@@ -186,5 +187,6 @@ impl Http {
 
 /// Who we say that we are.
 const USER_AGENT: &str = concat!("cairn/", env!("CARGO_PKG_VERSION"));
-/// Barred sources that are remembered. Each had to deliver wrong blocks under an address of its own.
+/// Barred sources that are remembered. Each had to deliver wrong blocks under an address of its
+/// own.
 const BARRED_MAX: usize = 4096;

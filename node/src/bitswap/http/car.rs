@@ -1,10 +1,10 @@
 //! A whole DAG from one gateway in one answer: `?format=car&dag-scope=all`.
 //!
-//! It saves a question a block, where a gateway has everything and nobody else has anything. The answer
-//! is not trusted with more than a single block's would be: every block is hashed, and only what the root leads to
-//! is taken, link by link; a few foreign bytes are borne, more end it. A thread reads and hashes; what it
-//! finds goes into the store and from there to whoever waits. What is missing from the answer is asked
-//! for block by block afterwards, from anybody.
+//! It saves a question a block, where a gateway has everything and nobody else has anything. The
+//! answer is not trusted with more than a single block's would be: every block is hashed, and only
+//! what the root leads to is taken, link by link; a few foreign bytes are borne, more end it. A
+//! thread reads and hashes; what it finds goes into the store and from there to whoever waits. What
+//! is missing from the answer is asked for block by block afterwards, from anybody.
 
 use super::connection::Gate;
 use super::metrics::Metrics;

@@ -1,4 +1,5 @@
-//! Connections to one gateway: dialled inside the fence, used one request at a time, kept for the next.
+//! Connections to one gateway: dialled inside the fence, used one request at a time, kept for the
+//! next.
 //!
 //! The fence is asked where the socket is made, about the address that is dialled: a name is
 //! resolved in `public` only, and what it resolves to is asked about like any other address. An

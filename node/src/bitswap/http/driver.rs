@@ -1,9 +1,11 @@
-//! The transport to one gateway: takes messages as a peer would, asks for the blocks wanted in them.
+//! The transport to one gateway: takes messages as a peer would, asks for the blocks wanted in
+//! them.
 //!
-//! A few requests are under way at once, the rest waits in order. What is cancelled is not asked for, or its
-//! request is dropped with its connection. What a gateway has not, or fails to give, is told at once, so that it
-//! is asked for elsewhere, and forgotten: who wants it again says so again. A gateway that cannot be
-//! reached, fails several times in a row or says that it is busy is left alone for a while, longer every time.
+//! A few requests are under way at once, the rest waits in order. What is cancelled is not asked
+//! for, or its request is dropped with its connection. What a gateway has not, or fails to give, is
+//! told at once, so that it is asked for elsewhere, and forgotten: who wants it again says so
+//! again. A gateway that cannot be reached, fails several times in a row or says that it is busy is
+//! left alone for a while, longer every time.
 
 use super::News;
 use super::connection::Gate;

@@ -1,12 +1,13 @@
 //! One question to a gateway and what comes of it.
 //!
-//! `GET /ipfs/<cid>?format=raw`, first with `Cache-Control: only-if-cached`: does it have the block?
-//! That is answered at once, so a block that is elsewhere is soon asked for elsewhere, and two nodes
-//! that are each other's gateways do not send each other looking. Only for a block that nobody
-//! turned out to have is the gateway asked a second time, without it, and may look for it itself.
+//! `GET /ipfs/<cid>?format=raw`, first with `Cache-Control: only-if-cached`: does it have the
+//! block? That is answered at once, so a block that is elsewhere is soon asked for elsewhere, and
+//! two nodes that are each other's gateways do not send each other looking. Only for a block that
+//! nobody turned out to have is the gateway asked a second time, without it, and may look for it
+//! itself.
 //!
-//! The body is bounded before it is read. It has to come at a pace worth waiting for, and it goes to
-//! the verifier like the payload of a message: whether it is the block is found out there.
+//! The body is bounded before it is read. It has to come at a pace worth waiting for, and it goes
+//! to the verifier like the payload of a message: whether it is the block is found out there.
 
 use super::connection::{Connection, Gate};
 use super::metrics::Metrics;
@@ -123,7 +124,8 @@ impl Desk<'_> {
     /// Asks for one block.
     pub(super) async fn get(&self, cid: Cid, ask: Ask) -> Outcome {
         let mut outcome = self.try_get(&cid, ask).await;
-        // So does a cache on the way say that it has no copy; whether the gateway has one it cannot know.
+        // So does a cache on the way say that it has no copy; whether the gateway has one it cannot
+        // know.
         if ask == Ask::Stored && outcome == Err(Refusal::NotCached) {
             outcome = self.try_get(&cid, Ask::Anywhere).await;
         }

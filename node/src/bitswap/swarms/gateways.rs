@@ -222,7 +222,8 @@ async fn with_car(give: impl Fn(&Block, &[Block]) -> Car) -> (Gateway, Vec<Block
     (gateway, blocks)
 }
 
-/// Fetches the root and all else as a pin does; how many blocks were asked for one by one, and how many CARs.
+/// Fetches the root and all else as a pin does; how many blocks were asked for one by one, and how
+/// many CARs.
 async fn fetch_whole(gateway: &Gateway, blocks: &[Block]) -> (usize, usize) {
     let map = Map::default();
     let client = node(map.clone(), vec![], vec![gateway.endpoint()]).await;

@@ -1,7 +1,7 @@
 //! Whole DAGs from gateways: when one is asked for in one go, and what is held back meanwhile.
 //!
-//! While a session's CAR comes, its wants wait for it, or its blocks would come twice. They wait as long as
-//! it gets somewhere, and none for ever: then they are placed like all others.
+//! While a session's CAR comes, its wants wait for it, or its blocks would come twice. They wait as
+//! long as it gets somewhere, and none for ever: then they are placed like all others.
 
 use super::{State, Worker};
 use crate::bitswap::http::{CarFetch, CarNews, End};
@@ -46,7 +46,8 @@ impl Cars {
 }
 
 impl<B: Blocks, N: Network> Worker<B, N> {
-    /// Asks for all that `root` leads to in one go, if one gateway gave the root and no peer is known to have it.
+    /// Asks for all that `root` leads to in one go, if one gateway gave the root and no peer is
+    /// known to have it.
     pub(super) fn prefetch(&mut self, work: &Arc<Work>, root: Block, now: Instant) {
         let session = work.id;
         let cars = &self.state.cars;
