@@ -668,7 +668,7 @@ impl Client {
             if peer.suspect {
                 continue;
             }
-            let (used, window) = (peer.in_flight.len(), peer.ledger.window());
+            let (used, window) = (peer.in_flight.len(), peer.window());
             if used >= window {
                 busy = true;
                 continue;

@@ -28,7 +28,7 @@ pub(super) mod tests;
 pub(super) use car::tests as car_tests;
 pub(super) use car::{CarFetch, CarNews, End};
 pub(super) use connection::{Fence, Gate};
-pub(super) use driver::Driver;
+pub(super) use driver::{Driver, REQUESTS_MAX};
 pub use endpoint::{Endpoint, NoEndpoint};
 
 use crate::network::Network;

@@ -217,7 +217,7 @@ fn pause_after(pauses: u32) -> Duration {
 
 /// Requests under way to one gateway: enough to keep a line busy over a distance, few enough that
 /// no gateway calls it a flood.
-pub(super) const REQUESTS_MAX: usize = 16;
+pub(in crate::bitswap) const REQUESTS_MAX: usize = 16;
 /// Wants waiting for one of these.
 const WAITING_MAX: usize = 4096;
 /// Blocks that a gateway said not to have, of which it is remembered.

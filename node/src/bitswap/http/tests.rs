@@ -165,19 +165,17 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-pub(in crate::bitswap) fn limits() -> Limits {
-    Limits {
+fn local() -> Gateways {
+    Gateways::new(Network::Local, Vec::new())
+}
+
+fn impatient() -> Gateways {
+    let limits = Limits {
         head: Duration::from_millis(300),
         body_idle: Duration::from_millis(300),
         ..Limits::default()
-    }
-}
-
-pub(in crate::bitswap) fn gateways(configured: Vec<Endpoint>) -> Gateways {
-    Gateways {
-        limits: limits(),
-        ..Gateways::new(Network::Local, configured)
-    }
+    };
+    Gateways { limits, ..local() }
 }
 
 /// A driver, and the worker's ends of it.
@@ -197,7 +195,7 @@ impl Drop for Bench {
 
 impl Bench {
     fn start(endpoint: &Endpoint) -> Self {
-        Self::start_with(endpoint, gateways(Vec::new()))
+        Self::start_with(endpoint, local())
     }
 
     fn start_with(endpoint: &Endpoint, gateways: Gateways) -> Self {
@@ -413,7 +411,7 @@ async fn what_is_no_block_fails_with_its_kind_and_holds_nothing() {
     ];
     for (kind, answer) in cases {
         let gateway = Gateway::start(move |_| answer()).await;
-        let mut bench = Bench::start(&gateway.endpoint());
+        let mut bench = Bench::start_with(&gateway.endpoint(), impatient());
         let cid = *block(b"it").cid();
         bench.want(cid).await;
         assert_eq!(bench.news().await, News::Failed(cid), "{kind}");
@@ -532,7 +530,7 @@ async fn only_what_lies_inside_is_dialled() {
     }
     assert!(holds(Network::Public, theirs, "http://192.0.2.1:1"));
     assert!(!holds(Network::Public, ours, "http://0.0.0.0:1"));
-    let http = Http::new(gateways(Vec::new()), &prometheus::Registry::new()).unwrap();
+    let http = Http::new(local(), &prometheus::Registry::new()).unwrap();
     let outside: Endpoint = "http://192.0.2.1:1".parse().unwrap();
     assert!(http.gate(outside, ours, &Tasks::new()).is_none());
 }
@@ -571,10 +569,7 @@ async fn https_is_spoken_with_whom_a_known_root_vouches_for_and_with_nobody_else
     assert_eq!(bench.count("tls"), 1.0);
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).unwrap();
-    let trusting = Gateways {
-        roots,
-        ..gateways(Vec::new())
-    };
+    let trusting = Gateways { roots, ..local() };
     let mut bench = Bench::start_with(&endpoint, trusting);
     bench.want(cid).await;
     assert_eq!(bench.data().await, "it");
