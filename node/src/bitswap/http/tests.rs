@@ -148,7 +148,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         let answer = answer(&question);
         asked.lock().unwrap().push(question);
         match answer {
-            Answer::Whole(bytes) => stream.write_all(&bytes).await?,
+            Answer::Whole(bytes) => {
+                stream.write_all(&bytes).await?;
+                stream.flush().await?;
+            }
             Answer::Cut(bytes) => {
                 stream.write_all(&bytes).await?;
                 return stream.shutdown().await;
