@@ -110,9 +110,10 @@ impl Gateway {
         let blocks = blocks.to_vec();
         Self::start(move |question| {
             let found = blocks.iter().find(|block| *block.cid() == question.cid());
-            found.map_or(Answer::status("404 Not Found"), |block| {
-                Answer::block(block.data())
-            })
+            match found {
+                Some(block) => Answer::block(block.data()),
+                None => Answer::status("404 Not Found"),
+            }
         })
         .await
     }
@@ -375,7 +376,8 @@ async fn what_is_no_block_fails_with_its_kind_and_holds_nothing() {
     let large = BLOCK_BYTES_MAX + 1;
     let chunk = format!("{large:x}\r\n").into_bytes();
     let chunk = [chunk, vec![7; large]].concat();
-    let cases: Vec<(&str, Box<dyn Fn() -> Answer + Send + Sync>)> = vec![
+    type Give = Box<dyn Fn() -> Answer + Send + Sync>;
+    let cases: Vec<(&str, Give)> = vec![
         // The announced length is enough to refuse it: not a byte comes.
         (
             "too_large",

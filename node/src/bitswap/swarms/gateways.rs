@@ -229,9 +229,10 @@ async fn with_car(give: impl Fn(&Block, &[Block]) -> Car) -> (Gateway, Vec<Block
             };
         }
         let found = have.iter().find(|block| *block.cid() == question.cid());
-        found.map_or(Answer::status("404 Not Found"), |block| {
-            Answer::block(block.data())
-        })
+        match found {
+            Some(block) => Answer::block(block.data()),
+            None => Answer::status("404 Not Found"),
+        }
     })
     .await;
     (gateway, blocks)
