@@ -71,6 +71,18 @@ pub enum Step {
         /// Who.
         peer: PeerId,
     },
+    /// A gateway that was asked for it did not give it.
+    Failed {
+        /// Who.
+        peer: PeerId,
+    },
+    /// What a trustless gateway was asked over HTTP, or did. Among peers it has a made-up name.
+    Gateway {
+        /// Its address.
+        url: String,
+        /// What happened.
+        step: Box<Step>,
+    },
     /// A peer that was asked for it has gone.
     Gone {
         /// Who.
@@ -90,6 +102,22 @@ pub enum Step {
         /// What was tried.
         tried: String,
     },
+}
+
+impl Step {
+    /// Who did it, or whom it was done to, of those that blocks are asked of.
+    pub(crate) fn peer(&self) -> Option<&PeerId> {
+        match self {
+            Self::Asked { peer, .. }
+            | Self::Said { peer, .. }
+            | Self::Received { peer, .. }
+            | Self::Wrong { peer }
+            | Self::Silent { peer }
+            | Self::Failed { peer }
+            | Self::Gone { peer } => Some(peer),
+            _ => None,
+        }
+    }
 }
 
 /// What a peer is asked.

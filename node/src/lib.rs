@@ -25,9 +25,9 @@ pub mod swarm;
 pub mod tasks;
 mod throttle;
 
+pub use bitswap::Endpoint;
 #[cfg(feature = "fuzzing")]
 pub use bitswap::fuzzing;
-pub use bitswap::Endpoint;
 pub use config::{Config, Security};
 pub use event::Event;
 pub use exchange::{Exchange, Session};

@@ -12,7 +12,7 @@ use cairn_store::dag::path;
 use cairn_store::store::Keep;
 use cairn_store::{Block, BlockSource, Cid, SourceError, Store};
 use serde::{Deserialize, Serialize};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A line of the answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -232,10 +232,7 @@ impl About<'_> {
                 Err(why) => with("dial-failed", peer, format!("dial failed: {why}")),
             },
             Step::Received { peer, bytes, took } => {
-                let took = took.map_or_else(
-                    || "without being asked for it".to_owned(),
-                    |took| format!("in {:.1} ms", took.as_secs_f64() * 1e3),
-                );
+                let took = span(*took);
                 Line {
                     bytes: Some(*bytes),
                     ..with(
@@ -254,6 +251,7 @@ impl About<'_> {
                 with("silent", peer, format!("{peer} is silent; asking others"))
             }
             Step::Gone { peer } => with("gone", peer, format!("{peer} has gone")),
+            Step::Gateway { url, step } => self.of_gateway(url, step),
             Step::Stored => self.line("kept", "written into the store, cached".to_owned()),
             Step::NotStored { why } => self.line(
                 "not-kept",
@@ -262,6 +260,30 @@ impl About<'_> {
             Step::Here => self.line("here", "it turned up in the store".to_owned()),
             Step::GivenUp { tried } => self.line("given-up", format!("given up: {tried}")),
             _ => self.line("other", format!("{:?}", told.step)),
+        }
+    }
+
+    fn of_gateway(&self, url: &str, step: &Step) -> Line {
+        let mut bytes_of_it = None;
+        let (event, text) = match step {
+            Step::Asked { .. } => ("http-get", format!("asked the gateway {url} for the block")),
+            Step::Said { .. } => ("http-absent", format!("{url} does not have it")),
+            Step::Failed { .. } => ("http-failed", format!("{url} did not give it")),
+            Step::Received { bytes, took, .. } => {
+                bytes_of_it = Some(*bytes);
+                let took = span(*took);
+                let text = format!("block from {url} {took}: {bytes} bytes, hash ok");
+                ("block", text)
+            }
+            Step::Wrong { .. } => ("wrong", format!("{url} sent bytes of another hash")),
+            Step::Silent { .. } => ("silent", format!("{url} is silent; asking others")),
+            Step::Gone { .. } => ("gone", format!("{url} is asked no more")),
+            other => ("other", format!("{url}: {other:?}")),
+        };
+        Line {
+            addresses: vec![url.to_owned()],
+            bytes: bytes_of_it,
+            ..self.line(event, text)
         }
     }
 
@@ -285,6 +307,13 @@ impl About<'_> {
     }
 }
 
+fn span(took: Option<Duration>) -> String {
+    took.map_or_else(
+        || "without being asked for it".to_owned(),
+        |took| format!("in {:.1} ms", took.as_secs_f64() * 1e3),
+    )
+}
+
 /// What happened, counted.
 #[derive(Debug, Default)]
 struct Seen {
@@ -299,7 +328,8 @@ struct Seen {
     dont_haves: u64,
     wrong: u64,
     blocks: u64,
-    from: Option<PeerId>,
+    gateways: u64,
+    from: Option<String>,
     last_failure: Option<String>,
     dropped: u64,
 }
@@ -325,9 +355,18 @@ impl Seen {
             }
             Step::Received { peer, .. } => {
                 self.blocks += 1;
-                self.from = Some(*peer);
+                self.from = Some(peer.to_string());
             }
             Step::Wrong { .. } => self.wrong += 1,
+            Step::Gateway { url, step } => match &**step {
+                Step::Asked { .. } => self.gateways += 1,
+                Step::Received { .. } => {
+                    self.blocks += 1;
+                    self.from = Some(url.clone());
+                }
+                Step::Wrong { .. } => self.wrong += 1,
+                _ => {}
+            },
             _ => {}
         }
     }
@@ -346,6 +385,9 @@ impl Seen {
             self.dont_haves,
             self.blocks
         );
+        if self.gateways > 0 {
+            text.push_str(&format!(", {} requests to gateways", self.gateways));
+        }
         if self.dropped > 0 {
             let dropped = format!(
                 " ({} more things happened than could be told)",
@@ -358,14 +400,14 @@ impl Seen {
 
     fn success(&self) -> String {
         match &self.from {
-            Some(peer) => format!("found: {peer} sent it"),
+            Some(who) => format!("found: {who} sent it"),
             None => "found: it came into the store meanwhile".to_owned(),
         }
     }
 
     /// What is wrong, most telling first, and what to do.
     fn advice(&self) -> String {
-        let asked = self.want_haves + self.want_blocks;
+        let asked = self.want_haves + self.want_blocks + self.gateways;
         let (what, advice) = if self.haves > 0 {
             (
                 "peers say that they have it but do not send it",
@@ -390,7 +432,7 @@ impl Seen {
             )
         } else if self.providers == 0 {
             (
-                "no connected peer has it and nobody is known to provide it",
+                "nobody that was asked has it and nobody is known to provide it",
                 "ask whoever has it to be online and to provide it, or connect to them (`cairn swarm connect`)",
             )
         } else {
@@ -409,7 +451,6 @@ const ADDRESSES_TOLD_MAX: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn seen(steps: impl IntoIterator<Item = Step>) -> Seen {
         let mut seen = Seen::default();
@@ -438,9 +479,20 @@ mod tests {
         };
         let lacks = Step::Said { peer, has: false };
         let has = Step::Said { peer, has: true };
+        let of_gateway = |step| Step::Gateway {
+            url: "http://127.0.0.1:8080".to_owned(),
+            step: Box::new(step),
+        };
         for (steps, told) in [
             (vec![], "no peer could be asked"),
-            (vec![asked.clone(), lacks], "nobody is known to provide it"),
+            (
+                vec![asked.clone(), lacks.clone()],
+                "nobody is known to provide it",
+            ),
+            (
+                vec![of_gateway(asked.clone()), of_gateway(lacks)],
+                "nobody that was asked has it",
+            ),
             (
                 vec![found.clone(), failed],
                 "the last failure: nobody there",

@@ -27,12 +27,13 @@ pub(super) mod tests;
 #[cfg(test)]
 pub(super) use car::tests as car_tests;
 pub(super) use car::{CarFetch, CarNews, End};
-pub(super) use connection::{Fence, Gate};
+pub(super) use connection::{Fence, Pool};
 pub(super) use driver::{Driver, REQUESTS_MAX};
 pub use endpoint::{Endpoint, NoEndpoint};
 
 use crate::network::Network;
 use crate::tasks::Tasks;
+use crate::throttle::Gate;
 use cairn_store::Cid;
 use libp2p::PeerId;
 use metrics::Metrics;
@@ -68,7 +69,7 @@ pub(super) enum News {
 
 /// The longest times of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct Times {
     /// Making a connection, TLS and all.
     connect: Duration,
     /// From the question to the head of the answer, for what the gateway has.
@@ -79,7 +80,7 @@ pub(super) struct Limits {
     body_idle: Duration,
 }
 
-impl Default for Limits {
+impl Default for Times {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
@@ -96,7 +97,7 @@ pub(crate) struct Gateways {
     network: Network,
     configured: Vec<Endpoint>,
     roots: RootCertStore,
-    limits: Limits,
+    times: Times,
 }
 
 impl Gateways {
@@ -106,7 +107,7 @@ impl Gateways {
             network,
             configured,
             roots: webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
-            limits: Limits::default(),
+            times: Times::default(),
         }
     }
 }
@@ -115,7 +116,7 @@ impl Gateways {
 #[derive(Debug)]
 pub(super) struct Http {
     network: Network,
-    limits: Limits,
+    times: Times,
     tls: Arc<ClientConfig>,
     pub(super) configured: Vec<Endpoint>,
     pub(super) metrics: Metrics,
@@ -144,7 +145,7 @@ impl Http {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             network: gateways.network,
-            limits: gateways.limits,
+            times: gateways.times,
             tls: Arc::new(tls),
             configured: gateways.configured,
             metrics: Metrics::register(registry)?,
@@ -152,13 +153,14 @@ impl Http {
         })
     }
 
-    /// The way to a gateway; `None` if it may not be asked.
-    pub(super) fn gate(
+    /// The way to a gateway, through `gate`; `None` if it may not be asked.
+    pub(super) fn pool(
         &self,
         endpoint: Endpoint,
         standing: Standing,
+        gate: Arc<Gate>,
         tasks: &Tasks,
-    ) -> Option<Gate> {
+    ) -> Option<Pool> {
         let fence = Fence {
             network: self.network,
             standing,
@@ -166,12 +168,13 @@ impl Http {
         if !fence.may_hold(&endpoint) || self.barred.contains(&endpoint.id()?) {
             return None;
         }
-        Some(Gate {
+        Some(Pool {
             endpoint,
             fence,
-            limits: self.limits,
+            times: self.times,
             tls: Arc::clone(&self.tls),
             tasks: tasks.clone(),
+            gate,
             idle: Mutex::default(),
         })
     }

@@ -174,16 +174,9 @@ impl Node {
         let tasks = Tasks::new();
         let (events, _) = broadcast::channel(4096);
         let registry = prometheus::Registry::new();
-        let bitswap = Bitswap::start_with(
-            wire,
-            map,
-            reach,
-            rules,
-            &tasks,
-            events.clone(),
-            &registry,
-        )
-        .unwrap();
+        let bitswap =
+            Bitswap::start_with(wire, map, reach, rules, &tasks, events.clone(), &registry)
+                .unwrap();
         let stopping = tasks.stopping();
         tasks.spawn("swarm", async move {
             stopping.run_until_cancelled_owned(turn(swarm, asked)).await;

@@ -447,16 +447,16 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             }
             Input::Here(blocks) => self.on_here(&blocks, now),
             Input::Found { session, provider } => {
-                let Some(provider) = self.take_sources(session, provider, now) else {
-                    return;
-                };
-                let state = &mut self.state;
-                state.client.provider(session, provider.peer);
                 state.tell_work(session, || Step::Found {
                     peer: provider.peer,
                     addresses: provider.addresses.clone(),
                     connected: state.peers.contains_key(&provider.peer),
                 });
+                let Some(provider) = self.take_sources(session, provider, now) else {
+                    return;
+                };
+                let state = &mut self.state;
+                state.client.provider(session, provider.peer);
                 if !state.peers.contains_key(&provider.peer)
                     && state.dials.len() < DIALS_WAITING_MAX
                 {
@@ -1073,6 +1073,7 @@ impl State {
     /// Tells what the client did to wants that are watched.
     fn tell(&mut self) {
         while let Some((key, step)) = self.client.told() {
+            let step = self.of_gateway(step);
             for watcher in self.watchers.get(&key).into_iter().flatten() {
                 watcher.teller.tell(step.clone());
             }

@@ -11,6 +11,7 @@ use crate::bitswap::ledger::Ledger;
 use crate::bitswap::message::WantKind;
 use crate::bitswap::session::SessionId;
 use crate::bitswap::wantlist::WantList;
+use crate::explain::Step;
 use cairn_store::Cid;
 use libp2p::PeerId;
 use std::collections::HashMap;
@@ -45,6 +46,8 @@ impl Client {
             list: WantList::default(),
             in_flight: HashMap::new(),
             progress_at: now,
+            block_at: now,
+            suspect: false,
             speaks: Speaks::Requests,
             source: Some(standing),
         };
@@ -79,6 +82,14 @@ impl Client {
             return;
         };
         want.told.remove(id);
+        if want.watched {
+            let peer = *id;
+            let step = match how {
+                Refusal::Absent => Step::Said { peer, has: false },
+                Refusal::Failed => Step::Failed { peer },
+            };
+            self.told.push_back((key.clone(), step));
+        }
         match how {
             Refusal::Absent => self.lacks(id, &key, now),
             Refusal::Failed => {
@@ -100,6 +111,7 @@ impl Client {
         state.speaks = Speaks::Nothing;
         state.ledger.failed();
         state.list = WantList::default();
+        self.tell_of(id, |peer| Step::Failed { peer });
         for want in self.wants.values_mut() {
             want.told.remove(id);
         }
@@ -163,7 +175,7 @@ impl Client {
         let Some(want) = self.wants.get(key) else {
             return Choice::Nobody;
         };
-        let mut best: Option<((bool, usize), PeerId)> = None;
+        let mut best: Option<((bool, bool, usize), PeerId)> = None;
         let mut busy = false;
         for (id, peer) in &self.peers {
             if peer.source != Some(Standing::Configured)
@@ -180,6 +192,7 @@ impl Client {
             }
             let rank = (
                 !peer.ledger.is_proven(),
+                peer.ledger.has_failed(),
                 used.saturating_mul(1000) / window.max(1),
             );
             if best.is_none_or(|(other, _)| rank < other) {
@@ -381,8 +394,10 @@ mod tests {
         assert_eq!(bench.searches(), 1);
         bench.client.ready(&source);
         bench.client.settle(bench.now);
-        assert_eq!(bench.asked(&source).len(), 2);
-        bench.delivers(&source, &name(0));
+        let again = bench.asked(&source);
+        assert_eq!(again.len(), 1, "whoever failed has to prove itself");
+        bench.delivers(&source, &again[0].0);
+        assert_eq!(bench.asked(&source).len(), 1);
     }
 
     #[test]

@@ -6,13 +6,14 @@
 //! thread reads and hashes; what it finds goes into the store and from there to whoever waits. What
 //! is missing from the answer is asked for block by block afterwards, from anybody.
 
-use super::connection::Gate;
+use super::connection::Pool;
 use super::metrics::Metrics;
 use super::request::{Failure, Outcome, Refusal, judge, send};
 use crate::bitswap::key::Key;
 use crate::bitswap::session::SessionId;
 use crate::bitswap::worker::Input;
 use crate::bitswap::{Blocks, Work};
+use crate::throttle::Way;
 use bytes::Bytes;
 use cairn_store::block::BLOCK_BYTES_MAX;
 use cairn_store::car::read::CarReader;
@@ -33,7 +34,7 @@ use tokio::time::{Instant, timeout};
 /// A CAR to be fetched.
 #[derive(Debug)]
 pub(in crate::bitswap) struct CarFetch<B> {
-    pub(in crate::bitswap) gate: Arc<Gate>,
+    pub(in crate::bitswap) pool: Arc<Pool>,
     pub(in crate::bitswap) source: PeerId,
     pub(in crate::bitswap) session: SessionId,
     /// Whoever wants it; gone, nobody does.
@@ -69,7 +70,7 @@ impl<B: Blocks> CarFetch<B> {
     /// Fetches it.
     pub(in crate::bitswap) async fn run(self) {
         let end = self.fetch().await;
-        tracing::debug!(gateway = ?self.gate, root = %self.root.cid(), ?end, "CAR");
+        tracing::debug!(gateway = ?self.pool, root = %self.root.cid(), ?end, "CAR");
         self.tell(CarNews::Over(end)).await;
     }
 
@@ -116,7 +117,7 @@ impl<B: Blocks> CarFetch<B> {
         };
         let root = self.root.clone();
         let read = move || take(input, &root, &found);
-        let reading = self.gate.tasks.blocking("http car", read);
+        let reading = self.pool.tasks.blocking("http car", read);
         let (end, fed, ()) = tokio::join!(reading, self.feed(body, pieces), self.keep(batches));
         let end = match (end, fed) {
             (Some(End::Done), Err(_)) | (None, _) => End::Failed,
@@ -131,7 +132,7 @@ impl<B: Blocks> CarFetch<B> {
     }
 
     async fn ask(&self) -> Result<Incoming, Refusal> {
-        let endpoint = &self.gate.endpoint;
+        let endpoint = &self.pool.endpoint;
         let make = || {
             Request::get(endpoint.target(self.root.cid(), "car&dag-scope=all"))
                 .header(header::HOST, endpoint.authority())
@@ -140,14 +141,14 @@ impl<B: Blocks> CarFetch<B> {
                 .body(Empty::new())
                 .map_err(|_| Failure::Broken)
         };
-        let (_, response) = send(&self.gate, make, self.gate.limits.head).await?;
+        let (_, response) = send(&self.pool, make, self.pool.times.head).await?;
         judge(response.status(), response.headers())?;
         Ok(response.into_body())
     }
 
     /// Hands the body on as it comes, as long as it comes at a pace worth waiting for.
     async fn feed(&self, mut body: Incoming, pieces: mpsc::Sender<Bytes>) -> Result<(), Failure> {
-        let idle = self.gate.limits.body_idle;
+        let idle = self.pool.times.body_idle;
         let (mut waited, mut came) = (Duration::ZERO, 0);
         loop {
             let begun = Instant::now();
@@ -159,7 +160,7 @@ impl<B: Blocks> CarFetch<B> {
                 continue;
             };
             self.metrics.bytes.inc_by(piece.len() as u64);
-            // Only their time counts, not what the disk takes.
+            // Only their time counts, not what the disk and our own limits take.
             waited += begun.elapsed();
             came += piece.len();
             if waited > idle {
@@ -168,6 +169,7 @@ impl<B: Blocks> CarFetch<B> {
                 }
                 (waited, came) = (Duration::ZERO, 0);
             }
+            self.pool.gate.pay(Way::In, piece.len()).await;
             if pieces.send(piece).await.is_err() {
                 return Ok(()); // The reader knows why it has had enough.
             }

@@ -9,9 +9,10 @@
 
 use super::endpoint::{Endpoint, Host, Scheme};
 use super::request::Failure;
-use super::{Limits, Standing};
+use super::{Standing, Times};
 use crate::network::Network;
 use crate::tasks::Tasks;
+use crate::throttle::Gate;
 use bytes::Bytes;
 use futures_rustls::TlsConnector;
 use http_body_util::Empty;
@@ -31,20 +32,22 @@ use tokio_util::compat::{FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 /// One that can take a request.
 pub(super) type Connection = SendRequest<Empty<Bytes>>;
 
-/// The way to one gateway.
-pub(in crate::bitswap) struct Gate {
+/// The connections to one gateway.
+pub(in crate::bitswap) struct Pool {
     pub(super) endpoint: Endpoint,
     pub(super) fence: Fence,
-    pub(super) limits: Limits,
+    pub(super) times: Times,
     pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) tasks: Tasks,
+    /// The gateway's part of what may pass.
+    pub(super) gate: Arc<Gate>,
     /// Connections that wait for the next request; the latest used is the last.
     pub(super) idle: Mutex<Vec<Connection>>,
 }
 
-impl fmt::Debug for Gate {
+impl fmt::Debug for Pool {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Gate({})", self.endpoint)
+        write!(out, "Pool({})", self.endpoint)
     }
 }
 
@@ -103,7 +106,12 @@ impl Fence {
     }
 }
 
-impl Gate {
+impl Pool {
+    /// Whose connections these are.
+    pub(in crate::bitswap) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// A connection that waited, if there is one.
     pub(super) fn kept(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,14 +134,17 @@ impl Gate {
 
     /// A new connection.
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
-        timeout(self.limits.connect, self.dial())
+        timeout(self.times.connect, self.dial())
             .await
             .unwrap_or(Err(Failure::Unreachable))
     }
 
     async fn dial(&self) -> Result<Connection, Failure> {
         let mut stream = Err(Failure::Unreachable);
-        for address in self.fence.addresses(&self.endpoint).await? {
+        let addresses = self.fence.addresses(&self.endpoint).await?;
+        self.gate
+            .reached_at(addresses.iter().map(|address| Some(address.ip())));
+        for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(open) => {
                     stream = Ok(open);

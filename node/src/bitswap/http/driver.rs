@@ -8,7 +8,7 @@
 //! left alone for a while, longer every time.
 
 use super::News;
-use super::connection::Gate;
+use super::connection::Pool;
 use super::metrics::Metrics;
 use super::request::{Ask, Desk, Outcome};
 use crate::bitswap::key::Key;
@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout_at};
 /// What it needs.
 #[derive(Debug)]
 pub(in crate::bitswap) struct Driver {
-    pub(in crate::bitswap) gate: Arc<Gate>,
+    pub(in crate::bitswap) pool: Arc<Pool>,
     /// Which of the source's stays this is.
     pub(in crate::bitswap) stay: u64,
     pub(in crate::bitswap) intake: Arc<Intake>,
@@ -104,7 +104,7 @@ impl BlockTransport for Driver {
 
     async fn run(self, mut inbox: mpsc::Receiver<Outgoing>) {
         let desk = Desk {
-            gate: &self.gate,
+            pool: &self.pool,
             intake: &self.intake,
             sinks: &self.sinks,
             metrics: &self.metrics,
@@ -133,7 +133,7 @@ impl BlockTransport for Driver {
                 },
             };
             wanted.all.remove(&key);
-            tracing::trace!(gateway = %self.gate.endpoint, %cid, ?outcome, "asked");
+            tracing::trace!(gateway = %self.pool.endpoint, %cid, ?outcome, "asked");
             let pause = match outcome {
                 Outcome::Delivered => {
                     (failures, pauses) = (0, 0);
@@ -163,7 +163,7 @@ impl BlockTransport for Driver {
             failures = 0;
             wanted.clear();
             answers.clear();
-            tracing::debug!(gateway = %self.gate.endpoint, ?outcome, ?pause, "left alone for a while");
+            tracing::debug!(gateway = %self.pool.endpoint, ?outcome, ?pause, "left alone for a while");
             self.metrics.pauses.inc();
             if !self.rest(pause, &mut inbox).await {
                 return;

@@ -9,10 +9,11 @@
 //! The body is bounded before it is read. It has to come at a pace worth waiting for, and it goes
 //! to the verifier like the payload of a message: whether it is the block is found out there.
 
-use super::connection::{Connection, Gate};
+use super::connection::{Connection, Pool};
 use super::metrics::Metrics;
 use crate::bitswap::message::{Payload, prefix_of};
 use crate::bitswap::streams::{Intake, Sinks, Unverified, take_room};
+use crate::throttle::Way;
 use bytes::{Bytes, BytesMut};
 use cairn_store::Cid;
 use cairn_store::block::BLOCK_BYTES_MAX;
@@ -114,7 +115,7 @@ impl Failure {
 
 /// What a request needs.
 pub(super) struct Desk<'a> {
-    pub(super) gate: &'a Gate,
+    pub(super) pool: &'a Pool,
     pub(super) intake: &'a Intake,
     pub(super) sinks: &'a Sinks,
     pub(super) metrics: &'a Metrics,
@@ -137,13 +138,13 @@ impl Desk<'_> {
     async fn try_get(&self, cid: &Cid, ask: Ask) -> Result<(), Refusal> {
         // No block of ours to ask for: nothing could be made of the answer.
         let prefix = prefix_of(cid).ok_or(Refusal::Absent)?;
-        let limits = &self.gate.limits;
+        let times = &self.pool.times;
         let patience = match ask {
-            Ask::Stored => limits.head,
-            Ask::Anywhere => limits.search,
+            Ask::Stored => times.head,
+            Ask::Anywhere => times.search,
         };
         let make = || self.request(cid, ask);
-        let (mut connection, response) = send(self.gate, make, patience).await?;
+        let (mut connection, response) = send(self.pool, make, patience).await?;
         judge(response.status(), response.headers())?;
         let body = response.into_body();
         let bytes_max = BLOCK_BYTES_MAX as u64;
@@ -157,13 +158,15 @@ impl Desk<'_> {
             .await
             .map_err(|_| Failure::Stopping)?;
         let data = self.read(body).await?;
-        let ready = timeout(self.gate.limits.body_idle, connection.ready());
+        let ready = timeout(self.pool.times.body_idle, connection.ready());
         if matches!(ready.await, Ok(Ok(()))) {
-            self.gate.keep(connection);
+            self.pool.keep(connection);
         }
         let unverified = Unverified {
             peer: self.intake.peer,
             blocks: vec![Payload { prefix, data }],
+            // How far the others are is not known.
+            expected: 0,
             room,
         };
         let sent = self.sinks.unverified.send(unverified).await;
@@ -171,7 +174,7 @@ impl Desk<'_> {
     }
 
     fn request(&self, cid: &Cid, ask: Ask) -> Result<Request<Empty<Bytes>>, Failure> {
-        let endpoint = &self.gate.endpoint;
+        let endpoint = &self.pool.endpoint;
         let mut request = Request::get(endpoint.target(cid, "raw"))
             .header(header::HOST, endpoint.authority())
             .header(header::ACCEPT, "application/vnd.ipld.raw")
@@ -184,7 +187,7 @@ impl Desk<'_> {
 
     /// Reads a body of any length that a block may have.
     async fn read(&self, mut body: Incoming) -> Result<Bytes, Failure> {
-        let idle = self.gate.limits.body_idle;
+        let idle = self.pool.times.body_idle;
         let mut data = BytesMut::new();
         let (mut deadline, mut quota) = (Instant::now() + idle, BODY_BYTES_A_PAUSE);
         loop {
@@ -203,6 +206,9 @@ impl Desk<'_> {
             if data.len() + piece.len() > BLOCK_BYTES_MAX {
                 return Err(Failure::TooLarge);
             }
+            let paying = Instant::now();
+            self.pool.gate.pay(Way::In, piece.len()).await;
+            deadline += paying.elapsed();
             // A body in one piece is not copied.
             if data.is_empty() && body.is_end_stream() {
                 return Ok(piece);
@@ -218,11 +224,11 @@ impl Desk<'_> {
 
 /// Sends a request, over a kept connection if there is one.
 pub(super) async fn send(
-    gate: &Gate,
+    pool: &Pool,
     make: impl Fn() -> Result<Request<Empty<Bytes>>, Failure>,
     patience: Duration,
 ) -> Result<(Connection, Response<Incoming>), Failure> {
-    while let Some(mut kept) = gate.kept() {
+    while let Some(mut kept) = pool.kept() {
         match timeout(patience, kept.send_request(make()?)).await {
             Ok(Ok(response)) => return Ok((kept, response)),
             // It was closed while nobody looked: the question may be asked again.
@@ -230,7 +236,7 @@ pub(super) async fn send(
             Err(_) => return Err(Failure::TooSlow),
         }
     }
-    let mut fresh = gate.connect().await?;
+    let mut fresh = pool.connect().await?;
     match timeout(patience, fresh.send_request(make()?)).await {
         Ok(Ok(response)) => Ok((fresh, response)),
         Ok(Err(_)) => Err(Failure::Broken),

@@ -2,14 +2,16 @@
 
 use super::connection::Fence;
 use super::driver::Driver;
-use super::{Endpoint, Gateways, Http, Limits, News, Standing};
+use super::{Endpoint, Gateways, Http, News, Standing, Times};
 use crate::bitswap::message::{Absence, Change, Entry, Message, WantKind};
 use crate::bitswap::streams::{Intake, Outgoing, Sinks, Unverified};
 use crate::bitswap::transport::BlockTransport;
 use crate::bitswap::verify;
 use crate::bitswap::worker::Input;
+use crate::limits::{Limits, Rate};
 use crate::network::Network;
 use crate::tasks::Tasks;
+use crate::throttle::Throttle;
 use bytes::Bytes;
 use cairn_store::block::{BLOCK_BYTES_MAX, Prefix};
 use cairn_store::cid::{self, HashKind};
@@ -174,12 +176,12 @@ fn local() -> Gateways {
 }
 
 fn impatient() -> Gateways {
-    let limits = Limits {
+    let times = Times {
         head: Duration::from_millis(300),
         body_idle: Duration::from_millis(300),
-        ..Limits::default()
+        ..Times::default()
     };
-    Gateways { limits, ..local() }
+    Gateways { times, ..local() }
 }
 
 /// A driver, and the worker's ends of it.
@@ -199,19 +201,21 @@ impl Drop for Bench {
 
 impl Bench {
     fn start(endpoint: &Endpoint) -> Self {
-        Self::start_with(endpoint, local())
+        Self::start_with(endpoint, local(), Limits::default())
     }
 
-    fn start_with(endpoint: &Endpoint, gateways: Gateways) -> Self {
+    fn start_with(endpoint: &Endpoint, gateways: Gateways, limits: Limits) -> Self {
         let (inputs, heard) = mpsc::channel(100);
         let (unverified, blocks) = mpsc::channel(verify::QUEUE_MAX);
         let (tasks, registry) = (Tasks::new(), prometheus::Registry::new());
         let http = Http::new(gateways, &registry).unwrap();
-        let gate = http.gate(endpoint.clone(), Standing::Configured, &tasks);
-        let intake = Arc::new(Intake::new(endpoint.id().unwrap()));
+        let throttle = Throttle::new(limits, &registry).unwrap();
+        let intake = Arc::new(Intake::new(endpoint.id().unwrap(), throttle.gate()));
+        let gate = Arc::clone(&intake.gate);
+        let pool = http.pool(endpoint.clone(), Standing::Configured, gate, &tasks);
         intake.wanted.store(1, Ordering::Relaxed);
         let driver = Driver {
-            gate: Arc::new(gate.unwrap()),
+            pool: Arc::new(pool.unwrap()),
             stay: 1,
             intake,
             sinks: Sinks::new(inputs, unverified),
@@ -263,6 +267,20 @@ impl Bench {
     async fn data(&mut self) -> Bytes {
         let unverified = self.unverified.recv().await.unwrap();
         unverified.blocks[0].data.clone()
+    }
+
+    /// For how long it was held back by our own limits.
+    fn held(&self) -> f64 {
+        let families = self.registry.gather();
+        let seconds = families
+            .iter()
+            .find(|family| family.name() == "cairn_limits_throttled_seconds_total")
+            .unwrap();
+        let inward = seconds
+            .get_metric()
+            .iter()
+            .find(|metric| metric.get_label()[0].value() == "in");
+        inward.unwrap().get_counter().get_value()
     }
 
     fn count(&self, outcome: &str) -> f64 {
@@ -416,12 +434,36 @@ async fn what_is_no_block_fails_with_its_kind_and_holds_nothing() {
     ];
     for (kind, answer) in cases {
         let gateway = Gateway::start(move |_| answer()).await;
-        let mut bench = Bench::start_with(&gateway.endpoint(), impatient());
+        let mut bench = Bench::start_with(&gateway.endpoint(), impatient(), Limits::default());
         let cid = *block(b"it").cid();
         bench.want(cid).await;
         assert_eq!(bench.news().await, News::Failed(cid), "{kind}");
         assert_eq!(bench.count(kind), 1.0, "{kind}");
         assert!(bench.unverified.try_recv().is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_is_held_back_by_the_limits_but_near_ones_and_not_called_slow_for_it() {
+    let data = vec![7; 100_000];
+    let gateway = {
+        let data = data.clone();
+        Gateway::start(move |_| Answer::block(&data)).await
+    };
+    // What has to come within the longest pause takes longer than that.
+    let near = Limits {
+        download: Rate::new(64_000).unwrap(),
+        ..Limits::default()
+    };
+    let far = Limits {
+        exempt: Vec::new(),
+        ..near.clone()
+    };
+    for (limits, is_held) in [(near, false), (far, true)] {
+        let mut bench = Bench::start_with(&gateway.endpoint(), impatient(), limits);
+        bench.want(*block(&data).cid()).await;
+        assert_eq!(bench.data().await, data);
+        assert_eq!(bench.held() > 0.0, is_held);
     }
 }
 
@@ -537,7 +579,9 @@ async fn only_what_lies_inside_is_dialled() {
     assert!(!holds(Network::Public, ours, "http://0.0.0.0:1"));
     let http = Http::new(local(), &prometheus::Registry::new()).unwrap();
     let outside: Endpoint = "http://192.0.2.1:1".parse().unwrap();
-    assert!(http.gate(outside, ours, &Tasks::new()).is_none());
+    let throttle = Throttle::new(Limits::default(), &prometheus::Registry::new()).unwrap();
+    let gate = Arc::new(throttle.gate());
+    assert!(http.pool(outside, ours, gate, &Tasks::new()).is_none());
 }
 
 #[tokio::test]
@@ -575,7 +619,7 @@ async fn https_is_spoken_with_whom_a_known_root_vouches_for_and_with_nobody_else
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).unwrap();
     let trusting = Gateways { roots, ..local() };
-    let mut bench = Bench::start_with(&endpoint, trusting);
+    let mut bench = Bench::start_with(&endpoint, trusting, Limits::default());
     bench.want(cid).await;
     assert_eq!(bench.data().await, "it");
     tasks.abort();

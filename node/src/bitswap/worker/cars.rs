@@ -9,6 +9,7 @@ use crate::bitswap::key::Key;
 use crate::bitswap::session::SessionId;
 use crate::bitswap::{Blocks, Network, Work};
 use crate::event::Event;
+use crate::explain::Step;
 use cairn_store::{Block, Cid};
 use libp2p::PeerId;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -57,14 +58,14 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         let Some(source) = self.state.client.only_source(session) else {
             return;
         };
-        let Some(gate) = self
-            .gate_of(&source)
+        let Some(pool) = self
+            .pool_of(&source)
             .filter(|_| !cars.without.contains(&source))
         else {
             return;
         };
         let fetch = CarFetch {
-            gate,
+            pool,
             source,
             session,
             work: Arc::downgrade(work),
@@ -127,6 +128,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             self.metrics.blocks_in.inc();
             self.metrics.bytes_in.inc_by(bytes);
             state.client.found(&key, now);
+            state.tell_last(&key, || Step::Here);
             for waiter in state.waiters.remove(&key).unwrap_or_default() {
                 waiter.gets(block);
             }
@@ -170,6 +172,9 @@ impl State {
             let is_wanted = waiters.iter().any(|waiter| waiter.session == session);
             if is_wanted && !self.storing.contains(&key) {
                 self.client.want(session, cid, now);
+                if self.watchers.contains_key(&key) {
+                    self.client.watch(&key);
+                }
             }
         }
     }

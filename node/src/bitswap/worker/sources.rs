@@ -1,11 +1,12 @@
 //! The worker's dealings with trustless gateways: which there are, and what their drivers tell.
 
-use super::{Peer, Worker};
+use super::{Peer, State, Worker};
 use crate::bitswap::client::Refusal;
-use crate::bitswap::http::{Driver, Endpoint, Gate, News, Standing};
+use crate::bitswap::http::{Driver, Endpoint, News, Pool, Standing};
 use crate::bitswap::session::SessionId;
 use crate::bitswap::streams::Intake;
 use crate::bitswap::{Blocks, Network};
+use crate::explain::Step;
 use crate::routing::Provider;
 use libp2p::PeerId;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 /// What makes a peer a source.
 #[derive(Debug)]
 pub(super) struct Source {
-    gate: Arc<Gate>,
+    pool: Arc<Pool>,
     standing: Standing,
     /// When something was last wanted of it.
     wanted_at: Instant,
@@ -52,12 +53,13 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             tracing::debug!(gateway = %endpoint, "not asked: too many gateways were announced");
             return None;
         }
-        let gate = Arc::new(self.http.gate(endpoint, standing, &self.tasks)?);
-        self.state.next_stay += 1;
         let intake = Intake::new(id, self.throttle.gate());
+        let gate = Arc::clone(&intake.gate);
+        let pool = self.http.pool(endpoint, standing, gate, &self.tasks)?;
+        self.state.next_stay += 1;
         let mut peer = Peer::new(self.state.next_stay, intake);
         peer.source = Some(Source {
-            gate,
+            pool: Arc::new(pool),
             standing,
             wanted_at: now,
         });
@@ -113,7 +115,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         let peer = self.state.peers.get(id)?;
         let source = peer.source.as_ref()?;
         Some(Driver {
-            gate: Arc::clone(&source.gate),
+            pool: Arc::clone(&source.pool),
             stay: peer.stay,
             intake: Arc::clone(&peer.intake),
             sinks: self.sinks.clone(),
@@ -122,9 +124,9 @@ impl<B: Blocks, N: Network> Worker<B, N> {
     }
 
     /// The way to a source.
-    pub(super) fn gate_of(&self, id: &PeerId) -> Option<Arc<Gate>> {
+    pub(super) fn pool_of(&self, id: &PeerId) -> Option<Arc<Pool>> {
         let source = self.state.peers.get(id)?.source.as_ref()?;
-        Some(Arc::clone(&source.gate))
+        Some(Arc::clone(&source.pool))
     }
 
     pub(super) fn on_news(&mut self, id: PeerId, stay: u64, news: News, now: Instant) {
@@ -153,7 +155,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             return false;
         };
         tracing::warn!(
-            gateway = ?source.gate,
+            gateway = ?source.pool,
             "gateway is asked no more: what it sends are not the blocks that it is asked for"
         );
         self.http.bar(id);
@@ -163,8 +165,10 @@ impl<B: Blocks, N: Network> Worker<B, N> {
 
     fn remove_source(&mut self, id: &PeerId) {
         // Its driver ends with the other end of its inbox, its connections with the driver.
-        self.state.peers.remove(id);
         self.state.client.disconnected(id);
+        // Its address is told with what happened to it.
+        self.state.tell();
+        self.state.peers.remove(id);
     }
 
     /// Lets go of announced sources of which nothing was wanted for a while.
@@ -189,6 +193,20 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         let ready = self.state.client.sources();
         let ready = i64::try_from(ready).unwrap_or(i64::MAX);
         self.http.metrics.sources.set(ready);
+    }
+}
+
+impl State {
+    /// A gateway is told of by its address: the name that it has among peers says nothing.
+    pub(super) fn of_gateway(&self, step: Step) -> Step {
+        let peer = step.peer().and_then(|id| self.peers.get(id));
+        match peer.and_then(|peer| peer.source.as_ref()) {
+            Some(source) => Step::Gateway {
+                url: source.pool.endpoint().to_string(),
+                step: Box::new(step),
+            },
+            None => step,
+        }
     }
 }
 

@@ -423,7 +423,11 @@ impl State {
             _ => {}
         }
         if head.has(RST) {
-            (entry.ours, entry.theirs) = (End::Reset, End::Reset);
+            entry.ours = End::Reset;
+            // Whoever has said its end has said all: what came before a reset counts.
+            if entry.theirs == End::Open {
+                entry.theirs = End::Reset;
+            }
         } else if head.has(FIN) && length == 0 && entry.theirs == End::Open {
             entry.theirs = End::Finished;
         }
