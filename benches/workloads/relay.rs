@@ -1,7 +1,7 @@
 //! A long way, simulated: a TCP relay that hands every byte on half a round trip later.
 //!
 //! The kernel here has no `netem`. The relay reads whatever comes at once, so that neither end's
-//! socket is what slows it down, and holds up to [`HELD_BYTES_MAX`] each way: more than any rate
+//! socket is what slows it down, and holds up to `HELD_BYTES_MAX` each way: more than any rate
 //! measured here fills in that time.
 
 use crate::process::{Talking, child};
