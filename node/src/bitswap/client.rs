@@ -868,6 +868,9 @@ impl Client {
 
     /// A peer may be asked for blocks again: what it has waits no longer.
     fn place_what_it_has(&mut self, id: &PeerId) {
+        if self.peers.get(id).is_some_and(|peer| peer.source.is_some()) {
+            return self.offer(id); // It never says what it has.
+        }
         let waiting: Vec<Key> = self
             .wants
             .iter()

@@ -75,8 +75,12 @@ impl Client {
         state.progress_at = now;
         state.list.forget(&key);
         state.in_flight.remove(&key);
-        if how == Refusal::Failed {
-            state.ledger.failed();
+        match how {
+            Refusal::Failed => state.ledger.failed(),
+            Refusal::Absent => {
+                state.block_at = now;
+                self.suspect(id, false);
+            }
         }
         let Some(want) = self.wants.get_mut(&key) else {
             return;
@@ -125,6 +129,7 @@ impl Client {
         };
         if !state.ledger.is_hopeless() {
             state.speaks = Speaks::Requests;
+            state.suspect = false;
             self.offer(id);
         }
     }
@@ -152,7 +157,7 @@ impl Client {
     }
 
     /// Has wants placed anew that nobody was asked for and this source may be.
-    fn offer(&mut self, id: &PeerId) {
+    pub(super) fn offer(&mut self, id: &PeerId) {
         let to_all = self
             .peers
             .get(id)
@@ -180,6 +185,7 @@ impl Client {
         for (id, peer) in &self.peers {
             if peer.source != Some(Standing::Configured)
                 || peer.speaks != Speaks::Requests
+                || peer.suspect
                 || want.absent.contains(id)
                 || want.asked.get(id) == Some(&WantKind::Block)
             {
@@ -209,7 +215,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, REPEAT, Received, TICK};
+    use super::super::{Action, HEDGE_PROVEN, REPEAT, Received, TICK};
     use super::*;
     use crate::bitswap::message::{Change, PresenceKind};
     use cairn_store::cid;
@@ -398,6 +404,30 @@ mod tests {
         assert_eq!(again.len(), 1, "whoever failed has to prove itself");
         bench.delivers(&source, &again[0].0);
         assert_eq!(bench.asked(&source).len(), 1);
+    }
+
+    #[test]
+    fn a_source_that_is_late_is_asked_for_no_more_until_it_answers() {
+        for standing in [Standing::Configured, Standing::Announced] {
+            for is_there in [true, false] {
+                let mut bench = Bench::new();
+                let source = bench.source(standing);
+                bench.client.provider(SESSION, source);
+                bench.want(0..1);
+                assert_eq!(bench.asked(&source).len(), 1);
+                bench.delivers(&source, &name(0));
+                bench.want(1..2);
+                assert_eq!(bench.asked(&source), [(name(1), WantKind::Block)]);
+                bench.pass(HEDGE_PROVEN + 2 * TICK);
+                bench.want(2..3);
+                assert!(bench.asked(&source).is_empty(), "it owes one");
+                match is_there {
+                    true => bench.delivers(&source, &name(1)),
+                    false => bench.refuses(&source, &name(1), Refusal::Absent),
+                }
+                assert_eq!(bench.asked(&source), [(name(2), WantKind::Block)]);
+            }
+        }
     }
 
     #[test]
