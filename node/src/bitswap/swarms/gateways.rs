@@ -150,9 +150,15 @@ async fn gateways_that_fail_in_any_way_do_not_keep_a_block_from_coming() {
     }
     let mut configured: Vec<Endpoint> = all.iter().map(Gateway::endpoint).collect();
     configured.push(honest.endpoint());
-    let client = client(configured).await;
-    client.fetch(&blocks).await;
-    assert!(all.iter().any(|gateway| !gateway.asked().is_empty()));
+    // Where the honest one is asked first and is quick, no other need be asked at all.
+    for _ in 0..5 {
+        let client = client(configured.clone()).await;
+        client.fetch(&blocks).await;
+        if all.iter().any(|gateway| !gateway.asked().is_empty()) {
+            return;
+        }
+    }
+    panic!("none but the honest one was ever asked");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
