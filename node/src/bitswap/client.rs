@@ -51,7 +51,8 @@ pub(super) struct Client {
     actions: VecDeque<Action>,
     /// What happened to wants that somebody watches. Taken out after every turn.
     told: VecDeque<(Key, Step)>,
-    recent: Recent<RECENT_MAX>,
+    /// Wants that are over, and who was first to have them.
+    recent: Recent<RECENT_MAX, Option<SessionId>>,
 }
 
 #[derive(Debug)]
@@ -297,6 +298,9 @@ impl Client {
     pub(super) fn presence(&mut self, peer: &PeerId, cid: &Cid, kind: PresenceKind, now: Instant) {
         let key = Key::content(cid);
         let (Some(want), Some(state)) = (self.wants.get_mut(&key), self.peers.get_mut(peer)) else {
+            if kind == PresenceKind::Have {
+                self.late_have(peer, &key);
+            }
             return;
         };
         // Whoever owes blocks is not waited for any longer because of words.
@@ -339,6 +343,18 @@ impl Client {
                 state.in_flight.remove(&key);
                 self.lacks(peer, &key, now);
             }
+        }
+    }
+
+    /// Somebody else was faster, but whoever has this has more of the same work: else of many who
+    /// have everything only the quickest would ever be asked.
+    fn late_have(&mut self, peer: &PeerId, key: &Key) {
+        let asked = |peer: &Peer| peer.list.knows(key);
+        let first = self.recent.get(key).copied().flatten();
+        if let Some(session) = first.and_then(|id| self.sessions.get_mut(&id))
+            && self.peers.get(peer).is_some_and(asked)
+        {
+            session.holds(*peer);
         }
     }
 
@@ -1045,7 +1061,7 @@ impl Client {
                 self.changed.insert(id);
             }
         }
-        self.recent.add(key.clone());
+        self.recent.add(key.clone(), want.sessions.first().copied());
         want.sessions
     }
 

@@ -1,19 +1,19 @@
 //! The latest of many keys: tells what comes late from what was never asked for.
 
 use super::key::Key;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
-/// The last `MAX` keys.
+/// The last `MAX` keys, each with something about it.
 #[derive(Debug, Default)]
-pub(super) struct Recent<const MAX: usize> {
-    keys: HashSet<Key>,
+pub(super) struct Recent<const MAX: usize, V = ()> {
+    keys: HashMap<Key, V>,
     order: VecDeque<Key>,
 }
 
-impl<const MAX: usize> Recent<MAX> {
+impl<const MAX: usize, V> Recent<MAX, V> {
     /// Remembers a key, and forgets the oldest if there are too many.
-    pub(super) fn add(&mut self, key: Key) {
-        if self.keys.insert(key.clone()) {
+    pub(super) fn add(&mut self, key: Key, about: V) {
+        if self.keys.insert(key.clone(), about).is_none() {
             self.order.push_back(key);
         }
         if self.order.len() > MAX
@@ -25,6 +25,11 @@ impl<const MAX: usize> Recent<MAX> {
 
     /// Whether a key is among them.
     pub(super) fn has(&self, key: &Key) -> bool {
-        self.keys.contains(key)
+        self.keys.contains_key(key)
+    }
+
+    /// What was remembered about it.
+    pub(super) fn get(&self, key: &Key) -> Option<&V> {
+        self.keys.get(key)
     }
 }

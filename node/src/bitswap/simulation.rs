@@ -14,6 +14,8 @@ use libp2p::PeerId;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+mod sharing;
+
 const IDLE: Duration = Duration::from_secs(30);
 const LATENCY: Duration = Duration::from_millis(20);
 /// A gigabit.
@@ -41,6 +43,8 @@ struct Node {
     store: HashMap<Key, (Cid, Bytes)>,
     manner: Manner,
     bytes_a_second: u64,
+    /// How much longer than [`LATENCY`] it is away.
+    lag: Duration,
     busy_until: Instant,
     served: usize,
     wants_heard: usize,
@@ -51,6 +55,10 @@ struct Node {
 struct Net {
     nodes: Vec<Node>,
     mail: BTreeMap<(Instant, u64), (usize, usize, Message, u64)>,
+    /// Who sends blocks to whom, and when they come in.
+    flows: Vec<(usize, usize, Instant, Instant)>,
+    /// What each byte of a block counts as: work of gigabytes need not have them.
+    weight: u64,
     next: u64,
     now: Instant,
     tick_at: Instant,
@@ -78,6 +86,7 @@ impl Net {
                 store: HashMap::new(),
                 manner: Manner::Honest,
                 bytes_a_second: FAST,
+                lag: Duration::ZERO,
                 busy_until: now,
                 served: 0,
                 wants_heard: 0,
@@ -88,6 +97,8 @@ impl Net {
         let mut net = Self {
             nodes,
             mail: BTreeMap::new(),
+            flows: Vec::new(),
+            weight: 1,
             next: 0,
             now,
             tick_at: now + TICK,
@@ -102,13 +113,17 @@ impl Net {
     }
 
     fn connect(&mut self, other: usize) {
-        let (mine, theirs) = (self.nodes[ME].id, self.nodes[other].id);
-        self.nodes[ME].client.connected(theirs, self.now);
-        self.nodes[ME].engine.connected(theirs);
+        self.introduce(ME, other);
+    }
+
+    fn introduce(&mut self, one: usize, other: usize) {
+        let (mine, theirs) = (self.nodes[one].id, self.nodes[other].id);
+        self.nodes[one].client.connected(theirs, self.now);
+        self.nodes[one].engine.connected(theirs);
         self.nodes[other].client.connected(mine, self.now);
         self.nodes[other].engine.connected(mine);
         if self.nodes[other].manner == Manner::Old {
-            self.nodes[ME].client.speaks(&theirs, Speaks::Blocks);
+            self.nodes[one].client.speaks(&theirs, Speaks::Blocks);
         }
     }
 
@@ -139,9 +154,10 @@ impl Net {
         let bytes: u64 = message
             .blocks
             .iter()
-            .map(|block| block.data.len() as u64)
+            .map(|block| block.data.len() as u64 * self.weight)
             .sum::<u64>()
             + 100;
+        let latency = LATENCY + self.nodes[from].lag + self.nodes[to].lag;
         let node = &mut self.nodes[from];
         let sending = Duration::from_micros(bytes * 1_000_000 / node.bytes_a_second);
         let (start, end) = (node.busy_until.max(self.now), sending);
@@ -150,11 +166,13 @@ impl Net {
             self.now
         } else {
             node.busy_until = start + end;
+            let (first, last) = (start + latency, node.busy_until + latency);
+            self.flows.push((from, to, first, last));
             node.busy_until
         };
         self.next += 1;
         self.mail
-            .insert((sent + LATENCY, self.next), (from, to, message, counted));
+            .insert((sent + latency, self.next), (from, to, message, counted));
     }
 
     fn index(&self, id: &PeerId) -> usize {
@@ -176,7 +194,7 @@ impl Net {
                     .into_iter()
                     .map(|cid| {
                         let here = node.store.get(&Key::content(&cid));
-                        let size = here.map(|(_, data)| data.len() as u64);
+                        let size = here.map(|(_, data)| data.len() as u64 * self.weight);
                         match manner {
                             Manner::Liar | Manner::Forger | Manner::Dropper => (cid, Some(5000)),
                             _ => (cid, size),
@@ -263,7 +281,7 @@ impl Net {
         }
         for payload in &message.blocks {
             let block = Block::new(payload.prefix, payload.data.clone()).unwrap();
-            let bytes = block.data().len() as u64;
+            let bytes = block.data().len() as u64 * self.weight;
             match node.client.block(&sender, block.cid(), bytes, now) {
                 Received::Wanted(cid) => {
                     node.store
@@ -272,6 +290,18 @@ impl Net {
                 }
                 Received::Duplicate => node.duplicates += 1,
                 Received::Wrong => {}
+            }
+        }
+    }
+
+    /// Whoever is being sent something sees the bytes come.
+    fn flow(&mut self) {
+        let now = self.now;
+        self.flows.retain(|(_, _, _, last)| *last + TICK > now);
+        for (from, to, first, _) in &self.flows {
+            if *first < now {
+                let sender = self.nodes[*from].id;
+                self.nodes[*to].client.progress(&sender, now);
             }
         }
     }
@@ -291,6 +321,7 @@ impl Net {
             }
             if self.now >= self.tick_at {
                 self.tick_at = self.now + TICK;
+                self.flow();
                 for node in &mut self.nodes {
                     node.client.tick(self.now);
                 }

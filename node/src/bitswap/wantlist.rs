@@ -143,7 +143,7 @@ impl WantList {
                     self.told.remove(&key);
                     let cid = match told {
                         Told::Wants(cid, _) | Told::Perhaps(cid) => {
-                            self.unanswered.add(key);
+                            self.unanswered.add(key, ());
                             cid
                         }
                         Told::Answered(cid) => cid,

@@ -141,7 +141,7 @@ impl BlockTransport for Driver {
                 }
                 Outcome::Absent => {
                     (failures, pauses) = (0, 0);
-                    wanted.absent.add(key);
+                    wanted.absent.add(key, ());
                     if !self.tell(News::Absent(cid)).await {
                         return;
                     }

@@ -1,0 +1,174 @@
+//! Large work from several peers of measured rates, and by several at once: what share of the
+//! rates comes to use, and what is sent twice.
+
+use super::*;
+
+/// 50 Mbit/s.
+const RATE: u64 = 6_250_000;
+const MIB: u64 = 1 << 20;
+/// Bytes in a block of the simulation; each counts as many.
+const BLOCK_BYTES: usize = 64;
+/// What a pin has wanted at once.
+const AHEAD_BYTES: u64 = 64 * MIB;
+
+struct Work {
+    wanted: Vec<(Cid, Bytes)>,
+    chunk: u64,
+}
+
+/// What a fetch came to.
+#[derive(Debug)]
+struct Outcome {
+    /// Of what the seeds could have sent meanwhile.
+    share: f64,
+    /// Of all blocks that came.
+    duplicates: f64,
+}
+
+impl Work {
+    fn new(bytes: u64, chunk: u64) -> Self {
+        let count = usize::try_from(bytes / chunk).unwrap();
+        Self {
+            wanted: blocks(count, BLOCK_BYTES),
+            chunk,
+        }
+    }
+
+    fn ahead(&self) -> usize {
+        usize::try_from(AHEAD_BYTES / self.chunk).unwrap().min(512)
+    }
+
+    /// Nodes that have all of it, each at its rate.
+    fn seeds(&self, rates: &[u64]) -> Net {
+        let mut net = Net::new(rates.len());
+        net.weight = self.chunk / BLOCK_BYTES as u64;
+        for (at, rate) in rates.iter().enumerate() {
+            net.nodes[at + 1].bytes_a_second = *rate;
+            // The first has answered before the others say that they have it too.
+            if at > 0 {
+                net.nodes[at + 1].lag = LATENCY * 2;
+            }
+            net.give(at + 1, &self.wanted);
+        }
+        net
+    }
+
+    /// Keeps so much wanted by every taker until all have all. `meanwhile` is called as time goes on.
+    fn run(
+        &self,
+        net: &mut Net,
+        takers: &[usize],
+        mut meanwhile: impl FnMut(&mut Net),
+    ) -> Duration {
+        let start = net.now;
+        let mut begun = vec![0; takers.len()];
+        loop {
+            let mut all = true;
+            for (begun, taker) in begun.iter_mut().zip(takers) {
+                let (now, node) = (net.now, &mut net.nodes[*taker]);
+                let have = node.store.len();
+                all &= have == self.wanted.len();
+                // Nobody knows what there is before it has the root.
+                let most = if have == 0 { 1 } else { have + self.ahead() };
+                while *begun < most.min(self.wanted.len()) {
+                    node.client.want(WORK, self.wanted[*begun].0, now);
+                    *begun += 1;
+                }
+            }
+            if all {
+                return net.now - start;
+            }
+            let had: usize = net.nodes.iter().map(|node| node.store.len()).sum();
+            let came = |net: &Net| {
+                let has: usize = net.nodes.iter().map(|node| node.store.len()).sum();
+                has > had
+            };
+            assert!(net.run_until(IDLE, came), "nothing comes any more");
+            meanwhile(net);
+        }
+    }
+
+    fn fetch(&self, rates: &[u64]) -> Outcome {
+        let mut net = self.seeds(rates);
+        let took = self.run(&mut net, &[ME], |_| {});
+        self.outcome(&net, took, rates.iter().sum::<u64>() as f64)
+    }
+
+    fn bytes(&self) -> f64 {
+        self.wanted.len() as f64 * self.chunk as f64
+    }
+
+    fn outcome(&self, net: &Net, took: Duration, rate: f64) -> Outcome {
+        let outcome = Outcome {
+            share: self.bytes() / rate / took.as_secs_f64(),
+            duplicates: net.nodes[ME].duplicates as f64 / self.wanted.len() as f64,
+        };
+        println!("{outcome:?}");
+        outcome
+    }
+}
+
+impl Outcome {
+    fn is_good(&self) {
+        assert!(self.share >= 0.95, "{self:?}");
+        assert!(self.duplicates <= 0.005, "{self:?}");
+    }
+}
+
+#[test]
+fn two_four_and_eight_seeds_give_what_their_links_carry() {
+    let work = Work::new(512 * MIB, MIB / 4);
+    for seeds in [2, 4] {
+        work.fetch(&vec![RATE; seeds]).is_good();
+    }
+    // It lasts for 11 s only, so what is lost at the beginning and the end weighs more.
+    let eight = work.fetch(&[RATE; 8]);
+    assert!(eight.share >= 0.93, "{eight:?}");
+    assert!(eight.duplicates <= 0.005, "{eight:?}");
+}
+
+#[test]
+fn a_seed_of_a_tenth_of_the_rate_holds_nobody_up() {
+    for chunk in [MIB / 4, MIB] {
+        let work = Work::new(512 * MIB, chunk);
+        work.fetch(&[RATE, RATE, RATE, RATE / 10]).is_good();
+    }
+}
+
+#[test]
+fn what_dying_seeds_owed_comes_from_the_others() {
+    for (chunk, how) in [(MIB / 4, true), (MIB / 4, false), (MIB, true), (MIB, false)] {
+        let work = Work::new(512 * MIB, chunk);
+        let mut net = work.seeds(&[RATE; 4]);
+        let mut dead_at = None;
+        let start = net.now;
+        let took = work.run(&mut net, &[ME], |net| {
+            if dead_at.is_none() && net.nodes[ME].store.len() >= work.wanted.len() / 2 {
+                dead_at = Some(net.now);
+                for seed in [1, 2] {
+                    if how {
+                        net.disconnect(seed);
+                    } else {
+                        net.nodes[seed].manner = Manner::Liar;
+                        net.mail.retain(|_, (from, ..)| *from != seed);
+                        net.flows.retain(|(from, ..)| *from != seed);
+                    }
+                }
+            }
+        });
+        let before = (dead_at.unwrap() - start).as_secs_f64();
+        let could = RATE as f64 * (4.0 * before + 2.0 * (took.as_secs_f64() - before));
+        let outcome = work.outcome(&net, took, could / took.as_secs_f64());
+        assert!(outcome.share >= 0.95, "{outcome:?}");
+        assert!(outcome.duplicates <= 0.005, "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_seed_that_forges_costs_next_to_nothing() {
+    let work = Work::new(512 * MIB, MIB / 4);
+    let mut net = work.seeds(&[RATE; 5]);
+    net.nodes[5].manner = Manner::Forger;
+    let took = work.run(&mut net, &[ME], |_| {});
+    work.outcome(&net, took, RATE as f64 * 4.0).is_good();
+}
