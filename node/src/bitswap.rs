@@ -148,6 +148,8 @@ enum Command {
 /// Where blocks come from.
 #[derive(Debug)]
 pub(crate) struct Reach<N> {
+    /// What others call us.
+    pub(crate) me: PeerId,
     /// The way to peers.
     pub(crate) network: N,
     /// Whom to ask over HTTP.
@@ -203,7 +205,7 @@ impl Bitswap {
             tasks: tasks.clone(),
             events,
             metrics,
-            state: worker::State::with(rules.policy),
+            state: worker::State::of(&reach.me, rules.policy),
         };
         tasks.spawn_critical("bitswap", worker.run(queue));
         Ok(Self {

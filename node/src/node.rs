@@ -139,6 +139,7 @@ impl Node {
             policy: Arc::clone(&config.serve),
         };
         let reach = Reach {
+            me: keys.public().to_peer_id(),
             network: (routing.clone(), peers.clone()),
             gateways: Gateways::new(config.network, config.gateways),
         };

@@ -15,9 +15,12 @@
 //! peer. A want that takes long is asked of a second peer before the first has failed: peers that
 //! never delivered anything are trusted for [`HEDGE_UNPROVEN`] only.
 //!
+//! Several peers that fetch the same at once share what they have (`client/crowd.rs`).
+//!
 //! Whoever drives this calls the verbs as things happen, then [`Client::settle`], then does the
 //! [`Action`]s and sends the want lists of [`Client::changed`].
 
+mod crowd;
 mod sources;
 
 use super::http::Standing;
@@ -30,6 +33,7 @@ use super::session::{Said, Session, SessionId};
 use super::wantlist::WantList;
 use crate::explain::{Ask, Step};
 use cairn_store::Cid;
+pub(super) use crowd::Number;
 use libp2p::PeerId;
 pub(super) use sources::Refusal;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -42,6 +46,8 @@ mod model;
 /// Every want, session and peer.
 #[derive(Debug, Default)]
 pub(super) struct Client {
+    /// Our own place among those who fetch the same.
+    me: Number,
     peers: HashMap<PeerId, Peer>,
     sessions: HashMap<SessionId, Session>,
     wants: HashMap<Key, Want>,
@@ -59,8 +65,8 @@ pub(super) struct Client {
 struct Peer {
     ledger: Ledger,
     list: WantList,
-    /// Blocks asked for, and when: the keys of all wants that have this peer as asked for the block.
-    in_flight: HashMap<Key, Instant>,
+    /// Blocks asked for: the keys of all wants that have this peer as asked for the block.
+    in_flight: HashMap<Key, InFlight>,
     /// When it last sent something of use.
     progress_at: Instant,
     /// When its last block came, or it began to owe some.
@@ -70,6 +76,14 @@ struct Peer {
     speaks: Speaks,
     /// Set if it is a source: asked over HTTP for one block at a time.
     source: Option<Standing>,
+}
+
+/// A block that a peer was asked for.
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    at: Instant,
+    /// Blocks it was asked for before.
+    ahead: u32,
 }
 
 /// What a peer understands.
@@ -101,6 +115,8 @@ struct Want {
     asked_at: Instant,
     broadcast: bool,
     queued: bool,
+    /// How many of those who fetch the same were told of it.
+    companions_told: usize,
     hedges: u32,
     /// Of what is told at the end; `asked` and `gateways` are counted then.
     said: Said,
@@ -177,6 +193,9 @@ impl Client {
     pub(super) fn disconnected(&mut self, peer: &PeerId) {
         self.tell_of(peer, |peer| Step::Gone { peer });
         self.release(peer, Release::Forget);
+        for session in self.sessions.values_mut() {
+            session.companions.remove(peer);
+        }
         self.peers.remove(peer);
         self.changed.remove(peer);
     }
@@ -198,7 +217,7 @@ impl Client {
                 for (key, want) in &mut self.wants {
                     if let Some(kind) = want.asked.get_mut(peer) {
                         *kind = WantKind::Block;
-                        state.in_flight.entry(key.clone()).or_insert(now);
+                        state.asked_for(key, now);
                     }
                 }
             }
@@ -265,6 +284,7 @@ impl Client {
             asked_at: now,
             broadcast: false,
             queued: true,
+            companions_told: 0,
             hedges: 0,
             said: Said::default(),
             watched: false,
@@ -277,7 +297,7 @@ impl Client {
     /// A session does not wait for it any more.
     pub(super) fn unwant(&mut self, session: SessionId, key: &Key) {
         if let Some(state) = self.sessions.get_mut(&session) {
-            state.wants.remove(key);
+            state.wants_no_more(key);
         }
         let Some(want) = self.wants.get_mut(key) else {
             return;
@@ -324,6 +344,8 @@ impl Client {
                 for session in &want.sessions {
                     if let Some(session) = self.sessions.get_mut(session) {
                         session.holds(*peer);
+                        session.heard(peer, now);
+                        session.is_restless = true;
                     }
                 }
                 if !want.is_asked_for() {
@@ -341,6 +363,7 @@ impl Client {
                 }
                 state.list.answered(&key);
                 state.in_flight.remove(&key);
+                self.only_tell(peer, &key);
                 self.lacks(peer, &key, now);
             }
         }
@@ -367,9 +390,10 @@ impl Client {
         let asked_for = want.cid;
         if let Some(state) = self.peers.get_mut(peer) {
             let delay = match state.in_flight.get(&key) {
-                Some(at) => now.saturating_duration_since(*at),
+                Some(asked) => now.saturating_duration_since(asked.at),
                 None => state.ledger.delay(),
             };
+            let pause = now.saturating_duration_since(state.block_at);
             if want.watched {
                 let took = state.in_flight.contains_key(&key).then_some(delay);
                 let step = Step::Received {
@@ -379,7 +403,7 @@ impl Client {
                 };
                 self.told.push_back((key.clone(), step));
             }
-            state.ledger.delivered(bytes, delay);
+            state.ledger.delivered(bytes, delay, pause);
             state.progress_at = now;
             state.block_at = now;
             state.list.answered(&key);
@@ -387,9 +411,9 @@ impl Client {
         }
         for session in self.remove(&key) {
             if let Some(session) = self.sessions.get_mut(&session) {
-                session.wants.remove(&key);
-                session.holds(*peer).delivered += 1;
-                session.sought.came += 1;
+                session.wants_no_more(&key);
+                session.delivered(*peer);
+                session.is_restless = true;
                 session.progressed(now);
             }
         }
@@ -400,7 +424,7 @@ impl Client {
     pub(super) fn found(&mut self, key: &Key, now: Instant) {
         for session in self.remove(key) {
             if let Some(session) = self.sessions.get_mut(&session) {
-                session.wants.remove(key);
+                session.wants_no_more(key);
                 session.progressed(now);
             }
         }
@@ -552,6 +576,9 @@ impl Client {
         for (peer, suspect) in suspects {
             self.suspect(&peer, suspect);
         }
+        for session in self.sessions.values_mut() {
+            session.is_restless = true;
+        }
         self.hedge(now);
         self.repeat(now);
         self.expire(now);
@@ -619,6 +646,9 @@ impl Client {
     }
 
     fn place_one(&mut self, id: SessionId, now: Instant) -> bool {
+        if self.is_crowd(id) {
+            return self.place_in_crowd(id, now);
+        }
         let mut passed = Vec::new();
         let mut placed = false;
         while let Some(key) = self
@@ -692,7 +722,14 @@ impl Client {
             let load = used.saturating_mul(1000) / window.max(1);
             let ledger = &peer.ledger;
             let stranger = !want.haves.contains(id);
-            let rank = (!ledger.is_proven(), ledger.has_failed(), stranger, load);
+            // Or whoever has everything would be asked for what its companions have.
+            let helps = !stranger && !ledger.has_failed() && self.is_companion(id, &want.sessions);
+            let rank = (
+                !ledger.is_proven() && !helps,
+                ledger.has_failed(),
+                stranger,
+                load,
+            );
             if best.is_none_or(|(other, _)| rank < other) {
                 best = Some((rank, *id));
             }
@@ -736,7 +773,7 @@ impl Client {
                 peer.progress_at = now;
                 peer.block_at = now;
             }
-            peer.in_flight.insert(key.clone(), now);
+            peer.asked_for(key, now);
         }
         self.changed.insert(id);
     }
@@ -744,20 +781,14 @@ impl Client {
     /// Asks everybody who has it, and a source for the block; false if the session has enough of
     /// such questions open, or all sources are busy.
     fn broadcast(&mut self, session: SessionId, key: &Key, now: Instant) -> bool {
-        let open = self.sessions.get(&session).map_or(0, |session| {
-            session
-                .wants
-                .iter()
-                .filter_map(|key| self.wants.get(key))
-                .filter(|want| want.broadcast)
-                .take(BROADCASTS_MAX)
-                .count()
-        });
         let Some(want) = self.wants.get_mut(key) else {
             return true;
         };
-        if open >= BROADCASTS_MAX && !want.broadcast {
-            return false;
+        if let Some(session) = self.sessions.get_mut(&session) {
+            if session.broadcasts.len() >= BROADCASTS_MAX && !want.broadcast {
+                return false;
+            }
+            session.broadcasts.insert(key.clone());
         }
         want.broadcast = true;
         let speaking = || {
@@ -902,12 +933,14 @@ impl Client {
         let mut late = Vec::new();
         for (key, want) in &self.wants {
             let mut patience = None;
-            for (peer, kind) in &want.asked {
-                let Some(peer) = self.peers.get(peer).filter(|_| *kind == WantKind::Block) else {
+            for (id, kind) in &want.asked {
+                let Some(peer) = self.peers.get(id).filter(|_| *kind == WantKind::Block) else {
                     continue;
                 };
                 let own = if peer.ledger.is_proven() && !peer.suspect {
-                    peer.patience()
+                    peer.patience_for(key)
+                } else if self.is_companion(id, &want.sessions) && !peer.ledger.has_failed() {
+                    HEDGE_PROVEN
                 } else {
                     HEDGE_UNPROVEN
                 };
@@ -1116,6 +1149,9 @@ impl Client {
     }
 
     fn is_hungry(&mut self, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.is_restless = true;
+        }
         if !self.hungry.contains(&session) {
             self.hungry.push_back(session);
         }
@@ -1162,6 +1198,19 @@ impl Peer {
     fn patience(&self) -> Duration {
         HEDGE_PROVEN.max(self.ledger.delay() * HEDGE_DELAYS)
     }
+
+    /// How long it is waited for if it goes on delivering: it sends one block after the other.
+    fn patience_for(&self, key: &Key) -> Duration {
+        let ahead = self.in_flight.get(key).map_or(0, |asked| asked.ahead);
+        let queue = self.ledger.pace().saturating_mul(ahead * HEDGE_PACES);
+        self.patience().max(queue.min(HEDGE_QUEUE_MAX))
+    }
+
+    fn asked_for(&mut self, key: &Key, at: Instant) {
+        let ahead = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
+        let asked = InFlight { at, ahead };
+        self.in_flight.entry(key.clone()).or_insert(asked);
+    }
 }
 
 impl Want {
@@ -1189,6 +1238,10 @@ const HEDGE_UNPROVEN: Duration = Duration::from_millis(250);
 const HEDGE_PROVEN: Duration = Duration::from_secs(1);
 /// That time in multiples of what its blocks take.
 const HEDGE_DELAYS: u32 = 4;
+/// What comes after others is waited for so many times as long as those take.
+const HEDGE_PACES: u32 = 2;
+/// But not longer than that.
+const HEDGE_QUEUE_MAX: Duration = Duration::from_secs(8);
 const HEDGES_A_TICK_MAX: usize = 64;
 const HEDGE_DOUBLINGS_MAX: u32 = 3;
 /// After so long without an answer everything is said again.

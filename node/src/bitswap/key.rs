@@ -48,6 +48,19 @@ impl Key {
     }
 }
 
+impl Key {
+    /// Its last bytes as a number: the end of a hash if this is [`Key::content`].
+    pub(super) fn tail(&self) -> u64 {
+        tail(&self.0)
+    }
+}
+
+/// The last bytes as a number.
+pub(super) fn tail(bytes: &[u8]) -> u64 {
+    let last = bytes.iter().rev().take(size_of::<u64>());
+    last.fold(0, |sum, byte| (sum << u8::BITS) | u64::from(*byte))
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for byte in self.0.iter().take(12) {

@@ -14,6 +14,7 @@ pub(super) struct Ledger {
     window_bytes: u64,
     block_bytes: u64,
     delay: Duration,
+    pace: Duration,
     proven: bool,
     /// How often it failed since it last delivered.
     failures: u32,
@@ -29,6 +30,7 @@ impl Default for Ledger {
             window_bytes: WINDOW_BYTES_START,
             block_bytes: BLOCK_BYTES_GUESS,
             delay: DELAY_GUESS,
+            pace: Duration::ZERO,
             proven: false,
             failures: 0,
             wrong: 0,
@@ -72,8 +74,13 @@ impl Ledger {
         self.delay
     }
 
-    /// A block that we asked for came `delay` after the question.
-    pub(super) fn delivered(&mut self, bytes: u64, delay: Duration) {
+    /// The time from one of its blocks to the next while it owes some, lately.
+    pub(super) fn pace(&self) -> Duration {
+        self.pace
+    }
+
+    /// A block that we asked for came `delay` after the question, and `pause` after the one before.
+    pub(super) fn delivered(&mut self, bytes: u64, delay: Duration, pause: Duration) {
         self.block_bytes = if self.proven {
             (self.block_bytes * 7 + bytes) / 8
         } else {
@@ -84,6 +91,11 @@ impl Ledger {
             (self.delay * 7 + delay) / 8
         } else {
             delay
+        };
+        self.pace = if self.proven {
+            (self.pace * 7 + pause) / 8
+        } else {
+            pause
         };
         self.proven = true;
         self.failures = 0;
@@ -158,8 +170,8 @@ mod tests {
         let (mut quick, mut slow) = (Ledger::default(), Ledger::default());
         assert_eq!(quick.window(), UNPROVEN_WANTS);
         for _ in 0..1000 {
-            quick.delivered(256 << 10, Duration::from_millis(80));
-            slow.delivered(256 << 10, Duration::from_secs(3));
+            quick.delivered(256 << 10, Duration::from_millis(80), Duration::ZERO);
+            slow.delivered(256 << 10, Duration::from_secs(3), Duration::ZERO);
         }
         assert_eq!(quick.window(), 256);
         assert_eq!(slow.window(), PROVEN_WANTS_MIN);
@@ -169,7 +181,7 @@ mod tests {
         quick.failed();
         quick.failed();
         assert!(!quick.is_believed());
-        quick.delivered(256 << 10, Duration::from_millis(80));
+        quick.delivered(256 << 10, Duration::from_millis(80), Duration::ZERO);
         assert!(quick.is_believed() && !quick.has_failed());
     }
 
@@ -186,7 +198,7 @@ mod tests {
         assert!(!flooder.is_hopeless());
         flooder.unwanted(1);
         assert!(flooder.is_hopeless());
-        flooder.delivered(1, Duration::ZERO);
+        flooder.delivered(1, Duration::ZERO, Duration::ZERO);
         assert!(!flooder.is_hopeless());
     }
 }

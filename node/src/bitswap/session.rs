@@ -1,9 +1,10 @@
 //! One piece of work and what it has learnt: who has its blocks, what it still waits for, when it
 //! last got anywhere. The choices that need all peers are made in `client.rs`.
 
+use super::client::Number;
 use super::key::Key;
 use libp2p::PeerId;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,9 +20,15 @@ pub(super) struct Session {
     pub(super) idle: Duration,
     /// Who has something of this: told so, or delivered.
     pub(super) holders: HashMap<PeerId, Holder>,
+    /// Who fetches the same (`client/crowd.rs`).
+    pub(super) companions: BTreeMap<PeerId, Companion>,
     /// Wants that nobody was asked for yet, because whoever might have them is busy.
     pub(super) queue: VecDeque<Key>,
     pub(super) wants: HashSet<Key>,
+    /// Those of which everybody was asked.
+    pub(super) broadcasts: HashSet<Key>,
+    /// Whether something changed since it was last seen what can be placed.
+    pub(super) is_restless: bool,
     pub(super) progress_at: Instant,
     /// When providers are looked for next.
     pub(super) search_at: Instant,
@@ -35,6 +42,14 @@ pub(super) struct Holder {
     pub(super) delivered: u64,
     /// DONT_HAVEs since it last had something.
     pub(super) lacking: u32,
+}
+
+/// Who fetches the same at the same time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Companion {
+    pub(super) number: Number,
+    /// When it last said that it has something, or joined.
+    pub(super) heard_at: Instant,
 }
 
 /// Where a session looked for peers since it last had all it wanted.
@@ -77,8 +92,11 @@ impl Session {
         Self {
             idle,
             holders: HashMap::new(),
+            companions: BTreeMap::new(),
             queue: VecDeque::new(),
             wants: HashSet::new(),
+            broadcasts: HashSet::new(),
+            is_restless: true,
             progress_at: now,
             search_at: now + SEARCH_DELAY,
             searched_at: None,
@@ -93,17 +111,60 @@ impl Session {
         self.sought = Sought::default();
     }
 
+    /// It came, or is not waited for any longer.
+    pub(super) fn wants_no_more(&mut self, key: &Key) {
+        self.wants.remove(key);
+        self.broadcasts.remove(key);
+    }
+
     /// Something it waits for came, or is coming.
     pub(super) fn progressed(&mut self, now: Instant) {
         self.progress_at = now;
         self.search_at = self.search_at.max(now + SEARCH_DELAY);
     }
 
-    /// This peer has something of it.
-    pub(super) fn holds(&mut self, peer: PeerId) -> &mut Holder {
+    /// This peer has something of it. Of a companion that says little about the rest.
+    pub(super) fn holds(&mut self, peer: PeerId) {
+        self.holder(peer);
+    }
+
+    /// This peer sent a block of it.
+    pub(super) fn delivered(&mut self, peer: PeerId) {
+        if let Some(holder) = self.holder(peer) {
+            holder.delivered += 1;
+        }
+        self.sought.came += 1;
+    }
+
+    fn holder(&mut self, peer: PeerId) -> Option<&mut Holder> {
+        if self.companions.contains_key(&peer) {
+            return None;
+        }
         let holder = self.holders.entry(peer).or_default();
         holder.lacking = 0;
-        holder
+        Some(holder)
+    }
+
+    /// This peer fetches the same; true if that is news.
+    pub(super) fn joins(&mut self, peer: PeerId, now: Instant) -> bool {
+        let is_full = self.companions.len() >= COMPANIONS_MAX;
+        if is_full || self.companions.contains_key(&peer) {
+            return false;
+        }
+        let companion = Companion {
+            number: Number::of(&peer),
+            heard_at: now,
+        };
+        self.companions.insert(peer, companion);
+        self.holders.remove(&peer);
+        true
+    }
+
+    /// A peer says that it has something; if it fetches the same it goes on doing so.
+    pub(super) fn heard(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(companion) = self.companions.get_mut(peer) {
+            companion.heard_at = now;
+        }
     }
 
     /// This peer lacks something; after many it is asked like a stranger.
@@ -193,6 +254,8 @@ fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str, many: &s
 pub(super) const SEARCH_DELAY: Duration = Duration::from_secs(1);
 /// Time between two searches of one session.
 const SEARCH_AGAIN: Duration = Duration::from_secs(10);
+/// Companions of one session.
+const COMPANIONS_MAX: usize = 32;
 /// DONT_HAVEs in a row until a peer is a stranger again.
 const LACKING_MAX: u32 = 16;
 /// Characters of a failure that are told: it names every address that was tried.

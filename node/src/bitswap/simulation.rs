@@ -4,14 +4,14 @@
 use super::client::{Action, Client, Received, Speaks, TICK, Tried};
 use super::engine::Engine;
 use super::key::Key;
-use super::message::{Message, Payload, Presence, PresenceKind, prefix_of};
+use super::message::{Change, Message, Payload, Presence, PresenceKind, prefix_of};
 use super::session::SessionId;
 use bytes::Bytes;
 use cairn_store::block::Prefix;
 use cairn_store::cid::{HashKind, RAW, Version};
 use cairn_store::{Block, Cid};
 use libp2p::PeerId;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 mod sharing;
@@ -40,23 +40,83 @@ struct Node {
     id: PeerId,
     client: Client,
     engine: Engine,
+    known: BTreeSet<PeerId>,
     store: HashMap<Key, (Cid, Bytes)>,
     manner: Manner,
-    bytes_a_second: u64,
+    uplink: Uplink,
     /// How much longer than [`LATENCY`] it is away.
     lag: Duration,
-    busy_until: Instant,
     served: usize,
     wants_heard: usize,
     duplicates: usize,
     actions: Vec<Action>,
 }
 
+/// What one node sends: a piece to each in turn, as one link with many connections does.
+struct Uplink {
+    bytes_a_second: u64,
+    queues: BTreeMap<usize, VecDeque<Sending>>,
+    is_sending: bool,
+    /// Who got the last piece.
+    turn: usize,
+    /// When each got its last.
+    sent_at: BTreeMap<usize, Instant>,
+}
+
+struct Sending {
+    message: Message,
+    counted: u64,
+    left: u64,
+}
+
+impl Default for Uplink {
+    fn default() -> Self {
+        Self {
+            bytes_a_second: FAST,
+            queues: BTreeMap::new(),
+            is_sending: false,
+            turn: 0,
+            sent_at: BTreeMap::new(),
+        }
+    }
+}
+
+impl Uplink {
+    fn next(&self) -> Option<usize> {
+        let mut later = self.queues.range(self.turn + 1..);
+        let next = later.next().or_else(|| self.queues.first_key_value());
+        next.map(|(to, _)| *to)
+    }
+
+    fn next_piece(&self) -> Option<u64> {
+        Some(self.queues[&self.next()?].front()?.left.min(PIECE_BYTES))
+    }
+
+    /// To whom it was, and what is sent whole now.
+    fn sent_piece(&mut self, now: Instant) -> Option<(usize, Option<Sending>)> {
+        let to = self.next()?;
+        self.turn = to;
+        self.sent_at.insert(to, now);
+        let queue = self.queues.get_mut(&to)?;
+        let first = queue.front_mut()?;
+        first.left -= first.left.min(PIECE_BYTES);
+        let sent = if first.left == 0 {
+            queue.pop_front()
+        } else {
+            None
+        };
+        if queue.is_empty() {
+            self.queues.remove(&to);
+        }
+        Some((to, sent))
+    }
+}
+
 struct Net {
     nodes: Vec<Node>,
     mail: BTreeMap<(Instant, u64), (usize, usize, Message, u64)>,
-    /// Who sends blocks to whom, and when they come in.
-    flows: Vec<(usize, usize, Instant, Instant)>,
+    /// When whose uplink has sent a piece.
+    pieces: BTreeSet<(Instant, usize)>,
     /// What each byte of a block counts as: work of gigabytes need not have them.
     weight: u64,
     next: u64,
@@ -71,6 +131,8 @@ struct Net {
 const TURNCOAT_SERVES: usize = 2;
 /// How long a dropper stays away.
 const DROPPED: Duration = Duration::from_millis(500);
+/// What a link sends to one before it is another's turn.
+const PIECE_BYTES: u64 = 64 << 10;
 const ME: usize = 0;
 const WORK: SessionId = SessionId(1);
 
@@ -79,15 +141,16 @@ impl Net {
     fn new(others: usize) -> Self {
         let now = Instant::now();
         let nodes: Vec<Node> = (0..=others)
-            .map(|_| Node {
-                id: PeerId::random(),
-                client: Client::default(),
+            .map(|_| PeerId::random())
+            .map(|id| Node {
+                id,
+                client: Client::default().known_as(&id),
                 engine: Engine::default(),
+                known: BTreeSet::new(),
                 store: HashMap::new(),
                 manner: Manner::Honest,
-                bytes_a_second: FAST,
+                uplink: Uplink::default(),
                 lag: Duration::ZERO,
-                busy_until: now,
                 served: 0,
                 wants_heard: 0,
                 duplicates: 0,
@@ -97,7 +160,7 @@ impl Net {
         let mut net = Self {
             nodes,
             mail: BTreeMap::new(),
-            flows: Vec::new(),
+            pieces: BTreeSet::new(),
             weight: 1,
             next: 0,
             now,
@@ -118,6 +181,8 @@ impl Net {
 
     fn introduce(&mut self, one: usize, other: usize) {
         let (mine, theirs) = (self.nodes[one].id, self.nodes[other].id);
+        self.nodes[one].known.insert(theirs);
+        self.nodes[other].known.insert(mine);
         self.nodes[one].client.connected(theirs, self.now);
         self.nodes[one].engine.connected(theirs);
         self.nodes[other].client.connected(mine, self.now);
@@ -134,6 +199,8 @@ impl Net {
         self.nodes[other].engine.disconnected(&mine);
         self.mail
             .retain(|_, (from, to, ..)| *from != other && *to != other);
+        self.nodes[other].uplink.queues.clear();
+        self.nodes[ME].uplink.queues.remove(&other);
     }
 
     fn give(&mut self, other: usize, blocks: &[(Cid, Bytes)]) {
@@ -150,29 +217,53 @@ impl Net {
         }
     }
 
+    /// Words do not wait behind blocks.
     fn post(&mut self, from: usize, to: usize, message: Message, counted: u64) {
-        let bytes: u64 = message
-            .blocks
-            .iter()
-            .map(|block| block.data.len() as u64 * self.weight)
-            .sum::<u64>()
-            + 100;
-        let latency = LATENCY + self.nodes[from].lag + self.nodes[to].lag;
-        let node = &mut self.nodes[from];
-        let sending = Duration::from_micros(bytes * 1_000_000 / node.bytes_a_second);
-        let (start, end) = (node.busy_until.max(self.now), sending);
-        // Words do not wait behind blocks.
-        let sent = if message.blocks.is_empty() {
-            self.now
-        } else {
-            node.busy_until = start + end;
-            let (first, last) = (start + latency, node.busy_until + latency);
-            self.flows.push((from, to, first, last));
-            node.busy_until
+        let bytes = |block: &Payload| block.data.len() as u64 * self.weight;
+        let left: u64 = message.blocks.iter().map(bytes).sum();
+        if left == 0 {
+            return self.arrives(from, to, message, counted);
+        }
+        let sending = Sending {
+            message,
+            counted,
+            left,
         };
+        let uplink = &mut self.nodes[from].uplink;
+        uplink.queues.entry(to).or_default().push_back(sending);
+        if !uplink.is_sending {
+            self.send_piece(from);
+        }
+    }
+
+    fn arrives(&mut self, from: usize, to: usize, message: Message, counted: u64) {
+        let latency = LATENCY + self.nodes[from].lag + self.nodes[to].lag;
         self.next += 1;
-        self.mail
-            .insert((sent + latency, self.next), (from, to, message, counted));
+        self.mail.insert(
+            (self.now + latency, self.next),
+            (from, to, message, counted),
+        );
+    }
+
+    fn send_piece(&mut self, from: usize) {
+        let uplink = &mut self.nodes[from].uplink;
+        let next = uplink.next_piece();
+        uplink.is_sending = next.is_some();
+        if let Some(bytes) = next {
+            let takes = Duration::from_nanos(bytes * 1_000_000_000 / uplink.bytes_a_second);
+            self.pieces.insert((self.now + takes, from));
+        }
+    }
+
+    fn piece_is_sent(&mut self, from: usize) {
+        if let Some((to, sent)) = self.nodes[from].uplink.sent_piece(self.now)
+            && let Some(Sending {
+                message, counted, ..
+            }) = sent
+        {
+            self.arrives(from, to, message, counted);
+        }
+        self.send_piece(from);
     }
 
     fn index(&self, id: &PeerId) -> usize {
@@ -235,12 +326,7 @@ impl Net {
                     out.push((envelope.peer, message, envelope.bytes));
                 }
             }
-            // The others know node 0 only.
-            let known: Vec<PeerId> = match at {
-                ME => self.nodes.iter().map(|node| node.id).collect(),
-                _ => vec![self.nodes[ME].id],
-            };
-            for peer in known {
+            for peer in self.nodes[at].known.clone() {
                 let node = &mut self.nodes[at];
                 loop {
                     let mut message = Message {
@@ -275,6 +361,11 @@ impl Net {
         let node = &mut self.nodes[to];
         node.wants_heard += message.wants.len();
         node.engine.wants(sender, message.scope, &message.wants);
+        for entry in &message.wants {
+            if entry.change != Change::Cancel {
+                node.client.wanted_too(&sender, &entry.cid, now);
+            }
+        }
         for presence in &message.presences {
             node.client
                 .presence(&sender, &presence.cid, presence.kind, now);
@@ -296,12 +387,30 @@ impl Net {
 
     /// Whoever is being sent something sees the bytes come.
     fn flow(&mut self) {
-        let now = self.now;
-        self.flows.retain(|(_, _, _, last)| *last + TICK > now);
-        for (from, to, first, _) in &self.flows {
-            if *first < now {
-                let sender = self.nodes[*from].id;
-                self.nodes[*to].client.progress(&sender, now);
+        for from in 0..self.nodes.len() {
+            let sender = self.nodes[from].id;
+            let uplink = &self.nodes[from].uplink;
+            let lately = |at: &Instant| self.now.saturating_duration_since(*at) <= TICK;
+            let flowing = uplink.sent_at.iter().filter(|(_, at)| lately(at));
+            let receivers: Vec<usize> = flowing.map(|(to, _)| *to).collect();
+            for to in receivers {
+                self.nodes[to].client.progress(&sender, self.now);
+            }
+        }
+    }
+
+    /// Sends pieces until something comes or a tick is due, and says when.
+    fn next_event(&mut self) -> Instant {
+        loop {
+            let mail = self.mail.first_key_value().map(|((at, _), _)| *at);
+            let next = mail.map_or(self.tick_at, |at| at.min(self.tick_at));
+            match self.pieces.first().copied() {
+                Some((at, from)) if at <= next => {
+                    self.pieces.pop_first();
+                    self.now = at;
+                    self.piece_is_sent(from);
+                }
+                _ => return next,
             }
         }
     }
@@ -314,8 +423,7 @@ impl Net {
             if done(self) {
                 return true;
             }
-            let next_mail = self.mail.first_key_value().map(|((at, _), _)| *at);
-            self.now = next_mail.map_or(self.tick_at, |at| at.min(self.tick_at));
+            self.now = self.next_event();
             if self.now > end {
                 return false;
             }
@@ -466,7 +574,7 @@ fn five_peers_share_the_work_without_doing_it_twice() {
     let mut net = Net::new(5);
     let wanted = blocks(400, 256 << 10);
     for other in 1..=5 {
-        net.nodes[other].bytes_a_second = FAST / 5;
+        net.nodes[other].uplink.bytes_a_second = FAST / 5;
         net.give(other, &wanted);
     }
     let took = net.fetch(&wanted);
@@ -497,7 +605,7 @@ fn one_peer_is_filled_as_fast_as_its_link() {
 fn a_slow_peer_does_not_hold_a_fast_one_up() {
     let mut net = Net::new(2);
     let wanted = blocks(200, 256 << 10);
-    net.nodes[1].bytes_a_second = 100_000;
+    net.nodes[1].uplink.bytes_a_second = 100_000;
     net.give(1, &wanted);
     net.give(2, &wanted);
     let took = net.fetch(&wanted);
@@ -523,7 +631,7 @@ fn fetch_in_a_crowd(honest: usize, others: usize, manner: Manner) -> Duration {
     let mut net = Net::new(honest + others);
     let wanted = blocks(600, 64 << 10);
     for at in 1..=honest + others {
-        net.nodes[at].bytes_a_second = 500_000;
+        net.nodes[at].uplink.bytes_a_second = 500_000;
         // In between, so that the order says nothing.
         if at % 6 != 0 && others > 0 {
             net.nodes[at].manner = manner;
@@ -799,7 +907,7 @@ fn a_block_that_a_peer_gets_later_is_pushed() {
 fn sessions_take_turns_at_a_busy_peer() {
     let mut net = Net::new(1);
     let (large, small) = (blocks(1000, 100_000), blocks(5, 64));
-    net.nodes[1].bytes_a_second = 10_000_000;
+    net.nodes[1].uplink.bytes_a_second = 10_000_000;
     net.give(1, &large);
     net.give(1, &small);
     net.want(&large);

@@ -168,6 +168,7 @@ impl Node {
         let (dials, asked) = mpsc::channel(10);
         let dialler = Dialler { dials, providers };
         let reach = Reach {
+            me: id,
             network: dialler.clone(),
             gateways,
         };

@@ -42,6 +42,16 @@ impl WantList {
         }
     }
 
+    /// Wants no more than to hear of it.
+    pub(super) fn only_have(&mut self, key: &Key) {
+        if let Some((_, kind)) = self.wanted.get_mut(key)
+            && *kind == WantKind::Block
+        {
+            *kind = WantKind::Have;
+            self.changed.push_back(key.clone());
+        }
+    }
+
     /// Does not want it any more.
     pub(super) fn cancel(&mut self, key: &Key) {
         if self.wanted.remove(key).is_some() {

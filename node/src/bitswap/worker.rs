@@ -17,7 +17,7 @@ use super::client::{Action, Client, Received, Speaks, TICK, Tried};
 use super::engine::{Engine, Envelope};
 use super::http::{CarNews, Http, News};
 use super::key::Key;
-use super::message::{Message, Payload, Scope, Version, prefix_of};
+use super::message::{Change, Message, Payload, Scope, Version, prefix_of};
 use super::metrics::Metrics;
 use super::policy::Policy;
 use super::session::SessionId;
@@ -177,9 +177,10 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Serves what `policy` lets it.
-    pub(super) fn with(policy: Arc<dyn Policy>) -> Self {
+    /// That of the node which others know as `me`. Serves what `policy` lets it.
+    pub(super) fn of(me: &PeerId, policy: Arc<dyn Policy>) -> Self {
         Self {
+            client: Client::default().known_as(me),
             engine: Engine::new(policy),
             ..Self::default()
         }
@@ -388,6 +389,11 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 self.metrics.wants_in.inc_by(message.wants.len() as u64);
                 if message.scope == Scope::Whole || !message.wants.is_empty() {
                     state.engine.wants(peer, message.scope, &message.wants);
+                }
+                for entry in &message.wants {
+                    if entry.change != Change::Cancel {
+                        state.client.wanted_too(&peer, &entry.cid, now);
+                    }
                 }
                 for presence in &message.presences {
                     state

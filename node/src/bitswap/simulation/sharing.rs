@@ -43,7 +43,7 @@ impl Work {
         let mut net = Net::new(rates.len());
         net.weight = self.chunk / BLOCK_BYTES as u64;
         for (at, rate) in rates.iter().enumerate() {
-            net.nodes[at + 1].bytes_a_second = *rate;
+            net.nodes[at + 1].uplink.bytes_a_second = *rate;
             // The first has answered before the others say that they have it too.
             if at > 0 {
                 net.nodes[at + 1].lag = LATENCY * 2;
@@ -151,7 +151,7 @@ fn what_dying_seeds_owed_comes_from_the_others() {
                     } else {
                         net.nodes[seed].manner = Manner::Liar;
                         net.mail.retain(|_, (from, ..)| *from != seed);
-                        net.flows.retain(|(from, ..)| *from != seed);
+                        net.nodes[seed].uplink.queues.clear();
                     }
                 }
             }
@@ -171,4 +171,66 @@ fn a_seed_that_forges_costs_next_to_nothing() {
     net.nodes[5].manner = Manner::Forger;
     let took = work.run(&mut net, &[ME], |_| {});
     work.outcome(&net, took, RATE as f64 * 4.0).is_good();
+}
+
+#[test]
+fn a_crowd_takes_little_more_than_one_copy_from_the_seed() {
+    const CROWD: usize = 8;
+    let work = Work::new(128 * MIB, MIB / 4);
+    let mut net = Net::new(CROWD);
+    net.weight = work.chunk / BLOCK_BYTES as u64;
+    let takers: Vec<usize> = (0..CROWD).collect();
+    for one in 0..=CROWD {
+        net.nodes[one].uplink.bytes_a_second = RATE;
+        for other in one + 1..=CROWD {
+            net.introduce(one, other);
+        }
+    }
+    net.give(CROWD, &work.wanted);
+    for taker in &takers {
+        net.nodes[*taker].client.open(WORK, IDLE, net.now);
+    }
+    let took = work.run(&mut net, &takers, |_| {});
+    let copies = net.nodes[CROWD].served as f64 / work.wanted.len() as f64;
+    let duplicates: usize = net.nodes.iter().map(|node| node.duplicates).sum();
+    let duplicates = duplicates as f64 / (work.wanted.len() * CROWD) as f64;
+    // The seed needs that long for one copy.
+    let least = work.bytes() / RATE as f64;
+    let times = took.as_secs_f64() / least;
+    println!("{copies:.2} copies, {duplicates:.4} duplicates, {times:.2} of the least time");
+    assert!(copies <= 1.3, "{copies}");
+    assert!(duplicates <= 0.005, "{duplicates}");
+    assert!(times <= 1.35, "{times}");
+}
+
+/// How long a fetch from one seed takes beside somebody who fetches the same from us alone.
+fn fetch_beside(companion: Option<Manner>) -> Duration {
+    const SEED: usize = 1;
+    const COMPANION: usize = 2;
+    let work = Work::new(128 * MIB, MIB / 4);
+    let mut net = Net::new(COMPANION);
+    net.weight = work.chunk / BLOCK_BYTES as u64;
+    net.nodes[SEED].uplink.bytes_a_second = RATE;
+    net.give(SEED, &work.wanted);
+    match companion {
+        Some(manner) => {
+            net.nodes[COMPANION].manner = manner;
+            net.nodes[COMPANION].client.open(WORK, IDLE, net.now);
+            for (cid, _) in &work.wanted {
+                net.nodes[COMPANION].client.want(WORK, *cid, net.now);
+            }
+        }
+        None => net.disconnect(COMPANION),
+    }
+    work.run(&mut net, &[ME], |_| {})
+}
+
+#[test]
+fn a_companion_that_does_not_help_holds_nobody_up() {
+    let alone = fetch_beside(None);
+    for manner in [Manner::Honest, Manner::Liar, Manner::Turncoat] {
+        let took = fetch_beside(Some(manner));
+        println!("{manner:?}: {took:?} of {alone:?}");
+        assert!(took <= alone * 3 / 2, "{manner:?}: {took:?} of {alone:?}");
+    }
 }

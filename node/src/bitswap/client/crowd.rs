@@ -1,0 +1,269 @@
+//! Many who fetch the same at once: they help each other, or whoever has it sends it to each of
+//! them.
+//!
+//! A *companion* of a session is a peer that wants what the session wants or has just got: it has
+//! parts of it soon. Companions are told what waits (want-have), so that they say HAVE as soon as
+//! they have it. Who asks the others (the seeds) for which block needs no words: every block has an order
+//! in which we and our companions come, made of its hash and our peer IDs (rendezvous hashing), and all of us
+//! compute the same. We ask for those in which we come first; the rest comes from whoever does, and
+//! is asked of a seed only if that has nothing else to do for us. Who says nothing for long, or
+//! fails, has no place in the order, so a companion that does not help holds nobody up.
+
+use super::{Choice, Client};
+use crate::bitswap::key::{Key, tail};
+use crate::bitswap::message::WantKind;
+use crate::bitswap::session::SessionId;
+use cairn_store::Cid;
+use libp2p::PeerId;
+use std::time::{Duration, Instant};
+
+/// What is best asked for first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// A companion has it and has room.
+    OfCompanion,
+    /// No companion has it, and so many come before us.
+    Turn(usize),
+    /// Companions have it and are busy.
+    Common,
+}
+
+/// What a peer is known by in the order. Others compute ours from what they know of us.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(in crate::bitswap) struct Number(u64);
+
+impl Number {
+    pub(in crate::bitswap) fn of(peer: &PeerId) -> Self {
+        Self(tail(&peer.to_bytes()))
+    }
+
+    /// The higher, the earlier it comes for this block.
+    fn score(self, content: u64) -> u64 {
+        scatter(self.0 ^ scatter(content))
+    }
+}
+
+impl Client {
+    /// Tells what others call us.
+    pub(in crate::bitswap) fn known_as(mut self, me: &PeerId) -> Self {
+        self.me = Number::of(me);
+        self
+    }
+
+    /// A peer wants something too.
+    pub(in crate::bitswap) fn wanted_too(&mut self, peer: &PeerId, cid: &Cid, now: Instant) {
+        if self.sessions.is_empty() {
+            return;
+        }
+        let key = Key::content(cid);
+        let before = self.recent.get(&key).copied().flatten();
+        let wanting = self.wants.get(&key).map_or(&[][..], |want| &want.sessions);
+        for id in wanting.iter().chain(&before) {
+            let Some(session) = self.sessions.get_mut(id) else {
+                continue;
+            };
+            let joins = session.joins(*peer, now);
+            session.is_restless |= joins;
+            if joins && !session.queue.is_empty() && !self.hungry.contains(id) {
+                self.hungry.push_back(*id);
+            }
+        }
+    }
+
+    /// Whether a peer fetches the same as one of these sessions.
+    pub(super) fn is_companion(&self, peer: &PeerId, sessions: &[SessionId]) -> bool {
+        sessions
+            .iter()
+            .filter_map(|id| self.sessions.get(id))
+            .any(|session| session.companions.contains_key(peer))
+    }
+
+    /// A companion lacks what it was asked for: from now on it need only say when it has it, or it
+    /// would send it after others were asked.
+    pub(super) fn only_tell(&mut self, peer: &PeerId, key: &Key) {
+        let sessions = self
+            .wants
+            .get(key)
+            .map_or(&[][..], |want| want.sessions.as_slice());
+        if self.is_companion(peer, sessions)
+            && let Some(peer) = self.peers.get_mut(peer)
+        {
+            peer.list.only_have(key);
+        }
+    }
+
+    /// Whether a session is not alone.
+    pub(super) fn is_crowd(&self, id: SessionId) -> bool {
+        self.sessions
+            .get(&id)
+            .is_some_and(|session| !session.companions.is_empty())
+    }
+
+    /// Places the best of a session's waiting wants, and tells its companions of the rest; true if
+    /// there may be more to place.
+    pub(super) fn place_in_crowd(&mut self, id: SessionId, now: Instant) -> bool {
+        let wants = &self.wants;
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return false;
+        };
+        if !std::mem::take(&mut session.is_restless) {
+            return false;
+        }
+        // What came, or was given up.
+        session
+            .queue
+            .retain(|key| wants.get(key).is_some_and(|want| want.queued));
+        let keys: Vec<Key> = session.queue.iter().take(LOOKED_AT_MAX).cloned().collect();
+        let mut ranked = self.ranked(id, &keys, now);
+        // Of equals the earliest.
+        ranked.sort_by_key(|(rank, _)| *rank);
+        let mut placed = 0;
+        for (rank, key) in ranked {
+            if placed < PLACED_TOGETHER && self.place_ranked(id, rank, key, now) {
+                placed += 1;
+                if let Some(want) = self.wants.get_mut(key) {
+                    want.queued = false;
+                }
+            }
+        }
+        if placed < PLACED_TOGETHER {
+            self.tell_companions(id, &keys, now);
+        }
+        if placed > 0
+            && let Some(session) = self.sessions.get_mut(&id)
+        {
+            session.is_restless = true;
+        }
+        placed > 0
+    }
+
+    /// What there may be somebody for, and how much it matters.
+    fn ranked<'keys>(
+        &self,
+        id: SessionId,
+        keys: &'keys [Key],
+        now: Instant,
+    ) -> Vec<(Rank, &'keys Key)> {
+        let Some(session) = self.sessions.get(&id) else {
+            return Vec::new();
+        };
+        let has_companions = |peer: &&PeerId| session.companions.contains_key(*peer);
+        let others_have_room =
+            session.holders.is_empty() || session.holders.keys().any(|peer| self.has_room(peer));
+        let before_us = self.in_order(id, now);
+        let rank = |key: &Key| {
+            let haves = self.wants.get(key)?.haves.as_slice();
+            let mut companions = haves.iter().filter(has_companions).peekable();
+            let rank = if companions.peek().is_none() {
+                let content = key.tail();
+                let ours = self.me.score(content);
+                let earlier = |number: &&Number| number.score(content) > ours;
+                Rank::Turn(before_us.iter().filter(earlier).count())
+            } else if companions.any(|peer| self.has_room(peer)) {
+                Rank::OfCompanion
+            } else {
+                Rank::Common
+            };
+            // Somebody who is no holder may have said that it has just this.
+            let may_be_placed = others_have_room || !haves.is_empty();
+            may_be_placed.then_some(rank)
+        };
+        keys.iter()
+            .filter_map(|key| Some((rank(key)?, key)))
+            .collect()
+    }
+
+    /// The companions that can be counted upon to ask for what is theirs.
+    fn in_order(&self, id: SessionId, now: Instant) -> Vec<Number> {
+        let Some(session) = self.sessions.get(&id) else {
+            return Vec::new();
+        };
+        // They wait for the seeds as we do.
+        let holders = session.holders.keys().filter_map(|id| self.peers.get(id));
+        let patience = holders.map(super::Peer::patience).max();
+        let quiet = QUIET_LEAST.max(patience.unwrap_or_default());
+        let counts = |id: &PeerId| {
+            let peer = self.peers.get(id);
+            peer.is_some_and(|peer| !peer.suspect && !peer.ledger.has_failed())
+        };
+        session
+            .companions
+            .iter()
+            .filter(|(_, companion)| now.saturating_duration_since(companion.heard_at) < quiet)
+            .filter(|(id, _)| counts(id))
+            .map(|(_, companion)| companion.number)
+            .collect()
+    }
+
+    fn has_room(&self, peer: &PeerId) -> bool {
+        self.peers
+            .get(peer)
+            .is_some_and(|peer| peer.in_flight.len() < peer.window())
+    }
+
+    fn place_ranked(&mut self, id: SessionId, rank: Rank, key: &Key, now: Instant) -> bool {
+        let peer = match self.choose(key) {
+            Choice::Ask(peer) => peer,
+            Choice::Wait => return false,
+            Choice::Nobody => return self.broadcast(id, key, now),
+        };
+        let is_idle = |id: &PeerId| {
+            let peer = self.peers.get(id);
+            peer.is_some_and(|peer| peer.in_flight.is_empty())
+        };
+        let is_ours = matches!(rank, Rank::OfCompanion | Rank::Turn(0));
+        if !is_ours && !self.is_companion(&peer, &[id]) && !is_idle(&peer) {
+            return false;
+        }
+        self.ask(key, peer, WantKind::Block, now);
+        true
+    }
+
+    fn tell_companions(&mut self, id: SessionId, keys: &[Key], now: Instant) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let companions: Vec<PeerId> = session.companions.keys().copied().collect();
+        for key in keys {
+            let Some(want) = self.wants.get_mut(key) else {
+                continue;
+            };
+            if !want.queued || want.companions_told == companions.len() {
+                continue;
+            }
+            want.companions_told = companions.len();
+            for id in &companions {
+                let open = self.wants.get(key).is_some_and(|want| {
+                    !want.asked.contains_key(id)
+                        && !want.absent.contains(id)
+                        && !want.haves.contains(id)
+                });
+                let few = |id| {
+                    let peer = self.peers.get(id);
+                    peer.is_some_and(|peer| peer.list.len() < TOLD_MAX)
+                };
+                if open && few(id) {
+                    self.ask(key, *id, WantKind::Have, now);
+                }
+            }
+        }
+    }
+}
+
+/// Every bit of the result depends on every bit of the number (splitmix64).
+const fn scatter(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// Waiting wants that are looked at for the best one.
+const LOOKED_AT_MAX: usize = 256;
+/// How many are placed in one go: a look at all that wait is for many of them.
+const PLACED_TOGETHER: usize = 16;
+/// Wants at a companion until it is told of no more: others cut our list at 1,024.
+const TOLD_MAX: usize = 768;
+/// A companion that has had nothing to say for so long (or for longer, if a seed is slow) is not
+/// waited for.
+const QUIET_LEAST: Duration = Duration::from_secs(2);
