@@ -12,8 +12,8 @@
 //! 4. Nobody has it, or nobody answered for a second: look for providers.
 //!
 //! DONT_HAVE, silence, a disconnection and a wrong block all bring a want back to 1 without that
-//! peer. A want that takes long is asked of a second peer before the first has failed: peers that
-//! never delivered anything are trusted for [`HEDGE_UNPROVEN`] only.
+//! peer. A want that takes long is asked of a second peer before the first has failed, soon if that
+//! never delivered anything (`client/late.rs`).
 //!
 //! Several peers that fetch the same at once share what they have (`client/crowd.rs`).
 //!
@@ -21,6 +21,8 @@
 //! [`Action`]s and sends the want lists of [`Client::changed`].
 
 mod crowd;
+mod late;
+mod placing;
 mod sources;
 
 use super::http::Standing;
@@ -148,12 +150,6 @@ pub(super) enum Received {
     Duplicate,
     /// Never wanted.
     Wrong,
-}
-
-enum Choice {
-    Ask(PeerId),
-    Wait,
-    Nobody,
 }
 
 impl Client {
@@ -548,60 +544,6 @@ impl Client {
         }
     }
 
-    /// Time went by. To be called every [`TICK`] while anything is wanted. Says how many peers have
-    /// failed for sending nothing of use.
-    pub(super) fn tick(&mut self, now: Instant) -> usize {
-        let since = |at: Instant| now.saturating_duration_since(at);
-        let stalled: Vec<PeerId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| !peer.in_flight.is_empty())
-            .filter(|(_, peer)| since(peer.progress_at) > STALL || since(peer.block_at) > OWED_MAX)
-            .map(|(peer, _)| *peer)
-            .collect();
-        let count = stalled.len();
-        for peer in stalled {
-            if let Some(state) = self.peers.get_mut(&peer) {
-                state.ledger.failed();
-            }
-            self.tell_of(&peer, |peer| Step::Silent { peer });
-            self.release(&peer, Release::Distrust);
-        }
-        let owes = |peer: &Peer| !peer.in_flight.is_empty();
-        let suspects: Vec<(PeerId, bool)> = self
-            .peers
-            .iter()
-            .map(|(id, peer)| (*id, owes(peer) && since(peer.block_at) > peer.patience()))
-            .collect();
-        for (peer, suspect) in suspects {
-            self.suspect(&peer, suspect);
-        }
-        for session in self.sessions.values_mut() {
-            session.is_restless = true;
-        }
-        self.hedge(now);
-        self.repeat(now);
-        self.expire(now);
-        count
-    }
-
-    /// Places what waits in queues, sessions taking turns, as far as peers have room.
-    pub(super) fn settle(&mut self, now: Instant) {
-        let mut waiting = VecDeque::new();
-        while let Some(id) = self.hungry.pop_front() {
-            if self.place_one(id, now) {
-                self.hungry.push_back(id);
-            } else if self
-                .sessions
-                .get(&id)
-                .is_some_and(|session| !session.queue.is_empty())
-            {
-                waiting.push_back(id);
-            }
-        }
-        self.hungry = waiting;
-    }
-
     /// What is to be done.
     pub(super) fn poll(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -645,196 +587,8 @@ impl Client {
             .collect()
     }
 
-    fn place_one(&mut self, id: SessionId, now: Instant) -> bool {
-        if self.is_crowd(id) {
-            return self.place_in_crowd(id, now);
-        }
-        let mut passed = Vec::new();
-        let mut placed = false;
-        while let Some(key) = self
-            .sessions
-            .get_mut(&id)
-            .and_then(|session| session.queue.pop_front())
-        {
-            match self.wants.get_mut(&key) {
-                Some(want) if want.queued => {}
-                _ => continue, // It came, or was given up.
-            }
-            let choice = self.choose(&key);
-            let done = match choice {
-                Choice::Ask(peer) => {
-                    self.ask(&key, peer, WantKind::Block, now);
-                    true
-                }
-                Choice::Wait => false,
-                Choice::Nobody => self.broadcast(id, &key, now),
-            };
-            if done {
-                if let Some(want) = self.wants.get_mut(&key) {
-                    want.queued = false;
-                }
-                placed = true;
-                break;
-            }
-            passed.push(key);
-            if passed.len() >= QUEUE_LOOKED_AT_MAX {
-                break;
-            }
-        }
-        if let Some(session) = self.sessions.get_mut(&id) {
-            for key in passed.into_iter().rev() {
-                session.queue.push_front(key);
-            }
-        }
-        placed
-    }
-
-    /// The best peer to ask for a block.
-    fn choose(&self, key: &Key) -> Choice {
-        let Some(want) = self.wants.get(key) else {
-            return Choice::Nobody;
-        };
-        let holders = want
-            .sessions
-            .iter()
-            .filter_map(|session| self.sessions.get(session))
-            .flat_map(|session| session.holders.keys());
-        let mut best: Option<((bool, bool, bool, usize), PeerId)> = None;
-        let mut busy = false;
-        for id in want.haves.iter().chain(holders) {
-            let Some(peer) = self.peers.get(id) else {
-                continue;
-            };
-            if peer.speaks == Speaks::Nothing
-                || want.absent.contains(id)
-                || want.asked.get(id) == Some(&WantKind::Block)
-            {
-                continue;
-            }
-            if peer.suspect {
-                continue;
-            }
-            let (used, window) = (peer.in_flight.len(), peer.window());
-            if used >= window {
-                busy = true;
-                continue;
-            }
-            let load = used.saturating_mul(1000) / window.max(1);
-            let ledger = &peer.ledger;
-            let stranger = !want.haves.contains(id);
-            // Or whoever has everything would be asked for what its companions have.
-            let helps = !stranger && !ledger.has_failed() && self.is_companion(id, &want.sessions);
-            let rank = (
-                !ledger.is_proven() && !helps,
-                ledger.has_failed(),
-                stranger,
-                load,
-            );
-            if best.is_none_or(|(other, _)| rank < other) {
-                best = Some((rank, *id));
-            }
-        }
-        match best {
-            Some((_, peer)) => Choice::Ask(peer),
-            None if busy => Choice::Wait,
-            None => Choice::Nobody,
-        }
-    }
-
-    fn ask(&mut self, key: &Key, id: PeerId, kind: WantKind, now: Instant) {
-        let (Some(want), Some(peer)) = (self.wants.get_mut(key), self.peers.get_mut(&id)) else {
-            return;
-        };
-        let kind = match peer.speaks {
-            Speaks::Presences => kind,
-            Speaks::Blocks | Speaks::Requests => WantKind::Block,
-            Speaks::Nothing => return,
-        };
-        want.asked.insert(id, kind);
-        want.told.insert(id);
-        want.asked_at = now;
-        match (peer.source, kind) {
-            (Some(_), _) => drop(want.gateways.insert(id)),
-            (None, WantKind::Have) => want.said.want_haves += 1,
-            (None, WantKind::Block) => want.said.want_blocks += 1,
-        }
-        if want.watched {
-            let what = asking(kind);
-            self.told
-                .push_back((key.clone(), Step::Asked { peer: id, what }));
-        }
-        if peer.source.is_some() {
-            // It may have forgotten what it was told; hearing it twice costs nothing.
-            peer.list.forget(key);
-        }
-        peer.list.want(key, want.cid, kind);
-        if kind == WantKind::Block {
-            if peer.in_flight.is_empty() {
-                peer.progress_at = now;
-                peer.block_at = now;
-            }
-            peer.asked_for(key, now);
-        }
-        self.changed.insert(id);
-    }
-
-    /// Asks everybody who has it, and a source for the block; false if the session has enough of
-    /// such questions open, or all sources are busy.
-    fn broadcast(&mut self, session: SessionId, key: &Key, now: Instant) -> bool {
-        let Some(want) = self.wants.get_mut(key) else {
-            return true;
-        };
-        if let Some(session) = self.sessions.get_mut(&session) {
-            if session.broadcasts.len() >= BROADCASTS_MAX && !want.broadcast {
-                return false;
-            }
-            session.broadcasts.insert(key.clone());
-        }
-        want.broadcast = true;
-        let speaking = || {
-            self.peers.iter().filter(|(_, peer)| {
-                peer.speaks != Speaks::Nothing && peer.source != Some(Standing::Announced)
-            })
-        };
-        // Where there is only one there is nothing to be compared.
-        let kind = match speaking().nth(1) {
-            Some(_) => WantKind::Have,
-            None => WantKind::Block,
-        };
-        let strangers: Vec<PeerId> = speaking()
-            .filter(|(_, peer)| peer.source.is_none())
-            .map(|(peer, _)| *peer)
-            .filter(|peer| !want.absent.contains(peer) && !want.asked.contains_key(peer))
-            .collect();
-        for peer in strangers {
-            self.ask(key, peer, kind, now);
-        }
-        if !self.is_asked_for(key) {
-            match self.choose_source(key) {
-                Choice::Ask(source) => self.ask(key, source, WantKind::Block, now),
-                Choice::Wait => return false,
-                Choice::Nobody => {}
-            }
-        }
-        self.maybe_exhausted(key, now);
-        true
-    }
-
     fn is_asked_for(&self, key: &Key) -> bool {
         self.wants.get(key).is_some_and(Want::is_asked_for)
-    }
-
-    fn maybe_exhausted(&mut self, key: &Key, now: Instant) {
-        let Some(want) = self.wants.get(key) else {
-            return;
-        };
-        if want.broadcast && want.asked.is_empty() {
-            for session in &want.sessions {
-                if let Some(session) = self.sessions.get_mut(session) {
-                    session.exhausted(now);
-                }
-            }
-        }
     }
 
     /// A peer does not have it, or acts as if.
@@ -902,186 +656,6 @@ impl Client {
         }
     }
 
-    /// Whether a peer is not to be asked for now. What only it has waits until it is.
-    fn suspect(&mut self, id: &PeerId, suspect: bool) {
-        let Some(peer) = self.peers.get_mut(id) else {
-            return;
-        };
-        let was = std::mem::replace(&mut peer.suspect, suspect);
-        if was && !suspect {
-            self.place_what_it_has(id);
-        }
-    }
-
-    /// A peer may be asked for blocks again: what it has waits no longer.
-    fn place_what_it_has(&mut self, id: &PeerId) {
-        if self.peers.get(id).is_some_and(|peer| peer.source.is_some()) {
-            return self.offer(id); // It never says what it has.
-        }
-        let waiting: Vec<Key> = self
-            .wants
-            .iter()
-            .filter(|(_, want)| !want.queued && !want.is_asked_for() && want.haves.contains(id))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in waiting {
-            self.enqueue(&key);
-        }
-    }
-
-    fn hedge(&mut self, now: Instant) {
-        let mut late = Vec::new();
-        for (key, want) in &self.wants {
-            let mut patience = None;
-            for (id, kind) in &want.asked {
-                let Some(peer) = self.peers.get(id).filter(|_| *kind == WantKind::Block) else {
-                    continue;
-                };
-                let own = if peer.ledger.is_proven() && !peer.suspect {
-                    peer.patience_for(key)
-                } else if self.is_companion(id, &want.sessions) && !peer.ledger.has_failed() {
-                    HEDGE_PROVEN
-                } else {
-                    HEDGE_UNPROVEN
-                };
-                patience = Some(patience.map_or(own, |other: Duration| other.max(own)));
-            }
-            if let Some(patience) = patience
-                && now.saturating_duration_since(want.asked_at) > patience
-            {
-                let late_by = now.saturating_duration_since(want.asked_at + patience);
-                let worth = if late_by > STALL {
-                    Worth::Any
-                } else {
-                    Worth::of(patience)
-                };
-                late.push((want.asked_at, key.clone(), patience, worth));
-                if late.len() >= HEDGES_A_TICK_MAX {
-                    break;
-                }
-            }
-        }
-        late.sort_by_key(|(asked_at, ..)| *asked_at);
-        for (_, key, patience, worth) in late {
-            let more = match self.wants.get_mut(&key) {
-                // The more liars, the more are asked: 1, 2, 4, 8 at a time.
-                Some(want) if patience == HEDGE_UNPROVEN => {
-                    want.hedges += 1;
-                    1 << (want.hedges - 1).min(HEDGE_DOUBLINGS_MAX)
-                }
-                _ => 1,
-            };
-            for _ in 0..more {
-                let choice = match self.choose(&key) {
-                    Choice::Nobody => {
-                        self.ask_around(&key, now);
-                        self.choose_source(&key)
-                    }
-                    known => known,
-                };
-                match choice {
-                    Choice::Ask(peer) if self.may_hedge(&peer, worth) => {
-                        self.ask(&key, peer, WantKind::Block, now);
-                    }
-                    _ => break,
-                }
-            }
-        }
-    }
-
-    /// Whoever was asked is late, and nobody else is known to have it: others may.
-    fn ask_around(&mut self, key: &Key, now: Instant) {
-        let first = self.wants.get(key).and_then(|want| want.sessions.first());
-        if let Some(session) = first.copied() {
-            self.broadcast(session, key, now);
-        }
-    }
-
-    /// Work is doubled only where it costs little, on peers with nothing much to do, unless whoever
-    /// was asked is not to be trusted.
-    fn may_hedge(&self, peer: &PeerId, worth: Worth) -> bool {
-        self.peers.get(peer).is_some_and(|peer| {
-            worth == Worth::Any
-                || (peer.ledger.is_proven() && peer.in_flight.len() * 4 <= peer.ledger.window())
-        })
-    }
-
-    /// Says again what seems to have been lost, and asks again those who had it not.
-    fn repeat(&mut self, now: Instant) {
-        let old = |at: Instant| now.saturating_duration_since(at) >= REPEAT;
-        let stale: Vec<Key> = self
-            .wants
-            .iter()
-            .filter(|(_, want)| !want.is_asked_for() && !want.queued && old(want.asked_at))
-            .map(|(key, _)| key.clone())
-            .collect();
-        if stale.is_empty() {
-            return;
-        }
-        for (id, peer) in &mut self.peers {
-            if peer.list.len() > 0 && old(peer.progress_at) {
-                peer.progress_at = now;
-                peer.list.repeat();
-                self.changed.insert(*id);
-            }
-        }
-        for key in stale {
-            if let Some(want) = self.wants.get_mut(&key) {
-                want.absent.clear();
-                want.asked_at = now;
-            }
-            self.enqueue(&key);
-        }
-    }
-
-    fn expire(&mut self, now: Instant) {
-        let speaking = self.peers().len();
-        let mut over = Vec::new();
-        for (id, session) in &mut self.sessions {
-            for key in &session.wants {
-                let Some(want) = self.wants.get(key) else {
-                    continue;
-                };
-                if now.saturating_duration_since(want.created.max(session.progress_at))
-                    >= session.idle
-                {
-                    let peers = want.told.difference(&want.gateways);
-                    let tried = Tried {
-                        connected: speaking,
-                        said: Said {
-                            asked: peers.count(),
-                            gateways: want.gateways.len(),
-                            ..want.said
-                        },
-                        sought: session.sought.clone(),
-                    };
-                    over.push((*id, key.clone(), want.cid, tried));
-                }
-            }
-            let oldest = session
-                .wants
-                .iter()
-                .filter_map(|key| self.wants.get(key))
-                .min_by_key(|want| want.created);
-            if let Some(want) = oldest
-                && session.searches(now)
-            {
-                self.actions.push_back(Action::Search {
-                    session: *id,
-                    cid: want.cid,
-                });
-            }
-        }
-        for (session, key, cid, tried) in over {
-            self.unwant(session, &key);
-            self.actions.push_back(Action::GiveUp {
-                session,
-                cid,
-                tried,
-            });
-        }
-    }
-
     /// Takes a want out of every list; whoever was asked is told.
     fn remove(&mut self, key: &Key) -> Vec<SessionId> {
         let Some(want) = self.wants.remove(key) else {
@@ -1123,58 +697,6 @@ impl Client {
             self.actions.push_back(Action::Disconnect(*peer));
         }
     }
-
-    fn holds_for(&self, peer: &PeerId, key: &Key) -> bool {
-        self.wants.get(key).is_some_and(|want| {
-            want.sessions
-                .iter()
-                .filter_map(|session| self.sessions.get(session))
-                .any(|session| session.holders.contains_key(peer))
-        })
-    }
-
-    /// Puts a want (back) into its session's queue, before those that were never asked for.
-    fn enqueue(&mut self, key: &Key) {
-        let Some(want) = self.wants.get_mut(key).filter(|want| !want.queued) else {
-            return;
-        };
-        let Some(id) = want.sessions.first().copied() else {
-            return;
-        };
-        want.queued = true;
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.queue.push_front(key.clone());
-        }
-        self.is_hungry(id);
-    }
-
-    fn is_hungry(&mut self, session: SessionId) {
-        if let Some(session) = self.sessions.get_mut(&session) {
-            session.is_restless = true;
-        }
-        if !self.hungry.contains(&session) {
-            self.hungry.push_back(session);
-        }
-    }
-}
-
-/// Who may be asked for what somebody else was asked for already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Worth {
-    /// Those who have delivered and have little to do.
-    Idle,
-    /// Anybody: whoever was asked never delivered, or has been waited for as long as any.
-    Any,
-}
-
-impl Worth {
-    fn of(patience: Duration) -> Self {
-        if patience == HEDGE_UNPROVEN {
-            Self::Any
-        } else {
-            Self::Idle
-        }
-    }
 }
 
 const fn asking(kind: WantKind) -> Ask {
@@ -1194,18 +716,6 @@ enum Release {
 }
 
 impl Peer {
-    /// How long it is waited for if it has delivered before.
-    fn patience(&self) -> Duration {
-        HEDGE_PROVEN.max(self.ledger.delay() * HEDGE_DELAYS)
-    }
-
-    /// How long it is waited for if it goes on delivering: it sends one block after the other.
-    fn patience_for(&self, key: &Key) -> Duration {
-        let ahead = self.in_flight.get(key).map_or(0, |asked| asked.ahead);
-        let queue = self.ledger.pace().saturating_mul(ahead * HEDGE_PACES);
-        self.patience().max(queue.min(HEDGE_QUEUE_MAX))
-    }
-
     fn asked_for(&mut self, key: &Key, at: Instant) {
         let ahead = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
         let asked = InFlight { at, ahead };
@@ -1222,35 +732,11 @@ impl Want {
 
 /// How often [`Client::tick`] wants to be called.
 pub(super) const TICK: Duration = Duration::from_millis(100);
-/// Questions to everybody that one session may have open.
-const BROADCASTS_MAX: usize = 32;
 /// Open questions that a new peer is asked.
 const BROADCAST_TO_NEW_MAX: usize = 256;
-/// A peer that sends nothing of use for so long, though it was asked, has failed.
-const STALL: Duration = Duration::from_secs(2);
-/// Longest that no block comes from a peer that owes some, whatever else it sends, before it has failed once. It may fail
-/// a few times until its bytes count for nothing, which is the time that the largest block takes at
-/// the least rate that counts as progress.
-const OWED_MAX: Duration = Duration::from_secs(30);
-/// How long a peer that never delivered anything is waited for alone.
-const HEDGE_UNPROVEN: Duration = Duration::from_millis(250);
-/// The least time that a peer which did deliver is waited for alone.
-const HEDGE_PROVEN: Duration = Duration::from_secs(1);
-/// That time in multiples of what its blocks take.
-const HEDGE_DELAYS: u32 = 4;
-/// What comes after others is waited for so many times as long as those take.
-const HEDGE_PACES: u32 = 2;
-/// But not longer than that.
-const HEDGE_QUEUE_MAX: Duration = Duration::from_secs(8);
-const HEDGES_A_TICK_MAX: usize = 64;
-const HEDGE_DOUBLINGS_MAX: u32 = 3;
-/// After so long without an answer everything is said again.
-const REPEAT: Duration = Duration::from_secs(10);
 /// How old an answer must be not to count for somebody who asks for the same later. Helia does not
 /// send a block that it said it lacks once it is there, unless it is asked again.
 const ASK_ANEW: Duration = Duration::from_secs(1);
-/// How far a queue is searched for a want that can be placed.
-const QUEUE_LOOKED_AT_MAX: usize = 32;
 /// Wants of late, whoever was asked.
 const RECENT_MAX: usize = 16_384;
 

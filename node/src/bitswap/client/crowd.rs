@@ -9,7 +9,8 @@
 //! is asked of a seed only if that has nothing else to do for us. Who says nothing for long, or
 //! fails, has no place in the order, so a companion that does not help holds nobody up.
 
-use super::{Choice, Client};
+use super::Client;
+use super::placing::Choice;
 use crate::bitswap::key::{Key, tail};
 use crate::bitswap::message::WantKind;
 use crate::bitswap::session::SessionId;

@@ -4,7 +4,8 @@
 //! asked for less. So where a want is broadcast, one source at most is asked for the block itself;
 //! while all are busy, the want waits in its queue.
 
-use super::{BROADCAST_TO_NEW_MAX, Choice, Client, Peer, Release, Speaks};
+use super::placing::Choice;
+use super::{BROADCAST_TO_NEW_MAX, Client, Peer, Release, Speaks};
 use crate::bitswap::http::{REQUESTS_MAX, Standing};
 use crate::bitswap::key::Key;
 use crate::bitswap::ledger::Ledger;
@@ -215,7 +216,8 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, HEDGE_PROVEN, REPEAT, Received, TICK};
+    use super::super::late::{HEDGE_PROVEN, REPEAT};
+    use super::super::{Action, Received, TICK};
     use super::*;
     use crate::bitswap::message::{Change, PresenceKind};
     use cairn_store::cid;

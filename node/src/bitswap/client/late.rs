@@ -1,0 +1,267 @@
+//! What is done about wants that take long: who was asked fails or is asked for no more, somebody
+//! else is asked too, what may have been lost is said again, and in the end it is given up.
+
+use super::placing::Choice;
+use super::{Action, Client, Peer, Release, Said, Tried};
+use crate::bitswap::key::Key;
+use crate::bitswap::message::WantKind;
+use crate::explain::Step;
+use libp2p::PeerId;
+use std::time::{Duration, Instant};
+
+impl Client {
+    /// Time went by. To be called every [`super::TICK`] while anything is wanted. Says how many peers have
+    /// failed for sending nothing of use.
+    pub(in crate::bitswap) fn tick(&mut self, now: Instant) -> usize {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let stalled: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.in_flight.is_empty())
+            .filter(|(_, peer)| since(peer.progress_at) > STALL || since(peer.block_at) > OWED_MAX)
+            .map(|(peer, _)| *peer)
+            .collect();
+        let count = stalled.len();
+        for peer in stalled {
+            if let Some(state) = self.peers.get_mut(&peer) {
+                state.ledger.failed();
+            }
+            self.tell_of(&peer, |peer| Step::Silent { peer });
+            self.release(&peer, Release::Distrust);
+        }
+        let owes = |peer: &Peer| !peer.in_flight.is_empty();
+        let suspects: Vec<(PeerId, bool)> = self
+            .peers
+            .iter()
+            .map(|(id, peer)| (*id, owes(peer) && since(peer.block_at) > peer.patience()))
+            .collect();
+        for (peer, suspect) in suspects {
+            self.suspect(&peer, suspect);
+        }
+        for session in self.sessions.values_mut() {
+            session.is_restless = true;
+        }
+        self.hedge(now);
+        self.repeat(now);
+        self.expire(now);
+        count
+    }
+
+    /// Whether a peer is not to be asked for now. What only it has waits until it is.
+    pub(super) fn suspect(&mut self, id: &PeerId, suspect: bool) {
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
+        let was = std::mem::replace(&mut peer.suspect, suspect);
+        if was && !suspect {
+            self.place_what_it_has(id);
+        }
+    }
+
+    pub(super) fn hedge(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        for (key, want) in &self.wants {
+            let mut patience = None;
+            for (id, kind) in &want.asked {
+                let Some(peer) = self.peers.get(id).filter(|_| *kind == WantKind::Block) else {
+                    continue;
+                };
+                let own = if peer.ledger.is_proven() && !peer.suspect {
+                    peer.patience_for(key)
+                } else if self.is_companion(id, &want.sessions) && !peer.ledger.has_failed() {
+                    HEDGE_PROVEN
+                } else {
+                    HEDGE_UNPROVEN
+                };
+                patience = Some(patience.map_or(own, |other: Duration| other.max(own)));
+            }
+            if let Some(patience) = patience
+                && now.saturating_duration_since(want.asked_at) > patience
+            {
+                let late_by = now.saturating_duration_since(want.asked_at + patience);
+                let worth = if late_by > STALL {
+                    Worth::Any
+                } else {
+                    Worth::of(patience)
+                };
+                late.push((want.asked_at, key.clone(), patience, worth));
+                if late.len() >= HEDGES_A_TICK_MAX {
+                    break;
+                }
+            }
+        }
+        late.sort_by_key(|(asked_at, ..)| *asked_at);
+        for (_, key, patience, worth) in late {
+            let more = match self.wants.get_mut(&key) {
+                // The more liars, the more are asked: 1, 2, 4, 8 at a time.
+                Some(want) if patience == HEDGE_UNPROVEN => {
+                    want.hedges += 1;
+                    1 << (want.hedges - 1).min(HEDGE_DOUBLINGS_MAX)
+                }
+                _ => 1,
+            };
+            for _ in 0..more {
+                let choice = match self.choose(&key) {
+                    Choice::Nobody => {
+                        self.ask_around(&key, now);
+                        self.choose_source(&key)
+                    }
+                    known => known,
+                };
+                match choice {
+                    Choice::Ask(peer) if self.may_hedge(&peer, worth) => {
+                        self.ask(&key, peer, WantKind::Block, now);
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    /// Whoever was asked is late, and nobody else is known to have it: others may.
+    fn ask_around(&mut self, key: &Key, now: Instant) {
+        let first = self.wants.get(key).and_then(|want| want.sessions.first());
+        if let Some(session) = first.copied() {
+            self.broadcast(session, key, now);
+        }
+    }
+
+    /// Work is doubled only where it costs little, on peers with nothing much to do, unless whoever
+    /// was asked is not to be trusted.
+    fn may_hedge(&self, peer: &PeerId, worth: Worth) -> bool {
+        self.peers.get(peer).is_some_and(|peer| {
+            worth == Worth::Any
+                || (peer.ledger.is_proven() && peer.in_flight.len() * 4 <= peer.ledger.window())
+        })
+    }
+
+    /// Says again what seems to have been lost, and asks again those who had it not.
+    fn repeat(&mut self, now: Instant) {
+        let old = |at: Instant| now.saturating_duration_since(at) >= REPEAT;
+        let stale: Vec<Key> = self
+            .wants
+            .iter()
+            .filter(|(_, want)| !want.is_asked_for() && !want.queued && old(want.asked_at))
+            .map(|(key, _)| key.clone())
+            .collect();
+        if stale.is_empty() {
+            return;
+        }
+        for (id, peer) in &mut self.peers {
+            if peer.list.len() > 0 && old(peer.progress_at) {
+                peer.progress_at = now;
+                peer.list.repeat();
+                self.changed.insert(*id);
+            }
+        }
+        for key in stale {
+            if let Some(want) = self.wants.get_mut(&key) {
+                want.absent.clear();
+                want.asked_at = now;
+            }
+            self.enqueue(&key);
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let speaking = self.peers().len();
+        let mut over = Vec::new();
+        for (id, session) in &mut self.sessions {
+            for key in &session.wants {
+                let Some(want) = self.wants.get(key) else {
+                    continue;
+                };
+                if now.saturating_duration_since(want.created.max(session.progress_at))
+                    >= session.idle
+                {
+                    let peers = want.told.difference(&want.gateways);
+                    let tried = Tried {
+                        connected: speaking,
+                        said: Said {
+                            asked: peers.count(),
+                            gateways: want.gateways.len(),
+                            ..want.said
+                        },
+                        sought: session.sought.clone(),
+                    };
+                    over.push((*id, key.clone(), want.cid, tried));
+                }
+            }
+            let oldest = session
+                .wants
+                .iter()
+                .filter_map(|key| self.wants.get(key))
+                .min_by_key(|want| want.created);
+            if let Some(want) = oldest
+                && session.searches(now)
+            {
+                self.actions.push_back(Action::Search {
+                    session: *id,
+                    cid: want.cid,
+                });
+            }
+        }
+        for (session, key, cid, tried) in over {
+            self.unwant(session, &key);
+            self.actions.push_back(Action::GiveUp {
+                session,
+                cid,
+                tried,
+            });
+        }
+    }
+}
+
+/// Who may be asked for what somebody else was asked for already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Worth {
+    /// Those who have delivered and have little to do.
+    Idle,
+    /// Anybody: whoever was asked never delivered, or has been waited for as long as any.
+    Any,
+}
+
+impl Worth {
+    fn of(patience: Duration) -> Self {
+        if patience == HEDGE_UNPROVEN {
+            Self::Any
+        } else {
+            Self::Idle
+        }
+    }
+}
+
+impl Peer {
+    /// How long it is waited for if it has delivered before.
+    pub(super) fn patience(&self) -> Duration {
+        HEDGE_PROVEN.max(self.ledger.delay() * HEDGE_DELAYS)
+    }
+
+    /// How long it is waited for if it goes on delivering: it sends one block after the other.
+    pub(super) fn patience_for(&self, key: &Key) -> Duration {
+        let ahead = self.in_flight.get(key).map_or(0, |asked| asked.ahead);
+        let queue = self.ledger.pace().saturating_mul(ahead * HEDGE_PACES);
+        self.patience().max(queue.min(HEDGE_QUEUE_MAX))
+    }
+}
+
+/// A peer that sends nothing of use for so long, though it was asked, has failed.
+const STALL: Duration = Duration::from_secs(2);
+/// Longest that no block comes from a peer that owes some, whatever else it sends, before it has failed once. It may fail
+/// a few times until its bytes count for nothing, which is the time that the largest block takes at
+/// the least rate that counts as progress.
+const OWED_MAX: Duration = Duration::from_secs(30);
+/// How long a peer that never delivered anything is waited for alone.
+const HEDGE_UNPROVEN: Duration = Duration::from_millis(250);
+/// The least time that a peer which did deliver is waited for alone.
+pub(super) const HEDGE_PROVEN: Duration = Duration::from_secs(1);
+/// That time in multiples of what its blocks take.
+const HEDGE_DELAYS: u32 = 4;
+/// What comes after others is waited for so many times as long as those take.
+const HEDGE_PACES: u32 = 2;
+/// But not longer than that.
+const HEDGE_QUEUE_MAX: Duration = Duration::from_secs(8);
+const HEDGES_A_TICK_MAX: usize = 64;
+const HEDGE_DOUBLINGS_MAX: u32 = 3;
+/// After so long without an answer everything is said again.
+pub(super) const REPEAT: Duration = Duration::from_secs(10);

@@ -1,0 +1,279 @@
+//! Whom a want is asked of, and when: sessions take turns, and each want goes to the best who has
+//! room for it.
+
+use super::{Client, Speaks, asking};
+use crate::bitswap::http::Standing;
+use crate::bitswap::key::Key;
+use crate::bitswap::message::WantKind;
+use crate::bitswap::session::SessionId;
+use crate::explain::Step;
+use libp2p::PeerId;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+pub(super) enum Choice {
+    Ask(PeerId),
+    Wait,
+    Nobody,
+}
+
+impl Client {
+    /// Places what waits in queues, sessions taking turns, as far as peers have room.
+    pub(in crate::bitswap) fn settle(&mut self, now: Instant) {
+        let mut waiting = VecDeque::new();
+        while let Some(id) = self.hungry.pop_front() {
+            if self.place_one(id, now) {
+                self.hungry.push_back(id);
+            } else if self
+                .sessions
+                .get(&id)
+                .is_some_and(|session| !session.queue.is_empty())
+            {
+                waiting.push_back(id);
+            }
+        }
+        self.hungry = waiting;
+    }
+
+    pub(super) fn place_one(&mut self, id: SessionId, now: Instant) -> bool {
+        if self.is_crowd(id) {
+            return self.place_in_crowd(id, now);
+        }
+        let mut passed = Vec::new();
+        let mut placed = false;
+        while let Some(key) = self
+            .sessions
+            .get_mut(&id)
+            .and_then(|session| session.queue.pop_front())
+        {
+            match self.wants.get_mut(&key) {
+                Some(want) if want.queued => {}
+                _ => continue, // It came, or was given up.
+            }
+            let choice = self.choose(&key);
+            let done = match choice {
+                Choice::Ask(peer) => {
+                    self.ask(&key, peer, WantKind::Block, now);
+                    true
+                }
+                Choice::Wait => false,
+                Choice::Nobody => self.broadcast(id, &key, now),
+            };
+            if done {
+                if let Some(want) = self.wants.get_mut(&key) {
+                    want.queued = false;
+                }
+                placed = true;
+                break;
+            }
+            passed.push(key);
+            if passed.len() >= QUEUE_LOOKED_AT_MAX {
+                break;
+            }
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            for key in passed.into_iter().rev() {
+                session.queue.push_front(key);
+            }
+        }
+        placed
+    }
+
+    /// The best peer to ask for a block.
+    pub(super) fn choose(&self, key: &Key) -> Choice {
+        let Some(want) = self.wants.get(key) else {
+            return Choice::Nobody;
+        };
+        let holders = want
+            .sessions
+            .iter()
+            .filter_map(|session| self.sessions.get(session))
+            .flat_map(|session| session.holders.keys());
+        let mut best: Option<((bool, bool, bool, usize), PeerId)> = None;
+        let mut busy = false;
+        for id in want.haves.iter().chain(holders) {
+            let Some(peer) = self.peers.get(id) else {
+                continue;
+            };
+            if peer.speaks == Speaks::Nothing
+                || want.absent.contains(id)
+                || want.asked.get(id) == Some(&WantKind::Block)
+            {
+                continue;
+            }
+            if peer.suspect {
+                continue;
+            }
+            let (used, window) = (peer.in_flight.len(), peer.window());
+            if used >= window {
+                busy = true;
+                continue;
+            }
+            let load = used.saturating_mul(1000) / window.max(1);
+            let ledger = &peer.ledger;
+            let stranger = !want.haves.contains(id);
+            // Or whoever has everything would be asked for what its companions have.
+            let helps = !stranger && !ledger.has_failed() && self.is_companion(id, &want.sessions);
+            let rank = (
+                !ledger.is_proven() && !helps,
+                ledger.has_failed(),
+                stranger,
+                load,
+            );
+            if best.is_none_or(|(other, _)| rank < other) {
+                best = Some((rank, *id));
+            }
+        }
+        match best {
+            Some((_, peer)) => Choice::Ask(peer),
+            None if busy => Choice::Wait,
+            None => Choice::Nobody,
+        }
+    }
+
+    pub(super) fn ask(&mut self, key: &Key, id: PeerId, kind: WantKind, now: Instant) {
+        let (Some(want), Some(peer)) = (self.wants.get_mut(key), self.peers.get_mut(&id)) else {
+            return;
+        };
+        let kind = match peer.speaks {
+            Speaks::Presences => kind,
+            Speaks::Blocks | Speaks::Requests => WantKind::Block,
+            Speaks::Nothing => return,
+        };
+        want.asked.insert(id, kind);
+        want.told.insert(id);
+        want.asked_at = now;
+        match (peer.source, kind) {
+            (Some(_), _) => drop(want.gateways.insert(id)),
+            (None, WantKind::Have) => want.said.want_haves += 1,
+            (None, WantKind::Block) => want.said.want_blocks += 1,
+        }
+        if want.watched {
+            let what = asking(kind);
+            self.told
+                .push_back((key.clone(), Step::Asked { peer: id, what }));
+        }
+        if peer.source.is_some() {
+            // It may have forgotten what it was told; hearing it twice costs nothing.
+            peer.list.forget(key);
+        }
+        peer.list.want(key, want.cid, kind);
+        if kind == WantKind::Block {
+            if peer.in_flight.is_empty() {
+                peer.progress_at = now;
+                peer.block_at = now;
+            }
+            peer.asked_for(key, now);
+        }
+        self.changed.insert(id);
+    }
+
+    /// Asks everybody who has it, and a source for the block; false if the session has enough of
+    /// such questions open, or all sources are busy.
+    pub(super) fn broadcast(&mut self, session: SessionId, key: &Key, now: Instant) -> bool {
+        let Some(want) = self.wants.get_mut(key) else {
+            return true;
+        };
+        if let Some(session) = self.sessions.get_mut(&session) {
+            if session.broadcasts.len() >= BROADCASTS_MAX && !want.broadcast {
+                return false;
+            }
+            session.broadcasts.insert(key.clone());
+        }
+        want.broadcast = true;
+        let speaking = || {
+            self.peers.iter().filter(|(_, peer)| {
+                peer.speaks != Speaks::Nothing && peer.source != Some(Standing::Announced)
+            })
+        };
+        // Where there is only one there is nothing to be compared.
+        let kind = match speaking().nth(1) {
+            Some(_) => WantKind::Have,
+            None => WantKind::Block,
+        };
+        let strangers: Vec<PeerId> = speaking()
+            .filter(|(_, peer)| peer.source.is_none())
+            .map(|(peer, _)| *peer)
+            .filter(|peer| !want.absent.contains(peer) && !want.asked.contains_key(peer))
+            .collect();
+        for peer in strangers {
+            self.ask(key, peer, kind, now);
+        }
+        if !self.is_asked_for(key) {
+            match self.choose_source(key) {
+                Choice::Ask(source) => self.ask(key, source, WantKind::Block, now),
+                Choice::Wait => return false,
+                Choice::Nobody => {}
+            }
+        }
+        self.maybe_exhausted(key, now);
+        true
+    }
+
+    pub(super) fn maybe_exhausted(&mut self, key: &Key, now: Instant) {
+        let Some(want) = self.wants.get(key) else {
+            return;
+        };
+        if want.broadcast && want.asked.is_empty() {
+            for session in &want.sessions {
+                if let Some(session) = self.sessions.get_mut(session) {
+                    session.exhausted(now);
+                }
+            }
+        }
+    }
+
+    /// A peer may be asked for blocks again: what it has waits no longer.
+    pub(super) fn place_what_it_has(&mut self, id: &PeerId) {
+        if self.peers.get(id).is_some_and(|peer| peer.source.is_some()) {
+            return self.offer(id); // It never says what it has.
+        }
+        let waiting: Vec<Key> = self
+            .wants
+            .iter()
+            .filter(|(_, want)| !want.queued && !want.is_asked_for() && want.haves.contains(id))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in waiting {
+            self.enqueue(&key);
+        }
+    }
+
+    pub(super) fn holds_for(&self, peer: &PeerId, key: &Key) -> bool {
+        self.wants.get(key).is_some_and(|want| {
+            want.sessions
+                .iter()
+                .filter_map(|session| self.sessions.get(session))
+                .any(|session| session.holders.contains_key(peer))
+        })
+    }
+
+    /// Puts a want (back) into its session's queue, before those that were never asked for.
+    pub(super) fn enqueue(&mut self, key: &Key) {
+        let Some(want) = self.wants.get_mut(key).filter(|want| !want.queued) else {
+            return;
+        };
+        let Some(id) = want.sessions.first().copied() else {
+            return;
+        };
+        want.queued = true;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.queue.push_front(key.clone());
+        }
+        self.is_hungry(id);
+    }
+
+    pub(super) fn is_hungry(&mut self, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.is_restless = true;
+        }
+        if !self.hungry.contains(&session) {
+            self.hungry.push_back(session);
+        }
+    }
+}
+
+/// Questions to everybody that one session may have open.
+const BROADCASTS_MAX: usize = 32;
+/// How far a queue is searched for a want that can be placed.
+const QUEUE_LOOKED_AT_MAX: usize = 32;
