@@ -15,6 +15,8 @@ pub(super) struct Ledger {
     block_bytes: u64,
     delay: Duration,
     pace: Duration,
+    /// How many it is made of.
+    pauses: u32,
     proven: bool,
     /// How often it failed since it last delivered.
     failures: u32,
@@ -31,6 +33,7 @@ impl Default for Ledger {
             block_bytes: BLOCK_BYTES_GUESS,
             delay: DELAY_GUESS,
             pace: Duration::ZERO,
+            pauses: 0,
             proven: false,
             failures: 0,
             wrong: 0,
@@ -92,11 +95,8 @@ impl Ledger {
         } else {
             delay
         };
-        self.pace = if self.proven {
-            (self.pace * 7 + pause) / 8
-        } else {
-            pause
-        };
+        self.pauses = (self.pauses + 1).min(PAUSES_MAX);
+        self.pace = (self.pace * (self.pauses - 1) + pause) / self.pauses;
         self.proven = true;
         self.failures = 0;
         self.wanted_bytes += bytes;
@@ -113,6 +113,7 @@ impl Ledger {
     /// It did not do what it promised: it starts again from the beginning.
     pub(super) fn failed(&mut self) {
         self.proven = false;
+        self.pauses = 0;
         self.failures = self.failures.saturating_add(1);
         self.window_bytes = WINDOW_BYTES_START;
     }
@@ -144,6 +145,8 @@ const WINDOW_BYTES_MAX: u64 = 64 << 20;
 const BLOCK_BYTES_GUESS: u64 = 256 << 10;
 const BLOCK_BYTES_FLOOR: u64 = 256;
 const DELAY_GUESS: Duration = Duration::from_millis(500);
+/// Blocks of late that say how fast they come: several come in one message.
+const PAUSES_MAX: u32 = 16;
 /// A peer that takes longer than this for a block has been asked for too much.
 const DELAY_TARGET: Duration = Duration::from_secs(1);
 /// Wants at a peer that has delivered nothing yet.

@@ -66,7 +66,7 @@ impl Client {
                 let Some(peer) = self.peers.get(id).filter(|_| *kind == WantKind::Block) else {
                     continue;
                 };
-                let own = if peer.ledger.is_proven() && !peer.suspect {
+                let own = if peer.is_trusted() {
                     peer.patience_for(key)
                 } else if self.is_companion(id, &want.sessions) && !peer.ledger.has_failed() {
                     HEDGE_PROVEN
@@ -232,6 +232,11 @@ impl Worth {
 }
 
 impl Peer {
+    /// Whether it does what it is asked for, as far as is known.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.ledger.is_proven() && !self.suspect
+    }
+
     /// How long it is waited for if it has delivered before.
     pub(super) fn patience(&self) -> Duration {
         HEDGE_PROVEN.max(self.ledger.delay() * HEDGE_DELAYS)

@@ -1,7 +1,7 @@
 //! Whom a want is asked of, and when: sessions take turns, and each want goes to the best who has
 //! room for it.
 
-use super::{Client, Speaks, asking};
+use super::{Client, Speaks, Want, asking};
 use crate::bitswap::http::Standing;
 use crate::bitswap::key::Key;
 use crate::bitswap::message::WantKind;
@@ -79,6 +79,32 @@ impl Client {
         placed
     }
 
+    /// Whether a peer would be the last to finish if it were asked for this too, though others who may
+    /// have it could do all that waits sooner.
+    fn would_be_last(&self, id: &PeerId, want: &Want) -> bool {
+        let first = want.sessions.first().and_then(|id| self.sessions.get(id));
+        let (Some(peer), Some(session)) = (self.peers.get(id), first) else {
+            return false;
+        };
+        let others = session.holders.keys().filter(|other| {
+            *other != id && !want.absent.contains(*other) && !want.asked.contains_key(*other)
+        });
+        let (mut blocks, mut blocks_a_second) = (session.queue.len() + 1, 0.0);
+        let mut quickest = f64::INFINITY;
+        for other in others.filter_map(|other| self.peers.get(other)) {
+            let pace = other.ledger.pace().as_secs_f64();
+            if other.is_trusted() && pace > 0.0 {
+                blocks += other.in_flight.len();
+                blocks_a_second += pace.recip();
+                quickest = quickest.min(pace);
+            }
+        }
+        let count = |blocks: usize| f64::from(u32::try_from(blocks).unwrap_or(u32::MAX));
+        let own = peer.ledger.pace().as_secs_f64() * count(peer.in_flight.len() + 1);
+        // Each block is one peer's, so the last takes one of them its whole time.
+        blocks_a_second > 0.0 && own > count(blocks) / blocks_a_second + quickest
+    }
+
     /// The best peer to ask for a block.
     pub(super) fn choose(&self, key: &Key) -> Choice {
         let Some(want) = self.wants.get(key) else {
@@ -105,7 +131,7 @@ impl Client {
                 continue;
             }
             let (used, window) = (peer.in_flight.len(), peer.window());
-            if used >= window {
+            if used >= window || self.would_be_last(id, want) {
                 busy = true;
                 continue;
             }

@@ -118,20 +118,19 @@ impl Outcome {
 #[test]
 fn two_four_and_eight_seeds_give_what_their_links_carry() {
     let work = Work::new(512 * MIB, MIB / 4);
-    for seeds in [2, 4] {
+    for seeds in [2, 4, 8] {
         work.fetch(&vec![RATE; seeds]).is_good();
     }
-    // It lasts for 11 s only, so what is lost at the beginning and the end weighs more.
-    let eight = work.fetch(&[RATE; 8]);
-    assert!(eight.share >= 0.93, "{eight:?}");
-    assert!(eight.duplicates <= 0.005, "{eight:?}");
 }
 
 #[test]
 fn a_seed_of_a_tenth_of_the_rate_holds_nobody_up() {
     for chunk in [MIB / 4, MIB] {
         let work = Work::new(512 * MIB, chunk);
-        work.fetch(&[RATE, RATE, RATE, RATE / 10]).is_good();
+        let outcome = work.fetch(&[RATE, RATE, RATE, RATE / 10]);
+        outcome.is_good();
+        // It is asked for nothing that the others have sooner: else the last block is 3 s late.
+        assert!(outcome.share >= 0.97, "{outcome:?}");
     }
 }
 
