@@ -6,7 +6,7 @@
 use crate::block::Block;
 use crate::cid::{self, Cid};
 use crate::dag::absent::Absent;
-use crate::dag::walk::{self, Missing, Visit, walk};
+use crate::dag::walk::{self, Missing, Order, Visit, walk};
 use crate::journal::record::Record;
 use crate::sink::PutError;
 use crate::source::BlockSource;
@@ -154,6 +154,7 @@ impl Store {
             max_depth,
             missing: Missing::Tell,
             read_ahead: BLOCKS_AHEAD,
+            order: Order::Arrival,
             ..walk::Options::default()
         };
         // Without its first block there is nothing to go on with, and why it is missing is the error.

@@ -41,6 +41,13 @@ impl<K: Hash + Eq + Copy + Send + 'static, T: Send + 'static> Ahead<K, T> {
             .push(Box::pin(async move { (key, work.await) }));
     }
 
+    /// Waits for whatever is done next; `None` if nothing is under way.
+    pub(crate) async fn next(&mut self) -> Option<(K, T)> {
+        let (finished, result) = self.running.next().await?;
+        self.done.remove(&finished);
+        Some((finished, result))
+    }
+
     /// Waits for `key`; `None` if it was never started.
     pub(crate) async fn take(&mut self, key: &K) -> Option<T> {
         loop {

@@ -1,8 +1,8 @@
-//! Every block below a root, depth first, within a budget.
+//! Every block below a root, depth first or as they come, within a budget.
 //!
 //! The walk keeps one frame a level: the CIDs of a node's children, packed as in the node, and how
 //! far it got. So a shard that links itself 256 times over 32 levels costs 32 frames, not 256^32.
-//! Blocks soon needed are asked for ahead; they come out in order all the same.
+//! Blocks soon needed are asked for ahead; they come out in order all the same, unless none is asked for.
 //!
 //! What was seen is kept as 16 bytes of a keyed hash of codec and multihash, with a key made for
 //! this walk. A full multihash would take 34 to 130 bytes for each block. Nobody can look for two
@@ -20,6 +20,16 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// In which order blocks are handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Depth first, links as they are stored.
+    Links,
+    /// Whatever comes first, so that one late block holds no other up. Each comes once
+    /// ([`Repeats::Skip`]), at any of its places.
+    Arrival,
+}
+
 /// How to walk.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -33,6 +43,8 @@ pub struct Options {
     pub missing: Missing,
     /// How many blocks may be asked for ahead of the one handed out.
     pub read_ahead: usize,
+    /// In which order blocks are handed out.
+    pub order: Order,
 }
 
 /// Whether a block that is linked twice comes twice.
@@ -80,11 +92,12 @@ impl Default for Options {
             budget: Budget::OPERATOR,
             missing: Missing::Stop,
             read_ahead: 32,
+            order: Order::Links,
         }
     }
 }
 
-/// Streams the DAG below `root`, the root first, links in stored order (preorder).
+/// Streams the DAG below `root`, the root first.
 pub fn walk<S: BlockSource + Clone + 'static>(
     source: S,
     root: Cid,
@@ -93,7 +106,11 @@ pub fn walk<S: BlockSource + Clone + 'static>(
     let walk = Walk::new(source, root, options);
     futures::stream::unfold(Some(walk), |walk| async move {
         let mut walk = walk?;
-        match walk.next().await {
+        let next = match walk.options.order {
+            Order::Links => walk.next().await,
+            Order::Arrival => walk.next_to_come().await,
+        };
+        match next {
             Ok(Some(visit)) => Some((Ok(visit), Some(walk))),
             Ok(None) => None,
             Err(error) => Some((Err(error), None)),
@@ -163,10 +180,19 @@ struct Walk<S> {
     /// What was visited, and on which level.
     seen: HashMap<Key, u32, BuildHasherDefault<First>>,
     ahead: Ahead<Key, Early>,
+    /// What is under way if it is handed out as it comes.
+    under_way: HashMap<Key, Place, BuildHasherDefault<First>>,
     /// Bytes of blocks that came and are not handed out yet.
     held: Arc<AtomicU64>,
     blocks: u64,
     bytes: u64,
+}
+
+/// A block that is under way, and where it was found.
+struct Place {
+    cid: Cid,
+    depth: usize,
+    turn: Turn,
 }
 
 /// What a CID means for the walk.
@@ -192,6 +218,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             }],
             seen: HashMap::default(),
             ahead: Ahead::new(),
+            under_way: HashMap::default(),
             held: Arc::default(),
             blocks: 0,
             bytes: 0,
@@ -232,9 +259,61 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
         Ok(None)
     }
 
+    async fn next_to_come(&mut self) -> Result<Option<Visit>, ReadError> {
+        loop {
+            self.start_what_fits()?;
+            let Some((key, early)) = self.ahead.next().await else {
+                return Ok(None);
+            };
+            let Some(Place { cid, depth, turn }) = self.under_way.remove(&key) else {
+                continue;
+            };
+            let block = match self.came(Some(early), &cid).await {
+                Ok(Some(block)) => block,
+                missing => match self.missing(cid, missing)? {
+                    Some(visit) => return Ok(Some(visit)),
+                    None => continue,
+                },
+            };
+            self.bytes = self.bytes.saturating_add(block.data().len() as u64);
+            self.descend(&block, depth)?;
+            if matches!(turn, Turn::Visit) {
+                return Ok(Some(Visit::Block { block, depth }));
+            }
+        }
+    }
+
+    /// Asks for as many blocks as may be under way.
+    fn start_what_fits(&mut self) -> Result<(), ReadError> {
+        while self.ahead.len() < self.breadth().max(1)
+            && let Some(frame) = self.frames.last_mut()
+        {
+            let depth = frame.depth;
+            let Some(cid) = frame.pop() else {
+                self.pending_bytes -= frame.cids.len();
+                self.frames.pop();
+                continue;
+            };
+            let key = self.key_of(&cid);
+            let turn = self.turn(key, depth);
+            if matches!(turn, Turn::Skip) {
+                continue;
+            }
+            if let Some(place) = self.under_way.get_mut(&key) {
+                place.depth = place.depth.min(depth);
+                continue;
+            }
+            self.within_budget(&cid, depth)?;
+            self.blocks += 1;
+            self.under_way.insert(key, Place { cid, depth, turn });
+            self.start(key, cid);
+        }
+        Ok(())
+    }
+
     /// Marks a CID as seen and says what to do with it.
     fn turn(&mut self, key: Key, depth: usize) -> Turn {
-        if self.options.repeats == Repeats::Keep {
+        if self.options.repeats == Repeats::Keep && self.options.order == Order::Links {
             return Turn::Visit;
         }
         let level = u32::try_from(depth).unwrap_or(u32::MAX);
@@ -361,7 +440,12 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
     }
 
     async fn take(&mut self, key: &Key, cid: &Cid) -> Fetched {
-        match self.ahead.take(key).await {
+        let early = self.ahead.take(key).await;
+        self.came(early, cid).await
+    }
+
+    async fn came(&mut self, early: Option<Early>, cid: &Cid) -> Fetched {
+        match early {
             Some(Early::Fetched(fetched)) => {
                 if let Ok(Some(block)) = &fetched {
                     let bytes = block.data().len() as u64;
@@ -410,6 +494,7 @@ mod tests {
     use crate::cid::{self, HashKind, Version};
     use crate::dag::pb::{self, PbLink, PbNode};
     use futures::StreamExt;
+    use std::collections::HashSet;
 
     type Blocks = HashMap<Cid, Block>;
 
@@ -548,6 +633,66 @@ mod tests {
         assert_eq!(order[1], "small 0");
         assert_eq!(order[count - 1], "79");
         assert_eq!(order[301 + 70], "70");
+    }
+
+    #[test]
+    fn one_late_block_holds_no_other_up_if_they_may_come_in_any_order() {
+        let mut blocks = Blocks::new();
+        let leaves: Vec<Cid> = (0..500)
+            .map(|at| node(&mut blocks, &at.to_string(), &[]))
+            .collect();
+        let root = node(&mut blocks, "r", &leaves);
+        let options = Options {
+            read_ahead: 16,
+            order: Order::Arrival,
+            ..Options::default()
+        };
+        let source = Late {
+            blocks: Arc::new(blocks),
+            late: leaves[0],
+            asked: Arc::default(),
+        };
+        let cid = |visit: Result<Visit, ReadError>| match visit.unwrap() {
+            Visit::Block { block, .. } => *block.cid(),
+            Visit::Missing { cid, .. } => panic!("{cid} is missing"),
+        };
+        let visits = walk(source, root, options).map(cid);
+        let order: Vec<Cid> = futures::executor::block_on(visits.collect());
+        assert_eq!((order[0], order[501 - 1]), (root, leaves[0]));
+        assert_eq!(order.iter().collect::<HashSet<_>>().len(), 501);
+    }
+
+    #[test]
+    fn blocks_in_any_order_come_once_each_and_as_deep_as_their_shortest_way_allows() {
+        for read_ahead in [0, 1, 3, 32] {
+            let (blocks, root, _) = diamond();
+            let options = Options {
+                read_ahead,
+                order: Order::Arrival,
+                ..Options::default()
+            };
+            let mut steps = run(blocks, root, options);
+            steps.sort();
+            let labels = labels(steps);
+            let names: String = labels.chars().filter(char::is_ascii_alphabetic).collect();
+            assert_eq!(names, "abcrxy", "{labels}");
+        }
+        let mut blocks = Blocks::new();
+        let below = node(&mut blocks, "below", &[]);
+        let x = node(&mut blocks, "x", &[below]);
+        let a = node(&mut blocks, "a", &[x]);
+        let root = node(&mut blocks, "r", &[a, x]);
+        for read_ahead in [0, 32] {
+            let two = Options {
+                max_depth: Some(2),
+                read_ahead,
+                order: Order::Arrival,
+                ..Options::default()
+            };
+            let steps = run(blocks.clone(), root, two);
+            assert_eq!(steps.len(), 4, "{steps:?}");
+            assert!(steps.contains(&Ok("below2".to_owned())), "{steps:?}");
+        }
     }
 
     #[test]
