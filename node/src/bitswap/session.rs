@@ -33,6 +33,10 @@ pub(super) struct Session {
     /// When providers are looked for next.
     pub(super) search_at: Instant,
     pub(super) searched_at: Option<Instant>,
+    /// When others are asked next whether they have parts of it too, and how long it is from then to
+    /// the next time.
+    explore_at: Instant,
+    explore_pause: Duration,
     pub(super) sought: Sought,
 }
 
@@ -100,6 +104,8 @@ impl Session {
             progress_at: now,
             search_at: now + SEARCH_DELAY,
             searched_at: None,
+            explore_at: now,
+            explore_pause: EXPLORE_FIRST,
             sought: Sought::default(),
         }
     }
@@ -188,6 +194,16 @@ impl Session {
         true
     }
 
+    /// Whether it is time to ask others while all who are known are busy; notes that it is done.
+    pub(super) fn explores(&mut self, now: Instant) -> bool {
+        if now < self.explore_at {
+            return false;
+        }
+        self.explore_at = now + self.explore_pause;
+        self.explore_pause = (self.explore_pause * 2).min(EXPLORE_MAX);
+        true
+    }
+
     /// A dial to one of its providers is over.
     pub(super) fn dialled(&mut self, outcome: &Result<(), Arc<str>>) {
         self.sought.dials += 1;
@@ -256,6 +272,10 @@ pub(super) const SEARCH_DELAY: Duration = Duration::from_secs(1);
 const SEARCH_AGAIN: Duration = Duration::from_secs(10);
 /// Companions of one session.
 const COMPANIONS_MAX: usize = 32;
+/// Time from the first question to those who are not known to have anything to the second.
+const EXPLORE_FIRST: Duration = Duration::from_millis(500);
+/// Time between two of them at most.
+const EXPLORE_MAX: Duration = Duration::from_secs(8);
 /// DONT_HAVEs in a row until a peer is a stranger again.
 const LACKING_MAX: u32 = 16;
 /// Characters of a failure that are told: it names every address that was tried.

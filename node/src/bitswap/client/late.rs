@@ -2,7 +2,7 @@
 //! else is asked too, what may have been lost is said again, and in the end it is given up.
 
 use super::placing::Choice;
-use super::{Action, Client, Peer, Release, Said, Tried};
+use super::{Action, Client, Peer, Release, Said, Speaks, Tried};
 use crate::bitswap::key::Key;
 use crate::bitswap::message::WantKind;
 use crate::explain::Step;
@@ -42,6 +42,7 @@ impl Client {
             session.is_restless = true;
         }
         self.hedge(now);
+        self.explore(now);
         self.repeat(now);
         self.expire(now);
         count
@@ -133,6 +134,34 @@ impl Client {
             worth == Worth::Any
                 || (peer.ledger.is_proven() && peer.in_flight.len() * 4 <= peer.ledger.window())
         })
+    }
+
+    /// Work waits because all who are known to have parts of it are busy: others who are here may have
+    /// it too. They are asked for the last that waits, more and more seldom.
+    fn explore(&mut self, now: Instant) {
+        let mut questions = Vec::new();
+        for session in self.sessions.values_mut() {
+            let wants = &self.wants;
+            let waits = |key: &&Key| wants.get(*key).is_some_and(|want| want.queued);
+            if let Some(key) = session.queue.iter().rev().find(waits).cloned()
+                && session.explores(now)
+            {
+                questions.extend(self.peers.iter().filter_map(|(id, peer)| {
+                    let is_known = session.holders.contains_key(id)
+                        || session.companions.contains_key(id)
+                        || wants.get(&key).is_none_or(|want| {
+                            want.asked.contains_key(id) || want.absent.contains(id)
+                        });
+                    let may_be_asked = peer.speaks == Speaks::Presences
+                        && peer.source.is_none()
+                        && !peer.ledger.has_failed();
+                    (!is_known && may_be_asked).then(|| (key.clone(), *id))
+                }));
+            }
+        }
+        for (key, peer) in questions {
+            self.ask(&key, peer, WantKind::Have, now);
+        }
     }
 
     /// Says again what seems to have been lost, and asks again those who had it not.

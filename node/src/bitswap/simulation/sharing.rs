@@ -124,6 +124,21 @@ fn two_four_and_eight_seeds_give_what_their_links_carry() {
 }
 
 #[test]
+fn a_seed_that_comes_while_the_first_is_busy_is_asked_too() {
+    let work = Work::new(512 * MIB, MIB / 4);
+    let mut net = work.seeds(&[RATE; 2]);
+    net.disconnect(2);
+    let mut is_alone = true;
+    let took = work.run(&mut net, &[ME], |net| {
+        if is_alone && net.nodes[ME].store.len() > 10 {
+            is_alone = false;
+            net.connect(2);
+        }
+    });
+    work.outcome(&net, took, RATE as f64 * 2.0).is_good();
+}
+
+#[test]
 fn a_seed_of_a_tenth_of_the_rate_holds_nobody_up() {
     for chunk in [MIB / 4, MIB] {
         let work = Work::new(512 * MIB, chunk);
