@@ -235,18 +235,22 @@ impl Talking {
 
     /// Waits for a line that starts with `beginning`; the rest of it.
     pub fn hear(&mut self, beginning: &str, within: Duration) -> String {
+        self.may_hear(beginning, within)
+            .unwrap_or_else(|| panic!("{} did not say {beginning:?} within {within:?}", self.name))
+    }
+
+    /// The same; `None` if it does not say so in time.
+    pub fn may_hear(&mut self, beginning: &str, within: Duration) -> Option<String> {
         let deadline = Instant::now() + within;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.from.recv_timeout(left) {
                 Ok(line) => {
                     if let Some(rest) = line.strip_prefix(beginning) {
-                        return rest.trim().to_owned();
+                        return Some(rest.trim().to_owned());
                     }
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    panic!("{} did not say {beginning:?} within {within:?}", self.name)
-                }
+                Err(mpsc::RecvTimeoutError::Timeout) => return None,
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     panic!("{} ended before it said {beginning:?}", self.name)
                 }

@@ -90,14 +90,23 @@ impl<'a> Torrent<'a> {
         }
     }
 
-    /// Starts a client that has the file, and waits until the tracker knows of it.
+    /// Starts a client that has the file, and waits until the tracker knows of it. Now and then
+    /// `transmission-cli` tells the tracker before it has looked at its file, and not again for long:
+    /// then it is started anew.
     pub fn seed(&mut self, client: Client, host: &Host) -> Running {
-        let folder = self.next_folder();
-        fs::hard_link(self.file, folder.join(self.name())).expect("link");
-        let seed = self.start(client, host, folder);
-        self.tracker
-            .hear(&format!("seed {} ", host.ip()), Duration::from_secs(120));
-        seed
+        for _ in 0..SEED_STARTS_MAX {
+            let folder = self.next_folder();
+            fs::hard_link(self.file, folder.join(self.name())).expect("link");
+            let seed = self.start(client, host, folder);
+            let known = format!("seed {} ", host.ip());
+            if self.tracker.may_hear(&known, SEED_KNOWN_WITHIN).is_some() {
+                return seed;
+            }
+        }
+        panic!(
+            "{} does not seed: {SEED_STARTS_MAX} times the tracker was not told",
+            client.program()
+        )
     }
 
     /// Starts a client that has nothing yet.
@@ -291,4 +300,7 @@ const TRANSMISSION: &str = r#"{
     "speed-limit-down-enabled": false, "preallocation": 0, "cache-size-mb": 16
 }"#;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+const SEED_STARTS_MAX: u32 = 5;
+/// For reading and checking the file.
+const SEED_KNOWN_WITHIN: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(900);
