@@ -17,7 +17,7 @@ use crate::request::{Query, Verb};
 use bytes::Bytes;
 use cairn_store::car::write;
 use cairn_store::dag::Budget;
-use cairn_store::dag::walk::{self, Missing, Options, Repeats, Visit};
+use cairn_store::dag::walk::{self, Missing, Options, Order, Repeats, Visit};
 use cairn_store::unixfs::read::{Node, ReadError};
 use cairn_store::{Block, BlockSource, Cid, cid};
 use futures::{Stream, StreamExt, TryStreamExt, future, stream};
@@ -163,6 +163,7 @@ fn all<S: BlockSource + Clone + 'static>(
         max_depth: None,
         budget,
         missing: Missing::Stop,
+        order: Order::Links,
         read_ahead: if leave.is_some() {
             READ_AHEAD_BLOCKS
         } else {
