@@ -139,13 +139,13 @@ fn forged(cid: &[u8], bytes: usize) -> Vec<u8> {
     message
 }
 
-fn put_bytes(to: &mut Vec<u8>, number: u64, bytes: &[u8]) {
+pub(crate) fn put_bytes(to: &mut Vec<u8>, number: u64, bytes: &[u8]) {
     put_varint(to, number << 3 | 2);
     put_varint(to, bytes.len() as u64);
     to.extend_from_slice(bytes);
 }
 
-fn put_varint(to: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(to: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         to.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
@@ -155,7 +155,7 @@ fn put_varint(to: &mut Vec<u8>, mut value: u64) {
 
 /// The part that [`lie`] plays.
 pub const PART: &str = "lie";
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/bitswap/1.2.0");
+pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/bitswap/1.2.0");
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! Nodes of ours, each in a process of its own, told what to do line by line.
 
+use crate::attacker;
 use crate::liar;
 use crate::net::Host;
 use crate::process::{self, Talking, child};
@@ -201,6 +202,7 @@ pub fn play() -> bool {
         NODE => runtime().block_on(node(&given)),
         NODES => runtime().block_on(nodes(&given)),
         relay::PART => runtime().block_on(relay::relay(&given)),
+        attacker::PART => runtime().block_on(attacker::attack(&given)),
         liar::PART => runtime().block_on(liar::lie(&given)),
         stock::GIVER => runtime().block_on(stock::give(&given)),
         stock::TAKER => runtime().block_on(stock::take(&given)),

@@ -129,6 +129,14 @@ pub fn child(part: &str, given: &[&dyn std::fmt::Display]) -> Command {
     command
 }
 
+/// The same command, given what time others leave.
+pub fn with_what_is_left(command: &Command) -> Command {
+    let mut nice = Command::new("nice");
+    nice.args(["-n", "19"]).arg(command.get_program());
+    nice.args(command.get_args());
+    nice
+}
+
 /// Runs a child to its end; what it told.
 pub fn figures(part: &str, given: &[&dyn std::fmt::Display]) -> Figures {
     let text = output(&mut child(part, given));

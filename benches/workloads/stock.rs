@@ -4,7 +4,7 @@
 use crate::process::{Talking, child};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::{DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, tls, yamux};
 use libp2p_stream::Control;
 use std::net::Ipv4Addr;
@@ -197,19 +197,25 @@ pub async fn take(given: &[String]) {
     println!("took {}", start.elapsed().as_secs_f64());
 }
 
-async fn connected(security: Security, address: Multiaddr) -> Control {
+/// The control of a new node that is connected to an address.
+pub async fn connected(security: Security, address: Multiaddr) -> Control {
+    try_connected(security, address).await.expect("connect")
+}
+
+/// The same, if it is let in.
+pub async fn try_connected(security: Security, address: Multiaddr) -> Result<Control, DialError> {
     let mut swarm = swarm(security);
-    swarm.dial(address).expect("dial");
+    swarm.dial(address)?;
     loop {
         match swarm.next().await {
-            Some(SwarmEvent::ConnectionEstablished { .. }) => break,
-            Some(SwarmEvent::OutgoingConnectionError { error, .. }) => panic!("{error}"),
-            _ => {}
+            Some(SwarmEvent::ConnectionEstablished { .. }) | None => break,
+            Some(SwarmEvent::OutgoingConnectionError { error, .. }) => return Err(error),
+            Some(_) => {}
         }
     }
     let control = swarm.behaviour().new_control();
     turn(swarm);
-    control
+    Ok(control)
 }
 
 /// Who is meant by an address that ends in a peer.

@@ -1,0 +1,225 @@
+//! A peer that only takes time and memory: it speaks Bitswap by hand over a stock stack and does one
+//! wrong thing for as long as it may, connecting again whenever it is dropped.
+
+use crate::liar::{PROTOCOL, put_bytes, put_varint};
+use crate::process::{Talking, child, with_what_is_left};
+use crate::stock::{self, Security, peer};
+use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::{Multiaddr, PeerId, Stream};
+use libp2p_stream::Control;
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+/// What it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attack {
+    /// Wants blocks that nobody has, a thousand a message, and never takes one back.
+    Wants,
+    /// Asks whether such blocks are there.
+    Probes,
+    /// Wants them and takes them back.
+    Cancels,
+    /// Opens streams and resets them.
+    Streams,
+    /// Sends blocks of 1 MiB that nobody asked for.
+    Blocks,
+    /// Announces messages of 4 MiB and sends one byte a second, on many streams.
+    Drops,
+}
+
+impl Attack {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::Wants,
+        Self::Probes,
+        Self::Cancels,
+        Self::Streams,
+        Self::Blocks,
+        Self::Drops,
+    ];
+
+    /// The row it is measured in.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wants => "wants",
+            Self::Probes => "probes",
+            Self::Cancels => "cancels",
+            Self::Streams => "streams",
+            Self::Blocks => "blocks",
+            Self::Drops => "drops",
+        }
+    }
+}
+
+/// Attackers at work, in one process that gets what time the others leave. Ended when dropped.
+#[derive(Debug)]
+pub struct Attackers(#[expect(dead_code, reason = "it is kept, and killed when dropped")] Talking);
+
+impl Attackers {
+    /// Lets `count` peers attack the node at `address`; returns once all are connected.
+    pub fn start(attack: Attack, address: &str, count: u64) -> Self {
+        let given: [&dyn Display; 3] = [&attack.name(), &address, &count];
+        let mut command = with_what_is_left(&child(PART, &given));
+        let mut process = Talking::start("the attackers", &mut command);
+        process.hear("attacking", Duration::from_secs(60));
+        Self(process)
+    }
+}
+
+/// The part of a child that attacks: how, whom, as how many.
+pub async fn attack(given: &[String]) {
+    let [name, address, count] = given else {
+        panic!("an attack, an address and a number: {given:?}");
+    };
+    let attack = Attack::ALL
+        .into_iter()
+        .find(|attack| attack.name() == name)
+        .expect("an attack");
+    let address: Multiaddr = address.parse().expect("an address");
+    let count: u64 = count.parse().expect("a number");
+    let end = Instant::now() + ATTACK_MAX;
+    let mut all = Vec::new();
+    for seed in 0..count {
+        let control = stock::connected(Security::Tls, address.clone()).await;
+        all.push(attack_on_and_on(
+            attack,
+            address.clone(),
+            control,
+            seed,
+            end,
+        ));
+    }
+    println!("attacking");
+    futures::future::join_all(all).await;
+}
+
+async fn attack_on_and_on(
+    attack: Attack,
+    address: Multiaddr,
+    mut control: Control,
+    seed: u64,
+    end: Instant,
+) {
+    let victim = peer(&address);
+    let mut random = StdRng::seed_from_u64(seed);
+    while Instant::now() < end {
+        if once(attack, &mut control, victim, &mut random, end)
+            .await
+            .is_none()
+        {
+            match stock::try_connected(Security::Tls, address.clone()).await {
+                Ok(again) => control = again,
+                // It does not let us in: that is one way to be safe from us.
+                Err(_) => tokio::time::sleep(DIALS_PAUSE).await,
+            }
+        }
+    }
+}
+
+/// `None` if the other end had enough.
+async fn once(
+    attack: Attack,
+    control: &mut Control,
+    victim: PeerId,
+    random: &mut StdRng,
+    end: Instant,
+) -> Option<()> {
+    let mut stream = control.open_stream(victim, PROTOCOL).await.ok()?;
+    match attack {
+        Attack::Streams => {
+            drop(stream);
+            return Some(());
+        }
+        Attack::Drops => {
+            let mut streams = vec![stream];
+            while streams.len() < DROPPING_STREAMS {
+                streams.push(control.open_stream(victim, PROTOCOL).await.ok()?);
+            }
+            let mut length = Vec::new();
+            put_varint(&mut length, 4 << 20);
+            for stream in &mut streams {
+                send(stream, &length).await?;
+            }
+            while Instant::now() < end {
+                for stream in &mut streams {
+                    send(stream, &[0]).await?;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        Attack::Wants | Attack::Probes | Attack::Cancels | Attack::Blocks => {
+            for _ in 0..MESSAGES_A_STREAM {
+                let message = match attack {
+                    Attack::Blocks => block(random),
+                    _ => wants(attack, random),
+                };
+                let mut framed = Vec::new();
+                put_varint(&mut framed, message.len() as u64);
+                framed.extend(message);
+                send(&mut stream, &framed).await?;
+            }
+            // Until it is read, as far as one can tell.
+            stream.close().await.ok()?;
+            let _ = stream.read(&mut [0]).await; // It ends or it was reset: both are an end.
+        }
+    }
+    Some(())
+}
+
+async fn send(stream: &mut Stream, bytes: &[u8]) -> Option<()> {
+    stream.write_all(bytes).await.ok()?;
+    stream.flush().await.ok()
+}
+
+fn any_cid(random: &mut StdRng) -> Vec<u8> {
+    let mut cid = vec![1, 0x55, 0x12, 32];
+    cid.resize(cid.len() + 32, 0);
+    let (_, digest) = cid.split_at_mut(4);
+    random.fill_bytes(digest);
+    cid
+}
+
+fn wants(attack: Attack, random: &mut StdRng) -> Vec<u8> {
+    let mut list = Vec::new();
+    let mut put = |cid: &[u8], cancel: bool| {
+        let mut entry = Vec::new();
+        put_bytes(&mut entry, 1, cid);
+        let flags = [(3, cancel), (4, attack == Attack::Probes), (5, !cancel)];
+        for (number, _) in flags.into_iter().filter(|(_, set)| *set) {
+            put_varint(&mut entry, number << 3);
+            put_varint(&mut entry, 1);
+        }
+        put_bytes(&mut list, 1, &entry);
+    };
+    for _ in 0..LINES_A_MESSAGE {
+        let cid = any_cid(random);
+        put(&cid, false);
+        if attack == Attack::Cancels {
+            put(&cid, true);
+        }
+    }
+    let mut message = Vec::new();
+    put_bytes(&mut message, 1, &list);
+    message
+}
+
+fn block(random: &mut StdRng) -> Vec<u8> {
+    let mut bytes = vec![0; 1 << 20];
+    random.fill_bytes(&mut bytes);
+    let (mut block, mut message) = (Vec::new(), Vec::new());
+    put_bytes(&mut block, 1, &[1, 0x55, 0x12, 32]);
+    put_bytes(&mut block, 2, &bytes);
+    put_bytes(&mut message, 3, &block);
+    message
+}
+
+/// The part that [`attack`] plays.
+pub const PART: &str = "attack";
+/// No attack lasts longer, whoever forgot to end it.
+const ATTACK_MAX: Duration = Duration::from_secs(180);
+const DIALS_PAUSE: Duration = Duration::from_millis(100);
+const LINES_A_MESSAGE: usize = 1000;
+const MESSAGES_A_STREAM: usize = 16;
+const DROPPING_STREAMS: usize = 64;
