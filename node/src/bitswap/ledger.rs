@@ -72,6 +72,11 @@ impl Ledger {
         self.failures < FAILURES_MAX
     }
 
+    /// How large its blocks are, lately.
+    pub(super) fn block_bytes(&self) -> u64 {
+        self.block_bytes
+    }
+
     /// How long its blocks take, lately.
     pub(super) fn delay(&self) -> Duration {
         self.delay
@@ -84,12 +89,8 @@ impl Ledger {
 
     /// A block that we asked for came `delay` after the question, and `pause` after the one before.
     pub(super) fn delivered(&mut self, bytes: u64, delay: Duration, pause: Duration) {
-        self.block_bytes = if self.proven {
-            (self.block_bytes * 7 + bytes) / 8
-        } else {
-            bytes
-        }
-        .max(BLOCK_BYTES_FLOOR);
+        // A root is much smaller than what is below it.
+        self.block_bytes = ((self.block_bytes * 7 + bytes) / 8).max(BLOCK_BYTES_FLOOR);
         self.delay = if self.proven {
             (self.delay * 7 + delay) / 8
         } else {

@@ -194,14 +194,15 @@ impl Session {
         true
     }
 
-    /// Whether it is time to ask others while all who are known are busy; notes that it is done.
-    pub(super) fn explores(&mut self, now: Instant) -> bool {
-        if now < self.explore_at {
-            return false;
-        }
+    /// Whether it is time to ask others while all who are known are busy.
+    pub(super) fn explores(&self, now: Instant) -> bool {
+        !self.wants.is_empty() && now >= self.explore_at
+    }
+
+    /// They were asked.
+    pub(super) fn explored(&mut self, now: Instant) {
         self.explore_at = now + self.explore_pause;
         self.explore_pause = (self.explore_pause * 2).min(EXPLORE_MAX);
-        true
     }
 
     /// A dial to one of its providers is over.

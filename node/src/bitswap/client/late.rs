@@ -2,9 +2,11 @@
 //! else is asked too, what may have been lost is said again, and in the end it is given up.
 
 use super::placing::Choice;
-use super::{Action, Client, Peer, Release, Said, Speaks, Tried};
+use super::{Action, Client, InFlight, Peer, Release, Said, Speaks, Tried, Want};
+use crate::bitswap::engine::OUTSTANDING_BYTES_MAX;
 use crate::bitswap::key::Key;
 use crate::bitswap::message::WantKind;
+use crate::bitswap::session::{Session, SessionId};
 use crate::explain::Step;
 use libp2p::PeerId;
 use std::time::{Duration, Instant};
@@ -43,6 +45,7 @@ impl Client {
         }
         self.hedge(now);
         self.explore(now);
+        self.relieve(now);
         self.repeat(now);
         self.expire(now);
         count
@@ -140,28 +143,138 @@ impl Client {
     /// it too. They are asked for the last that waits, more and more seldom.
     fn explore(&mut self, now: Instant) {
         let mut questions = Vec::new();
-        for session in self.sessions.values_mut() {
-            let wants = &self.wants;
-            let waits = |key: &&Key| wants.get(*key).is_some_and(|want| want.queued);
-            if let Some(key) = session.queue.iter().rev().find(waits).cloned()
-                && session.explores(now)
-            {
-                questions.extend(self.peers.iter().filter_map(|(id, peer)| {
-                    let is_known = session.holders.contains_key(id)
-                        || session.companions.contains_key(id)
-                        || wants.get(&key).is_none_or(|want| {
-                            want.asked.contains_key(id) || want.absent.contains(id)
-                        });
-                    let may_be_asked = peer.speaks == Speaks::Presences
-                        && peer.source.is_none()
-                        && !peer.ledger.has_failed();
-                    (!is_known && may_be_asked).then(|| (key.clone(), *id))
-                }));
-            }
+        let due = |session: &&Session| session.explores(now);
+        let due: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| due(session))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            let Some(key) = self.last_that_waits(id) else {
+                continue;
+            };
+            let (Some(session), Some(want)) = (self.sessions.get_mut(&id), self.wants.get(&key))
+            else {
+                continue;
+            };
+            session.explored(now);
+            let strangers = self.peers.iter().filter_map(|(id, peer)| {
+                let is_known = session.holders.contains_key(id)
+                    || session.companions.contains_key(id)
+                    || want.asked.contains_key(id)
+                    || want.absent.contains(id);
+                let may_be_asked = peer.speaks == Speaks::Presences
+                    && peer.source.is_none()
+                    && !peer.ledger.has_failed();
+                (!is_known && may_be_asked).then(|| (key.clone(), *id))
+            });
+            questions.extend(strangers.take(EXPLORED_PEERS_MAX));
         }
         for (key, peer) in questions {
             self.ask(&key, peer, WantKind::Have, now);
         }
+    }
+
+    /// What a session will get last: of what nobody was asked for, or of what the busiest peer was.
+    fn last_that_waits(&self, id: SessionId) -> Option<Key> {
+        let session = self.sessions.get(&id)?;
+        let waits = |key: &&Key| self.wants.get(*key).is_some_and(|want| want.queued);
+        let queued = session.queue.iter().rev().find(waits).cloned();
+        queued.or_else(|| self.to_be_relieved(id)?.1.into_iter().next())
+    }
+
+    /// Everything is asked for, and some have much of it to send: others who have it and nothing to
+    /// do are asked for what comes last.
+    fn relieve(&mut self, now: Instant) {
+        let waits = |session: &Session| {
+            let queued = |key| self.wants.get(key).is_some_and(|want: &Want| want.queued);
+            session.queue.iter().any(queued)
+        };
+        let placed: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| !session.wants.is_empty() && !waits(session))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in placed {
+            let Some((busy, keys)) = self.to_be_relieved(id) else {
+                continue;
+            };
+            let left = self
+                .peers
+                .get(&busy)
+                .map_or(Duration::ZERO, Peer::time_left);
+            let idle = self.idle_holders(id, left / 2);
+            if idle.is_empty() {
+                continue;
+            }
+            // Whoever helps gets no more than its share of it.
+            let most = keys.len().div_ceil(2);
+            let helpers = idle.iter().flat_map(|(peer, window)| {
+                let each = (*window).min(most.div_ceil(idle.len()));
+                std::iter::repeat_n(*peer, each)
+            });
+            for (key, peer) in keys.into_iter().take(most).zip(helpers) {
+                self.pass_on(&key, &busy, peer, now);
+            }
+        }
+    }
+
+    /// Who could be asked and owes nothing, and how much of it each can send within some time.
+    fn idle_holders(&self, id: SessionId, within: Duration) -> Vec<(PeerId, usize)> {
+        let holders = self.sessions.get(&id).map(|session| session.holders.keys());
+        let idle = holders.into_iter().flatten().filter_map(|id| {
+            let peer = self.peers.get(id)?;
+            let can = peer.speaks != Speaks::Nothing && !peer.suspect && !peer.ledger.has_failed();
+            let pace = peer.ledger.pace().as_micros();
+            let blocks = within.as_micros().checked_div(pace).unwrap_or(u128::MAX);
+            let blocks = usize::try_from(blocks).unwrap_or(usize::MAX);
+            (can && peer.in_flight.is_empty()).then(|| (*id, peer.window().min(blocks)))
+        });
+        idle.collect()
+    }
+
+    /// The holder that has to send for longest, and what of it comes last first; only what it has
+    /// certainly not begun to send.
+    fn to_be_relieved(&self, id: SessionId) -> Option<(PeerId, Vec<Key>)> {
+        let session = self.sessions.get(&id)?;
+        let busy = session
+            .holders
+            .keys()
+            .filter_map(|id| Some((self.peers.get(id)?.time_left(), *id)));
+        let (_, busy) = busy.max()?;
+        let peer = self.peers.get(&busy)?;
+        let begun_bytes = OUTSTANDING_BYTES_MAX.div_ceil(peer.ledger.block_bytes());
+        let begun_time = RELIEF_AFTER.as_micros() / peer.ledger.pace().as_micros().max(1);
+        let begun = u128::from(begun_bytes).max(begun_time);
+        let begun = usize::try_from(begun).unwrap_or(usize::MAX);
+        let mut keys: Vec<(&InFlight, &Key)> = peer
+            .in_flight
+            .iter()
+            .map(|(key, asked)| (asked, key))
+            .collect();
+        if keys.len() <= begun {
+            return None;
+        }
+        keys.sort_unstable_by_key(|(asked, _)| (asked.at, asked.ahead));
+        let keys = keys.into_iter().skip(begun).rev().map(|(_, key)| key);
+        let of_session = keys.filter(|key| session.wants.contains(*key));
+        Some((busy, of_session.cloned().collect()))
+    }
+
+    fn pass_on(&mut self, key: &Key, from: &PeerId, to: PeerId, now: Instant) {
+        let (Some(want), Some(busy)) = (self.wants.get_mut(key), self.peers.get_mut(from)) else {
+            return;
+        };
+        if want.absent.contains(&to) || want.asked.get(&to) == Some(&WantKind::Block) {
+            return;
+        }
+        want.asked.remove(from);
+        busy.in_flight.remove(key);
+        busy.list.cancel(key);
+        self.changed.insert(*from);
+        self.ask(key, to, WantKind::Block, now);
     }
 
     /// Says again what seems to have been lost, and asks again those who had it not.
@@ -261,6 +374,18 @@ impl Worth {
 }
 
 impl Peer {
+    /// How long it will send what it was asked for.
+    fn time_left(&self) -> Duration {
+        let blocks = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
+        self.ledger.pace().saturating_mul(blocks)
+    }
+
+    /// Seconds from one of its blocks to the next, if it can be counted upon.
+    pub(super) fn known_pace(&self) -> Option<f64> {
+        let pace = self.ledger.pace().as_secs_f64();
+        (self.is_trusted() && self.speaks != Speaks::Nothing && pace > 0.0).then_some(pace)
+    }
+
     /// Whether it does what it is asked for, as far as is known.
     pub(super) fn is_trusted(&self) -> bool {
         self.ledger.is_proven() && !self.suspect
@@ -299,3 +424,7 @@ const HEDGES_A_TICK_MAX: usize = 64;
 const HEDGE_DOUBLINGS_MAX: u32 = 3;
 /// After so long without an answer everything is said again.
 pub(super) const REPEAT: Duration = Duration::from_secs(10);
+/// Strangers that one session asks at once.
+const EXPLORED_PEERS_MAX: usize = 32;
+/// What a peer sends within so long is not taken from it: it may be on its way before it hears.
+const RELIEF_AFTER: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! Whom a want is asked of, and when: sessions take turns, and each want goes to the best who has
 //! room for it.
 
-use super::{Client, Speaks, Want, asking};
+use super::{Client, Peer, Speaks, Want, asking};
 use crate::bitswap::http::Standing;
 use crate::bitswap::key::Key;
 use crate::bitswap::message::WantKind;
@@ -15,6 +15,52 @@ pub(super) enum Choice {
     Ask(PeerId),
     Wait,
     Nobody,
+}
+
+/// Those who share a session's work.
+#[derive(Debug)]
+struct Others {
+    waiting: usize,
+    in_flight: usize,
+    blocks_a_second: f64,
+    /// Seconds that the quickest takes for a block, and the next.
+    quickest: f64,
+    second: f64,
+}
+
+impl Default for Others {
+    fn default() -> Self {
+        Self {
+            waiting: 0,
+            in_flight: 0,
+            blocks_a_second: 0.0,
+            quickest: f64::INFINITY,
+            second: f64::INFINITY,
+        }
+    }
+}
+
+impl Others {
+    /// Whether this one of them would be the last to finish if it were asked for one block more,
+    /// though the others could do all that waits sooner.
+    fn are_sooner_than(&self, peer: &Peer) -> bool {
+        let Some(pace) = peer.known_pace() else {
+            return false;
+        };
+        let own_blocks = peer.in_flight.len();
+        let blocks = self.waiting + self.in_flight.saturating_sub(own_blocks);
+        let rate = self.blocks_a_second - pace.recip();
+        let quickest = if pace <= self.quickest {
+            self.second
+        } else {
+            self.quickest
+        };
+        let count = |blocks: usize| f64::from(u32::try_from(blocks).unwrap_or(u32::MAX));
+        // Each block is one peer's, so the last takes one of them its whole time.
+        rate > 0.0
+            && quickest.is_finite()
+            && pace * count(own_blocks + 1) > count(blocks) / rate + quickest
+    }
 }
 
 impl Client {
@@ -79,30 +125,30 @@ impl Client {
         placed
     }
 
-    /// Whether a peer would be the last to finish if it were asked for this too, though others who may
-    /// have it could do all that waits sooner.
-    fn would_be_last(&self, id: &PeerId, want: &Want) -> bool {
+    /// How fast those who may have a block, and can be asked, go on with what its session waits for.
+    fn others(&self, want: &Want) -> Others {
+        let mut others = Others::default();
         let first = want.sessions.first().and_then(|id| self.sessions.get(id));
-        let (Some(peer), Some(session)) = (self.peers.get(id), first) else {
-            return false;
+        let Some(session) = first else {
+            return others;
         };
-        let others = session.holders.keys().filter(|other| {
-            *other != id && !want.absent.contains(*other) && !want.asked.contains_key(*other)
-        });
-        let (mut blocks, mut blocks_a_second) = (session.queue.len() + 1, 0.0);
-        let mut quickest = f64::INFINITY;
-        for other in others.filter_map(|other| self.peers.get(other)) {
-            let pace = other.ledger.pace().as_secs_f64();
-            if other.is_trusted() && pace > 0.0 {
-                blocks += other.in_flight.len();
-                blocks_a_second += pace.recip();
-                quickest = quickest.min(pace);
+        others.waiting = session.queue.len() + 1;
+        for id in session.holders.keys() {
+            if let Some(peer) = self.peers.get(id)
+                && let Some(pace) = peer.known_pace()
+                && !want.absent.contains(id)
+                && !want.asked.contains_key(id)
+            {
+                others.in_flight += peer.in_flight.len();
+                others.blocks_a_second += pace.recip();
+                if pace < others.quickest {
+                    others.second = std::mem::replace(&mut others.quickest, pace);
+                } else {
+                    others.second = others.second.min(pace);
+                }
             }
         }
-        let count = |blocks: usize| f64::from(u32::try_from(blocks).unwrap_or(u32::MAX));
-        let own = peer.ledger.pace().as_secs_f64() * count(peer.in_flight.len() + 1);
-        // Each block is one peer's, so the last takes one of them its whole time.
-        blocks_a_second > 0.0 && own > count(blocks) / blocks_a_second + quickest
+        others
     }
 
     /// The best peer to ask for a block.
@@ -117,6 +163,7 @@ impl Client {
             .flat_map(|session| session.holders.keys());
         let mut best: Option<((bool, bool, bool, usize), PeerId)> = None;
         let mut busy = false;
+        let others = self.others(want);
         for id in want.haves.iter().chain(holders) {
             let Some(peer) = self.peers.get(id) else {
                 continue;
@@ -131,7 +178,7 @@ impl Client {
                 continue;
             }
             let (used, window) = (peer.in_flight.len(), peer.window());
-            if used >= window || self.would_be_last(id, want) {
+            if used >= window || others.are_sooner_than(peer) {
                 busy = true;
                 continue;
             }

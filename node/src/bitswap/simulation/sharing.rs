@@ -8,6 +8,7 @@ const RATE: u64 = 6_250_000;
 const MIB: u64 = 1 << 20;
 /// Bytes in a block of the simulation; each counts as many.
 const BLOCK_BYTES: usize = 64;
+const ROOT_BYTES: usize = 8;
 /// What a pin has wanted at once.
 const AHEAD_BYTES: u64 = 64 * MIB;
 
@@ -28,10 +29,10 @@ struct Outcome {
 impl Work {
     fn new(bytes: u64, chunk: u64) -> Self {
         let count = usize::try_from(bytes / chunk).unwrap();
-        Self {
-            wanted: blocks(count, BLOCK_BYTES),
-            chunk,
-        }
+        // As a root is, what all begin with is much smaller than the rest.
+        let mut wanted = blocks(1, ROOT_BYTES);
+        wanted.extend(blocks(count, BLOCK_BYTES));
+        Self { wanted, chunk }
     }
 
     fn ahead(&self) -> usize {
@@ -95,7 +96,7 @@ impl Work {
     }
 
     fn bytes(&self) -> f64 {
-        self.wanted.len() as f64 * self.chunk as f64
+        (self.wanted.len() - 1) as f64 * self.chunk as f64
     }
 
     fn outcome(&self, net: &Net, took: Duration, rate: f64) -> Outcome {
