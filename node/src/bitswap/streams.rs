@@ -7,13 +7,14 @@
 //! something to say, kept while there is more, closed after [`LANE_IDLE`], which is before others
 //! reset it, and opened again when it was reset all the same.
 
-use super::behaviour::{OpenError, Order};
+use super::behaviour::Order;
 use super::engine::ENVELOPES_OUTSTANDING_MAX;
 use super::message::{
     MESSAGE_BYTES_MAX, MESSAGE_PRESENCES_MAX, MESSAGE_WANTS_MAX, Message, MessageError, Payload,
     Version,
 };
 use super::worker::Input;
+use crate::negotiation::OpenError;
 use crate::throttle::{Gate, Haste, Way};
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
