@@ -21,7 +21,6 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 /// What a stranger shows instead of what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
