@@ -45,9 +45,7 @@ impl Gaps {
         let missing = some_blocks(&giver, &root);
         let names = missing.iter().map(String::as_str);
         giver.ok(["block", "rm"].into_iter().chain(names));
-        let giving = giver.daemon();
-        let taking = taker.daemon();
-        taker.ok(["swarm", "connect", &giving.swarm()]);
+        let (giving, taking) = connected(&giver, &taker);
         Self {
             taking,
             _giving: giving,
@@ -57,6 +55,13 @@ impl Gaps {
             missing,
         }
     }
+}
+
+/// The daemons of who gives and who takes.
+fn connected(giver: &Repo, taker: &Repo) -> (Daemon, Daemon) {
+    let (giving, taking) = (giver.daemon(), taker.daemon());
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    (giving, taking)
 }
 
 /// A folder of files of one block each, and one of three blocks.
@@ -155,9 +160,7 @@ fn a_file_that_was_read_in_part_is_fetched_only_for_the_rest() {
         "--chunker=size-1048576",
         file.to_str().unwrap(),
     ]);
-    let giving = giver.daemon();
-    let taking = taker.daemon();
-    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let (_giving, taking) = connected(&giver, &taker);
     let half = 10 << 20;
     let first = taker.run(["cat", "--length", &half.to_string(), &root]);
     assert!(first.success().stdout == bytes[..half]);
@@ -182,9 +185,7 @@ fn who_falls_silent_is_not_waited_for_longer_than_the_idle_time() {
         "--chunker=size-1048576",
         file.to_str().unwrap(),
     ]);
-    let giving = giver.daemon();
-    let taking = taker.daemon();
-    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let (giving, taking) = connected(&giver, &taker);
     // One block comes, then nothing more.
     taker.ok(["block", "stat", &root]);
     giving.pause();
@@ -226,9 +227,7 @@ fn blocks_that_their_names_hold_are_never_asked_of_anybody() {
     let node = format!(r#"{{"a":{{"/":"{held}"}},"b":[{{"/":"bafkqaaa"}}]}}"#);
     let put = giver.run_with(["dag", "put"], node.as_bytes());
     let root = put.success().text();
-    let giving = giver.daemon();
-    let taking = taker.daemon();
-    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let (_giving, taking) = connected(&giver, &taker);
     let wants = || metric(&taking, "cairn_bitswap_wants_sent_total ");
     assert_eq!(taker.ok(["cat", held]), "hello");
     assert_eq!(wants(), 0);
