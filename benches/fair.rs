@@ -1,20 +1,22 @@
 //! Does everybody get the same? Many peers fetch one file from one node at once, all on loopback in
-//! this process. When half of all is sent, what each got is compared: Jain's index is 1 if all got the
+//! this process. When half of all has come, what each was sent is compared: Jain's index is 1 if all got the
 //! same, and 1/n if one got all. `free`: no limit; `capped`: through one limit of uploads.
 //!
 //! Needs `bytes` for each peer and once more on disk.
 
-use cairn_node::{Config, Limits, Node};
+use cairn_node::{Config, Event, Limits, Node};
 use cairn_store::config::{ByteSize, Reserve};
 use cairn_store::store::Keep;
 use cairn_store::unixfs::import::{Importer, Metadata};
 use cairn_store::unixfs::{Profile, read};
 use cairn_store::{Cid, Store};
-use futures::TryStreamExt;
 use futures::future::{join, join_all};
+use futures::stream::{self, BoxStream, select_all};
+use futures::{StreamExt, TryStreamExt};
 use libp2p::identity::Keypair;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tokio::sync::broadcast::{self, error::RecvError};
 use workloads::disk::Folder;
 use workloads::options::{Options, size};
 use workloads::row::{median, thousands};
@@ -118,10 +120,11 @@ async fn share(giving: Store, takers: Vec<Store>, root: Cid, bytes: u64, limits:
         taking.push(taker);
     }
     let start = Instant::now();
-    let half = bytes * taking.len() as u64 / 2;
+    let half = bytes.div_ceil(CHUNK_BYTES) * taking.len() as u64 / 2;
+    let mut come = select_all(taking.iter().map(|taker| blocks_of(taker.events())));
     let compared = async {
-        while giver.bitswap().await.data_sent < half {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+        for _ in 0..half {
+            come.next().await.expect("a block");
         }
         let mut got = Vec::new();
         for taker in &taking {
@@ -143,6 +146,21 @@ async fn share(giving: Store, takers: Vec<Store>, root: Cid, bytes: u64, limits:
     }
 }
 
+/// What came to a node, one after the other.
+fn blocks_of(events: broadcast::Receiver<Event>) -> BoxStream<'static, Cid> {
+    let next = |mut events: broadcast::Receiver<Event>| async {
+        loop {
+            match events.recv().await {
+                Ok(Event::Fetched(cid)) => return Some((cid, events)),
+                Ok(_) => {}
+                Err(RecvError::Lagged(lost)) => panic!("{lost} events were not counted"),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    };
+    stream::unfold(events, next).boxed()
+}
+
 async fn fetch(taker: &Node, root: Cid, expected: u64) {
     let session = taker.exchange().session(Some(Duration::from_secs(300)));
     let read::Node::File(file) = read::open(&session, &root).await.expect("open") else {
@@ -161,3 +179,6 @@ fn jain(got: &[f64]) -> f64 {
     let squares: f64 = got.iter().map(|bytes| bytes * bytes).sum();
     sum * sum / (got.len() as f64 * squares)
 }
+
+/// What the file is cut into.
+const CHUNK_BYTES: u64 = 256 << 10;

@@ -27,17 +27,56 @@ fn blocks_received(daemon: &Daemon) -> u64 {
     metric(daemon, "cairn_bitswap_blocks_received_total ")
 }
 
+/// Two daemons that know each other, and a folder of which one of them has all but some blocks.
+struct Gaps {
+    taking: Daemon,
+    _giving: Daemon,
+    giver: Repo,
+    taker: Repo,
+    root: String,
+    missing: Vec<String>,
+}
+
+impl Gaps {
+    fn start(source: &Path) -> Self {
+        make_folder(source);
+        let (giver, taker) = (Repo::new(CAIRN), hasty());
+        let root = add(&giver, source, &["--pin=false"]);
+        let missing = some_blocks(&giver, &root);
+        let names = missing.iter().map(String::as_str);
+        giver.ok(["block", "rm"].into_iter().chain(names));
+        let (giving, taking) = connected(&giver, &taker);
+        Self {
+            taking,
+            _giving: giving,
+            giver,
+            taker,
+            root,
+            missing,
+        }
+    }
+}
+
+/// The daemons of who gives and who takes.
+fn connected(giver: &Repo, taker: &Repo) -> (Daemon, Daemon) {
+    let (giving, taking) = (giver.daemon(), taker.daemon());
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    (giving, taking)
+}
+
 /// A folder of files of one block each, and one of three blocks.
-fn add_folder(repo: &Repo, folder: &Path) -> String {
+fn make_folder(folder: &Path) {
     fs::create_dir(folder).unwrap();
     for at in 0..40 {
         fs::write(folder.join(format!("file-{at:02}")), tree::bytes(at, 1000)).unwrap();
     }
     fs::write(folder.join("large"), tree::bytes(100, 3 << 20)).unwrap();
-    let chosen = ["--pin=false", "--chunker=size-1048576", "--raw-leaves"];
-    let path = folder.to_str().unwrap();
-    let line = ["add", "-r", "-Q"].into_iter().chain(chosen).chain([path]);
-    repo.ok(line)
+}
+
+fn add(repo: &Repo, folder: &Path, more: &[&str]) -> String {
+    let fixed = ["add", "-r", "-Q", "--chunker=size-1048576", "--raw-leaves"];
+    let line = fixed.into_iter().chain(more.iter().copied());
+    repo.ok(line.chain([folder.to_str().unwrap()]))
 }
 
 /// The blocks of the second part of `large` and of three small files, by name.
@@ -55,57 +94,34 @@ fn some_blocks(repo: &Repo, root: &str) -> Vec<String> {
 fn a_pin_with_missing_blocks_names_them_and_the_next_attempt_fetches_only_those() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
-    let (giver, taker) = (Repo::new(CAIRN), hasty());
-    let root = add_folder(&giver, &source);
-    let missing = some_blocks(&giver, &root);
-    giver.ok(["block", "rm"]
-        .into_iter()
-        .chain(missing.iter().map(String::as_str)));
-    let giving = giver.daemon();
-    let taking = taker.daemon();
-    taker.ok(["swarm", "connect", &giving.swarm()]);
-
-    let told = taker.run(["pin", "add", &root]).failure(1);
+    let gaps = Gaps::start(&source);
+    let (taker, root) = (&gaps.taker, &gaps.root);
+    let told = taker.run(["pin", "add", root]).failure(1);
     assert!(told.contains("4 blocks below it were not found"), "{told}");
     assert!(told.contains("nothing was pinned"), "{told}");
     assert!(told.contains("DONT_HAVE"), "{told}");
-    for cid in &missing {
+    for cid in &gaps.missing {
         assert!(told.contains(cid.as_str()), "{told}");
     }
     assert_eq!(taker.ok(["pin", "ls", "-t", "recursive"]), "");
 
     // Whoever had them comes back.
-    let source = source.to_str().unwrap();
-    giver.ok([
-        "add",
-        "-r",
-        "-Q",
-        "--chunker=size-1048576",
-        "--raw-leaves",
-        source,
-    ]);
-    let before = blocks_received(&taking);
+    add(&gaps.giver, &source, &[]);
+    let before = blocks_received(&gaps.taking);
     assert_eq!(
-        taker.ok(["pin", "add", &root]),
+        taker.ok(["pin", "add", root]),
         format!("pinned {root} recursively")
     );
-    assert_eq!(blocks_received(&taking) - before, 4);
+    assert_eq!(blocks_received(&gaps.taking) - before, 4);
 }
 
 #[test]
 fn a_tree_with_missing_blocks_is_got_without_the_files_they_belong_to() {
     let folder = tempfile::tempdir().unwrap();
     let (source, out) = (folder.path().join("source"), folder.path().join("out"));
-    let (giver, taker) = (Repo::new(CAIRN), hasty());
-    let root = add_folder(&giver, &source);
-    let missing = some_blocks(&giver, &root);
-    giver.ok(["block", "rm"]
-        .into_iter()
-        .chain(missing.iter().map(String::as_str)));
-    let giving = giver.daemon();
-    let taking = taker.daemon();
-    taker.ok(["swarm", "connect", &giving.swarm()]);
-    let get = ["get", &root, "-o", out.to_str().unwrap()];
+    let gaps = Gaps::start(&source);
+    let (taker, root) = (&gaps.taker, &gaps.root);
+    let get = ["get", root, "-o", out.to_str().unwrap()];
     let told = taker.run(get).failure(1);
     assert!(told.contains("4 entries were left out"), "{told}");
     let left_out = ["file-03", "file-17", "file-39", "large"];
@@ -123,20 +139,12 @@ fn a_tree_with_missing_blocks_is_got_without_the_files_they_belong_to() {
         .collect();
     assert_eq!(beside, ["out", "source"].map(Into::into).into());
 
-    let again = source.to_str().unwrap();
-    giver.ok([
-        "add",
-        "-r",
-        "-Q",
-        "--chunker=size-1048576",
-        "--raw-leaves",
-        again,
-    ]);
+    add(&gaps.giver, &source, &[]);
     fs::remove_dir_all(&out).unwrap();
-    let before = blocks_received(&taking);
+    let before = blocks_received(&gaps.taking);
     taker.ok(get);
     assert_eq!(tree::read(&out), tree::read(&source));
-    assert_eq!(blocks_received(&taking) - before, 4);
+    assert_eq!(blocks_received(&gaps.taking) - before, 4);
 }
 
 #[test]
@@ -152,9 +160,7 @@ fn a_file_that_was_read_in_part_is_fetched_only_for_the_rest() {
         "--chunker=size-1048576",
         file.to_str().unwrap(),
     ]);
-    let giving = giver.daemon();
-    let taking = taker.daemon();
-    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let (_giving, taking) = connected(&giver, &taker);
     let half = 10 << 20;
     let first = taker.run(["cat", "--length", &half.to_string(), &root]);
     assert!(first.success().stdout == bytes[..half]);
@@ -179,9 +185,7 @@ fn who_falls_silent_is_not_waited_for_longer_than_the_idle_time() {
         "--chunker=size-1048576",
         file.to_str().unwrap(),
     ]);
-    let giving = giver.daemon();
-    let taking = taker.daemon();
-    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let (giving, taking) = connected(&giver, &taker);
     // One block comes, then nothing more.
     taker.ok(["block", "stat", &root]);
     giving.pause();
@@ -223,9 +227,7 @@ fn blocks_that_their_names_hold_are_never_asked_of_anybody() {
     let node = format!(r#"{{"a":{{"/":"{held}"}},"b":[{{"/":"bafkqaaa"}}]}}"#);
     let put = giver.run_with(["dag", "put"], node.as_bytes());
     let root = put.success().text();
-    let giving = giver.daemon();
-    let taking = taker.daemon();
-    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let (_giving, taking) = connected(&giver, &taker);
     let wants = || metric(&taking, "cairn_bitswap_wants_sent_total ");
     assert_eq!(taker.ok(["cat", held]), "hello");
     assert_eq!(wants(), 0);

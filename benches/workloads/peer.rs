@@ -7,7 +7,7 @@ use crate::process::{self, Talking, child};
 use crate::relay;
 use crate::stock;
 use crate::{Numbered, net, torrent};
-use cairn_node::{Config, Keypair, Multiaddr, Network, Node, Security, Session};
+use cairn_node::{Config, Event, Keypair, Multiaddr, Network, Node, Security, Session};
 use cairn_store::chunk::Chunker;
 use cairn_store::config::{ByteSize, Reserve};
 use cairn_store::pin::PinMode;
@@ -24,6 +24,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncBufReadExt;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::time::timeout;
 
 /// A node.
 #[derive(Debug)]
@@ -422,17 +424,23 @@ async fn nodes(given: &[String]) {
 /// Waits until nodes that hear of each other have made their connections: those are not what is
 /// measured.
 async fn settle(nodes: &[Node]) {
-    let mut before = 0;
+    let mut all: Vec<_> = nodes.iter().map(Node::events).collect();
     loop {
-        let mut connections = 0;
-        for node in nodes {
-            connections += node.peers().connected().await.len();
-        }
-        if connections == before {
+        let next = all.iter_mut().map(|events| Box::pin(connected(events)));
+        let next = futures::future::select_all(next);
+        if timeout(SETTLED_AFTER, next).await.is_err() {
             return;
         }
-        before = connections;
-        tokio::time::sleep(SETTLED_AFTER).await;
+    }
+}
+
+async fn connected(events: &mut broadcast::Receiver<Event>) {
+    loop {
+        match events.recv().await {
+            Ok(Event::Connected(_)) => return,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => panic!("a node ended"),
+        }
     }
 }
 

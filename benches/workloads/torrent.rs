@@ -299,8 +299,11 @@ const TRANSMISSION: &str = r#"{
     "port-forwarding-enabled": false, "speed-limit-up-enabled": false,
     "speed-limit-down-enabled": false, "preallocation": 0, "cache-size-mb": 16
 }"#;
+/// How often it is looked whether a client is so far: all it does by itself is to leave files. Little
+/// beside the seconds that are measured.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const SEED_STARTS_MAX: u32 = 5;
 /// For reading and checking the file.
 const SEED_KNOWN_WITHIN: Duration = Duration::from_secs(60);
+/// How long a client may take.
 const LONG: Duration = Duration::from_secs(900);

@@ -68,11 +68,11 @@ impl Server {
     fn wait(&self) {
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            if start.elapsed() > Duration::from_secs(10) {
+            if start.elapsed() > LISTENS_WITHIN {
                 let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
                 panic!("nginx does not listen: {log}");
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 
@@ -121,3 +121,8 @@ http {{
 "
     )
 }
+
+/// How long nginx may take until it listens, and how often that is tried: all it says by itself is
+/// what went wrong.
+const LISTENS_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(10);

@@ -17,6 +17,7 @@ pub mod identity;
 mod jobs;
 pub mod limits;
 mod metrics;
+mod negotiation;
 pub mod network;
 pub mod node;
 pub mod perf;

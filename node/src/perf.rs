@@ -11,8 +11,9 @@ mod behaviour;
 
 pub(crate) use behaviour::{Answers, Behaviour, PROTOCOL, Wire, pair};
 
+use crate::negotiation::OpenError;
 use crate::tasks::Tasks;
-use behaviour::{OpenError, Order};
+use behaviour::Order;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
 use libp2p::core::upgrade::NegotiationError;
@@ -129,7 +130,7 @@ impl Perf {
             .await
             .map_err(|_| PerfError::Stopping)?;
         let stream = opened.await.map_err(|_| PerfError::Stopping)?;
-        let stream = stream.map_err(|error| match error {
+        let (_, stream) = stream.map_err(|error| match error {
             OpenError::NotConnected => PerfError::NotConnected(peer),
             OpenError::Unsupported => PerfError::Unsupported(peer),
             OpenError::Failed(why) => PerfError::Failed { peer, why },

@@ -2,23 +2,9 @@
 //! is written as it was read.
 
 use crate::ceiling::within;
+use crate::seeds::Verdict;
 use bytes::Bytes;
 use cairn_node::fuzzing;
-
-/// What the decoder said of the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is what it should be, all of it.
-    Taken,
-    /// It is not, or some of it cannot be used.
-    Refused,
-}
-
-impl Verdict {
-    fn of(whole: bool) -> Self {
-        if whole { Self::Taken } else { Self::Refused }
-    }
-}
 
 /// A Bitswap message, without its length. What is read is written and read back the same.
 pub fn bitswap_message(data: &[u8]) -> Verdict {

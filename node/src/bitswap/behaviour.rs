@@ -9,10 +9,10 @@
 //! speaks nothing.
 
 use super::message::Version;
+use crate::negotiation::{self, Connections, Negotiate, OpenError};
 use crate::network;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::handler::{
@@ -20,16 +20,15 @@ use libp2p::swarm::handler::{
 };
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId,
-    FromSwarm, NetworkBehaviour, NotifyHandler, Stream, StreamUpgradeError, SubstreamProtocol,
-    THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    FromSwarm, NetworkBehaviour, NotifyHandler, Stream, SubstreamProtocol, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::task::{Context, Poll};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::PollSender;
 
 /// What the network tells.
@@ -64,18 +63,7 @@ pub(crate) enum KeepAlive {
 }
 
 /// Where an opened stream goes.
-pub(crate) type Opener = oneshot::Sender<Result<(Version, Stream), OpenError>>;
-
-/// Why no stream was opened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum OpenError {
-    #[error("not connected")]
-    NotConnected,
-    #[error("the peer does not speak Bitswap")]
-    Unsupported,
-    #[error("{0}")]
-    Failed(String),
-}
+pub(crate) type Opener = negotiation::Opener<Version>;
 
 /// The other end of a [`Behaviour`].
 #[derive(Debug)]
@@ -90,7 +78,7 @@ pub(super) fn pair(versions: &'static [Version]) -> (Behaviour, Wire) {
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
     let behaviour = Behaviour {
         versions,
-        connections: HashMap::new(),
+        connections: Connections::default(),
         notices: PollSender::new(notices),
         gone: VecDeque::new(),
         orders: ordered,
@@ -108,7 +96,7 @@ pub(super) fn pair(versions: &'static [Version]) -> (Behaviour, Wire) {
 pub(crate) struct Behaviour {
     versions: &'static [Version],
     /// Direct connections only.
-    connections: HashMap<PeerId, Vec<ConnectionId>>,
+    connections: Connections,
     notices: PollSender<Notice>,
     /// Ends of connections not yet told. No longer than there were connections at once.
     gone: VecDeque<Notice>,
@@ -152,16 +140,12 @@ impl Behaviour {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Open(peer, reply) => {
-                match self.connections.get(&peer).and_then(|all| all.first()) {
-                    Some(connection) => {
-                        self.notify(peer, *connection, HandlerOrder::Open(reply));
-                    }
-                    None => drop(reply.send(Err(OpenError::NotConnected))),
-                }
-            }
+            Order::Open(peer, reply) => match self.connections.to(peer).first() {
+                Some(connection) => self.notify(peer, *connection, HandlerOrder::Open(reply)),
+                None => drop(reply.send(Err(OpenError::NotConnected))),
+            },
             Order::KeepAlive(peer, keep_alive) => {
-                for connection in self.connections.get(&peer).cloned().unwrap_or_default() {
+                for connection in self.connections.to(peer).to_vec() {
                     self.notify(peer, connection, HandlerOrder::KeepAlive(keep_alive));
                 }
             }
@@ -214,27 +198,17 @@ impl NetworkBehaviour for Behaviour {
                 endpoint,
                 ..
             }) if !endpoint.is_relayed() => {
-                self.connections
-                    .entry(peer_id)
-                    .or_default()
-                    .push(connection_id);
+                self.connections.add(peer_id, connection_id);
             }
             FromSwarm::ConnectionClosed(ConnectionClosed {
                 peer_id,
                 connection_id,
                 ..
             }) => {
-                let Some(all) = self.connections.get_mut(&peer_id) else {
-                    return;
-                };
-                let before = all.len();
-                all.retain(|other| *other != connection_id);
-                if all.len() < before {
+                let was_direct = self.connections.remove(peer_id, connection_id);
+                if was_direct {
                     self.gone
                         .push_back(Notice::Disconnected(peer_id, connection_id));
-                }
-                if all.is_empty() {
-                    self.connections.remove(&peer_id);
                 }
             }
             _ => {}
@@ -305,12 +279,12 @@ pub(crate) struct Handler {
 impl ConnectionHandler for Handler {
     type FromBehaviour = HandlerOrder;
     type ToBehaviour = Infallible;
-    type InboundProtocol = Negotiate;
-    type OutboundProtocol = Negotiate;
+    type InboundProtocol = Negotiate<Version>;
+    type OutboundProtocol = Negotiate<Version>;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = Opener;
 
-    fn listen_protocol(&self) -> SubstreamProtocol<Negotiate> {
+    fn listen_protocol(&self) -> SubstreamProtocol<Negotiate<Version>> {
         SubstreamProtocol::new(Negotiate(self.versions), ())
     }
 
@@ -324,8 +298,7 @@ impl ConnectionHandler for Handler {
                 self.open.push_back(reply);
             }
             HandlerOrder::Open(reply) => {
-                let busy = OpenError::Failed("too many streams are being opened".to_owned());
-                drop(reply.send(Err(busy)));
+                drop(reply.send(Err(OpenError::busy())));
             }
             HandlerOrder::KeepAlive(keep_alive) => self.keep_alive = keep_alive,
         }
@@ -334,7 +307,7 @@ impl ConnectionHandler for Handler {
     fn poll(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Negotiate, Opener, Infallible>> {
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opener, Infallible>> {
         tell(&mut self.notices, &mut self.pending, context);
         match self.open.pop_front() {
             Some(reply) => Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
@@ -347,7 +320,7 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(
         &mut self,
-        event: ConnectionEvent<'_, Negotiate, Negotiate, (), Opener>,
+        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), Opener>,
     ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
@@ -364,17 +337,11 @@ impl ConnectionHandler for Handler {
                 }
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                protocol: (version, stream),
+                protocol,
                 info,
-            }) => drop(info.send(Ok((version, stream)))),
+            }) => drop(info.send(Ok(protocol))),
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info }) => {
-                let error = match error {
-                    StreamUpgradeError::NegotiationFailed => OpenError::Unsupported,
-                    StreamUpgradeError::Timeout => OpenError::Failed("too slow".to_owned()),
-                    StreamUpgradeError::Io(error) => OpenError::Failed(error.to_string()),
-                    StreamUpgradeError::Apply(never) => match never {},
-                };
-                drop(info.send(Err(error)));
+                drop(info.send(Err(error.into())));
             }
             _ => {}
         }
@@ -394,39 +361,6 @@ fn tell(to: &mut PollSender<Notice>, pending: &mut VecDeque<Notice>, context: &m
             Poll::Ready(Err(_)) => pending.clear(),
             Poll::Pending => return,
         }
-    }
-}
-
-/// Agrees on a version and hands the stream over as it is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Negotiate(&'static [Version]);
-
-impl UpgradeInfo for Negotiate {
-    type Info = Version;
-    type InfoIter = std::iter::Copied<std::slice::Iter<'static, Version>>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        self.0.iter().copied()
-    }
-}
-
-impl InboundUpgrade<Stream> for Negotiate {
-    type Output = (Version, Stream);
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Output, Infallible>>;
-
-    fn upgrade_inbound(self, stream: Stream, version: Version) -> Self::Future {
-        ready(Ok((version, stream)))
-    }
-}
-
-impl OutboundUpgrade<Stream> for Negotiate {
-    type Output = (Version, Stream);
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Output, Infallible>>;
-
-    fn upgrade_outbound(self, stream: Stream, version: Version) -> Self::Future {
-        ready(Ok((version, stream)))
     }
 }
 

@@ -2,30 +2,39 @@
 //!
 //! A peer's want waits for a look into the store (sizes only), then it is answered at once (HAVE,
 //! DONT_HAVE), becomes a task (a block to send), or stays until the block arrives. What a [`Policy`]
-//! refuses is treated as absent. Tasks leave in envelopes of about [`ENVELOPE_BYTES_TARGET`].
+//! refuses is treated as absent. Tasks leave in envelopes of about 1 MiB.
 //!
 //! Whose envelope is next is decided by virtual time: a peer's advances by the bytes it is sent,
 //! divided by its [`Weight`], and the least goes first. So equal peers get equal bytes, in large
 //! blocks or small; who gave us much gets up to four times as much; and who comes new or had nothing
 //! to be sent begins at the present: it waits for one envelope of each of the others at most, and
 //! saves nothing up. A peer that does not take what was sent to it gets no more beyond its part of
-//! [`OUTSTANDING_BYTES_ALL`], and holds nobody up.
+//! what may be under way to all, and holds nobody up.
 //!
 //! Whoever drives this asks for lookups, envelopes and presences until there are none, and tells
 //! of messages, lookups done, envelopes sent and blocks that arrived.
 
 use super::accounts::Weight;
 use super::key::Key;
-use super::message::{Absence, Change, Entry, Presence, PresenceKind, Scope, WantKind};
+use super::message::{Absence, Change, Entry, Presence, PresenceKind, Scope};
 use super::policy::{Policy, ServeAll, Verdict};
 use cairn_store::{Cid, cid};
 use libp2p::PeerId;
-use std::cmp::Reverse;
+use peer::{Absentees, Peer};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+mod peer;
+
+#[cfg(test)]
+mod fairness;
 #[cfg(test)]
 mod model;
+
+pub(super) use peer::OUTSTANDING_BYTES_MAX;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use peer::WANTS_PER_PEER_MAX;
+pub(super) use peer::{ENVELOPES_OUTSTANDING_MAX, Envelope};
 
 /// Every peer's wants.
 #[derive(Debug)]
@@ -33,7 +42,7 @@ pub(super) struct Engine {
     policy: Arc<dyn Policy>,
     peers: HashMap<PeerId, Peer>,
     /// Wants for what we do not have, by content: `(name, who)`.
-    absent: BTreeSet<(Key, u64)>,
+    absent: Absentees,
     /// Who `who` is, for as long as it is connected.
     numbers: HashMap<u64, PeerId>,
     next_number: u64,
@@ -52,58 +61,6 @@ pub(super) struct Engine {
 
 /// A virtual time, and the order of coming among those of one time.
 type Turn = (u64, u64);
-
-#[derive(Debug)]
-struct Peer {
-    number: u64,
-    weight: Weight,
-    /// Its part of [`Engine::busy_weight`].
-    counted_weight: u64,
-    /// Its own virtual time.
-    served: u64,
-    turn: Option<Turn>,
-    wants: BTreeMap<Key, Want>,
-    /// Blocks to send: highest priority first, then in the order of asking.
-    tasks: BTreeMap<(Reverse<i32>, u64), Key>,
-    /// Their bytes.
-    queued: u64,
-    /// What is not here, in the order of asking.
-    absences: BTreeMap<u64, Key>,
-    unknown: VecDeque<Key>,
-    looking: bool,
-    presences: VecDeque<(Key, PresenceKind)>,
-    next_order: u64,
-    outstanding: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Want {
-    order: u64,
-    priority: i32,
-    kind: WantKind,
-    absence: Absence,
-    state: State,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Unknown,
-    Queued { bytes: u64 },
-    Absent,
-}
-
-/// Blocks to be read and sent to one peer, in one message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Envelope {
-    pub(super) peer: PeerId,
-    pub(super) blocks: Vec<(Cid, Absence)>,
-    /// What it counts as while it is on its way; to be given back when it was sent, or not.
-    pub(super) bytes: u64,
-    /// What the blocks were found to measure.
-    pub(super) block_bytes: u64,
-    /// What is still queued for this peer.
-    pub(super) pending: u64,
-}
 
 impl Default for Engine {
     fn default() -> Self {
@@ -136,34 +93,14 @@ impl Engine {
         }
         self.next_number += 1;
         self.numbers.insert(self.next_number, peer);
-        let fresh = Peer {
-            number: self.next_number,
-            weight: Weight::default(),
-            counted_weight: 0,
-            served: 0,
-            turn: None,
-            wants: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            queued: 0,
-            absences: BTreeMap::new(),
-            unknown: VecDeque::new(),
-            looking: false,
-            presences: VecDeque::new(),
-            next_order: 0,
-            outstanding: 0,
-        };
-        self.peers.insert(peer, fresh);
+        self.peers.insert(peer, Peer::new(self.next_number));
     }
 
     /// A peer is gone, and all that it wanted.
     pub(super) fn disconnected(&mut self, peer: &PeerId) {
-        if let Some(gone) = self.peers.remove(peer) {
+        if let Some(mut gone) = self.peers.remove(peer) {
             self.numbers.remove(&gone.number);
-            for (name, want) in gone.wants {
-                if want.state == State::Absent {
-                    self.absent.remove(&(name, gone.number));
-                }
-            }
+            gone.clear(&mut self.absent);
             if let Some(turn) = gone.turn {
                 self.ready.remove(&turn);
             }
@@ -407,236 +344,16 @@ impl Engine {
     }
 }
 
-type Absentees = BTreeSet<(Key, u64)>;
-
-impl Peer {
-    fn want(
-        &mut self,
-        name: Key,
-        priority: i32,
-        kind: WantKind,
-        absence: Absence,
-        absent: &mut Absentees,
-    ) {
-        if let Some(known) = self.wants.get(&name).copied() {
-            // Asking for the block includes asking whether we have it.
-            if known.kind == WantKind::Block && kind == WantKind::Have {
-                return;
-            }
-            self.remove(&name, absent);
-        } else if self.wants.len() >= WANTS_PER_PEER_MAX && !self.make_room(priority, absent) {
-            return;
-        }
-        self.next_order += 1;
-        let want = Want {
-            order: self.next_order,
-            priority,
-            kind,
-            absence,
-            state: State::Unknown,
-        };
-        self.wants.insert(name.clone(), want);
-        // Cancelled names may still lie here: they go before the list can outgrow the wants.
-        if self.unknown.len() >= 2 * WANTS_PER_PEER_MAX {
-            let mut seen = BTreeSet::new();
-            self.unknown
-                .retain(|name| self.wants.contains_key(name) && seen.insert(name.clone()));
-        }
-        self.unknown.push_back(name);
-    }
-
-    /// What we do not have goes first, oldest first, then what is wanted less.
-    fn make_room(&mut self, priority: i32, absent: &mut Absentees) -> bool {
-        let worst = match (self.absences.first_key_value(), self.tasks.last_key_value()) {
-            (Some((_, name)), _) => name.clone(),
-            (None, Some(((Reverse(lowest), _), name))) if *lowest < priority => name.clone(),
-            _ => return false,
-        };
-        self.remove(&worst, absent);
-        true
-    }
-
-    fn remove(&mut self, name: &Key, absent: &mut Absentees) {
-        if let Some(want) = self.wants.remove(name) {
-            match want.state {
-                State::Queued { bytes } => {
-                    self.tasks.remove(&(Reverse(want.priority), want.order));
-                    self.queued = self.queued.saturating_sub(bytes);
-                }
-                State::Absent => {
-                    self.absences.remove(&want.order);
-                    absent.remove(&(name.clone(), self.number));
-                }
-                State::Unknown => {}
-            }
-        }
-    }
-
-    fn clear(&mut self, absent: &mut Absentees) {
-        for name in self.wants.keys() {
-            absent.remove(&(name.clone(), self.number));
-        }
-        self.wants.clear();
-        self.absences.clear();
-        self.tasks.clear();
-        self.queued = 0;
-        self.unknown.clear();
-        self.presences.clear();
-    }
-
-    fn found(&mut self, cid: &Cid, bytes: Option<u64>, absent: &mut Absentees) {
-        let name = Key::name(cid);
-        let Some(want) = self.wants.get_mut(&name) else {
-            return; // Cancelled meanwhile.
-        };
-        let (before, kind, absence) = (want.state, want.kind, want.absence);
-        if matches!(before, State::Queued { .. }) {
-            return;
-        }
-        match bytes {
-            None if before == State::Absent => {}
-            None => {
-                want.state = State::Absent;
-                self.absences.insert(want.order, name.clone());
-                absent.insert((name.clone(), self.number));
-                if absence == Absence::Tell {
-                    self.tell(name, PresenceKind::DontHave);
-                }
-            }
-            Some(bytes) => {
-                if before == State::Absent {
-                    self.absences.remove(&want.order);
-                    absent.remove(&(name.clone(), self.number));
-                }
-                if kind == WantKind::Have && bytes > HAVE_AS_BLOCK_BYTES_MAX {
-                    self.wants.remove(&name);
-                    self.tell(name, PresenceKind::Have);
-                } else {
-                    want.state = State::Queued { bytes };
-                    self.queued += bytes;
-                    self.tasks
-                        .insert((Reverse(want.priority), want.order), name);
-                }
-            }
-        }
-    }
-
-    fn tell(&mut self, name: Key, kind: PresenceKind) {
-        // A peer that asks and does not read loses its oldest answers, as if by the network.
-        if self.presences.len() >= PRESENCES_PER_PEER_MAX {
-            self.presences.pop_front();
-        }
-        self.presences.push_back((name, kind));
-    }
-
-    /// Whether more may be on its way: one envelope always, and as many as fit the peer's part of
-    /// what is shared out among all that are busy. Little is kept back while another envelope is on its
-    /// way: more will have come by then, and a message costs the same whatever is in it.
-    fn has_room(&self, busy_weight: u64) -> bool {
-        if self.outstanding > 0 && self.queued < ENVELOPE_BYTES_COUNTED_MIN {
-            return false;
-        }
-        let weight = self.weight.percent();
-        let part = OUTSTANDING_BYTES_ALL * weight / busy_weight.max(weight);
-        let most = part.clamp(ENVELOPE_BYTES_TARGET, OUTSTANDING_BYTES_MAX);
-        self.outstanding == 0 || self.outstanding < most
-    }
-
-    /// An envelope costs its bytes, and something for each block and for itself.
-    fn charge(&mut self, envelope: &Envelope) {
-        let blocks = envelope.blocks.len() as u64 * BLOCK_BYTES_CHARGED;
-        let costs = (envelope.block_bytes + blocks).max(ENVELOPE_BYTES_CHARGED_MIN);
-        self.served += costs * 100 / self.weight.percent().max(1);
-    }
-
-    fn pack(&mut self, peer: PeerId, policy: &dyn Policy) -> Option<Envelope> {
-        let mut envelope = Envelope {
-            peer,
-            blocks: Vec::new(),
-            bytes: 0,
-            block_bytes: 0,
-            pending: 0,
-        };
-        while let Some(first) = self.tasks.first_entry() {
-            let name = first.get();
-            let Some(Want {
-                state: State::Queued { bytes },
-                absence,
-                ..
-            }) = self.wants.get(name).copied()
-            else {
-                first.remove();
-                continue;
-            };
-            let full = envelope.block_bytes + bytes > ENVELOPE_BYTES_TARGET
-                || envelope.blocks.len() >= ENVELOPE_BLOCKS_MAX;
-            if full && !envelope.blocks.is_empty() {
-                break;
-            }
-            let name = first.remove();
-            self.wants.remove(&name);
-            self.queued = self.queued.saturating_sub(bytes);
-            let Some(cid) = name.cid() else {
-                continue;
-            };
-            if policy.decide(&peer, &cid) == Verdict::Serve {
-                envelope.blocks.push((cid, absence));
-                envelope.block_bytes += bytes;
-            } else if absence == Absence::Tell {
-                self.tell(name, PresenceKind::DontHave);
-            }
-        }
-        if envelope.blocks.is_empty() {
-            return None;
-        }
-        // A message costs something, however little is in it.
-        envelope.bytes = envelope.block_bytes.max(ENVELOPE_BYTES_COUNTED_MIN);
-        self.outstanding += envelope.bytes;
-        envelope.pending = self
-            .tasks
-            .values()
-            .filter_map(|name| self.wants.get(name))
-            .take(PENDING_COUNTED_MAX)
-            .map(|want| match want.state {
-                State::Queued { bytes } => bytes,
-                State::Unknown | State::Absent => 0,
-            })
-            .sum();
-        Some(envelope)
-    }
-}
-
-/// Wants of one peer that are kept.
-pub(super) const WANTS_PER_PEER_MAX: usize = 1024;
-/// Up to this size the block itself is the answer to whether we have it.
-pub(super) const HAVE_AS_BLOCK_BYTES_MAX: u64 = 1024;
-/// Bytes that are read or being written for one peer. Kubo allows 1 MiB, which at 100 ms makes no
-/// more than 10 MB/s.
-pub(super) const OUTSTANDING_BYTES_MAX: u64 = 4 << 20;
-/// The same over all peers, who share it by their weights; but one envelope is everybody's right,
-/// so that nobody waits until others have taken theirs.
-const OUTSTANDING_BYTES_ALL: u64 = 64 << 20;
-/// What one message should weigh: far below what a message may, so that turns are short.
-const ENVELOPE_BYTES_TARGET: u64 = 1 << 20;
-/// What a message counts at least, so that many small ones are bounded too.
-const ENVELOPE_BYTES_COUNTED_MIN: u64 = 64 << 10;
-/// Envelopes that may be on their way to one peer: each but the last fits below the bound.
-pub(super) const ENVELOPES_OUTSTANDING_MAX: u64 =
-    OUTSTANDING_BYTES_MAX.div_ceil(ENVELOPE_BYTES_COUNTED_MIN);
-/// What an envelope costs of its peer's share at least: the work of packing and writing one.
-const ENVELOPE_BYTES_CHARGED_MIN: u64 = 4 << 10;
-/// What a block costs beside its bytes. More would put small blocks at a disadvantage.
-const BLOCK_BYTES_CHARGED: u64 = 48;
-const ENVELOPE_BLOCKS_MAX: usize = 1024;
-/// Answers waiting for one peer.
-const PRESENCES_PER_PEER_MAX: usize = WANTS_PER_PEER_MAX;
 /// Wants of one peer in one look into the store.
 const LOOKUP_MAX: usize = 256;
-const PENDING_COUNTED_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use super::peer::{
+        ENVELOPE_BYTES_COUNTED_MIN, HAVE_AS_BLOCK_BYTES_MAX, PRESENCES_PER_PEER_MAX,
+    };
     use super::*;
+    use crate::bitswap::message::WantKind;
     use cairn_store::cid::{Multihash, RAW};
 
     fn cid(number: u64) -> Cid {
@@ -645,7 +362,7 @@ mod tests {
         Cid::new_v1(RAW, Multihash::wrap(0x12, &digest).unwrap())
     }
 
-    fn entry(number: u64, kind: WantKind) -> Entry {
+    pub(super) fn entry(number: u64, kind: WantKind) -> Entry {
         prioritised(number, kind, 1)
     }
 
@@ -660,7 +377,7 @@ mod tests {
         }
     }
 
-    fn cancel(number: u64) -> Entry {
+    pub(super) fn cancel(number: u64) -> Entry {
         Entry {
             cid: cid(number),
             change: Change::Cancel,
@@ -668,7 +385,7 @@ mod tests {
     }
 
     /// Answers every lookup: blocks below `have` are here, `bytes` each.
-    fn look_up(engine: &mut Engine, have: u64, bytes: u64) {
+    pub(super) fn look_up(engine: &mut Engine, have: u64, bytes: u64) {
         while let Some((peer, cids)) = engine.next_lookup() {
             let found: Vec<_> = cids
                 .into_iter()
@@ -903,157 +620,6 @@ mod tests {
         engine.looked_up(peer, &[(cids[0], Some(9))]);
         assert_eq!(engine.next_envelope(), None);
         assert_eq!(engine.next_lookup(), None);
-    }
-
-    /// So many peers that want more than they get, of `blocks[i]` bytes a block each.
-    fn hungry(engine: &mut Engine, blocks: &[u64]) -> Vec<PeerId> {
-        let peers: Vec<_> = blocks.iter().map(|_| PeerId::random()).collect();
-        for peer in &peers {
-            engine.connected(*peer);
-        }
-        peers
-    }
-
-    /// Lets `turns` envelopes leave, one at a time; gives the bytes each peer got. Who runs out
-    /// of wants asks for as much again.
-    fn serve(engine: &mut Engine, peers: &[PeerId], blocks: &[u64], turns: usize) -> Vec<u64> {
-        let mut got = vec![0; peers.len()];
-        for _ in 0..turns {
-            for (peer, bytes) in peers.iter().zip(blocks) {
-                if engine.wants_of(peer) < WANTS_PER_PEER_MAX / 2 {
-                    let wants: Vec<_> = (0..1000).map(|at| entry(at, WantKind::Block)).collect();
-                    engine.wants(*peer, Scope::Change, &wants);
-                    while let Some((peer, cids)) = engine.next_lookup() {
-                        let found: Vec<_> =
-                            cids.into_iter().map(|cid| (cid, Some(*bytes))).collect();
-                        engine.looked_up(peer, &found);
-                    }
-                }
-            }
-            let envelope = engine.next_envelope().unwrap();
-            let at = peers.iter().position(|peer| *peer == envelope.peer);
-            got[at.unwrap()] += envelope.block_bytes;
-            engine.sent(envelope.peer, envelope.bytes);
-        }
-        got
-    }
-
-    /// Jain's index: 1 if all got the same, 1/n if one got all.
-    fn fairness(got: &[u64]) -> f64 {
-        let sum: f64 = got.iter().map(|bytes| *bytes as f64).sum();
-        let squares: f64 = got.iter().map(|bytes| (*bytes as f64).powi(2)).sum();
-        sum * sum / (got.len() as f64 * squares)
-    }
-
-    #[test]
-    fn peers_get_equal_bytes_whatever_the_size_of_their_blocks() {
-        let mut engine = Engine::default();
-        let blocks: Vec<u64> = [1 << 10, 10_000, 256 << 10, 700_000, 1 << 20, 2 << 20]
-            .into_iter()
-            .cycle()
-            .take(16)
-            .collect();
-        let peers = hungry(&mut engine, &blocks);
-        let got = serve(&mut engine, &peers, &blocks, 1600);
-        assert!(fairness(&got) >= 0.99, "{got:?}");
-        let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
-        // One envelope apart, and what small blocks cost beside their bytes.
-        assert!(most - least <= (2 << 20) + most / 20, "{got:?}");
-    }
-
-    #[test]
-    fn who_gave_gets_more_and_nobody_less_than_its_share() {
-        let mut engine = Engine::default();
-        let blocks = [256 << 10; 8];
-        let peers = hungry(&mut engine, &blocks);
-        engine.weigh(peers[3], Weight::MAX);
-        let got = serve(&mut engine, &peers, &blocks, 1100);
-        let others: Vec<u64> = (0..8).filter(|at| *at != 3).map(|at| got[at]).collect();
-        assert!(fairness(&others) >= 0.99, "{got:?}");
-        let most = others.iter().max().unwrap();
-        let ratio = got[3] as f64 / *most as f64;
-        assert!((3.8..=4.05).contains(&ratio), "{ratio} {got:?}");
-        // What it lost again it gets no more.
-        engine.weigh(peers[3], Weight::default());
-        let got = serve(&mut engine, &peers, &blocks, 800);
-        assert!(fairness(&got) >= 0.99, "{got:?}");
-    }
-
-    #[test]
-    fn a_newcomer_among_63_hungry_peers_is_served_within_a_round() {
-        let mut engine = Engine::default();
-        let blocks = [256 << 10; 64];
-        let peers = hungry(&mut engine, &blocks);
-        for peer in &peers[..32] {
-            engine.weigh(*peer, Weight::MAX);
-        }
-        serve(&mut engine, &peers[..63], &blocks[..63], 5000);
-        let newcomer = peers[63];
-        engine.wants(newcomer, Scope::Change, &[entry(0, WantKind::Block)]);
-        look_up(&mut engine, 1, 256 << 10);
-        let mut turns = 0;
-        while let Some(envelope) = engine.next_envelope() {
-            turns += 1;
-            engine.sent(envelope.peer, envelope.bytes);
-            if envelope.peer == newcomer {
-                break;
-            }
-        }
-        assert!(turns <= 64, "{turns}");
-        // It is not paid for the time before it came.
-        let got = serve(&mut engine, &peers, &blocks, 6400);
-        let plain: Vec<u64> = got[32..].to_vec();
-        assert!(fairness(&plain) >= 0.99, "{got:?}");
-    }
-
-    #[test]
-    fn readers_that_take_nothing_hold_nobody_up() {
-        let mut engine = Engine::default();
-        let blocks = [1 << 20; 65];
-        let peers = hungry(&mut engine, &blocks);
-        let wants: Vec<_> = (0..200).map(|at| entry(at, WantKind::Block)).collect();
-        for peer in &peers {
-            engine.wants(*peer, Scope::Change, &wants);
-        }
-        look_up(&mut engine, 200, 1 << 20);
-        let (mut stuck, mut quick) = (0, 0);
-        while let Some(envelope) = engine.next_envelope() {
-            if envelope.peer == peers[0] {
-                quick += envelope.block_bytes;
-                engine.sent(peers[0], envelope.bytes);
-            } else {
-                stuck += envelope.bytes;
-            }
-        }
-        assert_eq!(quick, 200 << 20);
-        // All have their envelope and together little more than may be under way.
-        assert!(
-            (64 << 20..=2 * OUTSTANDING_BYTES_ALL).contains(&stuck),
-            "{stuck}"
-        );
-    }
-
-    #[test]
-    fn what_peers_weigh_together_is_what_those_weigh_that_are_busy() {
-        let mut engine = Engine::default();
-        let peers = hungry(&mut engine, &[1; 3]);
-        engine.weigh(peers[1], Weight::MAX);
-        assert_eq!(engine.busy_weight, 0);
-        for peer in &peers {
-            engine.wants(*peer, Scope::Change, &[entry(0, WantKind::Block)]);
-        }
-        look_up(&mut engine, 1, 9);
-        assert_eq!(engine.busy_weight, 600);
-        engine.wants(peers[0], Scope::Change, &[cancel(0)]);
-        assert_eq!(engine.busy_weight, 500);
-        engine.weigh(peers[1], Weight::default());
-        assert_eq!(engine.busy_weight, 200);
-        engine.disconnected(&peers[1]);
-        let envelope = engine.next_envelope().unwrap();
-        assert_eq!(engine.busy_weight, 100);
-        engine.sent(envelope.peer, envelope.bytes);
-        assert_eq!(engine.busy_weight, 0);
-        assert!(engine.ready.is_empty() && engine.next_envelope().is_none());
     }
 
     /// Refuses what it is told to, and changes its mind.

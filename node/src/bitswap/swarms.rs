@@ -204,6 +204,22 @@ impl Node {
         }
     }
 
+    /// Fetches what nobody has, lets go of it after `begun`, and waits until it is wanted no more.
+    async fn let_go(&self, cid: &Cid, begun: impl Future<Output = ()>) {
+        let work = self.bitswap.work(PATIENCE);
+        tokio::select! {
+            _ = self.bitswap.fetch(&work, cid) => panic!("nobody has it"),
+            () = begun => {}
+        }
+        let forgotten = async {
+            while !self.bitswap.stat().await.wantlist.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let forgotten = tokio::time::timeout(PATIENCE, forgotten).await;
+        forgotten.expect("wanted no more in time");
+    }
+
     async fn fetch(&self, blocks: &[Block]) {
         let work = self.bitswap.work(PATIENCE);
         let all: FuturesUnordered<_> = blocks
@@ -436,20 +452,12 @@ async fn a_fetch_that_is_dropped_wants_nothing_any_more_and_one_that_waits_gives
         panic!("{late:?}");
     };
     assert!(tried.contains("1 search for providers found 0"), "{tried}");
-    let work = client.bitswap.work(PATIENCE);
-    let fetch = client.bitswap.fetch(&work, blocks[0].cid());
     let watch = async {
         while client.bitswap.stat().await.wantlist.is_empty() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::select! {
-        _ = fetch => panic!("nobody has it"),
-        () = watch => {}
-    }
-    while !client.bitswap.stat().await.wantlist.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    client.let_go(blocks[0].cid(), watch).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,38 +1,31 @@
 //! Between the swarm and the measuring tasks: negotiates and hands streams over.
 
+use crate::negotiation::{self, Connections, Negotiate, OpenError};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
 };
 use libp2p::swarm::{
     ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-    NetworkBehaviour, NotifyHandler, Stream, StreamProtocol, StreamUpgradeError, SubstreamProtocol,
-    THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    NetworkBehaviour, NotifyHandler, Stream, StreamProtocol, SubstreamProtocol, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// What it is called.
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/perf/1.0.0");
 
-/// Where an opened stream goes.
-pub(crate) type Opener = oneshot::Sender<Result<Stream, OpenError>>;
+static SPOKEN: [StreamProtocol; 1] = [PROTOCOL];
 
-/// Why no stream was opened.
-#[derive(Debug)]
-pub(crate) enum OpenError {
-    NotConnected,
-    Unsupported,
-    Failed(String),
-}
+/// Where an opened stream goes.
+pub(crate) type Opener = negotiation::Opener<StreamProtocol>;
 
 /// Open a stream to a peer.
 #[derive(Debug)]
@@ -61,7 +54,7 @@ pub(crate) fn pair(answers: Answers) -> (Behaviour, Wire) {
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
     let behaviour = Behaviour {
         answers,
-        connections: HashMap::new(),
+        connections: Connections::default(),
         arrivals,
         orders: ordered,
     };
@@ -72,7 +65,7 @@ pub(crate) fn pair(answers: Answers) -> (Behaviour, Wire) {
 #[derive(Debug)]
 pub(crate) struct Behaviour {
     answers: Answers,
-    connections: HashMap<PeerId, Vec<ConnectionId>>,
+    connections: Connections,
     arrivals: mpsc::Sender<(PeerId, Stream)>,
     orders: mpsc::Receiver<Order>,
 }
@@ -119,23 +112,13 @@ impl NetworkBehaviour for Behaviour {
                 peer_id,
                 connection_id,
                 ..
-            }) => self
-                .connections
-                .entry(peer_id)
-                .or_default()
-                .push(connection_id),
+            }) => self.connections.add(peer_id, connection_id),
             FromSwarm::ConnectionClosed(ConnectionClosed {
                 peer_id,
                 connection_id,
                 ..
             }) => {
-                let Some(all) = self.connections.get_mut(&peer_id) else {
-                    return;
-                };
-                all.retain(|other| *other != connection_id);
-                if all.is_empty() {
-                    self.connections.remove(&peer_id);
-                }
+                self.connections.remove(peer_id, connection_id);
             }
             _ => {}
         }
@@ -155,7 +138,7 @@ impl NetworkBehaviour for Behaviour {
         context: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         while let Poll::Ready(Some(Order { peer, reply })) = self.orders.poll_recv(context) {
-            match self.connections.get(&peer).and_then(|all| all.first()) {
+            match self.connections.to(peer).first() {
                 Some(connection) => {
                     return Poll::Ready(ToSwarm::NotifyHandler {
                         peer_id: peer,
@@ -182,31 +165,34 @@ pub(crate) struct Handler {
 impl ConnectionHandler for Handler {
     type FromBehaviour = Opener;
     type ToBehaviour = Infallible;
-    type InboundProtocol = Negotiate;
-    type OutboundProtocol = Negotiate;
+    type InboundProtocol = Negotiate<StreamProtocol>;
+    type OutboundProtocol = Negotiate<StreamProtocol>;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = Opener;
 
-    fn listen_protocol(&self) -> SubstreamProtocol<Negotiate> {
-        SubstreamProtocol::new(Negotiate(self.answers), ())
+    fn listen_protocol(&self) -> SubstreamProtocol<Negotiate<StreamProtocol>> {
+        let spoken = match self.answers {
+            Answers::Yes => &SPOKEN[..],
+            Answers::No => &[],
+        };
+        SubstreamProtocol::new(Negotiate(spoken), ())
     }
 
     fn on_behaviour_event(&mut self, reply: Opener) {
         if self.open.len() < OPENS_PENDING_MAX {
             self.open.push_back(reply);
         } else {
-            let busy = OpenError::Failed("too many streams are being opened".to_owned());
-            drop(reply.send(Err(busy)));
+            drop(reply.send(Err(OpenError::busy())));
         }
     }
 
     fn poll(
         &mut self,
         _: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Negotiate, Opener, Infallible>> {
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opener, Infallible>> {
         match self.open.pop_front() {
             Some(reply) => Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: SubstreamProtocol::new(Negotiate(Answers::Yes), reply)
+                protocol: SubstreamProtocol::new(Negotiate(&SPOKEN), reply)
                     .with_timeout(OPEN_TIMEOUT),
             }),
             None => Poll::Pending,
@@ -215,11 +201,11 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(
         &mut self,
-        event: ConnectionEvent<'_, Negotiate, Negotiate, (), Opener>,
+        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), Opener>,
     ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol: stream,
+                protocol: (_, stream),
                 ..
             }) => {
                 let handed = self.arrivals.try_send((self.peer, stream));
@@ -228,54 +214,14 @@ impl ConnectionHandler for Handler {
                 }
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                protocol: stream,
+                protocol,
                 info,
-            }) => drop(info.send(Ok(stream))),
+            }) => drop(info.send(Ok(protocol))),
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info }) => {
-                let error = match error {
-                    StreamUpgradeError::NegotiationFailed => OpenError::Unsupported,
-                    StreamUpgradeError::Timeout => OpenError::Failed("too slow".to_owned()),
-                    StreamUpgradeError::Io(error) => OpenError::Failed(error.to_string()),
-                    StreamUpgradeError::Apply(never) => match never {},
-                };
-                drop(info.send(Err(error)));
+                drop(info.send(Err(error.into())));
             }
             _ => {}
         }
-    }
-}
-
-/// Hands the stream over as it is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Negotiate(Answers);
-
-impl UpgradeInfo for Negotiate {
-    type Info = StreamProtocol;
-    type InfoIter = std::option::IntoIter<StreamProtocol>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        let named = (self.0 == Answers::Yes).then_some(PROTOCOL);
-        named.into_iter()
-    }
-}
-
-impl InboundUpgrade<Stream> for Negotiate {
-    type Output = Stream;
-    type Error = Infallible;
-    type Future = Ready<Result<Stream, Infallible>>;
-
-    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        ready(Ok(stream))
-    }
-}
-
-impl OutboundUpgrade<Stream> for Negotiate {
-    type Output = Stream;
-    type Error = Infallible;
-    type Future = Ready<Result<Stream, Infallible>>;
-
-    fn upgrade_outbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        ready(Ok(stream))
     }
 }
 

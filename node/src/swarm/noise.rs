@@ -266,17 +266,10 @@ const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::swarm::tests::{Pipe, pipe};
     use futures::FutureExt;
     use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
     use libp2p::noise;
-    use tokio_util::compat::TokioAsyncReadCompatExt;
-
-    type Pipe = tokio_util::compat::Compat<tokio::io::DuplexStream>;
-
-    fn pipe() -> (Pipe, Pipe) {
-        let (left, right) = tokio::io::duplex(64 << 10);
-        (left.compat(), right.compat())
-    }
 
     /// Bytes sealed by us, as the library reads them, and the other way.
     async fn talk(mut ours: Secured, mut socket: Pipe, mut theirs: noise::Output<Pipe>) {

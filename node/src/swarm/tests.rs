@@ -14,13 +14,23 @@ use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{SwarmBuilder, identify, noise, ping, tcp, tls, yamux};
 use std::collections::HashSet;
 use std::future::Future;
+use tokio::io::DuplexStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 const WATCHDOG: Duration = Duration::from_secs(60);
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const WEB: &str = "/ip4/127.0.0.1/tcp/0/ws";
+
+pub(in crate::swarm) type Pipe = Compat<DuplexStream>;
+
+/// Both ends of a connection without a network.
+pub(in crate::swarm) fn pipe() -> (Pipe, Pipe) {
+    let (left, right) = tokio::io::duplex(64 << 10);
+    (left.compat(), right.compat())
+}
 
 struct TestNode {
     peers: Peers,

@@ -258,18 +258,11 @@ const SCHEMES: [SignatureScheme; 9] = [
 mod tests {
     use super::*;
     use crate::swarm::records::{Incoming, Outgoing, Secured, Step};
+    use crate::swarm::tests::{Pipe, pipe};
     use futures::io::{AsyncReadExt, AsyncWriteExt};
     use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
     use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
     use rustls::pki_types::{IpAddr, Ipv4Addr};
-    use tokio_util::compat::TokioAsyncReadCompatExt;
-
-    type Pipe = tokio_util::compat::Compat<tokio::io::DuplexStream>;
-
-    fn pipe() -> (Pipe, Pipe) {
-        let (left, right) = tokio::io::duplex(64 << 10);
-        (left.compat(), right.compat())
-    }
 
     fn nobody() -> ServerName<'static> {
         ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4])))

@@ -2,40 +2,32 @@
 //! [`cairn_store::fuzzing`]; here is what it may take.
 
 use crate::ceiling::within;
-use crate::targets::Verdict;
+use crate::seeds::Verdict;
 use cairn_store::fuzzing;
 
 /// A segment.
 pub fn segment(data: &[u8]) -> Verdict {
-    if within(data.len(), AHEAD_BYTES + COPIES * data.len(), || {
-        fuzzing::segment(data)
-    }) {
-        Verdict::Taken
-    } else {
-        Verdict::Refused
-    }
+    Verdict::of(within(
+        data.len(),
+        AHEAD_BYTES + COPIES * data.len(),
+        || fuzzing::segment(data),
+    ))
 }
 
 /// The journal.
 pub fn journal(data: &[u8]) -> Verdict {
-    if within(data.len(), FLAT + JOURNAL_BYTES * data.len(), || {
-        fuzzing::journal(data)
-    }) {
-        Verdict::Taken
-    } else {
-        Verdict::Refused
-    }
+    Verdict::of(within(
+        data.len(),
+        FLAT + JOURNAL_BYTES * data.len(),
+        || fuzzing::journal(data),
+    ))
 }
 
 /// A bucket of the index.
 pub fn bucket(data: &[u8]) -> Verdict {
-    if within(data.len(), FLAT + BUCKET_BYTES * data.len(), || {
+    Verdict::of(within(data.len(), FLAT + BUCKET_BYTES * data.len(), || {
         fuzzing::bucket(data)
-    }) {
-        Verdict::Taken
-    } else {
-        Verdict::Refused
-    }
+    }))
 }
 
 /// What may be held whatever the input is.

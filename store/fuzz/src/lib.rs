@@ -3,10 +3,12 @@
 //!
 //! * [`ceiling`]: the allocator that ends the run when a decoder takes more than it may.
 //! * [`program`]: DAGs of hostile blocks, built as the input says.
+//! * [`seeds`]: whether every seed is read as it is told.
 //! * [`targets`]: what must hold of what anybody may call.
 //! * [`inside`]: the same for the store's own files, which `cairn_store::fuzzing` opens.
 
 pub mod ceiling;
 pub mod inside;
 pub mod program;
+pub mod seeds;
 pub mod targets;

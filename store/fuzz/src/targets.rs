@@ -3,6 +3,7 @@
 
 use crate::ceiling::within;
 use crate::program::{self, Dag, Input};
+use crate::seeds::Verdict;
 use bytes::Bytes;
 use cairn_store::car::read::{CarReader, for_each_batch};
 use cairn_store::car::write;
@@ -22,24 +23,6 @@ use futures::{StreamExt, TryStreamExt};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-/// What the decoder said of the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is what it should be.
-    Taken,
-    /// It is not.
-    Refused,
-}
-
-impl Verdict {
-    fn of<T, E>(result: &Result<T, E>) -> Self {
-        match result {
-            Ok(_) => Self::Taken,
-            Err(_) => Self::Refused,
-        }
-    }
-}
-
 /// CIDs. In binary: what is read is written the same. As text: it reads back, and has no second
 /// text in its base.
 pub fn cid(data: &[u8]) -> Verdict {
@@ -52,7 +35,7 @@ pub fn cid(data: &[u8]) -> Verdict {
         reads_back(cid);
     }
     let Ok(text) = std::str::from_utf8(data) else {
-        return Verdict::of(&binary);
+        return Verdict::of(binary.is_ok());
     };
     let read = within(data.len(), FLAT, || cid::parse_link(text));
     assert!(cid::parse(text).is_err() || read.is_ok());
@@ -69,7 +52,7 @@ pub fn cid(data: &[u8]) -> Verdict {
     if binary.is_ok() {
         Verdict::Taken
     } else {
-        Verdict::of(&read)
+        Verdict::of(read.is_ok())
     }
 }
 
@@ -146,7 +129,7 @@ pub fn dag_cbor(data: &[u8]) -> Verdict {
         let again = cbor::decode_as(&cbor::encode(value), Form::Plain);
         assert_eq!(again, Ok(sorted(value, &by_length)));
     }
-    Verdict::of(&strict)
+    Verdict::of(strict.is_ok())
 }
 
 /// dag-json and json. What was read is written in one form, which reads back as the same; all
@@ -166,7 +149,7 @@ pub fn dag_json(data: &[u8]) -> Verdict {
         assert_eq!(again, Ok(sorted(value, &by_bytes)));
     }
     assert!(read.is_err() || plain.is_ok());
-    Verdict::of(&read)
+    Verdict::of(read.is_ok())
 }
 
 /// UnixFS: a message, or a file's tree. A message reads back as written; a file gives exactly the
@@ -195,7 +178,7 @@ pub fn unixfs(data: &[u8]) -> Verdict {
         dag.asked() <= most,
         "more blocks than {length} bytes can need"
     );
-    Verdict::of(&read)
+    Verdict::of(read.is_ok())
 }
 
 fn message(data: &[u8]) -> Verdict {
@@ -206,7 +189,7 @@ fn message(data: &[u8]) -> Verdict {
         let written = Bytes::from(message.encode());
         assert_eq!(Message::decode(&written).as_ref(), Ok(message));
     }
-    Verdict::of(&read)
+    Verdict::of(read.is_ok())
 }
 
 fn read_file(dag: &Arc<Dag>, file: &File, range: std::ops::Range<u64>) -> Result<(), ReadError> {
@@ -421,7 +404,7 @@ fn take(data: &[u8]) -> Verdict {
     let again = CarReader::new(&written[..]).map(sections);
     let parts = blocks.into_iter().map(Block::into_parts).collect();
     assert_eq!(again.ok(), Some((car.roots().to_vec(), parts)));
-    Verdict::of(&taken)
+    Verdict::of(taken.is_ok())
 }
 
 /// A number in the form that begins a section.

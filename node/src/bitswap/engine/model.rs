@@ -5,7 +5,12 @@
 //! driver does what the worker does (lookups and envelopes are answered later, by a store that has
 //! changed meanwhile) and is wrong on purpose where peers may be.
 
+use super::peer::{
+    ENVELOPE_BLOCKS_MAX, ENVELOPE_BYTES_TARGET, HAVE_AS_BLOCK_BYTES_MAX, PRESENCES_PER_PEER_MAX,
+    State,
+};
 use super::*;
+use crate::bitswap::message::WantKind;
 use crate::bitswap::seeds;
 use cairn_store::cid::{DAG_PB, RAW};
 use rand::rngs::StdRng;

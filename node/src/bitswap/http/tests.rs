@@ -163,13 +163,16 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 stream.write_all(&bytes).await?;
                 loop {
                     stream.write_all(b"x").await?;
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    tokio::time::sleep(DRIP_EVERY).await;
                 }
             }
             Answer::Nothing => std::future::pending().await,
         }
     }
 }
+
+/// Too slow as a whole, though no single pause is too long.
+const DRIP_EVERY: Duration = Duration::from_millis(5);
 
 fn local() -> Gateways {
     Gateways::new(Network::Local, Vec::new())

@@ -254,20 +254,12 @@ async fn a_fetch_that_is_dropped_is_asked_for_no_more() {
     let blocks: Vec<Block> = made(40, 10, RAW);
     let gateway = Gateway::start(|_| Answer::Nothing).await;
     let client = client(vec![gateway.endpoint()]).await;
-    let work = client.bitswap.work(PATIENCE);
-    let fetch = client.bitswap.fetch(&work, blocks[0].cid());
     let watch = async {
         while gateway.asked().is_empty() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::select! {
-        _ = fetch => panic!("nobody has it"),
-        () = watch => {}
-    }
-    while !client.bitswap.stat().await.wantlist.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    client.let_go(blocks[0].cid(), watch).await;
 }
 
 /// What a gateway does when it is asked for a CAR.

@@ -3,20 +3,13 @@
 
 use super::frame::{ACK, FIN, HEAD_BYTES, Head, Kind, RST, SYN};
 use super::*;
+use crate::swarm::tests::{Pipe, pipe};
 use futures::future::{self, poll_fn};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::muxing::StreamMuxerExt;
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
-use tokio_util::compat::TokioAsyncReadCompatExt;
-
-type Pipe = tokio_util::compat::Compat<tokio::io::DuplexStream>;
-
-fn pipe() -> (Pipe, Pipe) {
-    let (left, right) = tokio::io::duplex(64 << 10);
-    (left.compat(), right.compat())
-}
 
 fn muxer(socket: Pipe, side: Side, settings: &Settings) -> Muxer<Pipe> {
     let parts = Parts {
@@ -89,23 +82,21 @@ async fn two_of_ours_carry_megabytes_both_ways() {
     let mut listener = muxer(right, Side::Listener, &settings);
     // Both are driven until both are through.
     let through = tokio::sync::Barrier::new(2);
-    let ours = async {
-        let stream = open(&mut dialler).await;
+    let carry = async |mut muxer: Muxer<Pipe>, stream| {
         let work = async {
             exchange(stream).await;
             through.wait().await
         };
-        beside(&mut dialler, work).await;
-        dialler
+        beside(&mut muxer, work).await;
+        muxer
+    };
+    let ours = async {
+        let stream = open(&mut dialler).await;
+        carry(dialler, stream).await
     };
     let theirs = async {
         let stream = accept(&mut listener).await;
-        let work = async {
-            exchange(stream).await;
-            through.wait().await
-        };
-        beside(&mut listener, work).await;
-        listener
+        carry(listener, stream).await
     };
     let (dialler, listener) = future::join(ours, theirs).await;
     for muxer in [&dialler, &listener] {

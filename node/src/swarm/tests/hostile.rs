@@ -11,21 +11,16 @@ use futures_rustls::{TlsAcceptor, TlsConnector};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
+use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs::{default_provider, sign};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::crypto::aws_lc_rs::sign;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme, version,
-};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 /// What a stranger shows instead of what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +105,7 @@ fn certificate(shown: Shown, keys: &Keypair) -> Arc<CertifiedKey> {
     Arc::new(CertifiedKey::new(chain, key))
 }
 
-/// Believes everybody, and shows what it was told to.
+/// Shows what it was told to.
 #[derive(Debug)]
 struct Liar(Option<Arc<CertifiedKey>>);
 
@@ -129,73 +124,6 @@ impl ResolvesServerCert for Liar {
     }
 }
 
-impl ServerCertVerifier for Liar {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
-
-impl ClientCertVerifier for Liar {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        shown: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ServerCertVerifier::verify_tls12_signature(self, message, shown, signed)
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        shown: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ServerCertVerifier::verify_tls13_signature(self, message, shown, signed)
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ServerCertVerifier::supported_verify_schemes(self)
-    }
-}
-
 const ALPN: &[&[u8]] = &[b"libp2p"];
 
 fn liar(shown: Shown, keys: &Keypair) -> Arc<Liar> {
@@ -203,27 +131,20 @@ fn liar(shown: Shown, keys: &Keypair) -> Arc<Liar> {
     Arc::new(Liar(shows))
 }
 
+/// The library's own caller, but for what it shows and means.
 fn caller(shown: Shown, alpn: &[&[u8]]) -> TlsConnector {
-    let liar = liar(shown, &Keypair::generate_ed25519());
-    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[&version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::clone(&liar) as _)
-        .with_client_cert_resolver(liar);
+    let keys = Keypair::generate_ed25519();
+    let mut config = tls::make_client_config(&keys, None).unwrap();
+    config.client_auth_cert_resolver = liar(shown, &keys);
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.enable_sni = false;
     TlsConnector::from(Arc::new(config))
 }
 
+/// The library's own listener, but for what it shows.
 fn called(shown: Shown, keys: &Keypair) -> TlsAcceptor {
-    let liar = liar(shown, keys);
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[&version::TLS13])
-        .unwrap()
-        .with_client_cert_verifier(Arc::clone(&liar) as _)
-        .with_cert_resolver(liar);
-    config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+    let mut config = tls::make_server_config(keys).unwrap();
+    config.cert_resolver = liar(shown, keys);
     TlsAcceptor::from(Arc::new(config))
 }
 

@@ -8,12 +8,15 @@ use super::record::{self, Keys};
 use super::{Tls, TlsError, peer_of};
 use crate::swarm::records::{Incoming, Opener, Outgoing, Sealer, Secured};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use rustls::Error;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::{IpAddr, Ipv4Addr, ServerName};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{CommonState, Error};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, UnbufferedConnectionCommon, UnbufferedStatus,
+};
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 
 impl Tls {
@@ -49,19 +52,14 @@ impl Tls {
 }
 
 /// Either side of a handshake.
-trait Side {
+trait Side: Deref<Target = UnbufferedConnectionCommon<<Self as Side>::Data>> {
     type Data;
-    fn common(&self) -> &CommonState;
     fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
     fn finish(self) -> Result<(rustls::ExtractedSecrets, Keys), Error>;
 }
 
 impl Side for UnbufferedClientConnection {
     type Data = ClientConnectionData;
-
-    fn common(&self) -> &CommonState {
-        self
-    }
 
     fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(bytes)
@@ -75,10 +73,6 @@ impl Side for UnbufferedClientConnection {
 
 impl Side for UnbufferedServerConnection {
     type Data = ServerConnectionData;
-
-    fn common(&self) -> &CommonState {
-        self
-    }
 
     fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(bytes)
@@ -115,7 +109,7 @@ where
         match next {
             Next::Again => {}
             Next::Send => send(socket, &mut out).await?,
-            Next::Done if !connection.common().is_handshaking() => break,
+            Next::Done if !connection.is_handshaking() => break,
             // A server may send before it knows whom to; we do not.
             Next::Done | Next::Receive => {
                 let count = socket.read(incoming.room()).await?;
@@ -133,7 +127,7 @@ where
         }
     }
     send(socket, &mut out).await?;
-    let peer = peer_of(connection.common())?;
+    let peer = peer_of(&connection)?;
     let (secrets, keys) = connection.finish().map_err(TlsError::Settings)?;
     let (sealer, opener) = record::start(secrets, keys)?;
     Ok(Secured {

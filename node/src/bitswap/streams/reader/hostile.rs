@@ -2,7 +2,7 @@
 
 use super::tests::open_gate;
 use super::*;
-use crate::bitswap::message::{Absence, Change, Entry, WantKind};
+use crate::bitswap::message::{Absence, Change, Entry, Version, WantKind};
 use crate::bitswap::seeds;
 use futures::FutureExt;
 use futures::future::join;

@@ -1,0 +1,149 @@
+//! Peers: who they are, what they have, and what was exchanged with them.
+
+use super::RepoStatArgs;
+use cairn_store::config::ByteSize;
+use clap::{Args, Subcommand};
+
+/// `id`.
+#[derive(Debug, Clone, Args)]
+pub struct IdArgs {
+    /// Another peer.
+    pub peer: Option<String>,
+    /// Format, of `<id>`, `<aver>`, `<pubkey>`, `<addrs>` and `<protocols>`.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub format: Option<String>,
+}
+
+/// Below `swarm`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SwarmCommand {
+    /// List connections.
+    Peers {
+        /// Print everything known.
+        #[arg(short, long)]
+        verbose: bool,
+        /// Print round trips.
+        #[arg(long)]
+        latency: bool,
+        /// Print who dialled.
+        #[arg(long)]
+        direction: bool,
+        /// Print what peers told of themselves.
+        #[arg(long)]
+        identify: bool,
+    },
+    /// Connect to peers.
+    Connect {
+        /// Addresses that end in /p2p/PEER.
+        #[arg(required = true)]
+        addresses: Vec<String>,
+    },
+    /// Close connections to peers.
+    Disconnect {
+        /// Addresses that end in /p2p/PEER.
+        #[arg(required = true)]
+        addresses: Vec<String>,
+    },
+    /// List known addresses.
+    Addrs(SwarmAddrsArgs),
+}
+
+/// `swarm addrs`.
+#[derive(Debug, Clone, Args)]
+pub struct SwarmAddrsArgs {
+    /// Below it.
+    #[command(subcommand)]
+    pub command: Option<SwarmAddrsCommand>,
+}
+
+/// Below `swarm addrs`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SwarmAddrsCommand {
+    /// List where this node is reached.
+    Local {
+        /// With its name.
+        #[arg(long)]
+        id: bool,
+    },
+    /// List where this node listens.
+    Listen,
+}
+
+/// Below `routing`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RoutingCommand {
+    /// Find who has something.
+    Findprovs {
+        /// What.
+        #[arg(required = true)]
+        cids: Vec<String>,
+        /// How many to find.
+        #[arg(short, long, value_name = "NUMBER")]
+        num_providers: Option<usize>,
+    },
+    /// Tell the network that we have something.
+    Provide {
+        /// What.
+        #[arg(required = true)]
+        cids: Vec<String>,
+    },
+}
+
+/// Below `stats`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum StatsCommand {
+    /// Bytes in and out.
+    Bw,
+    /// The exchange of blocks.
+    Bitswap(BitswapStatArgs),
+    /// The repository's sizes.
+    Repo(RepoStatArgs),
+}
+
+/// Below `bitswap`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum BitswapCommand {
+    /// What was exchanged.
+    Stat(BitswapStatArgs),
+    /// What is wanted now.
+    Wantlist {
+        /// What this peer wants of us, not what we want.
+        #[arg(short, long)]
+        peer: Option<String>,
+    },
+    /// What was exchanged with a peer.
+    Ledger {
+        /// The peer's ID.
+        peer: String,
+    },
+}
+
+/// `bitswap stat`.
+#[derive(Debug, Clone, Args)]
+pub struct BitswapStatArgs {
+    /// Name the partners.
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Print sizes for people.
+    #[arg(long)]
+    pub human: bool,
+}
+
+/// Below `diag`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DiagCommand {
+    /// Measure how fast bytes go to a peer and back, without blocks and without a disk.
+    Perf {
+        /// An address that ends in /p2p/PEER, or a peer whose address is known.
+        peer: String,
+        /// How much to send, as 64MiB; 0 for nothing [default: 256MiB].
+        #[arg(long, value_name = "BYTES")]
+        upload: Option<ByteSize>,
+        /// How much to have sent; 0 for nothing [default: 256MiB].
+        #[arg(long, value_name = "BYTES")]
+        download: Option<ByteSize>,
+        /// Streams at once, up to 16 [default: 1].
+        #[arg(long, value_name = "NUMBER")]
+        streams: Option<u64>,
+    },
+}

@@ -1,0 +1,122 @@
+//! What must stay, and the repository that it stays in.
+
+use crate::config::duration::Interval;
+use clap::{Args, Subcommand};
+
+/// Below `pin`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PinCommand {
+    /// Fetch and keep.
+    Add {
+        /// What to keep.
+        #[arg(required = true)]
+        paths: Vec<String>,
+        /// With everything below it.
+        #[arg(short, long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = clap::ArgAction::Set)]
+        recursive: bool,
+        /// Name for the pin.
+        #[arg(short, long, value_name = "NAME")]
+        name: Option<String>,
+        /// Show progress [default: on a terminal].
+        #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        progress: Option<bool>,
+    },
+    /// Keep no longer.
+    Rm {
+        /// What to let go.
+        #[arg(required = true)]
+        paths: Vec<String>,
+        /// Recursive pins too.
+        #[arg(short, long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = clap::ArgAction::Set)]
+        recursive: bool,
+    },
+    /// List what is kept.
+    Ls {
+        /// How these are kept; all without any.
+        paths: Vec<String>,
+        /// direct, indirect, recursive or all.
+        #[arg(short = 't', long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+        /// Print only CIDs.
+        #[arg(short, long)]
+        quiet: bool,
+        /// Only pins whose name contains this.
+        #[arg(short, long, value_name = "NAME")]
+        name: Option<String>,
+        /// Print pins while they are found.
+        #[arg(short, long)]
+        stream: bool,
+        /// Print names.
+        #[arg(long)]
+        names: bool,
+    },
+    /// Keep another instead.
+    Update {
+        /// What is kept.
+        from: String,
+        /// What shall be kept.
+        to: String,
+        /// Let the old one go.
+        #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = clap::ArgAction::Set)]
+        unpin: bool,
+    },
+    /// Check that everything that is kept is here.
+    Verify {
+        /// Print what is whole too.
+        #[arg(long)]
+        verbose: bool,
+        /// Print only CIDs.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+}
+
+/// Below `repo`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RepoCommand {
+    /// Print sizes.
+    Stat(RepoStatArgs),
+    /// Remove what nothing keeps.
+    Gc {
+        /// Print only CIDs.
+        #[arg(short, long)]
+        quiet: bool,
+        /// Print nothing.
+        #[arg(long)]
+        silent: bool,
+        /// Does nothing: a collection ends at its first error. For scripts that give it.
+        #[arg(long, hide = true)]
+        stream_errors: bool,
+    },
+    /// Build the index anew from the blocks.
+    Rebuild,
+    /// Check every block against its CID.
+    Verify {
+        /// Delete bad blocks, so that they are absent instead of damaged.
+        #[arg(long)]
+        drop: bool,
+        /// Fetch bad blocks from peers; needs the daemon.
+        #[arg(long)]
+        heal: bool,
+        /// How long to look for a bad block without any progress.
+        #[arg(long, value_name = "DURATION", requires = "heal")]
+        heal_timeout: Option<Interval>,
+    },
+    /// Print the format's version.
+    Version {
+        /// Only the number.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+}
+
+/// `repo stat`.
+#[derive(Debug, Clone, Args)]
+pub struct RepoStatArgs {
+    /// Only sizes.
+    #[arg(short, long)]
+    pub size_only: bool,
+    /// Print sizes for people.
+    #[arg(short = 'H', long)]
+    pub human: bool,
+}

@@ -1,0 +1,230 @@
+//! A lane to a peer: what we say, one message after the other, over a stream that is opened when there
+//! is something to say and closed when there is nothing more.
+
+use super::OPEN_TIMEOUT;
+use crate::bitswap::behaviour::Order;
+use crate::bitswap::engine::ENVELOPES_OUTSTANDING_MAX;
+use crate::bitswap::message::{Message, Version};
+use crate::bitswap::worker::Input;
+use crate::negotiation::OpenError;
+use crate::throttle::{Gate, Haste, Way};
+use bytes::Bytes;
+use futures::{AsyncWrite, AsyncWriteExt};
+use libp2p::PeerId;
+use libp2p::swarm::Stream;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// What goes over a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::bitswap) enum Cargo {
+    /// Wants, cancels and presences.
+    Words,
+    Blocks,
+}
+
+/// A message for a lane.
+#[derive(Debug)]
+pub(in crate::bitswap) struct Outgoing {
+    pub(in crate::bitswap) message: Message,
+    /// What the engine counts for it.
+    pub(in crate::bitswap) bytes: u64,
+}
+
+/// A lane's end of the bargain: what it needs to open streams and to report.
+#[derive(Debug, Clone)]
+pub(in crate::bitswap) struct Lane {
+    pub(in crate::bitswap) peer: PeerId,
+    /// Which of the peer's stays this lane belongs to.
+    pub(in crate::bitswap) stay: u64,
+    pub(in crate::bitswap) cargo: Cargo,
+    pub(in crate::bitswap) gate: Arc<Gate>,
+    pub(in crate::bitswap) orders: mpsc::Sender<Order>,
+    pub(in crate::bitswap) inputs: mpsc::Sender<Input>,
+}
+
+impl Lane {
+    /// Writes what comes until the worker lets go of the other end.
+    pub(in crate::bitswap) async fn run(self, mut inbox: mpsc::Receiver<Outgoing>) {
+        let mut stream: Option<(Version, Stream)> = None;
+        loop {
+            let next = match timeout(LANE_IDLE, inbox.recv()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    if let Some((_, mut idle)) = stream.take() {
+                        drop(timeout(CLOSE_TIME_MAX, idle.close()).await);
+                    }
+                    inbox.recv().await
+                }
+            };
+            let Some(outgoing) = next else {
+                break;
+            };
+            let sent = self.send(&mut stream, &outgoing.message).await;
+            if let Err(error) = &sent {
+                tracing::debug!(peer = %self.peer, %error, "message not sent");
+            }
+            let report = Input::Written {
+                peer: self.peer,
+                stay: self.stay,
+                cargo: self.cargo,
+                outgoing,
+                sent: sent.is_ok(),
+            };
+            if self.inputs.send(report).await.is_err() {
+                break;
+            }
+        }
+        if let Some((_, mut last)) = stream {
+            drop(timeout(CLOSE_TIME_MAX, last.close()).await);
+        }
+    }
+
+    async fn send(
+        &self,
+        stream: &mut Option<(Version, Stream)>,
+        message: &Message,
+    ) -> Result<(), OpenError> {
+        let mut why = OpenError::NotConnected;
+        for _ in 0..SEND_TRIES {
+            let (version, open) = match stream {
+                Some(open) => open,
+                None => stream.insert(self.open().await?),
+            };
+            let haste = match self.cargo {
+                Cargo::Words => Haste::Words,
+                Cargo::Blocks => Haste::Bulk,
+            };
+            match write(open, &message.encode(*version), &self.gate, haste).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    why = OpenError::Failed(error.to_string());
+                    *stream = None;
+                }
+            }
+        }
+        Err(why)
+    }
+
+    async fn open(&self) -> Result<(Version, Stream), OpenError> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || OpenError::Failed("stopping".to_owned());
+        self.orders
+            .send(Order::Open(self.peer, reply))
+            .await
+            .map_err(|_| stopping())?;
+        // A connection that closes drops the reply.
+        let opened = match timeout(OPEN_TIMEOUT * 2, answer).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(_)) => Err(OpenError::NotConnected),
+            Err(_) => Err(OpenError::Failed("too slow".to_owned())),
+        };
+        let spoken = match &opened {
+            Ok((version, _)) => Some(*version),
+            Err(OpenError::Unsupported) => None,
+            Err(_) => return opened,
+        };
+        let speaks = Input::Speaks {
+            peer: self.peer,
+            stay: self.stay,
+            version: spoken,
+        };
+        drop(self.inputs.send(speaks).await);
+        opened
+    }
+}
+
+async fn write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    pieces: &[Bytes],
+    gate: &Gate,
+    haste: Haste,
+) -> io::Result<()> {
+    let bytes: usize = pieces.iter().map(Bytes::len).sum();
+    let limit = WRITE_IDLE + Duration::from_secs(bytes as u64 / WRITE_BYTES_A_SECOND);
+    if !gate.is_open(Way::Out) {
+        return write_slowly(stream, pieces, limit, (gate, haste)).await;
+    }
+    let all = async {
+        for piece in pieces {
+            stream.write_all(piece).await?;
+        }
+        stream.flush().await
+    };
+    timeout(limit, all)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// The same piece by piece, as the gate lets them pass. Waiting for that is not the peer's time.
+async fn write_slowly<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    pieces: &[Bytes],
+    limit: Duration,
+    (gate, haste): (&Gate, Haste),
+) -> io::Result<()> {
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let mut held = Duration::ZERO;
+    let start = Instant::now();
+    for piece in pieces {
+        let mut rest = piece.as_ref();
+        while !rest.is_empty() {
+            let waiting = Instant::now();
+            let count = gate.pass(Way::Out, rest.len(), haste).await;
+            held += waiting.elapsed();
+            let Some((first, later)) = rest.split_at_checked(count) else {
+                break;
+            };
+            timeout_at(start + limit + held, stream.write_all(first))
+                .await
+                .map_err(late)??;
+            rest = later;
+        }
+    }
+    timeout_at(start + limit + held, stream.flush())
+        .await
+        .map_err(late)?
+}
+
+/// An outbound stream without work is closed; Helia resets it after 10 s.
+const LANE_IDLE: Duration = Duration::from_secs(5);
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
+/// A message must leave within this, and a second for every [`WRITE_BYTES_A_SECOND`].
+const WRITE_IDLE: Duration = Duration::from_secs(10);
+const WRITE_BYTES_A_SECOND: u64 = 12_500;
+/// How often a message is tried: a kept stream may have been reset, a new one rarely is.
+const SEND_TRIES: usize = 3;
+/// Messages waiting in a lane: room for all that the engine lets be under way, so that no packed
+/// envelope, whose wants are gone, ever finds its lane full.
+pub(in crate::bitswap) const LANE_MESSAGES_MAX: usize = 64;
+const _: () = assert!(LANE_MESSAGES_MAX as u64 >= ENVELOPES_OUTSTANDING_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitswap::streams::reader::tests::{gate, payload};
+    use tokio_util::compat::TokioAsyncReadCompatExt;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_waits_for_its_turn_is_not_given_up_and_one_whose_peer_does_not_read_is() {
+        let limits = crate::Limits {
+            upload: "1KB".parse().unwrap(),
+            ..crate::Limits::default()
+        };
+        let gate = gate(limits);
+        let pieces = payload().encode(Version::V1_2);
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        let (ours, _theirs) = tokio::io::duplex(2 * bytes);
+        let (mut ours, start) = (ours.compat(), Instant::now());
+        write(&mut ours, &pieces, &gate, Haste::Bulk).await.unwrap();
+        let took = start.elapsed().as_secs_f64();
+        assert!((took - bytes as f64 / 1000.0).abs() < 5.0, "{took}");
+        let (ours, _theirs) = tokio::io::duplex(bytes / 2);
+        let mut ours = ours.compat();
+        let error = write(&mut ours, &pieces, &gate, Haste::Bulk).await;
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}

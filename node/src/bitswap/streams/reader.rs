@@ -1,0 +1,613 @@
+//! A reader for every inbound stream: one message after the other, each with room taken for it before
+//! it is read, and handed to whom it concerns.
+
+use crate::bitswap::message::{
+    MESSAGE_BYTES_MAX, MESSAGE_PRESENCES_MAX, MESSAGE_WANTS_MAX, Message, MessageError, Payload,
+};
+use crate::bitswap::worker::Input;
+use crate::throttle::{Gate, Way};
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncReadExt};
+use libp2p::PeerId;
+use libp2p::swarm::Stream;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout, timeout_at};
+
+#[cfg(test)]
+mod hostile;
+
+/// What the readers of one peer share with the worker.
+#[derive(Debug)]
+pub(in crate::bitswap) struct Intake {
+    pub(in crate::bitswap) peer: PeerId,
+    /// The peer's part of what may pass.
+    pub(in crate::bitswap) gate: Arc<Gate>,
+    /// How much is wanted of this peer now: nothing means that its blocks are not even hashed.
+    pub(in crate::bitswap) wanted: AtomicUsize,
+    /// Bytes read so far.
+    pub(in crate::bitswap) bytes: AtomicU64,
+    /// Readers at work, and readers waiting for that.
+    pub(in crate::bitswap) working: Semaphore,
+    pub(in crate::bitswap) readers: AtomicUsize,
+    /// This peer's part of the room for messages, in KiB.
+    share: Arc<Semaphore>,
+    /// Whether it has the share of those that delivered.
+    trusted: AtomicBool,
+    /// Lines that may be decoded and not yet heard by the worker.
+    lines: Arc<Semaphore>,
+}
+
+impl Intake {
+    pub(in crate::bitswap) fn new(peer: PeerId, gate: Gate) -> Self {
+        Self {
+            peer,
+            gate: Arc::new(gate),
+            wanted: AtomicUsize::new(0),
+            bytes: AtomicU64::new(0),
+            working: Semaphore::new(READERS_WORKING_MAX),
+            readers: AtomicUsize::new(0),
+            share: Arc::new(Semaphore::new(SHARE_UNPROVEN_KIB)),
+            trusted: AtomicBool::new(false),
+            lines: Arc::new(Semaphore::new(LINES_MAX)),
+        }
+    }
+
+    /// The peer delivered what was wanted: it gets a full share of the room from now on.
+    pub(in crate::bitswap) fn trust(&self) {
+        if !self.trusted.swap(true, Ordering::Relaxed) {
+            self.share.add_permits(SHARE_KIB - SHARE_UNPROVEN_KIB);
+        }
+    }
+
+    /// Whether one more stream is taken.
+    pub(in crate::bitswap) fn admit(&self) -> bool {
+        let admitted = self.readers.fetch_add(1, Ordering::Relaxed) < READERS_MAX;
+        if !admitted {
+            self.readers.fetch_sub(1, Ordering::Relaxed);
+        }
+        admitted
+    }
+}
+
+/// Room that a message takes while it is read, verified and stored.
+#[derive(Debug)]
+pub(in crate::bitswap) struct Room {
+    _share: OwnedSemaphorePermit,
+    _whole: OwnedSemaphorePermit,
+}
+
+/// Leave for a message to be decoded, held until the worker has heard it: the lines of one peer wait in its
+/// own streams, not in the queue that all share.
+#[derive(Debug, Default)]
+pub(in crate::bitswap) struct Hearing {
+    _own: Option<OwnedSemaphorePermit>,
+    _whole: Option<OwnedSemaphorePermit>,
+}
+
+/// Blocks as they came, and the room they take until they are stored.
+#[derive(Debug)]
+pub(in crate::bitswap) struct Unverified {
+    pub(in crate::bitswap) peer: PeerId,
+    pub(in crate::bitswap) blocks: Vec<Payload>,
+    /// How many more blocks were wanted of this peer when these came.
+    pub(in crate::bitswap) expected: usize,
+    pub(in crate::bitswap) room: Room,
+}
+
+/// Where readers give what they read.
+#[derive(Debug, Clone)]
+pub(in crate::bitswap) struct Sinks {
+    pub(in crate::bitswap) inputs: mpsc::Sender<Input>,
+    pub(in crate::bitswap) unverified: mpsc::Sender<Unverified>,
+    /// Room for messages that are being read or verified, in KiB.
+    pub(in crate::bitswap) room: Arc<Semaphore>,
+    /// The same for peers of whom nothing is wanted, so that they cannot fill the other.
+    pub(in crate::bitswap) side_room: Arc<Semaphore>,
+    /// Lines of all peers that are decoded and not yet heard.
+    pub(in crate::bitswap) lines: Arc<Semaphore>,
+    /// The longest pause inside a message.
+    pub(in crate::bitswap) body_idle: Duration,
+}
+
+impl Sinks {
+    pub(in crate::bitswap) fn new(
+        inputs: mpsc::Sender<Input>,
+        unverified: mpsc::Sender<Unverified>,
+    ) -> Self {
+        Self {
+            inputs,
+            unverified,
+            room: Arc::new(Semaphore::new(ROOM_KIB)),
+            side_room: Arc::new(Semaphore::new(SIDE_ROOM_KIB)),
+            lines: Arc::new(Semaphore::new(LINES_IN_ALL_MAX)),
+            body_idle: BODY_IDLE,
+        }
+    }
+}
+
+/// Why a reader stopped before the end of its stream.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::bitswap) enum ReadError {
+    #[error(transparent)]
+    Stream(#[from] io::Error),
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    #[error("the stream ended inside a message")]
+    Cut,
+    #[error("the peer sent too slowly")]
+    TooSlow,
+    #[error("stopping")]
+    Stopping,
+}
+
+/// Reads one inbound stream to its end.
+pub(in crate::bitswap) async fn read(mut stream: Stream, intake: Arc<Intake>, sinks: Sinks) {
+    let outcome = read_all(&mut stream, &intake, &sinks).await;
+    intake.readers.fetch_sub(1, Ordering::Relaxed);
+    if let Err(error) = outcome {
+        tracing::debug!(peer = %intake.peer, %error, "stream ended");
+        match error {
+            ReadError::Message(_) => {
+                drop(sinks.inputs.send(Input::BadMessage(intake.peer)).await);
+            }
+            ReadError::Cut | ReadError::TooSlow => drop(sinks.inputs.send(Input::Abandoned).await),
+            ReadError::Stream(_) | ReadError::Stopping => {}
+        }
+    }
+}
+
+/// Reads a stream as a peer's would be read; whether it held messages to its end.
+#[cfg(feature = "fuzzing")]
+pub(in crate::bitswap) async fn read_to_end<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    intake: &Intake,
+    sinks: &Sinks,
+) -> bool {
+    read_all(stream, intake, sinks).await.is_ok()
+}
+
+async fn read_all<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    intake: &Intake,
+    sinks: &Sinks,
+) -> Result<(), ReadError> {
+    loop {
+        let Ok(first) = timeout(STREAM_IDLE, read_byte(stream)).await else {
+            return Ok(()); // Between messages nobody owes us anything.
+        };
+        let Some(first) = first? else {
+            return Ok(());
+        };
+        // Many streams may be open; only so many are read from at once.
+        let working = intake.working.acquire().await;
+        let Some((bytes, room)) = read_message(stream, first, intake, sinks).await? else {
+            return Err(ReadError::Cut);
+        };
+        let hearing = take_hearing(Message::lines(&bytes), intake, sinks).await?;
+        let message = Message::decode(&bytes)?;
+        drop(bytes);
+        deliver(message, (room, hearing), intake, sinks).await?;
+        drop(working);
+    }
+}
+
+async fn deliver(
+    mut message: Message,
+    (room, hearing): (Room, Hearing),
+    intake: &Intake,
+    sinks: &Sinks,
+) -> Result<(), ReadError> {
+    let peer = intake.peer;
+    let blocks = std::mem::take(&mut message.blocks);
+    let words = Input::Message {
+        peer,
+        message,
+        hearing,
+    };
+    sinks
+        .inputs
+        .send(words)
+        .await
+        .map_err(|_| ReadError::Stopping)?;
+    if blocks.is_empty() {
+        return Ok(());
+    }
+    let wanted = intake.wanted.load(Ordering::Relaxed);
+    if wanted == 0 {
+        let bytes = blocks.iter().map(|block| block.data.len() as u64).sum();
+        let unwanted = Input::Unwanted { peer, bytes };
+        return sinks
+            .inputs
+            .send(unwanted)
+            .await
+            .map_err(|_| ReadError::Stopping);
+    }
+    let unverified = Unverified {
+        peer,
+        expected: wanted.saturating_sub(blocks.len()),
+        blocks,
+        room,
+    };
+    sinks
+        .unverified
+        .send(unverified)
+        .await
+        .map_err(|_| ReadError::Stopping)
+}
+
+async fn read_byte<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    let count = stream.read(&mut byte).await?;
+    let [byte] = byte;
+    Ok((count > 0).then_some(byte))
+}
+
+/// Reads the rest of a length and what it announces. Room is taken when the first
+/// [`TRUSTED_BYTES`] of a longer message are there: a length alone costs nobody anything.
+async fn read_message<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    first: u8,
+    intake: &Intake,
+    sinks: &Sinks,
+) -> Result<Option<(Bytes, Room)>, ReadError> {
+    let mut length = u64::from(first & 0x7f);
+    let (mut byte, mut at) = (first, 0);
+    let idle = sinks.body_idle;
+    while byte & 0x80 != 0 {
+        at += 1;
+        let next = timeout(idle, read_byte(stream));
+        byte = match next.await.map_err(|_| ReadError::TooSlow)?? {
+            Some(byte) => byte,
+            None => return Ok(None),
+        };
+        // Four groups hold every length that is allowed; an overlong form is a lie.
+        if at >= LENGTH_BYTES_MAX || (byte == 0 && at > 0) {
+            return Err(MessageError::Length.into());
+        }
+        length |= u64::from(byte & 0x7f) << (7 * at);
+    }
+    let whole = usize::try_from(length)
+        .ok()
+        .filter(|length| *length <= MESSAGE_BYTES_MAX)
+        .ok_or(MessageError::TooLarge(length))?;
+    let deadline = Instant::now() + idle + Duration::from_secs(length / BODY_BYTES_A_SECOND);
+    let mut pace = Pace { deadline, idle };
+    let mut buffer = vec![0; whole.min(TRUSTED_BYTES)];
+    if !fill(stream, &mut buffer, &mut pace, intake).await? {
+        return Ok(None);
+    }
+    let kib = u32::try_from(whole.div_ceil(1024)).unwrap_or(u32::MAX);
+    let room = take_room(kib, intake, sinks).await?;
+    if whole > TRUSTED_BYTES {
+        let mut large = vec![0; whole];
+        let (front, rest) = large.split_at_mut(TRUSTED_BYTES);
+        front.copy_from_slice(&buffer);
+        pace.deadline = pace.deadline.max(Instant::now() + idle);
+        if !fill(stream, rest, &mut pace, intake).await? {
+            return Ok(None);
+        }
+        buffer = large;
+    }
+    Ok(Some((Bytes::from(buffer), room)))
+}
+
+/// The peer's own share comes first: whoever waits for that holds nothing that others wait for.
+pub(in crate::bitswap) async fn take_room(
+    kib: u32,
+    intake: &Intake,
+    sinks: &Sinks,
+) -> Result<Room, ReadError> {
+    let stopping = |_| ReadError::Stopping;
+    let share = Arc::clone(&intake.share).acquire_many_owned(kib);
+    let share = share.await.map_err(stopping)?;
+    let whole = match intake.wanted.load(Ordering::Relaxed) {
+        0 => Arc::clone(&sinks.side_room),
+        _ => Arc::clone(&sinks.room),
+    };
+    let whole = whole.acquire_many_owned(kib).await.map_err(stopping)?;
+    Ok(Room {
+        _share: share,
+        _whole: whole,
+    })
+}
+
+/// Waits until so many lines may be decoded.
+async fn take_hearing(lines: usize, intake: &Intake, sinks: &Sinks) -> Result<Hearing, ReadError> {
+    if lines == 0 {
+        return Ok(Hearing::default());
+    }
+    let stopping = |_| ReadError::Stopping;
+    let count = |most: usize| u32::try_from(lines.min(most)).unwrap_or(u32::MAX);
+    let own = Arc::clone(&intake.lines).acquire_many_owned(count(LINES_MAX));
+    let own = own.await.map_err(stopping)?;
+    let whole = Arc::clone(&sinks.lines).acquire_many_owned(count(LINES_IN_ALL_MAX));
+    let whole = whole.await.map_err(stopping)?;
+    Ok(Hearing {
+        _own: Some(own),
+        _whole: Some(whole),
+    })
+}
+
+/// How fast a message must come, as far as we let it.
+struct Pace {
+    deadline: Instant,
+    idle: Duration,
+}
+
+async fn fill<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    mut buffer: &mut [u8],
+    pace: &mut Pace,
+    intake: &Intake,
+) -> Result<bool, ReadError> {
+    let gate = &intake.gate;
+    while !buffer.is_empty() {
+        let (start, mut held) = (Instant::now(), 0);
+        gate.held_since(Way::In, &mut held);
+        let until = pace.deadline.min(start + pace.idle);
+        let piece = gate.piece(Way::In, buffer.len());
+        let part = buffer.get_mut(..piece).unwrap_or_default();
+        let count = match timeout_at(until, stream.read(part)).await {
+            Ok(count) => count?,
+            // Another of its streams was held back meanwhile, and this one with it.
+            Err(_) if gate.held_since(Way::In, &mut held) => {
+                pace.deadline = pace.deadline.max(Instant::now() + pace.idle);
+                continue;
+            }
+            Err(_) => return Err(ReadError::TooSlow),
+        };
+        if count == 0 {
+            return Ok(false);
+        }
+        intake.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        if !gate.is_open(Way::In) {
+            let paying = Instant::now();
+            gate.pay(Way::In, count).await;
+            pace.deadline += paying.elapsed();
+        }
+        buffer = buffer.get_mut(count..).unwrap_or_default();
+    }
+    Ok(true)
+}
+
+/// An inbound stream on which nothing comes for so long is let go.
+const STREAM_IDLE: Duration = Duration::from_secs(600);
+/// The longest pause inside a message.
+const BODY_IDLE: Duration = Duration::from_secs(30);
+/// The slowest rate of a message, beside [`BODY_IDLE`] in all.
+const BODY_BYTES_A_SECOND: u64 = 16 << 10;
+/// How much of a message is taken before room for the rest of it is.
+const TRUSTED_BYTES: usize = 64 << 10;
+/// Bytes of a length: four groups of seven bits reach beyond the limit.
+const LENGTH_BYTES_MAX: u32 = 4;
+/// Inbound streams of one peer that are read from at once. Kubo writes eight.
+const READERS_WORKING_MAX: usize = 16;
+/// Inbound streams of one peer.
+const READERS_MAX: usize = 256;
+/// Room for messages between stream and store, over all peers.
+const ROOM_KIB: usize = 192 << 10;
+const SIDE_ROOM_KIB: usize = 64 << 10;
+/// How much of it one peer may take, so that a few who send messages by halves do not stop all
+/// others; and how much before it delivered anything.
+const SHARE_KIB: usize = ROOM_KIB / 8;
+const SHARE_UNPROVEN_KIB: usize = ROOM_KIB / 32;
+const _: () = assert!(SHARE_UNPROVEN_KIB * 1024 >= MESSAGE_BYTES_MAX);
+/// Lines of one peer that are decoded and not yet heard by the worker; a message with more has its
+/// turn alone. A line takes about 180 bytes, whatever it took on the wire.
+const LINES_MAX: usize = 1024;
+/// The same of all peers: 12 MB.
+const LINES_IN_ALL_MAX: usize = 64 << 10;
+const _: () = assert!(LINES_IN_ALL_MAX >= MESSAGE_WANTS_MAX + MESSAGE_PRESENCES_MAX);
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::bitswap::message::Version;
+    use futures::FutureExt;
+    use tokio_util::compat::TokioAsyncReadCompatExt;
+
+    struct Bench {
+        theirs: tokio::io::DuplexStream,
+        reader: tokio::task::JoinHandle<Result<(), ReadError>>,
+        inputs: mpsc::Receiver<Input>,
+        intake: Arc<Intake>,
+        room: Arc<Semaphore>,
+        unverified: mpsc::Receiver<Unverified>,
+    }
+
+    fn bench() -> Bench {
+        bench_with(BODY_IDLE)
+    }
+
+    fn bench_with(body_idle: Duration) -> Bench {
+        bench_of(body_idle, open_gate())
+    }
+
+    pub(in crate::bitswap::streams) fn gate(limits: crate::Limits) -> Gate {
+        let throttle = crate::throttle::Throttle::new(limits, &prometheus::Registry::new());
+        throttle.unwrap().gate()
+    }
+
+    pub(super) fn open_gate() -> Gate {
+        gate(crate::Limits::default())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test waits for its own task")]
+    fn bench_of(body_idle: Duration, gate: Gate) -> Bench {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (inputs, heard) = mpsc::channel(100);
+        let (unverified, blocks) = mpsc::channel(100);
+        let mut sinks = Sinks::new(inputs, unverified);
+        sinks.body_idle = body_idle;
+        let room = Arc::clone(&sinks.room);
+        let intake = Arc::new(Intake::new(PeerId::random(), gate));
+        let shared = Arc::clone(&intake);
+        let reader = tokio::spawn(async move {
+            let mut ours = ours.compat();
+            read_all(&mut ours, &shared, &sinks).await
+        });
+        Bench {
+            theirs,
+            reader,
+            inputs: heard,
+            intake,
+            room,
+            unverified: blocks,
+        }
+    }
+
+    pub(in crate::bitswap::streams) fn payload() -> Message {
+        let cid =
+            cairn_store::cid::parse("bafybeie5745rpv2m6tjyuugywy4d5ewrqgqqhfnf445he3omzpjbx5xqxe")
+                .unwrap();
+        Message {
+            blocks: vec![Payload {
+                prefix: crate::bitswap::message::prefix_of(&cid).unwrap(),
+                data: Bytes::from(vec![1; 300_000]),
+            }],
+            ..Message::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_several_messages_of_one_stream_and_stops_at_its_end() {
+        use tokio::io::AsyncWriteExt;
+        let mut bench = bench();
+        bench.intake.wanted.store(1, Ordering::Relaxed);
+        for _ in 0..2 {
+            for piece in payload().encode(Version::V1_2) {
+                bench.theirs.write_all(&piece).await.unwrap();
+            }
+        }
+        bench.theirs.shutdown().await.unwrap();
+        assert!(bench.reader.await.unwrap().is_ok());
+        let first = bench.unverified.recv().await.unwrap();
+        assert_eq!(first.blocks[0].data.len(), 300_000);
+        assert!(bench.room.available_permits() < ROOM_KIB);
+        drop((first, bench.unverified.recv().await.unwrap()));
+        assert_eq!(bench.room.available_permits(), ROOM_KIB);
+    }
+
+    #[tokio::test]
+    async fn blocks_of_a_peer_that_owes_none_are_dropped_before_hashing() {
+        use tokio::io::AsyncWriteExt;
+        let mut bench = bench();
+        for piece in payload().encode(Version::V1_2) {
+            bench.theirs.write_all(&piece).await.unwrap();
+        }
+        assert!(matches!(
+            bench.inputs.recv().await,
+            Some(Input::Message { .. })
+        ));
+        assert!(matches!(
+            bench.inputs.recv().await,
+            Some(Input::Unwanted { bytes: 300_000, .. })
+        ));
+        assert!(bench.unverified.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_length_beyond_the_limit_ends_the_stream_at_once() {
+        use tokio::io::AsyncWriteExt;
+        for length in [
+            &[0x81u8, 0x80, 0x80, 0x02][..], // 4 MiB + 1
+            &[0xff, 0xff, 0xff, 0xff, 0x0f],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+            &[0x81, 0x00], // 1, written too long
+        ] {
+            let mut bench = bench();
+            bench.theirs.write_all(length).await.unwrap();
+            let error = bench.reader.await.unwrap().unwrap_err();
+            assert!(matches!(error, ReadError::Message(_)), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_sends_by_halves_takes_no_more_than_its_share() {
+        let (inputs, _heard) = mpsc::channel(1);
+        let (unverified, _blocks) = mpsc::channel(1);
+        let sinks = Sinks::new(inputs, unverified);
+        let intake = || {
+            let intake = Intake::new(PeerId::random(), open_gate());
+            intake.wanted.store(1, Ordering::Relaxed);
+            intake
+        };
+        let mut held = Vec::new();
+        let kib = u32::try_from(MESSAGE_BYTES_MAX / 1024).unwrap();
+        let mut fill = |intake: &Intake| {
+            let mut taken = 0;
+            while let Some(Ok(room)) = take_room(kib, intake, &sinks).now_or_never() {
+                held.push(room);
+                taken += usize::try_from(kib).unwrap();
+            }
+            taken
+        };
+        let (half_sender, honest) = (intake(), intake());
+        assert!(fill(&half_sender) <= SHARE_UNPROVEN_KIB);
+        honest.trust();
+        honest.trust();
+        assert_eq!(fill(&honest), SHARE_KIB);
+        drop(held);
+        assert_eq!(sinks.room.available_permits(), ROOM_KIB);
+        assert_eq!(honest.share.available_permits(), SHARE_KIB);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_drips_is_given_up_and_holds_no_room() {
+        use tokio::io::AsyncWriteExt;
+        let mut bench = bench_with(Duration::from_millis(50));
+        bench
+            .theirs
+            .write_all(&[0x80, 0x80, 0x80, 0x02, 1])
+            .await
+            .unwrap();
+        let error = bench.reader.await.unwrap().unwrap_err();
+        assert!(matches!(error, ReadError::TooSlow), "{error}");
+        assert_eq!(bench.room.available_permits(), ROOM_KIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_we_slow_down_is_not_too_slow_and_is_slowed_by_its_own_window() {
+        use tokio::io::AsyncWriteExt;
+        let limits = crate::Limits {
+            download: "1KB".parse().unwrap(),
+            ..crate::Limits::default()
+        };
+        // Far less than the message takes.
+        let mut bench = bench_of(Duration::from_secs(2), gate(limits));
+        bench.intake.wanted.store(1, Ordering::Relaxed);
+        let (start, mut sent) = (Instant::now(), 0);
+        for _ in 0..5 {
+            for piece in payload().encode(Version::V1_2) {
+                sent += piece.len();
+                bench.theirs.write_all(&piece).await.unwrap();
+            }
+        }
+        // What fits the window is gone; the rest had to wait until it was read.
+        let read = sent - (1 << 20);
+        let waited = start.elapsed().as_secs_f64();
+        assert!(waited > read as f64 / 1000.0 * 0.7, "{waited}");
+        for _ in 0..5 {
+            let unverified = bench.unverified.recv().await.unwrap();
+            assert_eq!(unverified.blocks[0].data.len(), 300_000);
+        }
+        let took = start.elapsed().as_secs_f64();
+        let least = sent as f64 / 1000.0;
+        assert!(
+            took > least * 0.9 && took < least * 1.1,
+            "{took} of {least}"
+        );
+        // One that stops sending is given up all the same.
+        bench
+            .theirs
+            .write_all(&[0x80, 0x80, 0x01, 1])
+            .await
+            .unwrap();
+        let error = bench.reader.await.unwrap().unwrap_err();
+        assert!(matches!(error, ReadError::TooSlow), "{error}");
+    }
+}
