@@ -95,6 +95,11 @@ pub enum Step {
         /// What the disk said.
         why: String,
     },
+    /// It is larger than a block may be, so it was not taken.
+    TooLarge {
+        /// How large.
+        bytes: u64,
+    },
     /// It turned up in the store.
     Here,
     /// Nobody had it in time.

@@ -257,6 +257,10 @@ impl About<'_> {
                 "not-kept",
                 format!("cannot be written into the store: {why}"),
             ),
+            Step::TooLarge { bytes } => self.line(
+                "too-large",
+                format!("it has {bytes} bytes, more than a block may have; not taken"),
+            ),
             Step::Here => self.line("here", "it turned up in the store".to_owned()),
             Step::GivenUp { tried } => self.line("given-up", format!("given up: {tried}")),
             _ => self.line("other", format!("{:?}", told.step)),

@@ -117,8 +117,8 @@ struct Want {
     asked_at: Instant,
     broadcast: bool,
     queued: bool,
-    /// How many of those who fetch the same were told of it.
-    companions_told: usize,
+    /// How many had joined of those who fetch the same when they were told of it.
+    companions_told: u64,
     hedges: u32,
     /// Of what is told at the end; `asked` and `gateways` are counted then.
     said: Said,
@@ -190,7 +190,7 @@ impl Client {
         self.tell_of(peer, |peer| Step::Gone { peer });
         self.release(peer, Release::Forget);
         for session in self.sessions.values_mut() {
-            session.companions.remove(peer);
+            session.gone(peer);
         }
         self.peers.remove(peer);
         self.changed.remove(peer);

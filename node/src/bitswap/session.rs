@@ -22,6 +22,8 @@ pub(super) struct Session {
     pub(super) holders: HashMap<PeerId, Holder>,
     /// Who fetches the same (`client/crowd.rs`).
     pub(super) companions: BTreeMap<PeerId, Companion>,
+    /// How many joined so far.
+    pub(super) joined: u64,
     /// Wants that nobody was asked for yet, because whoever might have them is busy.
     pub(super) queue: VecDeque<Key>,
     pub(super) wants: HashSet<Key>,
@@ -97,6 +99,7 @@ impl Session {
             idle,
             holders: HashMap::new(),
             companions: BTreeMap::new(),
+            joined: 0,
             queue: VecDeque::new(),
             wants: HashSet::new(),
             broadcasts: HashSet::new(),
@@ -143,7 +146,8 @@ impl Session {
     }
 
     fn holder(&mut self, peer: PeerId) -> Option<&mut Holder> {
-        if self.companions.contains_key(&peer) {
+        let is_full = self.holders.len() >= HOLDERS_MAX && !self.holders.contains_key(&peer);
+        if is_full || self.companions.contains_key(&peer) {
             return None;
         }
         let holder = self.holders.entry(peer).or_default();
@@ -162,6 +166,7 @@ impl Session {
             heard_at: now,
         };
         self.companions.insert(peer, companion);
+        self.joined += 1;
         self.holders.remove(&peer);
         true
     }
@@ -170,6 +175,18 @@ impl Session {
     pub(super) fn heard(&mut self, peer: &PeerId, now: Instant) {
         if let Some(companion) = self.companions.get_mut(peer) {
             companion.heard_at = now;
+        }
+    }
+
+    /// A peer is gone. It is remembered only if it sent something: words cost nothing.
+    pub(super) fn gone(&mut self, peer: &PeerId) {
+        self.companions.remove(peer);
+        if self
+            .holders
+            .get(peer)
+            .is_some_and(|holder| holder.delivered == 0)
+        {
+            self.holders.remove(peer);
         }
     }
 
@@ -271,6 +288,8 @@ fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str, many: &s
 pub(super) const SEARCH_DELAY: Duration = Duration::from_secs(1);
 /// Time between two searches of one session.
 const SEARCH_AGAIN: Duration = Duration::from_secs(10);
+/// Peers of which a session remembers that they have parts of it.
+const HOLDERS_MAX: usize = 1024;
 /// Companions of one session.
 const COMPANIONS_MAX: usize = 32;
 /// Time from the first question to those who are not known to have anything to the second.

@@ -15,7 +15,7 @@ mod reader;
 pub(super) use lane::{Cargo, LANE_MESSAGES_MAX, Lane, Outgoing};
 #[cfg(feature = "fuzzing")]
 pub(super) use reader::read_to_end;
-pub(super) use reader::{Hearing, Intake, Room, Sinks, Unverified, read, take_room};
+pub(super) use reader::{Hearing, Intake, Room, Sinks, Unverified, Waiting, read, take_room};
 
 /// How long negotiating a stream may take.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);

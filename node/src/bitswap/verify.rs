@@ -5,7 +5,7 @@
 //! really have. Whether anybody wanted them is for the worker to say.
 
 use super::message::Payload;
-use super::streams::{Room, Unverified};
+use super::streams::{Room, Unverified, Waiting};
 use super::worker::Input;
 use bytes::Bytes;
 use cairn_store::block::{BLOCK_BYTES_MAX, Prefix};
@@ -27,6 +27,7 @@ pub(super) struct Verified {
     /// Payloads that cannot be hashed.
     pub(super) nonsense: usize,
     pub(super) room: Room,
+    pub(super) waiting: Waiting,
 }
 
 /// How many jobs hash at once.
@@ -134,6 +135,7 @@ fn name(batch: Vec<Unverified>) -> Vec<Verified> {
             too_large,
             nonsense,
             room: message.room,
+            waiting: message.waiting,
         });
     }
     for Kind {

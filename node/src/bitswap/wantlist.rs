@@ -38,7 +38,20 @@ impl WantList {
         // Wanted again of a peer that has answered: it is asked again.
         let is_open = matches!(self.told.get(key), Some(Told::Wants(..)));
         if before != Some((cid, kind)) || !is_open {
-            self.changed.push_back(key.clone());
+            self.differs(key);
+        }
+    }
+
+    /// Something may have to be said about this.
+    fn differs(&mut self, key: &Key) {
+        self.changed.push_back(key.clone());
+        if self.changed.len() > CHANGED_SLACK + 2 * (self.wanted.len() + self.told.len()) {
+            let mut once = HashSet::new();
+            let (wanted, told) = (&self.wanted, &self.told);
+            self.changed.retain(|key| {
+                let matters = wanted.contains_key(key) || told.contains_key(key);
+                matters && once.insert(key.clone())
+            });
         }
     }
 
@@ -48,14 +61,14 @@ impl WantList {
             && *kind == WantKind::Block
         {
             *kind = WantKind::Have;
-            self.changed.push_back(key.clone());
+            self.differs(key);
         }
     }
 
     /// Does not want it any more.
     pub(super) fn cancel(&mut self, key: &Key) {
         if self.wanted.remove(key).is_some() {
-            self.changed.push_back(key.clone());
+            self.differs(key);
         }
     }
 
@@ -171,6 +184,8 @@ impl WantList {
     }
 }
 
+/// Changes noted beyond two for each want: of a peer that reads nothing they are gathered up.
+const CHANGED_SLACK: usize = 1024;
 /// More than a peer answers at once: others cut our list at as many.
 const UNANSWERED_MAX: usize = 1024;
 

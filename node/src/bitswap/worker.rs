@@ -22,7 +22,7 @@ use super::metrics::Metrics;
 use super::policy::Policy;
 use super::session::SessionId;
 use super::streams::Hearing;
-use super::streams::{self, Cargo, Intake, Lane, Outgoing, Room, Sinks};
+use super::streams::{self, Cargo, Intake, Lane, Outgoing, Room, Sinks, Waiting};
 use super::transport::BlockTransport;
 use super::verify::{self, Verified};
 use super::{Blocks, Command, Fetched, Network, Stat, Work};
@@ -157,7 +157,7 @@ pub(super) struct State {
     watchers: HashMap<Key, Vec<Watcher>>,
     /// Came, and on the way into the store.
     storing: HashSet<Key>,
-    to_store: Vec<(Block, Arc<Room>)>,
+    to_store: Vec<(Block, Arc<(Room, Waiting)>)>,
     is_storing: bool,
     orders: VecDeque<Order>,
     dials: VecDeque<(SessionId, Provider)>,
@@ -490,7 +490,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
     fn on_verified(&mut self, message: Verified, now: Instant) {
         let state = &mut self.state;
         let peer = message.peer;
-        let room = Arc::new(message.room);
+        let room = Arc::new((message.room, message.waiting));
         for _ in 0..message.nonsense {
             self.metrics.wrong_blocks.inc();
             state.client.nonsense(&peer);
@@ -499,7 +499,9 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             self.metrics.too_large_blocks.inc();
             // Its hash is right, so nobody has a smaller one: whoever waits need not wait on.
             if let Received::Wanted(_) = state.client.block(&peer, &cid, bytes, now) {
-                let waiters = state.waiters.remove(&Key::content(&cid));
+                let key = Key::content(&cid);
+                state.tell_last(&key, || Step::TooLarge { bytes });
+                let waiters = state.waiters.remove(&key);
                 for waiter in waiters.unwrap_or_default() {
                     waiter.refuses(bytes);
                 }
@@ -663,12 +665,11 @@ impl<B: Blocks, N: Network> Worker<B, N> {
 
     fn on_tick(&mut self, now: Instant) {
         let state = &mut self.state;
-        // While the disk is behind, silence is our own doing.
-        let behind = state.is_storing || self.sinks.unverified.capacity() < verify::QUEUE_MAX;
         for (id, peer) in &mut state.peers {
             let bytes = peer.intake.bytes.load(Ordering::Relaxed);
             let held = peer.intake.gate.held_since(Way::In, &mut peer.held_seen);
-            if behind || held {
+            // What it sent is not taken yet: silence is our own doing.
+            if held || peer.intake.is_waiting() {
                 state.client.excuse(id, now);
             } else if bytes - peer.bytes_seen >= PROGRESS_BYTES_A_TICK {
                 state.client.progress(id, now);

@@ -9,8 +9,8 @@
 //! is asked of a seed only if that has nothing else to do for us. Who says nothing for long, or
 //! fails, has no place in the order, so a companion that does not help holds nobody up.
 
-use super::Client;
 use super::placing::Choice;
+use super::{Client, Peer};
 use crate::bitswap::key::{Key, tail};
 use crate::bitswap::message::WantKind;
 use crate::bitswap::session::SessionId;
@@ -93,11 +93,14 @@ impl Client {
         }
     }
 
-    /// Whether a session is not alone.
+    /// Whether a session is not alone, and its blocks are large enough for words about each.
     pub(super) fn is_crowd(&self, id: SessionId) -> bool {
-        self.sessions
-            .get(&id)
-            .is_some_and(|session| !session.companions.is_empty())
+        self.sessions.get(&id).is_some_and(|session| {
+            let holders = session.holders.keys().filter_map(|id| self.peers.get(id));
+            let largest = holders.map(|peer| peer.ledger.block_bytes()).max();
+            !session.companions.is_empty()
+                && largest.is_none_or(|bytes| bytes >= CROWD_BLOCK_BYTES_MIN)
+        })
     }
 
     /// Places the best of a session's waiting wants, and tells its companions of the rest; true if
@@ -149,21 +152,24 @@ impl Client {
             return Vec::new();
         };
         let has_companions = |peer: &&PeerId| session.companions.contains_key(*peer);
-        let others_have_room =
-            session.holders.is_empty() || session.holders.keys().any(|peer| self.has_room(peer));
+        let is_here = |peer: &&PeerId| self.peers.contains_key(*peer);
+        let mut holders = session.holders.keys().filter(is_here).peekable();
+        let others_have_room = holders.peek().is_none() || holders.any(|peer| self.has_room(peer));
         let before_us = self.in_order(id, now);
         let rank = |key: &Key| {
             let haves = self.wants.get(key)?.haves.as_slice();
-            let mut companions = haves.iter().filter(has_companions).peekable();
-            let rank = if companions.peek().is_none() {
+            let companions = || haves.iter().filter(has_companions);
+            // Whoever only says that it has it is not waited for.
+            let delivers = |id: &PeerId| self.peers.get(id).is_some_and(Peer::is_trusted);
+            let rank = if companions().any(|peer| self.has_room(peer)) {
+                Rank::OfCompanion
+            } else if companions().any(delivers) {
+                Rank::Common
+            } else {
                 let content = key.tail();
                 let ours = self.me.score(content);
                 let earlier = |number: &&Number| number.score(content) > ours;
                 Rank::Turn(before_us.iter().filter(earlier).count())
-            } else if companions.any(|peer| self.has_room(peer)) {
-                Rank::OfCompanion
-            } else {
-                Rank::Common
             };
             // Somebody who is no holder may have said that it has just this.
             let may_be_placed = others_have_room || !haves.is_empty();
@@ -181,7 +187,7 @@ impl Client {
         };
         // They wait for the seeds as we do.
         let holders = session.holders.keys().filter_map(|id| self.peers.get(id));
-        let patience = holders.map(super::Peer::patience).max();
+        let patience = holders.map(Peer::patience).max();
         let quiet = QUIET_LEAST.max(patience.unwrap_or_default());
         let counts = |id: &PeerId| {
             let peer = self.peers.get(id);
@@ -197,9 +203,9 @@ impl Client {
     }
 
     fn has_room(&self, peer: &PeerId) -> bool {
-        self.peers
-            .get(peer)
-            .is_some_and(|peer| peer.in_flight.len() < peer.window())
+        self.peers.get(peer).is_some_and(|peer| {
+            !peer.suspect && !peer.ledger.has_failed() && peer.in_flight.len() < peer.window()
+        })
     }
 
     fn place_ranked(&mut self, id: SessionId, rank: Rank, key: &Key, now: Instant) -> bool {
@@ -208,9 +214,10 @@ impl Client {
             Choice::Wait => return false,
             Choice::Nobody => return self.broadcast(id, key, now),
         };
+        // A small part of what it can do keeps us going whoever comes first does nothing.
         let is_idle = |id: &PeerId| {
             let peer = self.peers.get(id);
-            peer.is_some_and(|peer| peer.in_flight.is_empty())
+            peer.is_some_and(|peer| peer.in_flight.len() <= peer.window() / SPARE_PART)
         };
         let is_ours = matches!(rank, Rank::OfCompanion | Rank::Turn(0));
         if !is_ours && !self.is_companion(&peer, &[id]) && !is_idle(&peer) {
@@ -224,15 +231,16 @@ impl Client {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
+        let joined = session.joined;
         let companions: Vec<PeerId> = session.companions.keys().copied().collect();
         for key in keys {
             let Some(want) = self.wants.get_mut(key) else {
                 continue;
             };
-            if !want.queued || want.companions_told == companions.len() {
+            if !want.queued || want.companions_told == joined {
                 continue;
             }
-            want.companions_told = companions.len();
+            want.companions_told = joined;
             for id in &companions {
                 let open = self.wants.get(key).is_some_and(|want| {
                     !want.asked.contains_key(id)
@@ -259,6 +267,11 @@ const fn scatter(number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// Smaller blocks are fetched sooner than they are talked about; up to 1 KiB they would even come from
+/// everybody who is asked whether it has them.
+const CROWD_BLOCK_BYTES_MIN: u64 = 8 << 10;
+/// The part of what a seed may be asked for at once that need not be our turn.
+const SPARE_PART: usize = 8;
 /// Waiting wants that are looked at for the best one.
 const LOOKED_AT_MAX: usize = 256;
 /// How many are placed in one go: a look at all that wait is for many of them.

@@ -168,6 +168,7 @@ impl Desk<'_> {
             // How far the others are is not known.
             expected: 0,
             room,
+            waiting: self.intake.waits(),
         };
         let sent = self.sinks.unverified.send(unverified).await;
         sent.map_err(|_| Failure::Stopping.into())

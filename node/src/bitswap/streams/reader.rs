@@ -37,6 +37,8 @@ pub(in crate::bitswap) struct Intake {
     share: Arc<Semaphore>,
     /// Whether it has the share of those that delivered.
     trusted: AtomicBool,
+    /// Messages of it that wait for us: for room, to be hashed, to be stored.
+    waiting: Arc<AtomicUsize>,
     /// Lines that may be decoded and not yet heard by the worker.
     lines: Arc<Semaphore>,
 }
@@ -52,6 +54,7 @@ impl Intake {
             readers: AtomicUsize::new(0),
             share: Arc::new(Semaphore::new(SHARE_UNPROVEN_KIB)),
             trusted: AtomicBool::new(false),
+            waiting: Arc::default(),
             lines: Arc::new(Semaphore::new(LINES_MAX)),
         }
     }
@@ -61,6 +64,17 @@ impl Intake {
         if !self.trusted.swap(true, Ordering::Relaxed) {
             self.share.add_permits(SHARE_KIB - SHARE_UNPROVEN_KIB);
         }
+    }
+
+    /// Something of the peer waits for us for as long as what is returned lives.
+    pub(in crate::bitswap) fn waits(&self) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(Arc::clone(&self.waiting))
+    }
+
+    /// Whether something that the peer sent waits for us, so that its silence may be our doing.
+    pub(in crate::bitswap) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Whether one more stream is taken.
@@ -73,10 +87,22 @@ impl Intake {
     }
 }
 
+/// Something that waits for us.
+#[derive(Debug)]
+pub(in crate::bitswap) struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Room that a message takes while it is read, verified and stored.
 #[derive(Debug)]
 pub(in crate::bitswap) struct Room {
     _share: OwnedSemaphorePermit,
+    /// Of the part for those that have delivered nothing yet.
+    _strange: Option<OwnedSemaphorePermit>,
     _whole: OwnedSemaphorePermit,
 }
 
@@ -96,6 +122,7 @@ pub(in crate::bitswap) struct Unverified {
     /// How many more blocks were wanted of this peer when these came.
     pub(in crate::bitswap) expected: usize,
     pub(in crate::bitswap) room: Room,
+    pub(in crate::bitswap) waiting: Waiting,
 }
 
 /// Where readers give what they read.
@@ -105,6 +132,8 @@ pub(in crate::bitswap) struct Sinks {
     pub(in crate::bitswap) unverified: mpsc::Sender<Unverified>,
     /// Room for messages that are being read or verified, in KiB.
     pub(in crate::bitswap) room: Arc<Semaphore>,
+    /// How much of it all may have together that have delivered nothing yet.
+    strange_room: Arc<Semaphore>,
     /// The same for peers of whom nothing is wanted, so that they cannot fill the other.
     pub(in crate::bitswap) side_room: Arc<Semaphore>,
     /// Lines of all peers that are decoded and not yet heard.
@@ -122,6 +151,7 @@ impl Sinks {
             inputs,
             unverified,
             room: Arc::new(Semaphore::new(ROOM_KIB)),
+            strange_room: Arc::new(Semaphore::new(STRANGE_ROOM_KIB)),
             side_room: Arc::new(Semaphore::new(SIDE_ROOM_KIB)),
             lines: Arc::new(Semaphore::new(LINES_IN_ALL_MAX)),
             body_idle: BODY_IDLE,
@@ -231,6 +261,7 @@ async fn deliver(
         expected: wanted.saturating_sub(blocks.len()),
         blocks,
         room,
+        waiting: intake.waits(),
     };
     sinks
         .unverified
@@ -304,13 +335,24 @@ pub(in crate::bitswap) async fn take_room(
     let stopping = |_| ReadError::Stopping;
     let share = Arc::clone(&intake.share).acquire_many_owned(kib);
     let share = share.await.map_err(stopping)?;
-    let whole = match intake.wanted.load(Ordering::Relaxed) {
-        0 => Arc::clone(&sinks.side_room),
-        _ => Arc::clone(&sinks.room),
+    let _waiting = intake.waits();
+    let is_wanted = intake.wanted.load(Ordering::Relaxed) > 0;
+    let is_strange = !intake.trusted.load(Ordering::Relaxed);
+    let strange = if is_wanted && is_strange {
+        let room = Arc::clone(&sinks.strange_room).acquire_many_owned(kib);
+        Some(room.await.map_err(stopping)?)
+    } else {
+        None
+    };
+    let whole = if is_wanted {
+        Arc::clone(&sinks.room)
+    } else {
+        Arc::clone(&sinks.side_room)
     };
     let whole = whole.acquire_many_owned(kib).await.map_err(stopping)?;
     Ok(Room {
         _share: share,
+        _strange: strange,
         _whole: whole,
     })
 }
@@ -390,6 +432,8 @@ const READERS_WORKING_MAX: usize = 16;
 const READERS_MAX: usize = 256;
 /// Room for messages between stream and store, over all peers.
 const ROOM_KIB: usize = 192 << 10;
+/// Those that send messages by halves and nothing else leave as much to others.
+const STRANGE_ROOM_KIB: usize = ROOM_KIB / 2;
 const SIDE_ROOM_KIB: usize = 64 << 10;
 /// How much of it one peer may take, so that a few who send messages by halves do not stop all
 /// others; and how much before it delivered anything.
@@ -554,6 +598,38 @@ pub(super) mod tests {
         drop(held);
         assert_eq!(sinks.room.available_permits(), ROOM_KIB);
         assert_eq!(honest.share.available_permits(), SHARE_KIB);
+    }
+
+    #[tokio::test]
+    async fn many_that_send_by_halves_leave_half_of_the_room_to_those_that_delivered() {
+        let (inputs, _heard) = mpsc::channel(1);
+        let (unverified, _blocks) = mpsc::channel(1);
+        let sinks = Sinks::new(inputs, unverified);
+        let intake = || {
+            let intake = Intake::new(PeerId::random(), open_gate());
+            intake.wanted.store(1, Ordering::Relaxed);
+            intake
+        };
+        let kib = u32::try_from(MESSAGE_BYTES_MAX / 1024).unwrap();
+        let strangers: Vec<Intake> = (0..30).map(|_| intake()).collect();
+        let held: Vec<Room> = strangers
+            .iter()
+            .filter_map(|stranger| take_room(kib, stranger, &sinks).now_or_never())
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(sinks.room.available_permits(), ROOM_KIB - STRANGE_ROOM_KIB);
+        let honest = intake();
+        honest.trust();
+        assert!(take_room(kib, &honest, &sinks).now_or_never().is_some());
+        // Who waits for room is not to blame for its silence.
+        let (waiting, honest) = (&strangers[29], &honest);
+        assert!(!waiting.is_waiting() && !honest.is_waiting());
+        let mut waits = Box::pin(take_room(kib, waiting, &sinks));
+        assert!(futures::poll!(&mut waits).is_pending());
+        assert!(waiting.is_waiting() && !honest.is_waiting());
+        drop(held);
+        assert!(waits.await.is_ok());
+        assert!(!waiting.is_waiting());
     }
 
     #[tokio::test]
