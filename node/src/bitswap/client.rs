@@ -55,6 +55,8 @@ pub(super) struct Client {
     wants: HashMap<Key, Want>,
     /// Sessions with a queue, whose turn it is at the front.
     hungry: VecDeque<SessionId>,
+    /// Whether somebody may have more room than when sessions were last served.
+    has_freed_room: bool,
     changed: BTreeSet<PeerId>,
     actions: VecDeque<Action>,
     /// What happened to wants that somebody watches. Taken out after every turn.
@@ -403,13 +405,13 @@ impl Client {
             state.progress_at = now;
             state.block_at = now;
             state.list.answered(&key);
+            self.has_freed_room = true;
             self.suspect(peer, false);
         }
         for session in self.remove(&key) {
             if let Some(session) = self.sessions.get_mut(&session) {
                 session.wants_no_more(&key);
                 session.delivered(*peer);
-                session.is_restless = true;
                 session.progressed(now);
             }
         }

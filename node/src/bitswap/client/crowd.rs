@@ -53,7 +53,7 @@ impl Client {
 
     /// A peer wants something too.
     pub(in crate::bitswap) fn wanted_too(&mut self, peer: &PeerId, cid: &Cid, now: Instant) {
-        if self.sessions.is_empty() {
+        if self.sessions.is_empty() || !self.peers.contains_key(peer) {
             return;
         }
         let key = Key::content(cid);

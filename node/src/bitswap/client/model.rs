@@ -115,6 +115,10 @@ impl World {
             // Always the same, or nobody would be left.
             21 | 22 => self.client.nonsense(&seeds::peer(0)),
             23 => self.client.unwanted(&peer, 1 << 20),
+            24 => {
+                let cid = self.any_cid();
+                self.client.wanted_too(&peer, &cid, now);
+            }
             _ => {
                 let time = self.random.random_range(0..400);
                 self.pass(Duration::from_millis(time));
@@ -283,6 +287,15 @@ impl World {
                     .all(|cid| inside.wants.contains(&Key::content(cid)))
             );
             waited_for.extend(wants.iter().copied());
+            assert!(inside.broadcasts.is_subset(&inside.wants));
+            let mut companions = inside.companions.keys();
+            assert!(companions.all(|peer| self.here.contains(peer)));
+            assert!(
+                inside
+                    .holders
+                    .keys()
+                    .all(|peer| !inside.companions.contains_key(peer))
+            );
         }
         assert_eq!(client.wants.len(), waited_for.len());
         for (key, want) in &client.wants {

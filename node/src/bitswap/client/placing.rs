@@ -66,6 +66,13 @@ impl Others {
 impl Client {
     /// Places what waits in queues, sessions taking turns, as far as peers have room.
     pub(in crate::bitswap) fn settle(&mut self, now: Instant) {
+        if std::mem::take(&mut self.has_freed_room) {
+            for id in &self.hungry {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.is_restless = true;
+                }
+            }
+        }
         let mut waiting = VecDeque::new();
         while let Some(id) = self.hungry.pop_front() {
             if self.place_one(id, now) {
@@ -251,7 +258,10 @@ impl Client {
             if session.broadcasts.len() >= BROADCASTS_MAX && !want.broadcast {
                 return false;
             }
-            session.broadcasts.insert(key.clone());
+            // It may stand in the queue of a session that does not want it any more.
+            if session.wants.contains(key) {
+                session.broadcasts.insert(key.clone());
+            }
         }
         want.broadcast = true;
         let speaking = || {
