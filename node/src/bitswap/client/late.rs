@@ -64,6 +64,7 @@ impl Client {
 
     pub(super) fn hedge(&mut self, now: Instant) {
         let mut late = Vec::new();
+        let mut tardy = Vec::new();
         for (key, want) in &self.wants {
             let mut patience = None;
             for (id, kind) in &want.asked {
@@ -73,6 +74,9 @@ impl Client {
                 let own = if peer.is_trusted() {
                     peer.patience_for(key)
                 } else if self.is_companion(id, &want.sessions) && !peer.ledger.has_failed() {
+                    if now.saturating_duration_since(peer.block_at) > HEDGE_PROVEN {
+                        tardy.push(*id);
+                    }
                     HEDGE_PROVEN
                 } else {
                     HEDGE_UNPROVEN
@@ -92,6 +96,14 @@ impl Client {
                 if late.len() >= HEDGES_A_TICK_MAX {
                     break;
                 }
+            }
+        }
+        // It is asked for no more by those who count on it, until it has sent something.
+        for id in tardy {
+            if let Some(peer) = self.peers.get_mut(&id)
+                && !peer.ledger.has_failed()
+            {
+                peer.ledger.failed();
             }
         }
         late.sort_by_key(|(asked_at, ..)| *asked_at);
