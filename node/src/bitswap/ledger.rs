@@ -14,9 +14,9 @@ pub(super) struct Ledger {
     window_bytes: u64,
     block_bytes: u64,
     delay: Duration,
-    pace: Duration,
-    /// How many it is made of.
-    pauses: u32,
+    /// What it sent lately, and seconds that it took for that while it owed some.
+    sent_bytes: f64,
+    sending_seconds: f64,
     proven: bool,
     /// How often it failed since it last delivered.
     failures: u32,
@@ -32,8 +32,8 @@ impl Default for Ledger {
             window_bytes: WINDOW_BYTES_START,
             block_bytes: BLOCK_BYTES_GUESS,
             delay: DELAY_GUESS,
-            pace: Duration::ZERO,
-            pauses: 0,
+            sent_bytes: 0.0,
+            sending_seconds: 0.0,
             proven: false,
             failures: 0,
             wrong: 0,
@@ -84,7 +84,12 @@ impl Ledger {
 
     /// The time from one of its blocks to the next while it owes some, lately.
     pub(super) fn pace(&self) -> Duration {
-        self.pace
+        if self.sent_bytes <= 0.0 {
+            return Duration::ZERO;
+        }
+        let blocks = self.block_bytes as f64 / self.sent_bytes;
+        let pace = Duration::try_from_secs_f64(self.sending_seconds * blocks);
+        pace.unwrap_or(PACE_MAX).min(PACE_MAX)
     }
 
     /// A block that we asked for came `delay` after the question, and `pause` after the one before.
@@ -96,8 +101,8 @@ impl Ledger {
         } else {
             delay
         };
-        self.pauses = (self.pauses + 1).min(PAUSES_MAX);
-        self.pace = (self.pace * (self.pauses - 1) + pause) / self.pauses;
+        self.sent_bytes = self.sent_bytes * LATELY + bytes as f64;
+        self.sending_seconds = self.sending_seconds * LATELY + pause.as_secs_f64();
         self.proven = true;
         self.failures = 0;
         self.wanted_bytes += bytes;
@@ -114,7 +119,7 @@ impl Ledger {
     /// It did not do what it promised: it starts again from the beginning.
     pub(super) fn failed(&mut self) {
         self.proven = false;
-        self.pauses = 0;
+        (self.sent_bytes, self.sending_seconds) = (0.0, 0.0);
         self.failures = self.failures.saturating_add(1);
         self.window_bytes = WINDOW_BYTES_START;
     }
@@ -146,8 +151,9 @@ const WINDOW_BYTES_MAX: u64 = 64 << 20;
 const BLOCK_BYTES_GUESS: u64 = 256 << 10;
 const BLOCK_BYTES_FLOOR: u64 = 256;
 const DELAY_GUESS: Duration = Duration::from_millis(500);
-/// Blocks of late that say how fast they come: several come in one message.
-const PAUSES_MAX: u32 = 16;
+/// What is left of the weight of a block when the next comes. Several come in one message.
+const LATELY: f64 = 15.0 / 16.0;
+const PACE_MAX: Duration = Duration::from_secs(3600);
 /// A peer that takes longer than this for a block has been asked for too much.
 const DELAY_TARGET: Duration = Duration::from_secs(1);
 /// Wants at a peer that has delivered nothing yet.
