@@ -8,6 +8,7 @@
 //! Needs 1 GiB of disk.
 
 use cairn_node::Config;
+use cairn_node::swarm::STREAM_WINDOW_BYTES_MAX;
 use std::net::SocketAddr;
 use std::time::Duration;
 use workloads::disk::{Folder, remove};
@@ -97,7 +98,8 @@ fn far(options: &Options, round_trip: Duration) {
         .print();
     let all = options.rounds() as u64 * 3 * bytes;
     assert!(relay.carried() >= all, "it did not all go the long way");
-    let window = WINDOW_BYTES_FIRST + Config::default().window_growth_bytes;
+    let grown = WINDOW_BYTES_FIRST + Config::default().window_growth_bytes;
+    let window = grown.min(STREAM_WINDOW_BYTES_MAX);
     let most = window as f64 / 1e6 / round_trip.as_secs_f64();
     println!(
         "  a window of {} KiB a round trip carries {} MB/s at most",

@@ -47,6 +47,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{self, Swarm};
 use libp2p::{Multiaddr, PeerId};
 use meter::Meter;
+pub use mux::WINDOW_BYTES_MAX as STREAM_WINDOW_BYTES_MAX;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

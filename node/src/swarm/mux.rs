@@ -26,6 +26,7 @@ mod tests;
 
 pub(super) use state::Side;
 pub(super) use stream::Stream;
+pub use window::WINDOW_BYTES_MAX;
 
 use super::records::{Incoming, Opener, Outgoing, Sealer, Step, invalid};
 use crate::config::Config;

@@ -7,10 +7,9 @@
 //! handshake proves.
 
 use super::records::{
-    Cipher, Incoming, NONCE_BYTES, Opener as AnyOpener, Order, Outgoing, Sealer as AnySealer,
+    Cipher, Incoming, Key, NONCE_BYTES, Opener as AnyOpener, Order, Outgoing, Sealer as AnySealer,
     Secured, Step, TAG_BYTES, invalid,
 };
-use aws_lc_rs::aead::{CHACHA20_POLY1305, UnboundKey};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::identity::{Keypair, PeerId, PublicKey};
 use snow::{Builder, HandshakeState};
@@ -98,9 +97,8 @@ impl Noise {
 }
 
 fn secured(peer: PeerId, to_them: &[u8], to_us: &[u8], incoming: Incoming) -> io::Result<Secured> {
-    let cipher = |key| {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, key);
-        let key = key.map_err(|_| io::Error::other("Noise keys of an unexpected length"))?;
+    let cipher = |key: &[u8]| {
+        let key = Key::chacha(key)?;
         io::Result::Ok(Cipher::new(key, [0; NONCE_BYTES], Order::LittleEndian, 0))
     };
     Ok(Secured {

@@ -5,9 +5,12 @@
 //! to where the socket takes them, and opened in place, so that neither costs a copy. No socket,
 //! no task, no clock.
 
+#[cfg(feature = "openssl")]
+mod openssl;
+
 use super::noise;
 use super::tls;
-use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use libp2p::PeerId;
 use std::io;
 use std::ops::Range;
@@ -222,9 +225,36 @@ impl Incoming {
     }
 }
 
-/// One direction's key, and the number of its next record.
+/// One direction's key.
+pub(super) enum Key {
+    AwsLc(LessSafeKey),
+    /// ChaCha20-Poly1305 alone, and only without a head.
+    #[cfg(feature = "openssl")]
+    OpenSsl(openssl::Key),
+}
+
+impl From<UnboundKey> for Key {
+    fn from(key: UnboundKey) -> Self {
+        Self::AwsLc(LessSafeKey::new(key))
+    }
+}
+
+impl Key {
+    /// For ChaCha20-Poly1305 without heads, by whoever is fastest at it here.
+    pub(super) fn chacha(key: &[u8]) -> io::Result<Self> {
+        #[cfg(feature = "openssl")]
+        if let Some(key) = openssl::Key::new(key) {
+            return Ok(Self::OpenSsl(key));
+        }
+        UnboundKey::new(&CHACHA20_POLY1305, key)
+            .map(Self::from)
+            .map_err(|_| io::Error::other("a key of an unexpected length"))
+    }
+}
+
+/// A key, and the number of its next record.
 pub(super) struct Cipher {
-    key: LessSafeKey,
+    key: Key,
     /// What the number is mixed with.
     iv: [u8; NONCE_BYTES],
     order: Order,
@@ -241,9 +271,9 @@ pub(super) enum Order {
 }
 
 impl Cipher {
-    pub(super) fn new(key: UnboundKey, iv: [u8; NONCE_BYTES], order: Order, next: u64) -> Self {
+    pub(super) fn new(key: impl Into<Key>, iv: [u8; NONCE_BYTES], order: Order, next: u64) -> Self {
         Self {
-            key: LessSafeKey::new(key),
+            key: key.into(),
             iv,
             order,
             next,
@@ -267,18 +297,36 @@ impl Cipher {
         let (body, rest) = sealed
             .split_at_mut_checked(plain.len())
             .ok_or_else(|| io::Error::other("no room to seal a record in"))?;
-        self.key
-            .seal_out_of_place_scatter(nonce, Aad::from(head), plain, body, more, rest)
-            .map_err(|_| io::Error::other("a record cannot be sealed"))
+        let is_sealed = match &mut self.key {
+            Key::AwsLc(key) => key
+                .seal_out_of_place_scatter(nonce, Aad::from(head), plain, body, more, rest)
+                .is_ok(),
+            #[cfg(feature = "openssl")]
+            Key::OpenSsl(key) => {
+                head.is_empty() && more.is_empty() && key.seal(nonce.as_ref(), plain, sealed)
+            }
+        };
+        match is_sealed {
+            true => Ok(()),
+            false => Err(io::Error::other("a record cannot be sealed")),
+        }
     }
 
     /// Opens `sealed` in place; answers how many plain bytes stand at its front.
     pub(super) fn open(&mut self, head: &[u8], sealed: &mut [u8]) -> io::Result<usize> {
         let nonce = self.nonce()?;
-        self.key
-            .open_in_place(nonce, Aad::from(head), sealed)
-            .map(|plain| plain.len())
-            .map_err(|_| invalid("a record that was not sealed with this connection's key"))
+        let plain = match &mut self.key {
+            Key::AwsLc(key) => key
+                .open_in_place(nonce, Aad::from(head), sealed)
+                .ok()
+                .map(|plain| plain.len()),
+            #[cfg(feature = "openssl")]
+            Key::OpenSsl(key) => match head {
+                [] => key.open(nonce.as_ref(), sealed),
+                _ => None,
+            },
+        };
+        plain.ok_or_else(|| invalid("a record that was not sealed with this connection's key"))
     }
 
     /// Never the same twice: numbers that ran out end the connection.

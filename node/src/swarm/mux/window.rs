@@ -190,8 +190,9 @@ impl Window {
 
 /// What every stream starts with, both ways; the protocol fixes it.
 pub(super) const WINDOW_BYTES_START: usize = 256 << 10;
-/// Beyond this a stream gains nothing: 80 MB/s at 200 ms.
-const WINDOW_BYTES_MAX: usize = 16 << 20;
+/// The most that one stream's receive window grows to. Beyond it a stream gains nothing: 80 MB/s
+/// at 200 ms.
+pub const WINDOW_BYTES_MAX: usize = 16 << 20;
 /// Half of a window within so many round trips: the window is what holds the peer up.
 const QUICK_ROUND_TRIPS: u32 = 4;
 /// Streams that a peer may have open however many others have.
