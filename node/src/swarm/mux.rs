@@ -40,6 +40,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+use tokio::time::Sleep;
 use window::{Budget, Shares};
 
 /// What every connection is made with. Cheap to clone.
@@ -104,6 +105,8 @@ pub(super) struct Muxer<S> {
     /// Being written.
     sending: Outgoing,
     is_flushed: bool,
+    /// How long the peer is waited for at the end.
+    closing: Option<Pin<Box<Sleep>>>,
     shared: Arc<Shared>,
     /// Whom to wake once nothing is locked any more.
     wakes: Vec<Waker>,
@@ -151,6 +154,7 @@ where
             },
             sending: Outgoing::default(),
             is_flushed: true,
+            closing: None,
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
                 start: Instant::now(),
@@ -356,10 +360,16 @@ where
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.shared.lock().close()?;
         self.send(cx)?;
-        if !self.sending.is_empty() || !self.is_flushed {
-            return Poll::Pending;
+        if self.sending.is_empty()
+            && self.is_flushed
+            && let Poll::Ready(closed) = Pin::new(&mut self.socket).poll_close(cx)
+        {
+            return Poll::Ready(closed);
         }
-        Pin::new(&mut self.socket).poll_close(cx)
+        // Whoever reads nothing is not kept for it.
+        let wait = || Box::pin(tokio::time::sleep(CLOSE_MAX));
+        let closing = self.closing.get_or_insert_with(wait);
+        closing.as_mut().poll(cx).map(Ok)
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
@@ -382,5 +392,7 @@ impl<S> fmt::Debug for Muxer<S> {
 
 /// What peers call this protocol.
 pub(super) const PROTOCOL: &str = "/yamux/1.0.0";
+/// The longest that a peer may take to hear the end of a connection.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// Reads and writes of one connection before others have their turn.
 const TURNS_MAX: usize = 16;

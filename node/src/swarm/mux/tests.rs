@@ -496,6 +496,23 @@ async fn who_reads_wakes_the_driver_also_while_the_other_side_takes_nothing() {
     assert!(woken.0.load(Ordering::Relaxed));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_end_does_not_wait_for_a_peer_that_reads_nothing() {
+    let ((left, _unread), settings) = (pipe(), settings());
+    let mut ours = muxer(left, Side::Dialer, &settings);
+    let mut stream = open(&mut ours).await;
+    poll_fn(|cx| {
+        while Pin::new(&mut stream).poll_write(cx, &[7; 4096])?.is_ready() {}
+        let _ = ours.poll_unpin(cx)?;
+        Poll::Ready(io::Result::Ok(()))
+    })
+    .await
+    .unwrap();
+    let mut close = Box::pin(poll_fn(|cx| ours.poll_close_unpin(cx)));
+    assert!(futures::poll!(&mut close).is_pending());
+    assert!(tokio::time::timeout(CLOSE_MAX * 2, close).await.is_ok());
+}
+
 #[tokio::test]
 async fn whoever_does_not_speak_yamux_is_told_apart() {
     let (left, mut right) = pipe();
