@@ -331,7 +331,19 @@ async fn a_block_over_the_limit_is_refused_by_name_and_its_peer_is_kept() {
     client.connect(&server).await;
     let work = client.bitswap.work(PATIENCE);
     for _ in 0..2 {
-        let refused = client.bitswap.fetch(&work, &large).await;
+        let (teller, mut listener) = explain::pair();
+        let refused = client.bitswap.fetch_told(&work, &large, Some(teller));
+        let refused = refused.await;
+        // It ends with the reason, and nobody holds on to whoever listens.
+        let mut last = None;
+        while let Some(told) = listener.next().await {
+            last = Some(told.step);
+        }
+        let bytes = BLOCK_BYTES_MAX as u64 + 1;
+        assert!(
+            matches!(&last, Some(Step::TooLarge { bytes: told }) if *told == bytes),
+            "{last:?}"
+        );
         assert!(
             matches!(&refused, Err(SourceError::TooLarge { cid, bytes })
                 if *cid == large && *bytes == BLOCK_BYTES_MAX as u64 + 1),
