@@ -180,6 +180,8 @@ pub fn filled(folder: &Path, file: &Path, chunk: u32) -> Cid {
         .expect("import");
     let added = importer.finish().expect("import");
     writer.commit().expect("commit");
+    // Somebody else opens it next.
+    runtime().block_on(store.close()).expect("close");
     added.first().expect("one root").cid
 }
 
