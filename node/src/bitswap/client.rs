@@ -11,6 +11,9 @@
 //!    at a time. HAVE makes a holder.
 //! 4. Nobody has it, or nobody answered for a second: look for providers.
 //!
+//! While holders are busy, others are asked now and then whether they have it too, and who has nothing to
+//! do takes over from who has much (`client/late.rs`).
+//!
 //! DONT_HAVE, silence, a disconnection and a wrong block all bring a want back to 1 without that
 //! peer. A want that takes long is asked of a second peer before the first has failed, soon if that
 //! never delivered anything (`client/late.rs`).
@@ -35,7 +38,7 @@ use super::session::{Said, Session, SessionId};
 use super::wantlist::WantList;
 use crate::explain::{Ask, Step};
 use cairn_store::Cid;
-pub(super) use crowd::Number;
+use crowd::Number;
 use libp2p::PeerId;
 pub(super) use sources::Refusal;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -361,6 +364,7 @@ impl Client {
                 }
                 state.list.answered(&key);
                 state.in_flight.remove(&key);
+                self.has_freed_room = true;
                 self.only_tell(peer, &key);
                 self.lacks(peer, &key, now);
             }
@@ -405,7 +409,6 @@ impl Client {
             state.progress_at = now;
             state.block_at = now;
             state.list.answered(&key);
-            self.has_freed_room = true;
             self.suspect(peer, false);
         }
         for session in self.remove(&key) {
@@ -627,6 +630,7 @@ impl Client {
             return;
         };
         let asked_for = std::mem::take(&mut peer.in_flight);
+        self.has_freed_room = true;
         let mut orphans = Vec::new();
         for key in asked_for.into_keys() {
             let Some(want) = self.wants.get_mut(&key) else {
@@ -666,7 +670,7 @@ impl Client {
         for id in want.told {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.list.cancel(key);
-                peer.in_flight.remove(key);
+                self.has_freed_room |= peer.in_flight.remove(key).is_some();
                 self.changed.insert(id);
             }
         }

@@ -153,6 +153,7 @@ const BLOCK_BYTES_FLOOR: u64 = 256;
 const DELAY_GUESS: Duration = Duration::from_millis(500);
 /// What is left of the weight of a block when the next comes. Several come in one message.
 const LATELY: f64 = 15.0 / 16.0;
+/// What is slower than that is as slow.
 const PACE_MAX: Duration = Duration::from_secs(3600);
 /// A peer that takes longer than this for a block has been asked for too much.
 const DELAY_TARGET: Duration = Duration::from_secs(1);

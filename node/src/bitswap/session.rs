@@ -1,7 +1,6 @@
 //! One piece of work and what it has learnt: who has its blocks, what it still waits for, when it
-//! last got anywhere. The choices that need all peers are made in `client.rs`.
+//! last got anywhere. The choices that need all peers are made in `client/`.
 
-use super::client::Number;
 use super::key::Key;
 use libp2p::PeerId;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -20,8 +19,8 @@ pub(super) struct Session {
     pub(super) idle: Duration,
     /// Who has something of this: told so, or delivered.
     pub(super) holders: HashMap<PeerId, Holder>,
-    /// Who fetches the same (`client/crowd.rs`).
-    pub(super) companions: BTreeMap<PeerId, Companion>,
+    /// Who fetches the same (`client/crowd.rs`), and when each last said that it has something, or joined.
+    pub(super) companions: BTreeMap<PeerId, Instant>,
     /// How many joined so far.
     pub(super) joined: u64,
     /// Wants that nobody was asked for yet, because whoever might have them is busy.
@@ -48,14 +47,6 @@ pub(super) struct Holder {
     pub(super) delivered: u64,
     /// DONT_HAVEs since it last had something.
     pub(super) lacking: u32,
-}
-
-/// Who fetches the same at the same time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Companion {
-    pub(super) number: Number,
-    /// When it last said that it has something, or joined.
-    pub(super) heard_at: Instant,
 }
 
 /// Where a session looked for peers since it last had all it wanted.
@@ -161,11 +152,7 @@ impl Session {
         if is_full || self.companions.contains_key(&peer) {
             return false;
         }
-        let companion = Companion {
-            number: Number::of(&peer),
-            heard_at: now,
-        };
-        self.companions.insert(peer, companion);
+        self.companions.insert(peer, now);
         self.joined += 1;
         self.holders.remove(&peer);
         true
@@ -173,8 +160,8 @@ impl Session {
 
     /// A peer says that it has something; if it fetches the same it goes on doing so.
     pub(super) fn heard(&mut self, peer: &PeerId, now: Instant) {
-        if let Some(companion) = self.companions.get_mut(peer) {
-            companion.heard_at = now;
+        if let Some(heard_at) = self.companions.get_mut(peer) {
+            *heard_at = now;
         }
     }
 
@@ -304,6 +291,26 @@ const FAILURE_CHARS_MAX: usize = 300;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_gone_is_remembered_if_it_sent_something_and_so_many_are() {
+        let now = Instant::now();
+        let mut session = Session::new(Duration::from_secs(1), now);
+        let (talker, sender) = (PeerId::random(), PeerId::random());
+        session.holds(talker);
+        session.delivered(sender);
+        for peer in [talker, sender] {
+            session.gone(&peer);
+        }
+        assert!(session.holders.keys().eq([&sender]));
+        for _ in 0..2 * HOLDERS_MAX {
+            session.delivered(PeerId::random());
+        }
+        assert_eq!(session.holders.len(), HOLDERS_MAX);
+        session.joins(sender, now);
+        session.gone(&sender);
+        assert!(session.companions.is_empty() && !session.holders.contains_key(&sender));
+    }
 
     #[test]
     fn what_was_tried_is_told_in_bounded_words() {

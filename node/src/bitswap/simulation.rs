@@ -4,7 +4,7 @@
 use super::client::{Action, Client, Received, Speaks, TICK, Tried};
 use super::engine::Engine;
 use super::key::Key;
-use super::message::{Change, Message, Payload, Presence, PresenceKind, prefix_of};
+use super::message::{Message, Payload, Presence, PresenceKind, prefix_of};
 use super::session::SessionId;
 use bytes::Bytes;
 use cairn_store::block::Prefix;
@@ -361,11 +361,7 @@ impl Net {
         let node = &mut self.nodes[to];
         node.wants_heard += message.wants.len();
         node.engine.wants(sender, message.scope, &message.wants);
-        for entry in &message.wants {
-            if entry.change != Change::Cancel {
-                node.client.wanted_too(&sender, &entry.cid, now);
-            }
-        }
+        node.client.wanted_too(&sender, &message.wants, now);
         for presence in &message.presences {
             node.client
                 .presence(&sender, &presence.cid, presence.kind, now);

@@ -191,8 +191,36 @@ const UNANSWERED_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use super::super::seeds;
     use super::*;
     use cairn_store::cid;
+
+    #[test]
+    fn what_came_and_went_while_nobody_listened_is_not_kept() {
+        let mut list = WantList::default();
+        for at in 0..20_000 {
+            let cid = seeds::raw(at);
+            let key = Key::content(&cid);
+            list.want(&key, cid, WantKind::Block);
+            list.cancel(&key);
+            assert!(list.changed.len() <= CHANGED_SLACK + 2, "{at}");
+        }
+        let (kept, gone) = (seeds::raw(1), seeds::raw(2));
+        list.want(&Key::content(&kept), kept, WantKind::Block);
+        assert!(list.take(10).iter().map(|line| line.cid).eq([kept]));
+        // What was said has to be taken back, however much comes between.
+        list.cancel(&Key::content(&kept));
+        for _ in 0..CHANGED_SLACK * 2 {
+            list.want(&Key::content(&gone), gone, WantKind::Block);
+            list.cancel(&Key::content(&gone));
+        }
+        let said = list.take(CHANGED_SLACK * 4);
+        assert!(
+            said.iter()
+                .map(|line| (line.cid, line.change))
+                .eq([(kept, Change::Cancel)])
+        );
+    }
 
     fn cid() -> (Key, Cid) {
         let cid =

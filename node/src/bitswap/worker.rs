@@ -17,7 +17,7 @@ use super::client::{Action, Client, Received, Speaks, TICK, Tried};
 use super::engine::{Engine, Envelope};
 use super::http::{CarNews, Http, News};
 use super::key::Key;
-use super::message::{Change, Message, Payload, Scope, Version, prefix_of};
+use super::message::{Message, Payload, Scope, Version, prefix_of};
 use super::metrics::Metrics;
 use super::policy::Policy;
 use super::session::SessionId;
@@ -390,11 +390,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 if message.scope == Scope::Whole || !message.wants.is_empty() {
                     state.engine.wants(peer, message.scope, &message.wants);
                 }
-                for entry in &message.wants {
-                    if entry.change != Change::Cancel {
-                        state.client.wanted_too(&peer, &entry.cid, now);
-                    }
-                }
+                state.client.wanted_too(&peer, &message.wants, now);
                 for presence in &message.presences {
                     state
                         .client

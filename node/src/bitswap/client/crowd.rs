@@ -12,9 +12,8 @@
 use super::placing::Choice;
 use super::{Client, Peer};
 use crate::bitswap::key::{Key, tail};
-use crate::bitswap::message::WantKind;
+use crate::bitswap::message::{Change, Entry, WantKind};
 use crate::bitswap::session::SessionId;
-use cairn_store::Cid;
 use libp2p::PeerId;
 use std::time::{Duration, Instant};
 
@@ -31,10 +30,10 @@ enum Rank {
 
 /// What a peer is known by in the order. Others compute ours from what they know of us.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(in crate::bitswap) struct Number(u64);
+pub(super) struct Number(u64);
 
 impl Number {
-    pub(in crate::bitswap) fn of(peer: &PeerId) -> Self {
+    fn of(peer: &PeerId) -> Self {
         Self(tail(&peer.to_bytes()))
     }
 
@@ -51,14 +50,21 @@ impl Client {
         self
     }
 
-    /// A peer wants something too.
-    pub(in crate::bitswap) fn wanted_too(&mut self, peer: &PeerId, cid: &Cid, now: Instant) {
+    /// A peer says what it wants. Whoever fetches what we do wants it in every message, so a few lines of
+    /// each are enough.
+    pub(in crate::bitswap) fn wanted_too(&mut self, peer: &PeerId, lines: &[Entry], now: Instant) {
         if self.sessions.is_empty() || !self.peers.contains_key(peer) {
             return;
         }
-        let key = Key::content(cid);
-        let before = self.recent.get(&key).copied().flatten();
-        let wanting = self.wants.get(&key).map_or(&[][..], |want| &want.sessions);
+        let wanted = lines.iter().filter(|line| line.change != Change::Cancel);
+        for line in wanted.take(LINES_COMPARED_MAX) {
+            self.joins(peer, &Key::content(&line.cid), now);
+        }
+    }
+
+    fn joins(&mut self, peer: &PeerId, key: &Key, now: Instant) {
+        let before = self.recent.get(key).copied().flatten();
+        let wanting = self.wants.get(key).map_or(&[][..], |want| &want.sessions);
         for id in wanting.iter().chain(&before) {
             let Some(session) = self.sessions.get_mut(id) else {
                 continue;
@@ -196,9 +202,9 @@ impl Client {
         session
             .companions
             .iter()
-            .filter(|(_, companion)| now.saturating_duration_since(companion.heard_at) < quiet)
+            .filter(|(_, heard_at)| now.saturating_duration_since(**heard_at) < quiet)
             .filter(|(id, _)| counts(id))
-            .map(|(_, companion)| companion.number)
+            .map(|(id, _)| Number::of(id))
             .collect()
     }
 
@@ -267,6 +273,8 @@ const fn scatter(number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// Lines of a message that are compared with what we want.
+const LINES_COMPARED_MAX: usize = 32;
 /// Smaller blocks are fetched sooner than they are talked about; up to 1 KiB they would even come from
 /// everybody who is asked whether it has them.
 const CROWD_BLOCK_BYTES_MIN: u64 = 8 << 10;

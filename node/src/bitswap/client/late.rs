@@ -40,9 +40,8 @@ impl Client {
         for (peer, suspect) in suspects {
             self.suspect(&peer, suspect);
         }
-        for session in self.sessions.values_mut() {
-            session.is_restless = true;
-        }
+        // Time alone makes places: who was suspect may not be, who was in the order may be quiet.
+        self.has_freed_room = true;
         self.hedge(now);
         self.explore(now);
         self.relieve(now);
@@ -155,13 +154,9 @@ impl Client {
     /// it too. They are asked for the last that waits, more and more seldom.
     fn explore(&mut self, now: Instant) {
         let mut questions = Vec::new();
-        let due = |session: &&Session| session.explores(now);
-        let due: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| due(session))
-            .map(|(id, _)| *id)
-            .collect();
+        let due = self.sessions.iter();
+        let due = due.filter(|(_, session)| session.explores(now));
+        let due: Vec<SessionId> = due.map(|(id, _)| *id).collect();
         for id in due {
             let Some(key) = self.last_that_waits(id) else {
                 continue;
@@ -193,7 +188,7 @@ impl Client {
         let session = self.sessions.get(&id)?;
         let waits = |key: &&Key| self.wants.get(*key).is_some_and(|want| want.queued);
         let queued = session.queue.iter().rev().find(waits).cloned();
-        queued.or_else(|| self.to_be_relieved(id)?.1.into_iter().next())
+        queued.or_else(|| self.last_of(id, &self.busiest(id)?).into_iter().next())
     }
 
     /// Everything is asked for, and some have much of it to send: others who have it and nothing to
@@ -210,17 +205,15 @@ impl Client {
             .map(|(id, _)| *id)
             .collect();
         for id in placed {
-            let Some((busy, keys)) = self.to_be_relieved(id) else {
+            let Some(busy) = self.busiest(id) else {
                 continue;
             };
-            let left = self
-                .peers
-                .get(&busy)
-                .map_or(Duration::ZERO, Peer::time_left);
-            let idle = self.idle_holders(id, left / 2);
+            let left = self.peers.get(&busy).map(Peer::time_left);
+            let idle = self.idle_holders(id, left.unwrap_or_default() / 2);
             if idle.is_empty() {
                 continue;
             }
+            let keys = self.last_of(id, &busy);
             // Whoever helps gets no more than its share of it.
             let most = keys.len().div_ceil(2);
             let helpers = idle.iter().flat_map(|(peer, window)| {
@@ -247,32 +240,32 @@ impl Client {
         idle.collect()
     }
 
-    /// The holder that has to send for longest, and what of it comes last first; only what it has
-    /// certainly not begun to send.
-    fn to_be_relieved(&self, id: SessionId) -> Option<(PeerId, Vec<Key>)> {
-        let session = self.sessions.get(&id)?;
-        let busy = session
-            .holders
-            .keys()
-            .filter_map(|id| Some((self.peers.get(id)?.time_left(), *id)));
-        let (_, busy) = busy.max()?;
-        let peer = self.peers.get(&busy)?;
+    /// The holder that has to send for longest.
+    fn busiest(&self, id: SessionId) -> Option<PeerId> {
+        let holders = self.sessions.get(&id)?.holders.keys();
+        let left = holders.filter_map(|id| Some((self.peers.get(id)?.time_left(), *id)));
+        left.max().map(|(_, id)| id)
+    }
+
+    /// What a peer sends last of a session's work, the very last first; only what it has certainly not
+    /// begun to send.
+    fn last_of(&self, id: SessionId, peer: &PeerId) -> Vec<Key> {
+        let (Some(session), Some(peer)) = (self.sessions.get(&id), self.peers.get(peer)) else {
+            return Vec::new();
+        };
         let begun_bytes = OUTSTANDING_BYTES_MAX.div_ceil(peer.ledger.block_bytes());
         let begun_time = RELIEF_AFTER.as_micros() / peer.ledger.pace().as_micros().max(1);
         let begun = u128::from(begun_bytes).max(begun_time);
         let begun = usize::try_from(begun).unwrap_or(usize::MAX);
-        let mut keys: Vec<(&InFlight, &Key)> = peer
-            .in_flight
-            .iter()
-            .map(|(key, asked)| (asked, key))
-            .collect();
-        if keys.len() <= begun {
-            return None;
+        if peer.in_flight.len() <= begun {
+            return Vec::new();
         }
-        keys.sort_unstable_by_key(|(asked, _)| (asked.at, asked.ahead));
-        let keys = keys.into_iter().skip(begun).rev().map(|(_, key)| key);
-        let of_session = keys.filter(|key| session.wants.contains(*key));
-        Some((busy, of_session.cloned().collect()))
+        let mut asked: Vec<(&Key, &InFlight)> = peer.in_flight.iter().collect();
+        asked.sort_unstable_by_key(|(_, asked)| (asked.at, asked.ahead));
+        let last = asked.into_iter().skip(begun).rev().map(|(key, _)| key);
+        last.filter(|key| session.wants.contains(*key))
+            .cloned()
+            .collect()
     }
 
     fn pass_on(&mut self, key: &Key, from: &PeerId, to: PeerId, now: Instant) {
@@ -284,6 +277,7 @@ impl Client {
         }
         want.asked.remove(from);
         busy.in_flight.remove(key);
+        self.has_freed_room = true;
         busy.list.cancel(key);
         self.changed.insert(*from);
         self.ask(key, to, WantKind::Block, now);

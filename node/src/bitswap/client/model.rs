@@ -6,7 +6,7 @@
 //! (Its maps have no order, so a seed replays the same events and not always the same choices.)
 
 use super::*;
-use crate::bitswap::message::Change;
+use crate::bitswap::message::{Absence, Change};
 use crate::bitswap::seeds;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -116,8 +116,15 @@ impl World {
             21 | 22 => self.client.nonsense(&seeds::peer(0)),
             23 => self.client.unwanted(&peer, 1 << 20),
             24 => {
-                let cid = self.any_cid();
-                self.client.wanted_too(&peer, &cid, now);
+                let line = Entry {
+                    cid: self.any_cid(),
+                    change: Change::Want {
+                        priority: 1,
+                        kind: WantKind::Have,
+                        absence: Absence::Tell,
+                    },
+                };
+                self.client.wanted_too(&peer, &[line], now);
             }
             _ => {
                 let time = self.random.random_range(0..400);

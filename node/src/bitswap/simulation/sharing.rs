@@ -151,6 +151,20 @@ fn a_seed_of_a_tenth_of_the_rate_holds_nobody_up() {
 }
 
 #[test]
+fn a_quick_seed_that_speaks_no_more_does_not_keep_the_last_blocks_from_a_slow_one() {
+    let work = Work::new(32 * MIB, MIB / 4);
+    let mut net = work.seeds(&[RATE * 10, RATE / 10]);
+    let quick = net.nodes[1].id;
+    let start = net.now;
+    work.run(&mut net, &[ME], |net| {
+        if net.nodes[ME].store.len() > work.wanted.len() / 2 {
+            net.nodes[ME].client.speaks(&quick, Speaks::Nothing);
+        }
+    });
+    assert!(net.nodes[2].served > 0 && net.now > start);
+}
+
+#[test]
 fn what_dying_seeds_owed_comes_from_the_others() {
     for (chunk, how) in [(MIB / 4, true), (MIB / 4, false), (MIB, true), (MIB, false)] {
         let work = Work::new(512 * MIB, chunk);
