@@ -70,13 +70,15 @@ impl Client {
                 let Some(peer) = self.peers.get(id).filter(|_| *kind == WantKind::Block) else {
                     continue;
                 };
-                let own = if peer.is_trusted() {
-                    peer.patience_for(key)
-                } else if self.is_companion(id, &want.sessions) && !peer.ledger.has_failed() {
-                    if now.saturating_duration_since(peer.block_at) > HEDGE_PROVEN {
+                let own = if self.is_companion(id, &want.sessions) {
+                    let patience = peer.patience_as_companion(key, now);
+                    let is_late = now.saturating_duration_since(peer.block_at) > patience;
+                    if is_late && !peer.is_trusted() {
                         tardy.push(*id);
                     }
-                    HEDGE_PROVEN
+                    patience
+                } else if peer.is_trusted() {
+                    peer.patience_for(key)
                 } else {
                     HEDGE_UNPROVEN
                 };
@@ -402,6 +404,21 @@ impl Peer {
         HEDGE_PROVEN.max(self.ledger.delay() * HEDGE_DELAYS)
     }
 
+    /// How long it is waited for if it fetches the same as we do: it sends to all others too, so that what
+    /// flows may take long.
+    fn patience_as_companion(&self, key: &Key, now: Instant) -> Duration {
+        let own = match (self.is_trusted(), self.ledger.has_failed()) {
+            (true, _) => self.patience_for(key),
+            (false, false) => HEDGE_PROVEN,
+            (false, true) => HEDGE_UNPROVEN,
+        };
+        let asked_at = self.in_flight.get(key).map(|asked| asked.at);
+        let flows = self.ledger.is_believed()
+            && asked_at.is_some_and(|asked_at| asked_at < self.progress_at)
+            && now.saturating_duration_since(self.progress_at) <= FLOWING;
+        if flows { own.max(HEDGE_FLOWING) } else { own }
+    }
+
     /// How long it is waited for if it goes on delivering: it sends one block after the other.
     pub(super) fn patience_for(&self, key: &Key) -> Duration {
         let ahead = self.in_flight.get(key).map_or(0, |asked| asked.ahead);
@@ -426,6 +443,10 @@ const HEDGE_DELAYS: u32 = 4;
 const HEDGE_PACES: u32 = 2;
 /// But not longer than that.
 const HEDGE_QUEUE_MAX: Duration = Duration::from_secs(8);
+/// How long a companion is waited for alone while bytes come from it.
+const HEDGE_FLOWING: Duration = Duration::from_secs(4);
+/// Bytes came no longer ago than that: they still do.
+const FLOWING: Duration = Duration::from_millis(300);
 const HEDGES_A_TICK_MAX: usize = 64;
 const HEDGE_DOUBLINGS_MAX: u32 = 3;
 /// After so long without an answer everything is said again.
