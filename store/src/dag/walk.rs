@@ -1,7 +1,8 @@
 //! Every block below a root, depth first or as they come, within a budget.
 //!
-//! The walk keeps one frame a level: the CIDs of a node's children, packed as in the node, and how
-//! far it got. So a shard that links itself 256 times over 32 levels costs 32 frames, not 256^32.
+//! The walk keeps a frame for each node it is inside of: the CIDs of the node's children, packed as in
+//! it, and how far it got. Depth first that is one a level, so a shard that links itself 256 times over
+//! 32 levels costs 32 frames, not 256^32; as they come, all that the bound on pending links allows.
 //! Blocks soon needed are asked for ahead; they come out in order all the same, unless none is asked for.
 //!
 //! What was seen is kept as 16 bytes of a keyed hash of codec and multihash, with a key made for
@@ -11,7 +12,7 @@
 use super::Budget;
 use super::ahead::Ahead;
 use crate::block::Block;
-use crate::cid::Cid;
+use crate::cid::{Cid, RAW};
 use crate::source::{BlockSource, SourceError};
 use crate::unixfs::read::{self, ReadError};
 use futures::Stream;
@@ -155,6 +156,10 @@ impl Frame {
         Some(cid)
     }
 
+    fn peek(&self) -> Option<Cid> {
+        Some(Self::read(&self.cids, self.at)?.0)
+    }
+
     fn read(cids: &[u8], at: usize) -> Option<(Cid, usize)> {
         let mut rest = cids.get(at..).filter(|rest| !rest.is_empty())?;
         let cid = Cid::read_bytes(&mut rest).ok()?;
@@ -182,6 +187,9 @@ struct Walk<S> {
     ahead: Ahead<Key, Early>,
     /// What is under way if it is handed out as it comes.
     under_way: HashMap<Key, Place, BuildHasherDefault<First>>,
+    /// Nodes that came while too many links were pending: they are asked for again, of the source that
+    /// has them by then. No more than were under way at once.
+    put_off: Vec<Place>,
     /// Bytes of blocks that came and are not handed out yet.
     held: Arc<AtomicU64>,
     blocks: u64,
@@ -193,6 +201,8 @@ struct Place {
     cid: Cid,
     depth: usize,
     turn: Turn,
+    /// Pending bytes that are kept for its links.
+    reserved: usize,
 }
 
 /// What a CID means for the walk.
@@ -219,6 +229,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             seen: HashMap::default(),
             ahead: Ahead::new(),
             under_way: HashMap::default(),
+            put_off: Vec::new(),
             held: Arc::default(),
             blocks: 0,
             bytes: 0,
@@ -243,17 +254,16 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             self.start(key, cid);
             self.read_ahead();
             let fetched = self.take(&key, &cid).await;
-            let block = match fetched {
-                Ok(Some(block)) => block,
-                missing => match self.missing(cid, missing)? {
-                    Some(visit) => return Ok(Some(visit)),
-                    None => continue,
+            if let Some(visit) = self.visit(
+                fetched,
+                Place {
+                    cid,
+                    depth,
+                    turn,
+                    reserved: 0,
                 },
-            };
-            self.bytes = self.bytes.saturating_add(block.data().len() as u64);
-            self.descend(&block, depth)?;
-            if matches!(turn, Turn::Visit) {
-                return Ok(Some(Visit::Block { block, depth }));
+            )? {
+                return Ok(Some(visit));
             }
         }
         Ok(None)
@@ -265,29 +275,53 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             let Some((key, early)) = self.ahead.next().await else {
                 return Ok(None);
             };
-            let Some(Place { cid, depth, turn }) = self.under_way.remove(&key) else {
+            let Some(place) = self.under_way.remove(&key) else {
                 continue;
             };
-            let block = match self.came(Some(early), &cid).await {
-                Ok(Some(block)) => block,
-                missing => match self.missing(cid, missing)? {
-                    Some(visit) => return Ok(Some(visit)),
-                    None => continue,
-                },
-            };
-            self.bytes = self.bytes.saturating_add(block.data().len() as u64);
-            self.descend(&block, depth)?;
-            if matches!(turn, Turn::Visit) {
-                return Ok(Some(Visit::Block { block, depth }));
+            let fetched = self.came(Some(early), &place.cid).await;
+            if let Some(visit) = self.visit(fetched, place)? {
+                return Ok(Some(visit));
             }
         }
     }
 
-    /// Asks for as many blocks as may be under way.
+    /// What is handed out of a place once its block came, or did not.
+    fn visit(&mut self, fetched: Fetched, place: Place) -> Result<Option<Visit>, ReadError> {
+        let Place {
+            cid,
+            depth,
+            turn,
+            reserved,
+        } = place;
+        self.pending_bytes -= reserved;
+        let Ok(Some(block)) = fetched else {
+            return self.missing(cid, fetched);
+        };
+        self.bytes = self.bytes.saturating_add(block.data().len() as u64);
+        self.descend(&block, depth)?;
+        Ok(matches!(turn, Turn::Visit).then_some(Visit::Block { block, depth }))
+    }
+
+    /// Asks for as many blocks as may be under way; for what was put off once there is room for its links.
     fn start_what_fits(&mut self) -> Result<(), ReadError> {
-        while self.ahead.len() < self.breadth().max(1)
-            && let Some(frame) = self.frames.last_mut()
-        {
+        while self.ahead.len() < self.breadth().max(1) {
+            if let Some(place) = self
+                .put_off
+                .pop_if(|place| self.pending_bytes + place.reserved <= PENDING_BYTES_MAX / 2)
+            {
+                let (key, cid) = (self.key_of(&place.cid), place.cid);
+                self.pending_bytes += place.reserved;
+                self.under_way.insert(key, place);
+                self.start(key, cid);
+                continue;
+            }
+            let tight = self.is_tight() && self.is_node_under_way();
+            let Some(frame) = self.frames.last_mut() else {
+                return Ok(());
+            };
+            if tight && frame.peek().is_some_and(|cid| cid.codec() != RAW) {
+                return Ok(());
+            }
             let depth = frame.depth;
             let Some(cid) = frame.pop() else {
                 self.pending_bytes -= frame.cids.len();
@@ -305,10 +339,30 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             }
             self.within_budget(&cid, depth)?;
             self.blocks += 1;
-            self.under_way.insert(key, Place { cid, depth, turn });
+            let reserved = 0;
+            self.under_way.insert(
+                key,
+                Place {
+                    cid,
+                    depth,
+                    turn,
+                    reserved,
+                },
+            );
             self.start(key, cid);
         }
         Ok(())
+    }
+
+    /// Whether one node with links comes after the other, as deep as there is: many at once may bring
+    /// more links than may be pending. Blocks without links bring none.
+    fn is_tight(&self) -> bool {
+        self.pending_bytes > PENDING_BYTES_MAX / 2 || !self.put_off.is_empty()
+    }
+
+    fn is_node_under_way(&self) -> bool {
+        let mut places = self.under_way.values();
+        places.any(|place| place.cid.codec() != RAW)
     }
 
     /// Marks a CID as seen and says what to do with it.
@@ -375,6 +429,16 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             }
         }
         if cids.is_empty() {
+            return Ok(());
+        }
+        let is_much = self.pending_bytes + cids.len() > PENDING_BYTES_MAX / 2;
+        if is_much && self.is_node_under_way() {
+            self.put_off.push(Place {
+                cid: *block.cid(),
+                depth,
+                turn: Turn::Descend,
+                reserved: cids.len(),
+            });
             return Ok(());
         }
         self.pending_bytes += cids.len();
@@ -660,6 +724,36 @@ mod tests {
         let order: Vec<Cid> = futures::executor::block_on(visits.collect());
         assert_eq!((order[0], order[501 - 1]), (root, leaves[0]));
         assert_eq!(order.iter().collect::<HashSet<_>>().len(), 501);
+    }
+
+    #[test]
+    fn wide_nodes_that_come_at_once_are_not_more_than_may_be_pending() {
+        let mut blocks = Blocks::new();
+        // Nobody has them; every one is named by each of the nodes.
+        let names: Vec<Cid> = (0..26_000)
+            .map(|at| node(&mut Blocks::new(), &at.to_string(), &[]))
+            .collect();
+        let wide: Vec<Cid> = (0..80)
+            .map(|at| node(&mut blocks, &format!("wide {at}"), &names))
+            .collect();
+        let root = node(&mut blocks, "r", &wide);
+        assert!(80 * 26_000 * names[0].to_bytes().len() > PENDING_BYTES_MAX);
+        let options = Options {
+            read_ahead: READ_AHEAD_MAX,
+            missing: Missing::Tell,
+            order: Order::Arrival,
+            ..Options::default()
+        };
+        let visits = walk(Arc::new(blocks), root, options);
+        let came = visits.filter_map(|visit| {
+            let visit = visit.unwrap();
+            futures::future::ready(match visit {
+                Visit::Block { block, .. } => Some(*block.cid()),
+                Visit::Missing { .. } => None,
+            })
+        });
+        let came: HashSet<Cid> = futures::executor::block_on(came.collect());
+        assert_eq!(came.len(), 81);
     }
 
     #[test]
