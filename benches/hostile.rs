@@ -3,7 +3,7 @@
 //! A file of 256 MiB, read from one node on loopback; meanwhile eight peers, in a process of its own that
 //! gets what time the others leave, do one wrong thing without end: `wants`, `probes`, `cancels`:
 //! floods of a thousand lines a message about blocks that nobody has; `streams`: opened and reset;
-//! `blocks`: 1 MiB each that nobody asked for; `drops`: messages announced and then sent byte by byte.
+//! `blocks`: 1 MiB each that nobody asked for; `drops`: messages begun and then sent byte by byte.
 //! Beside each the same fetch in peace. What the node counted of it is told, and how much memory it
 //! had.
 //!

