@@ -415,7 +415,7 @@ impl Peer {
         let asked_at = self.in_flight.get(key).map(|asked| asked.at);
         let flows = self.ledger.is_believed()
             && asked_at.is_some_and(|asked_at| asked_at < self.progress_at)
-            && now.saturating_duration_since(self.progress_at) <= FLOWING;
+            && now.saturating_duration_since(self.progress_at) <= HEDGE_PROVEN;
         if flows { own.max(HEDGE_FLOWING) } else { own }
     }
 
@@ -445,8 +445,6 @@ const HEDGE_PACES: u32 = 2;
 const HEDGE_QUEUE_MAX: Duration = Duration::from_secs(8);
 /// How long a companion is waited for alone while bytes come from it.
 const HEDGE_FLOWING: Duration = Duration::from_secs(4);
-/// Bytes came no longer ago than that: they still do.
-const FLOWING: Duration = Duration::from_millis(300);
 const HEDGES_A_TICK_MAX: usize = 64;
 const HEDGE_DOUBLINGS_MAX: u32 = 3;
 /// After so long without an answer everything is said again.
