@@ -9,7 +9,9 @@
 //! (batches, one at a time, so that they grow with the disk's latency), here again, its waiters.
 
 mod cars;
+mod giving;
 mod sources;
+mod telling;
 
 use super::accounts::{Accounts, Weight};
 use super::behaviour::{KeepAlive, Notice, Order, Wire};
@@ -17,13 +19,12 @@ use super::client::{Action, Client, Received, Speaks, TICK, Tried};
 use super::engine::{Engine, Envelope};
 use super::http::{CarNews, Http, News};
 use super::key::Key;
-use super::message::{Message, Payload, Scope, Version, prefix_of};
+use super::message::{Message, Payload, Scope, Version};
 use super::metrics::Metrics;
 use super::policy::Policy;
 use super::session::SessionId;
 use super::streams::Hearing;
-use super::streams::{self, Cargo, Intake, Lane, Outgoing, Room, Sinks, Waiting};
-use super::transport::BlockTransport;
+use super::streams::{self, Cargo, Intake, Outgoing, Room, Sinks, Waiting};
 use super::verify::{self, Verified};
 use super::{Blocks, Command, Fetched, Network, Stat, Work};
 use crate::event::Event;
@@ -33,6 +34,7 @@ use crate::tasks::Tasks;
 use crate::throttle::{Throttle, Way};
 use cairn_store::{Block, Cid, SourceError};
 use futures::{StreamExt, future, stream};
+use giving::{LOOKUPS_MAX, PACKINGS_MAX};
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -588,77 +590,6 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         state.engine.arrived(&arrived);
     }
 
-    fn on_written(&mut self, id: PeerId, stay: u64, cargo: Cargo, what: &Outgoing, sent: bool) {
-        let state = &mut self.state;
-        if sent {
-            let blocks = &what.message.blocks;
-            self.metrics.messages_out.inc();
-            self.metrics
-                .wants_out
-                .inc_by(what.message.wants.len() as u64);
-            self.metrics.blocks_out.inc_by(blocks.len() as u64);
-            let bytes = blocks.iter().map(|block| block.data.len() as u64).sum();
-            self.metrics.bytes_out.inc_by(bytes);
-            let weight = state.accounts.sent(&id, blocks.len() as u64, bytes);
-            state.weigh(id, weight);
-        }
-        let Some(peer) = state.peers.get_mut(&id).filter(|peer| peer.stay == stay) else {
-            return;
-        };
-        match cargo {
-            Cargo::Words => {
-                peer.words_under_way -= 1;
-                if !sent && !what.message.wants.is_empty() {
-                    state.client.lost(&id, &what.message.wants);
-                }
-                state.talkative.insert(id);
-            }
-            Cargo::Blocks => state.engine.sent(id, what.bytes),
-        }
-    }
-
-    fn on_packed(&mut self, envelope: &Envelope, stay: u64, blocks: Vec<Payload>, gone: &[Cid]) {
-        let id = envelope.peer;
-        let stays = |peer: &Peer| peer.stay == stay;
-        if !self.state.peers.get(&id).is_some_and(stays) {
-            return; // Who came back has asked for nothing yet.
-        }
-        for (cid, absence) in &envelope.blocks {
-            if gone.contains(cid) {
-                self.state.engine.missing(id, *cid, *absence);
-                self.state.talkative.insert(id);
-            }
-        }
-        let Some(peer) = self.state.peers.get_mut(&id) else {
-            return;
-        };
-        if blocks.is_empty() {
-            self.state.engine.sent(id, envelope.bytes);
-            return;
-        }
-        let outgoing = Outgoing {
-            message: Message {
-                blocks,
-                pending_bytes: i32::try_from(envelope.pending).unwrap_or(i32::MAX),
-                ..Message::default()
-            },
-            bytes: envelope.bytes,
-        };
-        let lane = match &mut peer.blocks {
-            Some(lane) => lane.clone(),
-            None => {
-                let lane = self.open_lane(id, stay, Cargo::Blocks);
-                if let Some(peer) = self.state.peers.get_mut(&id) {
-                    peer.blocks = Some(lane.clone());
-                }
-                lane
-            }
-        };
-        if lane.try_send(outgoing).is_err() {
-            self.state.engine.sent(id, envelope.bytes);
-        }
-    }
-
     fn on_tick(&mut self, now: Instant) {
         let state = &mut self.state;
         for (id, peer) in &mut state.peers {
@@ -914,138 +845,6 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         }
     }
 
-    fn look_up(&mut self, peer: PeerId, cids: Vec<Cid>) {
-        self.state.lookups += 1;
-        let (blocks, inputs) = (self.blocks.clone(), self.sinks.inputs.clone());
-        self.spawn("bitswap lookup", async move {
-            let found = stream::iter(cids)
-                .map(|cid| {
-                    let blocks = blocks.clone();
-                    async move { (cid, blocks.size(&cid).await) }
-                })
-                .buffered(LOOKUPS_TOGETHER)
-                .collect()
-                .await;
-            drop(inputs.send(Input::LookedUp { peer, found }).await);
-        });
-    }
-
-    fn pack(&mut self, envelope: Envelope) {
-        let Some(stay) = self.state.peers.get(&envelope.peer).map(|peer| peer.stay) else {
-            return;
-        };
-        self.state.packings += 1;
-        let (store, inputs) = (self.blocks.clone(), self.sinks.inputs.clone());
-        self.spawn("bitswap pack", async move {
-            let read: Vec<(Cid, Option<Payload>)> = stream::iter(envelope.blocks.clone())
-                .map(|(cid, _)| {
-                    let store = store.clone();
-                    async move {
-                        let data = store.get(&cid).await;
-                        let payload = data
-                            .zip(prefix_of(&cid))
-                            .map(|(data, prefix)| Payload { prefix, data });
-                        (cid, payload)
-                    }
-                })
-                .buffered(READS_TOGETHER)
-                .collect()
-                .await;
-            let (mut blocks, mut missing) = (Vec::with_capacity(read.len()), Vec::new());
-            for (cid, payload) in read {
-                match payload {
-                    Some(payload) => blocks.push(payload),
-                    None => missing.push(cid),
-                }
-            }
-            let packed = Input::Packed {
-                envelope,
-                stay,
-                blocks,
-                missing,
-            };
-            drop(inputs.send(packed).await);
-        });
-    }
-
-    /// Tells a peer what it should know, if its lane has room; else it is asked again when it has.
-    fn talk(&mut self, id: PeerId) {
-        let state = &mut self.state;
-        let Some(peer) = state.peers.get_mut(&id) else {
-            return;
-        };
-        let wanted = state.client.wanted_of(&id);
-        peer.intake.wanted.store(wanted, Ordering::Relaxed);
-        let keep_alive = if wanted > 0 {
-            KeepAlive::Yes
-        } else {
-            KeepAlive::No
-        };
-        if peer.source.is_none() && peer.keep_alive != keep_alive {
-            peer.keep_alive = keep_alive;
-            state.orders.push_back(Order::KeepAlive(id, keep_alive));
-        }
-        let stay = peer.stay;
-        loop {
-            let Some(peer) = self.state.peers.get_mut(&id) else {
-                return;
-            };
-            let silent =
-                !self.state.client.has_entries(&id) && !self.state.engine.has_presences(&id);
-            if silent || peer.words_under_way >= WORDS_UNDER_WAY_MAX {
-                return;
-            }
-            let message = Message {
-                wants: self.state.client.entries(&id, LINES_A_MESSAGE_MAX),
-                presences: self.state.engine.take_presences(&id, LINES_A_MESSAGE_MAX),
-                ..Message::default()
-            };
-            if message.is_empty() {
-                return;
-            }
-            let lane = match &peer.words {
-                Some(lane) => lane.clone(),
-                None => {
-                    let lane = self.open_lane(id, stay, Cargo::Words);
-                    if let Some(peer) = self.state.peers.get_mut(&id) {
-                        peer.words = Some(lane.clone());
-                    }
-                    lane
-                }
-            };
-            if lane.try_send(Outgoing { message, bytes: 0 }).is_err() {
-                return;
-            }
-            if let Some(peer) = self.state.peers.get_mut(&id) {
-                peer.words_under_way += 1;
-            }
-        }
-    }
-
-    fn open_lane(&self, peer: PeerId, stay: u64, cargo: Cargo) -> mpsc::Sender<Outgoing> {
-        if let Some(driver) = self.driver(&peer) {
-            return self.carry(driver);
-        }
-        let Some(known) = self.state.peers.get(&peer) else {
-            return mpsc::channel(1).0;
-        };
-        self.carry(Lane {
-            peer,
-            stay,
-            cargo,
-            gate: Arc::clone(&known.intake.gate),
-            orders: self.wire.orders.clone(),
-            inputs: self.sinks.inputs.clone(),
-        })
-    }
-
-    /// Starts a transport.
-    fn carry<T: BlockTransport>(&self, transport: T) -> mpsc::Sender<Outgoing> {
-        let (outbox, inbox) = mpsc::channel(T::MESSAGES_MAX);
-        self.spawn(T::TASK, transport.run(inbox));
-        outbox
-    }
-
     /// A task that ends at the latest when all are asked to.
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let stopping = self.tasks.stopping();
@@ -1068,62 +867,6 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             messages_received: metrics.messages_in.get(),
             blocks_sent: metrics.blocks_out.get(),
             data_sent: metrics.bytes_out.get(),
-        }
-    }
-}
-
-impl State {
-    /// Tells what the client did to wants that are watched.
-    fn tell(&mut self) {
-        while let Some((key, step)) = self.client.told() {
-            let step = self.of_gateway(step);
-            for watcher in self.watchers.get(&key).into_iter().flatten() {
-                watcher.teller.tell(step.clone());
-            }
-        }
-    }
-
-    /// Tells all who watch a want of this piece of work.
-    fn tell_work(&self, session: SessionId, step: impl FnOnce() -> Step) {
-        if self.watchers.is_empty() {
-            return;
-        }
-        let step = step();
-        for watcher in self.watchers.values().flatten() {
-            if watcher.session == session {
-                watcher.teller.tell(step.clone());
-            }
-        }
-    }
-
-    /// Tells how it ended to all who watch a want.
-    fn tell_last(&mut self, key: &Key, step: impl FnOnce() -> Step) {
-        if self.watchers.is_empty() {
-            return;
-        }
-        // What happened before comes before.
-        self.tell();
-        if let Some(watchers) = self.watchers.remove(key) {
-            let step = step();
-            for watcher in watchers {
-                watcher.teller.tell(step.clone());
-            }
-        }
-    }
-
-    /// Tells those who watch a want for this piece of work that it is over.
-    fn tell_over(&mut self, session: SessionId, key: &Key, tried: &Tried) {
-        let Some(watchers) = self.watchers.get_mut(key) else {
-            return;
-        };
-        let tried = tried.to_string();
-        for watcher in watchers.extract_if(.., |watcher| watcher.session == session) {
-            watcher.teller.tell(Step::GivenUp {
-                tried: tried.clone(),
-            });
-        }
-        if watchers.is_empty() {
-            self.watchers.remove(key);
         }
     }
 }
@@ -1183,18 +926,9 @@ impl Peer {
 const WATCHED_MAX: usize = 256;
 /// Commands, notices and inputs, one of each, handled before anything is done about them.
 const ROUNDS_TOGETHER: usize = 256;
-/// Messages of words handed to one lane and not yet written.
-const WORDS_UNDER_WAY_MAX: usize = 2;
-/// Wants, and presences, in one message.
-const LINES_A_MESSAGE_MAX: usize = 1024;
 /// Bytes within a tick that count as progress: slower is as good as nothing.
 const PROGRESS_BYTES_A_TICK: u64 = 2 << 10;
-/// Questions to the store about others' wants, at once.
-const LOOKUPS_MAX: usize = 8;
 const LOOKUPS_TOGETHER: usize = 16;
-/// Envelopes being read from the store at once.
-const PACKINGS_MAX: usize = 8;
-const READS_TOGETHER: usize = 4;
 /// How often absent wants of others are looked up again, and how many at a time.
 const RECHECK_EVERY: Duration = Duration::from_secs(1);
 const RECHECKED_AT_ONCE: usize = 1024;

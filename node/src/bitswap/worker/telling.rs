@@ -1,0 +1,63 @@
+//! Those who watch a want hear what happens to it.
+
+use super::State;
+use crate::bitswap::client::Tried;
+use crate::bitswap::key::Key;
+use crate::bitswap::session::SessionId;
+use crate::explain::Step;
+
+impl State {
+    /// Tells what the client did to wants that are watched.
+    pub(super) fn tell(&mut self) {
+        while let Some((key, step)) = self.client.told() {
+            let step = self.of_gateway(step);
+            for watcher in self.watchers.get(&key).into_iter().flatten() {
+                watcher.teller.tell(step.clone());
+            }
+        }
+    }
+
+    /// Tells all who watch a want of this piece of work.
+    pub(super) fn tell_work(&self, session: SessionId, step: impl FnOnce() -> Step) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let step = step();
+        for watcher in self.watchers.values().flatten() {
+            if watcher.session == session {
+                watcher.teller.tell(step.clone());
+            }
+        }
+    }
+
+    /// Tells how it ended to all who watch a want.
+    pub(super) fn tell_last(&mut self, key: &Key, step: impl FnOnce() -> Step) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        // What happened before comes before.
+        self.tell();
+        if let Some(watchers) = self.watchers.remove(key) {
+            let step = step();
+            for watcher in watchers {
+                watcher.teller.tell(step.clone());
+            }
+        }
+    }
+
+    /// Tells those who watch a want for this piece of work that it is over.
+    pub(super) fn tell_over(&mut self, session: SessionId, key: &Key, tried: &Tried) {
+        let Some(watchers) = self.watchers.get_mut(key) else {
+            return;
+        };
+        let tried = tried.to_string();
+        for watcher in watchers.extract_if(.., |watcher| watcher.session == session) {
+            watcher.teller.tell(Step::GivenUp {
+                tried: tried.clone(),
+            });
+        }
+        if watchers.is_empty() {
+            self.watchers.remove(key);
+        }
+    }
+}
