@@ -71,7 +71,7 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
             }
             Err(RpcError::failed(format!(
                 "{} entries were left out, their blocks were not found: {absent}; all others were written, and \
-                 getting it again fetches only the rest",
+                 getting it again, to another name, fetches only the rest",
                 absent.count()
             )))
         };
