@@ -148,6 +148,48 @@ fn a_tree_with_missing_blocks_is_got_without_the_files_they_belong_to() {
 }
 
 #[test]
+fn a_disk_without_room_is_told_as_that_and_not_as_blocks_that_nobody_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    make_folder(&source);
+    let (giver, taker) = (Repo::new(CAIRN), hasty());
+    let root = add(&giver, &source, &[]);
+    let large = format!("{root}/large");
+    let (giving, taking) = connected(&giver, &taker);
+    // The folder and the root of its large file are here, what is below them is not.
+    taker.ok(["block", "stat", &root]);
+    taker.ok([
+        "block",
+        "stat",
+        &taker.ok(["resolve", &format!("/ipfs/{large}")]),
+    ]);
+    drop(taking);
+    // More than any disk has: there is room for nothing.
+    taker.ok(["config", "set", "storage.reserve", "8000PiB"]);
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let commands: [&[&str]; 5] = [
+        &["pin", "add", &root],
+        &["get", &root, "-o", out.to_str().unwrap()],
+        &["get", &large, "-o", out.to_str().unwrap()],
+        &["cat", &large],
+        &["dag", "export", &root],
+    ];
+    for command in commands {
+        let told = taker.run(command).failure(1);
+        assert!(
+            told.contains("no space left in the repository"),
+            "{command:?}: {told}"
+        );
+        assert!(told.contains("storage.reserve"), "{command:?}: {told}");
+        assert!(told.contains("cairn repo gc"), "{command:?}: {told}");
+        assert!(!told.contains("not found"), "{command:?}: {told}");
+    }
+    assert!(!out.exists());
+    drop(taking);
+}
+
+#[test]
 fn a_file_that_was_read_in_part_is_fetched_only_for_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");

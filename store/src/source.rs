@@ -61,6 +61,14 @@ pub enum SourceError {
         /// The block asked for.
         cid: Cid,
     },
+    /// It came, but the repository took it not: nor would it take the next one.
+    #[error("block {cid} was fetched, but cannot be kept: {why}")]
+    Unkept {
+        /// The block asked for.
+        cid: Cid,
+        /// What the store said.
+        why: Arc<str>,
+    },
     /// Nobody answered in time.
     #[error("block {cid} was not found in time: {tried}")]
     TooSlow {
@@ -89,6 +97,13 @@ pub enum SourceError {
         /// The block asked for.
         cid: Cid,
     },
+}
+
+impl SourceError {
+    /// Whether it would be the same for every block, so that whoever goes on past missing ones need not.
+    pub const fn is_of_every_block(&self) -> bool {
+        matches!(self, Self::Unkept { .. } | Self::Stopping { .. })
+    }
 }
 
 /// The bytes of `data` inside `range`, cut to what there is.

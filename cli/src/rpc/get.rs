@@ -152,7 +152,7 @@ impl Reader {
     }
 
     /// Brings all blocks of a file here; the first that is missing, if one is.
-    async fn first_gap(&self, cid: Cid) -> Option<String> {
+    async fn first_gap(&self, cid: Cid) -> Result<Option<String>, ReadError> {
         let looked = Looked {
             session: self.session.clone(),
             gap: Arc::default(),
@@ -163,12 +163,16 @@ impl Reader {
             ..Options::default()
         };
         let mut visits = std::pin::pin!(walk(looked.clone(), cid, options));
-        while let Some(Ok(_)) = visits.next().await {
-            if looked.gap.get().is_some() {
-                break;
+        while let Some(visit) = visits.next().await {
+            match visit {
+                Ok(_) if looked.gap.get().is_none() => {}
+                Err(ReadError::Source(error)) if error.is_of_every_block() => {
+                    return Err(error.into());
+                }
+                _ => break,
             }
         }
-        looked.gap.get().cloned()
+        Ok(looked.gap.get().cloned())
     }
 }
 
@@ -198,6 +202,7 @@ impl BlockSource for Looked {
         let why = match is_here {
             Ok(true) => return Ok(block),
             Ok(false) => ReadError::NotFound(*cid).to_string(),
+            Err(error) if error.is_of_every_block() => return Err(error),
             Err(error) => error.to_string(),
         };
         // The first stays.
@@ -210,7 +215,7 @@ impl BlockSource for Looked {
 fn is_absence(error: &ReadError) -> bool {
     match error {
         ReadError::NotFound(_) => true,
-        ReadError::Source(error) => !matches!(error, SourceError::Stopping { .. }),
+        ReadError::Source(error) => !error.is_of_every_block(),
         _ => false,
     }
 }
@@ -317,7 +322,7 @@ async fn write_entry(
             // Its header promises all of it. What is larger would have to wait too long for that,
             // so there a gap is the end.
             if file.size() <= WHOLE_FIRST_BYTES
-                && let Some(why) = reader.first_gap(opened.cid).await
+                && let Some(why) = reader.first_gap(opened.cid).await?
             {
                 absent.take(path, why);
                 return Ok(None);

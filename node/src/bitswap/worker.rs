@@ -885,7 +885,7 @@ impl Waiter {
 
     fn fails(self, why: &str) {
         let (cid, why) = (self.cid, why.into());
-        drop(self.reply.send(Err(SourceError::Disk { cid, why })));
+        drop(self.reply.send(Err(SourceError::Unkept { cid, why })));
     }
 
     fn refuses(self, bytes: u64) {

@@ -62,7 +62,7 @@ pub enum Repeats {
 pub enum Missing {
     /// The walk ends with an error.
     Stop,
-    /// The walk tells it and goes on.
+    /// The walk tells it and goes on, unless the next one would be missing for the same reason.
     Tell,
 }
 
@@ -401,9 +401,8 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
     fn missing(&self, cid: Cid, fetched: Fetched) -> Result<Option<Visit>, ReadError> {
         let why = match (self.options.missing, fetched) {
             (Missing::Stop, Ok(_)) => return Err(ReadError::NotFound(cid)),
-            (Missing::Stop, Err(error)) | (_, Err(error @ SourceError::Stopping { .. })) => {
-                return Err(error.into());
-            }
+            (Missing::Stop, Err(error)) => return Err(error.into()),
+            (_, Err(error)) if error.is_of_every_block() => return Err(error.into()),
             (Missing::Tell, Ok(_)) => ReadError::NotFound(cid).to_string(),
             (Missing::Tell, Err(error)) => error.to_string(),
         };
