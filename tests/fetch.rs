@@ -1,7 +1,7 @@
 //! Fetching between real nodes when not all goes well: what is missing is told, what came stays,
 //! and who falls silent is not waited for.
 
-use harness::{Daemon, Repo, tree};
+use harness::{Daemon, Repo, program, tree};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -145,6 +145,80 @@ fn a_tree_with_missing_blocks_is_got_without_the_files_they_belong_to() {
     taker.ok(get);
     assert_eq!(tree::read(&out), tree::read(&source));
     assert_eq!(blocks_received(&gaps.taking) - before, 4);
+}
+
+#[test]
+fn a_target_that_is_taken_is_noticed_before_anything_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    make_folder(&source);
+    let (giver, taker) = (Repo::new(CAIRN), hasty());
+    let root = add(&giver, &source, &[]);
+    let (_giving, taking) = connected(&giver, &taker);
+    let wants = || metric(&taking, "cairn_bitswap_wants_sent_total ");
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(at("taken"), "mine").unwrap();
+    fs::create_dir_all(at("full/file-00")).unwrap();
+    let (file, large) = (format!("{root}/file-00"), format!("{root}/large"));
+    for (path, place) in [
+        (&root, "taken"),
+        (&file, "taken"),
+        (&file, "full"),
+        (&large, "taken"),
+    ] {
+        let told = taker.run(["get", path, "-o", &at(place)]).failure(1);
+        assert!(told.contains("exists already"), "{path} {place}: {told}");
+        assert!(told.contains("-o"), "{path} {place}: {told}");
+        assert_eq!(wants(), 0, "{path} {place}");
+    }
+    // What is there of a folder is known from its root alone.
+    let told = taker.run(["get", &root, "-o", &at("full")]).failure(1);
+    assert!(told.contains("exists already"), "{told}");
+    // Free places are none: into a folder, and instead of an empty one.
+    taker.ok(["get", &large, "-o", &at("full")]);
+    assert_eq!(
+        fs::read(at("full/large")).unwrap(),
+        tree::bytes(100, 3 << 20)
+    );
+    fs::create_dir(at("empty")).unwrap();
+    taker.ok(["get", &root, "-o", &at("empty")]);
+    assert_eq!(
+        tree::read(&folder.path().join("empty")),
+        tree::read(&source)
+    );
+    assert_eq!(fs::read_to_string(at("taken")).unwrap(), "mine");
+}
+
+#[test]
+fn a_get_that_was_cut_off_goes_on_when_it_is_said_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    make_folder(&source);
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let root = add(&giver, &source, &["--pin=false"]);
+    let held_back = some_blocks(&giver, &root);
+    let names = held_back.iter().map(String::as_str);
+    giver.ok(["block", "rm"].into_iter().chain(names));
+    let (_giving, taking) = connected(&giver, &taker);
+    let get = ["get", &root, "-o", out.to_str().unwrap()];
+    let mut cut_off = taker.command(get).spawn().unwrap();
+    // 40 small files, the three parts of the large one, its root and the folder.
+    let all = 45;
+    // All that can come without the part of the large file.
+    while blocks_received(&taking) < 39 {
+        assert!(
+            cut_off.try_wait().unwrap().is_none(),
+            "it waits for the rest"
+        );
+        std::thread::yield_now();
+    }
+    program::end(&cut_off);
+    assert!(!cut_off.wait().unwrap().success());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    add(&giver, &source, &[]);
+    taker.ok(get);
+    assert_eq!(tree::read(&out), tree::read(&source));
+    assert_eq!(blocks_received(&taking), all);
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub enum Target {
 #[non_exhaustive]
 pub enum ExtractError {
     /// There is something already.
-    #[error("{0} exists already")]
+    #[error("{0} exists already: nothing was written; move it away or name another place with -o")]
     Exists(String),
     /// A name that would lead out of the target or cannot be a name.
     #[error("nothing was written: the entry {0:?} leads out of its folder or cannot be a name")]
@@ -59,6 +59,27 @@ pub enum ExtractError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl Target {
+    /// Whether something is in the way that is certain to stay there, as far as can be known before
+    /// anything was asked for: whether it is a folder that comes is not. `root` is its name.
+    pub fn check(&self, root: &str) -> Result<(), ExtractError> {
+        let (Self::At(path) | Self::AtOrInto(path)) = self;
+        let taken = match self {
+            Self::AtOrInto(folder) if folder.is_dir() => {
+                let inside = folder.join(root);
+                // A folder would take the place of this one, which must be empty.
+                let blocked = is_taken(folder, true) && is_taken(&inside, false);
+                blocked.then_some(inside)
+            }
+            _ => is_taken(path, true).then(|| path.clone()),
+        };
+        match taken {
+            Some(path) => Err(ExtractError::Exists(path.display().to_string())),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Writes what `input` holds; gives the path written to. `on_bytes` is told how many bytes of

@@ -296,11 +296,7 @@ impl Daemon {
     }
 
     fn signal(&self, signal: Signal) {
-        let process = i32::try_from(self.child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .expect("pid");
-        kill_process(process, signal).expect("signal");
+        send(&self.child, signal);
     }
 
     fn address_in(&self, file: &str) -> SocketAddr {
@@ -311,6 +307,17 @@ impl Daemon {
             _ => panic!("{file} holds {text:?}"),
         }
     }
+}
+
+/// Asks a process to end, as a terminal or an init does.
+pub fn end(child: &Child) {
+    send(child, Signal::TERM);
+}
+
+fn send(child: &Child, signal: Signal) {
+    let process = i32::try_from(child.id()).ok();
+    let process = process.and_then(Pid::from_raw).expect("pid");
+    kill_process(process, signal).expect("signal");
 }
 
 impl Drop for Daemon {

@@ -67,6 +67,12 @@ pub async fn get(shell: &mut Shell, arguments: GetArgs) -> Result<(), Failure> {
         shell.printer.flush()?;
         return save_archive(answer, &path, &progress).await;
     }
+    // Or it would be noticed only after all was fetched.
+    if let Ok(root) = own_name(&arguments.path) {
+        target
+            .check(&root)
+            .map_err(|error| Failure::runtime(error.to_string()))?;
+    }
     let answer = shell.ask(question).await?;
     let shown = named.display().to_string();
     shell
@@ -107,7 +113,7 @@ fn archive_path(named: &Path, ending: &str, path: &str) -> Result<PathBuf, Failu
     };
     if fs::symlink_metadata(&path).is_ok() {
         return Err(Failure::runtime(format!(
-            "{} exists already",
+            "{} exists already: nothing was written; move it away or name another place with -o",
             path.display()
         )));
     }

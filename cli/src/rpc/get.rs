@@ -70,8 +70,9 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
                 return Ok(());
             }
             Err(RpcError::failed(format!(
-                "{} entries were left out, their blocks were not found: {absent}; all others were written, and \
-                 getting it again, to another name, fetches only the rest",
+                "{} entries were left out, their blocks were not found: {absent}; all others were written and are \
+                 in the store: getting it again fetches only the rest, but wants another place (-o) or what was \
+                 written moved away",
                 absent.count()
             )))
         };
