@@ -120,6 +120,56 @@ fn two_nodes_that_are_each_others_gateway_find_nothing_in_time() {
 }
 
 #[test]
+fn a_gateway_that_cannot_be_reached_is_told_apart_from_one_that_has_it_not() {
+    let giver = Repo::new(CAIRN);
+    let missing = giver.run_with(["add", "-Q", "--only-hash"], b"nobody has this");
+    let missing = missing.success().text();
+    let giving = giver.daemon();
+    // Nobody is behind it once the socket is gone.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let taker = Repo::new(CAIRN);
+    taker.ok(["config", "set", "fetch.timeout", "1s"]);
+    let ask = |gateways: &str| {
+        taker.ok(["config", "set", "fetch.gateways", gateways]);
+        let taking = taker.daemon();
+        let explained = taker.run(["explain", &missing]).text();
+        let told = taker.run(["cat", &missing]).failure(1);
+        drop(taking);
+        (explained, told)
+    };
+    let unreached = format!("{closed} cannot be reached: Connection refused");
+    let open = format!("http://{}", giving.gateway());
+
+    let (explained, told) = ask(&format!("[\"{closed}\"]"));
+    assert!(explained.contains(&unreached), "{explained}");
+    assert!(
+        explained.contains("not found: no gateway that was asked can be reached"),
+        "{explained}"
+    );
+    assert!(explained.contains("`fetch.gateways`"), "{explained}");
+    assert!(
+        !explained.contains("nobody that was asked has it"),
+        "{explained}"
+    );
+    assert!(told.contains(&unreached), "{told}");
+
+    let (explained, told) = ask(&format!("[\"{closed}\", \"{open}\"]"));
+    assert!(explained.contains(&unreached), "{explained}");
+    assert!(
+        explained.contains(&format!("{open} does not have it")),
+        "{explained}"
+    );
+    assert!(told.contains(&unreached), "{told}");
+    assert!(!told.contains(&format!("{open} cannot")), "{told}");
+
+    let (explained, told) = ask(&format!("[\"{open}\"]"));
+    assert!(!explained.contains("cannot be reached"), "{explained}");
+    assert!(!told.contains("cannot be reached"), "{told}");
+}
+
+#[test]
 fn a_gateway_outside_the_network_is_left_out_and_nothing_else_changes() {
     let repo = Repo::new(CAIRN);
     let outside = "[\"/dns4/gateway.invalid/tcp/443/tls/http\", \"http://192.0.2.1\"]";

@@ -143,6 +143,8 @@ enum Command {
     Account(PeerId, oneshot::Sender<Option<Account>>),
     /// What a peer wants of us.
     WantsOf(PeerId, oneshot::Sender<Vec<Cid>>),
+    /// What a piece of work waits for.
+    WaitsFor(SessionId, oneshot::Sender<Option<String>>),
 }
 
 /// Where blocks come from.
@@ -241,6 +243,14 @@ impl Bitswap {
             Ok(()) => answer.await.unwrap_or_default(),
             Err(_) => Vec::new(),
         }
+    }
+
+    /// What a piece of work waits for, and what was tried for it.
+    pub(crate) async fn waits_for(&self, work: &Work) -> Option<String> {
+        let (reply, answer) = oneshot::channel();
+        let asked = Command::WaitsFor(work.id, reply);
+        self.commands.send(asked).await.ok()?;
+        answer.await.ok()?
     }
 
     /// Begins a piece of work that gives up what it wants `idle` after its last progress.

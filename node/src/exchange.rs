@@ -107,6 +107,12 @@ impl Session {
         Ok(())
     }
 
+    /// What is waited for just now, and what was tried for it, in words; `None` if nothing is.
+    pub async fn waits_for(&self) -> Option<String> {
+        let (bitswap, work) = self.peers.as_ref()?;
+        bitswap.waits_for(work).await
+    }
+
     /// What the store has; else, if peers can be asked, what they have.
     async fn or_fetch<T>(
         &self,

@@ -20,6 +20,11 @@ pub enum Step {
         /// Connected peers that speak Bitswap.
         connected: usize,
     },
+    /// Others here wait for it already: who was asked before is not asked again.
+    Shared {
+        /// How many.
+        others: usize,
+    },
     /// A peer is asked.
     Asked {
         /// Who.
@@ -75,6 +80,13 @@ pub enum Step {
     Failed {
         /// Who.
         peer: PeerId,
+    },
+    /// A gateway that was asked for it cannot be reached.
+    Unreached {
+        /// Who.
+        peer: PeerId,
+        /// Why the last attempt to connect failed.
+        why: Arc<str>,
     },
     /// What a trustless gateway was asked over HTTP, or did. Among peers it has a made-up name.
     Gateway {

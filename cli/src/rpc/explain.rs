@@ -9,6 +9,7 @@ use super::reply::{Reply, Sink};
 use cairn_node::explain::{self, Ask, Listener, Step, Told};
 use cairn_node::{PeerId, Session};
 use cairn_store::dag::path;
+use cairn_store::pin::PinMode;
 use cairn_store::store::Keep;
 use cairn_store::{Block, BlockSource, Cid, SourceError, Store};
 use serde::{Deserialize, Serialize};
@@ -159,8 +160,18 @@ impl About<'_> {
 
     async fn stored(&self, source: &Explaining, bytes: usize) {
         let standing = source.store.standing(&self.cid).await.ok().flatten();
+        // By multihash: the block is one, whatever the codec it is pinned by.
+        let pins = source.store.pins();
+        let pin = pins.iter().find(|pin| pin.cid.hash() == self.cid.hash());
         let how = match standing.map(|standing| standing.keep) {
-            Some(Keep::Kept) => "kept until a garbage collection finds that nothing pins it",
+            _ if pin.is_some_and(|pin| pin.mode == PinMode::Recursive) => {
+                "kept: it is pinned, with all below it (recursive)"
+            }
+            _ if pin.is_some() => "kept: it is pinned, it alone (direct)",
+            Some(Keep::Kept) => {
+                "kept until a garbage collection finds that nothing pins it; no pin names it, `cairn pin ls <cid>` \
+                 tells whether one reaches it"
+            }
             Some(Keep::Cached) => "cached, may go when space is needed",
             None => "going just now",
         };
@@ -194,6 +205,14 @@ impl About<'_> {
             Step::Begun { connected } => self.line(
                 "begun",
                 format!("asking peers; {connected} connected ones speak Bitswap"),
+            ),
+            Step::Shared { others } => self.line(
+                "shared",
+                format!(
+                    "{others} other fetch{} here wait{} for it already: whoever was asked is not asked again",
+                    if *others == 1 { "" } else { "es" },
+                    if *others == 1 { "s" } else { "" },
+                ),
             ),
             Step::Asked { peer, what } => {
                 let (event, what) = match what {
@@ -273,6 +292,9 @@ impl About<'_> {
             Step::Asked { .. } => ("http-get", format!("asked the gateway {url} for the block")),
             Step::Said { .. } => ("http-absent", format!("{url} does not have it")),
             Step::Failed { .. } => ("http-failed", format!("{url} did not give it")),
+            Step::Unreached { why, .. } => {
+                ("http-unreached", format!("{url} cannot be reached: {why}"))
+            }
             Step::Received { bytes, took, .. } => {
                 bytes_of_it = Some(*bytes);
                 let took = span(*took);
@@ -335,6 +357,9 @@ struct Seen {
     gateways: u64,
     from: Option<String>,
     last_failure: Option<String>,
+    /// The last gateway that could not be reached, and why.
+    unreached: Option<String>,
+    unreached_gateways: u64,
     dropped: u64,
 }
 
@@ -369,6 +394,10 @@ impl Seen {
                     self.from = Some(url.clone());
                 }
                 Step::Wrong { .. } => self.wrong += 1,
+                Step::Unreached { why, .. } => {
+                    self.unreached_gateways += 1;
+                    self.unreached = Some(format!("{url}: {why}"));
+                }
                 _ => {}
             },
             _ => {}
@@ -391,6 +420,10 @@ impl Seen {
         );
         if self.gateways > 0 {
             text.push_str(&format!(", {} requests to gateways", self.gateways));
+        }
+        if self.unreached_gateways > 0 {
+            let unreached = self.unreached_gateways;
+            text.push_str(&format!(" of which {unreached} did not reach them"));
         }
         if self.dropped > 0 {
             let dropped = format!(
@@ -427,6 +460,15 @@ impl Seen {
             return format!(
                 "not found: none of its providers can be reached, the last failure: {why}; see whether they \
                  are up and whether `network` reaches them"
+            );
+        } else if let Some(unreached) = &self.unreached
+            && self.providers == 0
+            && asked == self.gateways
+            && self.unreached_gateways >= self.gateways
+        {
+            return format!(
+                "not found: no gateway that was asked can be reached, the last failure: {unreached}; see \
+                 whether it is up and `fetch.gateways` names it rightly"
             );
         } else if asked == 0 && self.providers == 0 {
             (

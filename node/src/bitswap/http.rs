@@ -176,6 +176,7 @@ impl Http {
             tasks: tasks.clone(),
             gate,
             idle: Mutex::default(),
+            trouble: Mutex::default(),
         })
     }
 

@@ -82,6 +82,8 @@ pub(super) struct Tried {
     pub(super) connected: usize,
     pub(super) said: Said,
     pub(super) sought: Sought,
+    /// Gateways that cannot be reached, and why: whoever speaks to them knows.
+    pub(super) unreached: Vec<(String, Arc<str>)>,
 }
 
 impl Session {
@@ -230,6 +232,7 @@ impl fmt::Display for Tried {
             connected,
             said,
             sought,
+            unreached,
         } = self;
         match (*connected, said.asked) {
             (0, 0) => write!(out, "no connected peer speaks Bitswap")?,
@@ -244,6 +247,9 @@ impl fmt::Display for Tried {
             let gateways = counted(said.gateways, "gateway", "gateways");
             write!(out, "; {gateways} asked in vain")?;
         }
+        for (url, why) in unreached {
+            write!(out, "; gateway {url} cannot be reached: {}", shown(why))?;
+        }
         write!(
             out,
             "; {} for providers found {}",
@@ -255,8 +261,7 @@ impl fmt::Display for Tried {
             write!(out, "; {dials}, {} failed", sought.failed)?;
         }
         if let Some(why) = &sought.last_failure {
-            let shown: String = why.chars().take(FAILURE_CHARS_MAX).collect();
-            write!(out, ", the last: {shown}")?;
+            write!(out, ", the last: {}", shown(why))?;
         }
         if sought.came > 0 {
             let came = counted(sought.came, "other block", "other blocks");
@@ -264,6 +269,10 @@ impl fmt::Display for Tried {
         }
         Ok(())
     }
+}
+
+fn shown(why: &str) -> String {
+    why.chars().take(FAILURE_CHARS_MAX).collect()
 }
 
 fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
@@ -337,13 +346,15 @@ mod tests {
                 last_failure: Some("nobody there. ".repeat(1000).into()),
                 came: 1,
             },
+            unreached: vec![("http://127.0.0.1:1".to_owned(), "refused".into())],
         };
         let told = tried.to_string();
         assert!(
             told.starts_with(
                 "asked 2 of 3 connected peers that speak Bitswap (2 want-have, 1 want-block); \
-                 answers: 1 HAVE, 1 DONT_HAVE, no block; 1 gateway asked in vain; 1 search for \
-                 providers found 2; 2 dials, 1 failed, the last: nobody there. nobody"
+                 answers: 1 HAVE, 1 DONT_HAVE, no block; 1 gateway asked in vain; gateway \
+                 http://127.0.0.1:1 cannot be reached: refused; 1 search for providers found 2; \
+                 2 dials, 1 failed, the last: nobody there. nobody"
             ),
             "{told}"
         );
@@ -351,6 +362,6 @@ mod tests {
             told.ends_with("; 1 other block of the same work came"),
             "{told}"
         );
-        assert!(told.len() < 700, "{}", told.len());
+        assert!(told.len() < 800, "{}", told.len());
     }
 }

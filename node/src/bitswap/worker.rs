@@ -291,6 +291,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             Command::Stat(reply) => drop(reply.send(self.stat())),
             Command::Account(peer, reply) => drop(reply.send(state.accounts.of(&peer))),
             Command::WantsOf(peer, reply) => drop(reply.send(state.engine.wantlist(&peer))),
+            Command::WaitsFor(session, reply) => drop(reply.send(state.waits_for(session))),
             Command::Prefetch { work, root } => self.prefetch(&work, root, now),
             Command::Fetch {
                 work,
@@ -315,6 +316,10 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                     }
                 }
                 if let Some(teller) = teller.filter(|_| state.watchers.len() < WATCHED_MAX) {
+                    let others = state.waiters.get(&key).map_or(0, Vec::len);
+                    if others > 0 {
+                        teller.tell(Step::Shared { others });
+                    }
                     let watcher = Watcher { session, teller };
                     state.watchers.entry(key.clone()).or_default().push(watcher);
                     state.client.watch(&key);
@@ -743,8 +748,9 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             Action::GiveUp {
                 session,
                 cid,
-                tried,
+                mut tried,
             } => {
+                tried.unreached = self.state.unreached();
                 self.metrics.given_up.inc();
                 let key = Key::content(&cid);
                 self.state.tell_over(session, &key, &tried);

@@ -8,6 +8,7 @@ use crate::bitswap::key::Key;
 use crate::bitswap::message::WantKind;
 use crate::bitswap::session::{Session, SessionId};
 use crate::explain::Step;
+use cairn_store::Cid;
 use libp2p::PeerId;
 use std::time::{Duration, Instant};
 
@@ -324,16 +325,7 @@ impl Client {
                 if now.saturating_duration_since(want.created.max(session.progress_at))
                     >= session.idle
                 {
-                    let peers = want.told.difference(&want.gateways);
-                    let tried = Tried {
-                        connected: speaking,
-                        said: Said {
-                            asked: peers.count(),
-                            gateways: want.gateways.len(),
-                            ..want.said
-                        },
-                        sought: session.sought.clone(),
-                    };
+                    let tried = Tried::of(want, session, speaking);
                     over.push((*id, key.clone(), want.cid, tried));
                 }
             }
@@ -358,6 +350,33 @@ impl Client {
                 cid,
                 tried,
             });
+        }
+    }
+}
+
+impl Client {
+    /// What this piece of work waits for: the first of it, what was tried for that, and how much more.
+    pub(in crate::bitswap) fn waits_for(&self, session: SessionId) -> Option<(Cid, Tried, usize)> {
+        let session = self.sessions.get(&session)?;
+        let wants = session.wants.iter().filter_map(|key| self.wants.get(key));
+        let oldest = wants.min_by_key(|want| want.created)?;
+        let tried = Tried::of(oldest, session, self.peers().len());
+        Some((oldest.cid, tried, session.wants.len() - 1))
+    }
+}
+
+impl Tried {
+    fn of(want: &Want, session: &Session, connected: usize) -> Self {
+        let peers = want.told.difference(&want.gateways);
+        Self {
+            connected,
+            said: Said {
+                asked: peers.count(),
+                gateways: want.gateways.len(),
+                ..want.said
+            },
+            sought: session.sought.clone(),
+            unreached: Vec::new(),
         }
     }
 }

@@ -43,6 +43,8 @@ pub(in crate::bitswap) struct Pool {
     pub(super) gate: Arc<Gate>,
     /// Connections that wait for the next request; the latest used is the last.
     pub(super) idle: Mutex<Vec<Connection>>,
+    /// Why it was not reached, if the last attempt to connect failed.
+    pub(super) trouble: Mutex<Option<Arc<str>>>,
 }
 
 impl fmt::Debug for Pool {
@@ -84,14 +86,14 @@ impl Fence {
             }
     }
 
-    async fn addresses(self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
+    async fn addresses(self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, (Failure, String)> {
         let port = endpoint.port();
         let found: Vec<SocketAddr> = match endpoint.host() {
             Host::Ip(ip) => vec![SocketAddr::new(*ip, port)],
             Host::Name(_) if self.network != Network::Public => Vec::new(),
             Host::Name(name) => tokio::net::lookup_host((name.as_str(), port))
                 .await
-                .map_err(|_| Failure::Unreachable)?
+                .map_err(|error| (Failure::Unreachable, error.to_string()))?
                 .collect(),
         };
         let inside: Vec<SocketAddr> = found
@@ -100,7 +102,8 @@ impl Fence {
             .take(ADDRESSES_TRIED_MAX)
             .collect();
         if inside.is_empty() {
-            return Err(Failure::Outside);
+            let why = "it has no address that `network` or who announced it may name";
+            return Err((Failure::Outside, why.to_owned()));
         }
         Ok(inside)
     }
@@ -110,6 +113,17 @@ impl Pool {
     /// Whose connections these are.
     pub(in crate::bitswap) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Why it cannot be reached, as far as is known.
+    pub(in crate::bitswap) fn trouble(&self) -> Option<Arc<str>> {
+        let trouble = self.trouble.lock();
+        trouble.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_in_trouble(&self, why: Option<String>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        *trouble = why.map(Into::into);
     }
 
     /// A connection that waited, if there is one.
@@ -134,23 +148,37 @@ impl Pool {
 
     /// A new connection.
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
-        timeout(self.times.connect, self.dial())
-            .await
-            .unwrap_or(Err(Failure::Unreachable))
+        match timeout(self.times.connect, self.dial()).await {
+            Ok(Ok(connection)) => {
+                self.is_in_trouble(None);
+                Ok(connection)
+            }
+            Ok(Err((failure, why))) => {
+                self.is_in_trouble(Some(why));
+                Err(failure)
+            }
+            Err(_) => {
+                self.is_in_trouble(Some("no connection in time".to_owned()));
+                Err(Failure::Unreachable)
+            }
+        }
     }
 
-    async fn dial(&self) -> Result<Connection, Failure> {
-        let mut stream = Err(Failure::Unreachable);
+    async fn dial(&self) -> Result<Connection, (Failure, String)> {
         let addresses = self.fence.addresses(&self.endpoint).await?;
         self.gate
             .reached_at(addresses.iter().map(|address| Some(address.ip())));
+        let mut stream = Err((Failure::Unreachable, "no address".to_owned()));
         for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(open) => {
                     stream = Ok(open);
                     break;
                 }
-                Err(error) => tracing::debug!(%address, %error, "gateway not reached"),
+                Err(error) => {
+                    tracing::debug!(%address, %error, "gateway not reached");
+                    stream = Err((Failure::Unreachable, error.to_string()));
+                }
             }
         }
         let stream = stream?;
@@ -161,21 +189,20 @@ impl Pool {
             Scheme::Https => {
                 let name = match self.endpoint.host() {
                     Host::Ip(ip) => ServerName::from(*ip),
-                    Host::Name(name) => {
-                        ServerName::try_from(name.clone()).map_err(|_| Failure::Tls)?
-                    }
+                    Host::Name(name) => ServerName::try_from(name.clone())
+                        .map_err(|error| (Failure::Tls, error.to_string()))?,
                 };
                 let tls = TlsConnector::from(Arc::clone(&self.tls));
                 let stream = tls.connect(name, stream.compat()).await.map_err(|error| {
                     tracing::debug!(gateway = %self.endpoint, %error, "no TLS");
-                    Failure::Tls
+                    (Failure::Tls, format!("no TLS: {error}"))
                 })?;
                 self.open(TokioIo::new(stream.compat())).await
             }
         }
     }
 
-    async fn open<S>(&self, stream: S) -> Result<Connection, Failure>
+    async fn open<S>(&self, stream: S) -> Result<Connection, (Failure, String)>
     where
         S: Read + Write + Unpin + Send + 'static,
     {
@@ -183,7 +210,7 @@ impl Pool {
             .max_buf_size(HEAD_BYTES_MAX)
             .handshake(stream)
             .await
-            .map_err(|_| Failure::Unreachable)?;
+            .map_err(|error| (Failure::Unreachable, error.to_string()))?;
         let stopping = self.tasks.stopping();
         // Ends with the other half, which whoever uses the connection or the list above holds.
         self.tasks.spawn("http connection", async move {

@@ -200,18 +200,34 @@ impl State {
     /// A gateway is told of by its address: the name that it has among peers says nothing.
     pub(super) fn of_gateway(&self, step: Step) -> Step {
         let peer = step.peer().and_then(|id| self.peers.get(id));
-        match peer.and_then(|peer| peer.source.as_ref()) {
-            Some(source) => Step::Gateway {
-                url: source.pool.endpoint().to_string(),
-                step: Box::new(step),
-            },
-            None => step,
+        let Some(source) = peer.and_then(|peer| peer.source.as_ref()) else {
+            return step;
+        };
+        let step = match (step, source.pool.trouble()) {
+            (Step::Failed { peer }, Some(why)) => Step::Unreached { peer, why },
+            (step, _) => step,
+        };
+        Step::Gateway {
+            url: source.pool.endpoint().to_string(),
+            step: Box::new(step),
         }
+    }
+
+    /// The gateways that cannot be reached, and why; no more than are told.
+    pub(super) fn unreached(&self) -> Vec<(String, Arc<str>)> {
+        let sources = self.peers.values().filter_map(|peer| peer.source.as_ref());
+        let troubled = sources.filter_map(|source| {
+            let why = source.pool.trouble()?;
+            Some((source.pool.endpoint().to_string(), why))
+        });
+        troubled.take(UNREACHED_TOLD_MAX).collect()
     }
 }
 
 /// Announced gateways at once. Each costs a task and, when busy, some sockets.
 const ANNOUNCED_MAX: usize = 64;
+/// Gateways that cannot be reached of which is told.
+const UNREACHED_TOLD_MAX: usize = 4;
 /// How long an announced gateway of which nothing is wanted is kept.
 const ANNOUNCED_IDLE: Duration = Duration::from_secs(60);
 /// Gateways of one provider.

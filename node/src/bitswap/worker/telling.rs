@@ -5,6 +5,7 @@ use crate::bitswap::client::Tried;
 use crate::bitswap::key::Key;
 use crate::bitswap::session::SessionId;
 use crate::explain::Step;
+use cairn_store::SourceError;
 
 impl State {
     /// Tells what the client did to wants that are watched.
@@ -43,6 +44,18 @@ impl State {
                 watcher.teller.tell(step.clone());
             }
         }
+    }
+
+    /// What a piece of work waits for, in words.
+    pub(super) fn waits_for(&self, session: SessionId) -> Option<String> {
+        let (cid, mut tried, more) = self.client.waits_for(session)?;
+        tried.unreached = self.unreached();
+        let more = match more {
+            0 => String::new(),
+            more => format!(" ({more} more blocks are waited for)"),
+        };
+        let tried = tried.to_string().into();
+        Some(format!("{}{more}", SourceError::TooSlow { cid, tried }))
     }
 
     /// Tells those who watch a want for this piece of work that it is over.
