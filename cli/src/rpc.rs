@@ -21,6 +21,7 @@ pub mod client;
 pub mod config;
 pub mod context;
 pub mod dag;
+mod deadline;
 pub mod diag;
 mod drain;
 pub mod entries;

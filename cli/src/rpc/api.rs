@@ -2,6 +2,7 @@
 
 use super::arguments::Arguments;
 use super::context::Context;
+use super::deadline::Deadline;
 use super::error::RpcError;
 use super::reply::{Reply, error_response};
 use super::upload::Upload;
@@ -18,7 +19,6 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Every command. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -36,6 +36,7 @@ pub struct Call {
     /// The files that came along.
     pub upload: Upload,
     timeout: Option<Duration>,
+    deadline: Option<Deadline>,
 }
 
 impl Api {
@@ -78,23 +79,26 @@ impl Api {
             };
             let arguments = Arguments::parse(&query)?;
             let timeout = arguments.duration(&["timeout"])?;
-            let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            let deadline = timeout.and_then(Deadline::after);
             let path = parts.uri.path().to_owned();
             let call = Call {
                 context: Arc::clone(&self.context),
                 arguments,
                 upload: Upload::new(parts, body),
                 timeout,
+                deadline: deadline.clone(),
             };
             let command = path.strip_prefix(PREFIX).ok_or_else(not_found)?;
             let reply = async {
                 let reply = Box::pin(run(command.trim_end_matches('/'), call)).await?;
-                Ok(reply.into_response(deadline).await)
+                Ok(reply.into_response(deadline.clone()).await)
             };
-            match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, reply)
-                    .await
-                    .unwrap_or_else(|_| Err(RpcError::too_slow())),
+            match &deadline {
+                Some(deadline) => tokio::select! {
+                    biased;
+                    response = reply => response,
+                    error = deadline.clone().strikes() => Err(error),
+                },
                 None => reply.await,
             }
         };
@@ -109,10 +113,15 @@ impl Call {
     pub async fn session(&self) -> Result<Session, RpcError> {
         let exchange = &self.context.content().await?.exchange;
         if self.arguments.flag(&["offline"])? {
-            Ok(exchange.local().session(self.timeout))
-        } else {
-            Ok(exchange.session(self.timeout))
+            return Ok(exchange.local().session(self.timeout));
         }
+        // It must still wait when the time is over, to say what for.
+        let idle = self.timeout.map(|given| given.saturating_add(OUTLIVES));
+        let session = exchange.session(idle);
+        if let Some(deadline) = &self.deadline {
+            deadline.watch(&session);
+        }
+        Ok(session)
     }
 
     /// The same, giving up early enough to say why before the time given for the request is over.
@@ -166,6 +175,8 @@ async fn read_form(body: Body) -> Result<String, RpcError> {
     String::from_utf8(bytes.to_vec()).map_err(|_| RpcError::wrong("the arguments are not UTF-8"))
 }
 
+/// How much longer than the time given for its request a fetch would wait.
+const OUTLIVES: Duration = Duration::from_secs(10);
 /// Most bytes of arguments in a body.
 const FORM_BYTES_MAX: usize = 4 << 20;
 

@@ -20,6 +20,7 @@ use cairn_store::unixfs::import::ImportError;
 use cairn_store::unixfs::read::ReadError;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// A failure, told to whoever asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,9 +74,16 @@ impl RpcError {
         Self::failed("this command must be run in online mode. Try running 'cairn daemon' first")
     }
 
-    /// The time given for the request is over. Tools look for this text.
-    pub fn too_slow() -> Self {
-        Self::failed("context deadline exceeded")
+    /// The time given for the request is over, while this was waited for. Tools look for its first words.
+    pub fn too_slow(given: Duration, waits_for: Option<&str>) -> Self {
+        let given = given.as_secs_f64();
+        Self::failed(match waits_for {
+            Some(what) => format!(
+                "context deadline exceeded: after {given} s (--timeout) {what}; what came is in the store: the \
+                 same command again goes on from there"
+            ),
+            None => format!("context deadline exceeded: it took more than {given} s (--timeout)"),
+        })
     }
 
     /// Whoever asked is gone. Nobody reads this.

@@ -5,6 +5,7 @@
 //! What it hands over goes through a short queue; small pieces that wait there leave as one.
 
 use super::STREAM_ERROR;
+use super::deadline::Deadline;
 use super::error::RpcError;
 use crate::output;
 use axum::body::Body;
@@ -15,9 +16,8 @@ use http_body::Frame;
 use serde::Serialize;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
 
 /// What a command answers.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Reply {
 
     /// The response. Waits for the first piece of a stream, so that an error before it is a
     /// status and not a trailer.
-    pub async fn into_response(self, deadline: Option<Instant>) -> Response<Body> {
+    pub async fn into_response(self, deadline: Option<Deadline>) -> Response<Body> {
         match self {
             Self::Empty => respond(StatusCode::OK, "text/plain", Body::empty()),
             Self::Value(json) => {
@@ -131,7 +131,7 @@ impl Reply {
                 response
             }
             Self::Stream(kind, mut producer) => {
-                producer.deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+                producer.deadline = deadline.map(|deadline| Box::pin(deadline.strikes()) as Over);
                 let first = std::future::poll_fn(|context| producer.poll_piece(context)).await;
                 match first {
                     Some(Err(error)) => error_response(&error),
@@ -178,13 +178,15 @@ fn respond(status: StatusCode, media: &'static str, body: Body) -> Response<Body
 
 /// What makes a body.
 type Work = Pin<Box<dyn Future<Output = Result<(), RpcError>> + Send>>;
+/// Comes when the time is over.
+type Over = Pin<Box<dyn Future<Output = RpcError> + Send>>;
 
 /// A body that is made while it is read.
 pub struct Producer {
     work: Option<Work>,
     queue: mpsc::Receiver<Bytes>,
     held: Option<Bytes>,
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Over>,
     /// A failure that was found while pieces still waited.
     failure: Option<RpcError>,
 }
@@ -244,16 +246,14 @@ impl Producer {
                     if let Poll::Ready(Some(piece)) = self.queue.poll_recv(context) {
                         return Poll::Ready(Some(Ok(self.gather(piece))));
                     }
-                    let over = self
-                        .deadline
-                        .as_mut()
-                        .is_some_and(|sleep| sleep.as_mut().poll(context).is_ready());
-                    if over {
-                        self.work = None;
-                        self.queue.close();
-                        return Poll::Ready(Some(Err(RpcError::too_slow())));
-                    }
-                    return Poll::Pending;
+                    let Some(deadline) = &mut self.deadline else {
+                        return Poll::Pending;
+                    };
+                    let error = ready!(deadline.as_mut().poll(context));
+                    self.deadline = None;
+                    self.work = None;
+                    self.queue.close();
+                    return Poll::Ready(Some(Err(error)));
                 }
             }
         }
@@ -385,11 +385,11 @@ mod tests {
             out.value(&1).await?;
             std::future::pending().await
         });
-        let deadline = Instant::now() + std::time::Duration::from_secs(5);
-        let response = reply.into_response(Some(deadline)).await;
+        let given = std::time::Duration::from_secs(5);
+        let response = reply.into_response(Deadline::after(given)).await;
         let body = response.into_body().collect().await.unwrap();
         let told = told_in_trailer(body.trailers().unwrap()).unwrap();
-        assert_eq!(told, RpcError::too_slow());
+        assert_eq!(told, RpcError::too_slow(given, None));
     }
 
     #[tokio::test]
