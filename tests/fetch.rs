@@ -5,6 +5,7 @@ use harness::{Daemon, Repo, program, tree};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
@@ -411,8 +412,17 @@ fn a_block_is_explained_wherever_it_is_or_is_not() {
     );
     taker.ok(["pin", "add", &cid]);
     let text = taker.ok(["explain", &cid]);
-    assert!(text.contains("it is in the store: 9 bytes, kept"), "{text}");
-
+    assert!(
+        text.contains("it is in the store: 9 bytes, kept: it is pinned, with all below it"),
+        "{text}"
+    );
+    taker.ok(["pin", "rm", &cid]);
+    taker.ok(["pin", "add", "--recursive=false", &cid]);
+    let text = taker.ok(["explain", &cid]);
+    assert!(text.contains("it is pinned, it alone"), "{text}");
+    taker.ok(["pin", "rm", &cid]);
+    let text = taker.ok(["explain", &cid]);
+    assert!(text.contains("no pin names it"), "{text}");
     let told = taker.run(["explain", "--json", &nowhere]);
     assert_eq!(told.code, Some(1), "{told:?}");
     let events: Vec<String> = told
@@ -434,7 +444,147 @@ fn a_block_is_explained_wherever_it_is_or_is_not() {
             "{event}: {events:?}"
         );
     }
+    // Somebody else is at it already.
+    taker.ok(["config", "set", "fetch.timeout", "1h"]);
     drop(taking);
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    let child = waiting(&taker, &taking, &["cat", &nowhere]);
+    let told = taker.run(["--timeout=1s", "explain", &nowhere]).text();
+    assert!(
+        told.contains("1 other fetch here waits for it already"),
+        "{told}"
+    );
+    program::end(&child);
+    child.wait_with_output().unwrap();
+
+    drop(taking);
+}
+
+#[test]
+fn what_is_not_here_is_told_to_be_asked_of_nobody_while_no_daemon_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    make_folder(&source);
+    let (giver, taker) = (Repo::new(CAIRN), hasty());
+    let root = add(&giver, &source, &[]);
+    let out = out.to_str().unwrap();
+    let large = format!("{root}/large");
+    let commands: [&[&str]; 8] = [
+        &["pin", "add", &root],
+        &["get", &root, "-o", out],
+        &["cat", &large],
+        &["get", &large, "-o", out],
+        &["dag", "export", &root],
+        &["ls", &root],
+        &["refs", "-r", &root],
+        &["block", "get", &root],
+    ];
+    let tells = |commands: &[&[&str]]| {
+        for command in commands {
+            let told = taker.run(*command).failure(1);
+            assert!(told.contains("not found"), "{command:?}: {told}");
+            assert!(told.contains("no daemon runs"), "{command:?}: {told}");
+            assert!(told.contains("`cairn daemon`"), "{command:?}: {told}");
+        }
+    };
+    tells(&commands);
+    // With some of it here too.
+    let (_giving, taking) = connected(&giver, &taker);
+    taker.ok(["block", "stat", &root]);
+    taker.ok(["ls", &large]);
+    drop(taking);
+    tells(&commands[..5]);
+    // Who chose to be offline knows.
+    let told = taker.run(["--offline", "cat", &large]).failure(1);
+    assert!(!told.contains("no daemon runs"), "{told}");
+    // A daemon that does run asked.
+    let taking = taker.daemon();
+    let told = taker.run(["pin", "add", &root]).failure(1);
+    assert!(!told.contains("no daemon runs"), "{told}");
+    drop(taking);
+}
+
+/// Begins a command of which the daemon has something to wait for.
+fn waiting(taker: &Repo, taking: &Daemon, command: &[&str]) -> std::process::Child {
+    let mut command = taker.command(command);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    while taking.call("bitswap/wantlist", "")["Keys"]
+        .as_array()
+        .is_none_or(Vec::is_empty)
+    {
+        assert!(child.try_wait().unwrap().is_none(), "it waits");
+        std::thread::yield_now();
+    }
+    child
+}
+
+#[test]
+fn a_daemon_that_ends_under_a_command_is_told_as_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let nowhere = giver.run_with(["add", "-Q", "-n"], b"nobody has this");
+    let nowhere = nowhere.success().text();
+    let commands: [&[&str]; 3] = [
+        &["pin", "add", &nowhere],
+        &["cat", &nowhere],
+        &["get", &nowhere, "-o", out.to_str().unwrap()],
+    ];
+    for command in commands {
+        let taking = taker.daemon();
+        let child = waiting(&taker, &taking, command);
+        taking.kill();
+        let done = child.wait_with_output().unwrap();
+        let told = String::from_utf8(done.stderr).unwrap();
+        assert!(!done.status.success());
+        for what in ["the daemon at ", "ended while it worked", "in the store"] {
+            assert!(told.contains(what), "{command:?}: {told}");
+        }
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn whose_time_is_over_is_told_what_was_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    make_folder(&source);
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let root = add(&giver, &source, &["--pin=false"]);
+    let gone = giver.ok(["resolve", &format!("/ipfs/{root}/file-17")]);
+    let gone = gone.trim_start_matches("/ipfs/");
+    giver.ok(["block", "rm", gone]);
+    let (_giving, taking) = connected(&giver, &taker);
+    // All else is here before, so that it is this block alone that is waited for.
+    let mut child = waiting(&taker, &taking, &["pin", "add", &root]);
+    while blocks_received(&taking) < 44 {
+        assert!(child.try_wait().unwrap().is_none(), "it waits");
+        std::thread::yield_now();
+    }
+    program::end(&child);
+    child.wait_with_output().unwrap();
+    let file = format!("{root}/file-17");
+    let commands: [&[&str]; 5] = [
+        &["pin", "add", &root],
+        &["get", &root, "-o", out.to_str().unwrap()],
+        &["cat", &file],
+        &["dag", "export", &root],
+        &["block", "get", gone],
+    ];
+    for command in commands {
+        let line = ["--timeout=700ms"].into_iter();
+        let told = taker.run(line.chain(command.iter().copied())).failure(1);
+        for what in [
+            "context deadline exceeded",
+            "after 0.7 s",
+            gone,
+            "asked 1 of 1 connected peers",
+        ] {
+            assert!(told.contains(what), "{what} {command:?}: {told}");
+        }
+    }
 }
 
 #[test]

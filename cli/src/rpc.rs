@@ -32,6 +32,7 @@ pub mod guard;
 pub mod id;
 pub mod log;
 pub mod ls;
+mod manner;
 pub mod multipart;
 pub mod pin;
 pub mod refs;

@@ -3,6 +3,7 @@
 use super::api::Api;
 use super::entries::{LocalEntries, LocalUpload};
 use super::error::{ErrorBody, RpcError};
+use super::manner::Manner;
 use super::reply::{CONTENT_LENGTH_HINT, told_in_trailer};
 use super::{FORM, PREFIX, multipart};
 use axum::body::Body;
@@ -74,6 +75,12 @@ impl Question {
     pub fn upload(mut self, upload: LocalUpload) -> Self {
         self.upload = Some(upload);
         self
+    }
+
+    fn manner(&self, daemon: Option<SocketAddr>) -> Manner {
+        let mut pairs = self.pairs.iter();
+        let is_offline = pairs.any(|(name, value)| name == "offline" && value == "true");
+        Manner::of(daemon, &self.command, is_offline)
     }
 
     /// Where it goes, and what goes in the body: arguments that are too long for an address.
@@ -149,6 +156,7 @@ impl Remote {
     }
 
     async fn send(&self, question: Question) -> Result<Answer, RpcError> {
+        let manner = question.manner(Some(self.address));
         let (path, form) = question.path_and_form();
         let mut request = Request::post(format!("http://{}{path}", self.address))
             .header(HOST, self.address.to_string())
@@ -174,7 +182,8 @@ impl Remote {
             .body(body)
             .map_err(|error| RpcError::wrong(format!("cannot be asked: {error}")))?;
         match self.client.request(request).await {
-            Ok(response) => Answer::new(response.map(Body::new), told).await,
+            Ok(response) => Answer::new(response.map(Body::new), told, manner).await,
+            Err(error) if !error.is_connect() => Err(told.or(manner.broke_off(&innermost(&error)))),
             Err(error) => Err(told.or(RpcError::failed(format!(
                 "the daemon at {} cannot be asked: {}",
                 self.address,
@@ -238,6 +247,7 @@ impl Endpoint {
         match self {
             Self::There(remote) => remote.send(question).await,
             Self::Here(api) => {
+                let manner = question.manner(None);
                 let (path, form) = question.path_and_form();
                 let mut request = Request::post(path);
                 if form.is_some() {
@@ -249,7 +259,7 @@ impl Endpoint {
                 if let Some(upload) = question.upload {
                     request.extensions_mut().insert(upload);
                 }
-                Answer::new(api.handle(request).await, Told::default()).await
+                Answer::new(api.handle(request).await, Told::default(), manner).await
             }
         }
     }
@@ -263,13 +273,15 @@ pub struct Answer {
     pub length: Option<u64>,
     line: BytesMut,
     told: Told,
+    manner: Manner,
 }
 
 impl Answer {
-    async fn new(response: Response<Body>, told: Told) -> Result<Self, RpcError> {
+    async fn new(response: Response<Body>, told: Told, manner: Manner) -> Result<Self, RpcError> {
         let (parts, body) = response.into_parts();
         if !parts.status.is_success() {
-            return Err(told.or(failure(parts.status, body).await));
+            let error = failure(parts.status, body).await;
+            return Err(told.or(manner.failed(error)));
         }
         let length = parts
             .headers
@@ -281,12 +293,17 @@ impl Answer {
             length,
             line: BytesMut::new(),
             told,
+            manner,
         })
     }
 
-    /// The body itself, for who reads it on a thread.
+    /// The pieces as a body, for who reads them on a thread. Failures are errors of it.
     pub fn into_body(self) -> Body {
-        self.body
+        let pieces = futures::stream::try_unfold(self, |mut answer| async move {
+            let piece = answer.piece().await?;
+            Ok::<_, RpcError>(piece.map(|piece| (piece, answer)))
+        });
+        Body::from_stream(pieces)
     }
 
     /// The next bytes.
@@ -295,15 +312,13 @@ impl Answer {
             let Some(frame) = self.body.frame().await else {
                 return Ok(None);
             };
-            let frame = frame.map_err(|error| {
-                let why = format!("the answer broke off: {}", innermost(&error));
-                self.told.or(RpcError::failed(why))
-            })?;
+            let frame =
+                frame.map_err(|error| self.told.or(self.manner.broke_off(&innermost(&error))))?;
             match frame.into_data() {
                 Ok(bytes) => return Ok(Some(bytes)),
                 Err(frame) => {
                     if let Some(error) = frame.trailers_ref().and_then(told_in_trailer) {
-                        return Err(self.told.or(error));
+                        return Err(self.told.or(self.manner.failed(error)));
                     }
                 }
             }
@@ -415,7 +430,9 @@ mod tests {
         let stream =
             futures::stream::iter(pieces.map(|piece| Ok::<_, RpcError>(Bytes::from(piece))));
         let response = Response::new(Body::from_stream(stream));
-        let mut answer = Answer::new(response, Told::default()).await.unwrap();
+        let mut answer = Answer::new(response, Told::default(), Manner::default())
+            .await
+            .unwrap();
         let mut seen: Vec<serde_json::Value> = Vec::new();
         loop {
             let values = answer.values().await.unwrap();
@@ -435,7 +452,9 @@ mod tests {
             Err(RpcError::failed("late"))
         });
         let response = reply.into_response(None).await;
-        let mut answer = Answer::new(response, Told::default()).await.unwrap();
+        let mut answer = Answer::new(response, Told::default(), Manner::default())
+            .await
+            .unwrap();
         assert_eq!(answer.values::<u8>().await.unwrap(), [1]);
         assert_eq!(answer.values::<u8>().await.unwrap_err().message(), "late");
     }
@@ -444,7 +463,9 @@ mod tests {
     async fn a_status_with_a_body_is_told_by_its_text() {
         let reply = Reply::values(|_| async { Err(RpcError::failed("early")) });
         let response = reply.into_response(None).await;
-        let error = Answer::new(response, Told::default()).await.unwrap_err();
+        let error = Answer::new(response, Told::default(), Manner::default())
+            .await
+            .unwrap_err();
         assert_eq!(error.message(), "early");
     }
 }
