@@ -30,7 +30,9 @@ fn a_limit_holds_at_once_and_so_does_its_end() {
     fs::write(&file, &bytes).unwrap();
     let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
     let root = giver.ok(["add", "-Q", file.to_str().unwrap()]);
-    assert_eq!(set(&giver, "limits.upload", "2KB"), "", "no daemon yet");
+    let told = set(&giver, "limits.upload", "2KB");
+    assert!(!told.contains("daemon"), "none yet: {told}");
+    assert!(told.contains("limits.exempt '[]'"), "{told}");
     let (giving, taking) = (giver.daemon(), taker.daemon());
     assert_eq!(metric(&giving, CAP), 2000.0);
     // Loopback is exempt until somebody says otherwise.
@@ -50,6 +52,8 @@ fn a_limit_holds_at_once_and_so_does_its_end() {
     while metric(&giving, OUT) < 0.2 {
         assert!(cat.try_wait().unwrap().is_none(), "too fast");
     }
+    let told = set(&giver, "limits.download", "1GB");
+    assert!(!told.contains("limits.exempt"), "nobody is: {told}");
     let told = set(&giver, "limits.upload", "unlimited");
     assert!(told.contains("has taken this up"), "{told}");
     assert_eq!(metric(&giving, CAP), 0.0);
@@ -112,6 +116,13 @@ fn the_ledger_tells_what_was_exchanged_and_a_denied_peer_gets_nothing() {
     assert!(
         ledger.contains("Bytes sent:\t0\nBytes received:\t300000"),
         "{ledger}"
+    );
+    let known = taker.run(["bitswap", "ledger", &giver_name]).success();
+    assert_eq!(known.stderr, "");
+    let unknown = giver.run(["bitswap", "ledger", &name(&denied)]).success();
+    assert!(
+        unknown.stderr.contains("No block was exchanged"),
+        "{unknown:?}"
     );
     let nothing = giver.ok(["bitswap", "ledger", &name(&denied)]);
     assert!(

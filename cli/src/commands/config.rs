@@ -8,9 +8,11 @@ use crate::output::{escape_line, note};
 use crate::repository::{Repository, read_config};
 use crate::rpc::bootstrap::PeerList;
 use crate::rpc::config::ConfigField;
+use cairn_node::limits::{Limits, Subnet};
 use cairn_store::durable::{self, Access};
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,6 +70,30 @@ async fn set(shell: &mut Shell, key: &str, value: &str) -> Result<(), Failure> {
         note("The running daemon has taken this up.");
     } else if shell.is_remote() {
         note("The running daemon takes this up when it is started again.");
+    }
+    if LIMITING.iter().any(|limit| key.starts_with(limit)) && value != "unlimited" {
+        tell_exempt(shell).await?;
+    }
+    Ok(())
+}
+
+/// Or whoever tries a limit on one machine would see nothing slowed.
+async fn tell_exempt(shell: &mut Shell) -> Result<(), Failure> {
+    let question = shell.question("config").arg("limits.exempt");
+    let field: ConfigField = shell.ask(question).await?.value().await?;
+    let networks = field.value.as_array().into_iter().flatten();
+    let exempt: Vec<Subnet> = networks
+        .filter_map(|network| network.as_str()?.parse().ok())
+        .collect();
+    let limits = Limits {
+        exempt,
+        ..Limits::default()
+    };
+    if NEAR.iter().any(|near| !limits.apply_to(Some(*near))) {
+        note(
+            "Peers in `limits.exempt`, which holds this machine or private networks, are not slowed; to try \
+             a limit there: cairn config set limits.exempt '[]'",
+        );
     }
     Ok(())
 }
@@ -177,6 +203,17 @@ pub async fn bootstrap(shell: &mut Shell, arguments: BootstrapArgs) -> Result<()
         })
         .await
 }
+
+/// Keys of limits.
+const LIMITING: [&str; 2] = ["limits.upload", "limits.download"];
+/// An address of each kind that is near: this machine's, and private networks'.
+const NEAR: [IpAddr; 5] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+    IpAddr::V4(Ipv4Addr::new(172, 16, 0, 1)),
+    IpAddr::V4(Ipv4Addr::new(192, 168, 0, 1)),
+];
 
 #[cfg(test)]
 mod tests {

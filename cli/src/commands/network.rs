@@ -6,7 +6,7 @@ use crate::args::{
     SwarmCommand,
 };
 use crate::exit::Failure;
-use crate::output::{Printer, escape_json, escape_line, human_bytes};
+use crate::output::{Printer, escape_json, escape_line, human_bytes, note};
 use crate::rpc::id::IdAnswer;
 use crate::rpc::routing::{PROVIDER, QueryEvent};
 use crate::rpc::stats::{BandwidthAnswer, BitswapAnswer, Keys, LedgerAnswer};
@@ -215,6 +215,7 @@ pub async fn bitswap(shell: &mut Shell, command: BitswapCommand) -> Result<(), F
         BitswapCommand::Stat(arguments) => bitswap_stat(shell, arguments).await,
         BitswapCommand::Ledger { peer } => {
             let question = shell.question("bitswap/ledger").arg(peer);
+            let mut nothing = false;
             shell
                 .print_each(question, |answer: LedgerAnswer, printer| {
                     printer.line(&format!("Ledger for {}", escape_line(&answer.peer)))?;
@@ -222,9 +223,17 @@ pub async fn bitswap(shell: &mut Shell, command: BitswapCommand) -> Result<(), F
                     printer.line(&format!("Exchanges:\t{}", answer.exchanged))?;
                     printer.line(&format!("Bytes sent:\t{}", answer.sent))?;
                     printer.line(&format!("Bytes received:\t{}", answer.recv))?;
-                    Ok(printer.line("")?)
+                    printer.line("")?;
+                    if answer.exchanged == 0 && answer.sent == 0 && answer.recv == 0 {
+                        nothing = true;
+                    }
+                    Ok(())
                 })
-                .await
+                .await?;
+            if nothing {
+                note("No block was exchanged with this peer, or it is remembered no more.");
+            }
+            Ok(())
         }
         BitswapCommand::Wantlist { peer } => {
             let question = shell.question("bitswap/wantlist").maybe("peer", peer);
