@@ -83,6 +83,22 @@ fn add_only_names_with_n_and_pins_unless_told_otherwise() {
 }
 
 #[test]
+fn what_is_no_cid_is_told_with_what_one_looks_like() {
+    both(|repo| {
+        for command in [
+            &["cat", "nonsense"][..],
+            &["pin", "add", "nonsense/a"],
+            &["get", "x"],
+        ] {
+            let told = repo.run(command).failure(1);
+            for what in ["ipfs-path", "looks like bafy", command[command.len() - 1]] {
+                assert!(told.contains(what), "{what}: {told}");
+            }
+        }
+    });
+}
+
+#[test]
 fn add_takes_folders_and_get_brings_them_back() {
     both(|repo| {
         let folder = tempfile::tempdir().unwrap();

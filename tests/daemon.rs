@@ -186,6 +186,19 @@ fn two_processes_and_busy_ports_are_named() {
         refused.contains(&daemon.rpc().port().to_string()),
         "{refused}"
     );
+    other.ok(["config", "set", "addresses.rpc", "/ip4/127.0.0.1/tcp/0"]);
+    let address = daemon.swarm();
+    let (address, _) = address.split_once("/p2p/").unwrap();
+    other.ok([
+        "config",
+        "set",
+        "addresses.swarm",
+        &format!("[\"{address}\"]"),
+    ]);
+    let refused = other.run(["daemon"]).failure(1);
+    for what in [address, "in use", "stop what uses it", "addresses.swarm"] {
+        assert!(refused.contains(what), "{what}: {refused}");
+    }
     other.ok(["config", "set", "addresses.rpc", "/ip4/0.0.0.0/tcp/0"]);
     let open = other.run(["daemon"]).failure(1);
     assert!(open.contains("token"), "{open}");

@@ -495,7 +495,8 @@ async fn start_node(
     match started {
         Ok(node) => Ok(Arc::new(node)),
         Err(error @ StartError::Listen { .. }) => Err(Failure::runtime(format!(
-            "{error}; `cairn config set addresses.swarm '[\"<address>\"]'` changes it"
+            "{error}; stop what uses it, or choose another address with `cairn config set addresses.swarm \
+             '[\"<address>\"]'` (a port of 0 is any that is free)"
         ))),
         Err(error) => Err(Failure::runtime(error.to_string())),
     }

@@ -3,7 +3,7 @@
 use super::error::RpcError;
 use crate::config::duration::Interval;
 use cairn_store::cid::{self, Cid, Version};
-use cairn_store::dag::path::ContentPath;
+use cairn_store::dag::path::{ContentPath, ParsePathError};
 use multibase::Base;
 use percent_encoding::percent_decode_str;
 use std::str::FromStr;
@@ -106,7 +106,15 @@ impl Arguments {
     pub fn paths(&self, name: &str) -> Result<Vec<ContentPath>, RpcError> {
         self.some(name)?
             .into_iter()
-            .map(|text| ContentPath::from_str(text).map_err(RpcError::from))
+            .map(|text| {
+                ContentPath::from_str(text).map_err(|error| match error {
+                    error @ ParsePathError::Root { .. } => RpcError::failed(format!(
+                        "{error}; argument {name:?} begins with a CID, which looks like bafybeib7xs… or \
+                         QmXrkJoq…"
+                    )),
+                    error => error.into(),
+                })
+            })
             .collect()
     }
 
