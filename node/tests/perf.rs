@@ -129,6 +129,45 @@ fn stock() -> Swarm<libp2p_stream::Behaviour> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_peer_that_holds_its_streams_leaves_room_for_others() {
+    let (server, client) = (TestNode::start(None).await, TestNode::start(None).await);
+    let (mut swarm, peer) = (stock(), server.node.peer_id());
+    let mut control = swarm.behaviour().new_control();
+    swarm.dial(server.address().await).unwrap();
+    let greedy = async {
+        let mut held = Vec::new();
+        while server.answers("refused") < 8.0 {
+            if let Ok(stream) = control.open_stream(peer, PERF).await {
+                held.push(stream);
+            }
+        }
+        client
+            .node
+            .peers()
+            .connect(server.address().await)
+            .await
+            .unwrap();
+        let run = client.node.perf(peer, 1 << 20, 1 << 20).await.unwrap();
+        assert_eq!(run.downloaded, 1 << 20);
+        // Half of all are held to this moment, and no more.
+        assert!(held.len() >= 24, "{}", held.len());
+        assert_eq!(server.answers("failed"), 0.0);
+    };
+    let turn = async {
+        loop {
+            swarm.select_next_some().await;
+        }
+    };
+    let both = async {
+        tokio::select! {
+            () = turn => {}
+            () = greedy => {}
+        }
+    };
+    timeout(WATCHDOG, both).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stock_peer_is_answered() {
     let server = TestNode::start(None).await;
     let (mut swarm, peer) = (stock(), server.node.peer_id());
