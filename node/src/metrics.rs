@@ -151,7 +151,7 @@ pub(crate) fn register_sources(
     let meters = [Arc::clone(meter), Arc::clone(meter)];
     let fences = [Arc::clone(turned_away), Arc::clone(turned_away)];
     let [meter_in, meter_out] = meters;
-    let floods = Arc::clone(meter);
+    let (floods, refused, holds) = (Arc::clone(meter), Arc::clone(meter), Arc::clone(meter));
     let [fence_in, fence_out] = fences;
     let sources = vec![
         Source::new(
@@ -164,6 +164,20 @@ pub(crate) fn register_sources(
                 "Connections that ended because the peer opened streams too fast.",
             )?,
             move || floods.floods(),
+        ),
+        Source::new(
+            counter(
+                "cairn_streams_refused_total",
+                "Streams of peers refused because too many were open or waited to be taken.",
+            )?,
+            move || refused.refused_streams(),
+        ),
+        Source::new(
+            counter(
+                "cairn_stream_holds_total",
+                "Times that a connection's new streams had to wait since it had opened too many.",
+            )?,
+            move || holds.holds(),
         ),
         Source::new(by(bytes.0, bytes.1, "in")?, move || meter_in.totals().0),
         Source::new(by(bytes.0, bytes.1, "out")?, move || meter_out.totals().1),

@@ -5,6 +5,7 @@
 //! dialled says what it will speak together with its first frames, instead of waiting for an answer to
 //! which there is no other.
 
+use super::meter::Meter;
 use super::mux::{self, Muxer, Parts, Settings, Side};
 use super::noise::{Noise, NoiseError, NoiseKeyError};
 use super::records::{Incoming, Outgoing, Secured, Step};
@@ -66,13 +67,17 @@ impl AsRef<str> for Security {
 }
 
 impl Upgrade {
-    pub(super) fn new(keys: &Keypair, config: &Config) -> Result<Self, KeyError> {
+    pub(super) fn new(
+        keys: &Keypair,
+        config: &Config,
+        meter: &Arc<Meter>,
+    ) -> Result<Self, KeyError> {
         Ok(Self {
             tls: Tls::new(keys)?,
             noise: Noise::new(keys)?,
             offers: config.security.clone().into(),
             read_bytes: config.read_buffer_bytes,
-            settings: Settings::new(config),
+            settings: Settings::new(config, meter),
         })
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Meter {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     floods: AtomicU64,
+    refused: AtomicU64,
+    held: AtomicU64,
     seen: Mutex<Seen>,
 }
 
@@ -36,6 +38,8 @@ impl Meter {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             floods: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             seen: Mutex::new(Seen {
                 at: now,
                 bandwidth: Bandwidth::default(),
@@ -85,6 +89,26 @@ impl Meter {
     /// How many did.
     pub(crate) fn floods(&self) -> u64 {
         self.floods.load(Ordering::Relaxed)
+    }
+
+    /// A stream that a peer opened was refused: too many are open, or wait to be taken.
+    pub(super) fn refused_stream(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were.
+    pub(crate) fn refused_streams(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// A connection has opened so many streams that more have to wait.
+    pub(super) fn held_streams(&self) {
+        self.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    pub(crate) fn holds(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
     }
 
     fn received(&self, bytes: usize) {

@@ -28,6 +28,7 @@ pub(super) use state::Side;
 pub(super) use stream::Stream;
 pub use window::WINDOW_BYTES_MAX;
 
+use super::meter::Meter;
 use super::records::{Incoming, Opener, Outgoing, Sealer, Step, invalid};
 use crate::config::Config;
 use frame::{FIN, HEAD_BYTES, Head, Kind};
@@ -49,11 +50,13 @@ pub(super) struct Settings {
     streams_max: usize,
     growth_bytes: usize,
     shares: Arc<Shares>,
+    meter: Arc<Meter>,
 }
 
 impl Settings {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, meter: &Arc<Meter>) -> Self {
         Self {
+            meter: Arc::clone(meter),
             streams_max: config.streams_per_connection_max.max(1),
             growth_bytes: config.window_growth_bytes,
             shares: Shares::new(
@@ -137,7 +140,13 @@ where
 {
     pub(super) fn start(parts: Parts<S>, settings: &Settings) -> io::Result<Self> {
         let budget = Budget::new(Arc::clone(&settings.shares), settings.growth_bytes);
-        let mut state = State::new(parts.side, parts.sealer, settings.streams_max, budget);
+        let meter = Arc::clone(&settings.meter);
+        let mut state = State::new(
+            parts.side,
+            parts.sealer,
+            settings.streams_max,
+            (budget, meter),
+        );
         if !parts.greeting.is_empty() {
             state.greet(&parts.greeting)?;
         }

@@ -35,7 +35,7 @@ pub(super) fn build(
     meter: &Arc<Meter>,
     turned_away: &Arc<TurnedAway>,
 ) -> Result<Connections, String> {
-    let upgrade = Upgrade::new(keys, config).map_err(|error| error.to_string())?;
+    let upgrade = Upgrade::new(keys, config, meter).map_err(|error| error.to_string())?;
     let plain = secure(sockets().boxed(), &upgrade, config, meter);
     let web = websocket::Config::new(sockets()).boxed();
     let web = secure(web, &upgrade, config, meter);

@@ -8,9 +8,11 @@
 use super::chunks::Chunks;
 use super::frame::{ACK, FIN, HEAD_BYTES, Head, Kind, NORMAL, PROTOCOL_ERROR, RST, SYN};
 use super::window::{Budget, WINDOW_BYTES_START, Window};
+use crate::swarm::meter::Meter;
 use crate::swarm::records::{Outgoing, Sealer, invalid};
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -45,6 +47,7 @@ pub(super) struct State {
     ping: Option<(u32, Duration)>,
     pinged_at: Option<Duration>,
     refused: Refused,
+    meter: Arc<Meter>,
     /// The peer takes no more streams.
     is_leaving: bool,
     is_closing: bool,
@@ -93,7 +96,12 @@ pub(super) enum Target {
 }
 
 impl State {
-    pub(super) fn new(side: Side, sealer: Sealer, streams_max: usize, budget: Budget) -> Self {
+    pub(super) fn new(
+        side: Side,
+        sealer: Sealer,
+        streams_max: usize,
+        (budget, meter): (Budget, Arc<Meter>),
+    ) -> Self {
         Self {
             side,
             next_id: match side {
@@ -114,6 +122,7 @@ impl State {
             ping: None,
             pinged_at: None,
             refused: Refused::default(),
+            meter,
             is_leaving: false,
             is_closing: false,
             failure: None,
@@ -452,7 +461,12 @@ impl State {
             && !self.is_closing;
         if !is_room || !self.budget.shares().admit(self.inbound) {
             self.say(Kind::Data, RST, id, 0)?;
-            return self.refused.add(now).map(|()| false);
+            self.meter.refused_stream();
+            let goes_on = self.refused.add(now);
+            if goes_on.is_err() {
+                self.meter.flooded();
+            }
+            return goes_on.map(|()| false);
         }
         self.inbound += 1;
         self.streams.insert(id, Entry::new(ACK));

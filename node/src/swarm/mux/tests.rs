@@ -25,7 +25,7 @@ fn muxer(socket: Pipe, side: Side, settings: &Settings) -> Muxer<Pipe> {
 }
 
 fn settings() -> Settings {
-    Settings::new(&Config::default())
+    Settings::new(&Config::default(), &Meter::new(Instant::now()))
 }
 
 /// Drives a muxer for ever beside `work`.
@@ -406,7 +406,7 @@ async fn a_connection_that_fills_the_memory_of_all_is_not_read_until_its_streams
         unread_total_bytes_max: 300 << 10,
         ..Config::default()
     };
-    let (mut ours, mut hand) = by_hand(&Settings::new(&config));
+    let (mut ours, mut hand) = by_hand(&Settings::new(&config, &Meter::new(Instant::now())));
     let fill = async {
         for stream in [1, 3] {
             hand.write(Kind::Data, SYN, stream, 256 << 10).await;
@@ -459,7 +459,7 @@ async fn who_reads_wakes_the_driver_also_while_the_other_side_takes_nothing() {
         unread_total_bytes_max: 0,
         ..Config::default()
     };
-    let (mut ours, mut hand) = by_hand(&Settings::new(&config));
+    let (mut ours, mut hand) = by_hand(&Settings::new(&config, &Meter::new(Instant::now())));
     let fill = async {
         hand.write(Kind::Data, SYN, 1, 256 << 10).await;
         hand.socket.write_all(&vec![0; 256 << 10]).await.unwrap();
