@@ -199,7 +199,7 @@ impl Bitswap {
             inputs: happened,
             commands: asked,
             wire,
-            sinks: streams::Sinks::new(inputs, unverified),
+            sinks: streams::Sinks::new(inputs, unverified, metrics.holds.clone()),
             throttle: rules.throttle,
             blocks,
             network: reach.network,

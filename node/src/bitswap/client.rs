@@ -66,6 +66,18 @@ pub(super) struct Client {
     told: VecDeque<(Key, Step)>,
     /// Wants that are over, and who was first to have them.
     recent: Recent<RECENT_MAX, Option<SessionId>>,
+    efforts: Efforts,
+}
+
+/// What was done about peers, for the metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Efforts {
+    /// Blocks asked of one more peer because the first was late.
+    pub(super) hedges: u64,
+    /// Questions to peers not known to have anything.
+    pub(super) explorations: u64,
+    /// Peers that were found to fetch the same as a session.
+    pub(super) companions: u64,
 }
 
 #[derive(Debug)]
@@ -158,6 +170,11 @@ pub(super) enum Received {
 }
 
 impl Client {
+    /// What was done since this was last asked.
+    pub(super) fn take_efforts(&mut self) -> Efforts {
+        std::mem::take(&mut self.efforts)
+    }
+
     /// A peer is here.
     pub(super) fn connected(&mut self, peer: PeerId, now: Instant) {
         if self.peers.contains_key(&peer) {

@@ -4,7 +4,7 @@
 
 use super::engine::{Engine, WANTS_PER_PEER_MAX};
 use super::message::{Absence, Change, Entry, Message, MessageError, Scope, Version, WantKind};
-use super::streams::{self, Intake, Sinks};
+use super::streams::{self, Holds, Intake, Sinks};
 use super::worker::Input;
 use crate::Limits;
 use crate::throttle::Throttle;
@@ -31,7 +31,7 @@ pub fn decode(bytes: &Bytes) -> Option<Decoded> {
 
 /// How many lines and blocks are read at most; what [`decode`] takes grows with them.
 pub fn lines(bytes: &[u8]) -> usize {
-    Message::lines(bytes)
+    Message::lines(bytes).read()
 }
 
 impl Decoded {
@@ -125,7 +125,7 @@ pub fn framing(pieces: &[u8], data: &[u8]) -> bool {
     let (expected, whole) = frames(data);
     let (inputs, mut heard) = mpsc::channel(QUEUE);
     let (unverified, mut blocks) = mpsc::channel(QUEUE);
-    let sinks = Sinks::new(inputs, unverified);
+    let sinks = Sinks::new(inputs, unverified, Holds::unseen());
     let Ok(throttle) = Throttle::new(Limits::default(), &Registry::new()) else {
         unreachable!("a registry of its own has no other metrics");
     };

@@ -23,7 +23,10 @@ impl Key {
 
     /// The exact CID: how we file what others want, since the answer must bear that name.
     pub(super) fn name(cid: &Cid) -> Self {
-        let mut bytes = cid.hash().to_bytes();
+        let hash = cid.hash();
+        let mut bytes = Vec::with_capacity(hash.encoded_len() + NAME_BYTES);
+        // Writing to memory does not fail.
+        drop(hash.write(&mut bytes));
         bytes.push(u8::from(cid.version() != Version::V0));
         bytes.extend(cid.codec().to_be_bytes());
         Self(bytes.into())
@@ -60,6 +63,9 @@ pub(super) fn tail(bytes: &[u8]) -> u64 {
     let last = bytes.iter().rev().take(size_of::<u64>());
     last.fold(0, |sum, byte| (sum << u8::BITS) | u64::from(*byte))
 }
+
+/// What a name has behind its multihash: version and codec.
+const NAME_BYTES: usize = 1 + size_of::<u64>();
 
 impl fmt::Debug for Key {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -148,6 +148,20 @@ impl Message {
     }
 }
 
+/// How many lines a message has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lines {
+    pub(super) wants: usize,
+    pub(super) presences: usize,
+}
+
+impl Lines {
+    /// How many of them are read.
+    pub(super) fn read(self) -> usize {
+        self.wants.min(MESSAGE_WANTS_MAX) + self.presences.min(MESSAGE_PRESENCES_MAX)
+    }
+}
+
 /// The prefix under which a block of this CID is sent; `None` for a hash that is not ours.
 pub(super) fn prefix_of(cid: &Cid) -> Option<Prefix> {
     Some(Prefix {

@@ -1,5 +1,7 @@
 //! What Bitswap counts. No label names a peer or a CID.
 
+use super::client::Efforts;
+use super::streams::Holds;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
 /// Every counter, registered once.
@@ -30,6 +32,10 @@ pub(super) struct Metrics {
     pub(super) peers_dropped: IntCounter,
     pub(super) searches: IntCounter,
     pub(super) given_up: IntCounter,
+    pub(super) hedges: IntCounter,
+    pub(super) explorations: IntCounter,
+    pub(super) companions: IntCounter,
+    pub(super) holds: Holds,
     pub(super) fetch_seconds: Histogram,
 }
 
@@ -106,8 +112,28 @@ impl Metrics {
             peers_dropped: counter("peers_dropped", "Peers disconnected for misbehaving")?,
             searches: counter("provider_searches", "Searches for providers")?,
             given_up: counter("wants_given_up", "Wants that nobody answered in time")?,
+            hedges: counter(
+                "hedges",
+                "Blocks asked of one more peer because the first was late",
+            )?,
+            explorations: counter(
+                "explorations",
+                "Questions to peers not known to have anything, because those who are known to are busy",
+            )?,
+            companions: counter(
+                "companions",
+                "Times that a peer was found to fetch the same as one of our sessions",
+            )?,
+            holds: Holds::register(registry)?,
             fetch_seconds,
         })
+    }
+
+    /// What the client did about peers since it was last asked.
+    pub(super) fn count(&self, efforts: Efforts) {
+        self.hedges.inc_by(efforts.hedges);
+        self.explorations.inc_by(efforts.explorations);
+        self.companions.inc_by(efforts.companions);
     }
 }
 

@@ -193,6 +193,7 @@ impl State {
         self.engine.weigh(id, weight);
         if let Some(peer) = self.peers.get(&id) {
             peer.intake.gate.favour(weight.percent());
+            peer.intake.credit.favour(weight.percent());
         }
     }
 }
@@ -630,6 +631,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         });
         let stalls = state.client.tick(now);
         self.metrics.stalls.inc_by(stalls as u64);
+        self.metrics.count(state.client.take_efforts());
         let state = &mut self.state;
         state.watchers.retain(|_, all| {
             all.retain(|watcher| watcher.teller.is_heard());
@@ -1000,7 +1002,7 @@ mod tests {
             inputs: happened,
             commands: asked,
             wire,
-            sinks: Sinks::new(inputs.clone(), unverified),
+            sinks: Sinks::new(inputs.clone(), unverified, streams::Holds::unseen()),
             throttle: Throttle::new(crate::Limits::default(), &prometheus::Registry::new())
                 .unwrap(),
             blocks: Nothing,

@@ -71,6 +71,7 @@ impl Client {
             };
             let joins = session.joins(*peer, now);
             session.is_restless |= joins;
+            self.efforts.companions += u64::from(joins);
             if joins && !session.queue.is_empty() && !self.hungry.contains(id) {
                 self.hungry.push_back(*id);
             }

@@ -128,6 +128,7 @@ impl Client {
                 };
                 match choice {
                     Choice::Ask(peer) if self.may_hedge(&peer, worth) => {
+                        self.efforts.hedges += 1;
                         self.ask(&key, peer, WantKind::Block, now);
                     }
                     _ => break,
@@ -181,6 +182,7 @@ impl Client {
             });
             questions.extend(strangers.take(EXPLORED_PEERS_MAX));
         }
+        self.efforts.explorations += questions.len() as u64;
         for (key, peer) in questions {
             self.ask(&key, peer, WantKind::Have, now);
         }

@@ -4,7 +4,7 @@ use super::connection::Fence;
 use super::driver::Driver;
 use super::{Endpoint, Gateways, Http, News, Standing, Times};
 use crate::bitswap::message::{Absence, Change, Entry, Message, WantKind};
-use crate::bitswap::streams::{Intake, Outgoing, Sinks, Unverified};
+use crate::bitswap::streams::{Holds, Intake, Outgoing, Sinks, Unverified};
 use crate::bitswap::transport::BlockTransport;
 use crate::bitswap::verify;
 use crate::bitswap::worker::Input;
@@ -221,7 +221,7 @@ impl Bench {
             pool: Arc::new(pool.unwrap()),
             stay: 1,
             intake,
-            sinks: Sinks::new(inputs, unverified),
+            sinks: Sinks::new(inputs, unverified, Holds::unseen()),
             metrics: http.metrics.clone(),
         };
         let (orders, inbox) = mpsc::channel(8);

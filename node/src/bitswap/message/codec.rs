@@ -11,7 +11,7 @@ use super::wire::{
     put_varint,
 };
 use super::{
-    Absence, Change, Entry, MESSAGE_BLOCKS_MAX, MESSAGE_BYTES_MAX, MESSAGE_PRESENCES_MAX,
+    Absence, Change, Entry, Lines, MESSAGE_BLOCKS_MAX, MESSAGE_BYTES_MAX, MESSAGE_PRESENCES_MAX,
     MESSAGE_WANTS_MAX, Message, MessageError, Payload, Presence, PresenceKind, Scope, Version,
     WantKind,
 };
@@ -41,9 +41,9 @@ impl Message {
         Ok(message)
     }
 
-    /// How many lines (wants, presences) there are, as far as they will be read: each becomes many
-    /// times the bytes that it came in, so whoever decodes makes room for them first.
-    pub(in crate::bitswap) fn lines(bytes: &[u8]) -> usize {
+    /// How many lines there are: each becomes many times the bytes that it came in, so whoever decodes
+    /// makes room for them first.
+    pub(in crate::bitswap) fn lines(bytes: &[u8]) -> Lines {
         let (mut wants, mut presences) = (0, 0);
         let mut fields = Fields(bytes);
         while let Ok(Some((number, value))) = fields.next() {
@@ -58,7 +58,7 @@ impl Message {
                 _ => {}
             }
         }
-        wants.min(MESSAGE_WANTS_MAX) + presences.min(MESSAGE_PRESENCES_MAX)
+        Lines { wants, presences }
     }
 
     fn decode_wantlist(&mut self, bytes: &[u8]) -> Result<(), MessageError> {
@@ -580,7 +580,7 @@ mod tests {
                 }],
                 ..Message::default()
             };
-            Message::lines(&joined(&message, Version::V1_2))
+            Message::lines(&joined(&message, Version::V1_2)).read()
         };
         assert_eq!((count(0, 0), count(3, 0), count(3, 4)), (0, 3, 7));
         let most = MESSAGE_WANTS_MAX + MESSAGE_PRESENCES_MAX;
@@ -588,7 +588,7 @@ mod tests {
             count(MESSAGE_WANTS_MAX + 1, MESSAGE_PRESENCES_MAX + 1),
             most
         );
-        assert_eq!(Message::lines(&[0x0a, 0x7f]), 0);
+        assert_eq!(Message::lines(&[0x0a, 0x7f]).read(), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A reader for every inbound stream: one message after the other, each with room taken for it before
 //! it is read, and handed to whom it concerns.
 
+use super::credit::{Credit, Holds};
 use crate::bitswap::message::{
     MESSAGE_BYTES_MAX, MESSAGE_PRESENCES_MAX, MESSAGE_WANTS_MAX, Message, MessageError, Payload,
 };
@@ -14,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
 #[cfg(test)]
@@ -28,6 +29,8 @@ pub(in crate::bitswap) struct Intake {
     pub(in crate::bitswap) gate: Arc<Gate>,
     /// How much is wanted of this peer now: nothing means that its blocks are not even hashed.
     pub(in crate::bitswap) wanted: AtomicUsize,
+    /// What its words cost, and how it pays.
+    pub(in crate::bitswap) credit: Credit,
     /// Bytes read so far.
     pub(in crate::bitswap) bytes: AtomicU64,
     /// Readers at work, and readers waiting for that.
@@ -49,6 +52,7 @@ impl Intake {
             peer,
             gate: Arc::new(gate),
             wanted: AtomicUsize::new(0),
+            credit: Credit::new(),
             bytes: AtomicU64::new(0),
             working: Semaphore::new(READERS_WORKING_MAX),
             readers: AtomicUsize::new(0),
@@ -140,12 +144,15 @@ pub(in crate::bitswap) struct Sinks {
     pub(in crate::bitswap) lines: Arc<Semaphore>,
     /// The longest pause inside a message.
     pub(in crate::bitswap) body_idle: Duration,
+    /// What is counted of peers that say too much.
+    holds: Holds,
 }
 
 impl Sinks {
     pub(in crate::bitswap) fn new(
         inputs: mpsc::Sender<Input>,
         unverified: mpsc::Sender<Unverified>,
+        holds: Holds,
     ) -> Self {
         Self {
             inputs,
@@ -155,6 +162,7 @@ impl Sinks {
             side_room: Arc::new(Semaphore::new(SIDE_ROOM_KIB)),
             lines: Arc::new(Semaphore::new(LINES_IN_ALL_MAX)),
             body_idle: BODY_IDLE,
+            holds,
         }
     }
 }
@@ -205,6 +213,7 @@ async fn read_all<S: AsyncRead + Unpin>(
     intake: &Intake,
     sinks: &Sinks,
 ) -> Result<(), ReadError> {
+    let mut carries_blocks = false;
     loop {
         let Ok(first) = timeout(STREAM_IDLE, read_byte(stream)).await else {
             return Ok(()); // Between messages nobody owes us anything.
@@ -212,17 +221,38 @@ async fn read_all<S: AsyncRead + Unpin>(
         let Some(first) = first? else {
             return Ok(());
         };
-        // Many streams may be open; only so many are read from at once.
-        let working = intake.working.acquire().await;
+        let working = take_turn(carries_blocks, intake, sinks).await;
         let Some((bytes, room)) = read_message(stream, first, intake, sinks).await? else {
             return Err(ReadError::Cut);
         };
-        let hearing = take_hearing(Message::lines(&bytes), intake, sinks).await?;
+        let lines = Message::lines(&bytes);
+        let hearing = take_hearing(lines.read(), intake, sinks).await?;
         let message = Message::decode(&bytes)?;
         drop(bytes);
+        let is_owed = intake.wanted.load(Ordering::Relaxed) > 0;
+        carries_blocks = is_owed && lines.wants == 0 && !message.blocks.is_empty();
+        if !carries_blocks {
+            intake.credit.charge(lines.wants, &sinks.holds);
+        }
         deliver(message, (room, hearing), intake, sinks).await?;
         drop(working);
     }
+}
+
+/// Many streams may be open; only so many are read from at once, and one that carries words only when
+/// what the peer said before is paid for. Blocks that we wait for do not wait behind words.
+async fn take_turn<'a>(
+    carries_blocks: bool,
+    intake: &'a Intake,
+    sinks: &Sinks,
+) -> Result<SemaphorePermit<'a>, AcquireError> {
+    let _waiting = intake.waits();
+    let _turn = if carries_blocks {
+        None
+    } else {
+        Some(intake.credit.settled(&sinks.holds).await)
+    };
+    intake.working.acquire().await
 }
 
 async fn deliver(
@@ -485,7 +515,7 @@ pub(super) mod tests {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (inputs, heard) = mpsc::channel(100);
         let (unverified, blocks) = mpsc::channel(100);
-        let mut sinks = Sinks::new(inputs, unverified);
+        let mut sinks = Sinks::new(inputs, unverified, Holds::unseen());
         sinks.body_idle = body_idle;
         let room = Arc::clone(&sinks.room);
         let intake = Arc::new(Intake::new(PeerId::random(), gate));
@@ -574,7 +604,7 @@ pub(super) mod tests {
     async fn a_peer_that_sends_by_halves_takes_no_more_than_its_share() {
         let (inputs, _heard) = mpsc::channel(1);
         let (unverified, _blocks) = mpsc::channel(1);
-        let sinks = Sinks::new(inputs, unverified);
+        let sinks = Sinks::new(inputs, unverified, Holds::unseen());
         let intake = || {
             let intake = Intake::new(PeerId::random(), open_gate());
             intake.wanted.store(1, Ordering::Relaxed);
@@ -604,7 +634,7 @@ pub(super) mod tests {
     async fn many_that_send_by_halves_leave_half_of_the_room_to_those_that_delivered() {
         let (inputs, _heard) = mpsc::channel(1);
         let (unverified, _blocks) = mpsc::channel(1);
-        let sinks = Sinks::new(inputs, unverified);
+        let sinks = Sinks::new(inputs, unverified, Holds::unseen());
         let intake = || {
             let intake = Intake::new(PeerId::random(), open_gate());
             intake.wanted.store(1, Ordering::Relaxed);

@@ -47,7 +47,12 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 }
                 state.talkative.insert(id);
             }
-            Cargo::Blocks => state.engine.sent(id, what.bytes),
+            Cargo::Blocks => {
+                if sent {
+                    peer.intake.credit.pay_back(what.message.blocks.len());
+                }
+                state.engine.sent(id, what.bytes);
+            }
         }
     }
 

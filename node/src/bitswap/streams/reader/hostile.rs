@@ -1,11 +1,13 @@
 //! Readers against peers that are slow or talk too much, in simulated time.
 
-use super::tests::open_gate;
+use super::tests::{open_gate, payload};
 use super::*;
 use crate::bitswap::message::{Absence, Change, Entry, Version, WantKind};
 use crate::bitswap::seeds;
+use crate::bitswap::streams::Holds;
 use futures::FutureExt;
 use futures::future::join;
+use std::task::Poll;
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
@@ -13,17 +15,17 @@ struct Bench {
     sinks: Sinks,
     intake: Intake,
     heard: mpsc::Receiver<Input>,
-    _blocks: mpsc::Receiver<Unverified>,
+    blocks: mpsc::Receiver<Unverified>,
 }
 
 fn bench() -> Bench {
     let (inputs, heard) = mpsc::channel(1024);
     let (unverified, blocks) = mpsc::channel(1);
     Bench {
-        sinks: Sinks::new(inputs, unverified),
+        sinks: Sinks::new(inputs, unverified, Holds::unseen()),
         intake: Intake::new(seeds::peer(1), open_gate()),
         heard,
-        _blocks: blocks,
+        blocks,
     }
 }
 
@@ -108,6 +110,8 @@ async fn the_lines_of_one_peer_wait_in_its_streams_and_not_before_the_worker() {
             assert_eq!(bench.sinks.lines.available_permits(), left);
             heard += 1;
             idle = 0;
+            // Here it is not for want of credit that it waits.
+            bench.intake.credit.pay_back(MESSAGE_WANTS_MAX);
             drop(hearing);
         }
         idle += 1;
@@ -118,4 +122,81 @@ async fn the_lines_of_one_peer_wait_in_its_streams_and_not_before_the_worker() {
     assert_eq!(heard, 24);
     assert_eq!(bench.intake.lines.available_permits(), LINES_MAX);
     assert_eq!(bench.sinks.lines.available_permits(), LINES_IN_ALL_MAX);
+}
+
+/// How many messages of so many lines, over that many streams, are heard now, before any time passes.
+async fn heard_now(bench: &mut Bench, reading: &mut (impl Future<Output = ()> + Unpin)) -> usize {
+    let mut heard = 0;
+    for _ in 0..10_000 {
+        let _: Poll<()> = futures::poll!(&mut *reading);
+        if let Ok(Input::Message { .. }) = bench.heard.try_recv() {
+            heard += 1;
+        }
+        tokio::task::yield_now().await;
+    }
+    heard
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_words_is_not_read_until_it_is_paid_for_whatever_stream_it_comes_on() {
+    let mut bench = bench();
+    let entry = |number| Entry {
+        cid: seeds::raw(number),
+        change: Change::Cancel,
+    };
+    let message = Message {
+        wants: (0..MESSAGE_WANTS_MAX as u64).map(entry).collect(),
+        ..Message::default()
+    };
+    let whole = message.encode(Version::V1_2).concat();
+    let intake = Arc::new(Intake::new(seeds::peer(2), open_gate()));
+    let sinks = bench.sinks.clone();
+    // One stream for each message, as js-libp2p has it.
+    let flood = (0..100).map(|_| {
+        let (whole, intake, sinks) = (whole.clone(), Arc::clone(&intake), sinks.clone());
+        async move { drop(read_all(&mut &whole[..], &intake, &sinks).await) }
+    });
+    let mut reading = Box::pin(async { drop(futures::future::join_all(flood).await) });
+    let first = heard_now(&mut bench, &mut reading).await;
+    // What was saved up, and no more than those who were read at the same time.
+    assert!((4..=4 + READERS_WORKING_MAX).contains(&first), "{first}");
+    assert!(bench.sinks.holds.is_holding());
+    assert!(intake.is_waiting(), "its silence is our doing");
+    assert_eq!(bench.sinks.side_room.available_permits(), SIDE_ROOM_KIB);
+    assert_eq!(heard_now(&mut bench, &mut reading).await, 0);
+    // Whoever is sent blocks is heard at once.
+    intake.credit.pay_back(100 * MESSAGE_WANTS_MAX);
+    assert!(heard_now(&mut bench, &mut reading).await > 0);
+    // And all are in the end.
+    let mut heard = 0;
+    while heard < 20 {
+        tokio::time::advance(Duration::from_millis(100)).await;
+        heard += heard_now(&mut bench, &mut reading).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_that_we_wait_for_are_read_however_much_their_sender_said() {
+    let mut bench = bench();
+    let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+    bench.intake.wanted.store(9, Ordering::Relaxed);
+    let payload = payload().encode(Version::V1_2).concat();
+    let (intake, sinks) = (Arc::new(bench.intake), bench.sinks.clone());
+    let reader = Arc::clone(&intake);
+    let mut ours = ours.compat();
+    let mut reading = Box::pin(async move { drop(read_all(&mut ours, &reader, &sinks).await) });
+    theirs.write_all(&payload).await.unwrap();
+    while bench.blocks.try_recv().is_err() {
+        let _: Poll<()> = futures::poll!(&mut reading);
+    }
+    intake.credit.charge(1_000_000, &bench.sinks.holds);
+    theirs.write_all(&payload).await.unwrap();
+    let start = Instant::now();
+    for _ in 0..1000 {
+        let _: Poll<()> = futures::poll!(&mut reading);
+        tokio::task::yield_now().await;
+    }
+    assert!(bench.blocks.try_recv().is_ok(), "the block waits");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    bench.heard.close();
 }
