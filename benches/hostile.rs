@@ -4,13 +4,17 @@
 //! gets what time the others leave, do one wrong thing without end: `wants`, `probes`, `cancels`:
 //! floods of a thousand lines a message about blocks that nobody has; `streams`: opened and reset;
 //! `blocks`: 1 MiB each that nobody asked for; `drops`: messages begun and then sent byte by byte.
-//! Beside each the same fetch in peace. What the node counted of it is told, and how much memory it
-//! had.
+//! Beside each the same fetch in peace, and while the same peers attack somebody else on this machine: a
+//! process that reads what comes and does nothing about it, which gets what time the others leave as
+//! well. The first ratio is what an honest peer sees; the second leaves out what the attackers burn
+//! by running here. But what the node holds back they cannot burn, which the sink lets them. So the time of the processors
+//! is told too: the node's own for one fetch, in peace and under attack, and the attackers'.
+//! What the node counted is told, and how much memory it had.
 //!
 //! Needs 1 GiB of disk.
 
 use std::path::Path;
-use workloads::attacker::{Attack, Attackers};
+use workloads::attacker::{Attack, Attackers, Sink};
 use workloads::disk::{Folder, remove};
 use workloads::options::{Options, size};
 use workloads::peer::{self, Counts, Peer, Way};
@@ -34,36 +38,75 @@ fn main() {
         if !options.wants(attack.name()) {
             continue;
         }
-        let (mut peace, mut attacked) = (Vec::new(), Vec::new());
+        let [mut peace, mut beside, mut attacked] = [(); 3].map(|()| Vec::new());
         let mut giver = Peer::here(&folder.join("giver"));
         for _ in 0..options.rounds() {
-            peace.push(seconds(&giver, &taker, &root));
-            let attackers = Attackers::start(attack, giver.address(), options.number("attackers"));
-            attacked.push(seconds(&giver, &taker, &root));
-            drop(attackers);
+            let at = |address: &str| Attackers::start(attack, address, options.number("attackers"));
+            peace.push(fetch(&giver, &taker, &root, None));
+            let sink = Sink::start();
+            beside.push(fetch(&giver, &taker, &root, Some(&at(sink.address()))));
+            drop(sink);
+            let attackers = at(giver.address());
+            attacked.push(fetch(&giver, &taker, &root, Some(&attackers)));
         }
-        let megabytes = options.number("bytes") as f64 / 1e6;
-        let (calm, hurt) = (median(&peace), median(&attacked));
+        let middle = |all: &[Took], of: fn(&Took) -> f64| {
+            let figures: Vec<f64> = all.iter().map(of).collect();
+            median(&figures)
+        };
+        let seconds = |all: &[Took]| middle(all, |took| took.seconds);
+        let giving = |all: &[Took]| middle(all, |took| took.giver);
+        let rate = |all: &[Took]| options.number("bytes") as f64 / 1e6 / seconds(all);
         println!(
-            "{}: {:.0} MB/s in peace, {:.0} MB/s under attack: {:.2} of it; {} MiB at most",
+            "{}: {:.0} MB/s in peace, {:.0} MB/s beside it, {:.0} MB/s under attack: {:.2} of peace, {:.2} of beside; {} MiB at most",
             attack.name(),
-            megabytes / calm,
-            megabytes / hurt,
-            calm / hurt,
+            rate(&peace),
+            rate(&beside),
+            rate(&attacked),
+            rate(&attacked) / rate(&peace),
+            rate(&attacked) / rate(&beside),
             giver.peak() >> 20
+        );
+        println!(
+            "  processor seconds of the node: {:.2} in peace, {:.2} under attack; of the attackers: {:.2} on somebody else, {:.2} on it",
+            giving(&peace),
+            giving(&attacked),
+            middle(&beside, |took| took.attackers),
+            middle(&attacked, |took| took.attackers)
         );
         println!("  it counted {}", told(&giver.counts()));
     }
 }
 
-/// How long an honest peer takes.
-fn seconds(giver: &Peer, taker: &Path, root: &cairn_store::Cid) -> f64 {
+/// What one fetch took: time, and of the processors meanwhile.
+struct Took {
+    seconds: f64,
+    giver: f64,
+    attackers: f64,
+}
+
+/// An honest peer fetches.
+fn fetch(
+    giver: &Peer,
+    taker: &Path,
+    root: &cairn_store::Cid,
+    attackers: Option<&Attackers>,
+) -> Took {
+    let used = || {
+        let attackers = attackers.map_or(0.0, Attackers::processor_seconds);
+        (giver.processor_seconds(), attackers)
+    };
     let mut honest = Peer::here(taker);
     honest.connect(giver.address());
+    let before = used();
     let seconds = honest.seconds(Way::Read, root);
+    let after = used();
     drop(honest);
     remove(taker);
-    seconds
+    Took {
+        seconds,
+        giver: after.0 - before.0,
+        attackers: after.1 - before.1,
+    }
 }
 
 /// What of the counters speaks of an attack.
@@ -76,6 +119,9 @@ fn told(counts: &Counts) -> String {
         "bad_messages_received_total",
         "abandoned_messages_received_total",
         "streams_refused_total",
+        "lines_over_limit_total",
+        "peers_held_total",
+        "peers_held_seconds_total",
         "stalls_total",
         "peers_dropped_total",
     ];

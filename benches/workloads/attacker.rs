@@ -2,14 +2,15 @@
 //! wrong thing for as long as it may, connecting again whenever it is dropped.
 
 use crate::liar::{PROTOCOL, put_bytes, put_varint};
-use crate::process::{Talking, child, with_what_is_left};
+use crate::process::{Talking, child, processor_seconds, with_what_is_left};
 use crate::stock::{self, Security, peer};
-use futures::{AsyncReadExt, AsyncWriteExt};
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::{Multiaddr, PeerId, Stream};
 use libp2p_stream::Control;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use std::fmt::Display;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -56,7 +57,7 @@ impl Attack {
 
 /// Attackers at work, in one process that gets what time the others leave. Ended when dropped.
 #[derive(Debug)]
-pub struct Attackers(#[expect(dead_code, reason = "it is kept, and killed when dropped")] Talking);
+pub struct Attackers(Talking);
 
 impl Attackers {
     /// Lets `count` peers attack the node at `address`; returns once all are connected.
@@ -66,6 +67,55 @@ impl Attackers {
         let mut process = Talking::start("the attackers", &mut command);
         process.hear("attacking", Duration::from_secs(60));
         Self(process)
+    }
+
+    /// Seconds of processor time that they have used.
+    pub fn processor_seconds(&self) -> f64 {
+        processor_seconds(self.0.id())
+    }
+}
+
+/// Somebody else to attack: a stock node that takes every stream, reads it to its end and does nothing
+/// about it, with what time others leave. So one sees what the attackers cost a machine by being on it.
+#[derive(Debug)]
+pub struct Sink {
+    _process: Talking,
+    address: String,
+}
+
+impl Sink {
+    /// Starts one.
+    pub fn start() -> Self {
+        let mut process = Talking::start("the sink", &mut with_what_is_left(&child(SINK, &[])));
+        let address = process.hear("sinks at", Duration::from_secs(60));
+        Self {
+            _process: process,
+            address,
+        }
+    }
+
+    /// Where it can be dialled.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+/// The part of a child that is a [`Sink`].
+pub async fn sink() {
+    let swarm = stock::swarm(Security::Tls);
+    let (address, mut control) = stock::listening(swarm, Ipv4Addr::LOCALHOST).await;
+    let mut incoming = control.accept(PROTOCOL).expect("accept");
+    println!("sinks at {address}");
+    while let Some((_, mut stream)) = incoming.next().await {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a bench has no shutdown to take part in"
+        )]
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 64 << 10];
+            while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+            let _ = stream.close().await; // Reset, perhaps.
+        });
     }
 }
 
@@ -206,6 +256,8 @@ fn block(random: &mut StdRng) -> Vec<u8> {
 
 /// The part that [`attack`] plays.
 pub const PART: &str = "attack";
+/// The part that [`sink`] plays.
+pub const SINK: &str = "sink";
 /// No attack lasts longer, whoever forgot to end it.
 const ATTACK_MAX: Duration = Duration::from_secs(180);
 /// What makes it slow: the pause between two bytes of one stream.

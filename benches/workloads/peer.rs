@@ -132,6 +132,11 @@ impl Peer {
         line.split(' ').filter_map(count).collect()
     }
 
+    /// Seconds of processor time that it has used.
+    pub fn processor_seconds(&self) -> f64 {
+        process::processor_seconds(self.process.id())
+    }
+
     /// The most memory that it had resident.
     pub fn peak(&self) -> u64 {
         process::memory_of(self.process.id(), "VmHWM:")
@@ -207,6 +212,7 @@ pub fn play() -> bool {
         NODES => runtime().block_on(nodes(&given)),
         relay::PART => runtime().block_on(relay::relay(&given)),
         attacker::PART => runtime().block_on(attacker::attack(&given)),
+        attacker::SINK => runtime().block_on(attacker::sink()),
         liar::PART => runtime().block_on(liar::lie(&given)),
         stock::GIVER => runtime().block_on(stock::give(&given)),
         stock::TAKER => runtime().block_on(stock::take(&given)),

@@ -76,6 +76,16 @@ pub fn memory_of(process: u32, figure: &str) -> u64 {
     kilobytes.unwrap_or(0) * 1024
 }
 
+/// Seconds of processor time that a process has used, all its threads together.
+pub fn processor_seconds(process: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name, which may hold anything, ends with the last bracket; these are fields 14 and 15.
+    let fields = text.rsplit(')').next().unwrap_or_default();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks: f64 = ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+    ticks / TICKS_A_SECOND
+}
+
 /// What this process has resident.
 pub fn resident() -> u64 {
     memory_of(std::process::id(), "VmRSS:")
@@ -316,6 +326,8 @@ pub fn daemon(program: &str, repository: &Path) -> Running {
     daemon
 }
 
+/// Of the clock that `/proc` tells processor time in: the same on all of Linux.
+const TICKS_A_SECOND: f64 = 100.0;
 const CHILD: &str = "child";
 /// Lines of a child that nobody has listened to yet; it waits when there are more.
 const LINES_UNHEARD_MAX: usize = 1024;
