@@ -57,18 +57,17 @@ impl Credit {
     /// up when the next may have its turn.
     pub(super) async fn settled(&self, holds: &Holds) -> impl Sized {
         let turn = self.turn.lock().await;
-        let mut owed = self.balance().owed(Instant::now());
-        if owed.is_zero() {
-            return turn;
-        }
-        let hold = holds.begin();
-        while !owed.is_zero() {
+        let mut hold = None;
+        loop {
+            // Listened for before the look: what is paid between the two ends the wait too.
             let better = self.better.notified();
+            let owed = self.balance().owed(Instant::now());
+            if owed.is_zero() {
+                return turn;
+            }
+            hold.get_or_insert_with(|| holds.begin());
             drop(timeout(owed, better).await);
-            owed = self.balance().owed(Instant::now());
         }
-        drop(hold);
-        turn
     }
 
     fn balance(&self) -> MutexGuard<'_, Balance> {
