@@ -3,7 +3,7 @@
 use super::Shell;
 use crate::args::{CatArgs, GetArgs, LsArgs, RefsArgs, ResolveArgs};
 use crate::exit::Failure;
-use crate::extract::{Target, extract};
+use crate::extract::{ExtractError, Target, extract};
 use crate::output::{self, Printer, Progress, escape};
 use crate::rpc::client::Answer;
 use crate::rpc::ls::{FOLDER, Link, Listing, Object};
@@ -112,10 +112,8 @@ fn archive_path(named: &Path, ending: &str, path: &str) -> Result<PathBuf, Failu
         named.with_file_name(name)
     };
     if fs::symlink_metadata(&path).is_ok() {
-        return Err(Failure::runtime(format!(
-            "{} exists already: nothing was written; move it away or name another place with -o",
-            path.display()
-        )));
+        let taken = ExtractError::Exists(path.display().to_string());
+        return Err(Failure::runtime(taken.to_string()));
     }
     Ok(path)
 }

@@ -162,12 +162,16 @@ impl About<'_> {
         let standing = source.store.standing(&self.cid).await.ok().flatten();
         // By multihash: the block is one, whatever the codec it is pinned by.
         let pins = source.store.pins();
-        let pin = pins.iter().find(|pin| pin.cid.hash() == self.cid.hash());
+        let modes = pins
+            .iter()
+            .filter(|pin| pin.cid.hash() == self.cid.hash())
+            .map(|pin| pin.mode);
+        let modes: Vec<PinMode> = modes.collect();
         let how = match standing.map(|standing| standing.keep) {
-            _ if pin.is_some_and(|pin| pin.mode == PinMode::Recursive) => {
+            _ if modes.contains(&PinMode::Recursive) => {
                 "kept: it is pinned, with all below it (recursive)"
             }
-            _ if pin.is_some() => "kept: it is pinned, it alone (direct)",
+            _ if !modes.is_empty() => "kept: it is pinned, it alone (direct)",
             Some(Keep::Kept) => {
                 "kept until a garbage collection finds that nothing pins it; no pin names it, `cairn pin ls <cid>` \
                  tells whether one reaches it"

@@ -137,7 +137,7 @@ struct Want {
     /// How many had joined of those who fetch the same when they were told of it.
     companions_told: u64,
     hedges: u32,
-    /// Of what is told at the end; `asked` and `gateways` are counted then.
+    /// Of what is told at the end; `asked` is counted then.
     said: Said,
     /// Whether somebody wants to hear what happens to it.
     watched: bool,

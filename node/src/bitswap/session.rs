@@ -3,7 +3,7 @@
 
 use super::key::Key;
 use libp2p::PeerId;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,8 +71,6 @@ pub(super) struct Said {
     pub(super) want_blocks: u32,
     pub(super) haves: u32,
     pub(super) dont_haves: u32,
-    /// Trustless gateways asked over HTTP.
-    pub(super) gateways: usize,
 }
 
 /// What was tried, to be told to whoever waited in vain.
@@ -82,7 +80,9 @@ pub(super) struct Tried {
     pub(super) connected: usize,
     pub(super) said: Said,
     pub(super) sought: Sought,
-    /// Gateways that cannot be reached, and why: whoever speaks to them knows.
+    /// Trustless gateways asked over HTTP.
+    pub(super) gateways: BTreeSet<PeerId>,
+    /// Those of them that cannot be reached, and why: whoever speaks to them knows.
     pub(super) unreached: Vec<(String, Arc<str>)>,
 }
 
@@ -232,6 +232,7 @@ impl fmt::Display for Tried {
             connected,
             said,
             sought,
+            gateways,
             unreached,
         } = self;
         match (*connected, said.asked) {
@@ -243,8 +244,8 @@ impl fmt::Display for Tried {
                 said.want_haves, said.want_blocks, said.haves, said.dont_haves
             )?,
         }
-        if said.gateways > 0 {
-            let gateways = counted(said.gateways, "gateway", "gateways");
+        if !gateways.is_empty() {
+            let gateways = counted(gateways.len(), "gateway", "gateways");
             write!(out, "; {gateways} asked in vain")?;
         }
         for (url, why) in unreached {
@@ -336,7 +337,6 @@ mod tests {
                 want_blocks: 1,
                 haves: 1,
                 dont_haves: 1,
-                gateways: 1,
             },
             sought: Sought {
                 searches: 1,
@@ -346,6 +346,7 @@ mod tests {
                 last_failure: Some("nobody there. ".repeat(1000).into()),
                 came: 1,
             },
+            gateways: BTreeSet::from([PeerId::random()]),
             unreached: vec![("http://127.0.0.1:1".to_owned(), "refused".into())],
         };
         let told = tried.to_string();
@@ -362,6 +363,6 @@ mod tests {
             told.ends_with("; 1 other block of the same work came"),
             "{told}"
         );
-        assert!(told.len() < 800, "{}", told.len());
+        assert!(told.len() < 700, "{}", told.len());
     }
 }

@@ -752,7 +752,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 cid,
                 mut tried,
             } => {
-                tried.unreached = self.state.unreached();
+                tried.unreached = self.state.unreached(&tried.gateways);
                 self.metrics.given_up.inc();
                 let key = Key::content(&cid);
                 self.state.tell_over(session, &key, &tried);

@@ -354,9 +354,7 @@ impl Client {
             });
         }
     }
-}
 
-impl Client {
     /// What this piece of work waits for: the first of it, what was tried for that, and how much more.
     pub(in crate::bitswap) fn waits_for(&self, session: SessionId) -> Option<(Cid, Tried, usize)> {
         let session = self.sessions.get(&session)?;
@@ -374,10 +372,10 @@ impl Tried {
             connected,
             said: Said {
                 asked: peers.count(),
-                gateways: want.gateways.len(),
                 ..want.said
             },
             sought: session.sought.clone(),
+            gateways: want.gateways.clone(),
             unreached: Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ use crate::bitswap::{Blocks, Network};
 use crate::explain::Step;
 use crate::routing::Provider;
 use libp2p::PeerId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -213,9 +214,10 @@ impl State {
         }
     }
 
-    /// The gateways that cannot be reached, and why; no more than are told.
-    pub(super) fn unreached(&self) -> Vec<(String, Arc<str>)> {
-        let sources = self.peers.values().filter_map(|peer| peer.source.as_ref());
+    /// Which of these gateways cannot be reached, and why; no more than are told.
+    pub(super) fn unreached(&self, asked: &BTreeSet<PeerId>) -> Vec<(String, Arc<str>)> {
+        let peers = asked.iter().filter_map(|id| self.peers.get(id));
+        let sources = peers.filter_map(|peer| peer.source.as_ref());
         let troubled = sources.filter_map(|source| {
             let why = source.pool.trouble()?;
             Some((source.pool.endpoint().to_string(), why))

@@ -49,7 +49,7 @@ impl State {
     /// What a piece of work waits for, in words.
     pub(super) fn waits_for(&self, session: SessionId) -> Option<String> {
         let (cid, mut tried, more) = self.client.waits_for(session)?;
-        tried.unreached = self.unreached();
+        tried.unreached = self.unreached(&tried.gateways);
         let more = match more {
             0 => String::new(),
             more => format!(" ({more} more blocks are waited for)"),
