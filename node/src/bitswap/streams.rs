@@ -14,6 +14,8 @@ mod lane;
 mod reader;
 
 pub(super) use credit::Holds;
+#[cfg(test)]
+pub(super) use credit::{LINES_A_SECOND, LINES_AT_ONCE};
 pub(super) use lane::{Cargo, LANE_MESSAGES_MAX, Lane, Outgoing};
 #[cfg(feature = "fuzzing")]
 pub(super) use reader::read_to_end;

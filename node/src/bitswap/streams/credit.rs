@@ -205,11 +205,11 @@ impl Drop for Hold<'_> {
 
 /// Lines that a peer may say in a second and get nothing for. What they cost is a few hundredths of a
 /// processor.
-const LINES_A_SECOND: u64 = 8192;
+pub(in crate::bitswap) const LINES_A_SECOND: u64 = 8192;
 const LINE_NANOS: u64 = 1_000_000_000 / LINES_A_SECOND;
 /// How many of them it may save up: a few whole want lists, and what a fast fetch asks for until its
 /// first blocks are sent.
-const LINES_AT_ONCE: u64 = 16 << 10;
+pub(in crate::bitswap) const LINES_AT_ONCE: u64 = 16 << 10;
 /// What it can owe at most, so that it is read from again within seconds whatever it said: others
 /// give up what is not read for ten.
 const LINES_OWED_MAX: u64 = 4 * LINES_A_SECOND;

@@ -124,7 +124,7 @@ async fn the_lines_of_one_peer_wait_in_its_streams_and_not_before_the_worker() {
     assert_eq!(bench.sinks.lines.available_permits(), LINES_IN_ALL_MAX);
 }
 
-/// How many messages of so many lines, over that many streams, are heard now, before any time passes.
+/// How many messages are heard now, before any time passes.
 async fn heard_now(bench: &mut Bench, reading: &mut (impl Future<Output = ()> + Unpin)) -> usize {
     let mut heard = 0;
     for _ in 0..10_000 {
