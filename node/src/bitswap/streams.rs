@@ -17,6 +17,8 @@ pub(super) use credit::Holds;
 #[cfg(test)]
 pub(super) use credit::{LINES_A_SECOND, LINES_AT_ONCE};
 pub(super) use lane::{Cargo, LANE_MESSAGES_MAX, Lane, Outgoing};
+#[cfg(test)]
+pub(super) use reader::READERS_WORKING_MAX;
 #[cfg(feature = "fuzzing")]
 pub(super) use reader::read_to_end;
 pub(super) use reader::{Hearing, Intake, Room, Sinks, Unverified, Waiting, read, take_room};

@@ -457,7 +457,7 @@ const TRUSTED_BYTES: usize = 64 << 10;
 /// Bytes of a length: four groups of seven bits reach beyond the limit.
 const LENGTH_BYTES_MAX: u32 = 4;
 /// Inbound streams of one peer that are read from at once. Kubo writes eight.
-const READERS_WORKING_MAX: usize = 16;
+pub(in crate::bitswap) const READERS_WORKING_MAX: usize = 16;
 /// Inbound streams of one peer.
 const READERS_MAX: usize = 256;
 /// Room for messages between stream and store, over all peers.
