@@ -92,11 +92,11 @@ async fn floods_of_cancels_and_of_want_lists_leave_nothing() {
         hostiles.push(Hostile::at(&scene.victim).await);
     }
     let step = MESSAGE_WANTS_MAX as u64;
-    let floods = hostiles.iter().zip((0..TURNS).step_by(TURNS_EACH as usize));
-    let floods = floods.map(async |(hostile, first)| {
+    let floods = hostiles.iter().zip(0..);
+    let floods = floods.map(async |(hostile, nth)| {
         // One stream, so that one is heard after the other.
         let mut stream = hostile.open().await.unwrap();
-        for turn in first..first + TURNS_EACH {
+        for turn in (0..TURNS_EACH).map(|turn| nth * TURNS_EACH + turn) {
             let numbers = turn * step..(turn + 1) * step;
             let nothing = Message {
                 scope: Scope::Whole,
