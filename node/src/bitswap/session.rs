@@ -82,7 +82,7 @@ pub(super) struct Tried {
     pub(super) sought: Sought,
     /// Trustless gateways asked over HTTP.
     pub(super) gateways: BTreeSet<PeerId>,
-    /// Those of them that cannot be reached, and why: whoever speaks to them knows.
+    /// Those that cannot be reached, and why: whoever speaks to them knows.
     pub(super) unreached: Vec<(String, Arc<str>)>,
 }
 

@@ -214,10 +214,15 @@ impl State {
         }
     }
 
-    /// Which of these gateways cannot be reached, and why; no more than are told.
+    /// Which gateways cannot be reached, and why, of those that were asked and those that would have been if
+    /// they were not left alone for just that; no more than are told.
     pub(super) fn unreached(&self, asked: &BTreeSet<PeerId>) -> Vec<(String, Arc<str>)> {
-        let peers = asked.iter().filter_map(|id| self.peers.get(id));
-        let sources = peers.filter_map(|peer| peer.source.as_ref());
+        let sources = self
+            .peers
+            .iter()
+            .filter_map(|(id, peer)| Some((id, peer.source.as_ref()?)))
+            .filter(|(id, source)| asked.contains(id) || source.standing == Standing::Configured)
+            .map(|(_, source)| source);
         let troubled = sources.filter_map(|source| {
             let why = source.pool.trouble()?;
             Some((source.pool.endpoint().to_string(), why))
