@@ -13,7 +13,7 @@ use super::placing::Choice;
 use super::{Client, Peer};
 use crate::bitswap::key::{Key, tail};
 use crate::bitswap::message::{Change, Entry, WantKind};
-use crate::bitswap::session::SessionId;
+use crate::bitswap::session::{Session, SessionId};
 use libp2p::PeerId;
 use std::time::{Duration, Instant};
 
@@ -69,12 +69,24 @@ impl Client {
             let Some(session) = self.sessions.get_mut(id) else {
                 continue;
             };
-            let joins = session.joins(*peer, now);
-            session.is_restless |= joins;
-            self.efforts.companions += u64::from(joins);
-            if joins && !session.queue.is_empty() && !self.hungry.contains(id) {
+            if !session.joins(*peer, now) {
+                continue;
+            }
+            session.is_restless = true;
+            self.efforts.companions += 1;
+            if !session.queue.is_empty() && !self.hungry.contains(id) {
                 self.hungry.push_back(*id);
             }
+            // What it said before that it lacks.
+            for key in &session.wants {
+                if let Some(want) = self.wants.get(key)
+                    && want.absent.contains(peer)
+                    && let Some(peer) = self.peers.get_mut(peer)
+                {
+                    peer.list.only_have(key);
+                }
+            }
+            self.changed.insert(*peer);
         }
     }
 
@@ -86,6 +98,17 @@ impl Client {
             .any(|session| session.companions.contains_key(peer))
     }
 
+    /// Whether a peer gives to one of these sessions, and so to those who fetch the same.
+    pub(super) fn serves_crowd(&self, peer: &PeerId, sessions: &[SessionId]) -> bool {
+        let gives = |session: &Session| {
+            session.holders.contains_key(peer) || session.companions.contains_key(peer)
+        };
+        sessions
+            .iter()
+            .filter_map(|id| self.sessions.get(id))
+            .any(|session| !session.companions.is_empty() && gives(session))
+    }
+
     /// A companion lacks what it was asked for: from now on it need only say when it has it, or it
     /// would send it after others were asked.
     pub(super) fn only_tell(&mut self, peer: &PeerId, key: &Key) {
@@ -94,9 +117,10 @@ impl Client {
             .get(key)
             .map_or(&[][..], |want| want.sessions.as_slice());
         if self.is_companion(peer, sessions)
-            && let Some(peer) = self.peers.get_mut(peer)
+            && let Some(state) = self.peers.get_mut(peer)
         {
-            peer.list.only_have(key);
+            state.list.only_have(key);
+            self.changed.insert(*peer);
         }
     }
 
@@ -290,3 +314,63 @@ const TOLD_MAX: usize = 768;
 /// A companion that has had nothing to say for so long (or for longer, if a seed is slow) is not
 /// waited for.
 const QUIET_LEAST: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::bitswap::message::{Absence, PresenceKind};
+    use cairn_store::Cid;
+    use cairn_store::cid::{Multihash, RAW};
+
+    const SESSION: SessionId = SessionId(1);
+
+    pub(in crate::bitswap::client) fn name(number: u8) -> Cid {
+        let hash = Multihash::wrap(0x12, &[number; 32]).unwrap();
+        Cid::new_v1(RAW, hash)
+    }
+
+    pub(in crate::bitswap::client) fn want(cid: Cid, kind: WantKind) -> Entry {
+        let change = Change::Want {
+            priority: 1,
+            kind,
+            absence: Absence::Tell,
+        };
+        Entry { cid, change }
+    }
+
+    #[test]
+    fn who_turns_out_to_fetch_the_same_is_to_send_nothing_that_it_lacked() {
+        for lacks_before in [true, false] {
+            let now = Instant::now();
+            let peer = PeerId::random();
+            let mut client = Client::default();
+            client.open(SESSION, Duration::from_secs(60), now);
+            client.connected(peer, now);
+            client.want(SESSION, name(0), now);
+            client.settle(now);
+            let lines = client.entries(&peer, 10);
+            assert_eq!(kinds(&lines), [WantKind::Block]);
+            assert!(client.changed().contains(&peer));
+            let joins = want(name(0), WantKind::Have);
+            if lacks_before {
+                client.presence(&peer, &name(0), PresenceKind::DontHave, now);
+                client.wanted_too(&peer, &[joins], now);
+            } else {
+                client.wanted_too(&peer, &[joins], now);
+                client.presence(&peer, &name(0), PresenceKind::DontHave, now);
+            }
+            assert!(client.changed().contains(&peer));
+            // The want is taken back first, in a message of its own.
+            let lines = [client.entries(&peer, 10), client.entries(&peer, 10)].concat();
+            assert_eq!(kinds(&lines), [WantKind::Have], "{lacks_before}");
+        }
+    }
+
+    fn kinds(lines: &[Entry]) -> Vec<WantKind> {
+        let kinds = lines.iter().filter_map(|line| match line.change {
+            Change::Want { kind, .. } => Some(kind),
+            Change::Cancel => None,
+        });
+        kinds.collect()
+    }
+}

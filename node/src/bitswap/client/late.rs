@@ -21,7 +21,11 @@ impl Client {
             .peers
             .iter()
             .filter(|(_, peer)| !peer.in_flight.is_empty())
-            .filter(|(_, peer)| since(peer.progress_at) > STALL || since(peer.block_at) > OWED_MAX)
+            .filter(|(id, peer)| {
+                let silence = since(peer.progress_at);
+                let is_silent = silence > STALL && silence > self.silence_of(id, peer);
+                is_silent || since(peer.block_at) > OWED_MAX
+            })
             .map(|(peer, _)| *peer)
             .collect();
         let count = stalled.len();
@@ -51,6 +55,16 @@ impl Client {
         count
     }
 
+    /// How long a peer that owes blocks may be silent.
+    fn silence_of(&self, id: &PeerId, peer: &Peer) -> Duration {
+        let mut owed = peer.in_flight.keys().filter_map(|key| self.wants.get(key));
+        if peer.ledger.is_proven() && owed.any(|want| self.serves_crowd(id, &want.sessions)) {
+            CROWD_PATIENCE
+        } else {
+            STALL
+        }
+    }
+
     /// Whether a peer is not to be asked for now. What only it has waits until it is.
     pub(super) fn suspect(&mut self, id: &PeerId, suspect: bool) {
         let Some(peer) = self.peers.get_mut(id) else {
@@ -72,12 +86,14 @@ impl Client {
                     continue;
                 };
                 let own = if self.is_companion(id, &want.sessions) {
-                    let patience = peer.patience_as_companion(key, now);
+                    let patience = peer.patience_in_crowd(key, now);
                     let is_late = now.saturating_duration_since(peer.block_at) > patience;
                     if is_late && !peer.is_trusted() {
                         tardy.push(*id);
                     }
                     patience
+                } else if peer.ledger.is_proven() && self.serves_crowd(id, &want.sessions) {
+                    peer.patience_in_crowd(key, now)
                 } else if peer.is_trusted() {
                     peer.patience_for(key)
                 } else {
@@ -423,11 +439,10 @@ impl Peer {
         HEDGE_PROVEN.max(self.ledger.delay() * HEDGE_DELAYS)
     }
 
-    /// How long it is waited for if it fetches the same as we do: it sends to all others too, so that what
-    /// flows may take long.
-    fn patience_as_companion(&self, key: &Key, now: Instant) -> Duration {
-        let own = match (self.is_trusted(), self.ledger.has_failed()) {
-            (true, _) => self.patience_for(key),
+    /// How long it is waited for if others fetch the same as we do.
+    fn patience_in_crowd(&self, key: &Key, now: Instant) -> Duration {
+        let own = match (self.ledger.is_proven(), self.ledger.has_failed()) {
+            (true, _) => return self.patience().max(CROWD_PATIENCE),
             (false, false) => HEDGE_PROVEN,
             (false, true) => HEDGE_UNPROVEN,
         };
@@ -462,7 +477,10 @@ const HEDGE_DELAYS: u32 = 4;
 const HEDGE_PACES: u32 = 2;
 /// But not longer than that.
 const HEDGE_QUEUE_MAX: Duration = Duration::from_secs(8);
-/// How long a companion is waited for alone while bytes come from it.
+/// How long one that has delivered is waited for alone, silent or not, if it serves a crowd: flows that share a full
+/// link lose much and some rest for seconds, and what they bring in the end would have come twice.
+const CROWD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a companion that never delivered is waited for alone while bytes come from it.
 const HEDGE_FLOWING: Duration = Duration::from_secs(4);
 const HEDGES_A_TICK_MAX: usize = 64;
 const HEDGE_DOUBLINGS_MAX: u32 = 3;
@@ -472,3 +490,96 @@ pub(super) const REPEAT: Duration = Duration::from_secs(10);
 const EXPLORED_PEERS_MAX: usize = 32;
 /// What a peer sends within so long is not taken from it: it may be on its way before it hears.
 const RELIEF_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitswap::client::crowd::tests::{name, want};
+    use crate::bitswap::client::{Received, TICK};
+    use crate::bitswap::message::{Change, PresenceKind};
+
+    const SESSION: SessionId = SessionId(1);
+    const BYTES: u64 = 1 << 20;
+
+    struct Bench {
+        client: Client,
+        now: Instant,
+    }
+
+    impl Bench {
+        /// Two peers, the first of which has delivered and owes a block that the other has too.
+        fn new(is_crowd: bool) -> (Self, [PeerId; 2]) {
+            let now = Instant::now();
+            let mut bench = Self {
+                client: Client::default(),
+                now,
+            };
+            bench.client.open(SESSION, Duration::from_secs(60), now);
+            let peers = [(); 2].map(|()| PeerId::random());
+            let [first, second] = peers;
+            bench.client.connected(first, now);
+            bench.client.want(SESSION, name(0), now);
+            bench.client.settle(now);
+            assert_eq!(bench.asked(&first), [name(0)]);
+            bench.client.connected(second, now);
+            if is_crowd {
+                let line = want(name(0), WantKind::Block);
+                bench.client.wanted_too(&second, &[line], now);
+            }
+            let received = bench.client.block(&first, &name(0), BYTES, now);
+            assert_eq!(received, Received::Wanted(name(0)));
+            bench.client.want(SESSION, name(1), now);
+            bench.client.settle(now);
+            assert_eq!(bench.asked(&first), [name(1)]);
+            let has = PresenceKind::Have;
+            bench.client.presence(&second, &name(1), has, now);
+            (bench, peers)
+        }
+
+        /// Blocks that a peer is asked for, since the last time.
+        fn asked(&mut self, id: &PeerId) -> Vec<Cid> {
+            let lines = self.client.entries(id, 1000).into_iter();
+            let blocks = lines.filter_map(|line| match line.change {
+                Change::Want { kind, .. } => (kind == WantKind::Block).then_some(line.cid),
+                Change::Cancel => None,
+            });
+            blocks.collect()
+        }
+
+        /// How long the second peer is not asked for what the first owes.
+        fn waits(&mut self, second: &PeerId) -> Duration {
+            let start = self.now;
+            while self.asked(second).is_empty() {
+                assert!(self.now < start + REPEAT * 6, "never asked");
+                self.now += TICK;
+                self.client.tick(self.now);
+                self.client.settle(self.now);
+            }
+            self.now - start
+        }
+    }
+
+    #[test]
+    fn who_serves_a_crowd_is_given_more_time() {
+        let (mut alone, [_, second]) = Bench::new(false);
+        let waited = alone.waits(&second);
+        assert!(waited <= STALL + 2 * TICK, "{waited:?}");
+        let (mut crowd, [first, second]) = Bench::new(true);
+        let waited = crowd.waits(&second);
+        let most = CROWD_PATIENCE + 2 * TICK;
+        assert!((CROWD_PATIENCE..=most).contains(&waited), "{waited:?}");
+        // It is left alone then, and what it sends in the end is not held against it.
+        let late = crowd.client.block(&first, &name(1), BYTES, crowd.now);
+        assert_eq!(late, Received::Wanted(name(1)));
+    }
+
+    #[test]
+    fn who_never_delivered_is_given_no_more_time_in_a_crowd() {
+        let (mut crowd, [first, second]) = Bench::new(true);
+        if let Some(peer) = crowd.client.peers.get_mut(&first) {
+            peer.ledger.failed();
+        }
+        let waited = crowd.waits(&second);
+        assert!(waited <= STALL + 2 * TICK, "{waited:?}");
+    }
+}
