@@ -62,31 +62,31 @@ impl Client {
         }
     }
 
-    fn joins(&mut self, peer: &PeerId, key: &Key, now: Instant) {
+    fn joins(&mut self, id: &PeerId, key: &Key, now: Instant) {
         let before = self.recent.get(key).copied().flatten();
         let wanting = self.wants.get(key).map_or(&[][..], |want| &want.sessions);
-        for id in wanting.iter().chain(&before) {
-            let Some(session) = self.sessions.get_mut(id) else {
+        for session_id in wanting.iter().chain(&before) {
+            let Some(session) = self.sessions.get_mut(session_id) else {
                 continue;
             };
-            if !session.joins(*peer, now) {
+            if !session.joins(*id, now) {
                 continue;
             }
             session.is_restless = true;
             self.efforts.companions += 1;
-            if !session.queue.is_empty() && !self.hungry.contains(id) {
-                self.hungry.push_back(*id);
+            if !session.queue.is_empty() && !self.hungry.contains(session_id) {
+                self.hungry.push_back(*session_id);
             }
             // What it said before that it lacks.
             for key in &session.wants {
                 if let Some(want) = self.wants.get(key)
-                    && want.absent.contains(peer)
-                    && let Some(peer) = self.peers.get_mut(peer)
+                    && want.absent.contains(id)
+                    && let Some(peer) = self.peers.get_mut(id)
                 {
                     peer.list.only_have(key);
+                    self.changed.insert(*id);
                 }
             }
-            self.changed.insert(*peer);
         }
     }
 

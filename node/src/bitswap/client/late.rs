@@ -574,12 +574,16 @@ mod tests {
     }
 
     #[test]
-    fn who_never_delivered_is_given_no_more_time_in_a_crowd() {
+    fn who_has_failed_is_given_no_more_time_in_a_crowd() {
         let (mut crowd, [first, second]) = Bench::new(true);
-        if let Some(peer) = crowd.client.peers.get_mut(&first) {
-            peer.ledger.failed();
-        }
+        crowd.client.peers.get_mut(&first).unwrap().ledger.failed();
         let waited = crowd.waits(&second);
-        assert!(waited <= STALL + 2 * TICK, "{waited:?}");
+        assert!(waited <= HEDGE_UNPROVEN + 2 * TICK, "{waited:?}");
+        let start = crowd.now - waited;
+        while crowd.client.tick(crowd.now) == 0 {
+            crowd.now += TICK;
+        }
+        let silent = crowd.now - start;
+        assert!(silent <= STALL + 2 * TICK, "{silent:?}");
     }
 }
