@@ -110,12 +110,16 @@ impl Client {
                 } else {
                     Worth::of(patience)
                 };
-                late.push((want.asked_at, key.clone(), patience, worth));
-                if late.len() >= HEDGES_A_TICK_MAX {
-                    break;
-                }
+                late.push((want.asked_at, key, patience, worth));
             }
         }
+        // Those that wait for longest, and no more of them than can be asked about at once.
+        late.sort_by_key(|(asked_at, ..)| *asked_at);
+        late.truncate(HEDGES_A_TICK_MAX);
+        let late: Vec<(Key, Duration, Worth)> = late
+            .into_iter()
+            .map(|(_, key, patience, worth)| (key.clone(), patience, worth))
+            .collect();
         // It is asked for no more by those who count on it, until it has sent something.
         for id in tardy {
             if let Some(peer) = self.peers.get_mut(&id)
@@ -124,8 +128,7 @@ impl Client {
                 peer.ledger.failed();
             }
         }
-        late.sort_by_key(|(asked_at, ..)| *asked_at);
-        for (_, key, patience, worth) in late {
+        for (key, patience, worth) in late {
             let more = match self.wants.get_mut(&key) {
                 // The more liars, the more are asked: 1, 2, 4, 8 at a time.
                 Some(want) if patience == HEDGE_UNPROVEN => {
@@ -571,6 +574,49 @@ mod tests {
         // It is left alone then, and what it sends in the end is not held against it.
         let late = crowd.client.block(&first, &name(1), BYTES, crowd.now);
         assert_eq!(late, Received::Wanted(name(1)));
+    }
+
+    #[test]
+    fn what_waits_for_longest_is_asked_of_somebody_else_first() {
+        const MANY: u8 = 3 * HEDGES_A_TICK_MAX as u8;
+        let mut bench = Bench {
+            client: Client::default(),
+            now: Instant::now(),
+        };
+        let [first, second] = [(); 2].map(|()| PeerId::random());
+        bench
+            .client
+            .open(SESSION, Duration::from_secs(60), bench.now);
+        bench.client.connected(first, bench.now);
+        bench.client.connected(second, bench.now);
+        for id in [first, second] {
+            let ledger = &mut bench.client.peers.get_mut(&id).unwrap().ledger;
+            // Small blocks, so that it has room for all.
+            (0..64).for_each(|_| ledger.delivered(1000, TICK, TICK));
+        }
+        for number in 0..MANY {
+            bench.client.want(SESSION, name(number), bench.now);
+            bench.client.settle(bench.now);
+            let has = PresenceKind::Have;
+            bench.client.presence(&first, &name(number), has, bench.now);
+            bench.client.settle(bench.now);
+            assert_eq!(bench.asked(&first), [name(number)]);
+            bench.now += Duration::from_micros(1);
+        }
+        for number in 0..MANY {
+            let has = PresenceKind::Have;
+            bench
+                .client
+                .presence(&second, &name(number), has, bench.now);
+        }
+        bench.client.settle(bench.now);
+        bench.asked(&second);
+        bench.now += HEDGE_PROVEN + Duration::from_millis(1);
+        bench.client.hedge(bench.now);
+        let asked = bench.asked(&second);
+        let oldest: Vec<Cid> = (0..MANY).map(name).take(asked.len()).collect();
+        assert!(!asked.is_empty());
+        assert_eq!(asked, oldest);
     }
 
     #[test]
