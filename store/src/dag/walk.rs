@@ -27,7 +27,8 @@ pub enum Order {
     /// Depth first, links as they are stored.
     Links,
     /// Whatever comes first, so that one late block holds no other up. Each comes once
-    /// ([`Repeats::Skip`]), at any of its places.
+    /// ([`Repeats::Skip`]), at any of its places. They are asked for in the order of the links that
+    /// are known by then, so who reads beside in that order finds what it needs.
     Arrival,
 }
 
@@ -147,13 +148,16 @@ struct Frame {
     cids: Vec<u8>,
     at: usize,
     depth: usize,
+    /// That of the next child.
+    span: Span,
 }
 
 impl Frame {
-    fn pop(&mut self) -> Option<Cid> {
+    fn pop(&mut self) -> Option<(Cid, Span)> {
         let (cid, next) = Self::read(&self.cids, self.at)?;
         self.at = next;
-        Some(cid)
+        let after = self.span.after();
+        Some((cid, std::mem::replace(&mut self.span, after)))
     }
 
     fn peek(&self) -> Option<Cid> {
@@ -164,6 +168,38 @@ impl Frame {
         let mut rest = cids.get(at..).filter(|rest| !rest.is_empty())?;
         let cid = Cid::read_bytes(&mut rest).ok()?;
         Some((cid, cids.len() - rest.len()))
+    }
+}
+
+/// Where a node and all below it stand in the order of links. Each child has an equal part of what its
+/// parent has; far down, where nothing is left to be parted, the order is not kept.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u128,
+    length: u128,
+}
+
+impl Span {
+    const ALL: Self = Self {
+        start: 0,
+        length: u128::MAX,
+    };
+
+    /// The first of `count` children. The node itself comes before it.
+    fn first_of(self, count: usize) -> Self {
+        let parts = u128::try_from(count).unwrap_or(u128::MAX).saturating_add(1);
+        let length = self.length / parts;
+        Self {
+            start: self.start.saturating_add(length),
+            length,
+        }
+    }
+
+    fn after(self) -> Self {
+        Self {
+            start: self.start.saturating_add(self.length),
+            ..self
+        }
     }
 }
 
@@ -180,6 +216,7 @@ struct Walk<S> {
     source: S,
     options: Options,
     key: [u8; 32],
+    /// What comes first in the order of links is last.
     frames: Vec<Frame>,
     pending_bytes: usize,
     /// What was visited, and on which level.
@@ -200,6 +237,7 @@ struct Walk<S> {
 struct Place {
     cid: Cid,
     depth: usize,
+    span: Span,
     turn: Turn,
     /// Pending bytes that are kept for its links.
     reserved: usize,
@@ -225,6 +263,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
                 cids,
                 at: 0,
                 depth: 0,
+                span: Span::ALL,
             }],
             seen: HashMap::default(),
             ahead: Ahead::new(),
@@ -239,7 +278,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
     async fn next(&mut self) -> Result<Option<Visit>, ReadError> {
         while let Some(frame) = self.frames.last_mut() {
             let depth = frame.depth;
-            let Some(cid) = frame.pop() else {
+            let Some((cid, span)) = frame.pop() else {
                 self.pending_bytes -= frame.cids.len();
                 self.frames.pop();
                 continue;
@@ -259,6 +298,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
                 Place {
                     cid,
                     depth,
+                    span,
                     turn,
                     reserved: 0,
                 },
@@ -290,6 +330,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
         let Place {
             cid,
             depth,
+            span,
             turn,
             reserved,
         } = place;
@@ -298,7 +339,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             return self.missing(cid, fetched);
         };
         self.bytes = self.bytes.saturating_add(block.data().len() as u64);
-        self.descend(&block, depth)?;
+        self.descend(&block, depth, span)?;
         Ok(matches!(turn, Turn::Visit).then_some(Visit::Block { block, depth }))
     }
 
@@ -323,7 +364,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
                 return Ok(());
             }
             let depth = frame.depth;
-            let Some(cid) = frame.pop() else {
+            let Some((cid, span)) = frame.pop() else {
                 self.pending_bytes -= frame.cids.len();
                 self.frames.pop();
                 continue;
@@ -345,6 +386,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
                 Place {
                     cid,
                     depth,
+                    span,
                     turn,
                     reserved,
                 },
@@ -410,7 +452,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
     }
 
     /// Opens a frame for the children of `block`.
-    fn descend(&mut self, block: &Block, depth: usize) -> Result<(), ReadError> {
+    fn descend(&mut self, block: &Block, depth: usize, span: Span) -> Result<(), ReadError> {
         if self.options.max_depth.is_some_and(|most| depth >= most) {
             return Ok(());
         }
@@ -418,13 +460,14 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             cid: error.cid,
             why: error.why,
         })?;
-        let mut cids = Vec::new();
+        let (mut cids, mut count) = (Vec::new(), 0);
         for link in links {
             let known = self.options.repeats == Repeats::Skip
                 && self.options.max_depth.is_none()
                 && self.seen.contains_key(&self.key_of(&link.cid));
             if !known {
                 cids.extend(link.cid.to_bytes());
+                count += 1;
             }
         }
         if cids.is_empty() {
@@ -435,6 +478,7 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             self.put_off.push(Place {
                 cid: *block.cid(),
                 depth,
+                span,
                 turn: Turn::Descend,
                 reserved: cids.len(),
             });
@@ -446,11 +490,17 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
             let cid = *block.cid();
             return Err(ReadError::OverBudget { cid, limit });
         }
-        self.frames.push(Frame {
+        // On top, unless it comes late: nothing before it in the order is left.
+        let place = self
+            .frames
+            .partition_point(|frame| frame.span.start >= span.start);
+        let frame = Frame {
             cids,
             at: 0,
             depth: depth + 1,
-        });
+            span: span.first_of(count),
+        };
+        self.frames.insert(place, frame);
         Ok(())
     }
 
@@ -723,6 +773,100 @@ mod tests {
         let order: Vec<Cid> = futures::executor::block_on(visits.collect());
         assert_eq!((order[0], order[501 - 1]), (root, leaves[0]));
         assert_eq!(order.iter().collect::<HashSet<_>>().len(), 501);
+    }
+
+    /// A source that notes what it is asked for; what it does not have it waits for in vain.
+    #[derive(Clone)]
+    struct Noted {
+        blocks: Arc<Blocks>,
+        asked: Arc<std::sync::Mutex<Vec<Cid>>>,
+    }
+
+    impl BlockSource for Noted {
+        async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+            self.asked.lock().unwrap().push(*cid);
+            match self.blocks.block(cid).await {
+                Ok(None) => std::future::pending().await,
+                found => found,
+            }
+        }
+    }
+
+    /// Takes `count` steps of a walk and tells what was asked for by then.
+    fn asked_for(blocks: Blocks, root: Cid, count: usize, options: Options) -> Vec<Cid> {
+        let source = Noted {
+            blocks: Arc::new(blocks),
+            asked: Arc::default(),
+        };
+        let asked = Arc::clone(&source.asked);
+        let visits = walk(source, root, options).take(count).collect::<Vec<_>>();
+        assert_eq!(futures::executor::block_on(visits).len(), count);
+        std::mem::take(&mut *asked.lock().unwrap())
+    }
+
+    #[test]
+    fn what_may_come_in_any_order_is_asked_for_in_that_of_the_links() {
+        let mut blocks = Blocks::new();
+        let mut leaves = Vec::new();
+        let mut nodes = Vec::new();
+        for at in 0..8 {
+            let below: Vec<Cid> = (0..50)
+                .map(|leaf| node(&mut blocks, &format!("{at} {leaf}"), &[]))
+                .collect();
+            nodes.push(node(&mut blocks, &at.to_string(), &below));
+            leaves.extend(below);
+        }
+        // One that is missing changes nothing of that.
+        let first = blocks.remove(&nodes[0]).unwrap();
+        let root = node(&mut blocks, "r", &nodes);
+        let options = Options {
+            read_ahead: 12,
+            order: Order::Arrival,
+            ..Options::default()
+        };
+        let count = 1 + 7 + 350;
+        let mut asked = asked_for(blocks.clone(), root, count, options);
+        asked.retain(|cid| leaves.contains(cid));
+        assert_eq!(asked, leaves[50..]);
+        blocks.insert(*first.cid(), first);
+        let mut asked = asked_for(blocks, root, count + 51, options);
+        asked.retain(|cid| leaves.contains(cid));
+        assert_eq!(asked, leaves);
+    }
+
+    #[test]
+    fn a_node_that_comes_late_goes_before_what_follows_it() {
+        let mut blocks = Blocks::new();
+        let below: Vec<Cid> = (0..9)
+            .map(|at| node(&mut blocks, &format!("below {at}"), &[]))
+            .collect();
+        let first = node(&mut blocks, "first", &below);
+        let others: Vec<Cid> = (0..3000)
+            .map(|at| node(&mut blocks, &at.to_string(), &[]))
+            .collect();
+        let second = node(&mut blocks, "second", &others);
+        let root = node(&mut blocks, "r", &[first, second]);
+        let source = Late {
+            blocks: Arc::new(blocks),
+            late: first,
+            asked: Arc::default(),
+        };
+        let options = Options {
+            read_ahead: 2,
+            order: Order::Arrival,
+            ..Options::default()
+        };
+        let cid = |visit: Result<Visit, ReadError>| match visit.unwrap() {
+            Visit::Block { block, .. } => *block.cid(),
+            Visit::Missing { cid, .. } => panic!("{cid} is missing"),
+        };
+        // The first takes a thousand turns, each of the others one or two.
+        let visits = walk(source, root, options).map(cid);
+        let order: Vec<Cid> = futures::executor::block_on(visits.collect());
+        let came = order.iter().position(|cid| *cid == first).unwrap();
+        assert!(came < order.len() - 20, "it came last: {came}");
+        let next: HashSet<&Cid> = order[came + 1..].iter().take(12).collect();
+        assert!(below.iter().all(|cid| next.contains(cid)));
     }
 
     #[test]
