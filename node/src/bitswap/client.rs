@@ -191,6 +191,9 @@ impl Client {
             source: None,
         };
         self.peers.insert(peer, fresh);
+        for session in self.sessions.values_mut() {
+            session.arrived(&peer);
+        }
         let open: Vec<Key> = self
             .wants
             .iter()
@@ -264,15 +267,23 @@ impl Client {
         self.sessions.remove(&session);
     }
 
-    /// A session waits for a block.
+    /// A session waits for a block. What it gave up not long ago it does not wait for again.
     pub(super) fn want(&mut self, session: SessionId, cid: Cid, now: Instant) {
         let Some(state) = self.sessions.get_mut(&session) else {
             return;
         };
+        let key = Key::content(&cid);
+        if let Some(tried) = state.gave_up(&key, now) {
+            self.actions.push_back(Action::GiveUp {
+                session,
+                cid,
+                tried: tried.clone(),
+            });
+            return;
+        }
         if state.wants.is_empty() {
             state.wakes(now);
         }
-        let key = Key::content(&cid);
         state.wants.insert(key.clone());
         if let Some(want) = self.wants.get_mut(&key) {
             if !want.sessions.contains(&session) {
@@ -766,6 +777,7 @@ const RECENT_MAX: usize = 16_384;
 #[cfg(test)]
 mod tests {
     use super::super::message::Change;
+    use super::super::seeds;
     use super::*;
     use cairn_store::cid::{Multihash, RAW};
 
@@ -797,5 +809,52 @@ mod tests {
         // First the old want is cancelled, in a message of its own.
         let twice = asks(&mut client, &peer, now) + asks(&mut client, &peer, now);
         assert_eq!(twice, 1);
+    }
+
+    #[test]
+    fn what_a_session_waited_for_in_vain_it_does_not_wait_for_again_at_once() {
+        let start = Instant::now();
+        let idle = Duration::from_secs(30);
+        let cid = Cid::new_v1(RAW, Multihash::wrap(0x12, &[7; 32]).unwrap());
+        let (ours, other) = (SessionId(1), SessionId(2));
+        let mut client = Client::default();
+        for session in [ours, other] {
+            client.open(session, idle, start);
+        }
+        let given_up = |client: &mut Client, now: Instant| -> Vec<SessionId> {
+            client.tick(now);
+            client.settle(now);
+            let over = |action| match action {
+                Action::GiveUp { session, .. } => Some(session),
+                _ => None,
+            };
+            std::iter::from_fn(|| client.poll())
+                .filter_map(over)
+                .collect()
+        };
+        client.want(ours, cid, start);
+        assert_eq!(given_up(&mut client, start + idle - TICK), []);
+        assert_eq!(given_up(&mut client, start + idle), [ours]);
+        // Another has not waited yet.
+        client.want(other, cid, start + idle);
+        client.want(ours, cid, start + idle);
+        assert_eq!(given_up(&mut client, start + idle), [ours]);
+        assert_eq!(client.wantlist(), [cid]);
+        assert_eq!(given_up(&mut client, start + idle * 2), [other]);
+        // By now somebody may have it.
+        client.want(ours, cid, start + idle * 2);
+        assert_eq!(given_up(&mut client, start + idle * 2), []);
+        assert_eq!(client.wantlist(), [cid]);
+        // So may somebody of whom it is known to have others, who is here only now; no stranger.
+        let late = start + idle * 3;
+        assert_eq!(given_up(&mut client, late), [ours]);
+        client.connected(seeds::peer(1), late);
+        client.want(ours, cid, late);
+        assert_eq!(given_up(&mut client, late), [ours]);
+        client.provider(ours, seeds::peer(2));
+        client.connected(seeds::peer(2), late);
+        client.want(ours, cid, late);
+        assert_eq!(given_up(&mut client, late), []);
+        assert_eq!(client.wantlist(), [cid]);
     }
 }

@@ -4,10 +4,19 @@ use super::key::Key;
 use std::collections::{HashMap, VecDeque};
 
 /// The last `MAX` keys, each with something about it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Recent<const MAX: usize, V = ()> {
     keys: HashMap<Key, V>,
     order: VecDeque<Key>,
+}
+
+impl<const MAX: usize, V> Default for Recent<MAX, V> {
+    fn default() -> Self {
+        Self {
+            keys: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
 }
 
 impl<const MAX: usize, V> Recent<MAX, V> {

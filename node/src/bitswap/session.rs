@@ -2,6 +2,7 @@
 //! last got anywhere. The choices that need all peers are made in `client/`.
 
 use super::key::Key;
+use super::recent::Recent;
 use libp2p::PeerId;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -39,6 +40,8 @@ pub(super) struct Session {
     explore_at: Instant,
     explore_pause: Duration,
     pub(super) sought: Sought,
+    /// What it waited for in vain, when that was over, and what was tried.
+    given_up: Recent<GIVEN_UP_MAX, (Instant, Tried)>,
 }
 
 /// How one peer served one session.
@@ -103,6 +106,27 @@ impl Session {
             explore_at: now,
             explore_pause: EXPLORE_FIRST,
             sought: Sought::default(),
+            given_up: Recent::default(),
+        }
+    }
+
+    /// It waited for this in vain.
+    pub(super) fn gives_up(&mut self, key: Key, tried: Tried, now: Instant) {
+        self.given_up.add(key, (now, tried));
+    }
+
+    /// What was tried for this, if it was waited for in vain not long ago. Whoever reads one block after the
+    /// other comes to each that is missing in its turn; they were waited for together, if they were asked for
+    /// together, and not again one after the other.
+    pub(super) fn gave_up(&self, key: &Key, now: Instant) -> Option<&Tried> {
+        let (at, tried) = self.given_up.get(key)?;
+        (now.saturating_duration_since(*at) < self.idle).then_some(tried)
+    }
+
+    /// A peer is here. If it has parts of this, what was given up may be with it.
+    pub(super) fn arrived(&mut self, peer: &PeerId) {
+        if self.holders.contains_key(peer) {
+            self.given_up = Recent::default();
         }
     }
 
@@ -287,6 +311,8 @@ pub(super) const SEARCH_DELAY: Duration = Duration::from_secs(1);
 const SEARCH_AGAIN: Duration = Duration::from_secs(10);
 /// Peers of which a session remembers that they have parts of it.
 const HOLDERS_MAX: usize = 1024;
+/// Blocks that a session remembers it waited for in vain: what two walks ask for at once.
+const GIVEN_UP_MAX: usize = 1024;
 /// Companions of one session.
 const COMPANIONS_MAX: usize = 32;
 /// Time from the first question to those who are not known to have anything to the second.

@@ -366,6 +366,9 @@ impl Client {
         }
         for (session, key, cid, tried) in over {
             self.unwant(session, &key);
+            if let Some(state) = self.sessions.get_mut(&session) {
+                state.gives_up(key, tried.clone(), now);
+            }
             self.actions.push_back(Action::GiveUp {
                 session,
                 cid,

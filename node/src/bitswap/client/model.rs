@@ -20,6 +20,8 @@ struct World {
     /// What each peer was told that we want, as it understood it.
     told: BTreeMap<PeerId, BTreeMap<Cid, WantKind>>,
     sessions: BTreeMap<SessionId, BTreeSet<Cid>>,
+    /// What was given up once: whoever asks again may be told at once, each time.
+    given_up: BTreeSet<(SessionId, Cid)>,
     next_session: u64,
     contents: u64,
     tally: Tally,
@@ -42,6 +44,7 @@ impl World {
             here: BTreeSet::new(),
             told: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             next_session: 0,
             contents: random.random_range(1..80),
             tally: Tally::default(),
@@ -251,7 +254,8 @@ impl World {
                 Action::GiveUp { session, cid, .. } => {
                     self.tally.given_up += 1;
                     let wants = self.sessions.get_mut(&session).expect("an open session");
-                    assert!(wants.remove(&cid), "given up twice, or never wanted");
+                    let is_again = !self.given_up.insert((session, cid));
+                    assert!(wants.remove(&cid) || is_again, "never wanted");
                 }
                 Action::Disconnect(peer) => {
                     self.tally.disconnects += 1;
