@@ -31,7 +31,7 @@ fn blocks_received(daemon: &Daemon) -> u64 {
 /// Two daemons that know each other, and a folder of which one of them has all but some blocks.
 struct Gaps {
     taking: Daemon,
-    _giving: Daemon,
+    giving: Daemon,
     giver: Repo,
     taker: Repo,
     root: String,
@@ -49,7 +49,7 @@ impl Gaps {
         let (giving, taking) = connected(&giver, &taker);
         Self {
             taking,
-            _giving: giving,
+            giving,
             giver,
             taker,
             root,
@@ -149,6 +149,54 @@ fn a_tree_with_missing_blocks_is_got_without_the_files_they_belong_to() {
 }
 
 #[test]
+fn what_is_missing_of_small_and_large_files_is_waited_for_at_the_same_time_and_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    let gaps = Gaps::start(&source);
+    let (taker, root) = (&gaps.taker, &gaps.root);
+    // Long enough for all that can come to be asked for before the first is given up.
+    taker.ok(["config", "set", "fetch.timeout", "5s"]);
+    drop(gaps.taking);
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &gaps.giving.swarm()]);
+    let missing: BTreeSet<String> = gaps.missing.iter().cloned().collect();
+    let mut get = taker.command(["get", root, "-o", out.to_str().unwrap()]);
+    get.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut get = get.spawn().unwrap();
+    let until = |get: &mut std::process::Child, reached: &dyn Fn(&BTreeSet<String>) -> bool| {
+        while !reached(&wanted(&taking)) {
+            if get.try_wait().unwrap().is_some() {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        true
+    };
+    // Whatever else there is has come: 37 small files, two parts of the large one, its root, the folder.
+    assert!(
+        until(&mut get, &|wants| *wants == missing
+            && blocks_received(&taking) == 41),
+        "they were never waited for together"
+    );
+    until(&mut get, &BTreeSet::is_empty);
+    assert!(
+        !until(&mut get, &|wants| !wants.is_empty()),
+        "one is waited for again"
+    );
+    let told = String::from_utf8(get.wait_with_output().unwrap().stderr).unwrap();
+    assert!(told.contains("4 entries were left out"), "{told}");
+    assert_eq!(tree::read(&out).len(), 37);
+}
+
+/// What a daemon wants of its peers.
+fn wanted(daemon: &Daemon) -> BTreeSet<String> {
+    let list = daemon.call("bitswap/wantlist", "");
+    let keys = list["Keys"].as_array().into_iter().flatten();
+    keys.map(|key| key["/"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
 fn a_target_that_is_taken_is_noticed_before_anything_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
@@ -205,8 +253,7 @@ fn a_get_that_was_cut_off_goes_on_when_it_is_said_again() {
     let mut cut_off = taker.command(get).spawn().unwrap();
     // 40 small files, the three parts of the large one, its root and the folder.
     let all = 45;
-    // All that can come without the part of the large file.
-    while blocks_received(&taking) < 39 {
+    while blocks_received(&taking) < all - 4 {
         assert!(
             cut_off.try_wait().unwrap().is_none(),
             "it waits for the rest"

@@ -1,28 +1,36 @@
 //! Blocks fetched beside the one who reads them.
 //!
 //! Whoever writes a tree reads one small file after the other, so every file would cost a way to a
-//! peer and back. [`fetch_beside`] walks the same DAG in the same order with many blocks under way
-//! and drops them: they are in the store when the reader comes. Both run in one future, so who
-//! stops reading stops both; and the walk is at most `AHEAD_BYTES_MAX` ahead.
+//! peer and back. [`fetch_beside`] walks the same DAG, asks for its blocks in the same order with many
+//! under way, and drops them: they are in the store when the reader comes. Both run in one future, so
+//! who stops reading stops both; and the walk is at most `AHEAD_BYTES_MAX` ahead.
+//!
+//! The walk takes blocks as they come, so one that nobody has does not keep it from those behind:
+//! while the reader stands at one, all that are missing are found and waited for together.
+//! Then it may be further ahead (`AHEAD_BYTES_STANDING_MAX`).
 
 use bytes::Bytes;
 use cairn_store::cid::{self, Cid};
-use cairn_store::dag::walk::{Missing, Options, walk};
+use cairn_store::dag::walk::{Missing, Options, Order as WalkOrder, walk};
 use cairn_store::{Block, BlockSource, SourceError};
 use futures::StreamExt;
 use futures::future::{Either, select};
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 /// How far the reader is. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Pace(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// Since when the reader waits for blocks; `None` while it hands bytes on.
+    waits_since: Mutex<Option<Instant>>,
     used: AtomicU64,
     fetched: AtomicU64,
     /// Of what was fetched: blocks without links.
@@ -34,12 +42,67 @@ struct Shared {
     has_room: Notify,
 }
 
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            waits_since: Mutex::new(Some(Instant::now())),
+            used: AtomicU64::default(),
+            fetched: AtomicU64::default(),
+            leaves: AtomicU64::default(),
+            leaf_bytes: AtomicU64::default(),
+            under_way: AtomicU64::default(),
+            moved: Notify::default(),
+            has_room: Notify::default(),
+        }
+    }
+}
+
 impl Pace {
-    /// The reader handed on so many bytes more.
-    pub fn used(&self, bytes: usize) {
-        self.0.used.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// The reader hands on so many bytes more, which may take long.
+    pub async fn handing_on<T>(&self, bytes: usize, work: impl Future<Output = T>) -> T {
+        self.set_waits_since(None);
+        let done = work.await;
+        self.set_waits_since(Some(Instant::now()));
+        self.passed(bytes as u64);
+        done
+    }
+
+    /// The reader leaves out what has so many bytes if it is whole. What came of it is not ahead of the
+    /// reader any more.
+    pub fn left_out(&self, bytes: u64) {
+        self.passed(bytes);
+    }
+
+    fn passed(&self, bytes: u64) {
+        self.0.used.fetch_add(bytes, Ordering::Relaxed);
         self.0.moved.notify_one();
         self.0.has_room.notify_one();
+    }
+
+    fn set_waits_since(&self, since: Option<Instant>) {
+        *self
+            .0
+            .waits_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// When the reader will have stood for so long that a block seems to be missing.
+    fn stands_at(&self) -> Option<Instant> {
+        let since = *self
+            .0
+            .waits_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Some(since? + STANDS_AFTER)
+    }
+
+    /// How far the walk may be ahead now.
+    fn ahead_max(&self) -> u64 {
+        match self.stands_at() {
+            Some(at) if at <= Instant::now() => AHEAD_BYTES_STANDING_MAX,
+            _ => AHEAD_BYTES_MAX,
+        }
     }
 
     fn ahead(&self) -> u64 {
@@ -64,7 +127,8 @@ impl Pace {
         let bytes = self.0.leaf_bytes.load(Ordering::Relaxed);
         let average = bytes.checked_div(self.0.leaves.load(Ordering::Relaxed));
         let coming = under_way.saturating_mul(average.unwrap_or(LEAF_BYTES_GUESS));
-        under_way < BLOCKS_SURE || self.ahead().saturating_add(coming) < AHEAD_BYTES_MAX
+        under_way < BLOCKS_SURE
+            || coming < AHEAD_BYTES_MAX && self.ahead().saturating_add(coming) < self.ahead_max()
     }
 
     fn fetched_leaf(&self, bytes: u64) {
@@ -79,8 +143,12 @@ impl Pace {
 
     /// Waits while the walk is too far ahead.
     async fn hold(&self) {
-        while self.ahead() > AHEAD_BYTES_MAX {
-            self.0.moved.notified().await;
+        while self.ahead() > self.ahead_max() {
+            let moved = self.0.moved.notified();
+            match self.stands_at().filter(|at| *at > Instant::now()) {
+                Some(at) => drop(timeout_at(at, moved).await),
+                None => moved.await,
+            }
         }
     }
 }
@@ -113,6 +181,7 @@ where
     let options = Options {
         missing: Missing::Tell,
         read_ahead: BLOCKS_UNDER_WAY,
+        order: WalkOrder::Arrival,
         ..Options::default()
     };
     let fetching = async move {
@@ -165,8 +234,13 @@ const BLOCKS_SURE: u64 = 64;
 const LEAF_BYTES_GUESS: u64 = 1 << 20;
 /// Most blocks that are asked for at once.
 const BLOCKS_UNDER_WAY: usize = 512;
-/// How many bytes the walk may be ahead of the reader.
+/// How many bytes the walk may be ahead of the reader, and how many may be under way.
 const AHEAD_BYTES_MAX: u64 = 64 << 20;
+/// How many it may be ahead of a reader that stands at a missing block. They are on disk, as a tenth of the
+/// cache as it is by default; and what else is missing among them costs no time of its own.
+const AHEAD_BYTES_STANDING_MAX: u64 = 1 << 30;
+/// A reader that waits for blocks and got none for so long stands.
+const STANDS_AFTER: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
@@ -175,7 +249,6 @@ mod tests {
     use cairn_store::cid::{HashKind, Version};
     use cairn_store::dag::pb::{self, PbLink, PbNode};
     use std::collections::{HashMap, HashSet};
-    use std::sync::Mutex;
 
     fn block(codec: u64, data: Bytes) -> Block {
         let prefix = Prefix {
@@ -190,69 +263,149 @@ mod tests {
     #[derive(Clone, Default)]
     struct Watched {
         blocks: Arc<HashMap<Cid, Block>>,
+        /// Bytes that leaves are said to have.
+        leaf_bytes: u64,
         asked: Arc<Mutex<HashSet<Cid>>>,
         changed: Arc<Notify>,
     }
 
-    impl BlockSource for Watched {
-        async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+    impl Watched {
+        async fn ask(&self, cid: &Cid) {
             self.asked.lock().unwrap().insert(*cid);
             self.changed.notify_one();
             tokio::task::yield_now().await;
+            if !self.blocks.contains_key(cid) {
+                // Nobody has it.
+                std::future::pending::<()>().await;
+            }
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.lock().unwrap().len()
+        }
+
+        /// Waits until so many blocks were asked for.
+        async fn asks(&self, count: usize) {
+            while self.asked() < count {
+                self.changed.notified().await;
+            }
+        }
+    }
+
+    impl BlockSource for Watched {
+        async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+            self.ask(cid).await;
             self.blocks.block(cid).await
         }
+
+        async fn size(&self, cid: &Cid) -> Result<Option<u64>, SourceError> {
+            self.ask(cid).await;
+            Ok(Some(self.leaf_bytes))
+        }
+    }
+
+    fn leaf(name: u32) -> Block {
+        block(cid::RAW, name.to_be_bytes().to_vec().into())
+    }
+
+    fn node(blocks: &mut HashMap<Cid, Block>, children: &[Cid]) -> Cid {
+        let link = |cid: &Cid| PbLink {
+            cid: *cid,
+            name: None,
+            tsize: None,
+        };
+        let links = children.iter().map(link).collect();
+        let node = block(cid::DAG_PB, pb::encode(&PbNode { links, data: None }));
+        let name = *node.cid();
+        blocks.insert(name, node);
+        name
     }
 
     /// A folder of raw blocks of so many bytes.
-    fn folder(leaves: u32, bytes: usize) -> (Watched, Cid) {
-        let mut blocks = HashMap::new();
-        let mut links = Vec::new();
-        for at in 0..leaves {
-            let mut data = at.to_be_bytes().to_vec();
-            data.resize(bytes, 0);
-            let leaf = block(cid::RAW, data.into());
-            links.push(PbLink {
-                cid: *leaf.cid(),
-                name: None,
-                tsize: None,
-            });
-            blocks.insert(*leaf.cid(), leaf);
-        }
-        let root = block(cid::DAG_PB, pb::encode(&PbNode { links, data: None }));
-        let name = *root.cid();
-        blocks.insert(name, root);
+    fn folder(leaves: u32, leaf_bytes: u64) -> (Watched, Cid) {
+        let leaves = (0..leaves).map(leaf);
+        let mut blocks: HashMap<Cid, Block> = leaves.map(|leaf| (*leaf.cid(), leaf)).collect();
+        let names: Vec<Cid> = blocks.keys().copied().collect();
+        let root = node(&mut blocks, &names);
         let source = Watched {
             blocks: Arc::new(blocks),
+            leaf_bytes,
             ..Watched::default()
         };
-        (source, name)
+        (source, root)
     }
 
-    #[tokio::test]
+    /// What was asked for by the time at which nothing happens any more.
+    async fn asked_in_the_end(watched: Watched) -> usize {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        watched.asked()
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn everything_is_fetched_before_the_reader_asks_for_it() {
         let (source, root) = folder(1000, 10);
         let watched = source.clone();
         // A reader that reads nothing until all is there: it would wait for ever by itself.
-        let work = async {
-            while watched.asked.lock().unwrap().len() <= 1000 {
-                watched.changed.notified().await;
-            }
-        };
+        let work = watched.asks(1001);
         fetch_beside(source, root, &Pace::default(), work).await;
     }
 
-    #[tokio::test]
-    async fn a_reader_that_stands_still_is_not_left_far_behind() {
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_is_read_slowly_is_not_left_far_behind() {
         let (source, root) = folder(200, 1 << 20);
-        let watched = source.clone();
-        let work = async {
-            for _ in 0..10_000 {
-                tokio::task::yield_now().await;
-            }
-            watched.asked.lock().unwrap().len()
-        };
-        let asked = fetch_beside(source, root, &Pace::default(), work).await;
+        let pace = Pace::default();
+        let work = pace.handing_on(0, asked_in_the_end(source.clone()));
+        let asked = fetch_beside(source, root, &pace, work).await;
         // What may be ahead, what was under way, and the root.
         assert!((64..=64 + 1 + 64 + 1).contains(&asked), "{asked}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_waits_for_a_block_is_left_behind_a_way_and_no_further() {
+        let (source, root) = folder(2000, 1 << 20);
+        let work = asked_in_the_end(source.clone());
+        let asked = fetch_beside(source, root, &Pace::default(), work).await;
+        let most = 1024 + 1 + 64 + 1;
+        assert!((1024..=most).contains(&asked), "{asked}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_missing_behind_a_missing_block_is_asked_for_beside_it() {
+        let mut blocks = HashMap::new();
+        let mut roots = vec![*leaf(0).cid()];
+        for file in 1..100 {
+            let leaves = (0..100).map(|at| leaf(file * 100 + at));
+            let leaves: Vec<Block> = leaves.collect();
+            let names: Vec<Cid> = leaves.iter().map(|leaf| *leaf.cid()).collect();
+            roots.push(node(&mut blocks, &names));
+            // One of each file, and the first of the folder, are missing.
+            let here = leaves.into_iter().skip(1);
+            blocks.extend(here.map(|leaf| (*leaf.cid(), leaf)));
+        }
+        let root = node(&mut blocks, &roots);
+        let source = Watched {
+            blocks: Arc::new(blocks),
+            leaf_bytes: 10,
+            ..Watched::default()
+        };
+        let work = asked_in_the_end(source.clone());
+        let asked = fetch_beside(source, root, &Pace::default(), work).await;
+        // The folder, what it leads to, and what that leads to.
+        assert_eq!(asked, 1 + 100 + 99 * 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_out_is_not_ahead_of_the_reader() {
+        let (source, root) = folder(200, 1 << 20);
+        let pace = Pace::default();
+        let work = async {
+            let handing_on = pace.handing_on(0, asked_in_the_end(source.clone()));
+            let before = handing_on.await;
+            pace.left_out(64 << 20);
+            let after = pace.handing_on(0, asked_in_the_end(source.clone())).await;
+            after - before
+        };
+        let more = fetch_beside(source.clone(), root, &pace, work).await;
+        assert!((32..=64 + 64).contains(&more), "{more}");
     }
 }

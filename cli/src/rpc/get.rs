@@ -89,6 +89,8 @@ type Entries = Pin<Box<dyn Stream<Item = Result<(String, Opened), ReadError>> + 
 /// What lies at a name.
 struct Opened {
     cid: Cid,
+    /// Bytes of a file whose root was found.
+    size: u64,
     found: Result<Found, ReadError>,
 }
 
@@ -116,11 +118,13 @@ impl Reader {
 
     /// Opens what is at `cid`; a small file is read too.
     async fn open(self, cid: Cid) -> Opened {
+        let mut bytes_of_file = 0;
         let found = async {
             let node = read::open(&self.session, &cid).await?;
             let Node::File(file) = node else {
                 return Ok(Found::Other(node));
             };
+            bytes_of_file = file.size();
             let size = u32::try_from(file.size()).unwrap_or(u32::MAX);
             if size > SMALL_FILE_BYTES {
                 return Ok(Found::Other(Node::File(file)));
@@ -134,7 +138,8 @@ impl Reader {
             Ok(Found::Small(file, bytes, room))
         };
         let found = found.await;
-        Opened { cid, found }
+        let size = bytes_of_file;
+        Opened { cid, size, found }
     }
 
     /// The entries of a folder, in order, some opened ahead.
@@ -285,6 +290,7 @@ async fn write_entry(
     let found = match opened.found {
         Ok(found) => found,
         Err(error) if is_absence(&error) => {
+            archive.pace.left_out(opened.size);
             absent.take(path, error);
             return Ok(None);
         }
@@ -325,6 +331,7 @@ async fn write_entry(
             if file.size() <= WHOLE_FIRST_BYTES
                 && let Some(why) = reader.first_gap(opened.cid).await?
             {
+                archive.pace.left_out(file.size());
                 absent.take(path, why);
                 return Ok(None);
             }
@@ -385,7 +392,11 @@ impl Archive {
     }
 
     async fn put(&mut self, bytes: Bytes) -> Result<(), RpcError> {
-        self.pace.used(bytes.len());
+        let (pace, count) = (self.pace.clone(), bytes.len());
+        pace.handing_on(count, self.hand_on(bytes)).await
+    }
+
+    async fn hand_on(&mut self, bytes: Bytes) -> Result<(), RpcError> {
         let Some(gzip) = &mut self.gzip else {
             return if bytes.is_empty() {
                 Ok(())
