@@ -208,8 +208,8 @@ impl Drop for Hold<'_> {
 pub(in crate::bitswap) const LINES_A_SECOND: u64 = 8192;
 const LINE_NANOS: u64 = 1_000_000_000 / LINES_A_SECOND;
 /// How many of them it may save up: a few whole want lists, and what a fast fetch asks for until its
-/// first blocks are sent.
-pub(in crate::bitswap) const LINES_AT_ONCE: u64 = 16 << 10;
+/// first blocks are sent. Whoever comes back under another name has as much again.
+pub(in crate::bitswap) const LINES_AT_ONCE: u64 = 4 << 10;
 /// What it can owe at most, so that it is read from again within seconds whatever it said: others
 /// give up what is not read for ten.
 const LINES_OWED_MAX: u64 = 4 * LINES_A_SECOND;
@@ -268,10 +268,13 @@ mod tests {
         assert_eq!(balance.owed(start), seconds(LINES_OWED_MAX) / 4);
     }
 
+    const AT_ONCE: usize = 4 << 10;
+
     #[tokio::test(start_paused = true)]
     async fn blocks_that_are_sent_end_the_wait_at_once() {
+        assert_eq!(AT_ONCE as u64, LINES_AT_ONCE);
         let (credit, holds) = (Credit::new(), Holds::unseen());
-        credit.charge(2 * 16384, &holds);
+        credit.charge(2 * AT_ONCE, &holds);
         let start = Instant::now();
         let settle = async {
             let _turn = credit.settled(&holds).await;
@@ -279,19 +282,19 @@ mod tests {
         };
         let pay = async {
             tokio::task::yield_now().await;
-            credit.pay_back(16384);
+            credit.pay_back(AT_ONCE);
         };
         let (took, ()) = tokio::join!(settle, pay);
         assert_eq!(took, Duration::ZERO);
         assert_eq!(
             (holds.lines.get(), holds.holds.get()),
-            (16384 + MESSAGE_LINES, 1)
+            (LINES_AT_ONCE + MESSAGE_LINES, 1)
         );
         // Without them it takes its time, which is told.
-        credit.charge(2 * 16384, &holds);
+        credit.charge(2 * AT_ONCE, &holds);
         drop(credit.settled(&holds).await);
-        assert!(start.elapsed() >= seconds(16384));
-        assert!(holds.seconds.get() >= seconds(16384).as_secs_f64());
+        assert!(start.elapsed() >= seconds(LINES_AT_ONCE));
+        assert!(holds.seconds.get() >= seconds(LINES_AT_ONCE).as_secs_f64());
     }
 
     proptest! {
