@@ -113,7 +113,7 @@ impl Pace {
     /// Waits until one more leaf may be asked for: few at once while they are large.
     async fn ask(&self) -> UnderWay {
         while !self.may_ask() {
-            self.0.has_room.notified().await;
+            self.until_standing(self.0.has_room.notified()).await;
         }
         self.0.under_way.fetch_add(1, Ordering::Relaxed);
         if self.may_ask() {
@@ -144,11 +144,15 @@ impl Pace {
     /// Waits while the walk is too far ahead.
     async fn hold(&self) {
         while self.ahead() > self.ahead_max() {
-            let moved = self.0.moved.notified();
-            match self.stands_at().filter(|at| *at > Instant::now()) {
-                Some(at) => drop(timeout_at(at, moved).await),
-                None => moved.await,
-            }
+            self.until_standing(self.0.moved.notified()).await;
+        }
+    }
+
+    /// Waits for an event, or until the reader stands: then more may be ahead of it.
+    async fn until_standing(&self, event: impl Future<Output = ()>) {
+        match self.stands_at().filter(|at| *at > Instant::now()) {
+            Some(at) => drop(timeout_at(at, event).await),
+            None => event.await,
         }
     }
 }

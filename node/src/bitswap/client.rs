@@ -16,7 +16,7 @@
 //!
 //! DONT_HAVE, silence, a disconnection and a wrong block all bring a want back to 1 without that
 //! peer. A want that takes long is asked of a second peer before the first has failed, soon if that
-//! never delivered anything (`client/late.rs`).
+//! never delivered anything, and later if many want the same of it (`client/late.rs`).
 //!
 //! Several peers that fetch the same at once share what they have (`client/crowd.rs`).
 //!
@@ -515,6 +515,7 @@ impl Client {
             return;
         };
         state.sought.providers += 1;
+        state.may_find_what_was_given_up();
         self.holds_some(session, peer);
     }
 

@@ -126,8 +126,13 @@ impl Session {
     /// A peer is here. If it has parts of this, what was given up may be with it.
     pub(super) fn arrived(&mut self, peer: &PeerId) {
         if self.holders.contains_key(peer) {
-            self.given_up = Recent::default();
+            self.may_find_what_was_given_up();
         }
+    }
+
+    /// Somebody was found who may have what was given up.
+    pub(super) fn may_find_what_was_given_up(&mut self) {
+        self.given_up = Recent::default();
     }
 
     /// It waits again after it had all it wanted: its clocks start anew.

@@ -7,8 +7,10 @@
 //! in which we and our companions come, made of its hash and our peer IDs (rendezvous hashing), and all of us
 //! compute the same. We ask for those in which we come first; the rest comes from whoever does, and
 //! is asked of a seed only if that has nothing else to do for us. Who says nothing for long, or
-//! fails, has no place in the order, so a companion that does not help holds nobody up.
+//! fails, has no place in the order. Who has delivered and falls silent is waited for longer than elsewhere
+//! (`CROWD_PATIENCE`).
 
+use super::late::CROWD_PATIENCE;
 use super::placing::Choice;
 use super::{Client, Peer};
 use crate::bitswap::key::{Key, tail};
@@ -99,14 +101,22 @@ impl Client {
     }
 
     /// Whether a peer gives to one of these sessions, and so to those who fetch the same.
-    pub(super) fn serves_crowd(&self, peer: &PeerId, sessions: &[SessionId]) -> bool {
+    pub(super) fn serves_crowd(&self, peer: &PeerId, sessions: &[SessionId], now: Instant) -> bool {
         let gives = |session: &Session| {
             session.holders.contains_key(peer) || session.companions.contains_key(peer)
+        };
+        // Whoever only says once that it wants the same makes no crowd for long.
+        let counts = |(id, heard_at): (&PeerId, &Instant)| {
+            let is_heard = now.saturating_duration_since(*heard_at) < CROWD_PATIENCE;
+            let peer = self.peers.get(id);
+            peer.is_some_and(|peer| {
+                peer.ledger.is_proven() || is_heard && !peer.ledger.has_failed()
+            })
         };
         sessions
             .iter()
             .filter_map(|id| self.sessions.get(id))
-            .any(|session| !session.companions.is_empty() && gives(session))
+            .any(|session| gives(session) && session.companions.iter().any(counts))
     }
 
     /// A companion lacks what it was asked for: from now on it need only say when it has it, or it

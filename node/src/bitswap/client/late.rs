@@ -23,7 +23,7 @@ impl Client {
             .filter(|(_, peer)| !peer.in_flight.is_empty())
             .filter(|(id, peer)| {
                 let silence = since(peer.progress_at);
-                let is_silent = silence > STALL && silence > self.silence_of(id, peer);
+                let is_silent = silence > STALL && silence > self.silence_of(id, peer, now);
                 is_silent || since(peer.block_at) > OWED_MAX
             })
             .map(|(peer, _)| *peer)
@@ -56,9 +56,9 @@ impl Client {
     }
 
     /// How long a peer that owes blocks may be silent.
-    fn silence_of(&self, id: &PeerId, peer: &Peer) -> Duration {
+    fn silence_of(&self, id: &PeerId, peer: &Peer, now: Instant) -> Duration {
         let mut owed = peer.in_flight.keys().filter_map(|key| self.wants.get(key));
-        if peer.ledger.is_proven() && owed.any(|want| self.serves_crowd(id, &want.sessions)) {
+        if peer.ledger.is_proven() && owed.any(|want| self.serves_crowd(id, &want.sessions, now)) {
             CROWD_PATIENCE
         } else {
             STALL
@@ -92,7 +92,7 @@ impl Client {
                         tardy.push(*id);
                     }
                     patience
-                } else if peer.ledger.is_proven() && self.serves_crowd(id, &want.sessions) {
+                } else if peer.ledger.is_proven() && self.serves_crowd(id, &want.sessions, now) {
                     peer.patience_in_crowd(key, now)
                 } else if peer.is_trusted() {
                     peer.patience_for(key)
@@ -467,7 +467,7 @@ impl Peer {
     }
 }
 
-/// A peer that sends nothing of use for so long, though it was asked, has failed.
+/// A peer that sends nothing of use for so long, though it was asked, has failed, unless it serves a crowd.
 const STALL: Duration = Duration::from_secs(2);
 /// Longest that no block comes from a peer that owes some, whatever else it sends, before it has failed once. It may fail
 /// a few times until its bytes count for nothing, which is the time that the largest block takes at
@@ -485,7 +485,7 @@ const HEDGE_PACES: u32 = 2;
 const HEDGE_QUEUE_MAX: Duration = Duration::from_secs(8);
 /// How long one that has delivered is waited for alone, silent or not, if it serves a crowd: flows that share a full
 /// link lose much and some rest for seconds, and what they bring in the end would have come twice.
-const CROWD_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const CROWD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a companion that never delivered is waited for alone while bytes come from it.
 const HEDGE_FLOWING: Duration = Duration::from_secs(4);
 const HEDGES_A_TICK_MAX: usize = 64;
@@ -577,6 +577,22 @@ mod tests {
         // It is left alone then, and what it sends in the end is not held against it.
         let late = crowd.client.block(&first, &name(1), BYTES, crowd.now);
         assert_eq!(late, Received::Wanted(name(1)));
+    }
+
+    #[test]
+    fn who_only_said_once_that_it_wants_the_same_makes_no_crowd() {
+        let (mut crowd, [first, second]) = Bench::new(true);
+        crowd.now += CROWD_PATIENCE;
+        let (now, sessions) = (crowd.now, [SESSION]);
+        assert!(!crowd.client.serves_crowd(&first, &sessions, now));
+        crowd
+            .client
+            .peers
+            .get_mut(&second)
+            .unwrap()
+            .ledger
+            .delivered(BYTES, TICK, TICK);
+        assert!(crowd.client.serves_crowd(&first, &sessions, now));
     }
 
     #[test]

@@ -84,7 +84,7 @@ async fn who_floods_is_held_and_who_takes_what_it_asks_for_is_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_of_cancels_and_of_want_lists_leave_nothing() {
     const TURNS: u64 = 30;
-    // So many that what each says is paid for by what it has saved up.
+    // So few that each has paid for what it says soon: what it saved up, then by the second.
     const TURNS_EACH: u64 = 3;
     let scene = Scene::new().await;
     let mut hostiles = Vec::new();
