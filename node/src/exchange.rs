@@ -58,7 +58,8 @@ impl Exchange {
 
     /// One piece of work (a request, a pin, a `get`): its blocks come from peers that had the
     /// others. Ends with its last clone; wants that nobody waits for any more are cancelled.
-    /// It gives up with `TooSlow` after `idle` without any progress (`None`: as configured).
+    /// It gives up with `TooSlow` after `idle` without any progress (`None`: as configured); asked
+    /// again for the same within `idle` it does so at once, unless somebody came who may have it.
     pub fn session(&self, idle: Option<Duration>) -> Session {
         let peers = self.peers.as_ref().map(|online| {
             let work = online.bitswap.work(idle.unwrap_or(online.fetch_idle));

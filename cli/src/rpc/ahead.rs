@@ -67,13 +67,9 @@ impl Pace {
         done
     }
 
-    /// The reader leaves out what has so many bytes if it is whole. What came of it is not ahead of the
-    /// reader any more.
-    pub fn left_out(&self, bytes: u64) {
-        self.passed(bytes);
-    }
-
-    fn passed(&self, bytes: u64) {
+    /// So many bytes are not ahead of the reader any more: it handed them on, or leaves out what they belong
+    /// to.
+    pub fn passed(&self, bytes: u64) {
         self.0.used.fetch_add(bytes, Ordering::Relaxed);
         self.0.moved.notify_one();
         self.0.has_room.notify_one();
@@ -339,7 +335,7 @@ mod tests {
         (source, root)
     }
 
-    /// What was asked for by the time at which nothing happens any more.
+    /// What was asked for when nothing happens any more but that simulated time goes by.
     async fn asked_in_the_end(watched: Watched) -> usize {
         tokio::time::sleep(Duration::from_secs(3600)).await;
         watched.asked()
@@ -405,7 +401,7 @@ mod tests {
         let work = async {
             let handing_on = pace.handing_on(0, asked_in_the_end(source.clone()));
             let before = handing_on.await;
-            pace.left_out(64 << 20);
+            pace.passed(64 << 20);
             let after = pace.handing_on(0, asked_in_the_end(source.clone())).await;
             after - before
         };

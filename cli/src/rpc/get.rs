@@ -290,7 +290,7 @@ async fn write_entry(
     let found = match opened.found {
         Ok(found) => found,
         Err(error) if is_absence(&error) => {
-            archive.pace.left_out(opened.size);
+            archive.pace.passed(opened.size);
             absent.take(path, error);
             return Ok(None);
         }
@@ -331,7 +331,7 @@ async fn write_entry(
             if file.size() <= WHOLE_FIRST_BYTES
                 && let Some(why) = reader.first_gap(opened.cid).await?
             {
-                archive.pace.left_out(file.size());
+                archive.pace.passed(file.size());
                 absent.take(path, why);
                 return Ok(None);
             }

@@ -857,5 +857,13 @@ mod tests {
         client.want(ours, cid, late);
         assert_eq!(given_up(&mut client, late), []);
         assert_eq!(client.wantlist(), [cid]);
+        // And so may a provider that was found, here already or not.
+        let later = late + idle;
+        assert_eq!(given_up(&mut client, later), [ours]);
+        client.want(ours, cid, later);
+        assert_eq!(given_up(&mut client, later), [ours]);
+        client.provider(ours, seeds::peer(1));
+        client.want(ours, cid, later);
+        assert_eq!(given_up(&mut client, later), []);
     }
 }

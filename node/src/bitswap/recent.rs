@@ -10,6 +10,7 @@ pub(super) struct Recent<const MAX: usize, V = ()> {
     order: VecDeque<Key>,
 }
 
+// Derived, it would ask for a default of what is remembered.
 impl<const MAX: usize, V> Default for Recent<MAX, V> {
     fn default() -> Self {
         Self {

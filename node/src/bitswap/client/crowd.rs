@@ -67,6 +67,7 @@ impl Client {
     fn joins(&mut self, id: &PeerId, key: &Key, now: Instant) {
         let before = self.recent.get(key).copied().flatten();
         let wanting = self.wants.get(key).map_or(&[][..], |want| &want.sessions);
+        let mut lacks = Vec::new();
         for session_id in wanting.iter().chain(&before) {
             let Some(session) = self.sessions.get_mut(session_id) else {
                 continue;
@@ -79,16 +80,15 @@ impl Client {
             if !session.queue.is_empty() && !self.hungry.contains(session_id) {
                 self.hungry.push_back(*session_id);
             }
-            // What it said before that it lacks.
-            for key in &session.wants {
-                if let Some(want) = self.wants.get(key)
-                    && want.absent.contains(id)
-                    && let Some(peer) = self.peers.get_mut(id)
-                {
-                    peer.list.only_have(key);
-                    self.changed.insert(*id);
-                }
-            }
+            let is_lacking = |key: &&Key| {
+                let want = self.wants.get(*key);
+                want.is_some_and(|want| want.absent.contains(id))
+            };
+            lacks.extend(session.wants.iter().filter(is_lacking).cloned());
+        }
+        // What it said before that it lacks.
+        for key in lacks {
+            self.only_tell(id, &key);
         }
     }
 

@@ -447,10 +447,13 @@ impl Peer {
 
     /// How long it is waited for if others fetch the same as we do.
     fn patience_in_crowd(&self, key: &Key, now: Instant) -> Duration {
-        let own = match (self.ledger.is_proven(), self.ledger.has_failed()) {
-            (true, _) => return self.patience().max(CROWD_PATIENCE),
-            (false, false) => HEDGE_PROVEN,
-            (false, true) => HEDGE_UNPROVEN,
+        if self.ledger.is_proven() {
+            return self.patience().max(CROWD_PATIENCE);
+        }
+        let own = if self.ledger.has_failed() {
+            HEDGE_UNPROVEN
+        } else {
+            HEDGE_PROVEN
         };
         let asked_at = self.in_flight.get(key).map(|asked| asked.at);
         let flows = self.ledger.is_believed()
@@ -577,6 +580,8 @@ mod tests {
         // It is left alone then, and what it sends in the end is not held against it.
         let late = crowd.client.block(&first, &name(1), BYTES, crowd.now);
         assert_eq!(late, Received::Wanted(name(1)));
+        let ledger = &crowd.client.peers.get(&first).unwrap().ledger;
+        assert!(ledger.is_proven() && !ledger.has_failed());
     }
 
     #[test]

@@ -268,13 +268,11 @@ mod tests {
         assert_eq!(balance.owed(start), seconds(LINES_OWED_MAX) / 4);
     }
 
-    const AT_ONCE: usize = 4 << 10;
-
     #[tokio::test(start_paused = true)]
     async fn blocks_that_are_sent_end_the_wait_at_once() {
-        assert_eq!(AT_ONCE as u64, LINES_AT_ONCE);
+        let at_once = usize::try_from(LINES_AT_ONCE).unwrap();
         let (credit, holds) = (Credit::new(), Holds::unseen());
-        credit.charge(2 * AT_ONCE, &holds);
+        credit.charge(2 * at_once, &holds);
         let start = Instant::now();
         let settle = async {
             let _turn = credit.settled(&holds).await;
@@ -282,7 +280,7 @@ mod tests {
         };
         let pay = async {
             tokio::task::yield_now().await;
-            credit.pay_back(AT_ONCE);
+            credit.pay_back(at_once);
         };
         let (took, ()) = tokio::join!(settle, pay);
         assert_eq!(took, Duration::ZERO);
@@ -291,7 +289,7 @@ mod tests {
             (LINES_AT_ONCE + MESSAGE_LINES, 1)
         );
         // Without them it takes its time, which is told.
-        credit.charge(2 * AT_ONCE, &holds);
+        credit.charge(2 * at_once, &holds);
         drop(credit.settled(&holds).await);
         assert!(start.elapsed() >= seconds(LINES_AT_ONCE));
         assert!(holds.seconds.get() >= seconds(LINES_AT_ONCE).as_secs_f64());
