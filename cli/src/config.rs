@@ -349,6 +349,10 @@ exempt = [
     "100.64.0.0/10", "fc00::/7", "fe80::/10",
 ]
 
+# Memory of the daemon, as "2GB", above which it makes and takes no new connections to peers until it has
+# less again; those that are open stay. "unlimited" for no limit. Too low, and it has no peers.
+memory = "unlimited"
+
 [serve]
 # Peer IDs that are given blocks; none for everybody.
 peers_allow = []

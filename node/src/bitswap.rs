@@ -349,6 +349,10 @@ trait Network: Clone + Send + Sync + 'static {
     fn providers(&self, cid: Cid, limit: usize) -> BoxStream<'static, Provider>;
     /// Connects to a provider, or says why it could not be reached.
     fn connect(&self, provider: Provider) -> impl Future<Output = Result<(), String>> + Send;
+    /// Why nobody is connected to just now, if nobody is.
+    fn refuses(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Network for (Routing, Peers) {
@@ -380,6 +384,10 @@ impl Network for (Routing, Peers) {
             }
         }
         Err(why)
+    }
+
+    fn refuses(&self) -> Option<String> {
+        self.1.refuses()
     }
 }
 

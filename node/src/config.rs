@@ -41,9 +41,6 @@ pub struct Config {
     /// How long a connection that nobody uses stays open. Shorter frees sockets, longer saves
     /// handshakes.
     pub connection_idle: Duration,
-    /// Memory of this process, in bytes, above which no new connection is made; `None` for no
-    /// such limit.
-    pub memory_bytes_max: Option<usize>,
     /// Most streams open at once on one connection. Each is sure of 256 KiB of receive window; one
     /// more is refused. Others open a stream a message, so a low number cuts honest peers off.
     pub streams_per_connection_max: usize,
@@ -81,7 +78,8 @@ pub struct Config {
     /// Whether peers may measure the way to us (`/perf/1.0.0`). It makes this node send bytes for
     /// nothing, so `None` means: in `local` and `lan`.
     pub perf: Option<bool>,
-    /// How much is sent and received; `Node::set_limits` changes it.
+    /// How much is sent and received, and how much memory there may be before no more peers are taken;
+    /// `Node::set_limits` changes it.
     pub limits: Limits,
     /// Who is served what.
     pub serve: Arc<dyn Policy>,
@@ -124,7 +122,6 @@ impl Default for Config {
             connections_pending_max: 128,
             handshake_timeout: Duration::from_secs(10),
             connection_idle: Duration::from_secs(600),
-            memory_bytes_max: None,
             streams_per_connection_max: 1024,
             window_growth_bytes: 32 << 20,
             window_growth_total_bytes: 256 << 20,

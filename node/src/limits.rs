@@ -1,7 +1,11 @@
-//! How much this node may send and receive, and to whom that does not apply: the `[limits]` section.
+//! How much this node may send and receive, to whom that does not apply, and how much memory it may have:
+//! the `[limits]` section.
+
+mod memory;
 
 use cairn_store::config::ByteSize;
 use ipnet::IpNet;
+pub use memory::{Memory, MemoryError};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -22,6 +26,8 @@ pub struct Limits {
     pub download_per_peer: Rate,
     /// Networks whose peers are neither held back nor counted.
     pub exempt: Vec<Subnet>,
+    /// Memory of this process above which no connection to a peer is made or taken.
+    pub memory: Memory,
 }
 
 impl Default for Limits {
@@ -35,6 +41,7 @@ impl Default for Limits {
                 .into_iter()
                 .filter_map(|text| text.parse().ok())
                 .collect(),
+            memory: Memory::UNLIMITED,
         }
     }
 }
@@ -106,18 +113,30 @@ impl From<Rate> for String {
 
 impl<'de> Deserialize<'de> for Rate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Number(u64),
-            Text(String),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Number(number) => Self::new(number),
-            Written::Text(text) => text.parse(),
-        }
-        .map_err(serde::de::Error::custom)
+        number_or_text(deserializer, Self::new)
     }
+}
+
+/// A limit written as a plain number or in words.
+fn number_or_text<'de, D, T>(
+    deserializer: D,
+    from_number: impl FnOnce(u64) -> Result<T, T::Err>,
+) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Text(String),
+    }
+    match Written::deserialize(deserializer)? {
+        Written::Number(number) => from_number(number),
+        Written::Text(text) => text.parse(),
+    }
+    .map_err(serde::de::Error::custom)
 }
 
 /// A range of addresses, such as `10.0.0.0/8`; an address alone is one too.

@@ -3,6 +3,7 @@
 //! Ours, named `cairn_…`, are in the operator's registry; libp2p's own come as text from
 //! [`Foreign`]. Labels take values from fixed lists only: never a peer, an address or an agent.
 
+use crate::swarm::Ceiling;
 use crate::swarm::fence::TurnedAway;
 use crate::swarm::meter::Meter;
 use crate::tasks::Tasks;
@@ -190,6 +191,35 @@ pub(crate) fn register_sources(
     Ok(())
 }
 
+/// The limit of memory, and whom it kept away.
+pub(crate) fn register_memory(
+    registry: &Registry,
+    ceiling: &Arc<Ceiling>,
+) -> Result<(), prometheus::Error> {
+    let refused = |direction: &str| {
+        let opts = Opts::new(
+            "cairn_limits_memory_refused_total",
+            "Dials and arrivals refused because this process had more memory than `limits.memory`.",
+        );
+        IntCounter::with_opts(opts.const_label("direction", direction))
+    };
+    let [arrivals, dials, most] = [(); 3].map(|()| Arc::clone(ceiling));
+    for source in [
+        Source::new(refused("in")?, move || arrivals.refused().0),
+        Source::new(refused("out")?, move || dials.refused().1),
+    ] {
+        registry.register(Box::new(source))?;
+    }
+    let limit = IntGauge::new(
+        "cairn_limits_memory_bytes",
+        "The limit of memory as configured; 0 for none.",
+    )?;
+    registry.register(Box::new(Level {
+        gauge: limit,
+        read: Box::new(move || most.most()),
+    }))
+}
+
 /// A counter that follows a number kept by somebody else.
 struct Source {
     counter: IntCounter,
@@ -218,6 +248,24 @@ impl Collector for Source {
         let more = (self.read)().saturating_sub(self.counter.get());
         self.counter.inc_by(more);
         self.counter.collect()
+    }
+}
+
+/// A gauge that does.
+struct Level {
+    gauge: IntGauge,
+    read: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Collector for Level {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.gauge
+            .set(i64::try_from((self.read)()).unwrap_or(i64::MAX));
+        self.gauge.collect()
     }
 }
 

@@ -226,6 +226,7 @@ impl Node {
 
     /// Other limits from now on.
     pub fn set_limits(&self, limits: Limits) {
+        self.peers.set_memory(limits.memory);
         self.throttle.set(limits);
     }
 

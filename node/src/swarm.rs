@@ -17,6 +17,7 @@ mod failure;
 pub(crate) mod fence;
 mod limits;
 mod lookups;
+mod memory;
 pub(crate) mod meter;
 mod mux;
 mod noise;
@@ -32,6 +33,7 @@ mod tests;
 use crate::bitswap;
 use crate::config::Config;
 use crate::event::Event;
+use crate::limits::Memory;
 use crate::metrics::{self, Foreign, Metrics};
 use crate::network::Network;
 use crate::node::StartError;
@@ -46,6 +48,7 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{self, Swarm};
 use libp2p::{Multiaddr, PeerId};
+pub(crate) use memory::Ceiling;
 use meter::Meter;
 pub use mux::WINDOW_BYTES_MAX as STREAM_WINDOW_BYTES_MAX;
 use std::num::NonZeroUsize;
@@ -130,6 +133,7 @@ pub struct Peers {
     network: Network,
     perf: perf::Answers,
     meter: Arc<Meter>,
+    ceiling: Arc<Ceiling>,
 }
 
 impl Peers {
@@ -204,6 +208,16 @@ impl Peers {
         self.meter.read(Instant::now())
     }
 
+    /// Why no connection is made just now, if none is.
+    pub(crate) fn refuses(&self) -> Option<String> {
+        self.ceiling.check().err().map(|over| over.to_string())
+    }
+
+    /// Another limit of memory from now on.
+    pub(crate) fn set_memory(&self, memory: Memory) {
+        self.ceiling.set(memory);
+    }
+
     /// Our own name.
     pub fn local(&self) -> PeerId {
         self.local
@@ -256,8 +270,10 @@ pub(crate) async fn start(
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
     let (meter, turned_away) = (Meter::new(Instant::now()), Arc::default());
+    let ceiling = Arc::new(Ceiling::new(config.limits.memory));
     let metrics = Metrics::register(registry)?;
     metrics::register_sources(registry, tasks, &meter, &turned_away)?;
+    metrics::register_memory(registry, &ceiling)?;
     let foreign = Foreign::new();
     let foreign_registry = foreign.registry();
 
@@ -266,7 +282,7 @@ pub(crate) async fn start(
     let (bitswap, wire) = bitswap::behaviour();
     let local = keys.public().to_peer_id();
     let (perf, perf_wire) = perf::pair(config.perf());
-    let behaviour = Behaviour::new(keys.public(), config, bitswap, perf);
+    let behaviour = Behaviour::new(keys.public(), config, Arc::clone(&ceiling), bitswap, perf);
     let swarm = Swarm::new(transport, behaviour, local, settings(config, tasks));
 
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
@@ -282,6 +298,7 @@ pub(crate) async fn start(
             network: config.network,
             perf: config.perf(),
             meter,
+            ceiling,
         },
         routing: Routing::new(commands, announcements),
         wire,

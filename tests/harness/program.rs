@@ -210,8 +210,13 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts `command` over `repository` and waits for `Daemon is ready`.
-    pub fn start(mut command: Command, repository: &Path) -> Self {
-        let mut child = command.stderr(Stdio::inherit()).spawn().expect("spawn");
+    pub fn start(command: Command, repository: &Path) -> Self {
+        Self::start_logging(command, repository, Stdio::inherit())
+    }
+
+    /// The same, with its log going to `log`.
+    pub fn start_logging(mut command: Command, repository: &Path, log: impl Into<Stdio>) -> Self {
+        let mut child = command.stderr(log).spawn().expect("spawn");
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
         let mut lines = Vec::new();
         loop {

@@ -107,6 +107,10 @@ const KEYS: &[(&str, &str)] = &[
         "limits.exempt",
         r#"a list of networks like "10.0.0.0/8" or "fc00::/7""#,
     ),
+    (
+        "limits.memory",
+        r#"a number of bytes like "2GB", at least "16MiB", or "unlimited" for no limit"#,
+    ),
     ("serve.peers_allow", PEERS),
     ("serve.peers_deny", PEERS),
     ("gateway.requests_max", COUNT),
@@ -205,6 +209,8 @@ mod tests {
             ("limits.upload", "fast"),
             ("limits.upload", "5"),
             ("limits.exempt", "[\"10.0.0.0/33\"]"),
+            ("limits.memory", "much"),
+            ("limits.memory", "2MB"),
             ("serve.peers_deny", "[\"nobody\"]"),
         ] {
             let error = edit::set(TEMPLATE, key, value).unwrap_err().to_string();

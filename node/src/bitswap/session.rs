@@ -87,6 +87,8 @@ pub(super) struct Tried {
     pub(super) gateways: BTreeSet<PeerId>,
     /// Those that cannot be reached, and why: whoever speaks to them knows.
     pub(super) unreached: Vec<(String, Arc<str>)>,
+    /// Why this node connects to nobody, if it does not.
+    pub(super) alone: Option<String>,
 }
 
 impl Session {
@@ -263,6 +265,7 @@ impl fmt::Display for Tried {
             sought,
             gateways,
             unreached,
+            alone,
         } = self;
         match (*connected, said.asked) {
             (0, 0) => write!(out, "no connected peer speaks Bitswap")?,
@@ -272,6 +275,9 @@ impl fmt::Display for Tried {
                  want-block); answers: {} HAVE, {} DONT_HAVE, no block",
                 said.want_haves, said.want_blocks, said.haves, said.dont_haves
             )?,
+        }
+        if let Some(why) = alone {
+            write!(out, "; {why}")?;
         }
         if !gateways.is_empty() {
             let gateways = counted(gateways.len(), "gateway", "gateways");
@@ -379,12 +385,13 @@ mod tests {
             },
             gateways: BTreeSet::from([PeerId::random()]),
             unreached: vec![("http://127.0.0.1:1".to_owned(), "refused".into())],
+            alone: Some("alone".to_owned()),
         };
         let told = tried.to_string();
         assert!(
             told.starts_with(
                 "asked 2 of 3 connected peers that speak Bitswap (2 want-have, 1 want-block); \
-                 answers: 1 HAVE, 1 DONT_HAVE, no block; 1 gateway asked in vain; gateway \
+                 answers: 1 HAVE, 1 DONT_HAVE, no block; alone; 1 gateway asked in vain; gateway \
                  http://127.0.0.1:1 cannot be reached: refused; 1 search for providers found 2; \
                  2 dials, 1 failed, the last: nobody there. nobody"
             ),

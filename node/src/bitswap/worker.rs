@@ -292,7 +292,9 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             Command::Stat(reply) => drop(reply.send(self.stat())),
             Command::Account(peer, reply) => drop(reply.send(state.accounts.of(&peer))),
             Command::WantsOf(peer, reply) => drop(reply.send(state.engine.wantlist(&peer))),
-            Command::WaitsFor(session, reply) => drop(reply.send(state.waits_for(session))),
+            Command::WaitsFor(session, reply) => {
+                drop(reply.send(state.waits_for(session, &self.network)));
+            }
             Command::Prefetch { work, root } => self.prefetch(&work, root, now),
             Command::Fetch {
                 work,
@@ -752,7 +754,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                 cid,
                 mut tried,
             } => {
-                tried.unreached = self.state.unreached(&tried.gateways);
+                self.state.add_known(&mut tried, &self.network);
                 self.metrics.given_up.inc();
                 let key = Key::content(&cid);
                 self.state.tell_over(session, &key, &tried);

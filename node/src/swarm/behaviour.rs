@@ -3,6 +3,7 @@
 //! The limits come first: a connection they refuse never reaches the protocols behind them.
 
 use super::limits;
+use super::memory::{self, Ceiling};
 use crate::bitswap;
 use crate::config::Config;
 use crate::network::Network;
@@ -11,16 +12,16 @@ use crate::routing::records::{RECORD_LIFE, Records};
 use libp2p::connection_limits;
 use libp2p::identity::{PeerId, PublicKey};
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{identify, kad, memory_connection_limits, ping};
+use libp2p::{identify, kad, ping};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The protocols of one node. `BehaviourEvent` is made from its fields.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) connections: connection_limits::Behaviour,
-    pub(super) memory: Toggle<memory_connection_limits::Behaviour>,
+    pub(super) memory: memory::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) kad: kad::Behaviour<Records>,
@@ -32,13 +33,14 @@ impl Behaviour {
     pub(super) fn new(
         key: PublicKey,
         config: &Config,
+        ceiling: Arc<Ceiling>,
         bitswap: bitswap::Behaviour,
         perf: perf::Behaviour,
     ) -> Self {
         let local = key.to_peer_id();
         Self {
             connections: limits::connections(config),
-            memory: limits::memory(config),
+            memory: memory::Behaviour::new(ceiling),
             identify: identify(key),
             ping: ping::Behaviour::default(),
             kad: kademlia(local, config),

@@ -540,6 +540,40 @@ async fn a_stopping_node_says_goodbye_and_answers_nobody_any_more() {
 }
 
 #[tokio::test]
+async fn over_the_limit_of_memory_nobody_is_dialled_or_let_in_and_who_is_there_stays() {
+    let little = Memory::new(16 << 20).unwrap();
+    let (mut friend, stranger) = (TestNode::start(&[TCP]).await, TestNode::start(&[TCP]).await);
+    let mut full = TestNode::start(&[TCP, QUIC]).await;
+    full.join(&mut friend).await;
+    assert_eq!(full.metric("cairn_limits_memory_bytes"), 0.0);
+    assert_eq!(full.peers.refuses(), None);
+
+    full.peers.set_memory(little);
+    assert_eq!(
+        full.metric("cairn_limits_memory_bytes"),
+        f64::from(16 << 20)
+    );
+    let refused = full.peers.connect(stranger.address().await).await;
+    let told = refused.unwrap_err().to_string();
+    assert!(told.contains("over `limits.memory` = \"16MiB\""), "{told}");
+    assert!(told.contains(&full.peers.refuses().unwrap()), "{told}");
+    assert_eq!(full.metric("cairn_limits_memory_refused_total"), 1.0);
+    for address in full.addresses().await {
+        stranger.peers.connect(address).await.unwrap_err();
+    }
+    assert_eq!(full.metric("cairn_limits_memory_refused_total"), 3.0);
+    assert!(stranger.peers.connected().await.is_empty());
+    // Who was connected before still is, and speaks.
+    assert_eq!(full.peers.connected().await.len(), 1);
+    assert_eq!(friend.peers.connected().await.len(), 1);
+
+    full.peers.set_memory(Memory::UNLIMITED);
+    full.peers.connect(stranger.address().await).await.unwrap();
+    assert_eq!(full.metric("cairn_limits_memory_refused_total"), 3.0);
+    assert_eq!(full.peers.connected().await.len(), 2);
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_are_refused() {
     let first = TestNode::start(&[TCP]).await;
     let second = TestNode::start(&[TCP]).await;

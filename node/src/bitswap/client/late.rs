@@ -399,6 +399,7 @@ impl Tried {
             sought: session.sought.clone(),
             gateways: want.gateways.clone(),
             unreached: Vec::new(),
+            alone: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Those who watch a want hear what happens to it.
 
 use super::State;
+use crate::bitswap::Network;
 use crate::bitswap::client::Tried;
 use crate::bitswap::key::Key;
 use crate::bitswap::session::SessionId;
@@ -47,15 +48,21 @@ impl State {
     }
 
     /// What a piece of work waits for, in words.
-    pub(super) fn waits_for(&self, session: SessionId) -> Option<String> {
+    pub(super) fn waits_for(&self, session: SessionId, network: &impl Network) -> Option<String> {
         let (cid, mut tried, more) = self.client.waits_for(session)?;
-        tried.unreached = self.unreached(&tried.gateways);
+        self.add_known(&mut tried, network);
         let more = match more {
             0 => String::new(),
             more => format!(" ({more} more blocks are waited for)"),
         };
         let tried = tried.to_string().into();
         Some(format!("{}{more}", SourceError::TooSlow { cid, tried }))
+    }
+
+    /// Adds what the client does not know of what was tried.
+    pub(super) fn add_known(&self, tried: &mut Tried, network: &impl Network) {
+        tried.unreached = self.unreached(&tried.gateways);
+        tried.alone = network.refuses();
     }
 
     /// Tells those who watch a want for this piece of work that it is over.

@@ -342,7 +342,7 @@ mod tests {
     use crate::metrics::{Foreign, Metrics};
     use crate::swarm::behaviour::Behaviour;
     use crate::swarm::meter::Meter;
-    use crate::swarm::{settings, transport};
+    use crate::swarm::{Ceiling, settings, transport};
     use crate::tasks::Tasks;
     use libp2p::identity::Keypair;
     use libp2p::swarm::Swarm;
@@ -357,9 +357,10 @@ mod tests {
         let transport = transport::build(&keys, &config, &meter, &Arc::default()).unwrap();
         let (bitswap, _wire) = crate::bitswap::behaviour();
         let (perf, _wire) = crate::perf::pair(config.perf());
+        let ceiling = Arc::new(Ceiling::new(config.limits.memory));
         let swarm = Swarm::new(
             transport,
-            Behaviour::new(keys.public(), &config, bitswap, perf),
+            Behaviour::new(keys.public(), &config, ceiling, bitswap, perf),
             keys.public().to_peer_id(),
             settings(&config, &Tasks::new()),
         );
