@@ -95,6 +95,13 @@ pub enum Step {
         /// What happened.
         step: Box<Step>,
     },
+    /// A gateway that a provider named is not asked.
+    LeftOut {
+        /// Its address.
+        url: String,
+        /// Why.
+        why: LeftOut,
+    },
     /// A peer that was asked for it has gone.
     Gone {
         /// Who.
@@ -135,6 +142,21 @@ impl Step {
             _ => None,
         }
     }
+}
+
+/// Why a gateway is not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeftOut {
+    /// This node may not connect to it.
+    #[error("it is outside the network this node is limited to")]
+    Outside,
+    /// It is asked no more.
+    #[error("it sent too much of what nobody asked for")]
+    Barred,
+    /// Enough others are known.
+    #[error("too many others were named already")]
+    TooMany,
 }
 
 /// What a peer is asked.

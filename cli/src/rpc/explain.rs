@@ -275,6 +275,10 @@ impl About<'_> {
             }
             Step::Gone { peer } => with("gone", peer, format!("{peer} has gone")),
             Step::Gateway { url, step } => self.of_gateway(url, step),
+            Step::LeftOut { url, why } => self.line(
+                "left-out",
+                format!("the gateway {url} is not asked: {why}"),
+            ),
             Step::Stored => self.line("kept", "written into the store, cached".to_owned()),
             Step::NotStored { why } => self.line(
                 "not-kept",

@@ -165,7 +165,7 @@ impl Http {
             network: self.network,
             standing,
         };
-        if !fence.may_hold(&endpoint) || self.barred.contains(&endpoint.id()?) {
+        if !fence.may_hold(&endpoint) || self.is_barred(&endpoint.id()?) {
             return None;
         }
         Some(Pool {
@@ -178,6 +178,10 @@ impl Http {
             idle: Mutex::default(),
             trouble: Mutex::default(),
         })
+    }
+
+    pub(super) fn is_barred(&self, source: &PeerId) -> bool {
+        self.barred.contains(source)
     }
 
     /// Asks a source for nothing any more, however often it is announced.

@@ -6,7 +6,7 @@ use crate::bitswap::http::car_tests::{car, parent};
 use crate::bitswap::http::tests::{Answer, Gateway};
 use crate::bitswap::message::Version;
 use crate::bitswap::policy::ServeAll;
-use crate::explain::{self, Ask, Step};
+use crate::explain::{self, Ask, LeftOut, Step};
 use crate::limits::Limits;
 use crate::routing::Provider;
 use cairn_store::{Block, SourceError};
@@ -247,6 +247,34 @@ async fn who_waited_in_vain_is_told_that_gateways_were_asked() {
         tried.starts_with("no connected peer speaks Bitswap; 1 gateway asked in vain; "),
         "{tried}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_hears_which_announced_gateway_is_not_asked_and_why() {
+    let blocks = made(1, 10, RAW);
+    let provider = Provider {
+        peer: PeerId::random(),
+        addresses: vec!["/ip4/0.0.0.0/tcp/1/http".parse().unwrap()],
+    };
+    let client = node(Map::default(), vec![provider], vec![]).await;
+    let work = client.bitswap.work(Duration::from_millis(1500));
+    let (teller, mut listener) = explain::pair();
+    let fetch = client
+        .bitswap
+        .fetch_told(&work, blocks[0].cid(), Some(teller));
+    let left_out = async {
+        let mut left_out = Vec::new();
+        while let Some(told) = listener.next().await {
+            if let Step::LeftOut { url, why } = told.step {
+                left_out.push((url, why));
+            }
+        }
+        left_out
+    };
+    let (fetched, left_out) = tokio::join!(fetch, left_out);
+    assert!(fetched.is_err(), "{fetched:?}");
+    let expected = ("http://0.0.0.0:1".to_owned(), LeftOut::Outside);
+    assert_eq!(left_out.first(), Some(&expected));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

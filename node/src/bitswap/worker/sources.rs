@@ -6,7 +6,7 @@ use crate::bitswap::http::{Driver, Endpoint, News, Pool, Standing};
 use crate::bitswap::session::SessionId;
 use crate::bitswap::streams::Intake;
 use crate::bitswap::{Blocks, Network};
-use crate::explain::Step;
+use crate::explain::{LeftOut, Step};
 use crate::routing::Provider;
 use libp2p::PeerId;
 use std::collections::BTreeSet;
@@ -29,7 +29,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             let name = endpoint.to_string();
             if self
                 .add_source(endpoint, Standing::Configured, now)
-                .is_none()
+                .is_err()
             {
                 tracing::warn!(
                     gateway = name,
@@ -45,18 +45,22 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         endpoint: Endpoint,
         standing: Standing,
         now: Instant,
-    ) -> Option<PeerId> {
-        let id = endpoint.id()?;
+    ) -> Result<PeerId, LeftOut> {
+        let id = endpoint.id().ok_or(LeftOut::Outside)?;
         if self.state.peers.contains_key(&id) {
-            return Some(id);
+            return Ok(id);
         }
         if standing == Standing::Announced && self.announced() >= ANNOUNCED_MAX {
             tracing::debug!(gateway = %endpoint, "not asked: too many gateways were announced");
-            return None;
+            return Err(LeftOut::TooMany);
+        }
+        if self.http.is_barred(&id) {
+            return Err(LeftOut::Barred);
         }
         let intake = Intake::new(id, self.throttle.gate());
         let gate = Arc::clone(&intake.gate);
-        let pool = self.http.pool(endpoint, standing, gate, &self.tasks)?;
+        let pool = self.http.pool(endpoint, standing, gate, &self.tasks);
+        let pool = pool.ok_or(LeftOut::Outside)?;
         self.state.next_stay += 1;
         let mut peer = Peer::new(self.state.next_stay, intake);
         peer.source = Some(Source {
@@ -66,7 +70,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         });
         self.state.peers.insert(id, peer);
         self.state.client.source(id, standing, now);
-        Some(id)
+        Ok(id)
     }
 
     fn announced(&self) -> usize {
@@ -98,8 +102,13 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         endpoints.truncate(ENDPOINTS_A_PROVIDER_MAX);
         let mut counted = false;
         for endpoint in endpoints {
-            let Some(id) = self.add_source(endpoint, Standing::Announced, now) else {
-                continue;
+            let url = endpoint.to_string();
+            let id = match self.add_source(endpoint, Standing::Announced, now) {
+                Ok(id) => id,
+                Err(why) => {
+                    self.state.tell_work(session, || Step::LeftOut { url, why });
+                    continue;
+                }
             };
             if is_only_http && !counted {
                 self.state.client.provider(session, id);
