@@ -405,24 +405,33 @@ async fn messages_cut_anywhere_are_counted_and_cost_their_stream_only() {
 async fn a_block_over_the_limit_is_not_taken_whoever_waits_for_it() {
     let scene = Scene::new().await;
     let mut hostile = Hostile::at(&scene.victim).await;
-    let refused = |scene: &Scene| {
-        let figures = [
-            "skipped_entries_received_total",
-            "wrong_blocks_received_total",
-            "too_large_blocks_received_total",
-            "unwanted_bytes_received_total",
-        ];
-        figures.iter().any(|name| scene.figure(name) > 0.0)
+    let data = vec![9; BLOCK_BYTES_MAX + 1];
+    let prefix = prefix_of(&seeds::raw(0)).unwrap();
+    let cid = prefix.name_of(&data).unwrap();
+    let work = scene.victim.bitswap.work(PATIENCE);
+    let waits = scene.victim.bitswap.fetch(&work, &cid);
+    let attack = async {
+        while !hostile.hears_wants().await.contains(&cid) {}
+        assert!(hostile.says(&blocks_of(std::iter::once(data))).await);
+        scene
+            .until(|scene| scene.figure("too_large_blocks_received_total") == 1.0)
+            .await;
     };
-    scene
-        .goes_on_during(async {
-            let wants = hostile.hears_wants().await;
-            assert!(!wants.is_empty());
-            let one = blocks_of(std::iter::once(vec![9; BLOCK_BYTES_MAX + 1]));
-            assert!(hostile.says(&one).await);
-        })
-        .await;
-    scene.until(refused).await;
+    // Nobody has a smaller one: whoever waits is told at once.
+    let (refused, ()) = tokio::join!(waits, scene.goes_on_during(attack));
+    let is_told = matches!(
+        &refused,
+        Err(SourceError::TooLarge { cid: told, bytes }) if *told == cid && *bytes == BLOCK_BYTES_MAX as u64 + 1
+    );
+    assert!(is_told, "{refused:?}");
+    for other in [
+        "skipped_entries_received_total",
+        "wrong_blocks_received_total",
+        "unwanted_bytes_received_total",
+        "peers_dropped_total",
+    ] {
+        assert_eq!(scene.figure(other), 0.0, "{other}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
