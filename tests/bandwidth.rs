@@ -3,6 +3,7 @@
 use harness::{Daemon, Repo, http, tree};
 use std::fs;
 use std::io::Read;
+use std::time::Instant;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
@@ -64,30 +65,107 @@ fn a_limit_holds_at_once_and_so_does_its_end() {
     drop(taking);
 }
 
-#[test]
-fn a_limit_of_downloads_slows_and_breaks_nothing() {
+/// A limit and who it holds back.
+struct Limit {
+    key: &'static str,
+    direction: &'static str,
+    scope: &'static str,
+}
+
+/// Where somebody fetches under a limit, hardly anything passes until it is lifted.
+fn holds_until_it_is_lifted(limit: &Limit, seed: u64) {
+    let Limit {
+        key,
+        direction,
+        scope,
+    } = limit;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
-    let bytes = tree::bytes(7, 3_000_000);
+    let bytes = tree::bytes(seed, 6_000_000);
     fs::write(&file, &bytes).unwrap();
     let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
     let root = giver.ok(["add", "-Q", file.to_str().unwrap()]);
-    set(&taker, "limits.exempt", "[]");
-    set(&taker, "limits.download", "3MB");
+    let holder = if *direction == "out" { &giver } else { &taker };
+    set(holder, "limits.exempt", "[]");
+    set(holder, key, "2KB");
     let (giving, taking) = (giver.daemon(), taker.daemon());
+    let (holding, other) = match *direction {
+        "out" => (&giving, &taking),
+        _ => (&taking, &giving),
+    };
+    let cap = |scope: &str| {
+        let labels = format!("direction=\"{direction}\",scope=\"{scope}\"");
+        metric(
+            holding,
+            &format!("cairn_limits_bytes_per_second{{{labels}}}"),
+        )
+    };
+    for known in ["total", "peer"] {
+        let rate = if known == *scope { 2000.0 } else { 0.0 };
+        assert_eq!(cap(known), rate, "{known}");
+    }
+    let held = |daemon: &Daemon| {
+        let name = "cairn_limits_throttled_seconds_total";
+        metric(daemon, &format!("{name}{{direction=\"{direction}\"}}"))
+    };
     taker.ok(["swarm", "connect", &giving.swarm()]);
-    assert_eq!(taker.run(["cat", &root]).success().stdout, bytes);
-    let held = metric(
-        &taking,
-        "cairn_limits_throttled_seconds_total{direction=\"in\"}",
-    );
-    assert!(held > 0.0, "{held}");
-    assert_eq!(
-        metric(&taking, "cairn_bitswap_duplicate_blocks_received_total"),
-        0.0
-    );
-    assert_eq!(metric(&giving, OUT), 0.0);
+    let start = Instant::now();
+    let mut cat = taker.command(["cat", &root]).spawn().unwrap();
+    // At this rate it would take most of an hour.
+    while held(holding) < 0.2 {
+        assert!(cat.try_wait().unwrap().is_none(), "too fast");
+    }
+    // Looked at before the clock, so no machine is too slow for it.
+    let came = metric(&taking, "cairn_bitswap_block_bytes_received_total");
+    let most = BEFOREHAND + 2000.0 * start.elapsed().as_secs_f64();
+    assert!(came <= most, "{came} bytes came, {most} may have");
+    let told = set(holder, key, "unlimited");
+    assert!(told.contains("has taken this up"), "{told}");
+    assert_eq!(cap(scope), 0.0);
+    let mut got = Vec::new();
+    cat.stdout.take().unwrap().read_to_end(&mut got).unwrap();
+    assert!(cat.wait().unwrap().success());
+    assert!(got == bytes, "something else came");
+    assert_eq!(held(other), 0.0, "it is the other's limit");
+    // Who is slowed is not taken for silent.
+    let twice = "cairn_bitswap_duplicate_blocks_received_total";
+    assert_eq!(metric(&taking, twice), 0.0);
 }
+
+#[test]
+fn a_limit_of_downloads_holds_until_it_is_lifted_and_breaks_nothing() {
+    let (direction, scope) = ("in", "total");
+    let key = "limits.download";
+    holds_until_it_is_lifted(
+        &Limit {
+            key,
+            direction,
+            scope,
+        },
+        7,
+    );
+}
+
+#[test]
+fn limits_of_one_peer_hold_until_they_are_lifted() {
+    let scope = "peer";
+    for (seed, key, direction) in [
+        (9, "limits.upload_per_peer", "out"),
+        (10, "limits.download_per_peer", "in"),
+    ] {
+        holds_until_it_is_lifted(
+            &Limit {
+                key,
+                direction,
+                scope,
+            },
+            seed,
+        );
+    }
+}
+
+/// What may pass before a limit holds: the root of the file, and a piece that is read before it is paid for.
+const BEFOREHAND: f64 = 100_000.0;
 
 #[test]
 fn the_ledger_tells_what_was_exchanged_and_a_denied_peer_gets_nothing() {
