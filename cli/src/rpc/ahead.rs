@@ -7,7 +7,7 @@
 //!
 //! The walk takes blocks as they come, so one that nobody has does not keep it from those behind:
 //! while the reader stands at one, all that are missing are found and waited for together.
-//! Then it may be further ahead (`AHEAD_BYTES_STANDING_MAX`).
+//! Then it may be further ahead (`AHEAD_BYTES_STANDING_MAX`), but never by more than half of the cache.
 
 use bytes::Bytes;
 use cairn_store::cid::{self, Cid};
@@ -24,11 +24,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 /// How far the reader is. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Pace(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// The most that the walk may ever be ahead.
+    most: u64,
     /// Since when the reader waits for blocks; `None` while it hands bytes on.
     waits_since: Mutex<Option<Instant>>,
     used: AtomicU64,
@@ -42,9 +44,12 @@ struct Shared {
     has_room: Notify,
 }
 
-impl Default for Shared {
-    fn default() -> Self {
-        Self {
+impl Pace {
+    /// Of a reader whose blocks are only cached, and evicted beyond so many bytes. Half of them are for it, or
+    /// what is fetched ahead would push out what it has not read yet.
+    pub fn within(cache_bytes_max: u64) -> Self {
+        Self(Arc::new(Shared {
+            most: cache_bytes_max / 2,
             waits_since: Mutex::new(Some(Instant::now())),
             used: AtomicU64::default(),
             fetched: AtomicU64::default(),
@@ -53,11 +58,9 @@ impl Default for Shared {
             under_way: AtomicU64::default(),
             moved: Notify::default(),
             has_room: Notify::default(),
-        }
+        }))
     }
-}
 
-impl Pace {
     /// The reader hands on so many bytes more, which may take long.
     pub async fn handing_on<T>(&self, bytes: usize, work: impl Future<Output = T>) -> T {
         self.set_waits_since(None);
@@ -95,10 +98,11 @@ impl Pace {
 
     /// How far the walk may be ahead now.
     fn ahead_max(&self) -> u64 {
-        match self.stands_at() {
+        let most = match self.stands_at() {
             Some(at) if at <= Instant::now() => AHEAD_BYTES_STANDING_MAX,
             _ => AHEAD_BYTES_MAX,
-        }
+        };
+        most.min(self.0.most)
     }
 
     fn ahead(&self) -> u64 {
@@ -335,6 +339,11 @@ mod tests {
         (source, root)
     }
 
+    /// With a cache that is never too small.
+    fn plenty() -> Pace {
+        Pace::within(u64::MAX)
+    }
+
     /// What was asked for when nothing happens any more but that simulated time goes by.
     async fn asked_in_the_end(watched: Watched) -> usize {
         tokio::time::sleep(Duration::from_secs(3600)).await;
@@ -347,13 +356,13 @@ mod tests {
         let watched = source.clone();
         // A reader that reads nothing until all is there: it would wait for ever by itself.
         let work = watched.asks(1001);
-        fetch_beside(source, root, &Pace::default(), work).await;
+        fetch_beside(source, root, &plenty(), work).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_is_read_slowly_is_not_left_far_behind() {
         let (source, root) = folder(200, 1 << 20);
-        let pace = Pace::default();
+        let pace = plenty();
         let work = pace.handing_on(0, asked_in_the_end(source.clone()));
         let asked = fetch_beside(source, root, &pace, work).await;
         // What may be ahead, what was under way, and the root.
@@ -364,9 +373,40 @@ mod tests {
     async fn a_reader_that_waits_for_a_block_is_left_behind_a_way_and_no_further() {
         let (source, root) = folder(2000, 1 << 20);
         let work = asked_in_the_end(source.clone());
-        let asked = fetch_beside(source, root, &Pace::default(), work).await;
+        let asked = fetch_beside(source, root, &plenty(), work).await;
         let most = 1024 + 1 + 64 + 1;
         assert!((1024..=most).contains(&asked), "{asked}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_never_outruns_half_of_the_cache() {
+        for (cache, ahead) in [(256, 128), (100, 50), (0, 0)] {
+            let (source, root) = folder(2000, 1 << 20);
+            let work = asked_in_the_end(source.clone());
+            let pace = Pace::within(cache << 20);
+            let asked = fetch_beside(source, root, &pace, work).await;
+            let most = ahead + 1 + 64 + 1;
+            assert!((ahead.max(1)..=most).contains(&asked), "{asked}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_that_waits_for_room_has_more_as_soon_as_the_reader_stands() {
+        let (pace, start) = (plenty(), Instant::now());
+        // The reader waits from here on. No more may be under way unless they are small and not too far ahead.
+        let mut under_way = Vec::new();
+        while under_way.len() < usize::try_from(BLOCKS_SURE).unwrap() {
+            under_way.push(pace.ask().await);
+        }
+        pace.fetched_leaf(1000);
+        pace.fetched(AHEAD_BYTES_MAX);
+        assert!(!pace.may_ask());
+        // Nothing comes that could make room, and the reader takes nothing.
+        let asked = timeout_at(start + Duration::from_secs(3600), pace.ask()).await;
+        assert!(asked.is_ok(), "it sleeps for ever");
+        // The clock's own step is a millisecond.
+        let took = start.elapsed();
+        assert!(took >= STANDS_AFTER && took <= STANDS_AFTER + Duration::from_millis(1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -389,7 +429,7 @@ mod tests {
             ..Watched::default()
         };
         let work = asked_in_the_end(source.clone());
-        let asked = fetch_beside(source, root, &Pace::default(), work).await;
+        let asked = fetch_beside(source, root, &plenty(), work).await;
         // The folder, what it leads to, and what that leads to.
         assert_eq!(asked, 1 + 100 + 99 * 100);
     }
@@ -397,7 +437,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_left_out_is_not_ahead_of_the_reader() {
         let (source, root) = folder(200, 1 << 20);
-        let pace = Pace::default();
+        let pace = plenty();
         let work = async {
             let handing_on = pace.handing_on(0, asked_in_the_end(source.clone()));
             let before = handing_on.await;

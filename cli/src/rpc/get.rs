@@ -44,6 +44,9 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
     let session = call.session().await?;
     let root = resolve_to_block(&session, path).await?;
     let is_online = call.is_online().await?;
+    // A file that does not read any more is no reason to write no archive.
+    let settings = call.context.repository.config().unwrap_or_default();
+    let cache_max = settings.storage.cache_max.0;
     if is_online {
         session.prefetch(&root).await.map_err(ReadError::from)?;
     }
@@ -53,7 +56,7 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
         "application/x-tar"
     };
     Ok(Reply::bytes(media, None, move |out| async move {
-        let pace = Pace::default();
+        let pace = Pace::within(cache_max);
         let mut archive = Archive {
             out,
             gzip: compress.then(|| GzEncoder::new(Vec::new(), Compression::new(level))),
@@ -499,7 +502,7 @@ mod tests {
             let mut archive = Archive {
                 out,
                 gzip: None,
-                pace: Pace::default(),
+                pace: Pace::within(u64::MAX),
                 names: Names::default(),
             };
             let limits = Budget {
