@@ -179,3 +179,148 @@ const GATHER_TIME_MAX: Duration = Duration::from_millis(25);
 const INLINE_BYTES_MAX: usize = 16 << 10;
 /// Messages waiting to be hashed.
 pub(super) const QUEUE_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::super::seeds;
+    use super::super::streams::{Holds, Intake, Sinks, take_room};
+    use super::*;
+    use crate::Limits;
+    use crate::throttle::Throttle;
+    use cairn_store::cid::{HashKind, RAW, Version};
+    use rand::Rng;
+    use std::collections::VecDeque;
+    use tokio::runtime::Builder;
+    use tokio::time::sleep;
+
+    const LARGE: usize = GATHERED_BLOCK_BYTES_MIN;
+
+    struct Bench {
+        intake: Intake,
+        sinks: Sinks,
+        sender: mpsc::Sender<Unverified>,
+        queue: Mutex<mpsc::Receiver<Unverified>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (sender, queue) = mpsc::channel(QUEUE_MAX);
+            let (inputs, _) = mpsc::channel(1);
+            let throttle = Throttle::new(Limits::default(), &prometheus::Registry::new());
+            Self {
+                intake: Intake::new(seeds::peer(1), throttle.unwrap().gate()),
+                sinks: Sinks::new(inputs, sender.clone(), Holds::unseen()),
+                sender,
+                queue: Mutex::new(queue),
+            }
+        }
+
+        /// One message comes, and so many blocks are wanted after it.
+        async fn comes(&self, blocks: usize, bytes: usize, expected: usize) {
+            let prefix = Prefix {
+                version: Version::V1,
+                codec: RAW,
+                hash: HashKind::Sha2_256,
+            };
+            let data = Bytes::from(vec![0; bytes]);
+            let unverified = Unverified {
+                peer: seeds::peer(1),
+                blocks: vec![Payload { prefix, data }; blocks],
+                expected,
+                room: take_room(0, &self.intake, &self.sinks).await.unwrap(),
+                waiting: self.intake.waits(),
+            };
+            self.sender.try_send(unverified).unwrap();
+        }
+
+        /// Blocks of each message that is hashed together, and how long that was waited for.
+        async fn batch(&self) -> (Vec<usize>, Duration) {
+            let start = Instant::now();
+            let batch = next_batch(&self.queue).await.unwrap();
+            let blocks = batch.iter().map(|message| message.blocks.len());
+            (blocks.collect(), start.elapsed())
+        }
+
+        /// What is hashed together if one message comes now and others later, each so long after the one
+        /// before.
+        async fn gathers(
+            &self,
+            bytes: usize,
+            expected: usize,
+            pause: Duration,
+        ) -> (usize, Duration) {
+            self.comes(1, bytes, expected).await;
+            let others = async {
+                for later in 1..=expected {
+                    sleep(pause).await;
+                    self.comes(1, bytes, expected - later).await;
+                }
+            };
+            let ((blocks, waited), ()) = tokio::join!(self.batch(), others);
+            (blocks.len(), waited)
+        }
+    }
+
+    #[test]
+    fn what_is_hashed_together_is_all_that_came_up_to_a_bound() {
+        seeds::each(64, |mut random| {
+            let runtime = Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let bench = Bench::new();
+                let most = if random.random() { 2 } else { BATCH_BLOCKS_MAX };
+                let mut left = VecDeque::new();
+                for _ in 0..random.random_range(1..QUEUE_MAX) {
+                    let blocks = random.random_range(0..=most);
+                    bench.comes(blocks, 1, 0).await;
+                    left.push_back(blocks);
+                }
+                while !left.is_empty() {
+                    let (batch, _) = bench.batch().await;
+                    let come: Vec<usize> = left.drain(..batch.len()).collect();
+                    assert_eq!(batch, come);
+                    let blocks: usize = batch.iter().sum();
+                    let last = batch.last().unwrap();
+                    assert!(batch.len() <= BATCH_MESSAGES_MAX && blocks - last < BATCH_BLOCKS_MAX);
+                    let is_full = batch.len() == BATCH_MESSAGES_MAX || blocks >= BATCH_BLOCKS_MAX;
+                    assert!(is_full || left.is_empty(), "{batch:?}");
+                }
+            });
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_blocks_on_their_way_are_waited_for_until_the_lanes_are_full() {
+        let pause = Duration::from_millis(1);
+        let gathered = Bench::new().gathers(LARGE, LANES_FULL * 2, pause).await;
+        let others = u32::try_from(LANES_FULL - 1).unwrap();
+        assert_eq!(gathered, (LANES_FULL, pause * others));
+        // The last of them fill the lanes just so.
+        let gathered = Bench::new().gathers(LARGE, LANES_FULL - 1, pause).await;
+        assert_eq!(gathered, (LANES_FULL, pause * others));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_small_blocks_nor_for_too_few() {
+        let pause = Duration::from_millis(1);
+        for (bytes, expected) in [(LARGE - 1, LANES_FULL * 2), (LARGE, LANES_FULL - 2)] {
+            let gathered = Bench::new().gathers(bytes, expected, pause).await;
+            assert_eq!(gathered, (1, Duration::ZERO), "{bytes} {expected}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn blocks_that_come_slowly_are_waited_for_once_and_not_each_anew() {
+        let pause = GATHER_TIME_MAX * 2 / 5;
+        let gathered = Bench::new().gathers(LARGE, LANES_FULL, pause).await;
+        assert_eq!(gathered, (3, GATHER_TIME_MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_is_hashed_when_nothing_more_can_come() {
+        let bench = Bench::new();
+        bench.comes(1, LARGE, LANES_FULL).await;
+        bench.queue.lock().await.close();
+        assert_eq!(bench.batch().await, (vec![1], Duration::ZERO));
+        assert!(next_batch(&bench.queue).await.is_none());
+    }
+}
