@@ -39,7 +39,11 @@ use super::wantlist::WantList;
 use crate::explain::{Ask, Step};
 use cairn_store::Cid;
 use crowd::Number;
+#[cfg(test)]
+pub(super) use late::CROWD_PATIENCE;
 use libp2p::PeerId;
+#[cfg(test)]
+pub(super) use placing::BROADCASTS_MAX;
 pub(super) use sources::Refusal;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;

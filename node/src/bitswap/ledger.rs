@@ -77,6 +77,11 @@ impl Ledger {
         self.block_bytes
     }
 
+    /// What came of it that we had asked for.
+    pub(super) fn wanted_bytes(&self) -> u64 {
+        self.wanted_bytes
+    }
+
     /// How long its blocks take, lately.
     pub(super) fn delay(&self) -> Duration {
         self.delay

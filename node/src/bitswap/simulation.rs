@@ -2,6 +2,7 @@
 //! clock that jumps to the next thing that happens. Nothing here waits.
 
 use super::client::{Action, Received, Speaks, TICK};
+use super::key::Key;
 use super::message::PresenceKind;
 use super::session::SessionId;
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use cairn_store::Cid;
 use net::*;
 use std::time::Duration;
 
+mod crowd;
 mod net;
 mod sharing;
 
@@ -73,7 +75,7 @@ fn five_peers_share_the_work_without_doing_it_twice() {
         assert!((40..160).contains(&node.served), "{}", node.served);
     }
     assert!(
-        net.nodes[ME].duplicates <= 20,
+        net.nodes[ME].duplicates <= 2,
         "{}",
         net.nodes[ME].duplicates
     );
@@ -117,8 +119,8 @@ fn liars_who_say_have_and_stall_cost_little() {
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
-/// How long a fetch takes among so many honest peers of 4 Mbit/s each, and others.
-fn fetch_in_a_crowd(honest: usize, others: usize, manner: Manner) -> Duration {
+/// How long a fetch takes among so many honest peers of 4 Mbit/s each, and others, who may want the same.
+fn fetch_in_a_crowd(honest: usize, others: usize, manner: Manner, want_too: bool) -> Duration {
     let mut net = Net::new(honest + others);
     let wanted = blocks(600, 64 << 10);
     for at in 1..=honest + others {
@@ -126,6 +128,14 @@ fn fetch_in_a_crowd(honest: usize, others: usize, manner: Manner) -> Duration {
         // In between, so that the order says nothing.
         if at % 6 != 0 && others > 0 {
             net.nodes[at].manner = manner;
+            if want_too {
+                let client = &mut net.nodes[at].client;
+                client.open(WORK, IDLE, net.now);
+                // Some of it is enough to look as if it fetched the same.
+                for (cid, _) in &wanted[..40] {
+                    client.want(WORK, *cid, net.now);
+                }
+            }
         }
         if matches!(net.nodes[at].manner, Manner::Honest | Manner::Turncoat) {
             net.give(at, &wanted);
@@ -141,14 +151,23 @@ fn fetch_in_a_crowd(honest: usize, others: usize, manner: Manner) -> Duration {
 
 #[test]
 fn a_hundred_liars_among_120_peers_cost_less_than_half_as_much_again() {
-    let honest_only = fetch_in_a_crowd(20, 0, Manner::Honest);
+    a_hundred_cost_less_than_half_as_much_again(false);
+}
+
+#[test]
+fn nor_do_a_hundred_liars_cost_more_that_want_the_same() {
+    a_hundred_cost_less_than_half_as_much_again(true);
+}
+
+fn a_hundred_cost_less_than_half_as_much_again(want_too: bool) {
+    let honest_only = fetch_in_a_crowd(20, 0, Manner::Honest, false);
     for manner in [
         Manner::Liar,
         Manner::Forger,
         Manner::Turncoat,
         Manner::Dropper,
     ] {
-        let took = fetch_in_a_crowd(20, 100, manner);
+        let took = fetch_in_a_crowd(20, 100, manner, want_too);
         assert!(
             took <= honest_only * 3 / 2,
             "{manner:?}: {took:?} of {honest_only:?}"
@@ -413,6 +432,47 @@ fn sessions_take_turns_at_a_busy_peer() {
     let waited = net.now - start;
     assert!(waited < Duration::from_secs(4), "{waited:?}");
     assert!(!net.has_all(&large));
+}
+
+/// What each of two sessions got of large work that both have from the same peers, until one of them had all:
+/// the second begins when the first has so many blocks.
+fn two_large_sessions(peers: usize, apart: usize) -> (usize, usize) {
+    let mut net = Net::new(peers);
+    net.weight = 300;
+    let [first, second] = [blocks(1000, 640), blocks(1000, 648)];
+    for at in 1..=peers {
+        net.nodes[at].uplink.bytes_a_second = 10_000_000;
+        net.give(at, &first);
+        net.give(at, &second);
+    }
+    let held = |net: &Net, work: &[(Cid, Bytes)]| {
+        let store = &net.nodes[ME].store;
+        let came = |(cid, _): &&(Cid, Bytes)| store.contains_key(&Key::content(cid));
+        work.iter().filter(came).count()
+    };
+    net.want(&first);
+    assert!(net.run_until(IDLE, |net| held(net, &first) >= apart));
+    let other = SessionId(2);
+    net.nodes[ME].client.open(other, IDLE, net.now);
+    for (cid, _) in &second {
+        net.nodes[ME].client.want(other, *cid, net.now);
+    }
+    // What the first has asked for by then comes before.
+    assert!(net.run_until(IDLE, |net| held(net, &second) > 0));
+    let before = held(&net, &first);
+    let is_over = |net: &Net| net.has_all(&first) || net.has_all(&second);
+    assert!(net.run_until(IDLE * 10, is_over));
+    (held(&net, &first) - before, held(&net, &second))
+}
+
+#[test]
+fn two_large_sessions_get_as_much_of_the_peers_they_share() {
+    for (peers, apart) in [(1, 300), (3, 0), (3, 300)] {
+        let (one, other) = two_large_sessions(peers, apart);
+        println!("{peers} peers, {apart} apart: {one} and {other}");
+        let (less, more) = (one.min(other), one.max(other));
+        assert!(less * 10 >= more * 9, "{one} and {other}");
+    }
 }
 
 #[test]

@@ -85,15 +85,16 @@ impl Client {
                 let Some(peer) = self.peers.get(id).filter(|_| *kind == WantKind::Block) else {
                     continue;
                 };
-                let own = if self.is_companion(id, &want.sessions) {
+                let is_companion = self.is_companion(id, &want.sessions);
+                let own = if is_companion
+                    || peer.ledger.is_proven() && self.serves_crowd(id, &want.sessions, now)
+                {
                     let patience = peer.patience_in_crowd(key, now);
                     let is_late = now.saturating_duration_since(peer.block_at) > patience;
-                    if is_late && !peer.is_trusted() {
+                    if is_companion && is_late && !peer.is_trusted() {
                         tardy.push(*id);
                     }
                     patience
-                } else if peer.ledger.is_proven() && self.serves_crowd(id, &want.sessions, now) {
-                    peer.patience_in_crowd(key, now)
                 } else if peer.is_trusted() {
                     peer.patience_for(key)
                 } else {
@@ -446,10 +447,21 @@ impl Peer {
         HEDGE_PROVEN.max(self.ledger.delay() * HEDGE_DELAYS)
     }
 
+    /// Whether it has delivered as much as it owes: a few blocks buy no long wait for many.
+    fn has_sent_what_it_owes(&self) -> bool {
+        let owed = u64::try_from(self.in_flight.len()).unwrap_or(u64::MAX);
+        self.ledger.wanted_bytes() >= owed.saturating_mul(self.ledger.block_bytes())
+    }
+
     /// How long it is waited for if others fetch the same as we do.
     fn patience_in_crowd(&self, key: &Key, now: Instant) -> Duration {
         if self.ledger.is_proven() {
-            return self.patience().max(CROWD_PATIENCE);
+            let least = if self.has_sent_what_it_owes() {
+                CROWD_PATIENCE
+            } else {
+                HEDGE_PROVEN
+            };
+            return self.patience().max(least);
         }
         let own = if self.ledger.has_failed() {
             HEDGE_UNPROVEN
@@ -489,7 +501,7 @@ const HEDGE_PACES: u32 = 2;
 const HEDGE_QUEUE_MAX: Duration = Duration::from_secs(8);
 /// How long one that has delivered is waited for alone, silent or not, if it serves a crowd: flows that share a full
 /// link lose much and some rest for seconds, and what they bring in the end would have come twice.
-pub(super) const CROWD_PATIENCE: Duration = Duration::from_secs(10);
+pub(in crate::bitswap) const CROWD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a companion that never delivered is waited for alone while bytes come from it.
 const HEDGE_FLOWING: Duration = Duration::from_secs(4);
 const HEDGES_A_TICK_MAX: usize = 64;

@@ -357,6 +357,6 @@ impl Client {
 }
 
 /// Questions to everybody that one session may have open.
-const BROADCASTS_MAX: usize = 32;
+pub(in crate::bitswap) const BROADCASTS_MAX: usize = 32;
 /// How far a queue is searched for a want that can be placed.
 const QUEUE_LOOKED_AT_MAX: usize = 32;
