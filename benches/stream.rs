@@ -1,7 +1,9 @@
 //! How fast is a raw stream, over the transport of others and over ours, near and far? And how much
 //! of it does a fetch keep over a long way?
 //!
-//! `one`, `four`: so many streams at once between two processes on loopback: rust-libp2p as it comes with Noise
+//! `layers`: one stream on loopback while each layer of ours takes the place of its stock counterpart, alone and with the
+//! others, the same program at both ends and only the connection another; time, and the processors' time of both
+//! ends, which says more on a machine that others use. `one`, `four`: so many streams at once between two processes on loopback: rust-libp2p as it comes with Noise
 //! and with TLS. `20ms`, `60ms`, `200ms`: a fetch over a round trip so long (a relay in user
 //! space), beside a raw stream through the same relay, and what a window of one stream allows.
 //!
@@ -12,10 +14,11 @@ use cairn_node::swarm::STREAM_WINDOW_BYTES_MAX;
 use std::net::SocketAddr;
 use std::time::Duration;
 use workloads::disk::{Folder, remove};
+use workloads::layers::{Layers, Records};
 use workloads::options::{Options, size};
 use workloads::peer::{self, Peer, Way};
 use workloads::relay::Relay;
-use workloads::row::{Row, thousands};
+use workloads::row::{Row, median, thousands};
 use workloads::stock::{Giver, Security};
 
 fn main() {
@@ -23,12 +26,17 @@ fn main() {
         return;
     }
     let options = Options::read(
-        &["one", "four", "20ms", "60ms", "200ms"],
+        &["layers", "one", "four", "20ms", "60ms", "200ms"],
         &[
             size("bytes", 2 << 30, 128 << 20),
             size("far-bytes", 256 << 20, 16 << 20),
         ],
     );
+    if options.wants("layers") {
+        for security in [Security::Tls, Security::Noise] {
+            layers(&options, security);
+        }
+    }
     for (row, streams) in [("one", 1), ("four", 4)] {
         if options.wants(row) {
             near(&options, streams);
@@ -38,6 +46,92 @@ fn main() {
         if options.wants(row) {
             far(&options, Duration::from_millis(milliseconds));
         }
+    }
+}
+
+/// What each layer gives.
+fn layers(options: &Options, security: Security) {
+    let bytes = options.number("bytes");
+    let (stock, ours) = (Layers::stock(security), Layers::ours(security));
+    let reads = Some(Config::default().read_buffer_bytes);
+    let mut all = vec![("all stock", stock)];
+    all.push(("stock, reads of 256 KiB", Layers { reads, ..stock }));
+    if security == Security::Tls {
+        let preferring = Layers {
+            records: Records::Preferring,
+            ..stock
+        };
+        all.push(("AES first", preferring));
+        let buffered = Layers {
+            reads,
+            ..preferring
+        };
+        all.push(("AES first, reads of 256 KiB", buffered));
+        let our_mux = Layers {
+            our_mux: true,
+            ..preferring
+        };
+        all.push(("AES first, our multiplexer", our_mux));
+        let buffered = Layers { reads, ..our_mux };
+        all.push(("AES first, our multiplexer, reads of 256 KiB", buffered));
+    }
+    let our_mux = Layers {
+        our_mux: true,
+        ..stock
+    };
+    all.push(("our multiplexer", our_mux));
+    let our_records = Layers {
+        records: Records::Ours,
+        ..stock
+    };
+    all.push(("our records", our_records));
+    all.push(("our records and multiplexer, in one piece", ours));
+    let narrow = Layers {
+        is_narrow: true,
+        ..ours
+    };
+    all.push(("the same, windows of 256 KiB", narrow));
+    for (name, bytes) in [
+        ("the same, reads of 64 KiB", 64 << 10),
+        ("the same, reads of 1 MiB", 1 << 20),
+    ] {
+        let reads = Some(bytes);
+        all.push((name, Layers { reads, ..ours }));
+    }
+    let mut contestants: Vec<_> = all
+        .into_iter()
+        .map(|(name, layers)| (name, Giver::over(layers), Vec::new()))
+        .collect();
+    for round in 0..options.rounds() {
+        let count = contestants.len();
+        for turn in 0..count {
+            // Each begins once in a while.
+            let at = (round * TURNS_APART + turn) % count;
+            if let Some((_, giver, costs)) = contestants.get_mut(at) {
+                costs.push(giver.costs(bytes, 1));
+            }
+        }
+    }
+    println!(
+        "{} MiB over one raw stream, {}, layer by layer ({} rounds)",
+        bytes >> 20,
+        security.name(),
+        options.rounds()
+    );
+    let mut first = None;
+    for (name, _, costs) in &contestants {
+        let seconds: Vec<f64> = costs.iter().map(|[seconds, _]| *seconds).collect();
+        let used: Vec<f64> = costs.iter().map(|[_, used]| *used).collect();
+        let rate = |seconds: f64| bytes as f64 / 1e6 / seconds;
+        let middle = rate(median(&seconds));
+        println!(
+            "  {name:<46} {:>6} MB/s ({} to {})   {:>5.2} x stock   {:.2} ns of processors a byte",
+            thousands(middle),
+            thousands(rate(seconds.iter().copied().fold(0.0, f64::max))),
+            thousands(rate(seconds.iter().copied().fold(f64::INFINITY, f64::min))),
+            middle / *first.get_or_insert(middle),
+            1e9 * median(&used) / bytes as f64,
+        );
     }
 }
 
@@ -125,3 +219,5 @@ fn over(address: &str, relay: SocketAddr) -> String {
 
 /// What Yamux gives every stream at first.
 const WINDOW_BYTES_FIRST: usize = 256 << 10;
+/// By how many contestants a round begins later than the one before.
+const TURNS_APART: usize = 5;

@@ -9,12 +9,14 @@
 //! * [`peer`]: nodes of ours, each in a process of its own.
 //! * [`net`], [`relay`]: hosts on a bridge that leads nowhere else; a long way, simulated.
 //! * [`stock`], [`web`], [`torrent`], [`helia`]: others who carry the same bytes.
+//! * [`layers`]: connections that are partly ours and partly stock.
 //! * [`liar`], [`attacker`]: a peer that sends something else; peers that only take time and memory.
 //! * this file: the input.
 
 pub mod attacker;
 pub mod disk;
 pub mod helia;
+pub mod layers;
 pub mod liar;
 pub mod net;
 pub mod options;

@@ -1,7 +1,8 @@
 //! What everybody else pays: streams of rust-libp2p as it comes (TCP, Noise or TLS, Yamux), each end
-//! in a process of its own.
+//! in a process of its own. Some of its layers may be ours (`layers.rs`).
 
-use crate::process::{Talking, child};
+use crate::layers::Layers;
+use crate::process::{self, Talking, child};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{DialError, SwarmEvent};
@@ -28,7 +29,7 @@ impl Security {
         }
     }
 
-    fn read(name: &str) -> Self {
+    pub(crate) fn read(name: &str) -> Self {
         [Self::Noise, Self::Tls]
             .into_iter()
             .find(|security| security.name() == name)
@@ -40,29 +41,44 @@ impl Security {
 #[derive(Debug)]
 pub struct Giver {
     process: Talking,
-    security: Security,
+    layers: Layers,
     address: String,
 }
 
 impl Giver {
     /// Starts one.
     pub fn start(security: Security) -> Self {
-        let mut process = Talking::start("a stock giver", &mut child(GIVER, &[&security.name()]));
+        Self::over(Layers::stock(security))
+    }
+
+    /// Starts one over such layers.
+    pub fn over(layers: Layers) -> Self {
+        let mut process = Talking::start("a stock giver", &mut child(GIVER, &[&layers]));
         let address = process.hear("gives at", Duration::from_secs(10));
         Self {
             process,
-            security,
+            layers,
             address,
         }
     }
 
     /// Seconds that another node takes to get so many bytes from it over so many streams at once.
     pub fn seconds(&self, bytes: u64, streams: u64) -> f64 {
-        let given: [&dyn std::fmt::Display; 4] =
-            [&self.security.name(), &self.address, &bytes, &streams];
+        let [seconds, _] = self.costs(bytes, streams);
+        seconds
+    }
+
+    /// The same, and the seconds of processors that both ends used meanwhile.
+    pub fn costs(&self, bytes: u64, streams: u64) -> [f64; 2] {
+        let given: [&dyn std::fmt::Display; 4] = [&self.layers, &self.address, &bytes, &streams];
+        let before = process::processor_seconds(self.process.id());
         let mut taker = Talking::start("a stock taker", &mut child(TAKER, &given));
-        let seconds = taker.hear("took", Duration::from_secs(600));
-        seconds.parse().expect("seconds")
+        let [seconds, used] = ["took", "used"].map(|word| {
+            let figure = taker.hear(word, Duration::from_secs(600));
+            figure.parse::<f64>().expect("seconds")
+        });
+        let giving = process::processor_seconds(self.process.id()) - before;
+        [seconds, giving + used]
     }
 
     /// Its process.
@@ -121,12 +137,12 @@ fn turn(mut swarm: Swarm<libp2p_stream::Behaviour>) {
     tokio::spawn(async move { while swarm.next().await.is_some() {} });
 }
 
-/// The part of a child that gives, secured as the only argument says.
+/// The part of a child that gives, over the layers that the only argument says.
 pub async fn give(given: &[String]) {
-    let [security] = given else {
-        panic!("a security: {given:?}");
+    let [layers] = given else {
+        panic!("layers: {given:?}");
     };
-    let swarm = swarm(Security::read(security));
+    let swarm = over(layers);
     let (address, mut control) = listening(swarm, Ipv4Addr::LOCALHOST).await;
     let mut incoming = control.accept(PROTOCOL).expect("accept");
     println!("gives at {address}");
@@ -153,16 +169,25 @@ pub async fn give(given: &[String]) {
     }
 }
 
-/// The part of a child that takes: security, from where, how many bytes, over how many streams.
+/// What is stock altogether is made as everybody makes it.
+fn over(layers: &str) -> Swarm<libp2p_stream::Behaviour> {
+    let layers: Layers = layers.parse().expect("layers");
+    match layers == Layers::stock(layers.security) {
+        true => swarm(layers.security),
+        false => layers.swarm(),
+    }
+}
+
+/// The part of a child that takes: over which layers, from where, how many bytes, over how many streams.
 pub async fn take(given: &[String]) {
-    let [security, address, bytes, streams] = given else {
-        panic!("a security, an address and two numbers: {given:?}");
+    let [layers, address, bytes, streams] = given else {
+        panic!("layers, an address and two numbers: {given:?}");
     };
     let address: Multiaddr = address.parse().expect("an address");
     let bytes: u64 = bytes.parse().expect("bytes");
     let streams: u64 = streams.parse().expect("streams");
     let peer = peer(&address);
-    let mut control = connected(Security::read(security), address).await;
+    let mut control = dialled(over(layers), address).await.expect("connect");
     let mut open = Vec::new();
     for _ in 0..streams {
         let mut stream = control.open_stream(peer, PROTOCOL).await.expect("open");
@@ -170,6 +195,7 @@ pub async fn take(given: &[String]) {
         stream.read_exact(&mut [0]).await.expect("read");
         open.push(stream);
     }
+    let before = process::processor_seconds(std::process::id());
     let start = Instant::now();
     let each = bytes / streams;
     let all = open.into_iter().map(|mut stream| {
@@ -195,6 +221,8 @@ pub async fn take(given: &[String]) {
         done.expect("no panic");
     }
     println!("took {}", start.elapsed().as_secs_f64());
+    let used = process::processor_seconds(std::process::id()) - before;
+    println!("used {used}");
 }
 
 /// The control of a new node that is connected to an address.
@@ -204,7 +232,13 @@ pub async fn connected(security: Security, address: Multiaddr) -> Control {
 
 /// The same, if it is let in.
 pub async fn try_connected(security: Security, address: Multiaddr) -> Result<Control, DialError> {
-    let mut swarm = swarm(security);
+    dialled(swarm(security), address).await
+}
+
+async fn dialled(
+    mut swarm: Swarm<libp2p_stream::Behaviour>,
+    address: Multiaddr,
+) -> Result<Control, DialError> {
     swarm.dial(address)?;
     loop {
         match swarm.next().await {

@@ -15,6 +15,8 @@ pub(crate) mod command;
 mod connect;
 mod failure;
 pub(crate) mod fence;
+#[cfg(feature = "bench")]
+pub mod layers;
 mod limits;
 mod lookups;
 mod memory;

@@ -19,8 +19,8 @@ use std::ops::Range;
 pub(super) enum Sealer {
     Tls(tls::Sealer),
     Noise(noise::Sealer),
-    /// As it is: what the multiplexer is tested with.
-    #[cfg(test)]
+    /// As it is: what the multiplexer is tested with, and measured alone.
+    #[cfg(any(test, feature = "bench"))]
     Plain,
 }
 
@@ -28,7 +28,7 @@ pub(super) enum Sealer {
 pub(super) enum Opener {
     Tls(tls::Opener),
     Noise(noise::Opener),
-    #[cfg(test)]
+    #[cfg(any(test, feature = "bench"))]
     Plain,
 }
 
@@ -61,7 +61,7 @@ impl Sealer {
         match self {
             Self::Tls(_) => tls::FRAME_BODY_BYTES,
             Self::Noise(_) => noise::FRAME_BODY_BYTES,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "bench"))]
             Self::Plain => tls::FRAME_BODY_BYTES,
         }
     }
@@ -86,7 +86,7 @@ impl Sealer {
         match self {
             Self::Tls(sealer) => sealer.seal(bytes, out),
             Self::Noise(sealer) => sealer.seal(bytes, out),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "bench"))]
             Self::Plain => {
                 out.room(bytes.len()).copy_from_slice(bytes);
                 out.took(bytes.len());
@@ -100,7 +100,7 @@ impl Sealer {
         match self {
             Self::Tls(sealer) => sealer.goodbye(out),
             Self::Noise(_) => Ok(()),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "bench"))]
             Self::Plain => Ok(()),
         }
     }
@@ -112,9 +112,9 @@ impl Opener {
         match self {
             Self::Tls(opener) => opener.open(bytes),
             Self::Noise(opener) => opener.open(bytes),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "bench"))]
             Self::Plain if bytes.is_empty() => Ok(Step::Incomplete),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "bench"))]
             Self::Plain => Ok(Step::Record {
                 taken: bytes.len(),
                 plain: 0..bytes.len(),

@@ -11,6 +11,8 @@
 
 mod handshake;
 mod record;
+#[cfg(feature = "bench")]
+mod stream;
 
 pub(super) use record::{FRAME_BODY_BYTES, Opener, Sealer};
 
