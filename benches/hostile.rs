@@ -3,7 +3,10 @@
 //! A file of 256 MiB, read from one node on loopback; meanwhile eight peers, in a process of its own that
 //! gets what time the others leave, do one wrong thing without end: `wants`, `probes`, `cancels`:
 //! floods of a thousand lines a message about blocks that nobody has; `streams`: opened and reset;
-//! `blocks`: 1 MiB each that nobody asked for; `drops`: messages begun and then sent byte by byte.
+//! `blocks`: 1 MiB each that nobody asked for; `drops`: messages begun and then sent byte by byte;
+//! `readers`: who ask for 64 MiB each and read one byte a second; `malformed`: what is no message, and a new
+//! connection whenever one is lost. `silent` is about the other end: eight peers who say to the peer that fetches that
+//! they have everything, and send nothing.
 //! Beside each the same fetch in peace, and while the same peers attack somebody else on this machine: a
 //! process that reads what comes and does nothing about it, which gets what time the others leave as
 //! well. The first ratio is what an honest peer sees; the second leaves out what the attackers burn
@@ -14,7 +17,7 @@
 //! Needs 1 GiB of disk.
 
 use std::path::Path;
-use workloads::attacker::{Attack, Attackers, Sink};
+use workloads::attacker::{Attack, Attackers, BAIT_BLOCKS, Sink, bait};
 use workloads::disk::{Folder, remove};
 use workloads::options::{Options, size};
 use workloads::peer::{self, Counts, Peer, Way};
@@ -34,6 +37,7 @@ fn main() {
     workloads::file(&file, 8, options.number("bytes"));
     let root = peer::filled(&folder.join("giver"), &file, 1 << 20);
     let taker = folder.join("taker");
+    peer::filled_with_blocks(&folder.join("giver"), &bait(), BAIT_BLOCKS);
     for attack in Attack::ALL {
         if !options.wants(attack.name()) {
             continue;
@@ -41,21 +45,32 @@ fn main() {
         let [mut peace, mut beside, mut attacked] = [(); 3].map(|()| Vec::new());
         let mut giver = Peer::here(&folder.join("giver"));
         for _ in 0..options.rounds() {
-            let at = |address: &str| Attackers::start(attack, address, options.number("attackers"));
-            peace.push(fetch(&giver, &taker, &root, None));
+            let mut fetch = |victim: Victim| {
+                let start =
+                    |address: &str| Attackers::start(attack, address, options.number("attackers"));
+                fetch(&mut giver, &taker, &root, attack, |giver, taker| {
+                    Some(start(match victim {
+                        Victim::Nobody => return None,
+                        Victim::Else(sink) => sink.address(),
+                        Victim::Node if attack.is_on_who_fetches() => taker.address(),
+                        Victim::Node => giver.address(),
+                    }))
+                })
+            };
+            peace.push(fetch(Victim::Nobody));
             let sink = Sink::start();
-            beside.push(fetch(&giver, &taker, &root, Some(&at(sink.address()))));
+            beside.push(fetch(Victim::Else(&sink)));
             drop(sink);
-            let attackers = at(giver.address());
-            attacked.push(fetch(&giver, &taker, &root, Some(&attackers)));
+            attacked.push(fetch(Victim::Node));
         }
         let middle = |all: &[Took], of: fn(&Took) -> f64| {
             let figures: Vec<f64> = all.iter().map(of).collect();
             median(&figures)
         };
         let seconds = |all: &[Took]| middle(all, |took| took.seconds);
-        let giving = |all: &[Took]| middle(all, |took| took.giver);
+        let working = |all: &[Took]| middle(all, |took| took.node);
         let rate = |all: &[Took]| options.number("bytes") as f64 / 1e6 / seconds(all);
+        let most = attacked.iter().map(|took| took.peak).max();
         println!(
             "{}: {:.0} MB/s in peace, {:.0} MB/s beside it, {:.0} MB/s under attack: {:.2} of peace, {:.2} of beside; {} MiB at most",
             attack.name(),
@@ -64,49 +79,74 @@ fn main() {
             rate(&attacked),
             rate(&attacked) / rate(&peace),
             rate(&attacked) / rate(&beside),
-            giver.peak() >> 20
+            most.unwrap_or(0) >> 20
         );
         println!(
             "  processor seconds of the node: {:.2} in peace, {:.2} under attack; of the attackers: {:.2} on somebody else, {:.2} on it",
-            giving(&peace),
-            giving(&attacked),
+            working(&peace),
+            working(&attacked),
             middle(&beside, |took| took.attackers),
             middle(&attacked, |took| took.attackers)
         );
-        println!("  it counted {}", told(&giver.counts()));
+        let counts = attacked.last().map(|took| told(&took.counts));
+        println!("  it counted {}", counts.unwrap_or_default());
     }
 }
 
-/// What one fetch took: time, and of the processors meanwhile.
+/// Whom the attackers attack.
+enum Victim<'a> {
+    Nobody,
+    Else(&'a Sink),
+    Node,
+}
+
+/// What one fetch took: time, and of the processors meanwhile; and how the node fared that is
+/// attacked, or would be.
 struct Took {
     seconds: f64,
-    giver: f64,
+    node: f64,
     attackers: f64,
+    peak: u64,
+    counts: Counts,
 }
 
 /// An honest peer fetches.
 fn fetch(
-    giver: &Peer,
+    giver: &mut Peer,
     taker: &Path,
     root: &cairn_store::Cid,
-    attackers: Option<&Attackers>,
+    attack: Attack,
+    start: impl Fn(&Peer, &Peer) -> Option<Attackers>,
 ) -> Took {
-    let used = || {
-        let attackers = attackers.map_or(0.0, Attackers::processor_seconds);
-        (giver.processor_seconds(), attackers)
-    };
     let mut honest = Peer::here(taker);
+    let attackers = start(giver, &honest);
     honest.connect(giver.address());
-    let before = used();
+    let used = |giver: &Peer, honest: &Peer| {
+        let node = match attack.is_on_who_fetches() {
+            true => honest,
+            false => giver,
+        };
+        let attackers = attackers.as_ref();
+        let attackers = attackers.map_or(0.0, Attackers::processor_seconds);
+        (node.processor_seconds(), attackers)
+    };
+    let before = used(giver, &honest);
     let seconds = honest.seconds(Way::Read, root);
-    let after = used();
+    let after = used(giver, &honest);
+    let node = match attack.is_on_who_fetches() {
+        true => &mut honest,
+        false => giver,
+    };
+    let took = Took {
+        seconds,
+        node: after.0 - before.0,
+        attackers: after.1 - before.1,
+        peak: node.peak(),
+        counts: node.counts(),
+    };
     drop(honest);
     remove(taker);
-    Took {
-        seconds,
-        giver: after.0 - before.0,
-        attackers: after.1 - before.1,
-    }
+    took
 }
 
 /// What of the counters speaks of an attack.

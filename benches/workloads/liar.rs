@@ -50,6 +50,27 @@ async fn answer(mut control: Control, peer: PeerId, mut stream: Stream, bytes: u
     }
 }
 
+/// Says of whatever is asked for that it has it, and leaves it at that, until the stream ends.
+pub(crate) async fn promise(mut control: Control, peer: PeerId, mut stream: Stream) {
+    let Ok(mut out) = control.open_stream(peer, PROTOCOL).await else {
+        return;
+    };
+    while let Some(message) = read_message(&mut stream).await {
+        for (cid, kind) in wants(&message) {
+            if matches!(kind, Kind::Cancel) {
+                continue;
+            }
+            let answer = presence(&cid);
+            let mut framed = Vec::with_capacity(answer.len() + 4);
+            put_varint(&mut framed, answer.len() as u64);
+            framed.extend(answer);
+            if out.write_all(&framed).await.is_err() || out.flush().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 async fn read_message(stream: &mut Stream) -> Option<Vec<u8>> {
     let (mut length, mut shift) = (0, 0);
     loop {

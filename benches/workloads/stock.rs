@@ -134,7 +134,16 @@ fn turn(mut swarm: Swarm<libp2p_stream::Behaviour>) {
         clippy::disallowed_methods,
         reason = "a bench has no shutdown to take part in"
     )]
-    tokio::spawn(async move { while swarm.next().await.is_some() {} });
+    tokio::spawn(async move {
+        while let Some(event) = swarm.next().await {
+            // Who dialled once is of no more use; who listens goes on.
+            if matches!(event, SwarmEvent::ConnectionClosed { .. })
+                && swarm.listeners().next().is_none()
+            {
+                break;
+            }
+        }
+    });
 }
 
 /// The part of a child that gives, over the layers that the only argument says.
