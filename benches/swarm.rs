@@ -245,12 +245,12 @@ fn from_many(options: &Options, folder: &Folder, seeds: usize, trouble: Trouble)
     let field = || Field::new(&work, seeds, trouble);
     let (mut ours, mut floors) = (Vec::new(), Vec::new());
     let mut theirs = vec![Vec::new(); clients.len()];
-    let mut last = Counts::new();
+    let mut counts = Vec::new();
     for _ in 0..options.rounds() {
         // A new net each time: what was cut stays cut.
         let outcome = field().ours(&work, folder.path(), trouble);
         ours.push(outcome.seconds);
-        last = outcome.counts;
+        counts.push(outcome.counts);
         floors.push(field().floor(&work, trouble));
         for (client, seconds) in clients.iter().zip(&mut theirs) {
             seconds.push(field().theirs(&work, folder.path(), trouble, *client));
@@ -269,14 +269,22 @@ fn from_many(options: &Options, folder: &Folder, seeds: usize, trouble: Trouble)
         trouble.text()
     );
     Measured::new(text, work.bytes as f64 / 1e6, "MB", contestants).print();
-    tell(&last);
+    tell(&counts);
 }
 
-fn tell(counts: &Counts) {
-    let count = |name: &str| counts.get(name).copied().unwrap_or(f64::NAN);
+/// What was counted in each round.
+fn tell(rounds: &[Counts]) {
+    let each = |figure: &dyn Fn(&Counts) -> String| {
+        let figures: Vec<String> = rounds.iter().map(figure).collect();
+        figures.join(", ")
+    };
+    let count =
+        |name: &str| each(&|counts| counts.get(name).copied().unwrap_or(f64::NAN).to_string());
+    let all: Vec<f64> = rounds.iter().map(duplicates).collect();
     println!(
-        "  of the last fetch: {:.2} % duplicates, {} wrong blocks, {} peers dropped",
-        duplicates(counts),
+        "  duplicates: {:.2} % ({}); wrong blocks: {}; peers dropped: {}",
+        median(&all),
+        each(&|counts| format!("{:.2}", duplicates(counts))),
         count("wrong_blocks_received_total"),
         count("peers_dropped_total")
     );
@@ -298,12 +306,14 @@ fn crowd(options: &Options, folder: &Folder) {
         (net, hosts)
     };
     let (mut ours, mut our_copies, mut wire) = (Vec::new(), Vec::new(), Vec::new());
+    let mut worst = Vec::new();
     let mut theirs = vec![(Vec::new(), Vec::new()); clients.len()];
     let copies = |sent: u64| sent as f64 / work.bytes as f64;
     for _ in 0..options.rounds() {
         let (net, ours_at) = hosts();
-        let outcome = our_crowd(&work, folder.path(), &ours_at);
+        let (outcome, most) = our_crowd(&work, folder.path(), &ours_at);
         drop((net, ours_at));
+        worst.push(most);
         let uploaded = outcome.counts.get("block_bytes_sent_total").copied();
         ours.push(outcome.seconds);
         our_copies.push(uploaded.unwrap_or(f64::NAN) / work.bytes as f64);
@@ -334,9 +344,16 @@ fn crowd(options: &Options, folder: &Folder) {
         median(&wire),
         sent.join(", ")
     );
+    let each: Vec<String> = worst.iter().map(|most| format!("{most:.2}")).collect();
+    println!(
+        "  duplicates of whoever had most: {:.2} % ({})",
+        median(&worst),
+        each.join(", ")
+    );
 }
 
-fn our_crowd(work: &Work, folder: &Path, hosts: &[Host]) -> Outcome {
+/// What it came to, and the duplicates of whoever had most, in percent.
+fn our_crowd(work: &Work, folder: &Path, hosts: &[Host]) -> (Outcome, f64) {
     let (first, others) = hosts.split_first().expect("a seed");
     let repository = folder.join("seed");
     workloads::disk::copy(&work.repository, &repository);
@@ -357,7 +374,7 @@ fn our_crowd(work: &Work, folder: &Path, hosts: &[Host]) -> Outcome {
     }
     let seconds = takers.iter_mut().map(Peer::took).fold(0.0, f64::max);
     let worst = takers.iter_mut().map(|taker| duplicates(&taker.counts()));
-    println!("  {:.2} % duplicates at most", worst.fold(0.0, f64::max));
+    let worst = worst.fold(0.0, f64::max);
     let outcome = Outcome {
         seconds,
         counts: seed.counts(),
@@ -368,7 +385,7 @@ fn our_crowd(work: &Work, folder: &Path, hosts: &[Host]) -> Outcome {
     for at in 0..others.len() {
         remove(&folder.join(format!("taker-{at}")));
     }
-    outcome
+    (outcome, worst)
 }
 
 fn their_crowd(
