@@ -86,11 +86,14 @@ fn layers(options: &Options, security: Security) {
     };
     all.push(("our records", our_records));
     all.push(("our records and multiplexer, in one piece", ours));
-    let narrow = Layers {
-        is_narrow: true,
-        ..ours
-    };
-    all.push(("the same, windows of 256 KiB", narrow));
+    for (name, bytes) in [
+        ("the same, windows of 256 KiB", 0),
+        ("the same, windows of 1 MiB", 768 << 10),
+        ("the same, windows of 4 MiB", 3840 << 10),
+    ] {
+        let growth = Some(bytes);
+        all.push((name, Layers { growth, ..ours }));
+    }
     for (name, bytes) in [
         ("the same, reads of 64 KiB", 64 << 10),
         ("the same, reads of 1 MiB", 1 << 20),

@@ -24,9 +24,9 @@ pub struct Layers {
     pub our_mux: bool,
     /// Bytes read at a time: the node's default where it has to be something.
     pub reads: Option<usize>,
-    /// Windows stay as they begin. Ours alone; the windows of the stock multiplexer cannot be chosen
-    /// through libp2p.
-    pub is_narrow: bool,
+    /// By how many bytes windows may grow, if not by what the node allows. Ours alone; the windows of
+    /// the stock multiplexer cannot be chosen through libp2p.
+    pub growth: Option<usize>,
 }
 
 /// Who seals and opens.
@@ -59,7 +59,8 @@ impl fmt::Display for Layers {
             Records::ALL.into_iter().find_map(name).expect("named"),
             self.our_mux,
             self.reads.unwrap_or(0),
-            self.is_narrow
+            self.growth
+                .map_or("any".to_owned(), |bytes| bytes.to_string())
         )
     }
 }
@@ -70,7 +71,7 @@ impl FromStr for Layers {
     fn from_str(text: &str) -> Result<Self, String> {
         let unknown = || format!("what layers are {text:?}?");
         let words: Vec<&str> = text.split(' ').collect();
-        let &[security, records, mux, reads, narrow] = words.as_slice() else {
+        let &[security, records, mux, reads, growth] = words.as_slice() else {
             return Err(unknown());
         };
         let named = |(one, name)| (name == records).then_some(one);
@@ -83,7 +84,10 @@ impl FromStr for Layers {
                 .ok_or_else(unknown)?,
             our_mux: mux.parse().map_err(|_| unknown())?,
             reads: (reads > 0).then_some(reads),
-            is_narrow: narrow.parse().map_err(|_| unknown())?,
+            growth: match growth {
+                "any" => None,
+                bytes => Some(bytes.parse().map_err(|_| unknown())?),
+            },
         })
     }
 }
@@ -96,7 +100,7 @@ impl Layers {
             records: Records::Stock,
             our_mux: false,
             reads: None,
-            is_narrow: false,
+            growth: None,
         }
     }
 
@@ -107,7 +111,7 @@ impl Layers {
             records: Records::Ours,
             our_mux: true,
             reads: None,
-            is_narrow: false,
+            growth: None,
         }
     }
 
@@ -119,10 +123,7 @@ impl Layers {
                 Security::Tls => Ours::Tls,
             }],
             read_buffer_bytes: self.reads.unwrap_or(default.read_buffer_bytes),
-            window_growth_bytes: match self.is_narrow {
-                true => 0,
-                false => default.window_growth_bytes,
-            },
+            window_growth_bytes: self.growth.unwrap_or(default.window_growth_bytes),
             ..default
         }
     }
@@ -229,7 +230,7 @@ mod tests {
             Layers {
                 records: Records::Preferring,
                 reads: Some(4096),
-                is_narrow: true,
+                growth: Some(0),
                 ..Layers::stock(Security::Tls)
             },
         ] {
