@@ -152,7 +152,11 @@ fn fetch(
 /// What of the counters speaks of an attack.
 fn told(counts: &Counts) -> String {
     let speak = [
+        "messages_received_total",
         "wants_received_total",
+        "wants_sent_total",
+        "hedges_total",
+        "too_large_blocks_received_total",
         "skipped_entries_received_total",
         "wrong_blocks_received_total",
         "unwanted_bytes_received_total",
