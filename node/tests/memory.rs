@@ -36,7 +36,8 @@ const LEFT_BYTES_MAX: usize = 1 << 20;
 fn figure(registry: &Registry, name: &str) -> f64 {
     let families = registry.gather();
     let family = families.iter().find(|family| family.name() == name);
-    family.unwrap().get_metric()[0].get_gauge().get_value()
+    let metric = family.unwrap().get_metric().first().unwrap();
+    metric.get_gauge().get_value()
 }
 
 async fn until(what: impl Fn() -> bool) {
