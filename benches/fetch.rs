@@ -4,7 +4,7 @@
 //! `1m`, `256k`: a file of 2 GiB from one peer, read in order and pinned; beside it a raw stream
 //! (`/perf/1.0.0`) of the same stack and one of the stock stack, `curl` from nginx over TLS, and Helia. `together`: the same with both nodes in this
 //! process, where giving and taking share one runtime. `small`: 100,000 blocks of 1 KiB. `many`: 64 peers
-//! that fetch at once, beside one that fetches as much.
+//! that fetch at once, each with a connection to the server alone or to all others too, beside one that fetches as much.
 //!
 //! Needs 8 GiB of disk.
 
@@ -17,7 +17,7 @@ use workloads::Numbered;
 use workloads::disk::{Folder, remove};
 use workloads::helia::Helia;
 use workloads::options::{Options, size};
-use workloads::peer::{self, Counts, Peer, Way};
+use workloads::peer::{self, Circle, Counts, Peer, Way};
 use workloads::row::{Row, thousands};
 use workloads::stock::{Giver, Security};
 use workloads::web::Server;
@@ -214,30 +214,33 @@ fn many(options: &Options, folder: &Folder, file: &Path) {
     let (bytes, count) = (options.number("bytes"), options.number("peers"));
     let (path, root) = filled(folder, file, 1 << 20);
     let takers = Takers::new(folder);
-    let (mut busy, mut calm) = (Vec::new(), Vec::new());
-    let serve = |count: u64, peaks: &mut Vec<u64>| {
-        let giver = Peer::here(&path);
-        let seconds = peer::seconds_of_many(&takers.next(), count, giver.address(), &root);
-        peaks.push(giver.peak());
-        seconds
-    };
-    let mut rounds = (Vec::new(), Vec::new());
-    for _ in 0..options.rounds() {
-        rounds.0.push(serve(count, &mut busy));
-        rounds.1.push(serve(1, &mut calm));
-    }
-    let contestants = vec![
-        (format!("ours, {count} peers at once"), rounds.0),
-        ("ours, one peer".to_owned(), rounds.1),
+    let contestants = [
+        (count, Circle::Strangers),
+        (count, Circle::Acquainted),
+        (1, Circle::Strangers),
     ];
+    let mut seconds = [(); 3].map(|()| Vec::new());
+    let mut peaks = [0; 3];
+    for _ in 0..options.rounds() {
+        for (place, (count, circle)) in contestants.into_iter().enumerate() {
+            let giver = Peer::here(&path);
+            let (next, address) = (takers.next(), giver.address());
+            seconds[place].push(peer::seconds_of_many(&next, count, circle, address, &root));
+            peaks[place] = giver.peak().max(peaks[place]);
+        }
+    }
+    let names = [
+        format!("ours, {count} peers that know only it"),
+        format!("ours, {count} that know each other"),
+        "ours, one peer".to_owned(),
+    ];
+    let rows = names.into_iter().zip(seconds).collect();
     let work = format!("serve {} MiB in all", bytes >> 20);
-    workloads::row::Measured::new(work, bytes as f64 / 1e6, "MB", contestants).print();
-    let mib =
-        |peaks: &[u64]| thousands(peaks.iter().copied().max().unwrap_or(0) as f64 / 1048576.0);
+    workloads::row::Measured::new(work, bytes as f64 / 1e6, "MB", rows).print();
+    let [strangers, acquainted, one] = peaks.map(|peak| thousands(peak as f64 / 1048576.0));
     println!(
-        "  memory of the server at most: {} MiB; with one peer {} MiB",
-        mib(&busy),
-        mib(&calm)
+        "  memory of the server at most: {strangers} MiB, {acquainted} MiB where they know each other, \
+         {one} MiB with one peer"
     );
 }
 

@@ -381,10 +381,46 @@ fn counts(metrics: &prometheus::Registry) -> String {
     counted.collect::<Vec<_>>().join(" ")
 }
 
+/// Whether nodes that fetch from the same peer have connections to each other too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Circle {
+    /// They have one to that peer, and room for no other.
+    Strangers,
+    /// They find each other as nodes do.
+    Acquainted,
+}
+
+impl Circle {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Strangers => "strangers",
+            Self::Acquainted => "acquainted",
+        }
+    }
+
+    fn named(name: &str) -> Self {
+        let all = [Self::Strangers, Self::Acquainted];
+        let named = all.into_iter().find(|circle| circle.name() == name);
+        named.unwrap_or_else(|| panic!("no such circle: {name}"))
+    }
+
+    /// The configuration of one of them.
+    fn config(self) -> Config {
+        let config = config("127.0.0.1", Network::Local);
+        match self {
+            Self::Strangers => Config {
+                connections_max: 1,
+                ..config
+            },
+            Self::Acquainted => config,
+        }
+    }
+}
+
 /// Seconds that `count` nodes in one process take to fetch a file from one peer, each another part
 /// of it.
-pub fn seconds_of_many(folder: &Path, count: u64, address: &str, cid: &Cid) -> f64 {
-    let given: [&dyn Display; 4] = [&folder.display(), &count, &address, cid];
+pub fn seconds_of_many(folder: &Path, count: u64, circle: Circle, address: &str, cid: &Cid) -> f64 {
+    let given: [&dyn Display; 5] = [&folder.display(), &count, &circle.name(), &address, cid];
     let mut process = Talking::start("many nodes", &mut child(NODES, &given));
     let seconds = process.hear("took", LONG);
     seconds.parse().expect("seconds")
@@ -392,16 +428,17 @@ pub fn seconds_of_many(folder: &Path, count: u64, address: &str, cid: &Cid) -> f
 
 /// The part of a child that is many nodes: in which folder, how many, who has which file.
 async fn nodes(given: &[String]) {
-    let [folder, count, address, cid] = given else {
-        panic!("a folder, a number, an address and a CID: {given:?}");
+    let [folder, count, circle, address, cid] = given else {
+        panic!("a folder, a number, a circle, an address and a CID: {given:?}");
     };
+    let circle = Circle::named(circle);
     let count: u64 = count.parse().expect("a number");
     let address: Multiaddr = address.parse().expect("an address");
     let cid: Cid = cid.parse().expect("a CID");
     let mut nodes = Vec::new();
     for number in 0..count {
         let store = open(&Path::new(folder).join(number.to_string()));
-        let node = local(store).await;
+        let node = start(store, circle.config(), &prometheus::Registry::new()).await;
         node.peers()
             .connect(address.clone())
             .await
