@@ -133,6 +133,24 @@ fn readers_that_take_nothing_hold_nobody_up() {
 }
 
 #[test]
+fn what_is_on_its_way_to_all_is_no_more_than_all_may_have() {
+    // Of some numbers of peers, each one's part is no whole number of envelopes.
+    for count in [17, 31, 40, 63] {
+        let mut engine = Engine::default();
+        let peers = hungry(&mut engine, &vec![1 << 20; count]);
+        let wants: Vec<_> = (0..50).map(|at| entry(at, WantKind::Block)).collect();
+        for peer in &peers {
+            engine.wants(*peer, Scope::Change, &wants);
+        }
+        look_up(&mut engine, 50, 1 << 20);
+        let all = std::iter::from_fn(|| engine.next_envelope());
+        let bytes: u64 = all.map(|envelope| envelope.bytes).sum();
+        let least = OUTSTANDING_BYTES_ALL / 2;
+        assert!((least..=OUTSTANDING_BYTES_ALL).contains(&bytes), "{bytes}");
+    }
+}
+
+#[test]
 fn what_peers_weigh_together_is_what_those_weigh_that_are_busy() {
     let mut engine = Engine::default();
     let peers = hungry(&mut engine, &[1; 3]);

@@ -216,7 +216,8 @@ impl Peer {
         let weight = self.weight.percent();
         let part = OUTSTANDING_BYTES_ALL * weight / busy_weight.max(weight);
         let most = part.clamp(ENVELOPE_BYTES_TARGET, OUTSTANDING_BYTES_MAX);
-        self.outstanding == 0 || self.outstanding < most
+        let next = self.queued.min(ENVELOPE_BYTES_TARGET);
+        self.outstanding == 0 || self.outstanding + next <= most
     }
 
     /// An envelope costs its bytes, and something for each block and for itself.

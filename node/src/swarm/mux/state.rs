@@ -625,7 +625,7 @@ fn wake(place: &mut Option<Waker>) {
 }
 
 /// Sealed bytes that may wait for the socket before writers do.
-const OUT_BYTES_MAX: usize = 256 << 10;
+const OUT_BYTES_MAX: usize = 128 << 10;
 /// Sealed answers beyond that (pings, refusals) before nothing more is read from the peer.
 const CONTROL_BYTES_MAX: usize = 128 << 10;
 /// What a connection may have unread however much others have.
