@@ -7,7 +7,7 @@
 //! in which we and our companions come, made of its hash and our peer IDs (rendezvous hashing), and all of us
 //! compute the same. We ask for those in which we come first; the rest comes from whoever does, and
 //! is asked of a seed only if that has nothing else to do for us. Who says nothing for long, or
-//! fails, has no place in the order. Who has delivered and falls silent is waited for longer than elsewhere
+//! fails, has no place in the order. Who has delivered some blocks and falls silent is waited for longer than elsewhere
 //! (`CROWD_PATIENCE`).
 
 use super::late::CROWD_PATIENCE;

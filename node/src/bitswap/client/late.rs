@@ -85,16 +85,15 @@ impl Client {
                 let Some(peer) = self.peers.get(id).filter(|_| *kind == WantKind::Block) else {
                     continue;
                 };
-                let is_companion = self.is_companion(id, &want.sessions);
-                let own = if is_companion
-                    || peer.ledger.is_proven() && self.serves_crowd(id, &want.sessions, now)
-                {
-                    let patience = peer.patience_in_crowd(key, now);
+                let own = if self.is_companion(id, &want.sessions) {
+                    let patience = peer.patience_as_companion(key, now);
                     let is_late = now.saturating_duration_since(peer.block_at) > patience;
-                    if is_companion && is_late && !peer.is_trusted() {
+                    if is_late && !peer.is_trusted() {
                         tardy.push(*id);
                     }
                     patience
+                } else if peer.ledger.is_proven() && self.serves_crowd(id, &want.sessions, now) {
+                    peer.patience().max(CROWD_PATIENCE)
                 } else if peer.is_trusted() {
                     peer.patience_for(key)
                 } else {
@@ -447,16 +446,16 @@ impl Peer {
         HEDGE_PROVEN.max(self.ledger.delay() * HEDGE_DELAYS)
     }
 
-    /// Whether it has delivered as much as it owes: a few blocks buy no long wait for many.
-    fn has_sent_what_it_owes(&self) -> bool {
-        let owed = u64::try_from(self.in_flight.len()).unwrap_or(u64::MAX);
-        self.ledger.wanted_bytes() >= owed.saturating_mul(self.ledger.block_bytes())
+    /// Whether it has delivered enough to be waited for long: a block or two buy no long wait for many.
+    fn has_earned_patience(&self) -> bool {
+        let blocks = self.ledger.block_bytes().saturating_mul(PATIENCE_BLOCKS);
+        self.ledger.wanted_bytes() >= blocks
     }
 
-    /// How long it is waited for if others fetch the same as we do.
-    fn patience_in_crowd(&self, key: &Key, now: Instant) -> Duration {
+    /// How long it is waited for if it fetches the same as we do.
+    fn patience_as_companion(&self, key: &Key, now: Instant) -> Duration {
         if self.ledger.is_proven() {
-            let least = if self.has_sent_what_it_owes() {
+            let least = if self.has_earned_patience() {
                 CROWD_PATIENCE
             } else {
                 HEDGE_PROVEN
@@ -502,6 +501,8 @@ const HEDGE_QUEUE_MAX: Duration = Duration::from_secs(8);
 /// How long one that has delivered is waited for alone, silent or not, if it serves a crowd: flows that share a full
 /// link lose much and some rest for seconds, and what they bring in the end would have come twice.
 pub(in crate::bitswap) const CROWD_PATIENCE: Duration = Duration::from_secs(10);
+/// So many blocks a companion has delivered by then: it costs to be waited for, and an honest one has soon.
+const PATIENCE_BLOCKS: u64 = 3;
 /// How long a companion that never delivered is waited for alone while bytes come from it.
 const HEDGE_FLOWING: Duration = Duration::from_secs(4);
 const HEDGES_A_TICK_MAX: usize = 64;
