@@ -22,6 +22,8 @@ pub struct Layers {
     pub records: Records,
     /// The multiplexer is ours.
     pub our_mux: bool,
+    /// Records and multiplexer, both ours, are one piece, as in the node.
+    pub fused: bool,
     /// Bytes read at a time: the node's default where it has to be something.
     pub reads: Option<usize>,
     /// By how many bytes windows may grow, if not by what the node allows. Ours alone; the windows of
@@ -54,10 +56,11 @@ impl fmt::Display for Layers {
         let name = |(records, name): (Records, _)| (records == self.records).then_some(name);
         write!(
             out,
-            "{} {} {} {} {}",
+            "{} {} {} {} {} {}",
             self.security.name(),
             Records::ALL.into_iter().find_map(name).expect("named"),
             self.our_mux,
+            self.fused,
             self.reads.unwrap_or(0),
             self.growth
                 .map_or("any".to_owned(), |bytes| bytes.to_string())
@@ -71,7 +74,7 @@ impl FromStr for Layers {
     fn from_str(text: &str) -> Result<Self, String> {
         let unknown = || format!("what layers are {text:?}?");
         let words: Vec<&str> = text.split(' ').collect();
-        let &[security, records, mux, reads, growth] = words.as_slice() else {
+        let &[security, records, mux, fused, reads, growth] = words.as_slice() else {
             return Err(unknown());
         };
         let named = |(one, name)| (name == records).then_some(one);
@@ -83,6 +86,7 @@ impl FromStr for Layers {
                 .find_map(named)
                 .ok_or_else(unknown)?,
             our_mux: mux.parse().map_err(|_| unknown())?,
+            fused: fused.parse().map_err(|_| unknown())?,
             reads: (reads > 0).then_some(reads),
             growth: match growth {
                 "any" => None,
@@ -99,6 +103,7 @@ impl Layers {
             security,
             records: Records::Stock,
             our_mux: false,
+            fused: false,
             reads: None,
             growth: None,
         }
@@ -110,6 +115,7 @@ impl Layers {
             security,
             records: Records::Ours,
             our_mux: true,
+            fused: true,
             reads: None,
             growth: None,
         }
@@ -143,7 +149,7 @@ impl Layers {
     fn transport(&self, keys: &Keypair) -> Connections {
         let config = self.config();
         let sockets = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-        if self.records == Records::Ours && self.our_mux {
+        if self.fused {
             return all(keys, &config).expect("a key");
         }
         // Our records read as much as they are told anyway; the others as much as they happen to.
