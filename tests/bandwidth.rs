@@ -3,6 +3,7 @@
 use harness::{Daemon, Repo, http, tree};
 use std::fs;
 use std::io::Read;
+use std::process::Child;
 use std::time::Instant;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
@@ -72,22 +73,41 @@ struct Limit {
     scope: &'static str,
 }
 
-/// Where somebody fetches under a limit, hardly anything passes until it is lifted.
+/// Adds a file of small blocks, so that what came is told finely; its root and its bytes.
+fn add_in_small_blocks(repo: &Repo, seed: u64) -> (String, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let bytes = tree::bytes(seed, FILE_BYTES);
+    fs::write(&file, &bytes).unwrap();
+    let root = repo.ok(["add", "-Q", "--chunker=size-4096", file.to_str().unwrap()]);
+    (root, bytes)
+}
+
+/// Bytes that may have come of one peer or of all, under a limit that holds since `start`.
+fn most_since(start: Instant) -> f64 {
+    BURST + RATE * start.elapsed().as_secs_f64()
+}
+
+/// Lets a fetch that was slowed run to its end; it must be the file.
+fn ends_with(mut cat: Child, bytes: &[u8]) {
+    let mut got = Vec::new();
+    cat.stdout.take().unwrap().read_to_end(&mut got).unwrap();
+    assert!(cat.wait().unwrap().success());
+    assert!(got == bytes, "something else came");
+}
+
+/// Where somebody fetches under a limit, no more passes than it allows until it is lifted.
 fn holds_until_it_is_lifted(limit: &Limit, seed: u64) {
     let Limit {
         key,
         direction,
         scope,
     } = limit;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("file");
-    let bytes = tree::bytes(seed, 6_000_000);
-    fs::write(&file, &bytes).unwrap();
     let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
-    let root = giver.ok(["add", "-Q", file.to_str().unwrap()]);
+    let (root, bytes) = add_in_small_blocks(&giver, seed);
     let holder = if *direction == "out" { &giver } else { &taker };
     set(holder, "limits.exempt", "[]");
-    set(holder, key, "2KB");
+    set(holder, key, RATE_TEXT);
     let (giving, taking) = (giver.daemon(), taker.daemon());
     let (holding, other) = match *direction {
         "out" => (&giving, &taking),
@@ -101,7 +121,7 @@ fn holds_until_it_is_lifted(limit: &Limit, seed: u64) {
         )
     };
     for known in ["total", "peer"] {
-        let rate = if known == *scope { 2000.0 } else { 0.0 };
+        let rate = if known == *scope { RATE } else { 0.0 };
         assert_eq!(cap(known), rate, "{known}");
     }
     let held = |daemon: &Daemon| {
@@ -111,21 +131,22 @@ fn holds_until_it_is_lifted(limit: &Limit, seed: u64) {
     taker.ok(["swarm", "connect", &giving.swarm()]);
     let start = Instant::now();
     let mut cat = taker.command(["cat", &root]).spawn().unwrap();
-    // At this rate it would take most of an hour.
-    while held(holding) < 0.2 {
-        assert!(cat.try_wait().unwrap().is_none(), "too fast");
-    }
-    // Looked at before the clock, so no machine is too slow for it.
-    let came = metric(&taking, "cairn_bitswap_block_bytes_received_total");
-    let most = BEFOREHAND + 2000.0 * start.elapsed().as_secs_f64();
-    assert!(came <= most, "{came} bytes came, {most} may have");
+    let came = loop {
+        // Looked at before the clock, so no machine is too slow for it.
+        let came = metric(&taking, "cairn_bitswap_block_bytes_received_total");
+        let most = most_since(start);
+        assert!(came <= most, "{came} bytes came, {most} may have");
+        if came >= ENOUGH {
+            break came;
+        }
+        assert!(cat.try_wait().unwrap().is_none(), "{came} bytes only");
+    };
+    println!("{key}: {came} bytes of {}", most_since(start));
+    assert!(held(holding) > 0.0);
     let told = set(holder, key, "unlimited");
     assert!(told.contains("has taken this up"), "{told}");
     assert_eq!(cap(scope), 0.0);
-    let mut got = Vec::new();
-    cat.stdout.take().unwrap().read_to_end(&mut got).unwrap();
-    assert!(cat.wait().unwrap().success());
-    assert!(got == bytes, "something else came");
+    ends_with(cat, &bytes);
     assert_eq!(held(other), 0.0, "it is the other's limit");
     // Who is slowed is not taken for silent.
     let twice = "cairn_bitswap_duplicate_blocks_received_total";
@@ -133,39 +154,133 @@ fn holds_until_it_is_lifted(limit: &Limit, seed: u64) {
 }
 
 #[test]
-fn a_limit_of_downloads_holds_until_it_is_lifted_and_breaks_nothing() {
-    let (direction, scope) = ("in", "total");
-    let key = "limits.download";
-    holds_until_it_is_lifted(
-        &Limit {
-            key,
-            direction,
-            scope,
-        },
-        7,
-    );
+fn no_more_comes_than_a_limit_of_downloads_allows_until_it_is_lifted() {
+    let (key, direction, scope) = ("limits.download", "in", "total");
+    let limit = Limit {
+        key,
+        direction,
+        scope,
+    };
+    holds_until_it_is_lifted(&limit, 7);
 }
 
 #[test]
-fn limits_of_one_peer_hold_until_they_are_lifted() {
-    let scope = "peer";
-    for (seed, key, direction) in [
-        (9, "limits.upload_per_peer", "out"),
-        (10, "limits.download_per_peer", "in"),
-    ] {
-        holds_until_it_is_lifted(
-            &Limit {
-                key,
-                direction,
-                scope,
-            },
-            seed,
-        );
-    }
+fn no_more_goes_than_a_limit_of_uploads_allows_until_it_is_lifted() {
+    let (key, direction, scope) = ("limits.upload", "out", "total");
+    let limit = Limit {
+        key,
+        direction,
+        scope,
+    };
+    holds_until_it_is_lifted(&limit, 9);
 }
 
-/// What may pass before a limit holds: the root of the file, and a piece that is read before it is paid for.
-const BEFOREHAND: f64 = 100_000.0;
+/// Bytes that `daemon` has of a peer.
+fn came_from(daemon: &Daemon, peer: &str) -> f64 {
+    let ledger = daemon.call("bitswap/ledger", &format!("arg={peer}"));
+    ledger["Recv"].as_f64().unwrap()
+}
+
+fn name(repo: &Repo) -> String {
+    repo.ok(["id", "-f", "<id>"])
+}
+
+/// Where two fetch at once and a limit of one peer is set on what is between them, each gets no more than it
+/// allows, and both together more than one may. `came` tells how much came to each.
+fn each_has_a_limit_of_its_own(
+    holder: &Repo,
+    key: &str,
+    cats: [(Child, Vec<u8>); 2],
+    came: impl Fn() -> [f64; 2],
+    start: Instant,
+) {
+    let [(mut first, first_bytes), (mut second, second_bytes)] = cats;
+    loop {
+        let [one, other] = came();
+        let most = most_since(start);
+        assert!(
+            one <= most && other <= most,
+            "{one} and {other} bytes came, {most} of each may have"
+        );
+        if one.min(other) >= ENOUGH && one + other > most {
+            println!("{key}: {one} and {other} bytes, of {most} each");
+            break;
+        }
+        for cat in [&mut first, &mut second] {
+            let ended = cat.try_wait().unwrap();
+            assert!(
+                ended.is_none(),
+                "both share one limit: {one} and {other} bytes, {most} of each may have"
+            );
+        }
+    }
+    let told = set(holder, key, "unlimited");
+    assert!(told.contains("has taken this up"), "{told}");
+    ends_with(first, &first_bytes);
+    ends_with(second, &second_bytes);
+}
+
+#[test]
+fn who_takes_has_a_limit_of_its_own() {
+    let key = "limits.upload_per_peer";
+    let (giver, takers) = (Repo::new(CAIRN), [Repo::new(CAIRN), Repo::new(CAIRN)]);
+    // Not the same, or they would give it to each other if they met.
+    let files = [10, 11].map(|seed| add_in_small_blocks(&giver, seed));
+    set(&giver, "limits.exempt", "[]");
+    set(&giver, key, RATE_TEXT);
+    let (giving, giver_name) = (giver.daemon(), name(&giver));
+    let taking = takers.each_ref().map(Repo::daemon);
+    for taker in &takers {
+        taker.ok(["swarm", "connect", &giving.swarm()]);
+    }
+    let start = Instant::now();
+    let mut cats = takers.iter().zip(files).map(|(taker, (root, bytes))| {
+        let cat = taker.command(["cat", &root]).spawn().unwrap();
+        (cat, bytes)
+    });
+    let cats = [cats.next().unwrap(), cats.next().unwrap()];
+    let came = || {
+        taking
+            .each_ref()
+            .map(|taking| came_from(taking, &giver_name))
+    };
+    each_has_a_limit_of_its_own(&giver, key, cats, came, start);
+}
+
+#[test]
+fn who_gives_has_a_limit_of_its_own() {
+    let key = "limits.download_per_peer";
+    let (taker, givers) = (Repo::new(CAIRN), [Repo::new(CAIRN), Repo::new(CAIRN)]);
+    let mut seeds = 12..;
+    let files = givers
+        .each_ref()
+        .map(|giver| add_in_small_blocks(giver, seeds.next().unwrap()));
+    set(&taker, "limits.exempt", "[]");
+    set(&taker, key, RATE_TEXT);
+    let (taking, giving) = (taker.daemon(), givers.each_ref().map(Repo::daemon));
+    for giving in &giving {
+        taker.ok(["swarm", "connect", &giving.swarm()]);
+    }
+    let start = Instant::now();
+    let cats = files.map(|(root, bytes)| {
+        let cat = taker.command(["cat", &root]).spawn().unwrap();
+        (cat, bytes)
+    });
+    let names = givers.each_ref().map(name);
+    let came = || names.each_ref().map(|giver| came_from(&taking, giver));
+    each_has_a_limit_of_its_own(&taker, key, cats, came, start);
+}
+
+/// Bytes a second of the limits that are measured, and as they are written.
+const RATE: f64 = 75_000.0;
+const RATE_TEXT: &str = "75KB";
+/// What may come before a limit holds: a tenth of a second's worth is saved up, and a turn is waited for once
+/// it is taken.
+const BURST: f64 = RATE / 10.0 + 2048.0;
+/// Some seconds' worth, beside which the burst is little: a limit that let a tenth more pass would show.
+const ENOUGH: f64 = 2.0 * RATE;
+/// So much that it does not end while it is measured.
+const FILE_BYTES: usize = 1_000_000;
 
 #[test]
 fn the_ledger_tells_what_was_exchanged_and_a_denied_peer_gets_nothing() {
@@ -174,7 +289,6 @@ fn the_ledger_tells_what_was_exchanged_and_a_denied_peer_gets_nothing() {
     let bytes = tree::bytes(8, 300_000);
     fs::write(&file, &bytes).unwrap();
     let (giver, taker, denied) = (Repo::new(CAIRN), Repo::new(CAIRN), Repo::new(CAIRN));
-    let name = |repo: &Repo| repo.ok(["id", "-f", "<id>"]);
     let root = giver.ok(["add", "-Q", file.to_str().unwrap()]);
     set(
         &giver,
