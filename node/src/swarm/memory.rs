@@ -40,10 +40,12 @@ struct Seen {
 /// Why no connection is made or taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this node has {} MiB of memory and makes no new connections while it is over `limits.memory` = \"{}\"; \
-     `cairn config set limits.memory` changes it",
-    resident >> 20,
-    ByteSize(*most)
+    "this node has {} MiB of memory and makes no new connections while it is over `limits.memory` = \"{}\" \
+     ({} MiB); `cairn config set limits.memory` changes it",
+    // Up here and down there, so that what is over the limit never reads as if it were not.
+    resident.div_ceil(1 << 20),
+    ByteSize(*most),
+    most >> 20
 )]
 pub(crate) struct OverMemory {
     resident: u64,
@@ -250,7 +252,15 @@ mod tests {
         assert_eq!(
             ceiling.check().unwrap_err().to_string(),
             "this node has 100 MiB of memory and makes no new connections while it is over \
-             `limits.memory` = \"50MiB\"; `cairn config set limits.memory` changes it"
+             `limits.memory` = \"50MiB\" (50 MiB); `cairn config set limits.memory` changes it"
+        );
+        // Not "1907 MiB", which is less than 2 GB.
+        let resident = 2_000_000_001;
+        let (most, over) = (2_000_000_000, "has 1908 MiB");
+        let told = OverMemory { resident, most }.to_string();
+        assert!(
+            told.contains(over) && told.contains("\"2GB\" (1907 MiB)"),
+            "{told}"
         );
         ceiling.set(Memory::UNLIMITED);
         assert!(ceiling.admit(&ceiling.refused_out).is_ok());
@@ -289,9 +299,9 @@ mod tests {
 
     #[test]
     fn what_counts_is_resident_and_not_merely_promised() {
-        const PROMISED: usize = 4 << 30;
-        const TOUCHED: usize = 256 << 20;
-        let promised: Vec<u8> = Vec::with_capacity(PROMISED);
+        const PROMISED: usize = 1 << 30;
+        const TOUCHED: usize = 64 << 20;
+        let promised = std::hint::black_box(Vec::<u8>::with_capacity(PROMISED));
         let touched = std::hint::black_box(vec![1_u8; TOUCHED]);
         let counted = resident().unwrap();
         assert!(
