@@ -155,7 +155,7 @@ fn a_hundred_liars_among_120_peers_cost_less_than_half_as_much_again() {
 }
 
 #[test]
-fn nor_do_a_hundred_liars_cost_more_that_want_the_same() {
+fn a_hundred_liars_that_want_the_same_cost_less_than_half_as_much_again() {
     a_hundred_cost_less_than_half_as_much_again(true);
 }
 
