@@ -89,16 +89,21 @@ fn throttle(limits: Limits) -> Throttle {
     Throttle::new(limits, &prometheus::Registry::new()).unwrap()
 }
 
-/// Dials through the swarm's task; knows the providers it was told of.
+/// Dials through the swarm's task; knows the providers it was told of, and tells of others each time if they
+/// are more than it may tell of.
 #[derive(Clone)]
 struct Dialler {
     dials: mpsc::Sender<(Multiaddr, oneshot::Sender<bool>)>,
     providers: Vec<Provider>,
+    searches: Arc<AtomicUsize>,
 }
 
 impl Network for Dialler {
     fn providers(&self, _: Cid, limit: usize) -> BoxStream<'static, Provider> {
-        stream::iter(self.providers.clone()).take(limit).boxed()
+        let turns = self.providers.len().div_ceil(limit).max(1);
+        let turn = self.searches.fetch_add(1, Ordering::Relaxed) % turns;
+        let told = self.providers.clone().into_iter();
+        stream::iter(told.skip(turn * limit).take(limit)).boxed()
     }
 
     async fn connect(&self, provider: Provider) -> Result<(), String> {
@@ -166,7 +171,11 @@ impl Node {
             }
         };
         let (dials, asked) = mpsc::channel(10);
-        let dialler = Dialler { dials, providers };
+        let dialler = Dialler {
+            dials,
+            providers,
+            searches: Arc::default(),
+        };
         let reach = Reach {
             me: id,
             network: dialler.clone(),

@@ -37,6 +37,8 @@ use futures::{StreamExt, future, stream};
 use giving::{LOOKUPS_MAX, PACKINGS_MAX};
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
+#[cfg(test)]
+pub(super) use sources::ANNOUNCED_MAX;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;

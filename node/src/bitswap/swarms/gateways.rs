@@ -6,6 +6,7 @@ use crate::bitswap::http::car_tests::{car, parent};
 use crate::bitswap::http::tests::{Answer, Gateway};
 use crate::bitswap::message::Version;
 use crate::bitswap::policy::ServeAll;
+use crate::bitswap::worker::ANNOUNCED_MAX;
 use crate::explain::{self, Ask, LeftOut, Step};
 use crate::limits::Limits;
 use crate::routing::Provider;
@@ -249,20 +250,12 @@ async fn who_waited_in_vain_is_told_that_gateways_were_asked() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_watches_hears_which_announced_gateway_is_not_asked_and_why() {
-    let blocks = made(1, 10, RAW);
-    let provider = Provider {
-        peer: PeerId::random(),
-        addresses: vec!["/ip4/0.0.0.0/tcp/1/http".parse().unwrap()],
-    };
-    let client = node(Map::default(), vec![provider], vec![]).await;
+/// Fetches in vain; the announced gateways that were left out, and why.
+async fn left_out(client: &Node, block: &Block) -> Vec<(String, LeftOut)> {
     let work = client.bitswap.work(Duration::from_millis(1500));
     let (teller, mut listener) = explain::pair();
-    let fetch = client
-        .bitswap
-        .fetch_told(&work, blocks[0].cid(), Some(teller));
-    let left_out = async {
+    let fetch = client.bitswap.fetch_told(&work, block.cid(), Some(teller));
+    let listen = async {
         let mut left_out = Vec::new();
         while let Some(told) = listener.next().await {
             if let Step::LeftOut { url, why } = told.step {
@@ -271,10 +264,48 @@ async fn who_watches_hears_which_announced_gateway_is_not_asked_and_why() {
         }
         left_out
     };
-    let (fetched, left_out) = tokio::join!(fetch, left_out);
+    let (fetched, left_out) = tokio::join!(fetch, listen);
     assert!(fetched.is_err(), "{fetched:?}");
+    left_out
+}
+
+fn announced(addresses: Vec<Multiaddr>) -> Provider {
+    Provider {
+        peer: PeerId::random(),
+        addresses,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_hears_which_announced_gateway_is_outside() {
+    let blocks = made(1, 10, RAW);
+    let outside = announced(vec!["/ip4/0.0.0.0/tcp/1/http".parse().unwrap()]);
+    let client = node(Map::default(), vec![outside], vec![]).await;
+    let left_out = left_out(&client, &blocks[0]).await;
     let expected = ("http://0.0.0.0:1".to_owned(), LeftOut::Outside);
     assert_eq!(left_out.first(), Some(&expected));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_hears_which_announced_gateways_are_too_many() {
+    let blocks = made(2, 10, RAW);
+    // Four gateways each; as many providers as two searches find.
+    let providers = (0..20).map(|nth| {
+        let gateways = (0..4).map(|gateway| {
+            let address = format!("/ip4/127.0.{nth}.{}/tcp/1/http", gateway + 1);
+            address.parse().unwrap()
+        });
+        announced(gateways.collect())
+    });
+    let client = node(Map::default(), providers.collect(), vec![]).await;
+    let mut left = left_out(&client, &blocks[0]).await;
+    left.extend(left_out(&client, &blocks[1]).await);
+    assert!(
+        left.iter().all(|(_, why)| *why == LeftOut::TooMany),
+        "{left:?}"
+    );
+    let urls: HashSet<_> = left.iter().map(|(url, _)| url).collect();
+    assert_eq!(urls.len(), 4 * 20 - ANNOUNCED_MAX, "{left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -241,7 +241,7 @@ impl State {
 }
 
 /// Announced gateways at once. Each costs a task and, when busy, some sockets.
-const ANNOUNCED_MAX: usize = 64;
+pub(in crate::bitswap) const ANNOUNCED_MAX: usize = 64;
 /// Gateways that cannot be reached of which is told.
 const UNREACHED_TOLD_MAX: usize = 4;
 /// How long an announced gateway of which nothing is wanted is kept.
