@@ -1,21 +1,12 @@
 //! What is set about bandwidth and serving holds in the real program, at once where it says so.
 
-use harness::{Daemon, Repo, http, tree};
+use harness::{Daemon, Repo, tree};
 use std::fs;
 use std::io::Read;
 use std::process::Child;
 use std::time::Instant;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
-
-fn metric(daemon: &Daemon, name: &str) -> f64 {
-    let page = http::request(daemon.rpc(), "GET", "/metrics", &[], b"")
-        .unwrap()
-        .text();
-    let line = page.lines().find(|line| line.starts_with(name));
-    let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
-    value.unwrap_or_else(|| panic!("{name} in {page}"))
-}
 
 fn set(repo: &Repo, key: &str, value: &str) -> String {
     repo.run(["config", "set", key, value]).success().stderr
@@ -36,11 +27,11 @@ fn a_limit_holds_at_once_and_so_does_its_end() {
     assert!(!told.contains("daemon"), "none yet: {told}");
     assert!(told.contains("limits.exempt '[]'"), "{told}");
     let (giving, taking) = (giver.daemon(), taker.daemon());
-    assert_eq!(metric(&giving, CAP), 2000.0);
+    assert_eq!(giving.metric(CAP), 2000.0);
     // Loopback is exempt until somebody says otherwise.
     taker.ok(["swarm", "connect", &giving.swarm()]);
     assert_eq!(taker.run(["cat", &root]).success().stdout, bytes);
-    assert_eq!(metric(&giving, OUT), 0.0);
+    assert_eq!(giving.metric(OUT), 0.0);
 
     let told = set(&giver, "limits.exempt", "[]");
     assert!(told.contains("has taken this up"), "{told}");
@@ -51,14 +42,14 @@ fn a_limit_holds_at_once_and_so_does_its_end() {
     let other = giver.ok(["add", "-Q", file.to_str().unwrap()]);
     let mut cat = taker.command(["cat", &other]).spawn().unwrap();
     // At this rate it would take most of an hour.
-    while metric(&giving, OUT) < 0.2 {
+    while giving.metric(OUT) < 0.2 {
         assert!(cat.try_wait().unwrap().is_none(), "too fast");
     }
     let told = set(&giver, "limits.download", "1GB");
     assert!(!told.contains("limits.exempt"), "nobody is: {told}");
     let told = set(&giver, "limits.upload", "unlimited");
     assert!(told.contains("has taken this up"), "{told}");
-    assert_eq!(metric(&giving, CAP), 0.0);
+    assert_eq!(giving.metric(CAP), 0.0);
     let mut got = Vec::new();
     cat.stdout.take().unwrap().read_to_end(&mut got).unwrap();
     assert!(cat.wait().unwrap().success());
@@ -115,10 +106,7 @@ fn holds_until_it_is_lifted(limit: &Limit, seed: u64) {
     };
     let cap = |scope: &str| {
         let labels = format!("direction=\"{direction}\",scope=\"{scope}\"");
-        metric(
-            holding,
-            &format!("cairn_limits_bytes_per_second{{{labels}}}"),
-        )
+        holding.metric(&format!("cairn_limits_bytes_per_second{{{labels}}}"))
     };
     for known in ["total", "peer"] {
         let rate = if known == *scope { RATE } else { 0.0 };
@@ -126,14 +114,14 @@ fn holds_until_it_is_lifted(limit: &Limit, seed: u64) {
     }
     let held = |daemon: &Daemon| {
         let name = "cairn_limits_throttled_seconds_total";
-        metric(daemon, &format!("{name}{{direction=\"{direction}\"}}"))
+        daemon.metric(&format!("{name}{{direction=\"{direction}\"}}"))
     };
     taker.ok(["swarm", "connect", &giving.swarm()]);
     let start = Instant::now();
     let mut cat = taker.command(["cat", &root]).spawn().unwrap();
     let came = loop {
         // Looked at before the clock, so no machine is too slow for it.
-        let came = metric(&taking, "cairn_bitswap_block_bytes_received_total");
+        let came = taking.metric("cairn_bitswap_block_bytes_received_total");
         let most = most_since(start);
         assert!(came <= most, "{came} bytes came, {most} may have");
         if came >= ENOUGH {
@@ -150,7 +138,7 @@ fn holds_until_it_is_lifted(limit: &Limit, seed: u64) {
     assert_eq!(held(other), 0.0, "it is the other's limit");
     // Who is slowed is not taken for silent.
     let twice = "cairn_bitswap_duplicate_blocks_received_total";
-    assert_eq!(metric(&taking, twice), 0.0);
+    assert_eq!(taking.metric(twice), 0.0);
 }
 
 #[test]

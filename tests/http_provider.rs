@@ -17,14 +17,6 @@ fn taker(givers: &[&Daemon]) -> Repo {
     repo
 }
 
-fn metric(daemon: &Daemon, name: &str) -> f64 {
-    let page = harness::http::request(daemon.rpc(), "GET", "/metrics", &[], b"").unwrap();
-    let page = page.text();
-    let line = page.lines().find(|line| line.starts_with(name));
-    let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
-    value.unwrap_or_else(|| panic!("{name} is not among the metrics"))
-}
-
 #[test]
 fn a_gateway_alone_is_enough_for_cat_and_get_and_pin() {
     let folder = tempfile::tempdir().unwrap();
@@ -47,10 +39,10 @@ fn a_gateway_alone_is_enough_for_cat_and_get_and_pin() {
     taker.ok(["pin", "add", &root]);
     assert_eq!(taker.ok(["swarm", "peers"]), "", "nobody is connected");
     let delivered = r#"cairn_http_fetch_requests_total{outcome="delivered"}"#;
-    assert!(metric(&taking, delivered) >= 3.0);
-    assert!(metric(&taking, "cairn_bitswap_blocks_received_total") > 60.0);
-    assert!(metric(&taking, "cairn_http_fetch_bytes_total") > 3_000_000.0);
-    assert_eq!(metric(&taking, "cairn_http_fetch_sources"), 1.0);
+    assert!(taking.metric(delivered) >= 3.0);
+    assert!(taking.metric("cairn_bitswap_blocks_received_total") > 60.0);
+    assert!(taking.metric("cairn_http_fetch_bytes_total") > 3_000_000.0);
+    assert_eq!(taking.metric("cairn_http_fetch_sources"), 1.0);
     // What is pinned is whole, without anybody to ask.
     giving.kill();
     let again = folder.path().join("again");
@@ -83,7 +75,7 @@ fn what_a_gateway_does_not_have_comes_from_a_peer_and_the_rest_from_the_gateway(
     assert_eq!(tree::read(&out), tree::read(&whole));
     for outcome in ["delivered", "absent"] {
         let name = format!("cairn_http_fetch_requests_total{{outcome=\"{outcome}\"}}");
-        assert!(metric(&taking, &name) > 0.0, "{outcome}");
+        assert!(taking.metric(&name) > 0.0, "{outcome}");
     }
 }
 
@@ -175,7 +167,7 @@ fn a_gateway_outside_the_network_is_left_out_and_nothing_else_changes() {
     let outside = "[\"/dns4/gateway.invalid/tcp/443/tls/http\", \"http://192.0.2.1\"]";
     repo.ok(["config", "set", "fetch.gateways", outside]);
     let daemon = repo.daemon();
-    assert_eq!(metric(&daemon, "cairn_http_fetch_sources"), 0.0);
+    assert_eq!(daemon.metric("cairn_http_fetch_sources"), 0.0);
     let wrong = repo.run(["config", "set", "fetch.gateways", "[\"nowhere\"]"]);
     assert!(
         wrong

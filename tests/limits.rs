@@ -658,7 +658,7 @@ fn a_clock_ten_years_off_changes_nothing_that_is_kept_or_cached() {
         wait_until("the cache to be evicted down to its bound", || {
             cached_bytes(&repo) <= CACHE_BYTES
         });
-        assert!(metric(&daemon, "cairn_store_evicted_blocks_total") > 0.0);
+        assert!(daemon.metric("cairn_store_evicted_blocks_total") > 0.0);
         drop(giving);
         let served = daemon.get(&format!("/ipfs/{cid}"), &[]);
         assert_eq!(served.status, 200, "what was read all the time was evicted");
@@ -701,16 +701,6 @@ fn cached_bytes(repo: &Repo) -> u64 {
         is_cached.then(|| entry.metadata().map_or(0, |data| data.len()))
     });
     cached.sum()
-}
-
-fn metric(daemon: &Daemon, name: &str) -> f64 {
-    let page = http::request(daemon.rpc(), "GET", "/metrics", &[], b"").unwrap();
-    let text = page.text();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap_or_else(|| panic!("{name} is missing"))
-        .trim()
-        .parse()
-        .unwrap()
 }
 
 /// Looks until it is so.

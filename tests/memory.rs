@@ -1,21 +1,12 @@
 //! `limits.memory` in the real program: over it there are no new peers, and whoever asks is told why.
 
-use harness::{Daemon, Repo, http};
+use harness::{Daemon, Repo};
 use std::fs::File;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
 /// Less than the program itself has.
 const TOO_LITTLE: &str = "16MiB";
-
-fn metric(daemon: &Daemon, name: &str) -> f64 {
-    let page = http::request(daemon.rpc(), "GET", "/metrics", &[], b"")
-        .unwrap()
-        .text();
-    let line = page.lines().find(|line| line.starts_with(name));
-    let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
-    value.unwrap_or_else(|| panic!("{name} in {page}"))
-}
 
 #[test]
 fn over_the_limit_a_fetch_says_why_it_finds_nobody_and_without_one_it_works() {
@@ -43,11 +34,10 @@ fn over_the_limit_a_fetch_says_why_it_finds_nobody_and_without_one_it_works() {
     giver.run(["swarm", "connect", &taking.swarm()]).failure(1);
     for way in ["in", "out"] {
         let name = format!("cairn_limits_memory_refused_total{{direction=\"{way}\"}}");
-        assert!(metric(&taking, &name) >= 1.0, "{way}");
+        assert!(taking.metric(&name) >= 1.0, "{way}");
     }
     assert!(
-        metric(&taking, "process_resident_memory_bytes")
-            > metric(&taking, "cairn_limits_memory_bytes")
+        taking.metric("process_resident_memory_bytes") > taking.metric("cairn_limits_memory_bytes")
     );
 
     let told = taker.run(["config", "set", "limits.memory", "unlimited"]);

@@ -209,6 +209,19 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// What one figure at `/metrics` is now: by its name, and its labels if it has several.
+    pub fn metric(&self, name: &str) -> f64 {
+        let page = http::request(self.rpc(), "GET", "/metrics", &[], b"");
+        let page = page.expect("metrics").text();
+        let is_named = |line: &&str| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+        };
+        let line = page.lines().find(is_named);
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        value.unwrap_or_else(|| panic!("{name} in {page}"))
+    }
+
     /// Starts `command` over `repository` and waits for `Daemon is ready`.
     pub fn start(command: Command, repository: &Path) -> Self {
         Self::start_logging(command, repository, Stdio::inherit())
