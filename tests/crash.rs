@@ -3,6 +3,8 @@
 use harness::{Repo, tree};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
@@ -87,3 +89,51 @@ fn without_its_index_the_repository_is_the_same() {
     repo.ok(["get", &root, "-o", out.to_str().unwrap()]);
     assert_eq!(tree::read(&out), tree::read(&source));
 }
+
+#[test]
+fn what_a_killed_daemon_had_fetched_for_nobody_in_particular_is_there() {
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let add = |content: &[u8]| giver.run_with(["add", "-Q"], content).success().text();
+    let content = tree::bytes(21, 3_000_000);
+    let (pinned, read) = (add(b"kept"), add(&content));
+    let giving = giver.daemon();
+    let taking = taker.daemon();
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    // So that the journal knows the segment to which the blocks of the next fetch go.
+    taker.ok(["pin", "add", &pinned]);
+    assert_eq!(taker.run(["cat", &read]).success().stdout, content);
+    let begun = Instant::now();
+    while !would_be_there(&taker, &read) {
+        assert!(
+            begun.elapsed() < COMMITTED_WITHIN,
+            "nobody commits what was fetched"
+        );
+    }
+    taking.kill();
+    giving.kill();
+    assert_eq!(taker.run(["cat", &read]).success().stdout, content);
+}
+
+/// Whether a kill at this moment would leave all of `cid`: what is in the files now, opened elsewhere.
+fn would_be_there(repo: &Repo, cid: &str) -> bool {
+    let elsewhere = Repo::empty(CAIRN);
+    copy(repo.path(), elsewhere.path());
+    elsewhere.run(["cat", cid]).code == Some(0)
+}
+
+/// What counts of a repository, without its index.
+fn copy(from: &Path, to: &Path) {
+    let copied = |name: &str| fs::copy(from.join(name), to.join(name)).unwrap();
+    copied("version");
+    copied("config.toml");
+    for folder in ["journal", "blocks"] {
+        fs::create_dir_all(to.join(folder)).unwrap();
+        for entry in fs::read_dir(from.join(folder)).unwrap() {
+            let name = entry.unwrap().file_name();
+            copied(&format!("{folder}/{}", name.to_str().unwrap()));
+        }
+    }
+}
+
+/// The longest that a fetched block may be unknown to the journal, with much patience for a busy machine.
+const COMMITTED_WITHIN: Duration = Duration::from_secs(60);

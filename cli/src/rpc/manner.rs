@@ -38,8 +38,8 @@ impl Manner {
             return RpcError::failed(format!("the answer broke off: {why}"));
         };
         let kept = if self.fetches {
-            "; what it had fetched is in the store: start it again (`cairn daemon`), then the same command \
-             goes on from there"
+            "; what it had fetched up to the last second or so is in the store: start it again (`cairn daemon`), \
+             then the same command goes on from there"
         } else {
             "; start it again with `cairn daemon`"
         };

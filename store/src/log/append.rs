@@ -96,6 +96,11 @@ impl Appender {
         Ok((places, segment))
     }
 
+    /// Whether anything was appended that no commit has taken yet.
+    pub(crate) fn is_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// What was appended since the last call.
     pub(crate) fn touched(&mut self) -> Touched {
         let segments = std::mem::take(&mut self.touched)

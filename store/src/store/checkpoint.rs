@@ -2,7 +2,6 @@
 //! by the thread that also writes out what commits have left.
 
 use super::Inner;
-use crate::config::Durability;
 use crate::index::{Checkpoint, Merged};
 use crate::journal::Sync;
 use crate::journal::record::Record;
@@ -115,16 +114,11 @@ pub(super) struct Syncer {
 impl Syncer {
     pub(super) fn start(inner: &Arc<Inner>) -> std::io::Result<Self> {
         let (kicks, kicked) = sync_channel(1);
-        let leaves = inner.config.durability == Durability::Relaxed;
         let inner = Arc::downgrade(inner);
         let thread = std::thread::Builder::new()
             .name("store-syncer".to_owned())
             .spawn(move || {
-                let next = || match leaves {
-                    true => kicked.recv_timeout(LEFT_AT_MOST),
-                    false => kicked.recv().map_err(RecvTimeoutError::from),
-                };
-                run(&inner, next);
+                run(&inner, || kicked.recv_timeout(LEFT_AT_MOST));
             })?;
         Ok(Self { kicks, thread })
     }
@@ -145,7 +139,8 @@ fn run(inner: &Weak<Inner>, next: impl Fn() -> Result<(), RecvTimeoutError>) {
             return;
         }
         let Some(inner) = inner.upgrade() else { return };
-        if kick == Err(RecvTimeoutError::Timeout) && !inner.has_left_something() {
+        let is_due = || inner.has_left_something() || inner.lock_appender().is_touched();
+        if kick == Err(RecvTimeoutError::Timeout) && !is_due() {
             continue;
         }
         let unmerged = inner.unmerged.load(Ordering::Relaxed);
@@ -161,7 +156,8 @@ fn run(inner: &Weak<Inner>, next: impl Fn() -> Result<(), RecvTimeoutError>) {
     }
 }
 
-/// How long what is acknowledged without waiting for the disk is left to the operating system.
+/// How long what is acknowledged without waiting for the disk is left to the operating system, and what nobody
+/// commits, as blocks that a fetch has brought, is not known to the journal.
 const LEFT_AT_MOST: Duration = Duration::from_secs(1);
 /// Entries in the memory table at which they are merged into sled.
 pub(crate) const MERGE_AT: usize = 500_000;
