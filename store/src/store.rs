@@ -99,6 +99,8 @@ pub struct Stat {
     pub disk_bytes: u64,
     /// Bytes of those that hold what peers sent and nobody asked to keep.
     pub cache_bytes: u64,
+    /// What those may grow to.
+    pub cache_max: u64,
     /// Pins.
     pub pins: u64,
 }
@@ -318,6 +320,7 @@ impl Store {
                 .filter(|(id, _)| id.stream == Stream::Cache)
                 .map(|(_, segment)| segment.length())
                 .sum(),
+            cache_max: self.inner.config.cache_max.0,
             pins: self.inner.read_pins().by_key.len() as u64,
         }
     }

@@ -44,9 +44,7 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
     let session = call.session().await?;
     let root = resolve_to_block(&session, path).await?;
     let is_online = call.is_online().await?;
-    // A file that does not read any more is no reason to write no archive.
-    let settings = call.context.repository.config().unwrap_or_default();
-    let cache_max = settings.storage.cache_max.0;
+    let cache_max = call.context.store().await?.stat().cache_max;
     if is_online {
         session.prefetch(&root).await.map_err(ReadError::from)?;
     }

@@ -180,7 +180,7 @@ pub async fn stat(call: Call) -> Result<Reply, RpcError> {
         version: format!("fs-repo@{FORMAT}"),
         disk_size: stat.disk_bytes,
         cache_size: stat.cache_bytes,
-        cache_max: settings.cache_max.0,
+        cache_max: stat.cache_max,
         disk_free: disk.as_ref().map(|disk| bytes(disk.f_bavail, disk)),
         reserve,
         pins: stat.pins,
