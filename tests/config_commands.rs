@@ -37,6 +37,16 @@ fn configuration_is_shown_set_and_guarded() {
         let told = repo.run(size).failure(1);
         let names = "Error: storage.segment_size: must be a number of bytes";
         assert!(told.starts_with(names), "{told}");
+        for limit in ["upload", "download_per_peer", "memory"] {
+            let key = format!("limits.{limit}");
+            for (wrong, was) in [("0", "0"), ("0MB", "\"0MB\""), ("1.5MB", "\"1.5MB\"")] {
+                let told = repo.run(["config", "set", &key, wrong]).failure(1);
+                let is_named = told.starts_with(&format!("Error: {key}: must be a whole number"));
+                let no_limit = format!("or \"unlimited\" for no limit, was {was};");
+                assert!(is_named && told.contains(&no_limit), "{told}");
+            }
+            assert_eq!(repo.ok(["config", "get", &key]), "unlimited");
+        }
         let peer = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWSHj3RRbBjD15g6wekV8y3mm57Pobmps2g2WJm6F67Lay";
         assert_eq!(repo.ok(["bootstrap", "list"]), "");
         assert_eq!(repo.ok(["bootstrap", "add", peer]), format!("added {peer}"));
@@ -95,10 +105,11 @@ fn a_wrong_value_in_the_file_is_told_with_its_file_and_key() {
             "storage.scrub_share",
         ),
         ("\nlevel = \"warn\"", "\nlevel = \"a=loud\"", "log.level"),
+        ("\nupload = \"unlimited\"", "\nupload = 0", "limits.upload"),
     ] {
         assert!(good.contains(from), "{good}");
         fs::write(&path, good.replace(from, to)).unwrap();
-        let told = repo.run(["daemon"]).failure(1);
+        let told = repo.refused_daemon().failure(1);
         let names = format!("Error: {}: {key}: must be ", path.display());
         assert!(told.starts_with(&names), "{told}");
     }

@@ -62,12 +62,11 @@ impl Rate {
     /// No limit.
     pub const UNLIMITED: Self = Self(None);
 
-    /// So many bytes a second; 0 for no limit.
+    /// So many bytes a second. Not 0: who writes that means nothing at all, or no limit at all.
     pub fn new(bytes_a_second: u64) -> Result<Self, RateError> {
-        match bytes_a_second {
-            0 => Ok(Self::UNLIMITED),
-            few if few < RATE_MIN => Err(RateError(few.to_string())),
-            rate => Ok(Self(NonZeroU64::new(rate))),
+        match NonZeroU64::new(bytes_a_second) {
+            Some(rate) if rate.get() >= RATE_MIN => Ok(Self(Some(rate))),
+            _ => Err(RateError(bytes_a_second.to_string())),
         }
     }
 
@@ -200,7 +199,6 @@ mod tests {
     fn rates_read_back_as_written_and_slips_are_refused() {
         for (text, means) in [
             ("unlimited", None),
-            ("0", None),
             ("1KB", Some(1000)),
             ("5MB", Some(5_000_000)),
             ("2MiB", Some(2 << 20)),
@@ -209,8 +207,9 @@ mod tests {
             assert_eq!(rate.bytes_a_second().map(NonZeroU64::get), means, "{text}");
             assert_eq!(rate.to_string().parse(), Ok(rate));
         }
-        for text in ["", "fast", "-1", "999", "5", "1MB/s"] {
-            assert!(text.parse::<Rate>().is_err(), "{text}");
+        for text in ["", "fast", "-1", "0", "0MB", "1.5MB", "999", "5", "1MB/s"] {
+            let error = text.parse::<Rate>().unwrap_err();
+            assert!(error.to_string().contains("\"unlimited\""), "{error}");
         }
     }
 

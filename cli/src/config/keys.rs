@@ -36,6 +36,9 @@ fn reads(path: &[&str], value: &toml::Value) -> bool {
 /// The error for a value that `key` cannot have.
 pub(super) fn wrong(key: &str, value: &toml::Value) -> ConfigError {
     let was = match value {
+        toml::Value::Array(entries) if let Some(entry) = first_wrong_entry(key, entries) => {
+            format!("a list with {}", shortened(&entry.to_string()))
+        }
         // What was meant to be a secret is none of the log's.
         _ if key == TOKEN => "something else".to_owned(),
         toml::Value::Table(_) => "a section".to_owned(),
@@ -46,6 +49,18 @@ pub(super) fn wrong(key: &str, value: &toml::Value) -> ConfigError {
         must: must_be(key),
         was,
     }
+}
+
+/// Which one of a list's entries is to blame, if one is: the list itself may be long.
+fn first_wrong_entry<'a>(key: &str, entries: &'a [toml::Value]) -> Option<&'a toml::Value> {
+    let path: Vec<&str> = key.split('.').collect();
+    let is_wrong =
+        |entry: &&toml::Value| !reads(&path, &toml::Value::Array(vec![(*entry).clone()]));
+    // Where no list is meant, each of them alone is as wrong.
+    if !reads(&path, &toml::Value::Array(Vec::new())) {
+        return None;
+    }
+    entries.iter().find(is_wrong)
 }
 
 /// What the value of `key` must be.
@@ -109,7 +124,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "limits.memory",
-        r#"a number of bytes like "2GB", at least "16MiB", or "unlimited" for no limit"#,
+        r#"a whole number of bytes with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB or TiB) like "2GB", at least "16MiB", or "unlimited" for no limit"#,
     ),
     ("serve.peers_allow", PEERS),
     ("serve.peers_deny", PEERS),
@@ -149,8 +164,7 @@ const KEYS: &[(&str, &str)] = &[
 const TOKEN: &str = "rpc.token";
 const COUNT: &str = "a whole number from 1 to 4294967295";
 const COUNT_OR_NONE: &str = "a whole number from 0 to 4294967295";
-const RATE: &str =
-    r#"a number of bytes a second like "5MB", at least "1KB", or "unlimited" for no limit"#;
+const RATE: &str = r#"a whole number of bytes a second with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB or TiB) like "5MB", at least "1KB", or "unlimited" for no limit"#;
 const PEERS: &str = r#"a list of peer IDs like "12D3KooW…""#;
 const SPAN: &str = r#"a time like "30s", from "1ms" to "8760h""#;
 /// Most characters of a wrong value that are told.
@@ -208,6 +222,11 @@ mod tests {
             ("fetch.gateways", "[\"/ip4/127.0.0.1/tcp/4001\"]"),
             ("limits.upload", "fast"),
             ("limits.upload", "5"),
+            ("limits.upload", "0"),
+            ("limits.download", "0"),
+            ("limits.upload_per_peer", "0"),
+            ("limits.download_per_peer", "0"),
+            ("limits.memory", "0"),
             ("limits.exempt", "[\"10.0.0.0/33\"]"),
             ("limits.memory", "much"),
             ("limits.memory", "2MB"),
@@ -228,6 +247,21 @@ mod tests {
             )
             .is_ok()
         );
+    }
+
+    #[test]
+    fn a_wrong_entry_of_a_list_is_named_alone() {
+        let mut entries: Vec<String> = (0..100).map(|at| format!("\"10.{at}.0.0/16\"")).collect();
+        for wrong in ["\"10/8\"", "7"] {
+            entries.insert(90, wrong.to_owned());
+            let value = format!("[{}]", entries.join(", "));
+            let error = edit::set(TEMPLATE, "limits.exempt", &value).unwrap_err();
+            let told = error.to_string();
+            let named = format!("was a list with {wrong}; see docs/configuration.md");
+            assert!(told.ends_with(&named), "{told}");
+        }
+        let told = edit::set(TEMPLATE, "storage.max", "[1]").unwrap_err();
+        assert!(told.to_string().contains("was [1];"), "{told}");
     }
 
     #[test]

@@ -14,10 +14,9 @@ impl Memory {
     /// No limit.
     pub const UNLIMITED: Self = Self(None);
 
-    /// So many bytes; 0 for no limit.
+    /// So many bytes.
     pub fn new(bytes: u64) -> Result<Self, MemoryError> {
         match bytes {
-            0 => Ok(Self::UNLIMITED),
             few if few < MEMORY_MIN => Err(MemoryError(few.to_string())),
             bytes => Ok(Self(Some(bytes))),
         }
@@ -81,7 +80,6 @@ mod tests {
     fn limits_read_back_as_written_and_slips_are_refused() {
         for (text, means) in [
             ("unlimited", None),
-            ("0", None),
             ("16MiB", Some(16 << 20)),
             ("2GB", Some(2_000_000_000)),
         ] {
@@ -89,7 +87,7 @@ mod tests {
             assert_eq!(memory.bytes(), means, "{text}");
             assert_eq!(memory.to_string().parse(), Ok(memory));
         }
-        for text in ["", "much", "-1", "2", "16777215", "50%"] {
+        for text in ["", "much", "-1", "0", "2", "16777215", "50%"] {
             let error = text.parse::<Memory>().unwrap_err();
             assert!(error.to_string().contains(text), "{error}");
         }
