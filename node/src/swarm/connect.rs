@@ -16,7 +16,8 @@ use libp2p::core::ConnectedPoint;
 use libp2p::core::Endpoint;
 use libp2p::identity::{Keypair, PeerId};
 use multistream_select::{
-    Negotiated, NegotiationError, Version, dialer_select_proto, listener_select_proto,
+    Negotiated, NegotiationError, ProtocolError, Version, dialer_select_proto,
+    listener_select_proto,
 };
 use std::io;
 use std::pin::Pin;
@@ -46,6 +47,28 @@ pub(super) enum UpgradeError {
     Noise(#[from] NoiseError),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error(
+        "the other end closed the connection before it was up: it may take no new ones for now (it has as \
+         many, or as much memory, as it may), refuse this node, or be no libp2p node"
+    )]
+    Closed,
+}
+
+impl UpgradeError {
+    /// The same, as it looks to who dialled: a node that has no room closes without a word, which would
+    /// read like a fault of the protocol.
+    fn of_dialer(self) -> Self {
+        let is_end = match &self {
+            // The last protocol that is offered is taken for agreed, so nothing but an end fails here.
+            Self::Security(NegotiationError::Failed) => true,
+            Self::Security(NegotiationError::ProtocolError(ProtocolError::IoError(error)))
+            | Self::Tls(TlsError::Handshake(error))
+            | Self::Noise(NoiseError::Io(error))
+            | Self::Io(error) => ENDS.contains(&error.kind()),
+            _ => false,
+        };
+        if is_end { Self::Closed } else { self }
+    }
 }
 
 /// Why the key cannot be used.
@@ -83,6 +106,19 @@ impl Upgrade {
 
     /// Secures and multiplexes a fresh connection.
     pub(super) async fn run<S>(
+        self,
+        socket: S,
+        point: ConnectedPoint,
+    ) -> Result<(PeerId, Muxer<Negotiated<S>>), UpgradeError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let dialled = point.is_dialer();
+        let up = self.bring_up(socket, point).await;
+        up.map_err(|error| if dialled { error.of_dialer() } else { error })
+    }
+
+    async fn bring_up<S>(
         self,
         socket: S,
         point: ConnectedPoint,
@@ -244,6 +280,13 @@ impl<S> Drop for Channel<'_, S> {
     }
 }
 
+/// How a connection looks that the other end has closed.
+const ENDS: [io::ErrorKind; 4] = [
+    io::ErrorKind::UnexpectedEof,
+    io::ErrorKind::ConnectionReset,
+    io::ErrorKind::ConnectionAborted,
+    io::ErrorKind::BrokenPipe,
+];
 /// The version of the protocol by which protocols are agreed upon.
 const MULTISTREAM: &str = "/multistream/1.0.0";
 /// More than any line of a negotiation.

@@ -559,7 +559,15 @@ async fn over_the_limit_of_memory_nobody_is_dialled_or_let_in_and_who_is_there_s
     assert!(told.contains(&full.peers.refuses().unwrap()), "{told}");
     assert_eq!(full.metric("cairn_limits_memory_refused_total"), 1.0);
     for address in full.addresses().await {
-        stranger.peers.connect(address).await.unwrap_err();
+        let is_stream = address.iter().any(|part| matches!(part, Protocol::Tcp(_)));
+        let refused = stranger.peers.connect(address).await.unwrap_err();
+        let told = refused.to_string();
+        // Over QUIC it is told in the handshake itself.
+        let why = match is_stream {
+            true => "closed the connection before it was up: it may take no new ones for now",
+            false => "aborted by peer: ",
+        };
+        assert!(told.contains(why), "{told}");
     }
     assert_eq!(full.metric("cairn_limits_memory_refused_total"), 3.0);
     assert!(stranger.peers.connected().await.is_empty());
