@@ -659,9 +659,49 @@ fn the_way_to_a_peer_is_measured() {
         (&4.into(), &(1 << 20).into())
     );
     // Who does not want to be measured is not.
+    let nothing = ["diag", "perf", &address, "--upload=0", "--download=0"];
+    let told = near.run(nothing).failure(1);
+    assert!(told.contains("there is nothing to measure"), "{told}");
+    let myself = near.ok(["id", "-f", "<id>"]);
+    let told = near.run(["diag", "perf", &myself]).failure(1);
+    assert!(
+        told.contains(&format!("{myself} is this node itself")),
+        "{told}"
+    );
     let closed = Repo::new(CAIRN);
     closed.ok(["config", "set", "diag.perf", "false"]);
     let closing = closed.daemon();
     let refused = near.run(["diag", "perf", &closing.swarm()]).failure(1);
     assert!(refused.contains("does not answer /perf/1.0.0"), "{refused}");
+}
+
+#[test]
+fn the_way_that_is_named_is_measured_whatever_others_there_are() {
+    let (near, far) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let both = r#"["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"]"#;
+    far.ok(["config", "set", "addresses.swarm", both]);
+    let (_near, there) = (near.daemon(), far.daemon());
+    let peer = far.ok(["id", "-f", "<id>"]);
+    let addresses = far.ok(["swarm", "addrs", "local", "--id"]);
+    let of = |kind: &str| addresses.lines().find(|line| line.contains(kind)).unwrap();
+    let (stream, datagrams) = (of("/tcp/"), of("/quic-v1"));
+    near.ok(["swarm", "connect", stream]);
+    let measured = |named: &str| {
+        let line = ["diag", "perf", "--json", "--upload=1MiB", "--download=0"];
+        let text = near.ok(line.into_iter().chain([named]));
+        let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let address = answer["Address"].as_str().unwrap();
+        format!("{address}/p2p/{peer}")
+    };
+    // By name, it is the connection that there is.
+    assert_eq!(measured(&peer), stream);
+    for way in [stream, datagrams, stream, datagrams] {
+        assert_eq!(measured(way), way);
+    }
+    let there_are = near.ok(["swarm", "peers"]);
+    assert_eq!(there_are.lines().count(), 2, "{there_are}");
+    let nobody = format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}");
+    let told = near.run(["diag", "perf", &nobody]).failure(1);
+    assert!(told.contains("/ip4/127.0.0.1/tcp/1"), "{told}");
+    drop(there);
 }

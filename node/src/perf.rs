@@ -15,8 +15,8 @@ use crate::negotiation::OpenError;
 use crate::tasks::Tasks;
 use behaviour::Order;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::PeerId;
 use libp2p::core::upgrade::NegotiationError;
+use libp2p::{Multiaddr, PeerId};
 use prometheus::{IntCounterVec, Opts, Registry};
 use std::collections::HashMap;
 use std::future::Future;
@@ -124,8 +124,19 @@ impl Perf {
     /// Sends `upload` bytes to a connected peer, then has it send `download`, over a stream of its
     /// own. Several at a time measure together.
     pub async fn run(&self, peer: PeerId, upload: u64, download: u64) -> Result<Run, PerfError> {
+        self.run_over(peer, None, upload, download).await
+    }
+
+    /// The same over a connection that leads to `way`, which has no `/p2p` at its end; `None` for any.
+    pub async fn run_over(
+        &self,
+        peer: PeerId,
+        way: Option<Multiaddr>,
+        upload: u64,
+        download: u64,
+    ) -> Result<Run, PerfError> {
         let (reply, opened) = oneshot::channel();
-        let order = Order { peer, reply };
+        let order = Order { peer, way, reply };
         self.orders
             .send(order)
             .await

@@ -111,6 +111,9 @@ pub enum ConnectError {
     /// The address has no `/p2p/<peer id>`.
     #[error("{0} does not end in /p2p/<peer id>")]
     NoPeerId(Multiaddr),
+    /// Ourselves.
+    #[error("{0} is this node itself; name another peer")]
+    Itself(PeerId),
     /// Nobody there, or not who was expected.
     #[error("failure to dial {peer}: {why}")]
     Dial {
@@ -156,6 +159,7 @@ impl Peers {
     /// Dials a peer at any of `addresses`, or, if there are none, at those known for it. Done when
     /// connected; at once if we were.
     pub async fn dial(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), ConnectError> {
+        self.check(peer)?;
         let given = addresses.first().cloned();
         let inside: Vec<_> = addresses
             .into_iter()
@@ -175,6 +179,40 @@ impl Peers {
         })
         .await
         .unwrap_or(Err(ConnectError::Stopping))
+    }
+
+    /// The way to the peer at the end of `address`: the connection to that very address, made if there is
+    /// none. With nothing before the peer id, any connection. Gives where it leads.
+    pub async fn way(&self, address: Multiaddr) -> Result<(PeerId, Multiaddr), ConnectError> {
+        let (peer, address) = split(address)?;
+        let Some(address) = address else {
+            self.dial(peer, Vec::new()).await?;
+            let rows = self.connected().await;
+            let way = rows.into_iter().find(|row| row.peer == peer);
+            let way = way.ok_or(ConnectError::NotConnected(peer))?;
+            return Ok((peer, way.address));
+        };
+        self.check(peer)?;
+        if !self.network.allows(&address) {
+            let network = self.network.name();
+            return Err(ConnectError::Outside { address, network });
+        }
+        self.ask(|reply| Command::Reach {
+            peer,
+            address: address.clone(),
+            reply,
+        })
+        .await
+        .unwrap_or(Err(ConnectError::Stopping))?;
+        Ok((peer, address))
+    }
+
+    /// Refuses what cannot be dialled.
+    fn check(&self, peer: PeerId) -> Result<(), ConnectError> {
+        if peer == self.local {
+            return Err(ConnectError::Itself(peer));
+        }
+        Ok(())
     }
 
     /// Closes every connection to the peer at the end of `address`. Done when they are closed.
@@ -211,7 +249,7 @@ impl Peers {
     }
 
     /// Why no connection is made just now, if none is.
-    pub(crate) fn refuses(&self) -> Option<String> {
+    pub fn refuses(&self) -> Option<String> {
         self.ceiling.check().err().map(|over| over.to_string())
     }
 

@@ -134,7 +134,8 @@ pub struct BitswapStatArgs {
 pub enum DiagCommand {
     /// Measure how fast bytes go to a peer and back, without blocks and without a disk.
     Perf {
-        /// An address that ends in /p2p/PEER, or a peer whose address is known.
+        /// An address that ends in /p2p/PEER, which is dialled and measured whatever other connections to that peer
+        /// there are; or a peer that is connected or whose address is known.
         peer: String,
         /// How much to send, as 64MiB; 0 for nothing [default: 256MiB].
         #[arg(long, value_name = "BYTES")]

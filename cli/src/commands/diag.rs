@@ -3,7 +3,7 @@
 use super::Shell;
 use crate::args::DiagCommand;
 use crate::exit::Failure;
-use crate::output::human_bytes;
+use crate::output::{escape_line, human_bytes};
 use crate::rpc::diag::Measured;
 
 /// `diag`.
@@ -29,12 +29,13 @@ pub async fn diag(shell: &mut Shell, command: DiagCommand) -> Result<(), Failure
 
 fn text(measured: &Measured) -> String {
     format!(
-        "{}: {} in {:.3} s over {} stream{}, {:.1} MB/s",
+        "{}: {} in {:.3} s over {} stream{} with {}, {:.1} MB/s",
         measured.direction,
         human_bytes(measured.bytes),
         measured.seconds,
         measured.streams,
         if measured.streams == 1 { "" } else { "s" },
+        escape_line(&measured.address),
         measured.rate / 1e6,
     )
 }
@@ -47,13 +48,15 @@ mod tests {
     fn a_measurement_is_one_line() {
         let measured = Measured {
             direction: "upload".to_owned(),
+            address: "/ip4/127.0.0.1/tcp/4001".to_owned(),
             streams: 2,
             bytes: 256 << 20,
             seconds: 0.25,
             rate: 1_073_741_824.0,
             ..Measured::default()
         };
-        let line = "upload: 268 MB in 0.250 s over 2 streams, 1073.7 MB/s";
+        let line =
+            "upload: 268 MB in 0.250 s over 2 streams with /ip4/127.0.0.1/tcp/4001, 1073.7 MB/s";
         assert_eq!(text(&measured), line);
     }
 }

@@ -4,8 +4,8 @@ use super::api::Call;
 use super::error::RpcError;
 use super::reply::Reply;
 use super::swarm::address_of;
-use cairn_node::PeerId;
 use cairn_node::perf::{Perf, PerfError, Run};
+use cairn_node::{Multiaddr, PeerId};
 use cairn_store::config::ByteSize;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ use std::time::Instant;
 pub struct Measured {
     /// Whom with.
     pub peer: String,
+    /// Where the connection leads that was measured.
+    pub address: String,
     /// `upload` or `download`.
     pub direction: String,
     /// Streams at once.
@@ -29,11 +31,17 @@ pub struct Measured {
     pub rate: f64,
 }
 
-/// Which way.
+/// Who sends.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum Direction {
     Upload,
     Download,
+}
+
+/// A peer, and where the connection to it leads.
+struct Way {
+    peer: PeerId,
+    address: Multiaddr,
 }
 
 /// `diag perf`: the raw path to a peer, one way after the other.
@@ -45,6 +53,11 @@ pub fn perf(call: Call) -> Result<Reply, RpcError> {
         Ok(given.map_or(BYTES_DEFAULT, |size| size.0))
     };
     let (upload, download) = (bytes("upload")?, bytes("download")?);
+    if upload == 0 && download == 0 {
+        return Err(RpcError::wrong(
+            "upload and download are both 0, so there is nothing to measure; give one of them some bytes, as 64MiB",
+        ));
+    }
     let streams: u64 = arguments.parsed(&["streams"], "a number")?.unwrap_or(1);
     if !(1..=STREAMS_MAX).contains(&streams) {
         return Err(RpcError::wrong(format!(
@@ -54,13 +67,14 @@ pub fn perf(call: Call) -> Result<Reply, RpcError> {
     let online = call.context.node()?;
     let (peers, perf) = (online.peers.clone(), online.perf.clone());
     Ok(Reply::values(move |out| async move {
-        let peer = peers.connect(address).await?;
+        let (peer, address) = peers.way(address).await?;
+        let way = Way { peer, address };
         // Whether it answers at all is found out before bytes are poured: a stream that is refused
         // while it is written to says only that it is closed.
-        perf.run(peer, 0, 0).await?;
-        for (way, bytes) in [(Way::Upload, upload), (Way::Download, download)] {
+        way.run(&perf, Direction::Upload, 0).await?;
+        for (direction, bytes) in [(Direction::Upload, upload), (Direction::Download, download)] {
             if bytes > 0 {
-                out.value(&measure(&perf, peer, way, bytes, streams).await?)
+                out.value(&way.measure(&perf, direction, bytes, streams).await?)
                     .await?;
             }
         }
@@ -68,41 +82,51 @@ pub fn perf(call: Call) -> Result<Reply, RpcError> {
     }))
 }
 
-async fn measure(
-    perf: &Perf,
-    peer: PeerId,
-    way: Way,
-    bytes: u64,
-    streams: u64,
-) -> Result<Measured, PerfError> {
-    let began = Instant::now();
-    let runs = (0..streams).map(|at| {
-        // The first take what does not divide evenly.
-        let own = bytes / streams + u64::from(at < bytes % streams);
-        match way {
-            Way::Upload => perf.run(peer, own, 0),
-            Way::Download => perf.run(peer, 0, own),
-        }
-    });
-    let runs: Vec<Run> = try_join_all(runs).await?;
-    let seconds = match runs.as_slice() {
-        // Without the opening of the stream.
-        [run] => run.upload + run.download,
-        _ => began.elapsed(),
+impl Way {
+    /// One stream.
+    async fn run(&self, perf: &Perf, direction: Direction, bytes: u64) -> Result<Run, PerfError> {
+        let (upload, download) = match direction {
+            Direction::Upload => (bytes, 0),
+            Direction::Download => (0, bytes),
+        };
+        let address = Some(self.address.clone());
+        perf.run_over(self.peer, address, upload, download).await
     }
-    .as_secs_f64();
-    Ok(Measured {
-        peer: peer.to_string(),
-        direction: match way {
-            Way::Upload => "upload",
-            Way::Download => "download",
+
+    async fn measure(
+        &self,
+        perf: &Perf,
+        direction: Direction,
+        bytes: u64,
+        streams: u64,
+    ) -> Result<Measured, PerfError> {
+        let began = Instant::now();
+        let runs = (0..streams).map(|at| {
+            // The first take what does not divide evenly.
+            let own = bytes / streams + u64::from(at < bytes % streams);
+            self.run(perf, direction, own)
+        });
+        let runs: Vec<Run> = try_join_all(runs).await?;
+        let seconds = match runs.as_slice() {
+            // Without the opening of the stream.
+            [run] => run.upload + run.download,
+            _ => began.elapsed(),
         }
-        .to_owned(),
-        streams,
-        bytes,
-        seconds,
-        rate: rate(bytes, seconds),
-    })
+        .as_secs_f64();
+        Ok(Measured {
+            peer: self.peer.to_string(),
+            address: self.address.to_string(),
+            direction: match direction {
+                Direction::Upload => "upload",
+                Direction::Download => "download",
+            }
+            .to_owned(),
+            streams,
+            bytes,
+            seconds,
+            rate: rate(bytes, seconds),
+        })
+    }
 }
 
 fn rate(bytes: u64, seconds: f64) -> f64 {

@@ -3,6 +3,7 @@
 use crate::negotiation::{self, Connections, Negotiate, OpenError};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
@@ -13,7 +14,7 @@ use libp2p::swarm::{
     THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub(crate) type Opener = negotiation::Opener<StreamProtocol>;
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) peer: PeerId,
+    /// Where its connection leads; `None` for any.
+    pub(super) way: Option<Multiaddr>,
     pub(super) reply: Opener,
 }
 
@@ -55,6 +58,7 @@ pub(crate) fn pair(answers: Answers) -> (Behaviour, Wire) {
     let behaviour = Behaviour {
         answers,
         connections: Connections::default(),
+        ways: HashMap::new(),
         arrivals,
         orders: ordered,
     };
@@ -66,11 +70,21 @@ pub(crate) fn pair(answers: Answers) -> (Behaviour, Wire) {
 pub(crate) struct Behaviour {
     answers: Answers,
     connections: Connections,
+    /// Where each of them leads, as [`Order::way`] has it.
+    ways: HashMap<ConnectionId, Multiaddr>,
     arrivals: mpsc::Sender<(PeerId, Stream)>,
     orders: mpsc::Receiver<Order>,
 }
 
 impl Behaviour {
+    fn connection(&self, order: &Order) -> Option<ConnectionId> {
+        let mut all = self.connections.to(order.peer).iter().copied();
+        match &order.way {
+            Some(way) => all.find(|id| self.ways.get(id) == Some(way)),
+            None => all.next(),
+        }
+    }
+
     fn handler(&self, peer: PeerId) -> Handler {
         Handler {
             peer,
@@ -111,13 +125,22 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionEstablished(ConnectionEstablished {
                 peer_id,
                 connection_id,
+                endpoint,
                 ..
-            }) => self.connections.add(peer_id, connection_id),
+            }) => {
+                let mut way = endpoint.get_remote_address().clone();
+                if let Some(Protocol::P2p(_)) = way.iter().last() {
+                    way.pop();
+                }
+                self.ways.insert(connection_id, way);
+                self.connections.add(peer_id, connection_id);
+            }
             FromSwarm::ConnectionClosed(ConnectionClosed {
                 peer_id,
                 connection_id,
                 ..
             }) => {
+                self.ways.remove(&connection_id);
                 self.connections.remove(peer_id, connection_id);
             }
             _ => {}
@@ -137,12 +160,14 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        while let Poll::Ready(Some(Order { peer, reply })) = self.orders.poll_recv(context) {
-            match self.connections.to(peer).first() {
+        while let Poll::Ready(Some(order)) = self.orders.poll_recv(context) {
+            let connection = self.connection(&order);
+            let Order { peer, reply, .. } = order;
+            match connection {
                 Some(connection) => {
                     return Poll::Ready(ToSwarm::NotifyHandler {
                         peer_id: peer,
-                        handler: NotifyHandler::One(*connection),
+                        handler: NotifyHandler::One(connection),
                         event: reply,
                     });
                 }
@@ -233,3 +258,58 @@ const ORDERS_MAX: usize = 16;
 const OPENS_PENDING_MAX: usize = 64;
 /// How long agreeing on a stream may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p::core::ConnectedPoint;
+    use tokio::sync::oneshot;
+
+    #[test]
+    fn a_stream_is_opened_on_the_connection_that_leads_there() {
+        let (mut behaviour, wire) = pair(Answers::Yes);
+        let peer = PeerId::random();
+        let ways = ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/udp/1/quic-v1"];
+        let ways = ways.map(|way| way.parse::<Multiaddr>().unwrap());
+        let ids = [7, 8].map(ConnectionId::new_unchecked);
+        for (id, way) in ids.into_iter().zip(&ways) {
+            let endpoint = ConnectedPoint::Dialer {
+                address: way.clone().with(Protocol::P2p(peer)),
+                role_override: Endpoint::Dialer,
+                port_use: PortUse::New,
+            };
+            behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id: peer,
+                connection_id: id,
+                endpoint: &endpoint,
+                failed_addresses: &[],
+                other_established: 0,
+            }));
+        }
+        let mut opened_on = |way: Option<&Multiaddr>| {
+            let (reply, mut answer) = oneshot::channel();
+            let way = way.cloned();
+            wire.orders.try_send(Order { peer, way, reply }).unwrap();
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            match behaviour.poll(&mut context) {
+                Poll::Ready(ToSwarm::NotifyHandler {
+                    handler: NotifyHandler::One(id),
+                    ..
+                }) => Some(id),
+                _ => {
+                    assert!(matches!(
+                        answer.try_recv(),
+                        Ok(Err(OpenError::NotConnected))
+                    ));
+                    None
+                }
+            }
+        };
+        for (id, way) in ids.into_iter().zip(&ways) {
+            assert_eq!(opened_on(Some(way)), Some(id));
+        }
+        assert_eq!(opened_on(None), Some(ids[0]));
+        let elsewhere = "/ip4/127.0.0.1/tcp/2".parse().unwrap();
+        assert_eq!(opened_on(Some(&elsewhere)), None);
+    }
+}

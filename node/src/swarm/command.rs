@@ -20,6 +20,12 @@ pub(crate) enum Command {
         addresses: Vec<Multiaddr>,
         reply: oneshot::Sender<Result<(), ConnectError>>,
     },
+    /// Have a connection to this very address, whatever others there are.
+    Reach {
+        peer: PeerId,
+        address: Multiaddr,
+        reply: oneshot::Sender<Result<(), ConnectError>>,
+    },
     /// Close every connection to a peer.
     Disconnect {
         peer: PeerId,

@@ -6,7 +6,7 @@
 //!
 //! Invariants: `connections` has exactly the established connections, bounded by the configured
 //! limits; a peer is in `peers` while it has at least one. Every answer owed to a command is in
-//! `dials`, `closing` or `lookups` until it is given; dropping it says "stopping".
+//! `dials`, `ways`, `closing` or `lookups` until it is given; dropping it says "stopping".
 //!
 //! `asked.rs` answers commands, `heard.rs` takes the swarm's news.
 
@@ -50,6 +50,8 @@ pub(super) struct Worker {
     peers: HashMap<PeerId, Peer>,
     book: Book,
     dials: HashMap<ConnectionId, (PeerId, Answer)>,
+    /// Dials that another connection to the same peer does not answer.
+    ways: HashMap<ConnectionId, (PeerId, Answer)>,
     closing: HashMap<PeerId, Vec<Answer>>,
     lookups: Lookups,
     bootstrap: Bootstrap,
@@ -108,6 +110,7 @@ impl Worker {
             peers: HashMap::new(),
             book: Book::new(config.network),
             dials: HashMap::new(),
+            ways: HashMap::new(),
             closing: HashMap::new(),
             lookups: Lookups::default(),
             bootstrap: Bootstrap::new(config),
@@ -178,6 +181,7 @@ impl Worker {
         self.inbox.close();
         self.lookups.stop();
         self.dials.clear();
+        self.ways.clear();
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {
             // An error means that it is gone already.

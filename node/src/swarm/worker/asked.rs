@@ -1,6 +1,6 @@
 //! The worker's answers to those who hold a handle.
 
-use super::{Answer, Direction, Worker};
+use super::{Answer, Connection, Direction, Worker};
 use crate::metrics::{Ended, Query};
 use crate::routing::RoutingError;
 use crate::swarm::command::{Command, Find, Provide};
@@ -25,6 +25,11 @@ impl Worker {
                 addresses,
                 reply,
             } => self.connect(peer, addresses, reply),
+            Command::Reach {
+                peer,
+                address,
+                reply,
+            } => self.reach(peer, address, reply),
             Command::Disconnect { peer, reply } => self.disconnect(peer, reply),
             Command::Listening(reply) => {
                 drop(reply.send(self.swarm.listeners().cloned().collect()));
@@ -81,6 +86,31 @@ impl Worker {
             }
             // It came up a moment ago and the news is still on its way to us.
             Err(DialError::DialPeerConditionFalse(_)) => drop(reply.send(Ok(()))),
+            Err(error) => {
+                self.metrics.dials_failed.inc();
+                drop(reply.send(Err(failed(peer, &error))));
+            }
+        }
+    }
+
+    fn reach(&mut self, peer: PeerId, address: Multiaddr, reply: Answer) {
+        let leads_there =
+            |connection: &Connection| connection.peer == peer && connection.address == address;
+        if self.connections.values().any(leads_there) {
+            drop(reply.send(Ok(())));
+            return;
+        }
+        let dial = DialOpts::peer_id(peer)
+            .condition(PeerCondition::Always)
+            .addresses(vec![address])
+            // From the port that we listen on there may be a connection already, the other way round.
+            .allocate_new_port()
+            .build();
+        let id = dial.connection_id();
+        match self.swarm.dial(dial) {
+            Ok(()) => {
+                self.ways.insert(id, (peer, reply));
+            }
             Err(error) => {
                 self.metrics.dials_failed.inc();
                 drop(reply.send(Err(failed(peer, &error))));

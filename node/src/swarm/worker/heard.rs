@@ -42,7 +42,8 @@ impl Worker {
             } => {
                 self.metrics.dials_failed.inc();
                 tracing::debug!(peer = ?peer_id, %error, "dial failed");
-                if let Some((peer, reply)) = self.dials.remove(&connection_id) {
+                let dial = self.dials.remove(&connection_id);
+                if let Some((peer, reply)) = dial.or_else(|| self.ways.remove(&connection_id)) {
                     drop(reply.send(Err(failed(peer, &error))));
                 }
             }
@@ -116,6 +117,9 @@ impl Worker {
             if let Some((_, reply)) = self.dials.remove(&id) {
                 drop(reply.send(Ok(())));
             }
+        }
+        if let Some((_, reply)) = self.ways.remove(&id) {
+            drop(reply.send(Ok(())));
         }
         if first {
             self.metrics.peers.inc();
