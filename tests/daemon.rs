@@ -113,6 +113,36 @@ fn serve_makes_nothing_of_what_it_cannot_finish() {
 }
 
 #[test]
+fn serve_beside_a_daemon_of_its_repository_is_told_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = hello(folder.path());
+    let repo = Repo::new(CAIRN);
+    let daemon = repo.daemon();
+    // The same ports, as they are by default.
+    for (key, port) in [
+        ("addresses.rpc", daemon.rpc().port()),
+        ("addresses.gateway", daemon.gateway().port()),
+    ] {
+        let address = format!("/ip4/127.0.0.1/tcp/{port}");
+        repo.ok(["config", "set", key, &address]);
+    }
+    let told = repo.run(["serve", &path]).failure(1);
+    assert!(
+        told.starts_with("Error: a daemon is running already: the repository at "),
+        "{told}"
+    );
+    let holder = format!("in use by process {} ", daemon.process());
+    let at = format!(
+        "takes commands at /ip4/127.0.0.1/tcp/{};",
+        daemon.rpc().port()
+    );
+    for part in [&holder, &at, "`cairn add`", "`cairn shutdown` ends it"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(repo.ok(["add", "-Q", &path]), HELLO_V1);
+}
+
+#[test]
 fn the_token_goes_to_the_repositorys_own_daemon_alone() {
     let repo = Repo::new(CAIRN);
     repo.ok(["config", "set", "rpc.token", "secret"]);

@@ -2,7 +2,7 @@
 //!
 //! Starting has one visible order: read the configuration, open the store, bind every listener,
 //! start the node, then what uses it; the addresses are told last, when they answer. `serve` binds
-//! before it makes anything and adds after the start, so that what fails leaves nothing half-done. Stopping goes
+//! before it makes a repository and adds after the start, so that what fails leaves nothing half-done. Stopping goes
 //! the other way round, whoever uses a part before the part, within [`STOP_TIME_MAX`].
 
 use crate::args::{DaemonArgs, Global, ServeArgs};
@@ -11,7 +11,7 @@ use crate::config::address::ListenAddress;
 use crate::config::{Config, TEMPLATE};
 use crate::exit::Failure;
 use crate::output::{self, Printer, escape};
-use crate::repository::{Listener, Repository};
+use crate::repository::{Listener, Repository, RepositoryError};
 use crate::rpc::add::Line;
 use crate::rpc::api::Api;
 use crate::rpc::client::Endpoint;
@@ -81,16 +81,20 @@ pub async fn serve(
     } else {
         repository.config()?
     };
-    let listeners = Listeners::bind(&config).await?;
     let mut printer = Printer::default();
-    if is_new {
+    let (store, listeners) = if is_new {
+        let listeners = Listeners::bind(&config).await?;
         let name = repository.init()?;
         let path = repository.path().display().to_string();
         printer.line(&format!("initialized a repository at {}", escape(&path)))?;
         printer.line(&format!("peer identity: {name}"))?;
         printer.flush()?;
-    }
-    let store = open_store(&repository, &config).await?;
+        (open_store(&repository, &config).await?, listeners)
+    } else {
+        // First: a daemon that runs here already has the ports too.
+        let store = open_store(&repository, &config).await?;
+        (store, Listeners::bind(&config).await?)
+    };
     let mut signals = Signals::listen()?;
     let daemon = Daemon::start(repository, config, store, listeners, reach(global)).await?;
     let adding = daemon.add_all(global, arguments.paths, &mut printer);
@@ -148,13 +152,20 @@ async fn add_path(
 }
 
 async fn open_store(repository: &Repository, config: &Config) -> Result<Store, Failure> {
-    let (repository, config) = (repository.clone(), config.clone());
+    let (opener, config) = (repository.clone(), config.clone());
     let opened =
-        tokio::task::spawn_blocking(move || repository.open_store(&config, &mut tell_opening()));
+        tokio::task::spawn_blocking(move || opener.open_store(&config, &mut tell_opening()));
     let store = opened
         .await
         .map_err(|_| Failure::runtime("opening the store broke down; this is a bug in cairn"))?;
-    Ok(store?)
+    store.map_err(|error| match (error, repository.listener(Listener::Api)) {
+        (RepositoryError::InUse { path, holder }, Some(address)) => Failure::runtime(format!(
+            "a daemon is running already: the repository at {path} is in use by {holder} (it holds repo.lock \
+             there), which takes commands at {address}; `cairn add` and the others go through it, `cairn \
+             shutdown` ends it"
+        )),
+        (error, _) => error.into(),
+    })
 }
 
 /// The signals that ask a daemon to stop. Heard from the moment this is made, whenever they are
