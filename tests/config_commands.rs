@@ -178,3 +178,34 @@ fn config_edit_keeps_the_text_that_a_full_disk_has_no_room_for() {
     assert_eq!(kept.strip_prefix(b"# mine\n"), Some(&before[..]));
     assert_eq!(fs::read(&config).unwrap(), before);
 }
+
+#[test]
+fn what_a_change_keeps_away_is_told() {
+    let repo = Repo::new(CAIRN);
+    let set = |key: &str, value: &str| repo.run(["config", "set", key, value]).success().stderr;
+    // Nothing is asked of them: no daemon runs.
+    let gateways = r#"["http://127.0.0.1:1", "http://10.0.0.1:1"]"#;
+    let told = set("fetch.gateways", gateways);
+    let outside =
+        "warning: the gateway http://10.0.0.1:1 is not asked: it is outside the network `local`";
+    assert!(told.starts_with(outside), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert_eq!(set("network", "lan"), "");
+    assert!(set("network", "local").starts_with(outside));
+    assert_eq!(set("fetch.gateways", "[]"), "");
+    assert_eq!(set("limits.memory", "16MiB"), "");
+    let daemon = repo.daemon();
+    assert!(!set("limits.memory", "1TB").contains("warning"));
+    // The program alone has more.
+    let told = set("limits.memory", "16MiB");
+    let over = "makes no new connections while it is over `limits.memory` = \"16MiB\"";
+    assert!(told.contains("warning: ") && told.contains(over), "{told}");
+    let asked = ["explain", "--timeout=2s", scenario::HELLO_V1];
+    let told = repo.run(asked).text();
+    let verdict = told.lines().last().unwrap();
+    assert!(
+        verdict.contains("not found: nobody could be asked: ") && verdict.contains(over),
+        "{told}"
+    );
+    drop(daemon);
+}

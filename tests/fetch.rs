@@ -446,7 +446,7 @@ fn a_block_is_explained_wherever_it_is_or_is_not() {
         format!("block from {peer} in "),
         "9 bytes, hash ok".to_owned(),
         "written into the store, cached".to_owned(),
-        "1 blocks received".to_owned(),
+        "1 block received".to_owned(),
         format!("found: {peer} sent it"),
     ] {
         let found = text[at..].find(&what);

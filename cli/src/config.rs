@@ -232,6 +232,23 @@ impl Config {
             .collect()
     }
 
+    /// The gateways that are not asked because `network` does not reach them, each in a sentence.
+    pub fn gateways_outside(&self) -> Vec<String> {
+        let outside = |gateway: &&Endpoint| !gateway.is_within(self.network);
+        let name = self.network.name();
+        self.fetch
+            .gateways
+            .iter()
+            .filter(outside)
+            .map(|gateway| {
+                format!(
+                    "the gateway {gateway} is not asked: it is outside the network `{name}`, which `cairn config \
+                     set network` changes"
+                )
+            })
+            .collect()
+    }
+
     /// What the node's wiring needs to know.
     pub fn node(&self) -> cairn_node::Config {
         cairn_node::Config {

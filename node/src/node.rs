@@ -224,10 +224,11 @@ impl Node {
         self.bitswap.wants_of(peer).await
     }
 
-    /// Other limits from now on.
-    pub fn set_limits(&self, limits: Limits) {
+    /// Other limits from now on. Tells why no connection is made under them just now, if none is.
+    pub fn set_limits(&self, limits: Limits) -> Option<String> {
         self.peers.set_memory(limits.memory);
         self.throttle.set(limits);
+        self.peers.refuses()
     }
 
     /// The same, for whoever measures longer than it may hold the node.

@@ -4,7 +4,7 @@ use super::Shell;
 use crate::args::{BootstrapArgs, BootstrapCommand, ConfigArgs, ConfigCommand};
 use crate::config::{Config, Environment};
 use crate::exit::Failure;
-use crate::output::{escape_line, note};
+use crate::output::{escape_line, note, warning};
 use crate::repository::{Repository, read_config};
 use crate::rpc::bootstrap::PeerList;
 use crate::rpc::config::ConfigField;
@@ -59,10 +59,11 @@ async fn get(shell: &mut Shell, key: &str) -> Result<(), Failure> {
 
 async fn set(shell: &mut Shell, key: &str, value: &str) -> Result<(), Failure> {
     let question = shell.question("config").arg(key).arg(value);
-    let mut applied = false;
+    let (mut applied, mut warnings) = (false, Vec::new());
     shell
         .print_each(question, |field: ConfigField, _| {
             applied = field.applied == Some(true);
+            warnings = field.warnings;
             Ok(())
         })
         .await?;
@@ -70,6 +71,9 @@ async fn set(shell: &mut Shell, key: &str, value: &str) -> Result<(), Failure> {
         note("The running daemon has taken this up.");
     } else if shell.is_remote() {
         note("The running daemon takes this up when it is started again.");
+    }
+    for text in warnings {
+        warning(&escape_line(&text));
     }
     if LIMITING.iter().any(|limit| key.starts_with(limit)) && value != "unlimited" {
         tell_exempt(shell).await?;

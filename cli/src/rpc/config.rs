@@ -19,6 +19,9 @@ pub struct ConfigField {
     /// After a change that a running daemon has taken up already: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<bool>,
+    /// After a change: what does not do what it seems to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// `config KEY` and `config KEY VALUE`.
@@ -26,12 +29,18 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
     let repository = &call.context.repository;
     let arguments = call.arguments.some("key")?;
     let key = arguments.first().copied().unwrap_or_default();
-    let mut applied = None;
+    let (mut applied, mut warnings) = (None, Vec::new());
     if let Some(value) = arguments.get(1) {
         let _alone = repository.lock_config().await?;
         let (text, config) = edit::set(&repository.config_text()?, key, value)?;
         repository.write_config(&text)?;
-        applied = apply(&call, key, config).then_some(true);
+        if NEARNESS.contains(&key) {
+            warnings.extend(config.gateways_outside());
+        }
+        if let Some(refuses) = apply(&call, key, config) {
+            applied = Some(true);
+            warnings.extend(refuses.filter(|_| key == MEMORY));
+        }
     }
     let config = repository.config()?;
     let value = match view::get(&config, key) {
@@ -43,19 +52,18 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
         key: key.to_owned(),
         value,
         applied,
+        warnings,
     })
 }
 
-/// Lets the node have what may change while it runs; false if that is nothing, or nothing runs.
-fn apply(call: &Call, key: &str, config: Config) -> bool {
+/// Lets the node have what may change while it runs; gives why it takes no peers then, if it does not.
+/// `None` if nothing changes, or nothing runs.
+fn apply(call: &Call, key: &str, config: Config) -> Option<Option<String>> {
     if !key.starts_with(LIVE_SECTION) {
-        return false;
+        return None;
     }
-    let Ok(node) = call.context.node().and_then(Online::node) else {
-        return false;
-    };
-    node.set_limits(config.limits);
-    true
+    let node = call.context.node().and_then(Online::node).ok()?;
+    Some(node.set_limits(config.limits))
 }
 
 async fn kubo_value(
@@ -94,3 +102,7 @@ pub async fn show(call: Call) -> Result<Reply, RpcError> {
 
 /// The section that a running daemon takes up at once.
 const LIVE_SECTION: &str = "limits.";
+/// The limit that may keep peers away.
+const MEMORY: &str = "limits.memory";
+/// What decides which gateways are asked.
+const NEARNESS: [&str; 2] = ["fetch.gateways", "network"];

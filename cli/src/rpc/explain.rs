@@ -7,12 +7,14 @@ use super::api::Call;
 use super::error::RpcError;
 use super::reply::{Reply, Sink};
 use cairn_node::explain::{self, Ask, Listener, Step, Told};
+use cairn_node::swarm::Peers;
 use cairn_node::{PeerId, Session};
 use cairn_store::dag::path;
 use cairn_store::pin::PinMode;
 use cairn_store::store::Keep;
 use cairn_store::{Block, BlockSource, Cid, SourceError, Store};
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 /// A line of the answer.
@@ -47,11 +49,13 @@ pub async fn explain(call: Call) -> Result<Reply, RpcError> {
     let store = call.context.store().await?.clone();
     let session = call.session_that_tells().await?;
     let is_online = call.is_online().await?;
+    let peers = call.context.node().ok().map(|online| online.peers.clone());
     Ok(Reply::values(move |out| async move {
         let source = Explaining {
             store,
             session,
             is_online,
+            peers,
             out,
             since: Instant::now(),
         };
@@ -82,6 +86,7 @@ struct Explaining {
     store: Store,
     session: Session,
     is_online: bool,
+    peers: Option<Peers>,
     out: Sink,
     since: Instant,
 }
@@ -151,7 +156,10 @@ impl About<'_> {
         let verdict = match &fetched {
             Ok(Some(_)) => seen.success(),
             Ok(None) => "not found".to_owned(),
-            Err(SourceError::TooSlow { .. }) => seen.advice(),
+            Err(SourceError::TooSlow { .. }) => {
+                let refuses = source.peers.as_ref().and_then(Peers::refuses);
+                seen.advice(refuses.as_deref())
+            }
             Err(error) => format!("not found: {error}"),
         };
         self.say("verdict", &verdict).await;
@@ -208,14 +216,16 @@ impl About<'_> {
         match &told.step {
             Step::Begun { connected } => self.line(
                 "begun",
-                format!("asking peers; {connected} connected ones speak Bitswap"),
+                format!(
+                    "asking peers; {} Bitswap",
+                    counted(*connected, "connected one speaks", "connected ones speak")
+                ),
             ),
             Step::Shared { others } => self.line(
                 "shared",
                 format!(
-                    "{others} other fetch{} here wait{} for it already: whoever was asked is not asked again",
-                    if *others == 1 { "" } else { "es" },
-                    if *others == 1 { "s" } else { "" },
+                    "{} for it already: whom it asked just now is not asked again, and told below",
+                    counted(*others, "other fetch here waits", "other fetches here wait"),
                 ),
             ),
             Step::Asked { peer, what } => {
@@ -275,10 +285,9 @@ impl About<'_> {
             }
             Step::Gone { peer } => with("gone", peer, format!("{peer} has gone")),
             Step::Gateway { url, step } => self.of_gateway(url, step),
-            Step::LeftOut { url, why } => self.line(
-                "left-out",
-                format!("the gateway {url} is not asked: {why}"),
-            ),
+            Step::LeftOut { url, why } => {
+                self.line("left-out", format!("the gateway {url} is not asked: {why}"))
+            }
             Step::Stored => self.line("kept", "written into the store, cached".to_owned()),
             Step::NotStored { why } => self.line(
                 "not-kept",
@@ -414,20 +423,21 @@ impl Seen {
 
     fn summary(&self) -> String {
         let mut text = format!(
-            "{} searches, {} providers found, {} dials of which {} failed, {} want-have and {} \
-             want-block sent, {} HAVE, {} DONT_HAVE, {} blocks received",
-            self.searches,
-            self.providers,
-            self.dials,
+            "{}, {} found, {} of which {} failed, {} want-have and {} want-block sent, {} HAVE, {} DONT_HAVE, {} \
+             received",
+            counted(self.searches, "search", "searches"),
+            counted(self.providers, "provider", "providers"),
+            counted(self.dials, "dial", "dials"),
             self.dials_failed,
             self.want_haves,
             self.want_blocks,
             self.haves,
             self.dont_haves,
-            self.blocks
+            counted(self.blocks, "block", "blocks"),
         );
         if self.gateways > 0 {
-            text.push_str(&format!(", {} requests to gateways", self.gateways));
+            let requests = counted(self.gateways, "request", "requests");
+            text.push_str(&format!(", {requests} to gateways"));
         }
         if self.unreached_gateways > 0 {
             let unreached = self.unreached_gateways;
@@ -435,8 +445,8 @@ impl Seen {
         }
         if self.dropped > 0 {
             let dropped = format!(
-                " ({} more things happened than could be told)",
-                self.dropped
+                " ({} happened than could be told)",
+                counted(self.dropped, "more thing", "more things")
             );
             text.push_str(&dropped);
         }
@@ -450,8 +460,8 @@ impl Seen {
         }
     }
 
-    /// What is wrong, most telling first, and what to do.
-    fn advice(&self) -> String {
+    /// What is wrong, most telling first, and what to do. `refuses` tells why no connection is made.
+    fn advice(&self, refuses: Option<&str>) -> String {
         let asked = self.want_haves + self.want_blocks + self.gateways;
         let (what, advice) = if self.haves > 0 {
             (
@@ -463,6 +473,12 @@ impl Seen {
                 "who was asked sent other bytes",
                 "connect to another peer that has it",
             )
+        } else if let Some(why) = refuses {
+            let whom = match asked {
+                0 => "nobody could be asked",
+                _ => "nobody that was asked has it, and nobody else can be asked",
+            };
+            return format!("not found: {whom}: {why}");
         } else if self.dials > 0 && self.dials == self.dials_failed {
             let why = self.last_failure.as_deref().unwrap_or_default();
             return format!(
@@ -499,6 +515,12 @@ impl Seen {
     }
 }
 
+/// So many of what is one or many.
+fn counted(count: impl Display + PartialEq + From<u8>, one: &str, many: &str) -> String {
+    let what = if count == 1.into() { one } else { many };
+    format!("{count} {what}")
+}
+
 /// Addresses of one provider that are told.
 const ADDRESSES_TOLD_MAX: usize = 8;
 
@@ -513,6 +535,25 @@ mod tests {
             seen.take(&Told { after, step });
         }
         seen
+    }
+
+    #[test]
+    fn what_happened_once_is_told_as_one() {
+        let peer = PeerId::random();
+        let found = Step::Found {
+            peer,
+            addresses: vec![],
+            connected: false,
+        };
+        let of = |steps: Vec<Step>| seen(steps).summary();
+        let one = of(vec![Step::Searching, found.clone()]);
+        assert!(
+            one.starts_with("1 search, 1 provider found, 0 dials of which 0 failed, 0 want-have"),
+            "{one}"
+        );
+        let two = of(vec![Step::Searching, found.clone(), Step::Searching, found]);
+        assert!(two.starts_with("2 searches, 2 providers found"), "{two}");
+        assert!(two.ends_with("0 DONT_HAVE, 0 blocks received"), "{two}");
     }
 
     #[test]
@@ -554,8 +595,15 @@ mod tests {
             (vec![asked.clone(), has], "do not send it"),
             (vec![found, asked], "did not answer"),
         ] {
-            let advice = seen(steps).advice();
+            let seen = seen(steps);
+            let advice = seen.advice(None);
             assert!(advice.contains(told), "{advice}");
+            // Who has no room for new peers need not be told to connect to some.
+            let advice = seen.advice(Some("no memory"));
+            let is_named = advice.ends_with(": no memory") && !advice.contains("connect");
+            assert_ne!(is_named, told.contains("do not send"), "{advice}");
         }
+        let alone = Seen::default().advice(Some("no memory"));
+        assert_eq!(alone, "not found: nobody could be asked: no memory");
     }
 }

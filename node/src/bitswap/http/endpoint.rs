@@ -1,5 +1,8 @@
 //! Where a trustless gateway is: read from a URL or from a multiaddr, parsed once.
 
+use super::Standing;
+use super::connection::Fence;
+use crate::network::Network;
 use cairn_store::block::Prefix;
 use cairn_store::cid::{self, HashKind};
 use cairn_store::{Block, Cid};
@@ -44,6 +47,12 @@ pub(super) enum Host {
 pub struct NoEndpoint(String);
 
 impl Endpoint {
+    /// Whether an operator who limits the node to `network` may name it, as far as its address tells.
+    pub fn is_within(&self, network: Network) -> bool {
+        let standing = Standing::Configured;
+        Fence { network, standing }.may_hold(self)
+    }
+
     /// The endpoint that a multiaddr names, if it names one: `…/http`, `…/https`, `…/tls/http`,
     /// each with `/http-path/…` behind it if need be.
     pub fn from_multiaddr(address: &Multiaddr) -> Option<Self> {
