@@ -20,7 +20,8 @@ pub enum Step {
         /// Connected peers that speak Bitswap.
         connected: usize,
     },
-    /// Others here wait for it already: who was asked before is not asked again.
+    /// Others here wait for it already: what was asked for them counts for this too, unless it was
+    /// answered a while ago.
     Shared {
         /// How many.
         others: usize,

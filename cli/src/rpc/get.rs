@@ -70,12 +70,7 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
             if absent.is_empty() {
                 return Ok(());
             }
-            Err(RpcError::failed(format!(
-                "{} entries were left out, their blocks were not found: {absent}; all others were written and are \
-                 in the store: getting it again fetches only the rest, but wants another place (-o) or what was \
-                 written moved away",
-                absent.count()
-            )))
+            Err(RpcError::failed(left_out(&absent)))
         };
         if is_online {
             Box::pin(ahead::fetch_beside(source, root, &pace, writing)).await
@@ -83,6 +78,18 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
             writing.await
         }
     }))
+}
+
+/// What is said of an archive that lacks some entries.
+fn left_out(absent: &Absent) -> String {
+    let what = match absent.count() {
+        1 => "1 entry was left out, its blocks were not found".to_owned(),
+        count => format!("{count} entries were left out, their blocks were not found"),
+    };
+    format!(
+        "{what}: {absent}; all others were written and are in the store: getting it again fetches only the rest, but \
+         wants another place (-o) or what was written moved away"
+    )
 }
 
 type Entries = Pin<Box<dyn Stream<Item = Result<(String, Opened), ReadError>> + Send>>;
@@ -486,6 +493,17 @@ mod tests {
             blocks.push(Block::new(prefix, pb::encode(&node)).unwrap());
         }
         blocks
+    }
+
+    #[test]
+    fn one_entry_is_told_as_one() {
+        let mut absent = Absent::default();
+        absent.take("tree/a", "gone");
+        let one = left_out(&absent);
+        assert!(one.starts_with("1 entry was left out, its blocks"), "{one}");
+        absent.take("tree/b", "gone");
+        let two = left_out(&absent);
+        assert!(two.starts_with("2 entries were left out, their"), "{two}");
     }
 
     #[tokio::test]

@@ -549,22 +549,19 @@ impl Client {
         }
     }
 
-    /// From now on it is told what happens to a want; first, whom it was asked of before.
-    pub(super) fn watch(&mut self, key: &Key) {
+    /// From now on it is told what happens to a want. Gives how it stands: whom it was asked of before.
+    pub(super) fn watch(&mut self, key: &Key) -> Vec<Step> {
         let connected = self.peers().len();
         let Some(want) = self.wants.get_mut(key) else {
-            return;
+            return Vec::new();
         };
         want.watched = true;
-        self.told
-            .push_back((key.clone(), Step::Begun { connected }));
-        for (peer, kind) in &want.asked {
-            let step = Step::Asked {
-                peer: *peer,
-                what: asking(*kind),
-            };
-            self.told.push_back((key.clone(), step));
-        }
+        let asked = want.asked.iter().map(|(peer, kind)| Step::Asked {
+            peer: *peer,
+            what: asking(*kind),
+        });
+        let begun = Step::Begun { connected };
+        std::iter::once(begun).chain(asked).collect()
     }
 
     /// What happened to wants that are watched.
@@ -623,6 +620,13 @@ impl Client {
             .filter(|(_, state)| state.speaks != Speaks::Nothing && state.source.is_none())
             .map(|(peer, _)| *peer)
             .collect()
+    }
+
+    /// How many connected peers speak Bitswap, and how many do not.
+    fn company(&self) -> [usize; 2] {
+        let all = self.peers.values().filter(|peer| peer.source.is_none());
+        let (all, speaking) = (all.count(), self.peers().len());
+        [speaking, all - speaking]
     }
 
     fn is_asked_for(&self, key: &Key) -> bool {
@@ -814,6 +818,34 @@ mod tests {
         // First the old want is cancelled, in a message of its own.
         let twice = asks(&mut client, &peer, now) + asks(&mut client, &peer, now);
         assert_eq!(twice, 1);
+    }
+
+    #[test]
+    fn what_is_given_up_is_not_looked_for_in_the_same_breath() {
+        let start = Instant::now();
+        // Nobody is connected, so it searches a tick after it is asked and every ten seconds from then: just when
+        // the fourth search is due.
+        let idle = TICK + Duration::from_secs(30);
+        let cid = Cid::new_v1(RAW, Multihash::wrap(0x12, &[7; 32]).unwrap());
+        let mut client = Client::default();
+        client.open(SessionId(1), idle, start);
+        client.want(SessionId(1), cid, start);
+        let (mut now, mut searches) = (start, 0);
+        let tried = 'over: loop {
+            client.tick(now);
+            client.settle(now);
+            while let Some(action) = client.poll() {
+                match action {
+                    Action::Search { .. } => searches += 1,
+                    Action::GiveUp { tried, .. } => break 'over tried,
+                    _ => {}
+                }
+            }
+            now += TICK;
+        };
+        assert_eq!((now - start, searches), (idle, 3));
+        assert_eq!(tried.sought.searches, searches);
+        assert!(client.poll().is_none(), "nobody waits any more");
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub(super) struct Said {
 pub(super) struct Tried {
     /// Connected peers that speak Bitswap.
     pub(super) connected: usize,
+    /// Connected peers that do not.
+    pub(super) mute: usize,
     pub(super) said: Said,
     pub(super) sought: Sought,
     /// Trustless gateways asked over HTTP.
@@ -261,15 +263,17 @@ impl fmt::Display for Tried {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             connected,
+            mute,
             said,
             sought,
             gateways,
             unreached,
             alone,
         } = self;
-        match (*connected, said.asked) {
-            (0, 0) => write!(out, "no connected peer speaks Bitswap")?,
-            (connected, asked) => write!(
+        match (*connected, mute, said.asked) {
+            (0, 0, 0) => write!(out, "no peer is connected")?,
+            (0, _, 0) => write!(out, "no connected peer speaks Bitswap")?,
+            (connected, _, asked) => write!(
                 out,
                 "asked {asked} of {connected} connected peers that speak Bitswap ({} want-have, {} \
                  want-block); answers: {} HAVE, {} DONT_HAVE, no block",
@@ -302,6 +306,12 @@ impl fmt::Display for Tried {
         if sought.came > 0 {
             let came = counted(sought.came, "other block", "other blocks");
             write!(out, "; {came} of the same work came")?;
+        }
+        if connected + mute == 0 && alone.is_none() && gateways.is_empty() {
+            write!(
+                out,
+                "; `cairn swarm connect` connects to who has it, `cairn explain` tells how it is looked for"
+            )?;
         }
         Ok(())
     }
@@ -364,10 +374,17 @@ mod tests {
         let mut tried = Tried::default();
         assert_eq!(
             tried.to_string(),
+            "no peer is connected; 0 searches for providers found 0; `cairn swarm connect` connects to who has it, \
+             `cairn explain` tells how it is looked for"
+        );
+        tried.mute = 1;
+        assert_eq!(
+            tried.to_string(),
             "no connected peer speaks Bitswap; 0 searches for providers found 0"
         );
         tried = Tried {
             connected: 3,
+            mute: 1,
             said: Said {
                 asked: 2,
                 want_haves: 2,

@@ -610,6 +610,41 @@ async fn who_watches_hears_how_a_block_is_found_and_how_another_is_not() {
     assert_eq!(steps.last(), Some(&Step::GivenUp { tried }));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_later_is_told_how_it_stands_and_nobody_else_again() {
+    let block = &made(1, 10_000, RAW)[0];
+    let server = Node::start(Map::default(), &Version::ALL, vec![]).await;
+    let client = Node::start(Map::default(), &Version::ALL, vec![]).await;
+    client.connect(&server).await;
+    let ((teller, mut first), (later_teller, mut later)) = (explain::pair(), explain::pair());
+    let works = [(); 2].map(|()| client.bitswap.work(Duration::from_secs(3)));
+    let asked_first = client
+        .bitswap
+        .fetch_told(&works[0], block.cid(), Some(teller));
+    let both = async {
+        let mut steps = [vec![], vec![]];
+        let begun = first.next().await.expect("its beginning").step;
+        steps[0].push(begun);
+        let asked_later = client
+            .bitswap
+            .fetch_told(&works[1], block.cid(), Some(later_teller));
+        asked_later.await.unwrap_err();
+        for (listener, steps) in [&mut first, &mut later].into_iter().zip(&mut steps) {
+            while let Some(told) = listener.next().await {
+                steps.push(told.step);
+            }
+        }
+        steps
+    };
+    let (_, [first, later]) = tokio::join!(asked_first, both);
+    let is_begun = |step: &&Step| matches!(step, Step::Begun { .. });
+    for steps in [&first, &later] {
+        assert_eq!(steps.iter().filter(is_begun).count(), 1, "{steps:?}");
+    }
+    assert_eq!(later[0], Step::Shared { others: 1 });
+    assert!(is_begun(&&later[1]), "{later:?}");
+}
+
 /// Not a test: says how fast it is. `cargo test --release -- --ignored --nocapture speed`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]

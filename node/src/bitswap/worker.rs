@@ -325,9 +325,11 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                     if others > 0 {
                         teller.tell(Step::Shared { others });
                     }
+                    // What happened before is the others'.
+                    state.tell();
                     let watcher = Watcher { session, teller };
                     state.watchers.entry(key.clone()).or_default().push(watcher);
-                    state.client.watch(&key);
+                    state.tell_standing(session, &key);
                 }
                 state.waiters.entry(key).or_default().push(Waiter {
                     session,

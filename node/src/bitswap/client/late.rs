@@ -336,9 +336,10 @@ impl Client {
     }
 
     fn expire(&mut self, now: Instant) {
-        let speaking = self.peers().len();
-        let mut over = Vec::new();
+        let company = self.company();
+        let (mut over, mut searches) = (Vec::new(), Vec::new());
         for (id, session) in &mut self.sessions {
+            let mut oldest: Option<&Want> = None;
             for key in &session.wants {
                 let Some(want) = self.wants.get(key) else {
                     continue;
@@ -346,19 +347,17 @@ impl Client {
                 if now.saturating_duration_since(want.created.max(session.progress_at))
                     >= session.idle
                 {
-                    let tried = Tried::of(want, session, speaking);
+                    let tried = Tried::of(want, session, company);
                     over.push((*id, key.clone(), want.cid, tried));
+                } else if oldest.is_none_or(|oldest| want.created < oldest.created) {
+                    oldest = Some(want);
                 }
             }
-            let oldest = session
-                .wants
-                .iter()
-                .filter_map(|key| self.wants.get(key))
-                .min_by_key(|want| want.created);
+            // Nothing is looked for that is given up in the same breath.
             if let Some(want) = oldest
                 && session.searches(now)
             {
-                self.actions.push_back(Action::Search {
+                searches.push(Action::Search {
                     session: *id,
                     cid: want.cid,
                 });
@@ -375,6 +374,8 @@ impl Client {
                 tried,
             });
         }
+        // After them: who was given up is not told of it, and its story does not count it.
+        self.actions.extend(searches);
     }
 
     /// What this piece of work waits for: the first of it, what was tried for that, and how much more.
@@ -382,16 +383,17 @@ impl Client {
         let session = self.sessions.get(&session)?;
         let wants = session.wants.iter().filter_map(|key| self.wants.get(key));
         let oldest = wants.min_by_key(|want| want.created)?;
-        let tried = Tried::of(oldest, session, self.peers().len());
+        let tried = Tried::of(oldest, session, self.company());
         Some((oldest.cid, tried, session.wants.len() - 1))
     }
 }
 
 impl Tried {
-    fn of(want: &Want, session: &Session, connected: usize) -> Self {
+    fn of(want: &Want, session: &Session, [connected, mute]: [usize; 2]) -> Self {
         let peers = want.told.difference(&want.gateways);
         Self {
             connected,
+            mute,
             said: Said {
                 asked: peers.count(),
                 ..want.said

@@ -172,9 +172,7 @@ impl State {
             let is_wanted = waiters.iter().any(|waiter| waiter.session == session);
             if is_wanted && !self.storing.contains(&key) {
                 self.client.want(session, cid, now);
-                if self.watchers.contains_key(&key) {
-                    self.client.watch(&key);
-                }
+                self.tell_standing(session, &key);
             }
         }
     }

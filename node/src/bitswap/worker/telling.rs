@@ -19,6 +19,18 @@ impl State {
         }
     }
 
+    /// Tells who has just begun to watch a want how it stands. Others know.
+    pub(super) fn tell_standing(&mut self, session: SessionId, key: &Key) {
+        for step in self.client.watch(key) {
+            let step = self.of_gateway(step);
+            for watcher in self.watchers.get(key).into_iter().flatten() {
+                if watcher.session == session {
+                    watcher.teller.tell(step.clone());
+                }
+            }
+        }
+    }
+
     /// Tells all who watch a want of this piece of work.
     pub(super) fn tell_work(&self, session: SessionId, step: impl FnOnce() -> Step) {
         if self.watchers.is_empty() {
