@@ -1,6 +1,7 @@
 //! Fetching between real nodes when not all goes well: what is missing is told, what came stays,
 //! and who falls silent is not waited for.
 
+use harness::scenario::HELLO_V1;
 use harness::{Daemon, Repo, program, tree};
 use std::collections::BTreeSet;
 use std::fs;
@@ -658,7 +659,6 @@ fn the_way_to_a_peer_is_measured() {
         (&answer["Streams"], &answer["Bytes"]),
         (&4.into(), &(1 << 20).into())
     );
-    // Who does not want to be measured is not.
     let nothing = ["diag", "perf", &address, "--upload=0", "--download=0"];
     let told = near.run(nothing).failure(1);
     assert!(told.contains("there is nothing to measure"), "{told}");
@@ -668,6 +668,7 @@ fn the_way_to_a_peer_is_measured() {
         told.contains(&format!("{myself} is this node itself")),
         "{told}"
     );
+    // Who does not want to be measured is not.
     let closed = Repo::new(CAIRN);
     closed.ok(["config", "set", "diag.perf", "false"]);
     let closing = closed.daemon();
@@ -704,4 +705,33 @@ fn the_way_that_is_named_is_measured_whatever_others_there_are() {
     let told = near.run(["diag", "perf", &nobody]).failure(1);
     assert!(told.contains("/ip4/127.0.0.1/tcp/1"), "{told}");
     drop(there);
+}
+
+#[test]
+fn who_is_connected_to_nobody_is_told_so_and_nothing_is_said_to_be_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let repo = hasty();
+    let daemon = repo.daemon();
+    let out = out.to_str().unwrap();
+    let commands: [&[&str]; 3] = [
+        &["cat", HELLO_V1],
+        &["get", HELLO_V1, "-o", out],
+        &["get", HELLO_V1, "-a", "-o", out],
+    ];
+    for command in commands {
+        let done = repo.run(command);
+        assert_eq!(done.text(), "", "{command:?}");
+        let told = done.failure(1);
+        for part in [
+            HELLO_V1,
+            "no peer is connected; ",
+            "`cairn swarm connect` connects to who has it",
+            "`cairn explain` tells how it is looked for",
+        ] {
+            assert!(told.contains(part), "{part} {command:?}: {told}");
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    drop(daemon);
 }

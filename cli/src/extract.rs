@@ -89,8 +89,23 @@ pub fn extract(
     target: &Target,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<PathBuf, ExtractError> {
+    let mut place = None;
+    extract_into(&mut place, input, target, on_bytes).map_err(|error| match (error, &place) {
+        (ExtractError::Disk { path, source }, Some(place)) => ExtractError::Disk {
+            path: place.in_the_end(Path::new(&path)).display().to_string(),
+            source,
+        },
+        (error, _) => error,
+    })
+}
+
+fn extract_into(
+    place: &mut Option<Place>,
+    input: impl Read,
+    target: &Target,
+    on_bytes: &mut dyn FnMut(u64),
+) -> Result<PathBuf, ExtractError> {
     let mut archive = Archive::new(input);
-    let mut place: Option<Place> = None;
     let mut written = 0;
     for entry in archive.entries().map_err(ExtractError::Damaged)? {
         let mut entry = entry.map_err(ExtractError::Damaged)?;
@@ -99,9 +114,9 @@ pub fn extract(
         let Some((root, below)) = names.split_first() else {
             return Err(ExtractError::Name(shown(&path)));
         };
-        let place = match &mut place {
+        let place = match &mut *place {
             Some(place) => place,
-            None => {
+            place @ None => {
                 let is_folder = entry.header().entry_type().is_dir();
                 place.insert(Place::prepare(target, root, is_folder)?)
             }
@@ -218,7 +233,8 @@ impl Place {
         // Nobody can have made it before us.
         let random = RandomState::new().build_hasher().finish();
         let growing = folder.join(format!(".{short}.{random:016x}.partial"));
-        fs::create_dir(&growing).map_err(|source| disk(&growing, source))?;
+        // Who named the place knows nothing of this folder.
+        fs::create_dir(&growing).map_err(|source| disk(&target, source))?;
         let mut place = Self {
             root_name: root.to_owned(),
             growing,
@@ -236,11 +252,11 @@ impl Place {
     /// Writes a name and looks for it under others.
     fn probe(&self) -> Result<Folding, ExtractError> {
         let probe = self.growing.join("probe-é");
-        File::create(&probe).map_err(|source| disk(&probe, source))?;
+        File::create(&probe).map_err(|source| disk(&self.target, source))?;
         let folds = ["PROBE-É", "probe-e\u{301}"]
             .iter()
             .any(|other| self.growing.join(other).exists());
-        fs::remove_file(&probe).map_err(|source| disk(&probe, source))?;
+        fs::remove_file(&probe).map_err(|source| disk(&self.target, source))?;
         Ok(if folds {
             Folding::Folded
         } else {
@@ -263,7 +279,16 @@ impl Place {
         Ok(here)
     }
 
-    fn finish(mut self) -> Result<PathBuf, ExtractError> {
+    /// Where something that grows here will be.
+    fn in_the_end(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(self.growing.join(ROOT)) {
+            Ok(below) if below.as_os_str().is_empty() => self.target.clone(),
+            Ok(below) => self.target.join(below),
+            Err(_) => path.to_owned(),
+        }
+    }
+
+    fn finish(&mut self) -> Result<PathBuf, ExtractError> {
         for (path, link) in &self.links {
             symlink(link, path).map_err(|source| disk(path, source))?;
         }
@@ -289,7 +314,7 @@ impl Place {
                 .and_then(|folder| settle(&folder, mode, FOLDER_MODE, mtime))
                 .map_err(|source| disk(&self.target, source))?;
         }
-        Ok(std::mem::take(&mut self.target))
+        Ok(self.target.clone())
     }
 }
 
@@ -521,6 +546,22 @@ mod tests {
         let again = extract(&tree[..], &target, &mut |_| {});
         assert!(matches!(again, Err(ExtractError::Exists(_))));
         assert_eq!(listing(folder.path()), ["a", "r"]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named_as_it_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = format!("r/{}", "n".repeat(300));
+        let bytes = archive(&[("r", Kind::Folder), (&long, Kind::File(1))]);
+        let told = run(&bytes, folder.path()).unwrap_err().to_string();
+        let named = folder.path().join("out").join("n".repeat(300));
+        let named = format!("cannot write {}: ", named.display());
+        assert!(told.starts_with(&named), "{told}");
+        let nowhere = folder.path().join("nowhere");
+        let told = run(&bytes, &nowhere).unwrap_err().to_string();
+        let named = format!("cannot write {}: ", nowhere.join("out").display());
+        assert!(told.starts_with(&named), "{told}");
+        assert!(listing(folder.path()).is_empty());
     }
 
     #[test]

@@ -97,9 +97,9 @@ pub struct GetArgs {
     pub path: String,
     /// Where to write it; into it if it is a folder and a file comes [default: its name, here].
     ///
-    /// Nothing that exists is replaced. Until it is whole it grows beside its place as
-    /// `.NAME.RANDOM.partial`, and is removed if the command ends early. What was fetched stays in the
-    /// store: the same command again fetches the rest.
+    /// Nothing that exists is replaced. Until it is whole it grows beside its place as `.NAME.RANDOM.partial`, which
+    /// is removed if the command fails or is interrupted; only if it is killed (kill -9) or the machine stops, that
+    /// stays and may be deleted. What was fetched stays in the store: the same command again fetches the rest.
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// Write a tar archive.

@@ -5,11 +5,12 @@ use crate::args::{CatArgs, GetArgs, LsArgs, RefsArgs, ResolveArgs};
 use crate::exit::Failure;
 use crate::extract::{ExtractError, Target, extract};
 use crate::output::{self, Printer, Progress, escape};
-use crate::rpc::client::Answer;
+use crate::rpc::client::{Answer, Question};
 use crate::rpc::ls::{FOLDER, Link, Listing, Object};
 use crate::rpc::refs::Ref;
 use crate::rpc::resolve::PathAnswer;
-use crate::rpc::upload::{ChannelReader, PIECES_WAITING_MAX, pump};
+use crate::rpc::upload::{ChannelReader, PIECES_WAITING_MAX, Piece, pump};
+use bytes::Bytes;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -59,13 +60,13 @@ pub async fn get(shell: &mut Shell, arguments: GetArgs) -> Result<(), Failure> {
     if as_archive {
         let ending = if arguments.compress { "tar.gz" } else { "tar" };
         let path = archive_path(named, ending, &arguments.path)?;
-        let answer = shell.ask(question).await?;
+        let (first, answer) = begun(shell, question).await?;
         let shown = path.display().to_string();
         shell
             .printer
             .line(&format!("Saving archive to {}", escape(&shown)))?;
         shell.printer.flush()?;
-        return save_archive(answer, &path, &progress).await;
+        return save_archive(first, answer, &path, &progress).await;
     }
     // Or it would be noticed only after all was fetched.
     if let Ok(root) = own_name(&arguments.path) {
@@ -73,13 +74,20 @@ pub async fn get(shell: &mut Shell, arguments: GetArgs) -> Result<(), Failure> {
             .check(&root)
             .map_err(|error| Failure::runtime(error.to_string()))?;
     }
-    let answer = shell.ask(question).await?;
+    let (first, answer) = begun(shell, question).await?;
     let shown = named.display().to_string();
     shell
         .printer
         .line(&format!("Saving file(s) to {}", escape(&shown)))?;
     shell.printer.flush()?;
-    save_tree(answer, target, progress).await
+    save_tree(first, answer, target, progress).await
+}
+
+/// Asks and waits for the first of what is to be saved: until then nothing is.
+async fn begun(shell: &mut Shell, question: Question) -> Result<(Bytes, Answer), Failure> {
+    let mut answer = shell.ask(question).await?;
+    let first = answer.piece().await?.unwrap_or_default();
+    Ok((first, answer))
 }
 
 /// The name that a path's content has by itself.
@@ -132,7 +140,12 @@ impl Drop for Partial {
     }
 }
 
-async fn save_archive(mut answer: Answer, path: &Path, progress: &Progress) -> Result<(), Failure> {
+async fn save_archive(
+    first: Bytes,
+    mut answer: Answer,
+    path: &Path,
+    progress: &Progress,
+) -> Result<(), Failure> {
     let disk = |error: std::io::Error| {
         Failure::runtime(format!("cannot write {}: {error}", path.display()))
     };
@@ -145,23 +158,35 @@ async fn save_archive(mut answer: Answer, path: &Path, progress: &Progress) -> R
         path: path.to_owned(),
         complete: false,
     };
-    let mut written = 0;
-    while let Some(piece) = answer.piece().await? {
+    let (mut written, mut next) = (0, Some(first));
+    while let Some(piece) = next {
         file.write_all(&piece).map_err(disk)?;
         written += piece.len() as u64;
         progress.at(written);
+        next = answer.piece().await?;
     }
     partial.complete = true;
     Ok(())
 }
 
-async fn save_tree(answer: Answer, target: Target, progress: Progress) -> Result<(), Failure> {
+async fn save_tree(
+    first: Bytes,
+    answer: Answer,
+    target: Target,
+    progress: Progress,
+) -> Result<(), Failure> {
     let (queue, pieces) = mpsc::channel(PIECES_WAITING_MAX);
     let extracting = tokio::task::spawn_blocking(move || {
         let input = ChannelReader::new(pieces);
         extract(input, &target, &mut |bytes| progress.at(bytes))
     });
-    let (extracted, ()) = tokio::join!(extracting, pump(answer.into_body(), queue));
+    let feeding = async {
+        // Who does not take it says why itself.
+        if queue.send(Piece::Data(first)).await.is_ok() {
+            pump(answer.into_body(), queue).await;
+        }
+    };
+    let (extracted, ()) = tokio::join!(extracting, feeding);
     extracted
         .map_err(|_| Failure::runtime("writing the files broke down; this is a bug in cairn"))?
         .map_err(|error| Failure::runtime(error.to_string()))?;
