@@ -508,3 +508,43 @@ fn what_cannot_be_found_in_time_says_so() {
         "{line}"
     );
 }
+
+#[test]
+fn what_cannot_be_read_is_named_with_what_can_be_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = folder.path().join("tree/below");
+    fs::create_dir_all(&below).unwrap();
+    fs::write(below.join("small"), "small").unwrap();
+    fs::write(below.join("large"), vec![7; 3 << 20]).unwrap();
+    let tree = folder.path().join("tree");
+    both(|repo| {
+        let root = repo.ok(["add", "-r", "-Q", tree.to_str().unwrap()]);
+        let told = |path: &str| repo.run(["cat", path]).failure(1);
+        let folder = format!("/ipfs/{root}/below");
+        assert_eq!(
+            told(&folder),
+            format!(
+                "Error: {folder}: this dag node is a directory; `cairn ls` lists it, `cairn get` writes it to disk"
+            )
+        );
+        for file in ["small", "large"] {
+            let told = told(&format!("{root}/below/{file}/deeper"));
+            let (lacks, is) = ("no link named \"deeper\" under", "that is a file");
+            assert!(told.contains(lacks) && told.contains(is), "{told}");
+        }
+        let told = told(&format!("{root}/nothing"));
+        let listed = format!("`cairn ls {root}` lists what is there");
+        assert!(told.ends_with(&listed), "{told}");
+        let told = repo.run(["--api", "garbage", "id"]).failure(2);
+        assert!(
+            told.contains("\"garbage\" is no address of a daemon's RPC"),
+            "{told}"
+        );
+    });
+    let repo = Repo::new(CAIRN);
+    let daemon = repo.daemon();
+    let told = repo.run(["swarm", "connect", "garbage"]).failure(1);
+    let is_none = "\"garbage\": it is neither a peer ID (12D3KooW…) nor an address";
+    assert!(told.contains(is_none), "{told}");
+    drop(daemon);
+}

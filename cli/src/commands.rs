@@ -278,12 +278,14 @@ impl Shell {
 /// The daemon if one is named or runs, else the repository itself.
 async fn endpoint(global: &Global, repository: &Repository) -> Result<Endpoint, Failure> {
     if let Some(address) = &global.api {
-        let address: ListenAddress = address
+        let parsed: ListenAddress = address
             .parse()
-            .map_err(|error| Failure::Usage(format!("--api: {error}")))?;
-        let credentials = credentials(global, repository, address);
+            .map_err(|_| Failure::Usage(format!(
+                "--api: {address:?} is no address of a daemon's RPC; write it like /ip4/127.0.0.1/tcp/5001"
+            )))?;
+        let credentials = credentials(global, repository, parsed);
         return Ok(Endpoint::There(Remote::new(
-            address.0,
+            parsed.0,
             credentials.as_deref(),
         )?));
     }

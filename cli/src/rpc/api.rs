@@ -13,7 +13,8 @@ use super::{
 use axum::body::Body;
 use cairn_node::Session;
 use cairn_store::Cid;
-use cairn_store::dag::path::{self, ContentPath, Resolved};
+use cairn_store::dag::path::{self, ContentPath, ResolveError, Resolved};
+use cairn_store::unixfs::read::{self, Node};
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -150,7 +151,20 @@ impl Call {
 
 /// Follows a path to its block.
 pub async fn resolve_path(source: &Session, path: &ContentPath) -> Result<Resolved, RpcError> {
-    Ok(path::resolve(source, &path.root, &path.segments).await?)
+    let error = match path::resolve(source, &path.root, &path.segments).await {
+        Ok(resolved) => return Ok(resolved),
+        Err(error) => error,
+    };
+    let ResolveError::NoLink { under, .. } = &error else {
+        return Err(error.into());
+    };
+    // It was read on the way, so this is quick.
+    let what = match read::open(source, under).await {
+        Ok(Node::File(_)) => ": that is a file, which has nothing below it".to_owned(),
+        Ok(Node::Directory(_)) => format!("; `cairn ls {under}` lists what is there"),
+        _ => String::new(),
+    };
+    Err(RpcError::failed(format!("{error}{what}")))
 }
 
 /// Follows a path to a block that it must end at, not inside.

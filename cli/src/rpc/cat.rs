@@ -24,10 +24,14 @@ pub async fn cat(call: Call) -> Result<Reply, RpcError> {
         let cid = resolve_to_block(&session, path).await?;
         match read::open(&session, &cid).await? {
             Node::File(file) => files.push(file),
-            Node::Directory(_) => return Err(RpcError::failed("this dag node is a directory")),
+            Node::Directory(_) => {
+                return Err(RpcError::failed(format!(
+                    "{path}: this dag node is a directory; `cairn ls` lists it, `cairn get` writes it to disk"
+                )));
+            }
             Node::Symlink(link) => {
                 return Err(RpcError::failed(format!(
-                    "this dag node is a symbolic link to {}",
+                    "{path}: this dag node is a symbolic link to {}",
                     link.target
                 )));
             }

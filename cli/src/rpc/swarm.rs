@@ -157,13 +157,17 @@ fn addresses(call: &Call) -> Result<Vec<Multiaddr>, RpcError> {
 
 /// Where a peer is, as the operator writes it. A bare name means: at the addresses known for it.
 pub fn address_of(text: &str) -> Result<Multiaddr, RpcError> {
-    let text = if text.starts_with('/') {
-        text.to_owned()
-    } else {
-        format!("/p2p/{text}")
-    };
-    text.parse()
-        .map_err(|error| RpcError::failed(format!("invalid peer address {text:?}: {error}")))
+    if text.starts_with('/') {
+        let parsed = text.parse();
+        return parsed
+            .map_err(|error| RpcError::failed(format!("invalid peer address {text:?}: {error}")));
+    }
+    format!("/p2p/{text}").parse().map_err(|_| {
+        RpcError::failed(format!(
+            "invalid peer address {text:?}: it is neither a peer ID (12D3KooW…) nor an address, as \
+             /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW…"
+        ))
+    })
 }
 
 /// `swarm connect`.
