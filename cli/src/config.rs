@@ -320,7 +320,8 @@ rpc = "/ip4/127.0.0.1/tcp/5001"
 # Where files are served, read-only; "" for not at all.
 gateway = "/ip4/127.0.0.1/tcp/8080"
 
-# Where metrics are served; "" for /metrics on the RPC's listener.
+# Where metrics are served, to whoever reaches it; "" for /metrics on the RPC's listener, which asks for
+# `rpc.token` if there is one.
 metrics = ""
 
 [rpc]
@@ -352,7 +353,8 @@ gateways = []
 
 [limits]
 # Bytes a second to and from all peers together, as "5MB"; "unlimited" for no limit. What is slower
-# than others can send makes them wait. Changed with `cairn config set`, these hold at once.
+# than others can send makes them wait. What is served over HTTP does not count. Changed with
+# `cairn config set`, these hold at once.
 upload = "unlimited"
 download = "unlimited"
 
