@@ -5,6 +5,7 @@ use harness::{Daemon, Repo, scenario};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
+use std::net::SocketAddr;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
@@ -304,4 +305,26 @@ fn the_rpc_is_for_operators_only() {
         json(&repo.ok(["id"]))["ID"].is_string(),
         "the program reads its own token"
     );
+}
+
+#[test]
+fn metrics_ask_for_the_token_beside_the_rpc_and_not_on_an_address_of_their_own() {
+    let repo = Repo::new(CAIRN);
+    repo.ok(["config", "set", "rpc.token", "secret"]);
+    let status = |at: SocketAddr, headers: &[(&str, &str)]| {
+        let answer = harness::http::request(at, "GET", "/metrics", headers, b"");
+        answer.unwrap().status
+    };
+    let bearer = [("authorization", "Bearer secret")];
+    let daemon = repo.daemon();
+    assert_eq!(status(daemon.rpc(), &[]), 401);
+    assert_eq!(status(daemon.rpc(), &bearer), 200);
+    drop(daemon);
+    repo.ok(["config", "set", "addresses.metrics", "/ip4/127.0.0.1/tcp/0"]);
+    let daemon = repo.daemon();
+    assert_eq!(status(daemon.rpc(), &[]), 401);
+    let mut lines = daemon.lines.iter();
+    let url = lines.find_map(|line| line.strip_prefix("Metrics at http://"));
+    let own = url.and_then(|url| url.strip_suffix("/metrics"));
+    assert_eq!(status(own.unwrap().parse().unwrap(), &[]), 200);
 }
