@@ -9,10 +9,12 @@ use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::dag::pb::{self, PbLink, PbNode};
 use cairn_store::pin::{Pin, PinMode};
 use cairn_store::store::Keep;
+use memchr::memmem;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -23,6 +25,8 @@ pub(super) static GOOD: LazyLock<Good> = LazyLock::new(Good::make);
 /// A store without damage.
 pub(super) struct Good {
     pub(super) files: BTreeMap<PathBuf, Vec<u8>>,
+    /// Up to where each file is more than zeros: the ballast is nothing else.
+    written: BTreeMap<PathBuf, usize>,
     pub(super) blocks: Vec<Placed>,
     pub(super) pins: Vec<Pin>,
     /// Deleted by name, and collected.
@@ -150,7 +154,13 @@ impl Good {
         read_folder(root, Path::new(""), &mut files);
         let blocks = live.iter().map(|block| place(block, &files)).collect();
         let gone = garbage.iter().map(|block| *block.cid()).chain(names);
+        let end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0);
+        let written = files.iter().map(|(name, bytes)| {
+            let end = end(bytes).map_or(0, |last| last + 1);
+            (name.clone(), end)
+        });
         Self {
+            written: written.collect(),
             blocks,
             pins,
             gone: gone.collect(),
@@ -168,7 +178,9 @@ impl Good {
         let mut damaged = 0..0;
         for (name, bytes) in &self.files {
             if *name != case.file {
-                fs::write(root.join(name), bytes).unwrap();
+                let mut file = File::create(root.join(name)).unwrap();
+                file.write_all(&bytes[..self.written[name]]).unwrap();
+                file.set_len(bytes.len() as u64).unwrap();
                 continue;
             }
             let mut bytes = bytes.clone();
@@ -213,11 +225,9 @@ fn read_folder(root: &Path, below: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>
 
 fn place(block: &Block, files: &BTreeMap<PathBuf, Vec<u8>>) -> Placed {
     let named = [&block.cid().to_bytes()[..], block.data()].concat();
-    let mut found = files.iter().filter_map(|(file, bytes)| {
-        let at = bytes
-            .windows(named.len())
-            .position(|window| window == named)?;
-        Some((file.clone(), at))
+    let mut found = files.iter().flat_map(|(file, bytes)| {
+        let places = memmem::find_iter(bytes, &named);
+        places.map(move |at| (file.clone(), at))
     });
     let (file, at) = found.next().unwrap();
     assert_eq!(found.next(), None, "{} is there twice", block.cid());

@@ -127,11 +127,12 @@ impl Seen<'_> {
 
     /// Nothing that was pinned is collected, whatever of the pins is still known.
     pub(super) fn check_collection(&self, store: &Store) -> Result<(), String> {
+        let names = pinned(self.known_pins());
         let pinned: Vec<&Placed> = GOOD
             .blocks
             .iter()
             .filter(|placed| !self.is_hit(&placed.file, &placed.section))
-            .filter(|placed| is_pinned(placed.block.cid(), self.known_pins()))
+            .filter(|placed| names.contains(placed.block.cid()))
             .collect();
         let collected = self.runtime.block_on(store.gc(|_| {}));
         let all_hold = store.pins() == GOOD.pins;
@@ -185,16 +186,17 @@ impl Seen<'_> {
     }
 }
 
-/// Whether one of the pins reaches a block of the store without damage.
-fn is_pinned(cid: &Cid, pins: &[Pin]) -> bool {
-    pins.iter().any(|pin| {
-        let node = GOOD
-            .blocks
-            .iter()
-            .find(|placed| placed.block.cid() == &pin.cid)
-            .unwrap();
-        let below = || cairn_store::dag::links(&node.block).unwrap();
-        pin.cid == *cid
-            || (pin.mode == PinMode::Recursive && below().iter().any(|link| link.cid == *cid))
-    })
+/// What the pins reach in the store without damage.
+fn pinned(pins: &[Pin]) -> HashSet<Cid> {
+    let below = |pin: &Pin| {
+        let is_root = |placed: &&Placed| *placed.block.cid() == pin.cid;
+        let root = GOOD.blocks.iter().find(is_root).unwrap();
+        let links = match pin.mode {
+            PinMode::Recursive => cairn_store::dag::links(&root.block).unwrap(),
+            PinMode::Direct => Vec::new(),
+        };
+        let below = links.into_iter().map(|link| link.cid);
+        below.chain([pin.cid]).collect::<Vec<Cid>>()
+    };
+    pins.iter().flat_map(below).collect()
 }
