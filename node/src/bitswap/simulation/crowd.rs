@@ -117,6 +117,8 @@ fn a_seed_that_rests_costs_its_rest_and_nothing_comes_twice() {
 fn a_seed_that_rests_for_longer_than_it_is_waited_for_sends_twice_what_it_owed() {
     let rest = CROWD_PATIENCE * 3 / 2;
     let outcome = crowd(64 * MIB, MIB / 4, 1, Midway::Rests(rest));
+    // Nothing would if it were waited for to the end.
+    assert!(outcome.duplicates > 0.0, "{outcome:?}");
     assert!(outcome.duplicates <= 0.02, "{outcome:?}");
     assert!(
         outcome.took <= outcome.least.mul_f64(1.35) + rest,
