@@ -309,6 +309,31 @@ async fn who_watches_hears_which_announced_gateways_are_too_many() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_hears_that_a_barred_gateway_is_left_out_and_it_is_asked_no_more() {
+    let blocks = made(101, 100, RAW);
+    let liar = Gateway::start(|_| Answer::block(b"always the same")).await;
+    let again = announced(vec![address(&liar)]);
+    let client = node(Map::default(), vec![again], vec![liar.endpoint()]).await;
+    let work = client.bitswap.work(Duration::from_secs(2));
+    let (last, others) = blocks.split_last().unwrap();
+    let fetches = others
+        .iter()
+        .map(|block| client.bitswap.fetch(&work, block.cid()));
+    for fetched in futures::future::join_all(fetches).await {
+        assert!(fetched.is_err(), "{fetched:?}");
+    }
+    let asked = liar.asked().len();
+    let left_out = left_out(&client, last).await;
+    let expected = (liar.endpoint().to_string(), LeftOut::Barred);
+    assert_eq!(left_out.first(), Some(&expected));
+    assert_eq!(
+        liar.asked().len(),
+        asked,
+        "it is asked though it was left out"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fetch_that_is_dropped_is_asked_for_no_more() {
     let blocks: Vec<Block> = made(40, 10, RAW);
     let gateway = Gateway::start(|_| Answer::Nothing).await;
