@@ -2,9 +2,9 @@
 
 use harness::{Daemon, Repo, tree};
 use std::fs;
-use std::io::Read;
 use std::process::Child;
 use std::time::Instant;
+use tempfile::NamedTempFile;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
@@ -40,20 +40,17 @@ fn a_limit_holds_at_once_and_so_does_its_end() {
     taker.ok(["repo", "gc"]);
     fs::write(&file, tree::bytes(6, 6_000_000)).unwrap();
     let other = giver.ok(["add", "-Q", file.to_str().unwrap()]);
-    let mut cat = taker.command(["cat", &other]).spawn().unwrap();
+    let mut cat = Cat::begin(&taker, &other);
     // At this rate it would take most of an hour.
     while giving.metric(OUT) < 0.2 {
-        assert!(cat.try_wait().unwrap().is_none(), "too fast");
+        assert!(!cat.has_ended(), "too fast");
     }
     let told = set(&giver, "limits.download", "1GB");
     assert!(!told.contains("limits.exempt"), "nobody is: {told}");
     let told = set(&giver, "limits.upload", "unlimited");
     assert!(told.contains("has taken this up"), "{told}");
     assert_eq!(giving.metric(CAP), 0.0);
-    let mut got = Vec::new();
-    cat.stdout.take().unwrap().read_to_end(&mut got).unwrap();
-    assert!(cat.wait().unwrap().success());
-    assert_eq!(got, fs::read(&file).unwrap());
+    cat.ends_with(&fs::read(&file).unwrap());
     drop(taking);
 }
 
@@ -79,12 +76,32 @@ fn most_since(start: Instant) -> f64 {
     BURST + RATE * start.elapsed().as_secs_f64()
 }
 
-/// Lets a fetch that was slowed run to its end; it must be the file.
-fn ends_with(mut cat: Child, bytes: &[u8]) {
-    let mut got = Vec::new();
-    cat.stdout.take().unwrap().read_to_end(&mut got).unwrap();
-    assert!(cat.wait().unwrap().success());
-    assert!(got == bytes, "something else came");
+/// A fetch under way. What comes goes to a file: a pipe that nobody reads would hold it back like a limit.
+struct Cat {
+    child: Child,
+    came: NamedTempFile,
+}
+
+impl Cat {
+    fn begin(taker: &Repo, root: &str) -> Self {
+        let came = NamedTempFile::new().unwrap();
+        let mut command = taker.command(["cat", root]);
+        let child = command.stdout(came.reopen().unwrap()).spawn().unwrap();
+        Self { child, came }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Lets it run to its end; it must be the file.
+    fn ends_with(mut self, bytes: &[u8]) {
+        assert!(self.child.wait().unwrap().success());
+        assert!(
+            fs::read(self.came.path()).unwrap() == bytes,
+            "something else came"
+        );
+    }
 }
 
 /// Where somebody fetches under a limit, no more passes than it allows until it is lifted.
@@ -118,7 +135,7 @@ fn holds_until_it_is_lifted(limit: &Limit, seed: u64) {
     };
     taker.ok(["swarm", "connect", &giving.swarm()]);
     let start = Instant::now();
-    let mut cat = taker.command(["cat", &root]).spawn().unwrap();
+    let mut cat = Cat::begin(&taker, &root);
     let came = loop {
         // Looked at before the clock, so no machine is too slow for it.
         let came = taking.metric("cairn_bitswap_block_bytes_received_total");
@@ -127,14 +144,14 @@ fn holds_until_it_is_lifted(limit: &Limit, seed: u64) {
         if came >= ENOUGH {
             break came;
         }
-        assert!(cat.try_wait().unwrap().is_none(), "{came} bytes only");
+        assert!(!cat.has_ended(), "{came} bytes only");
     };
     println!("{key}: {came} bytes of {}", most_since(start));
     assert!(held(holding) > 0.0);
     let told = set(holder, key, "unlimited");
     assert!(told.contains("has taken this up"), "{told}");
     assert_eq!(cap(scope), 0.0);
-    ends_with(cat, &bytes);
+    cat.ends_with(&bytes);
     assert_eq!(held(other), 0.0, "it is the other's limit");
     // Who is slowed is not taken for silent.
     let twice = "cairn_bitswap_duplicate_blocks_received_total";
@@ -178,7 +195,7 @@ fn name(repo: &Repo) -> String {
 fn each_has_a_limit_of_its_own(
     holder: &Repo,
     key: &str,
-    cats: [(Child, Vec<u8>); 2],
+    cats: [(Cat, Vec<u8>); 2],
     came: impl Fn() -> [f64; 2],
     start: Instant,
 ) {
@@ -195,17 +212,16 @@ fn each_has_a_limit_of_its_own(
             break;
         }
         for cat in [&mut first, &mut second] {
-            let ended = cat.try_wait().unwrap();
             assert!(
-                ended.is_none(),
+                !cat.has_ended(),
                 "both share one limit: {one} and {other} bytes, {most} of each may have"
             );
         }
     }
     let told = set(holder, key, "unlimited");
     assert!(told.contains("has taken this up"), "{told}");
-    ends_with(first, &first_bytes);
-    ends_with(second, &second_bytes);
+    first.ends_with(&first_bytes);
+    second.ends_with(&second_bytes);
 }
 
 #[test]
@@ -222,10 +238,10 @@ fn who_takes_has_a_limit_of_its_own() {
         taker.ok(["swarm", "connect", &giving.swarm()]);
     }
     let start = Instant::now();
-    let mut cats = takers.iter().zip(files).map(|(taker, (root, bytes))| {
-        let cat = taker.command(["cat", &root]).spawn().unwrap();
-        (cat, bytes)
-    });
+    let mut cats = takers
+        .iter()
+        .zip(files)
+        .map(|(taker, (root, bytes))| (Cat::begin(taker, &root), bytes));
     let cats = [cats.next().unwrap(), cats.next().unwrap()];
     let came = || {
         taking
@@ -250,10 +266,7 @@ fn who_gives_has_a_limit_of_its_own() {
         taker.ok(["swarm", "connect", &giving.swarm()]);
     }
     let start = Instant::now();
-    let cats = files.map(|(root, bytes)| {
-        let cat = taker.command(["cat", &root]).spawn().unwrap();
-        (cat, bytes)
-    });
+    let cats = files.map(|(root, bytes)| (Cat::begin(&taker, &root), bytes));
     let names = givers.each_ref().map(name);
     let came = || names.each_ref().map(|giver| came_from(&taking, giver));
     each_has_a_limit_of_its_own(&taker, key, cats, came, start);
