@@ -6,12 +6,15 @@
     reason = "a helper of a test fails the test, as the test itself would"
 )]
 
+mod common;
+
 use cairn_node::{Config, Keypair, Node, PeerId};
 use cairn_store::{Store, config};
+use common::stock;
 use futures::{AsyncWriteExt, StreamExt};
+use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::{StreamProtocol, Swarm};
-use libp2p::{Multiaddr, SwarmBuilder, tcp, tls, yamux};
+use libp2p::swarm::StreamProtocol;
 use peak_alloc::PeakAlloc;
 use prometheus::Registry;
 use std::time::Duration;
@@ -79,27 +82,12 @@ fn wants(first: usize) -> Vec<u8> {
     .concat()
 }
 
-fn stock() -> Swarm<libp2p_stream::Behaviour> {
-    SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(
-            tcp::Config::default(),
-            tls::Config::new,
-            yamux::Config::default,
-        )
-        .unwrap()
-        .with_behaviour(|_| libp2p_stream::Behaviour::new())
-        .unwrap()
-        .with_swarm_config(|config| config.with_idle_connection_timeout(WATCHDOG))
-        .build()
-}
-
 /// A peer comes, wants much, and goes; gives what was allocated when all was kept that is.
 async fn floods(peer: PeerId, address: &Multiaddr, registry: &Registry) -> usize {
     let kept = || figure(registry, "cairn_bitswap_wants_kept");
     let heard = || figure(registry, "cairn_bitswap_wants_received_total");
     let heard_before = heard();
-    let mut swarm = stock();
+    let mut swarm = stock(WATCHDOG);
     let mut control = swarm.behaviour().new_control();
     swarm.dial(address.clone()).unwrap();
     let flood = async {

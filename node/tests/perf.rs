@@ -5,13 +5,16 @@
     reason = "a helper of a test fails the test, as the test itself would"
 )]
 
+mod common;
+
 use cairn_node::perf::PerfError;
 use cairn_node::{Config, Keypair, Node, PeerId};
 use cairn_store::{Store, config};
+use common::stock;
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::{StreamProtocol, Swarm, SwarmEvent};
-use libp2p::{Multiaddr, SwarmBuilder, tcp, tls, yamux};
+use libp2p::swarm::{StreamProtocol, SwarmEvent};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -112,26 +115,10 @@ async fn a_node_that_may_not_be_measured_says_so_by_not_speaking_it() {
     assert_eq!(absent, PerfError::NotConnected(stranger));
 }
 
-/// A swarm without anything of ours.
-fn stock() -> Swarm<libp2p_stream::Behaviour> {
-    SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(
-            tcp::Config::default(),
-            tls::Config::new,
-            yamux::Config::default,
-        )
-        .unwrap()
-        .with_behaviour(|_| libp2p_stream::Behaviour::new())
-        .unwrap()
-        .with_swarm_config(|config| config.with_idle_connection_timeout(WATCHDOG))
-        .build()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_peer_that_holds_its_streams_leaves_room_for_others() {
     let (server, client) = (TestNode::start(None).await, TestNode::start(None).await);
-    let (mut swarm, peer) = (stock(), server.node.peer_id());
+    let (mut swarm, peer) = (stock(WATCHDOG), server.node.peer_id());
     let mut control = swarm.behaviour().new_control();
     swarm.dial(server.address().await).unwrap();
     let greedy = async {
@@ -170,7 +157,7 @@ async fn one_peer_that_holds_its_streams_leaves_room_for_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stock_peer_is_answered() {
     let server = TestNode::start(None).await;
-    let (mut swarm, peer) = (stock(), server.node.peer_id());
+    let (mut swarm, peer) = (stock(WATCHDOG), server.node.peer_id());
     let mut control = swarm.behaviour().new_control();
     swarm.dial(server.address().await).unwrap();
     let asking = async {
@@ -197,7 +184,7 @@ async fn a_stock_peer_is_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stock_peer_answers_us() {
     let client = TestNode::start(None).await;
-    let mut swarm = stock();
+    let mut swarm = stock(WATCHDOG);
     let mut arriving = swarm.behaviour().new_control().accept(PERF).unwrap();
     swarm
         .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
