@@ -17,16 +17,8 @@ fn hasty() -> Repo {
     repo
 }
 
-fn metric(daemon: &Daemon, name: &str) -> u64 {
-    let page = harness::http::request(daemon.rpc(), "GET", "/metrics", &[], b"").unwrap();
-    let page = page.text();
-    let line = page.lines().find(|line| line.starts_with(name)).unwrap();
-    let (_, value) = line.rsplit_once(' ').unwrap();
-    value.parse().unwrap()
-}
-
-fn blocks_received(daemon: &Daemon) -> u64 {
-    metric(daemon, "cairn_bitswap_blocks_received_total ")
+fn blocks_received(daemon: &Daemon) -> f64 {
+    daemon.metric("cairn_bitswap_blocks_received_total")
 }
 
 /// Two daemons that know each other, and a folder of which one of them has all but some blocks.
@@ -114,7 +106,7 @@ fn a_pin_with_missing_blocks_names_them_and_the_next_attempt_fetches_only_those(
         taker.ok(["pin", "add", root]),
         format!("pinned {root} recursively")
     );
-    assert_eq!(blocks_received(&gaps.taking) - before, 4);
+    assert_eq!(blocks_received(&gaps.taking) - before, 4.0);
 }
 
 #[test]
@@ -146,7 +138,7 @@ fn a_tree_with_missing_blocks_is_got_without_the_files_they_belong_to() {
     let before = blocks_received(&gaps.taking);
     taker.ok(get);
     assert_eq!(tree::read(&out), tree::read(&source));
-    assert_eq!(blocks_received(&gaps.taking) - before, 4);
+    assert_eq!(blocks_received(&gaps.taking) - before, 4.0);
 }
 
 #[test]
@@ -176,7 +168,7 @@ fn what_is_missing_of_small_and_large_files_is_waited_for_at_the_same_time_and_o
     // Whatever else there is has come: 37 small files, two parts of the large one, its root, the folder.
     assert!(
         until(&mut get, &|wants| *wants == missing
-            && blocks_received(&taking) == 41),
+            && blocks_received(&taking) == 41.0),
         "they were never waited for together"
     );
     until(&mut get, &BTreeSet::is_empty);
@@ -205,7 +197,7 @@ fn a_target_that_is_taken_is_noticed_before_anything_is_asked_for() {
     let (giver, taker) = (Repo::new(CAIRN), hasty());
     let root = add(&giver, &source, &[]);
     let (_giving, taking) = connected(&giver, &taker);
-    let wants = || metric(&taking, "cairn_bitswap_wants_sent_total ");
+    let wants = || taking.metric("cairn_bitswap_wants_sent_total");
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     fs::write(at("taken"), "mine").unwrap();
     fs::create_dir_all(at("full/file-00")).unwrap();
@@ -219,7 +211,7 @@ fn a_target_that_is_taken_is_noticed_before_anything_is_asked_for() {
         let told = taker.run(["get", path, "-o", &at(place)]).failure(1);
         assert!(told.contains("exists already"), "{path} {place}: {told}");
         assert!(told.contains("-o"), "{path} {place}: {told}");
-        assert_eq!(wants(), 0, "{path} {place}");
+        assert_eq!(wants(), 0.0, "{path} {place}");
     }
     // What is there of a folder is known from its root alone.
     let told = taker.run(["get", &root, "-o", &at("full")]).failure(1);
@@ -253,8 +245,8 @@ fn a_get_that_was_cut_off_goes_on_when_it_is_said_again() {
     let get = ["get", &root, "-o", out.to_str().unwrap()];
     let mut cut_off = taker.command(get).spawn().unwrap();
     // 40 small files, the three parts of the large one, its root and the folder.
-    let all = 45;
-    while blocks_received(&taking) < all - 4 {
+    let all = 45.0;
+    while blocks_received(&taking) < all - 4.0 {
         assert!(
             cut_off.try_wait().unwrap().is_none(),
             "it waits for the rest"
@@ -330,11 +322,11 @@ fn a_file_that_was_read_in_part_is_fetched_only_for_the_rest() {
     let first = taker.run(["cat", "--length", &half.to_string(), &root]);
     assert!(first.success().stdout == bytes[..half]);
     let came = blocks_received(&taking);
-    assert!((11..21).contains(&came), "{came}");
+    assert!((11.0..21.0).contains(&came), "{came}");
     let rest = taker.run(["cat", "--offset", &half.to_string(), &root]);
     assert!(rest.success().stdout == bytes[half..]);
     // Twenty leaves and the root, each once.
-    assert_eq!(blocks_received(&taking), 21);
+    assert_eq!(blocks_received(&taking), 21.0);
 }
 
 #[test]
@@ -393,11 +385,11 @@ fn blocks_that_their_names_hold_are_never_asked_of_anybody() {
     let put = giver.run_with(["dag", "put"], node.as_bytes());
     let root = put.success().text();
     let (_giving, taking) = connected(&giver, &taker);
-    let wants = || metric(&taking, "cairn_bitswap_wants_sent_total ");
+    let wants = || taking.metric("cairn_bitswap_wants_sent_total");
     assert_eq!(taker.ok(["cat", held]), "hello");
-    assert_eq!(wants(), 0);
+    assert_eq!(wants(), 0.0);
     taker.ok(["pin", "add", &root]);
-    assert_eq!(blocks_received(&taking), 1);
+    assert_eq!(blocks_received(&taking), 1.0);
     for command in [
         &["dag", "export", &root][..],
         &["refs", "-r", &root],
@@ -408,10 +400,10 @@ fn blocks_that_their_names_hold_are_never_asked_of_anybody() {
         taker.run(command).success();
     }
     assert_eq!(taker.ok(["bitswap", "wantlist"]), "");
-    assert_eq!(blocks_received(&taking), 1);
+    assert_eq!(blocks_received(&taking), 1.0);
     // The root, and that it is no longer wanted.
     let wants = wants();
-    assert!((1..=2).contains(&wants), "{wants}");
+    assert!((1.0..=2.0).contains(&wants), "{wants}");
 }
 
 #[test]
@@ -607,7 +599,7 @@ fn whose_time_is_over_is_told_what_was_waited_for() {
     let (_giving, taking) = connected(&giver, &taker);
     // All else is here before, so that it is this block alone that is waited for.
     let mut child = waiting(&taker, &taking, &["pin", "add", &root]);
-    while blocks_received(&taking) < 44 {
+    while blocks_received(&taking) < 44.0 {
         assert!(child.try_wait().unwrap().is_none(), "it waits");
         std::thread::yield_now();
     }
