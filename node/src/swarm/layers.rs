@@ -9,9 +9,9 @@ use super::meter::Meter;
 use super::mux::{self, Muxer, Parts, Settings, Side};
 use super::noise::Noise;
 use super::records::{Incoming, Opener, Outgoing, Sealer, Secured, Step};
-use super::tls::{Tls, TlsError};
+use super::tls::Tls;
 use crate::config::{Config, Security};
-use futures::{AsyncRead, AsyncWrite, FutureExt, TryFutureExt, ready};
+use futures::{AsyncRead, AsyncWrite, FutureExt, ready};
 use futures_rustls::TlsStream;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, Transport};
@@ -149,6 +149,16 @@ impl Preferring {
     pub fn new(keys: &Keypair) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         Ok(Self(Tls::new(keys)?))
     }
+
+    async fn run<S>(self, socket: S, side: Side) -> io::Result<(PeerId, TlsStream<S>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        other(match side {
+            Side::Dialer => self.0.connect_stream(socket).await,
+            Side::Listener => self.0.accept_stream(socket).await,
+        })
+    }
 }
 
 impl UpgradeInfo for Preferring {
@@ -169,9 +179,7 @@ where
     type Future = Doing<Self::Output, io::Error>;
 
     fn upgrade_inbound(self, socket: S, _: Security) -> Self::Future {
-        let run = async move { self.0.accept_stream(socket).await };
-        run.map_err(|error: TlsError| io::Error::other(error))
-            .boxed()
+        self.run(socket, Side::Listener).boxed()
     }
 }
 
@@ -184,9 +192,7 @@ where
     type Future = Doing<Self::Output, io::Error>;
 
     fn upgrade_outbound(self, socket: S, _: Security) -> Self::Future {
-        let run = async move { self.0.connect_stream(socket).await };
-        run.map_err(|error: TlsError| io::Error::other(error))
-            .boxed()
+        self.run(socket, Side::Dialer).boxed()
     }
 }
 
