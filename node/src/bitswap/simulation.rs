@@ -119,8 +119,15 @@ fn liars_who_say_have_and_stall_cost_little() {
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
-/// How long a fetch takes among so many honest peers of 4 Mbit/s each, and others, who may want the same.
-fn fetch_in_a_crowd(honest: usize, others: usize, manner: Manner, want_too: bool) -> Duration {
+/// What those want who do not give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanting {
+    Nothing,
+    TheSame,
+}
+
+/// How long a fetch takes among so many honest peers of 4 Mbit/s each, and others.
+fn fetch_in_a_crowd(honest: usize, others: usize, manner: Manner, wanting: Wanting) -> Duration {
     let mut net = Net::new(honest + others);
     let wanted = blocks(600, 64 << 10);
     for at in 1..=honest + others {
@@ -128,7 +135,7 @@ fn fetch_in_a_crowd(honest: usize, others: usize, manner: Manner, want_too: bool
         // In between, so that the order says nothing.
         if at % 6 != 0 && others > 0 {
             net.nodes[at].manner = manner;
-            if want_too {
+            if wanting == Wanting::TheSame {
                 let client = &mut net.nodes[at].client;
                 client.open(WORK, IDLE, net.now);
                 // Some of it is enough to look as if it fetched the same.
@@ -151,23 +158,23 @@ fn fetch_in_a_crowd(honest: usize, others: usize, manner: Manner, want_too: bool
 
 #[test]
 fn a_hundred_liars_among_120_peers_cost_less_than_half_as_much_again() {
-    a_hundred_cost_less_than_half_as_much_again(false);
+    a_hundred_cost_less_than_half_as_much_again(Wanting::Nothing);
 }
 
 #[test]
 fn a_hundred_liars_that_want_the_same_cost_less_than_half_as_much_again() {
-    a_hundred_cost_less_than_half_as_much_again(true);
+    a_hundred_cost_less_than_half_as_much_again(Wanting::TheSame);
 }
 
-fn a_hundred_cost_less_than_half_as_much_again(want_too: bool) {
-    let honest_only = fetch_in_a_crowd(20, 0, Manner::Honest, false);
+fn a_hundred_cost_less_than_half_as_much_again(wanting: Wanting) {
+    let honest_only = fetch_in_a_crowd(20, 0, Manner::Honest, Wanting::Nothing);
     for manner in [
         Manner::Liar,
         Manner::Forger,
         Manner::Turncoat,
         Manner::Dropper,
     ] {
-        let took = fetch_in_a_crowd(20, 100, manner, want_too);
+        let took = fetch_in_a_crowd(20, 100, manner, wanting);
         assert!(
             took <= honest_only * 3 / 2,
             "{manner:?}: {took:?} of {honest_only:?}"

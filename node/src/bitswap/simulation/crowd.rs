@@ -40,11 +40,7 @@ impl Midway {
                 net.pieces
                     .extend(sent.into_iter().map(|(at, from)| (at + time, from)));
             }
-            Self::FallsSilent => {
-                net.nodes[seed].manner = Manner::Liar;
-                net.mail.retain(|_, (from, ..)| *from != seed);
-                net.nodes[seed].uplink.queues.clear();
-            }
+            Self::FallsSilent => net.fall_silent(seed),
         }
     }
 }

@@ -201,6 +201,13 @@ impl Net {
         self.nodes[ME].uplink.queues.remove(&other);
     }
 
+    /// What it has sent is lost, and it sends no more.
+    pub(super) fn fall_silent(&mut self, node: usize) {
+        self.nodes[node].manner = Manner::Liar;
+        self.mail.retain(|_, (from, ..)| *from != node);
+        self.nodes[node].uplink.queues.clear();
+    }
+
     pub(super) fn give(&mut self, other: usize, blocks: &[(Cid, Bytes)]) {
         for (cid, data) in blocks {
             self.nodes[other]

@@ -165,9 +165,18 @@ fn a_quick_seed_that_speaks_no_more_does_not_keep_the_last_blocks_from_a_slow_on
     assert!(net.nodes[2].served > 0 && net.now > start);
 }
 
+/// How a seed dies.
+#[derive(Debug, Clone, Copy)]
+enum Death {
+    Leaves,
+    FallsSilent,
+}
+
 #[test]
 fn what_dying_seeds_owed_comes_from_the_others() {
-    for (chunk, how) in [(MIB / 4, true), (MIB / 4, false), (MIB, true), (MIB, false)] {
+    let deaths = [Death::Leaves, Death::FallsSilent];
+    let cases = deaths.map(|death| [(MIB / 4, death), (MIB, death)]);
+    for (chunk, death) in cases.into_iter().flatten() {
         let work = Work::new(512 * MIB, chunk);
         let mut net = work.seeds(&[RATE; 4]);
         let mut dead_at = None;
@@ -176,12 +185,9 @@ fn what_dying_seeds_owed_comes_from_the_others() {
             if dead_at.is_none() && net.nodes[ME].store.len() >= work.wanted.len() / 2 {
                 dead_at = Some(net.now);
                 for seed in [1, 2] {
-                    if how {
-                        net.disconnect(seed);
-                    } else {
-                        net.nodes[seed].manner = Manner::Liar;
-                        net.mail.retain(|_, (from, ..)| *from != seed);
-                        net.nodes[seed].uplink.queues.clear();
+                    match death {
+                        Death::Leaves => net.disconnect(seed),
+                        Death::FallsSilent => net.fall_silent(seed),
                     }
                 }
             }
@@ -239,9 +245,17 @@ fn a_companion_that_does_not_help_holds_nobody_up() {
     }
 }
 
+/// How much of the work is wanted from the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// As much as a pin has wanted at once.
+    Ahead,
+    AllAtOnce,
+}
+
 /// Fetches from seeds of these rates beside strangers that have nothing; says how many lines of want lists
 /// the one of these heard that heard most.
-fn fetch_beside_strangers(rates: &[u64], all_at_once: bool) -> usize {
+fn fetch_beside_strangers(rates: &[u64], wanted: Wanted) -> usize {
     const STRANGERS: usize = 20;
     let work = Work::new(128 * MIB, MIB / 4);
     let all = [rates, &[RATE; STRANGERS]].concat();
@@ -250,13 +264,13 @@ fn fetch_beside_strangers(rates: &[u64], all_at_once: bool) -> usize {
     for stranger in &mut net.nodes[strangers.clone()] {
         stranger.store.clear();
     }
-    if all_at_once {
+    if wanted == Wanted::AllAtOnce {
         net.want(&work.wanted);
     }
     work.run(&mut net, &[ME], |_| {});
     let heard = net.nodes[strangers].iter().map(|node| node.wants_heard);
     let most = heard.max().unwrap();
-    println!("{rates:?}, all at once: {all_at_once}: {most} lines");
+    println!("{rates:?}, {wanted:?}: {most} lines");
     most
 }
 
@@ -267,10 +281,10 @@ fn strangers_are_asked_for_the_first_block_and_now_and_then() {
     // More and more seldom: that is for 24 s.
     const EXPLORED: usize = 6;
     for rates in [&[RATE][..], &[RATE; 4], &[RATE, RATE / 20]] {
-        let heard = fetch_beside_strangers(rates, false);
+        let heard = fetch_beside_strangers(rates, Wanted::Ahead);
         assert!(heard <= LINES * (1 + EXPLORED), "{heard}");
         // While nobody is known to have any, several are sought together.
-        let heard = fetch_beside_strangers(rates, true);
+        let heard = fetch_beside_strangers(rates, Wanted::AllAtOnce);
         assert!(heard <= LINES * (BROADCASTS_MAX + EXPLORED), "{heard}");
     }
 }
