@@ -507,6 +507,9 @@ pub(in crate::bitswap) const CROWD_PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE_BLOCKS: u64 = 3;
 /// How long a companion that never delivered is waited for alone while bytes come from it.
 const HEDGE_FLOWING: Duration = Duration::from_secs(4);
+/// Late wants that are looked at in a tick, those that wait for longest first. As many that nobody else has keep
+/// the others from being asked of somebody else for as long as whoever owes them goes on delivering. Those that
+/// nobody else has cannot simply come last: among a hundred liars a fetch took half as long again then, now and then.
 const HEDGES_A_TICK_MAX: usize = 64;
 const HEDGE_DOUBLINGS_MAX: u32 = 3;
 /// After so long without an answer everything is said again.
