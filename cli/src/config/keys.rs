@@ -124,7 +124,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "limits.memory",
-        r#"a whole number of bytes with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB or TiB) like "2GB", at least "16MiB", or "unlimited" for no limit"#,
+        r#"a whole number of bytes, alone or with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB or TiB), like "2GB", at least "16MiB", or "unlimited" for no limit"#,
     ),
     ("serve.peers_allow", PEERS),
     ("serve.peers_deny", PEERS),
@@ -164,7 +164,7 @@ const KEYS: &[(&str, &str)] = &[
 const TOKEN: &str = "rpc.token";
 const COUNT: &str = "a whole number from 1 to 4294967295";
 const COUNT_OR_NONE: &str = "a whole number from 0 to 4294967295";
-const RATE: &str = r#"a whole number of bytes a second with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB or TiB) like "5MB", at least "1KB", or "unlimited" for no limit"#;
+const RATE: &str = r#"a whole number of bytes a second, alone or with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB or TiB), like "5MB", at least "1KB", or "unlimited" for no limit"#;
 const PEERS: &str = r#"a list of peer IDs like "12D3KooW…""#;
 const SPAN: &str = r#"a time like "30s", from "1ms" to "8760h""#;
 /// Most characters of a wrong value that are told.

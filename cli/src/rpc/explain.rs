@@ -224,7 +224,7 @@ impl About<'_> {
             Step::Shared { others } => self.line(
                 "shared",
                 format!(
-                    "{} for it already: whom it asked just now is not asked again, and told below",
+                    "{} for it already: who was asked and has not answered is told below, and not asked again",
                     counted(*others, "other fetch here waits", "other fetches here wait"),
                 ),
             ),

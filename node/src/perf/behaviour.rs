@@ -129,7 +129,8 @@ impl NetworkBehaviour for Behaviour {
                 ..
             }) => {
                 let mut way = endpoint.get_remote_address().clone();
-                if let Some(Protocol::P2p(_)) = way.iter().last() {
+                // Another's name would be part of the way.
+                if way.iter().last() == Some(Protocol::P2p(peer_id)) {
                     way.pop();
                 }
                 self.ways.insert(connection_id, way);

@@ -1,5 +1,5 @@
 //! How the index follows the log: what waits in memory is merged, and how far it goes is noted, now and then
-//! by the thread that also writes out what commits have left.
+//! by the thread that also writes out what commits have left, and commits what nobody else does.
 
 use super::Inner;
 use crate::index::{Checkpoint, Merged};
@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl Inner {
     /// Commits, then brings the index up to where the log is now, if there is room for that.
@@ -133,6 +133,7 @@ impl Syncer {
 }
 
 fn run(inner: &Weak<Inner>, next: impl Fn() -> Result<(), RecvTimeoutError>) {
+    let mut told_at: Option<Instant> = None;
     loop {
         let kick = next();
         if kick == Err(RecvTimeoutError::Disconnected) {
@@ -151,7 +152,10 @@ fn run(inner: &Weak<Inner>, next: impl Fn() -> Result<(), RecvTimeoutError>) {
         };
         if let Err(error) = written {
             // Whoever put these bytes is told when they commit: the losses were counted.
-            tracing::warn!(%error, "writing out in the background failed");
+            if told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+                told_at = Some(Instant::now());
+                tracing::warn!(%error, "writing out in the background failed");
+            }
         }
     }
 }
@@ -159,6 +163,8 @@ fn run(inner: &Weak<Inner>, next: impl Fn() -> Result<(), RecvTimeoutError>) {
 /// How long what is acknowledged without waiting for the disk is left to the operating system, and what nobody
 /// commits, as blocks that a fetch has brought, is not known to the journal.
 const LEFT_AT_MOST: Duration = Duration::from_secs(1);
+/// A disk that refuses is tried every second, and told of once in this time.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Entries in the memory table at which they are merged into sled.
 pub(crate) const MERGE_AT: usize = 500_000;
 /// Bytes appended after which the memory table is merged, so that a restart scans no more than that.

@@ -19,7 +19,8 @@ impl State {
         }
     }
 
-    /// Tells who has just begun to watch a want how it stands. Others know.
+    /// Tells those of one piece of work who watch a want how it stands: they have just begun to watch it, or the
+    /// work to ask for it.
     pub(super) fn tell_standing(&mut self, session: SessionId, key: &Key) {
         for step in self.client.watch(key) {
             let step = self.of_gateway(step);
