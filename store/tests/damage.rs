@@ -383,7 +383,7 @@ fn number(variable: &str) -> Option<u64> {
 
 const PAGE: usize = 4096;
 /// Flips of each kind in every run of the tests, and half as many cuts and pages: others in each run.
-const DAMAGES: usize = 80;
+const DAMAGES: usize = 120;
 /// Files of a kind that are removed, and emptied.
 const FILES_REMOVED: usize = 4;
 /// No case takes this long.
