@@ -133,7 +133,7 @@ test('cat gives ranges', async () => {
 
 test('cat refuses what is no file', async () => {
   const folder = (await all(ipfs.addAll([{ path: 'd/f', content: 'x' }]))).at(-1).cid
-  await assert.rejects(collect(ipfs.cat(folder)), failure(500, /this dag node is a directory/))
+  await assert.rejects(collect(ipfs.cat(folder)), failure(500, 'this dag node is a directory'))
   await assert.rejects(collect(ipfs.cat(`${folder}/nothing`)), failure(500, /no link named "nothing" under/))
   await assert.rejects(collect(ipfs.cat('not a path')), failure(500, /^invalid path "not a path"/))
   await assert.rejects(collect(ipfs.cat(ABSENT, { offline: true })), failure(500, `block was not found: ipld: could not find ${ABSENT}`))

@@ -5,6 +5,7 @@ use crate::args::{CatArgs, GetArgs, LsArgs, RefsArgs, ResolveArgs};
 use crate::exit::Failure;
 use crate::extract::{ExtractError, Target, extract};
 use crate::output::{self, Printer, Progress, escape};
+use crate::rpc::cat::IS_FOLDER;
 use crate::rpc::client::{Answer, Question};
 use crate::rpc::ls::{FOLDER, Link, Listing, Object};
 use crate::rpc::refs::Ref;
@@ -23,7 +24,8 @@ pub async fn cat(shell: &mut Shell, arguments: CatArgs) -> Result<(), Failure> {
         .args(&arguments.paths)
         .maybe("offset", arguments.offset)
         .maybe("length", arguments.length);
-    let mut answer = shell.ask(question).await?;
+    let answer = shell.ask(question).await;
+    let mut answer = answer.map_err(|failure| of_folder(failure, &arguments.paths))?;
     let progress = match arguments.progress {
         Some(true) => Progress::bytes(answer.length),
         _ => Progress::none(),
@@ -36,6 +38,22 @@ pub async fn cat(shell: &mut Shell, arguments: CatArgs) -> Result<(), Failure> {
         progress.at(read);
     }
     Ok(())
+}
+
+/// Says which path is a folder, and what can be done with one.
+fn of_folder(failure: Failure, paths: &[String]) -> Failure {
+    match failure {
+        Failure::Runtime(text) if text == IS_FOLDER => {
+            let path = match paths {
+                [path] => format!("{path}: "),
+                _ => String::new(),
+            };
+            Failure::runtime(format!(
+                "{path}{text}; `cairn ls` lists it, `cairn get` writes it to disk"
+            ))
+        }
+        other => other,
+    }
 }
 
 /// `get`.

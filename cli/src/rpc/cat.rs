@@ -7,6 +7,9 @@ use cairn_store::unixfs::read::{self, File, Node};
 use futures::StreamExt;
 use std::ops::Range;
 
+/// What is said of a folder: the words of Kubo, which its clients know.
+pub const IS_FOLDER: &str = "this dag node is a directory";
+
 /// `cat`. Every file is opened before the first byte goes out.
 pub async fn cat(call: Call) -> Result<Reply, RpcError> {
     let paths = call.arguments.paths("ipfs-path")?;
@@ -24,14 +27,10 @@ pub async fn cat(call: Call) -> Result<Reply, RpcError> {
         let cid = resolve_to_block(&session, path).await?;
         match read::open(&session, &cid).await? {
             Node::File(file) => files.push(file),
-            Node::Directory(_) => {
-                return Err(RpcError::failed(format!(
-                    "{path}: this dag node is a directory; `cairn ls` lists it, `cairn get` writes it to disk"
-                )));
-            }
+            Node::Directory(_) => return Err(RpcError::failed(IS_FOLDER)),
             Node::Symlink(link) => {
                 return Err(RpcError::failed(format!(
-                    "{path}: this dag node is a symbolic link to {}",
+                    "this dag node is a symbolic link to {}",
                     link.target
                 )));
             }
