@@ -5,6 +5,7 @@
 //! ever waits for a listener: what does not fit is dropped and counted.
 
 use libp2p::{Multiaddr, PeerId};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -191,6 +192,12 @@ pub struct Teller {
 pub struct Listener {
     told: mpsc::Receiver<Told>,
     dropped: Arc<AtomicU64>,
+}
+
+/// So many of what is called one way if it is one, and another if it is not.
+pub fn counted<N: Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+    let what = if count == N::from(1) { one } else { many };
+    format!("{count} {what}")
 }
 
 /// Makes both ends.

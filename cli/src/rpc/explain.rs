@@ -6,7 +6,7 @@
 use super::api::Call;
 use super::error::RpcError;
 use super::reply::{Reply, Sink};
-use cairn_node::explain::{self, Ask, Listener, Step, Told};
+use cairn_node::explain::{self, Ask, Listener, Step, Told, counted};
 use cairn_node::swarm::Peers;
 use cairn_node::{PeerId, Session};
 use cairn_store::dag::path;
@@ -14,7 +14,6 @@ use cairn_store::pin::PinMode;
 use cairn_store::store::Keep;
 use cairn_store::{Block, BlockSource, Cid, SourceError, Store};
 use serde::{Deserialize, Serialize};
-use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 /// A line of the answer.
@@ -513,12 +512,6 @@ impl Seen {
         };
         format!("not found: {what}; {advice}")
     }
-}
-
-/// So many of what is one or many.
-fn counted(count: impl Display + PartialEq + From<u8>, one: &str, many: &str) -> String {
-    let what = if count == 1.into() { one } else { many };
-    format!("{count} {what}")
 }
 
 /// Addresses of one provider that are told.

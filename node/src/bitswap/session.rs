@@ -3,6 +3,7 @@
 
 use super::key::Key;
 use super::recent::Recent;
+use crate::explain::counted;
 use libp2p::PeerId;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -319,11 +320,6 @@ impl fmt::Display for Tried {
 
 fn shown(why: &str) -> String {
     why.chars().take(FAILURE_CHARS_MAX).collect()
-}
-
-fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
-    let what = if count == N::from(1) { one } else { many };
-    format!("{count} {what}")
 }
 
 /// How long connected peers have for themselves before providers are looked for.
