@@ -240,6 +240,8 @@ impl Listener {
     }
 }
 
+/// Said to whoever waited in vain and has not seen the story.
+pub const ADVICE: &str = ", `cairn explain` tells how it is looked for";
 /// Steps that wait for a listener: a few for each of some hundred peers.
 const STEPS_WAITING_MAX: usize = 1024;
 

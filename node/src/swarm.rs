@@ -106,10 +106,14 @@ pub enum ConnectError {
         network: &'static str,
     },
     /// No address is known.
-    #[error("no address known for peer {0}")]
+    #[error(
+        "no address known for peer {0}; give one that ends in it, as /ip4/192.0.2.1/tcp/4001/p2p/{0}"
+    )]
     NoAddress(PeerId),
     /// The address has no `/p2p/<peer id>`.
-    #[error("{0} does not end in /p2p/<peer id>")]
+    #[error(
+        "{0} does not end in /p2p/<peer id>: without it anybody there would do; `cairn id` at the other end prints it"
+    )]
     NoPeerId(Multiaddr),
     /// Ourselves.
     #[error("{0} is this node itself; name another peer")]

@@ -45,12 +45,14 @@ use libp2p::PeerId;
 #[cfg(test)]
 pub(super) use placing::BROADCASTS_MAX;
 pub(super) use sources::Refusal;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod slow;
 
 /// Every want, session and peer.
 #[derive(Debug, Default)]
@@ -92,8 +94,16 @@ struct Peer {
     in_flight: HashMap<Key, InFlight>,
     /// When it last sent something of use.
     progress_at: Instant,
+    /// Bytes that came since, too slowly so far to be of use.
+    trickled: u64,
+    /// When bytes last came at such a rate, whether they were of use or not, or it began to owe some.
+    heard_at: Instant,
+    /// The longest that it was silent for lately between bytes of what is wanted of it.
+    gap: Duration,
     /// When its last block came, or it began to owe some.
     block_at: Instant,
+    /// Bytes that came since.
+    blockless: u64,
     /// It owes blocks and none has come for longer than they take: it is asked for no more.
     suspect: bool,
     speaks: Speaks,
@@ -129,8 +139,8 @@ struct Want {
     asked: HashMap<PeerId, WantKind>,
     haves: Vec<PeerId>,
     absent: HashSet<PeerId>,
-    /// Whose list has it.
-    told: BTreeSet<PeerId>,
+    /// Whose list has it, and since when.
+    told: BTreeMap<PeerId, Instant>,
     /// Sources that were asked for it.
     gateways: BTreeSet<PeerId>,
     created: Instant,
@@ -141,6 +151,8 @@ struct Want {
     /// How many had joined of those who fetch the same when they were told of it.
     companions_told: u64,
     hedges: u32,
+    /// When it may be asked of somebody else at the earliest.
+    hedge_at: Instant,
     /// Of what is told at the end; `asked` is counted then.
     said: Said,
     /// Whether somebody wants to hear what happens to it.
@@ -184,17 +196,7 @@ impl Client {
         if self.peers.contains_key(&peer) {
             return;
         }
-        let fresh = Peer {
-            ledger: Ledger::default(),
-            list: WantList::default(),
-            in_flight: HashMap::new(),
-            progress_at: now,
-            block_at: now,
-            suspect: false,
-            speaks: Speaks::Presences,
-            source: None,
-        };
-        self.peers.insert(peer, fresh);
+        self.peers.insert(peer, Peer::new(now));
         for session in self.sessions.values_mut() {
             session.arrived(&peer);
         }
@@ -311,7 +313,7 @@ impl Client {
             asked: HashMap::new(),
             haves: Vec::new(),
             absent: HashSet::new(),
-            told: BTreeSet::new(),
+            told: BTreeMap::new(),
             gateways: BTreeSet::new(),
             created: now,
             asked_at: now,
@@ -319,6 +321,7 @@ impl Client {
             queued: true,
             companions_told: 0,
             hedges: 0,
+            hedge_at: now,
             said: Said::default(),
             watched: false,
         };
@@ -363,6 +366,7 @@ impl Client {
         match kind {
             PresenceKind::Have => {
                 want.said.haves += 1;
+                want.hedge_at = now;
                 if want.watched {
                     let step = Step::Said {
                         peer: *peer,
@@ -429,7 +433,8 @@ impl Client {
             };
             let pause = now.saturating_duration_since(state.block_at);
             if want.watched {
-                let took = state.in_flight.contains_key(&key).then_some(delay);
+                let asked_at = want.told.get(peer);
+                let took = asked_at.map(|at| now.saturating_duration_since(*at));
                 let step = Step::Received {
                     peer: *peer,
                     bytes,
@@ -439,7 +444,7 @@ impl Client {
             }
             state.ledger.delivered(bytes, delay, pause);
             state.progress_at = now;
-            state.block_at = now;
+            state.block_came(now);
             state.list.answered(&key);
             self.suspect(peer, false);
         }
@@ -488,14 +493,60 @@ impl Client {
     /// What a peer sent waits here, so it is not to blame that nothing comes.
     pub(super) fn excuse(&mut self, peer: &PeerId, now: Instant) {
         if let Some(state) = self.peers.get_mut(peer) {
-            state.block_at = now;
+            state.block_came(now);
         }
         self.suspect(peer, false);
         self.progress(peer, now);
     }
 
-    /// Bytes flow from a peer at a rate worth waiting for.
-    pub(super) fn progress(&mut self, peer: &PeerId, now: Instant) {
+    /// Bytes came from a peer. They count once they come at a rate worth waiting for, over the time since
+    /// they last did.
+    pub(super) fn flows(&mut self, peer: &PeerId, bytes: u64, now: Instant) {
+        let Some(state) = self.peers.get_mut(peer) else {
+            return;
+        };
+        state.trickled = state.trickled.saturating_add(bytes);
+        state.blockless = state.blockless.saturating_add(bytes);
+        let silence = now.saturating_duration_since(state.heard_at);
+        let least = silence.as_micros() * u128::from(SLOWEST_BYTES_A_SECOND) / MICROS_A_SECOND;
+        if u128::from(state.trickled) < least {
+            return;
+        }
+        if state.list.len() > 0 {
+            state.gap = silence.max(state.gap / 8 * 7);
+        }
+        (state.heard_at, state.trickled) = (now, 0);
+        self.take_back(peer, now);
+        self.progress(peer, now);
+    }
+
+    /// Who was given up for its silence and sends after all is waited for again: it was never told that what
+    /// it was asked for is not wanted any more, and need not be told that it is.
+    fn take_back(&mut self, peer: &PeerId, now: Instant) {
+        let Some(state) = self.peers.get(peer) else {
+            return;
+        };
+        if !state.in_flight.is_empty() || !state.ledger.is_believed() || state.source.is_some() {
+            return;
+        }
+        let is_alone = |key: &&Key| {
+            self.wants
+                .get(*key)
+                .is_some_and(|want| !want.is_asked_for())
+        };
+        let owed = state.list.blocks().filter(is_alone);
+        let owed: Vec<Key> = owed.take(state.window()).cloned().collect();
+        for key in owed {
+            self.ask(&key, *peer, WantKind::Block, now);
+            if let Some(want) = self.wants.get_mut(&key) {
+                want.absent.remove(peer);
+                want.queued = false;
+            }
+        }
+    }
+
+    /// What a peer sends is worth waiting for.
+    fn progress(&mut self, peer: &PeerId, now: Instant) {
         let Some(state) = self.peers.get_mut(peer) else {
             return;
         };
@@ -704,7 +755,7 @@ impl Client {
         let Some(want) = self.wants.remove(key) else {
             return Vec::new();
         };
-        for id in want.told {
+        for id in want.told.into_keys() {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.list.cancel(key);
                 self.has_freed_room |= peer.in_flight.remove(key).is_some();
@@ -759,6 +810,28 @@ enum Release {
 }
 
 impl Peer {
+    fn new(now: Instant) -> Self {
+        Self {
+            ledger: Ledger::default(),
+            list: WantList::default(),
+            in_flight: HashMap::new(),
+            progress_at: now,
+            trickled: 0,
+            heard_at: now,
+            gap: Duration::ZERO,
+            block_at: now,
+            blockless: 0,
+            suspect: false,
+            speaks: Speaks::Presences,
+            source: None,
+        }
+    }
+
+    /// It owes nothing from before.
+    fn block_came(&mut self, now: Instant) {
+        (self.block_at, self.blockless) = (now, 0);
+    }
+
     fn asked_for(&mut self, key: &Key, at: Instant) {
         let ahead = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
         let asked = InFlight { at, ahead };
@@ -775,6 +848,9 @@ impl Want {
 
 /// How often [`Client::tick`] wants to be called.
 pub(super) const TICK: Duration = Duration::from_millis(100);
+/// Bytes that come at this rate are waited for: a block of 1 MiB takes 17 minutes then.
+pub(super) const SLOWEST_BYTES_A_SECOND: u64 = 1 << 10;
+const MICROS_A_SECOND: u128 = 1_000_000;
 /// Open questions that a new peer is asked.
 const BROADCAST_TO_NEW_MAX: usize = 256;
 /// How old an answer must be not to count for somebody who asks for the same later. Helia does not

@@ -129,6 +129,11 @@ impl Ledger {
         self.window_bytes = WINDOW_BYTES_START;
     }
 
+    /// From now on nothing but a whole block of it counts.
+    pub(super) fn disbelieve(&mut self) {
+        self.failures = self.failures.max(FAILURES_MAX);
+    }
+
     /// Something came that nobody ever asked for.
     pub(super) fn wrong(&mut self) {
         self.wrong = self.wrong.saturating_add(1);

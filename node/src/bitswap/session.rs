@@ -3,7 +3,7 @@
 
 use super::key::Key;
 use super::recent::Recent;
-use crate::explain::counted;
+use crate::explain::{ADVICE, counted};
 use libp2p::PeerId;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -274,12 +274,21 @@ impl fmt::Display for Tried {
         match (*connected, mute, said.asked) {
             (0, 0, 0) => write!(out, "no peer is connected")?,
             (0, _, 0) => write!(out, "no connected peer speaks Bitswap")?,
-            (connected, _, asked) => write!(
-                out,
-                "asked {asked} of {connected} connected peers that speak Bitswap ({} want-have, {} \
-                 want-block); answers: {} HAVE, {} DONT_HAVE, no block",
-                said.want_haves, said.want_blocks, said.haves, said.dont_haves
-            )?,
+            (connected, _, asked) => {
+                match asked <= connected {
+                    true => write!(
+                        out,
+                        "asked {asked} of {connected} connected peers that speak Bitswap"
+                    )?,
+                    // Some have gone since.
+                    false => write!(out, "asked {asked} peers, {connected} left")?,
+                }
+                write!(
+                    out,
+                    " ({} want-have, {} want-block); answers: {} HAVE, {} DONT_HAVE, no block",
+                    said.want_haves, said.want_blocks, said.haves, said.dont_haves
+                )?;
+            }
         }
         if let Some(why) = alone {
             write!(out, "; {why}")?;
@@ -311,7 +320,7 @@ impl fmt::Display for Tried {
         if connected + mute == 0 && alone.is_none() && gateways.is_empty() {
             write!(
                 out,
-                "; `cairn swarm connect` connects to who has it, `cairn explain` tells how it is looked for"
+                "; `cairn swarm connect` connects to who has it{ADVICE}"
             )?;
         }
         Ok(())
@@ -400,6 +409,15 @@ mod tests {
             unreached: vec![("http://127.0.0.1:1".to_owned(), "refused".into())],
             alone: Some("alone".to_owned()),
         };
+        let told = Tried {
+            connected: 1,
+            ..tried.clone()
+        };
+        let told = told.to_string();
+        assert!(
+            told.starts_with("asked 2 peers, 1 left (2 want-have"),
+            "{told}"
+        );
         let told = tried.to_string();
         assert!(
             told.starts_with(

@@ -175,6 +175,10 @@ fn a_hundred_cost_less_than_half_as_much_again(wanting: Wanting) {
         Manner::Dropper,
     ] {
         let took = fetch_in_a_crowd(20, 100, manner, wanting);
+        eprintln!(
+            "RATIO {manner:?} {wanting:?} {:.3}",
+            took.as_secs_f64() / honest_only.as_secs_f64()
+        );
         assert!(
             took <= honest_only * 3 / 2,
             "{manner:?}: {took:?} of {honest_only:?}"

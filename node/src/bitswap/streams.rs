@@ -11,6 +11,7 @@ use std::time::Duration;
 
 mod credit;
 mod lane;
+mod pace;
 mod reader;
 
 pub(super) use credit::Holds;

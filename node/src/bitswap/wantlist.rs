@@ -118,6 +118,12 @@ impl WantList {
         self.told.contains_key(key) || self.unanswered.has(key)
     }
 
+    /// What is wanted itself, and not only to hear of.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = &Key> {
+        let wanted = self.wanted.iter();
+        wanted.filter_map(|(key, (_, kind))| (*kind == WantKind::Block).then_some(key))
+    }
+
     /// How much is wanted.
     pub(super) fn len(&self) -> usize {
         self.wanted.len()

@@ -610,8 +610,8 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             // What it sent is not taken yet: silence is our own doing.
             if held || peer.intake.is_waiting() {
                 state.client.excuse(id, now);
-            } else if bytes - peer.bytes_seen >= PROGRESS_BYTES_A_TICK {
-                state.client.progress(id, now);
+            } else if bytes > peer.bytes_seen {
+                state.client.flows(id, bytes - peer.bytes_seen, now);
             }
             peer.bytes_seen = bytes;
         }
@@ -940,8 +940,6 @@ impl Peer {
 const WATCHED_MAX: usize = 256;
 /// Commands, notices and inputs, one of each, handled before anything is done about them.
 const ROUNDS_TOGETHER: usize = 256;
-/// Bytes within a tick that count as progress: slower is as good as nothing.
-const PROGRESS_BYTES_A_TICK: u64 = 2 << 10;
 const LOOKUPS_TOGETHER: usize = 16;
 /// How often absent wants of others are looked up again, and how many at a time.
 const RECHECK_EVERY: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@
 //! (`CROWD_PATIENCE`).
 
 use super::late::CROWD_PATIENCE;
-use super::placing::Choice;
+use super::placing::{Balance, Choice};
 use super::{Client, Peer};
 use crate::bitswap::key::{Key, tail};
 use crate::bitswap::message::{Change, Entry, WantKind};
@@ -250,7 +250,7 @@ impl Client {
     }
 
     fn place_ranked(&mut self, id: SessionId, rank: Rank, key: &Key, now: Instant) -> bool {
-        let peer = match self.choose(key) {
+        let peer = match self.choose(key, Balance::Kept) {
             Choice::Ask(peer) => peer,
             Choice::Wait => return false,
             Choice::Nobody => return self.broadcast(id, key, now),

@@ -1,14 +1,17 @@
 //! What is done about wants that take long: who was asked fails or is asked for no more, somebody
 //! else is asked too, what may have been lost is said again, and in the end it is given up.
 
-use super::placing::Choice;
-use super::{Action, Client, InFlight, Peer, Release, Said, Speaks, Tried, Want};
+use super::placing::{Balance, Choice};
+use super::{
+    Action, Client, InFlight, Peer, Release, SLOWEST_BYTES_A_SECOND, Said, Speaks, Tried, Want,
+};
 use crate::bitswap::engine::OUTSTANDING_BYTES_MAX;
 use crate::bitswap::key::Key;
 use crate::bitswap::message::WantKind;
 use crate::bitswap::session::{Session, SessionId};
 use crate::explain::Step;
 use cairn_store::Cid;
+use cairn_store::block::BLOCK_BYTES_MAX;
 use libp2p::PeerId;
 use std::time::{Duration, Instant};
 
@@ -24,7 +27,7 @@ impl Client {
             .filter(|(id, peer)| {
                 let silence = since(peer.progress_at);
                 let is_silent = silence > STALL && silence > self.silence_of(id, peer, now);
-                is_silent || since(peer.block_at) > OWED_MAX
+                is_silent || peer.owes_in_vain(now)
             })
             .map(|(peer, _)| *peer)
             .collect();
@@ -32,6 +35,9 @@ impl Client {
         for peer in stalled {
             if let Some(state) = self.peers.get_mut(&peer) {
                 state.ledger.failed();
+                if state.owes_in_vain(now) {
+                    state.ledger.disbelieve();
+                }
             }
             self.tell_of(&peer, |peer| Step::Silent { peer });
             self.release(&peer, Release::Distrust);
@@ -51,8 +57,25 @@ impl Client {
         self.explore(now);
         self.relieve(now);
         self.repeat(now);
+        self.look_beyond(now);
         self.expire(now);
         count
+    }
+
+    /// Who owes blocks for long is waited for as long as bytes come, but others are looked for meanwhile.
+    fn look_beyond(&mut self, now: Instant) {
+        for peer in self.peers.values() {
+            let owed_for = now.saturating_duration_since(peer.block_at);
+            if peer.in_flight.is_empty() || owed_for <= OWED_MAX {
+                continue;
+            }
+            let owed = peer.in_flight.keys().filter_map(|key| self.wants.get(key));
+            for session in owed.flat_map(|want| &want.sessions) {
+                if let Some(session) = self.sessions.get_mut(session) {
+                    session.exhausted(now);
+                }
+            }
+        }
     }
 
     /// How long a peer that owes blocks may be silent.
@@ -61,7 +84,8 @@ impl Client {
         if peer.ledger.is_proven() && owed.any(|want| self.serves_crowd(id, &want.sessions, now)) {
             CROWD_PATIENCE
         } else {
-            STALL
+            // Slow ones send in lumps: nothing of an encrypted record is there before its end.
+            STALL.max((peer.gap * 2).min(GAP_MAX))
         }
     }
 
@@ -80,6 +104,9 @@ impl Client {
         let mut late = Vec::new();
         let mut tardy = Vec::new();
         for (key, want) in &self.wants {
+            if now < want.hedge_at {
+                continue;
+            }
             let mut patience = None;
             for (id, kind) in &want.asked {
                 let Some(peer) = self.peers.get(id).filter(|_| *kind == WantKind::Block) else {
@@ -137,8 +164,13 @@ impl Client {
                 }
                 _ => 1,
             };
+            // Those who have delivered will do so again, and then it would have been done twice.
+            let balance = match patience {
+                HEDGE_UNPROVEN => Balance::Ignored,
+                _ => Balance::Kept,
+            };
             for _ in 0..more {
-                let choice = match self.choose(&key) {
+                let choice = match self.choose(&key, balance) {
                     Choice::Nobody => {
                         self.ask_around(&key, now);
                         self.choose_source(&key)
@@ -149,6 +181,13 @@ impl Client {
                     Choice::Ask(peer) if self.may_hedge(&peer, worth) => {
                         self.efforts.hedges += 1;
                         self.ask(&key, peer, WantKind::Block, now);
+                    }
+                    Choice::Nobody => {
+                        // It leaves its place to others until somebody says to have it.
+                        if let Some(want) = self.wants.get_mut(&key) {
+                            want.hedge_at = now + HEDGE_AGAIN;
+                        }
+                        break;
                     }
                     _ => break,
                 }
@@ -390,7 +429,8 @@ impl Client {
 
 impl Tried {
     fn of(want: &Want, session: &Session, [connected, mute]: [usize; 2]) -> Self {
-        let peers = want.told.difference(&want.gateways);
+        let is_peer = |id: &&PeerId| !want.gateways.contains(*id);
+        let peers = want.told.keys().filter(is_peer);
         Self {
             connected,
             mute,
@@ -426,6 +466,15 @@ impl Worth {
 }
 
 impl Peer {
+    /// Whether what it sends will never be a block: it took longer than the largest, or more came than all that
+    /// it owes can be.
+    fn owes_in_vain(&self, now: Instant) -> bool {
+        let owed_for = now.saturating_duration_since(self.block_at);
+        let blocks = self.in_flight.len().saturating_add(BLOCKS_UNDER_WAY) as u64;
+        let most = blocks.saturating_mul(BLOCK_BYTES_MAX as u64);
+        owed_for > OWED_LONGEST || (owed_for > OWED_MAX && self.blockless > most)
+    }
+
     /// How long it will send what it was asked for.
     fn time_left(&self) -> Duration {
         let blocks = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
@@ -485,11 +534,17 @@ impl Peer {
 }
 
 /// A peer that sends nothing of use for so long, though it was asked, has failed, unless it serves a crowd.
-const STALL: Duration = Duration::from_secs(2);
-/// Longest that no block comes from a peer that owes some, whatever else it sends, before it has failed once. It may fail
-/// a few times until its bytes count for nothing, which is the time that the largest block takes at
-/// the least rate that counts as progress.
-const OWED_MAX: Duration = Duration::from_secs(30);
+pub(super) const STALL: Duration = Duration::from_secs(2);
+/// Longest silence of one that sends in lumps: twice the time of 16 KiB at the slowest rate.
+const GAP_MAX: Duration = Duration::from_secs(32);
+/// Blocks that a peer may still be sending though they are asked of others by now.
+const BLOCKS_UNDER_WAY: usize = 8;
+/// When no block has come for so long from a peer that owes some, others are looked for beside it.
+pub(super) const OWED_MAX: Duration = Duration::from_secs(30);
+/// Longest that no block comes from a peer that owes some, whatever else it sends, before it has failed and its bytes
+/// count for nothing: the time of the largest block at the slowest rate.
+pub(super) const OWED_LONGEST: Duration =
+    Duration::from_secs(BLOCK_BYTES_MAX as u64 / SLOWEST_BYTES_A_SECOND);
 /// How long a peer that never delivered anything is waited for alone.
 const HEDGE_UNPROVEN: Duration = Duration::from_millis(250);
 /// The least time that a peer which did deliver is waited for alone.
@@ -507,10 +562,10 @@ pub(in crate::bitswap) const CROWD_PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE_BLOCKS: u64 = 3;
 /// How long a companion that never delivered is waited for alone while bytes come from it.
 const HEDGE_FLOWING: Duration = Duration::from_secs(4);
-/// Late wants that are looked at in a tick, those that wait for longest first. As many that nobody else has keep
-/// the others from being asked of somebody else for as long as whoever owes them goes on delivering. Those that
-/// nobody else has cannot simply come last: among a hundred liars a fetch took half as long again then, now and then.
+/// Late wants that are looked at in a tick, those that wait for longest first.
 const HEDGES_A_TICK_MAX: usize = 64;
+/// When a late want is looked at again that nobody else has.
+const HEDGE_AGAIN: Duration = Duration::from_secs(1);
 const HEDGE_DOUBLINGS_MAX: u32 = 3;
 /// After so long without an answer everything is said again.
 pub(super) const REPEAT: Duration = Duration::from_secs(10);

@@ -17,6 +17,15 @@ pub(super) enum Choice {
     Nobody,
 }
 
+/// Whether one who would be the last to finish is left alone, as others do it sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Balance {
+    Kept,
+    /// Whoever was asked sends nothing: of those who are all equally busy, some must do it, and more than they
+    /// would be asked for else.
+    Ignored,
+}
+
 /// Those who share a session's work.
 #[derive(Debug)]
 struct Others {
@@ -103,7 +112,7 @@ impl Client {
                 Some(want) if want.queued => {}
                 _ => continue, // It came, or was given up.
             }
-            let choice = self.choose(&key);
+            let choice = self.choose(&key, Balance::Kept);
             let done = match choice {
                 Choice::Ask(peer) => {
                     self.ask(&key, peer, WantKind::Block, now);
@@ -159,7 +168,7 @@ impl Client {
     }
 
     /// The best peer to ask for a block.
-    pub(super) fn choose(&self, key: &Key) -> Choice {
+    pub(super) fn choose(&self, key: &Key, balance: Balance) -> Choice {
         let Some(want) = self.wants.get(key) else {
             return Choice::Nobody;
         };
@@ -185,7 +194,11 @@ impl Client {
                 continue;
             }
             let (used, window) = (peer.in_flight.len(), peer.window());
-            if used >= window || others.are_sooner_than(peer) {
+            let is_full = match balance {
+                Balance::Kept => used >= window || others.are_sooner_than(peer),
+                Balance::Ignored => used >= window * OVERFULL,
+            };
+            if is_full {
                 busy = true;
                 continue;
             }
@@ -221,7 +234,7 @@ impl Client {
             Speaks::Nothing => return,
         };
         want.asked.insert(id, kind);
-        want.told.insert(id);
+        want.told.entry(id).or_insert(now);
         want.asked_at = now;
         match (peer.source, kind) {
             (Some(_), _) => drop(want.gateways.insert(id)),
@@ -241,7 +254,8 @@ impl Client {
         if kind == WantKind::Block {
             if peer.in_flight.is_empty() {
                 peer.progress_at = now;
-                peer.block_at = now;
+                (peer.heard_at, peer.trickled) = (now, 0);
+                peer.block_came(now);
             }
             peer.asked_for(key, now);
         }
@@ -358,5 +372,7 @@ impl Client {
 
 /// Questions to everybody that one session may have open.
 pub(in crate::bitswap) const BROADCASTS_MAX: usize = 32;
+/// What a peer may be asked for, in multiples of its window, when others do not do what they were asked for.
+pub(super) const OVERFULL: usize = 2;
 /// How far a queue is searched for a want that can be placed.
 const QUEUE_LOOKED_AT_MAX: usize = 32;

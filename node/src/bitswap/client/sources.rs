@@ -8,14 +8,12 @@ use super::placing::Choice;
 use super::{BROADCAST_TO_NEW_MAX, Client, Peer, Release, Speaks};
 use crate::bitswap::http::{REQUESTS_MAX, Standing};
 use crate::bitswap::key::Key;
-use crate::bitswap::ledger::Ledger;
 use crate::bitswap::message::WantKind;
 use crate::bitswap::session::SessionId;
 use crate::bitswap::wantlist::WantList;
 use crate::explain::Step;
 use cairn_store::Cid;
 use libp2p::PeerId;
-use std::collections::HashMap;
 use std::time::Instant;
 
 /// How a source refused.
@@ -43,14 +41,9 @@ impl Client {
     /// A source is here.
     pub(in crate::bitswap) fn source(&mut self, id: PeerId, standing: Standing, now: Instant) {
         let fresh = Peer {
-            ledger: Ledger::default(),
-            list: WantList::default(),
-            in_flight: HashMap::new(),
-            progress_at: now,
-            block_at: now,
-            suspect: false,
             speaks: Speaks::Requests,
             source: Some(standing),
+            ..Peer::new(now)
         };
         self.peers.entry(id).or_insert(fresh);
         self.offer(&id);

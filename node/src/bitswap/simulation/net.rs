@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 pub(super) const IDLE: Duration = Duration::from_secs(30);
+/// What came within a tick where bytes flow.
+const FLOWING_BYTES: u64 = 64 << 10;
 pub(super) const LATENCY: Duration = Duration::from_millis(20);
 /// A gigabit.
 pub(super) const FAST: u64 = 125_000_000;
@@ -395,7 +397,9 @@ impl Net {
             let flowing = uplink.sent_at.iter().filter(|(_, at)| lately(at));
             let receivers: Vec<usize> = flowing.map(|(to, _)| *to).collect();
             for to in receivers {
-                self.nodes[to].client.progress(&sender, self.now);
+                self.nodes[to]
+                    .client
+                    .flows(&sender, FLOWING_BYTES, self.now);
             }
         }
     }
@@ -476,7 +480,7 @@ impl Net {
             };
             self.post(at, ME, message, 0);
             let id = self.nodes[at].id;
-            self.nodes[ME].client.progress(&id, self.now);
+            self.nodes[ME].client.flows(&id, FLOWING_BYTES, self.now);
         }
     }
 

@@ -2,7 +2,9 @@
 //! is something to say and closed when there is nothing more.
 
 use super::OPEN_TIMEOUT;
+use super::pace::{BODY_IDLE, Pace};
 use crate::bitswap::behaviour::Order;
+use crate::bitswap::client::SLOWEST_BYTES_A_SECOND;
 use crate::bitswap::engine::ENVELOPES_OUTSTANDING_MAX;
 use crate::bitswap::message::{Message, Version};
 use crate::bitswap::worker::Input;
@@ -13,6 +15,7 @@ use futures::{AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
 use libp2p::swarm::Stream;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -137,64 +140,51 @@ impl Lane {
     }
 }
 
+/// Writes a message piece by piece, as the gate lets them pass and the peer takes them. Waiting for the gate is
+/// not the peer's time.
 async fn write<S: AsyncWrite + Unpin>(
     stream: &mut S,
     pieces: &[Bytes],
     gate: &Gate,
     haste: Haste,
 ) -> io::Result<()> {
-    let bytes: usize = pieces.iter().map(Bytes::len).sum();
-    let limit = WRITE_IDLE + Duration::from_secs(bytes as u64 / WRITE_BYTES_A_SECOND);
-    if !gate.is_open(Way::Out) {
-        return write_slowly(stream, pieces, limit, (gate, haste)).await;
-    }
-    let all = async {
-        for piece in pieces {
-            stream.write_all(piece).await?;
-        }
-        stream.flush().await
-    };
-    timeout(limit, all)
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-}
-
-/// The same piece by piece, as the gate lets them pass. Waiting for that is not the peer's time.
-async fn write_slowly<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    pieces: &[Bytes],
-    limit: Duration,
-    (gate, haste): (&Gate, Haste),
-) -> io::Result<()> {
-    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-    let mut held = Duration::ZERO;
-    let start = Instant::now();
+    let mut pace = Pace::new(BODY_IDLE);
     for piece in pieces {
         let mut rest = piece.as_ref();
         while !rest.is_empty() {
             let waiting = Instant::now();
-            let count = gate.pass(Way::Out, rest.len(), haste).await;
-            held += waiting.elapsed();
-            let Some((first, later)) = rest.split_at_checked(count) else {
-                break;
-            };
-            timeout_at(start + limit + held, stream.write_all(first))
-                .await
-                .map_err(late)??;
+            let may_pass = gate.pass(Way::Out, rest.len(), haste).await;
+            pace.held(waiting.elapsed());
+            let (mut first, later) = rest.split_at_checked(may_pass).unwrap_or((rest, &[]));
+            while !first.is_empty() {
+                let count = in_time(stream.write(first), &mut pace).await?;
+                if count == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                pace.moved(count);
+                first = first.get(count..).unwrap_or_default();
+            }
             rest = later;
         }
     }
-    timeout_at(start + limit + held, stream.flush())
-        .await
-        .map_err(late)?
+    in_time(stream.flush(), &mut pace).await
+}
+
+/// Waits for something that the peer has to make room for.
+async fn in_time<T>(step: impl Future<Output = io::Result<T>>, pace: &mut Pace) -> io::Result<T> {
+    let mut step = pin!(step);
+    loop {
+        match timeout_at(pace.until(), &mut step).await {
+            Ok(done) => return done,
+            Err(_) if pace.goes_on(SLOWEST_BYTES_A_SECOND) => {}
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
 }
 
 /// An outbound stream without work is closed; Helia resets it after 10 s.
 const LANE_IDLE: Duration = Duration::from_secs(5);
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
-/// A message must leave within this, and a second for every [`WRITE_BYTES_A_SECOND`].
-const WRITE_IDLE: Duration = Duration::from_secs(10);
-const WRITE_BYTES_A_SECOND: u64 = 12_500;
 /// How often a message is tried: a kept stream may have been reset, a new one rarely is.
 const SEND_TRIES: usize = 3;
 /// Messages waiting in a lane: room for all that the engine lets be under way, so that no packed
@@ -206,6 +196,7 @@ const _: () = assert!(LANE_MESSAGES_MAX as u64 >= ENVELOPES_OUTSTANDING_MAX);
 mod tests {
     use super::*;
     use crate::bitswap::streams::reader::tests::{gate, payload};
+    use tokio::io::AsyncReadExt;
     use tokio_util::compat::TokioAsyncReadCompatExt;
 
     #[tokio::test(start_paused = true)]
@@ -226,5 +217,34 @@ mod tests {
         let mut ours = ours.compat();
         let error = write(&mut ours, &pieces, &gate, Haste::Bulk).await;
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// Writes to a peer that reads so much a second.
+    async fn write_to(bytes_a_second: usize) -> io::Result<()> {
+        let gate = gate(crate::Limits::default());
+        let (ours, mut theirs) = tokio::io::duplex(16 << 10);
+        let (mut ours, mut piece) = (ours.compat(), vec![0; bytes_a_second]);
+        let reading = async {
+            while theirs.read_exact(&mut piece).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let pieces = payload().encode(Version::V1_2);
+        tokio::select! {
+            written = write(&mut ours, &pieces, &gate, Haste::Bulk) => written,
+            () = reading => unreachable!("the writer is here"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_slowly_gets_its_message_and_one_that_hardly_reads_does_not() {
+        let start = Instant::now();
+        write_to(2 << 10).await.unwrap();
+        assert!(
+            start.elapsed() > Duration::from_secs(100),
+            "it took its time"
+        );
+        let error = write_to(512).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -2,6 +2,8 @@
 //! it is read, and handed to whom it concerns.
 
 use super::credit::{Credit, Holds};
+use super::pace::{BODY_IDLE, CROWDED_BYTES_A_SECOND, Pace};
+use crate::bitswap::client::SLOWEST_BYTES_A_SECOND;
 use crate::bitswap::message::{
     MESSAGE_BYTES_MAX, MESSAGE_PRESENCES_MAX, MESSAGE_WANTS_MAX, Message, MessageError, Payload,
 };
@@ -142,7 +144,7 @@ pub(in crate::bitswap) struct Sinks {
     pub(in crate::bitswap) side_room: Arc<Semaphore>,
     /// Lines of all peers that are decoded and not yet heard.
     pub(in crate::bitswap) lines: Arc<Semaphore>,
-    /// The longest pause inside a message.
+    /// How long a message may pause, and is looked at for whether it is too slow.
     pub(in crate::bitswap) body_idle: Duration,
     /// What is counted of peers that say too much.
     holds: Holds,
@@ -163,6 +165,19 @@ impl Sinks {
             lines: Arc::new(Semaphore::new(LINES_IN_ALL_MAX)),
             body_idle: BODY_IDLE,
             holds,
+        }
+    }
+
+    /// How fast a message must come. A slow one does no harm while there is room for others.
+    fn slowest(&self) -> u64 {
+        let is_crowded = |room: &Semaphore, whole| room.available_permits() < whole / CROWDED_PART;
+        let crowded = is_crowded(&self.room, ROOM_KIB)
+            || is_crowded(&self.strange_room, STRANGE_ROOM_KIB)
+            || is_crowded(&self.side_room, SIDE_ROOM_KIB);
+        if crowded {
+            CROWDED_BYTES_A_SECOND
+        } else {
+            SLOWEST_BYTES_A_SECOND
         }
     }
 }
@@ -335,10 +350,9 @@ async fn read_message<S: AsyncRead + Unpin>(
         .ok()
         .filter(|length| *length <= MESSAGE_BYTES_MAX)
         .ok_or(MessageError::TooLarge(length))?;
-    let deadline = Instant::now() + idle + Duration::from_secs(length / BODY_BYTES_A_SECOND);
-    let mut pace = Pace { deadline, idle };
+    let mut pace = Pace::new(idle);
     let mut buffer = vec![0; whole.min(TRUSTED_BYTES)];
-    if !fill(stream, &mut buffer, &mut pace, intake).await? {
+    if !fill(stream, &mut buffer, &mut pace, (intake, sinks)).await? {
         return Ok(None);
     }
     let kib = u32::try_from(whole.div_ceil(1024)).unwrap_or(u32::MAX);
@@ -347,8 +361,8 @@ async fn read_message<S: AsyncRead + Unpin>(
         let mut large = vec![0; whole];
         let (front, rest) = large.split_at_mut(TRUSTED_BYTES);
         front.copy_from_slice(&buffer);
-        pace.deadline = pace.deadline.max(Instant::now() + idle);
-        if !fill(stream, rest, &mut pace, intake).await? {
+        pace.begin();
+        if !fill(stream, rest, &mut pace, (intake, sinks)).await? {
             return Ok(None);
         }
         buffer = large;
@@ -404,42 +418,37 @@ async fn take_hearing(lines: usize, intake: &Intake, sinks: &Sinks) -> Result<He
     })
 }
 
-/// How fast a message must come, as far as we let it.
-struct Pace {
-    deadline: Instant,
-    idle: Duration,
-}
-
 async fn fill<S: AsyncRead + Unpin>(
     stream: &mut S,
     mut buffer: &mut [u8],
     pace: &mut Pace,
-    intake: &Intake,
+    (intake, sinks): (&Intake, &Sinks),
 ) -> Result<bool, ReadError> {
     let gate = &intake.gate;
+    let mut held = 0;
+    gate.held_since(Way::In, &mut held);
     while !buffer.is_empty() {
-        let (start, mut held) = (Instant::now(), 0);
-        gate.held_since(Way::In, &mut held);
-        let until = pace.deadline.min(start + pace.idle);
         let piece = gate.piece(Way::In, buffer.len());
         let part = buffer.get_mut(..piece).unwrap_or_default();
-        let count = match timeout_at(until, stream.read(part)).await {
+        let count = match timeout_at(pace.until(), stream.read(part)).await {
             Ok(count) => count?,
             // Another of its streams was held back meanwhile, and this one with it.
             Err(_) if gate.held_since(Way::In, &mut held) => {
-                pace.deadline = pace.deadline.max(Instant::now() + pace.idle);
+                pace.begin();
                 continue;
             }
+            Err(_) if pace.goes_on(sinks.slowest()) => continue,
             Err(_) => return Err(ReadError::TooSlow),
         };
         if count == 0 {
             return Ok(false);
         }
         intake.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        pace.moved(count);
         if !gate.is_open(Way::In) {
             let paying = Instant::now();
             gate.pay(Way::In, count).await;
-            pace.deadline += paying.elapsed();
+            pace.held(paying.elapsed());
         }
         buffer = buffer.get_mut(count..).unwrap_or_default();
     }
@@ -448,10 +457,6 @@ async fn fill<S: AsyncRead + Unpin>(
 
 /// An inbound stream on which nothing comes for so long is let go.
 const STREAM_IDLE: Duration = Duration::from_secs(600);
-/// The longest pause inside a message.
-const BODY_IDLE: Duration = Duration::from_secs(30);
-/// The slowest rate of a message, beside [`BODY_IDLE`] in all.
-const BODY_BYTES_A_SECOND: u64 = 16 << 10;
 /// How much of a message is taken before room for the rest of it is.
 const TRUSTED_BYTES: usize = 64 << 10;
 /// Bytes of a length: four groups of seven bits reach beyond the limit.
@@ -470,6 +475,8 @@ const SIDE_ROOM_KIB: usize = 64 << 10;
 const SHARE_KIB: usize = ROOM_KIB / 8;
 const SHARE_UNPROVEN_KIB: usize = ROOM_KIB / 32;
 const _: () = assert!(SHARE_UNPROVEN_KIB * 1024 >= MESSAGE_BYTES_MAX);
+/// Others may soon wait for room when less than this part of it is left.
+const CROWDED_PART: usize = 4;
 /// Lines of one peer that are decoded and not yet heard by the worker; a message with more has its
 /// turn alone. A line takes about 180 bytes, whatever it took on the wire.
 const LINES_MAX: usize = 1024;

@@ -1,0 +1,112 @@
+//! Tests of peers from whom little comes, in simulated time.
+
+use super::late::{OWED_LONGEST, OWED_MAX, STALL};
+use super::*;
+use crate::bitswap::client::crowd::tests::name;
+
+const SESSION: SessionId = SessionId(1);
+const IDLE: Duration = Duration::from_secs(30);
+
+/// What came of one peer that was asked for one block and sends `bytes` every `pause`, within `time`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    stalls: usize,
+    searches: usize,
+    given_up_at: Option<Duration>,
+}
+
+fn sees(bytes: u64, pause: Duration, time: Duration) -> (Client, PeerId, Seen) {
+    let start = Instant::now();
+    let (mut client, peer) = (Client::default(), PeerId::random());
+    client.open(SESSION, IDLE, start);
+    client.connected(peer, start);
+    client.want(SESSION, name(0), start);
+    client.settle(start);
+    let asked = client.entries(&peer, 10);
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    let (mut now, mut next, mut seen) = (start, start + pause, Seen::default());
+    while now < start + time && seen.given_up_at.is_none() {
+        now += TICK;
+        while next <= now {
+            client.flows(&peer, bytes, now);
+            next += pause;
+        }
+        seen.stalls += client.tick(now);
+        client.settle(now);
+        while let Some(action) = client.poll() {
+            match action {
+                Action::Search { .. } => seen.searches += 1,
+                Action::GiveUp { .. } => seen.given_up_at = Some(now - start),
+                Action::Disconnect(_) => panic!("it did nothing wrong"),
+            }
+        }
+    }
+    (client, peer, seen)
+}
+
+#[test]
+fn who_sends_slowly_is_waited_for_as_long_as_bytes_come() {
+    // 1 MiB at 10,000 bytes a second, as pieces of a stream and as records of TLS and of Noise.
+    for (bytes, pause) in [(1000, 100), (16_000, 1600), (64_000, 6400)] {
+        let time = Duration::from_secs(105);
+        let (mut client, peer, seen) = sees(bytes, Duration::from_millis(pause), time);
+        assert_eq!(seen.given_up_at, None, "{bytes} every {pause} ms");
+        let now = Instant::now() + time;
+        let received = client.block(&peer, &name(0), 1 << 20, now);
+        assert_eq!(received, Received::Wanted(name(0)));
+    }
+    // Once it is known to send in lumps its silence is not taken for failure.
+    let (.., seen) = sees(16_000, Duration::from_millis(1900), OWED_LONGEST);
+    assert_eq!((seen.stalls, seen.given_up_at), (0, None));
+}
+
+#[test]
+fn others_are_looked_for_while_somebody_owes_a_block_for_long() {
+    let (.., seen) = sees(1000, TICK, OWED_MAX);
+    assert_eq!(seen.searches, 0, "bytes come");
+    let (.., seen) = sees(1000, TICK, OWED_MAX + Duration::from_secs(60));
+    assert!((6..=7).contains(&seen.searches), "{seen:?}");
+}
+
+#[test]
+fn bytes_that_never_become_a_block_are_waited_for_as_long_as_the_largest_takes() {
+    let (.., seen) = sees(500, TICK, OWED_LONGEST * 2);
+    let given_up_at = seen.given_up_at.unwrap();
+    assert!(given_up_at > OWED_LONGEST, "{given_up_at:?}");
+    assert!(
+        given_up_at <= OWED_LONGEST + IDLE + 2 * TICK,
+        "{given_up_at:?}"
+    );
+}
+
+#[test]
+fn who_sends_more_than_it_can_owe_is_not_waited_for() {
+    // A megabyte a second: 30 seconds are more than some blocks can be.
+    let (.., seen) = sees(100_000, TICK, OWED_LONGEST);
+    let most = OWED_MAX + IDLE + 2 * TICK;
+    assert!(
+        seen.given_up_at
+            .is_some_and(|at| at > OWED_MAX && at <= most),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn a_byte_now_and_then_is_no_progress() {
+    for (bytes, pause) in [(1, 1), (1000, 2), (0, 1)] {
+        let (.., seen) = sees(bytes, Duration::from_secs(pause), IDLE * 4);
+        assert!(seen.stalls > 0, "{bytes} every {pause} s");
+        assert_eq!(seen.given_up_at, Some(IDLE), "{bytes} every {pause} s");
+    }
+}
+
+#[test]
+fn silence_after_bytes_is_noticed_soon() {
+    let (mut client, _, seen) = sees(64 << 10, TICK, Duration::from_secs(1));
+    assert_eq!(seen.stalls, 0);
+    let (mut now, mut waited) = (Instant::now() + Duration::from_secs(1), Duration::ZERO);
+    while client.tick(now) == 0 {
+        (now, waited) = (now + TICK, waited + TICK);
+        assert!(waited <= STALL + 2 * TICK, "{waited:?}");
+    }
+}
