@@ -24,6 +24,16 @@ pub struct Evicted {
     pub bytes: u64,
 }
 
+/// What of a segment that is emptied may be copied to the young end, in bytes.
+struct Room {
+    /// If it was read lately.
+    lately: u64,
+    /// In any case.
+    any: u64,
+    /// By now.
+    spared: Cell<u64>,
+}
+
 impl Store {
     /// Evicts cached blocks until they take no more than their limit. Does nothing if they do not.
     pub async fn evict(&self) -> Result<Evicted, PutError> {
@@ -70,9 +80,13 @@ impl Inner {
                 break;
             }
             let before = self.cache_bytes();
-            let spared = Cell::new(0);
-            let spare_max = self.segment(id).map_or(0, |segment| segment.length() / 2);
-            let fate = |key: &Key, place: &Place| self.fate(key, place, &spared, spare_max);
+            let length = self.segment(id).map_or(0, |segment| segment.length());
+            let room = Room {
+                lately: length / 2,
+                any: self.room_beside(before.saturating_sub(length), length),
+                spared: Cell::new(0),
+            };
+            let fate = |key: &Key, place: &Place| self.fate(key, place, &room);
             // One at a time: only the keys of the last one looked into are watched.
             let compacted = Compaction::new(self).run(&[id], Look::IntoSegments, fate)?;
             evicted.blocks += compacted.gone;
@@ -82,13 +96,23 @@ impl Inner {
         Ok(evicted)
     }
 
-    fn fate(&self, key: &Key, place: &Place, spared: &Cell<u64>, spare_max: u64) -> Fate {
+    /// How much of a segment may stay, read lately or not, because the limit has been lowered far below what a
+    /// segment was made for: else all that is cached would go with one file.
+    fn room_beside(&self, others: u64, length: u64) -> u64 {
+        if length <= self.config.cache_segment_size().saturating_mul(2) {
+            return 0; // It goes whole: that is quick, and little is lost.
+        }
+        self.config.cache_max.0.saturating_sub(others) / 2
+    }
+
+    fn fate(&self, key: &Key, place: &Place, room: &Room) -> Fate {
         if !place.cached || self.is_held(key) {
             return Fate::Stays;
         }
-        let with_it = spared.get() + u64::from(place.length);
-        if !place.damaged && self.was_read_lately(key) && with_it <= spare_max {
-            spared.set(with_it);
+        let with_it = room.spared.get() + u64::from(place.length);
+        let fits = with_it <= room.any || (with_it <= room.lately && self.was_read_lately(key));
+        if fits && !place.damaged {
+            room.spared.set(with_it);
             return Fate::Stays;
         }
         Fate::Goes

@@ -49,6 +49,14 @@ pub struct Pin {
 /// Longest pin name in bytes.
 pub const PIN_NAME_BYTES_MAX: usize = 255;
 
+/// So many blocks that are missing.
+fn below(count: u64) -> String {
+    match count {
+        1 => "1 block below it was".to_owned(),
+        count => format!("{count} blocks below it were"),
+    }
+}
+
 /// Why a pin was not made or not changed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -58,8 +66,8 @@ pub enum PinError {
     Read(#[from] ReadError),
     /// Blocks below it could not be had; all others are in the store now.
     #[error(
-        "{count} blocks below it were not found: {0}; nothing was pinned, but what came stays until the next \
-         garbage collection: the same command again fetches the rest", count = .0.count()
+        "{below} not found: {0}; nothing was pinned, but what came stays until the next garbage collection: \
+         the same command again fetches the rest", below = below(.0.count())
     )]
     Absent(Absent),
     /// The journal or the blocks could not be written.

@@ -559,3 +559,41 @@ async fn many_collections_leave_few_files() {
     assert_eq!(present(&store, &kept).await, kept.len());
     assert_eq!(store.stat().blocks, kept.len() as u64);
 }
+
+#[tokio::test]
+async fn a_limit_that_is_lowered_leaves_what_fits_it() {
+    const BLOCKS: u8 = 64;
+    const BYTES: usize = 256 << 10;
+    let folder = tempfile::tempdir().unwrap();
+    let open = |cache_max| {
+        let config = Config {
+            cache_max: ByteSize(cache_max),
+            reserve: Reserve::Bytes(ByteSize(0)),
+            ..Config::default()
+        };
+        Store::open(folder.path(), &config, &mut |_| {}).unwrap()
+    };
+    let cached = |number| Block::new(RAW, vec![number; BYTES].into()).unwrap();
+    let store = open(1 << 30);
+    for number in 0..BLOCKS {
+        store.put(vec![cached(number)], Keep::Cached).await.unwrap();
+    }
+    store.close().await.unwrap();
+    drop(store);
+    // All of it lies in one file, and the limit is a quarter of that.
+    let limit = u64::from(BLOCKS / 4) * BYTES as u64;
+    let store = open(limit);
+    let before = store.stat();
+    assert_eq!(before.blocks, u64::from(BLOCKS));
+    let evicted = store.evict().await.unwrap();
+    let after = store.stat();
+    assert_eq!(evicted.blocks, before.blocks - after.blocks);
+    assert!(after.cache_bytes <= limit, "{after:?}");
+    assert!(after.blocks >= u64::from(BLOCKS / 8) - 1, "{after:?}");
+    let mut left = 0;
+    for number in 0..BLOCKS {
+        let block = cached(number);
+        left += u64::from(store.block(block.cid()).await.unwrap() == Some(block));
+    }
+    assert_eq!(left, after.blocks);
+}
