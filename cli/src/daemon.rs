@@ -437,6 +437,8 @@ impl Daemon {
             heard = signals.next() => if heard == SignalKind::interrupt() {
                 output::note("Received interrupt signal, shutting down...");
                 output::note("(Hit ctrl-c again to force-shutdown the daemon.)");
+            } else {
+                tracing::info!("asked to stop by SIGTERM");
             }
         }
         let stopped = async {

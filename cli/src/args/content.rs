@@ -80,10 +80,10 @@ pub struct CatArgs {
     #[arg(required = true)]
     pub paths: Vec<String>,
     /// Begin at this byte.
-    #[arg(short, long, value_name = "BYTES")]
+    #[arg(short, long, value_name = "BYTES", allow_negative_numbers = true)]
     pub offset: Option<u64>,
     /// Print at most this many bytes.
-    #[arg(short, long, value_name = "BYTES")]
+    #[arg(short, long, value_name = "BYTES", allow_negative_numbers = true)]
     pub length: Option<u64>,
     /// Show progress [default: no].
     #[arg(short, long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

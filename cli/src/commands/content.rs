@@ -9,12 +9,15 @@ use crate::rpc::cat::IS_FOLDER;
 use crate::rpc::client::{Answer, Question};
 use crate::rpc::ls::{FOLDER, Link, Listing, Object};
 use crate::rpc::refs::Ref;
+use crate::rpc::repo::RepoStat;
 use crate::rpc::resolve::PathAnswer;
+use crate::rpc::stats::BitswapAnswer;
 use crate::rpc::upload::{ChannelReader, PIECES_WAITING_MAX, Piece, pump};
 use bytes::Bytes;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// `cat`: bytes, whatever `--json` says.
@@ -69,7 +72,8 @@ pub async fn get(shell: &mut Shell, arguments: GetArgs) -> Result<(), Failure> {
         Some(path) => Target::AtOrInto(path.clone()),
         None => Target::At(PathBuf::from(own_name(&arguments.path)?)),
     };
-    let progress = if shell.wants_progress(arguments.progress) {
+    let is_watched = shell.wants_progress(arguments.progress);
+    let progress = if is_watched {
         Progress::bytes(None)
     } else {
         Progress::none()
@@ -78,7 +82,7 @@ pub async fn get(shell: &mut Shell, arguments: GetArgs) -> Result<(), Failure> {
     if as_archive {
         let ending = if arguments.compress { "tar.gz" } else { "tar" };
         let path = archive_path(named, ending, &arguments.path)?;
-        let (first, answer) = begun(shell, question).await?;
+        let (first, answer) = begun(shell, question, is_watched).await?;
         let shown = path.display().to_string();
         shell
             .printer
@@ -92,20 +96,77 @@ pub async fn get(shell: &mut Shell, arguments: GetArgs) -> Result<(), Failure> {
             .check(&root)
             .map_err(|error| Failure::runtime(error.to_string()))?;
     }
-    let (first, answer) = begun(shell, question).await?;
+    let (first, answer) = begun(shell, question, is_watched).await?;
     let shown = named.display().to_string();
     shell
         .printer
         .line(&format!("Saving file(s) to {}", escape(&shown)))?;
     shell.printer.flush()?;
-    save_tree(first, answer, target, progress).await
+    let written = save_tree(first, answer, target, progress).await?;
+    tell_if_not_kept(shell, written).await;
+    Ok(())
 }
 
 /// Asks and waits for the first of what is to be saved: until then nothing is.
-async fn begun(shell: &mut Shell, question: Question) -> Result<(Bytes, Answer), Failure> {
-    let mut answer = shell.ask(question).await?;
-    let first = answer.piece().await?.unwrap_or_default();
-    Ok((first, answer))
+async fn begun(
+    shell: &Shell,
+    question: Question,
+    is_watched: bool,
+) -> Result<(Bytes, Answer), Failure> {
+    let asking = async {
+        let mut answer = shell.ask(question).await?;
+        let first = answer.piece().await?.unwrap_or_default();
+        Ok((first, answer))
+    };
+    if !is_watched {
+        return asking.await;
+    }
+    tokio::select! {
+        begun = asking => begun,
+        () = tell_what_comes(shell) => Err(Failure::runtime("nobody waits")),
+    }
+}
+
+/// Shows what the node receives until the file begins, which is when all of it is here. Never ends.
+async fn tell_what_comes(shell: &Shell) {
+    let shown = Progress::words();
+    let mut before = None;
+    let mut ticks = tokio::time::interval(WAITING_SHOWN_EVERY);
+    loop {
+        ticks.tick().await;
+        let Ok(now) = received(shell).await else {
+            // Without a node nothing comes.
+            return std::future::pending().await;
+        };
+        let came = now.saturating_sub(*before.get_or_insert(now));
+        if came > 0 {
+            shown.say(format!("{} came so far", output::human_bytes(came)));
+        }
+    }
+}
+
+/// Bytes of blocks that the node has received so far.
+async fn received(shell: &Shell) -> Result<u64, Failure> {
+    let answer = shell.ask(shell.question("bitswap/stat")).await?;
+    let stat: BitswapAnswer = answer.value().await?;
+    Ok(stat.data_received)
+}
+
+/// Says so if the repository will not keep what was fetched.
+async fn tell_if_not_kept(shell: &Shell, written: u64) {
+    let stat = async {
+        let answer = shell.ask(shell.question("repo/stat")).await?;
+        Ok::<RepoStat, Failure>(answer.value().await?)
+    };
+    if let Ok(stat) = stat.await
+        && written > stat.cache_max
+    {
+        output::note(&format!(
+            "This is more than `storage.cache_max` ({}) lets the repository keep of what nobody pinned: to keep all of \
+             it there, raise that or `cairn pin add` it.",
+            output::human_bytes(stat.cache_max)
+        ));
+    }
 }
 
 /// The name that a path's content has by itself.
@@ -192,11 +253,16 @@ async fn save_tree(
     answer: Answer,
     target: Target,
     progress: Progress,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     let (queue, pieces) = mpsc::channel(PIECES_WAITING_MAX);
     let extracting = tokio::task::spawn_blocking(move || {
         let input = ChannelReader::new(pieces);
-        extract(input, &target, &mut |bytes| progress.at(bytes))
+        let mut written = 0;
+        let extracted = extract(input, &target, &mut |bytes| {
+            written = bytes;
+            progress.at(bytes);
+        });
+        extracted.map(|_| written)
     });
     let feeding = async {
         // Who does not take it says why itself.
@@ -207,8 +273,7 @@ async fn save_tree(
     let (extracted, ()) = tokio::join!(extracting, feeding);
     extracted
         .map_err(|_| Failure::runtime("writing the files broke down; this is a bug in cairn"))?
-        .map_err(|error| Failure::runtime(error.to_string()))?;
-    Ok(())
+        .map_err(|error| Failure::runtime(error.to_string()))
 }
 
 /// `ls`.
@@ -319,6 +384,9 @@ pub async fn resolve(shell: &mut Shell, arguments: ResolveArgs) -> Result<(), Fa
         })
         .await
 }
+
+/// How often it is shown what came.
+const WAITING_SHOWN_EVERY: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@
 use super::api::Call;
 use super::error::RpcError;
 use super::reply::{Reply, Sink};
-use cairn_node::explain::{self, Ask, Listener, Step, Told, counted};
+use cairn_node::explain::{self, ADVICE, Ask, Listener, Step, Told, counted};
 use cairn_node::swarm::Peers;
 use cairn_node::{PeerId, Session};
 use cairn_store::dag::path;
@@ -74,6 +74,11 @@ pub async fn explain(call: Call) -> Result<Reply, RpcError> {
             None => Err(not_here(&resolved.cid)),
         }
     }))
+}
+
+/// Nobody is sent here who is here.
+fn without_advice(text: &str) -> String {
+    text.replace(ADVICE, "")
 }
 
 fn not_here(cid: &Cid) -> RpcError {
@@ -162,7 +167,13 @@ impl About<'_> {
             Err(error) => format!("not found: {error}"),
         };
         self.say("verdict", &verdict).await;
-        fetched
+        fetched.map_err(|error| match error {
+            SourceError::TooSlow { cid, tried } => {
+                let tried = without_advice(&tried).into();
+                SourceError::TooSlow { cid, tried }
+            }
+            other => other,
+        })
     }
 
     async fn stored(&self, source: &Explaining, bytes: usize) {
@@ -297,7 +308,10 @@ impl About<'_> {
                 format!("it has {bytes} bytes, more than a block may have; not taken"),
             ),
             Step::Here => self.line("here", "it turned up in the store".to_owned()),
-            Step::GivenUp { tried } => self.line("given-up", format!("given up: {tried}")),
+            Step::GivenUp { tried } => {
+                let tried = without_advice(tried);
+                self.line("given-up", format!("given up: {tried}"))
+            }
             _ => self.line("other", format!("{:?}", told.step)),
         }
     }

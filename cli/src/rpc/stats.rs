@@ -106,7 +106,7 @@ pub async fn bitswap(call: Call) -> Result<Reply, RpcError> {
 
 /// `bitswap ledger`. A peer that nothing is known of has an empty one.
 pub async fn ledger(call: Call) -> Result<Reply, RpcError> {
-    let peer = peer_of(call.arguments.first("peer")?)?;
+    let peer = other_peer(&call).await?;
     let node = call.context.node()?.node()?;
     let account = node.account(peer).await;
     drop(node);
@@ -124,8 +124,24 @@ pub async fn ledger(call: Call) -> Result<Reply, RpcError> {
 }
 
 fn peer_of(text: &str) -> Result<PeerId, RpcError> {
-    text.parse()
+    // Whoever has its address has its ID too.
+    let id = match text.starts_with('/') {
+        true => text.rsplit_once("/p2p/").map_or(text, |(_, id)| id),
+        false => text,
+    };
+    id.parse()
         .map_err(|error| RpcError::wrong(format!("invalid peer ID {text:?}: {error}")))
+}
+
+/// What is asked about another: the node has no account of itself.
+async fn other_peer(call: &Call) -> Result<PeerId, RpcError> {
+    let peer = peer_of(call.arguments.first("peer")?)?;
+    match call.context.identity().await {
+        Ok(own) if own.peer_id == peer => Err(RpcError::wrong(format!(
+            "{peer} is this node itself; `cairn bitswap stat` tells what it did, `cairn swarm peers` names others"
+        ))),
+        _ => Ok(peer),
+    }
 }
 
 /// As Kubo reckons it: nobody divides by nothing.
