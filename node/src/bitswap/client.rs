@@ -509,7 +509,7 @@ impl Client {
         state.blockless = state.blockless.saturating_add(bytes);
         let silence = now.saturating_duration_since(state.heard_at);
         let least = silence.as_micros() * u128::from(SLOWEST_BYTES_A_SECOND) / MICROS_A_SECOND;
-        if u128::from(state.trickled) < least {
+        if u128::from(state.trickled) < least.max(FLOWING_BYTES_MIN) {
             return;
         }
         if state.list.len() > 0 {
@@ -526,7 +526,11 @@ impl Client {
         let Some(state) = self.peers.get(peer) else {
             return;
         };
-        if !state.in_flight.is_empty() || !state.ledger.is_believed() || state.source.is_some() {
+        let is_asked_again = state.ledger.is_believed()
+            && state.in_flight.is_empty()
+            && state.speaks != Speaks::Nothing
+            && state.source.is_none();
+        if !is_asked_again {
             return;
         }
         let is_alone = |key: &&Key| {
@@ -534,7 +538,7 @@ impl Client {
                 .get(*key)
                 .is_some_and(|want| !want.is_asked_for())
         };
-        let owed = state.list.blocks().filter(is_alone);
+        let owed = state.list.owed().filter(is_alone);
         let owed: Vec<Key> = owed.take(state.window()).cloned().collect();
         for key in owed {
             self.ask(&key, *peer, WantKind::Block, now);
@@ -850,6 +854,8 @@ impl Want {
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Bytes that come at this rate are waited for: a block of 1 MiB takes 17 minutes then.
 pub(super) const SLOWEST_BYTES_A_SECOND: u64 = 1 << 10;
+/// Less than that is no flow, however soon it came.
+const FLOWING_BYTES_MIN: u128 = 1 << 10;
 const MICROS_A_SECOND: u128 = 1_000_000;
 /// Open questions that a new peer is asked.
 const BROADCAST_TO_NEW_MAX: usize = 256;

@@ -118,10 +118,13 @@ impl WantList {
         self.told.contains_key(key) || self.unanswered.has(key)
     }
 
-    /// What is wanted itself, and not only to hear of.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = &Key> {
-        let wanted = self.wanted.iter();
-        wanted.filter_map(|(key, (_, kind))| (*kind == WantKind::Block).then_some(key))
+    /// Wanted itself, and not only to hear of, and not answered yet.
+    pub(super) fn owed(&self) -> impl Iterator<Item = &Key> {
+        let is_owed = |key: &&Key| {
+            let told = self.told.get(*key);
+            matches!(told, Some(Told::Wants(_, WantKind::Block)))
+        };
+        self.wanted.keys().filter(is_owed)
     }
 
     /// How much is wanted.

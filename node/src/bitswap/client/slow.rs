@@ -1,6 +1,6 @@
 //! Tests of peers from whom little comes, in simulated time.
 
-use super::late::{OWED_LONGEST, OWED_MAX, STALL};
+use super::late::{OWED_LONGEST, OWED_MAX, REPEAT, STALL};
 use super::*;
 use crate::bitswap::client::crowd::tests::name;
 
@@ -89,6 +89,37 @@ fn who_sends_more_than_it_can_owe_is_not_waited_for() {
             .is_some_and(|at| at > OWED_MAX && at <= most),
         "{seen:?}"
     );
+}
+
+#[test]
+fn who_said_to_lack_it_is_not_asked_again_because_of_other_bytes() {
+    let start = Instant::now();
+    let (mut client, peer) = (Client::default(), PeerId::random());
+    client.open(SESSION, IDLE, start);
+    client.connected(peer, start);
+    client.want(SESSION, name(0), start);
+    client.settle(start);
+    assert_eq!(client.entries(&peer, 10).len(), 1);
+    client.presence(&peer, &name(0), PresenceKind::DontHave, start);
+    let mut now = start;
+    while now < start + REPEAT - TICK {
+        now += TICK;
+        client.flows(&peer, 64 << 10, now);
+        client.tick(now);
+        client.settle(now);
+        assert_eq!(client.entries(&peer, 10), []);
+    }
+    while now < start + IDLE {
+        now += TICK;
+        client.flows(&peer, 64 << 10, now);
+        client.tick(now);
+        client.settle(now);
+        if !client.entries(&peer, 10).is_empty() {
+            client.presence(&peer, &name(0), PresenceKind::DontHave, now);
+        }
+    }
+    let gives_up = |action| matches!(action, Action::GiveUp { .. });
+    assert!(std::iter::from_fn(|| client.poll()).any(gives_up));
 }
 
 #[test]

@@ -33,7 +33,8 @@ pub(in crate::bitswap) struct Intake {
     pub(in crate::bitswap) wanted: AtomicUsize,
     /// What its words cost, and how it pays.
     pub(in crate::bitswap) credit: Credit,
-    /// Bytes read so far.
+    /// Bytes read so far, without those of messages that held no blocks: whoever owes some is not waited for
+    /// because of words.
     pub(in crate::bitswap) bytes: AtomicU64,
     /// Readers at work, and readers waiting for that.
     pub(in crate::bitswap) working: Semaphore,
@@ -243,6 +244,10 @@ async fn read_all<S: AsyncRead + Unpin>(
         let lines = Message::lines(&bytes);
         let hearing = take_hearing(lines.read(), intake, sinks).await?;
         let message = Message::decode(&bytes)?;
+        if message.blocks.is_empty() {
+            let words = bytes.len() as u64;
+            intake.bytes.fetch_sub(words, Ordering::Relaxed);
+        }
         drop(bytes);
         let is_owed = intake.wanted.load(Ordering::Relaxed) > 0;
         carries_blocks = is_owed && lines.wants == 0 && !message.blocks.is_empty();
