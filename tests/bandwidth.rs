@@ -296,12 +296,17 @@ fn the_ledger_tells_what_was_exchanged_and_a_denied_peer_gets_nothing() {
         "serve.peers_deny",
         &format!("[\"{}\"]", name(&denied)),
     );
+    let kept_back = folder.path().join("kept-back");
+    fs::write(&kept_back, tree::bytes(9, 1000)).unwrap();
+    let kept_back = giver.ok(["add", "-Q", kept_back.to_str().unwrap()]);
+    set(&giver, "serve.content_deny", &format!("[\"{kept_back}\"]"));
     let (giving, _taking, _denying) = (giver.daemon(), taker.daemon(), denied.daemon());
     for repo in [&taker, &denied] {
         repo.ok(["swarm", "connect", &giving.swarm()]);
     }
     // First, or it would find the one that got it.
     denied.run(["cat", "--timeout=1s", &root]).failure(1);
+    taker.run(["cat", "--timeout=1s", &kept_back]).failure(1);
     assert_eq!(taker.run(["cat", &root]).success().stdout, bytes);
     let (giver_name, taker_name) = (name(&giver), name(&taker));
     let ledger = taker.ok(["bitswap", "ledger", &giver_name]);

@@ -379,6 +379,10 @@ peers_allow = []
 # Peer IDs that are not, whatever the other list says. They are told that nothing is here.
 peers_deny = []
 
+# CIDs of blocks that are given to nobody, whatever their codec and version. A folder or a large file is many
+# blocks: this is about the one that is named. Who asks is told that it is not here.
+content_deny = []
+
 [gateway]
 # Most requests worked on at once; more are answered with 429.
 requests_max = 1024

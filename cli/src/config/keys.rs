@@ -128,6 +128,10 @@ const KEYS: &[(&str, &str)] = &[
     ),
     ("serve.peers_allow", PEERS),
     ("serve.peers_deny", PEERS),
+    (
+        "serve.content_deny",
+        r#"a list of CIDs like "bafy…" or "Qm…""#,
+    ),
     ("gateway.requests_max", COUNT),
     ("gateway.connections_max", COUNT),
     ("gateway.header_timeout", SPAN),
@@ -231,6 +235,7 @@ mod tests {
             ("limits.memory", "much"),
             ("limits.memory", "2MB"),
             ("serve.peers_deny", "[\"nobody\"]"),
+            ("serve.content_deny", "[\"nothing\"]"),
         ] {
             let error = edit::set(TEMPLATE, key, value).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{key}: must be ")), "{error}");
