@@ -37,7 +37,7 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
         if NEARNESS.contains(&key) {
             warnings.extend(config.gateways_outside());
         }
-        if let Some(refuses) = apply(&call, key, config) {
+        if let Taken::Up { refuses } = apply(&call, key, config) {
             applied = Some(true);
             warnings.extend(refuses.filter(|_| key == MEMORY));
         }
@@ -56,14 +56,28 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
     })
 }
 
-/// Lets the node have what may change while it runs; gives why it takes no peers then, if it does not.
-/// `None` if nothing changes, or nothing runs.
-fn apply(call: &Call, key: &str, config: Config) -> Option<Option<String>> {
+/// What became of a change in a daemon that runs.
+enum Taken {
+    /// It holds at once.
+    Up {
+        /// Why the node takes no peers now, if it does not.
+        refuses: Option<String>,
+    },
+    /// Nothing runs, or it holds when the daemon is started again.
+    Not,
+}
+
+/// Lets the node have what may change while it runs.
+fn apply(call: &Call, key: &str, config: Config) -> Taken {
     if !key.starts_with(LIVE_SECTION) {
-        return None;
+        return Taken::Not;
     }
-    let node = call.context.node().and_then(Online::node).ok()?;
-    Some(node.set_limits(config.limits))
+    match call.context.node().and_then(Online::node) {
+        Ok(node) => Taken::Up {
+            refuses: node.set_limits(config.limits),
+        },
+        Err(_) => Taken::Not,
+    }
 }
 
 async fn kubo_value(

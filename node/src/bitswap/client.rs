@@ -159,6 +159,15 @@ struct Want {
     watched: bool,
 }
 
+/// Who is connected, but for sources.
+#[derive(Debug, Clone, Copy)]
+struct Company {
+    /// Speak Bitswap.
+    connected: usize,
+    /// Do not.
+    mute: usize,
+}
+
 /// What is to be done outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
@@ -615,8 +624,12 @@ impl Client {
             peer: *peer,
             what: asking(*kind),
         });
+        let said = want.haves.iter().map(|peer| Step::Said {
+            peer: *peer,
+            has: true,
+        });
         let begun = Step::Begun { connected };
-        std::iter::once(begun).chain(asked).collect()
+        std::iter::once(begun).chain(asked).chain(said).collect()
     }
 
     /// What happened to wants that are watched.
@@ -678,10 +691,13 @@ impl Client {
     }
 
     /// How many connected peers speak Bitswap, and how many do not.
-    fn company(&self) -> [usize; 2] {
+    fn company(&self) -> Company {
         let all = self.peers.values().filter(|peer| peer.source.is_none());
-        let (all, speaking) = (all.count(), self.peers().len());
-        [speaking, all - speaking]
+        let (all, connected) = (all.count(), self.peers().len());
+        Company {
+            connected,
+            mute: all - connected,
+        }
     }
 
     fn is_asked_for(&self, key: &Key) -> bool {

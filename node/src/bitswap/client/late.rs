@@ -3,7 +3,8 @@
 
 use super::placing::{Balance, Choice};
 use super::{
-    Action, Client, InFlight, Peer, Release, SLOWEST_BYTES_A_SECOND, Said, Speaks, Tried, Want,
+    Action, Client, Company, InFlight, Peer, Release, SLOWEST_BYTES_A_SECOND, Said, Speaks, Tried,
+    Want,
 };
 use crate::bitswap::engine::OUTSTANDING_BYTES_MAX;
 use crate::bitswap::key::Key;
@@ -428,7 +429,7 @@ impl Client {
 }
 
 impl Tried {
-    fn of(want: &Want, session: &Session, [connected, mute]: [usize; 2]) -> Self {
+    fn of(want: &Want, session: &Session, Company { connected, mute }: Company) -> Self {
         let is_peer = |id: &&PeerId| !want.gateways.contains(*id);
         let peers = want.told.keys().filter(is_peer);
         Self {
