@@ -379,8 +379,8 @@ peers_allow = []
 # Peer IDs that are not, whatever the other list says. They are told that nothing is here.
 peers_deny = []
 
-# CIDs of blocks that are given to nobody, whatever their codec and version. A folder or a large file is many
-# blocks: this is about the one that is named. Who asks is told that it is not here.
+# CIDs of blocks that are given to no peer, whatever their codec and version. A folder or a large file is many
+# blocks: this is about the one that is named. Who asks is told that it is not here. The gateway serves it all the same.
 content_deny = []
 
 [gateway]

@@ -2,7 +2,8 @@
 //!
 //! It lies in segments of its own, in the order it came. When they have outgrown the limit the oldest
 //! is emptied: what has become kept is copied to where kept blocks lie; what somebody holds, and what was
-//! read lately, is copied to the young end, at most half of it; the rest goes, and the file with it. So
+//! read lately, is copied to the young end, at most half of it; the rest goes, and the file with it (where the limit was
+//! lowered far below a file, what came last and fits it stays too). So
 //! what an eviction costs depends on what it evicts, not on what is stored, and no mark is needed: what a
 //! pin reaches became kept before the pin was made.
 
@@ -24,13 +25,13 @@ pub struct Evicted {
     pub bytes: u64,
 }
 
-/// What of a segment that is emptied may be copied to the young end, in bytes.
+/// What of a segment that is emptied may be copied to the young end.
 struct Room {
-    /// If it was read lately.
+    /// Bytes of what was read lately.
     lately: u64,
-    /// In any case.
-    any: u64,
-    /// By now.
+    /// All from here to the end, which came last.
+    from: u64,
+    /// Bytes by now.
     spared: Cell<u64>,
 }
 
@@ -83,7 +84,7 @@ impl Inner {
             let length = self.segment(id).map_or(0, |segment| segment.length());
             let room = Room {
                 lately: length / 2,
-                any: self.room_beside(before.saturating_sub(length), length),
+                from: length - self.room_beside(before.saturating_sub(length), length),
                 spared: Cell::new(0),
             };
             let fate = |key: &Key, place: &Place| self.fate(key, place, &room);
@@ -102,15 +103,19 @@ impl Inner {
         if length <= self.config.cache_segment_size().saturating_mul(2) {
             return 0; // It goes whole: that is quick, and little is lost.
         }
-        self.config.cache_max.0.saturating_sub(others) / 2
+        let room = self.config.cache_max.0.saturating_sub(others) / 2;
+        room.min(length)
     }
 
     fn fate(&self, key: &Key, place: &Place, room: &Room) -> Fate {
         if !place.cached || self.is_held(key) {
             return Fate::Stays;
         }
+        if u64::from(place.offset) >= room.from && !place.damaged {
+            return Fate::Stays;
+        }
         let with_it = room.spared.get() + u64::from(place.length);
-        let fits = with_it <= room.any || (with_it <= room.lately && self.was_read_lately(key));
+        let fits = with_it <= room.lately && self.was_read_lately(key);
         if fits && !place.damaged {
             room.spared.set(with_it);
             return Fate::Stays;

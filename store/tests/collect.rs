@@ -593,7 +593,11 @@ async fn a_limit_that_is_lowered_leaves_what_fits_it() {
     let mut left = 0;
     for number in 0..BLOCKS {
         let block = cached(number);
-        left += u64::from(store.block(block.cid()).await.unwrap() == Some(block));
+        let is_here = store.block(block.cid()).await.unwrap() == Some(block);
+        left += u64::from(is_here);
+        // What came last.
+        let is_young = u64::from(BLOCKS - number) <= after.blocks;
+        assert_eq!(is_here, is_young, "{number}: {after:?}");
     }
     assert_eq!(left, after.blocks);
 }

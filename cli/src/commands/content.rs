@@ -140,7 +140,10 @@ async fn tell_what_comes(shell: &Shell) {
         };
         let came = now.saturating_sub(*before.get_or_insert(now));
         if came > 0 {
-            shown.say(format!("{} came so far", output::human_bytes(came)));
+            shown.say(format!(
+                "{} came to this node so far",
+                output::human_bytes(came)
+            ));
         }
     }
 }
@@ -162,8 +165,8 @@ async fn tell_if_not_kept(shell: &Shell, written: u64) {
         && written > stat.cache_max
     {
         output::note(&format!(
-            "This is more than `storage.cache_max` ({}) lets the repository keep of what nobody pinned: to keep all of \
-             it there, raise that or `cairn pin add` it.",
+            "This is more than `storage.cache_max` ({}) lets the repository keep of what was fetched: unless it is pinned \
+             or was added here, some of it goes again; `cairn pin add` keeps all of it.",
             output::human_bytes(stat.cache_max)
         ));
     }

@@ -14,7 +14,7 @@ pub struct Serve {
     pub peers_allow: Vec<PeerName>,
     /// Who is not, whatever the other list says.
     pub peers_deny: Vec<PeerName>,
-    /// What is given to nobody, under any name of the same multihash.
+    /// What is given to no peer, under any name of the same multihash.
     pub content_deny: Vec<ContentName>,
 }
 

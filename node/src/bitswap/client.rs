@@ -15,7 +15,7 @@
 //! do takes over from who has much (`client/late.rs`).
 //!
 //! DONT_HAVE, silence, a disconnection and a wrong block all bring a want back to 1 without that
-//! peer. A want that takes long is asked of a second peer before the first has failed, soon if that
+//! peer; who sends again after a silence is counted on again. A want that takes long is asked of a second peer before the first has failed, soon if that
 //! never delivered anything, and later if many want the same of it (`client/late.rs`).
 //!
 //! Several peers that fetch the same at once share what they have (`client/crowd.rs`).
@@ -38,6 +38,7 @@ use super::session::{Said, Session, SessionId};
 use super::wantlist::WantList;
 use crate::explain::{Ask, Step};
 use cairn_store::Cid;
+use cairn_store::block::BLOCK_BYTES_MAX;
 use crowd::Number;
 #[cfg(test)]
 pub(super) use late::CROWD_PATIENCE;
@@ -139,8 +140,8 @@ struct Want {
     asked: HashMap<PeerId, WantKind>,
     haves: Vec<PeerId>,
     absent: HashSet<PeerId>,
-    /// Whose list has it, and since when.
-    told: BTreeMap<PeerId, Instant>,
+    /// Whose list has it, and since when; if it was asked for the block, since then.
+    told: BTreeMap<PeerId, (WantKind, Instant)>,
     /// Sources that were asked for it.
     gateways: BTreeSet<PeerId>,
     created: Instant,
@@ -237,7 +238,7 @@ impl Client {
     }
 
     /// What a peer understands, found out by speaking with it.
-    pub(super) fn speaks(&mut self, peer: &PeerId, speaks: Speaks) {
+    pub(super) fn speaks(&mut self, peer: &PeerId, speaks: Speaks, now: Instant) {
         let Some(state) = self.peers.get_mut(peer) else {
             return;
         };
@@ -249,7 +250,9 @@ impl Client {
             Speaks::Nothing => self.release(peer, Release::Forget),
             Speaks::Blocks => {
                 // Our want-haves reached it as wants for the blocks.
-                let now = state.progress_at;
+                if state.in_flight.is_empty() {
+                    state.begins_to_owe(now);
+                }
                 for (key, want) in &mut self.wants {
                     if let Some(kind) = want.asked.get_mut(peer) {
                         *kind = WantKind::Block;
@@ -443,7 +446,7 @@ impl Client {
             let pause = now.saturating_duration_since(state.block_at);
             if want.watched {
                 let asked_at = want.told.get(peer);
-                let took = asked_at.map(|at| now.saturating_duration_since(*at));
+                let took = asked_at.map(|(_, at)| now.saturating_duration_since(*at));
                 let step = Step::Received {
                     peer: *peer,
                     bytes,
@@ -503,6 +506,7 @@ impl Client {
     pub(super) fn excuse(&mut self, peer: &PeerId, now: Instant) {
         if let Some(state) = self.peers.get_mut(peer) {
             state.block_came(now);
+            (state.heard_at, state.trickled) = (now, 0);
         }
         self.suspect(peer, false);
         self.progress(peer, now);
@@ -570,7 +574,7 @@ impl Client {
         for key in state.in_flight.keys() {
             for session in self.wants.get(key).map_or(&[][..], |want| &want.sessions) {
                 if let Some(session) = self.sessions.get_mut(session) {
-                    session.progressed(now);
+                    session.flows(now);
                 }
             }
         }
@@ -847,6 +851,13 @@ impl Peer {
         }
     }
 
+    /// It owed nothing, and does now.
+    fn begins_to_owe(&mut self, now: Instant) {
+        self.progress_at = now;
+        (self.heard_at, self.trickled) = (now, 0);
+        self.block_came(now);
+    }
+
     /// It owes nothing from before.
     fn block_came(&mut self, now: Instant) {
         (self.block_at, self.blockless) = (now, 0);
@@ -870,6 +881,10 @@ impl Want {
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Bytes that come at this rate are waited for: a block of 1 MiB takes 17 minutes then.
 pub(super) const SLOWEST_BYTES_A_SECOND: u64 = 1 << 10;
+/// Longest that no block comes from a peer that owes some, whatever else it sends, before it has failed and its bytes
+/// count for nothing; and that a piece of work is kept alive by bytes: the time of the largest block at that rate.
+pub(super) const OWED_LONGEST: Duration =
+    Duration::from_secs(BLOCK_BYTES_MAX as u64 / SLOWEST_BYTES_A_SECOND);
 /// Less than that is no flow, however soon it came.
 const FLOWING_BYTES_MIN: u128 = 1 << 10;
 const MICROS_A_SECOND: u128 = 1_000_000;

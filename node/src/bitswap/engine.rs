@@ -31,10 +31,10 @@ mod fairness;
 #[cfg(test)]
 mod model;
 
-pub(super) use peer::OUTSTANDING_BYTES_MAX;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) use peer::WANTS_PER_PEER_MAX;
 pub(super) use peer::{ENVELOPES_OUTSTANDING_MAX, Envelope};
+pub(super) use peer::{OUTSTANDING_BYTES_ALL, OUTSTANDING_BYTES_MAX};
 
 /// Every peer's wants.
 #[derive(Debug)]

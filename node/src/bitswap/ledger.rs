@@ -175,7 +175,7 @@ const FAILED_WANTS: usize = 1;
 const FAILURES_MAX: u32 = 3;
 const PROVEN_WANTS_MIN: usize = 2;
 /// Others cut our list at 1,024; some room is left for want-haves.
-const WANTS_AT_PEER_MAX: usize = 960;
+pub(super) const WANTS_AT_PEER_MAX: usize = 960;
 /// Wrong blocks until a peer is left.
 const WRONG_BLOCKS_MAX: u32 = 16;
 /// Unwanted bytes until a peer is left, beside twice what it delivered: what was asked of several

@@ -1,6 +1,7 @@
 //! One piece of work and what it has learnt: who has its blocks, what it still waits for, when it
 //! last got anywhere. The choices that need all peers are made in `client/`.
 
+use super::client::OWED_LONGEST;
 use super::key::Key;
 use super::recent::Recent;
 use crate::explain::{ADVICE, counted};
@@ -33,6 +34,8 @@ pub(super) struct Session {
     /// Whether something changed since it was last seen what can be placed.
     pub(super) is_restless: bool,
     pub(super) progress_at: Instant,
+    /// When the last block came, or it began to wait.
+    block_at: Instant,
     /// When providers are looked for next.
     pub(super) search_at: Instant,
     pub(super) searched_at: Option<Instant>,
@@ -106,6 +109,7 @@ impl Session {
             broadcasts: HashSet::new(),
             is_restless: true,
             progress_at: now,
+            block_at: now,
             search_at: now + SEARCH_DELAY,
             searched_at: None,
             explore_at: now,
@@ -142,7 +146,7 @@ impl Session {
 
     /// It waits again after it had all it wanted: its clocks start anew.
     pub(super) fn wakes(&mut self, now: Instant) {
-        self.progress_at = now;
+        (self.progress_at, self.block_at) = (now, now);
         self.search_at = now + SEARCH_DELAY;
         self.sought = Sought::default();
     }
@@ -153,8 +157,18 @@ impl Session {
         self.broadcasts.remove(key);
     }
 
-    /// Something it waits for came, or is coming.
+    /// Something it waits for came.
     pub(super) fn progressed(&mut self, now: Instant) {
+        self.block_at = now;
+        self.flows(now);
+    }
+
+    /// Something it waits for seems to be coming. That is believed for as long as the largest block takes, whoever
+    /// says so.
+    pub(super) fn flows(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.block_at) > OWED_LONGEST {
+            return;
+        }
         self.progress_at = now;
         self.search_at = self.search_at.max(now + SEARCH_DELAY);
     }

@@ -175,10 +175,6 @@ fn a_hundred_cost_less_than_half_as_much_again(wanting: Wanting) {
         Manner::Dropper,
     ] {
         let took = fetch_in_a_crowd(20, 100, manner, wanting);
-        eprintln!(
-            "RATIO {manner:?} {wanting:?} {:.3}",
-            took.as_secs_f64() / honest_only.as_secs_f64()
-        );
         assert!(
             took <= honest_only * 3 / 2,
             "{manner:?}: {took:?} of {honest_only:?}"
@@ -255,7 +251,8 @@ fn an_answer_that_comes_after_many_others_is_late_and_no_lie() {
     for other in 1..=2 {
         net.nodes[other].manner = Manner::Old;
         let peer = net.nodes[other].id;
-        net.nodes[ME].client.speaks(&peer, Speaks::Blocks);
+        let now = net.now;
+        net.nodes[ME].client.speaks(&peer, Speaks::Blocks, now);
     }
     // Both are asked for the first; one answers that and everything else, the other at the end.
     let (quick, late) = (net.nodes[1].id, net.nodes[2].id);
@@ -298,7 +295,8 @@ fn providers_are_looked_for_after_a_second_or_at_once_if_nobody_is_there() {
     let mut stalled = Net::new(2);
     stalled.nodes[1].manner = Manner::Old;
     let peer = stalled.nodes[1].id;
-    stalled.nodes[ME].client.speaks(&peer, Speaks::Blocks);
+    let now = stalled.now;
+    stalled.nodes[ME].client.speaks(&peer, Speaks::Blocks, now);
     stalled.disconnect(2);
     stalled.want(&blocks(1, 10));
     assert!(!stalled.run_until(Duration::from_millis(900), |net| net.searches() > 0));
@@ -363,7 +361,8 @@ fn peers_without_presences_are_asked_for_blocks_and_not_waited_for() {
     for other in 1..=2 {
         net.nodes[other].manner = Manner::Old;
         let peer = net.nodes[other].id;
-        net.nodes[ME].client.speaks(&peer, Speaks::Blocks);
+        let now = net.now;
+        net.nodes[ME].client.speaks(&peer, Speaks::Blocks, now);
     }
     net.give(1, &wanted[..50]);
     net.give(3, &wanted[50..]);

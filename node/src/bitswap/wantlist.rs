@@ -120,11 +120,11 @@ impl WantList {
 
     /// Wanted itself, and not only to hear of, and not answered yet.
     pub(super) fn owed(&self) -> impl Iterator<Item = &Key> {
-        let is_owed = |key: &&Key| {
+        let is_owed = |(key, (_, kind)): &(&Key, &(Cid, WantKind))| {
             let told = self.told.get(*key);
-            matches!(told, Some(Told::Wants(_, WantKind::Block)))
+            *kind == WantKind::Block && matches!(told, Some(Told::Wants(_, WantKind::Block)))
         };
-        self.wanted.keys().filter(is_owed)
+        self.wanted.iter().filter(is_owed).map(|(key, _)| key)
     }
 
     /// How much is wanted.

@@ -16,7 +16,7 @@ mod telling;
 use super::accounts::{Accounts, Weight};
 use super::behaviour::{KeepAlive, Notice, Order, Wire};
 use super::client::{Action, Client, Received, Speaks, TICK, Tried};
-use super::engine::{Engine, Envelope};
+use super::engine::{Engine, Envelope, OUTSTANDING_BYTES_ALL};
 use super::http::{CarNews, Http, News};
 use super::key::Key;
 use super::message::{Message, Payload, Scope, Version};
@@ -41,7 +41,7 @@ use libp2p::swarm::ConnectionId;
 pub(super) use sources::ANNOUNCED_MAX;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
@@ -164,6 +164,8 @@ pub(super) struct State {
     to_store: Vec<(Block, Arc<(Room, Waiting)>)>,
     is_storing: bool,
     orders: VecDeque<Order>,
+    /// Whether so much is on its way to all that others get less.
+    crowded: Arc<AtomicBool>,
     dials: VecDeque<(SessionId, Provider)>,
     dialling: usize,
     lookups: usize,
@@ -444,7 +446,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
                     None => Speaks::Nothing,
                 };
                 if state.peers.get(&peer).is_some_and(|peer| peer.stay == stay) {
-                    state.client.speaks(&peer, speaks);
+                    state.client.speaks(&peer, speaks, now);
                 }
             }
             Input::LookedUp { peer, found } => {
@@ -654,6 +656,8 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             .peers
             .set(i64::try_from(peers).unwrap_or(i64::MAX));
         let (wants, bytes) = self.state.engine.held();
+        let is_crowded = bytes > OUTSTANDING_BYTES_ALL / 4 * 3;
+        self.state.crowded.store(is_crowded, Ordering::Relaxed);
         self.metrics
             .wants_kept
             .set(i64::try_from(wants).unwrap_or(i64::MAX));

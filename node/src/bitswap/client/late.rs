@@ -3,8 +3,7 @@
 
 use super::placing::{Balance, Choice};
 use super::{
-    Action, Client, Company, InFlight, Peer, Release, SLOWEST_BYTES_A_SECOND, Said, Speaks, Tried,
-    Want,
+    Action, Client, Company, InFlight, OWED_LONGEST, Peer, Release, Said, Speaks, Tried, Want,
 };
 use crate::bitswap::engine::OUTSTANDING_BYTES_MAX;
 use crate::bitswap::key::Key;
@@ -81,12 +80,13 @@ impl Client {
 
     /// How long a peer that owes blocks may be silent.
     fn silence_of(&self, id: &PeerId, peer: &Peer, now: Instant) -> Duration {
+        // Slow ones send in lumps: nothing of an encrypted record is there before its end.
+        let lump = (peer.gap * 2).min(GAP_MAX);
         let mut owed = peer.in_flight.keys().filter_map(|key| self.wants.get(key));
         if peer.ledger.is_proven() && owed.any(|want| self.serves_crowd(id, &want.sessions, now)) {
-            CROWD_PATIENCE
+            CROWD_PATIENCE.max(lump)
         } else {
-            // Slow ones send in lumps: nothing of an encrypted record is there before its end.
-            STALL.max((peer.gap * 2).min(GAP_MAX))
+            STALL.max(lump)
         }
     }
 
@@ -182,6 +182,10 @@ impl Client {
                     Choice::Ask(peer) if self.may_hedge(&peer, worth) => {
                         self.efforts.hedges += 1;
                         self.ask(&key, peer, WantKind::Block, now);
+                        // One who delivers is enough.
+                        if self.peers.get(&peer).is_some_and(Peer::is_trusted) {
+                            break;
+                        }
                     }
                     Choice::Nobody => {
                         // It leaves its place to others until somebody says to have it.
@@ -542,10 +546,6 @@ const GAP_MAX: Duration = Duration::from_secs(32);
 const BLOCKS_UNDER_WAY: usize = 8;
 /// When no block has come for so long from a peer that owes some, others are looked for beside it.
 pub(super) const OWED_MAX: Duration = Duration::from_secs(30);
-/// Longest that no block comes from a peer that owes some, whatever else it sends, before it has failed and its bytes
-/// count for nothing: the time of the largest block at the slowest rate.
-pub(super) const OWED_LONGEST: Duration =
-    Duration::from_secs(BLOCK_BYTES_MAX as u64 / SLOWEST_BYTES_A_SECOND);
 /// How long a peer that never delivered anything is waited for alone.
 const HEDGE_UNPROVEN: Duration = Duration::from_millis(250);
 /// The least time that a peer which did deliver is waited for alone.

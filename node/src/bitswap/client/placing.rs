@@ -4,6 +4,7 @@
 use super::{Client, Peer, Speaks, Want, asking};
 use crate::bitswap::http::Standing;
 use crate::bitswap::key::Key;
+use crate::bitswap::ledger::WANTS_AT_PEER_MAX;
 use crate::bitswap::message::WantKind;
 use crate::bitswap::session::SessionId;
 use crate::explain::Step;
@@ -196,7 +197,8 @@ impl Client {
             let (used, window) = (peer.in_flight.len(), peer.window());
             let is_full = match balance {
                 Balance::Kept => used >= window || others.are_sooner_than(peer),
-                Balance::Ignored => used >= window * OVERFULL,
+                Balance::Ignored if peer.source.is_some() => used >= window,
+                Balance::Ignored => used >= (window * OVERFULL).min(WANTS_AT_PEER_MAX),
             };
             if is_full {
                 busy = true;
@@ -234,7 +236,10 @@ impl Client {
             Speaks::Nothing => return,
         };
         want.asked.insert(id, kind);
-        want.told.entry(id).or_insert(now);
+        let told = want.told.entry(id).or_insert((kind, now));
+        if (told.0, kind) == (WantKind::Have, WantKind::Block) {
+            *told = (kind, now);
+        }
         want.asked_at = now;
         match (peer.source, kind) {
             (Some(_), _) => drop(want.gateways.insert(id)),
@@ -253,9 +258,7 @@ impl Client {
         peer.list.want(key, want.cid, kind);
         if kind == WantKind::Block {
             if peer.in_flight.is_empty() {
-                peer.progress_at = now;
-                (peer.heard_at, peer.trickled) = (now, 0);
-                peer.block_came(now);
+                peer.begins_to_owe(now);
             }
             peer.asked_for(key, now);
         }

@@ -72,7 +72,7 @@ impl Client {
         match how {
             Refusal::Failed => state.ledger.failed(),
             Refusal::Absent => {
-                state.block_at = now;
+                state.block_came(now);
                 self.suspect(id, false);
             }
         }

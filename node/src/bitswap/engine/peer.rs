@@ -293,7 +293,7 @@ pub(super) const HAVE_AS_BLOCK_BYTES_MAX: u64 = 1024;
 pub(in crate::bitswap) const OUTSTANDING_BYTES_MAX: u64 = 4 << 20;
 /// The same over all peers, who share it by their weights; but one envelope is everybody's right,
 /// so that nobody waits until others have taken theirs.
-pub(super) const OUTSTANDING_BYTES_ALL: u64 = 64 << 20;
+pub(in crate::bitswap) const OUTSTANDING_BYTES_ALL: u64 = 64 << 20;
 /// What one message should weigh: far below what a message may, so that turns are short.
 pub(super) const ENVELOPE_BYTES_TARGET: u64 = 1 << 20;
 /// What a message counts at least, so that many small ones are bounded too.

@@ -188,7 +188,9 @@ impl Net {
         self.nodes[other].client.connected(mine, self.now);
         self.nodes[other].engine.connected(mine);
         if self.nodes[other].manner == Manner::Old {
-            self.nodes[one].client.speaks(&theirs, Speaks::Blocks);
+            self.nodes[one]
+                .client
+                .speaks(&theirs, Speaks::Blocks, self.now);
         }
     }
 

@@ -159,7 +159,8 @@ fn a_quick_seed_that_speaks_no_more_does_not_keep_the_last_blocks_from_a_slow_on
     let start = net.now;
     work.run(&mut net, &[ME], |net| {
         if net.nodes[ME].store.len() > work.wanted.len() / 2 {
-            net.nodes[ME].client.speaks(&quick, Speaks::Nothing);
+            let now = net.now;
+            net.nodes[ME].client.speaks(&quick, Speaks::Nothing, now);
         }
     });
     assert!(net.nodes[2].served > 0 && net.now > start);

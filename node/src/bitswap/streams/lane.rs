@@ -2,7 +2,7 @@
 //! is something to say and closed when there is nothing more.
 
 use super::OPEN_TIMEOUT;
-use super::pace::{BODY_IDLE, Pace};
+use super::pace::{BODY_IDLE, CROWDED_BYTES_A_SECOND, LUMPS_STRETCHES, Pace};
 use crate::bitswap::behaviour::Order;
 use crate::bitswap::client::SLOWEST_BYTES_A_SECOND;
 use crate::bitswap::engine::ENVELOPES_OUTSTANDING_MAX;
@@ -17,6 +17,7 @@ use libp2p::swarm::Stream;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -45,6 +46,8 @@ pub(in crate::bitswap) struct Lane {
     pub(in crate::bitswap) stay: u64,
     pub(in crate::bitswap) cargo: Cargo,
     pub(in crate::bitswap) gate: Arc<Gate>,
+    /// Whether so much is on its way to all that others get less.
+    pub(in crate::bitswap) crowded: Arc<AtomicBool>,
     pub(in crate::bitswap) orders: mpsc::Sender<Order>,
     pub(in crate::bitswap) inputs: mpsc::Sender<Input>,
 }
@@ -101,7 +104,12 @@ impl Lane {
                 Cargo::Words => Haste::Words,
                 Cargo::Blocks => Haste::Bulk,
             };
-            match write(open, &message.encode(*version), &self.gate, haste).await {
+            let way = Outlet {
+                gate: &self.gate,
+                haste,
+                crowded: &self.crowded,
+            };
+            match write(open, &message.encode(*version), &way).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     why = OpenError::Failed(error.to_string());
@@ -140,14 +148,25 @@ impl Lane {
     }
 }
 
+/// What a message has to pass.
+struct Outlet<'a> {
+    gate: &'a Gate,
+    haste: Haste,
+    crowded: &'a AtomicBool,
+}
+
 /// Writes a message piece by piece, as the gate lets them pass and the peer takes them. Waiting for the gate is
 /// not the peer's time.
 async fn write<S: AsyncWrite + Unpin>(
     stream: &mut S,
     pieces: &[Bytes],
-    gate: &Gate,
-    haste: Haste,
+    outlet: &Outlet<'_>,
 ) -> io::Result<()> {
+    let Outlet {
+        gate,
+        haste,
+        crowded,
+    } = *outlet;
     let mut pace = Pace::new(BODY_IDLE);
     for piece in pieces {
         let mut rest = piece.as_ref();
@@ -157,7 +176,7 @@ async fn write<S: AsyncWrite + Unpin>(
             pace.held(waiting.elapsed());
             let (mut first, later) = rest.split_at_checked(may_pass).unwrap_or((rest, &[]));
             while !first.is_empty() {
-                let count = in_time(stream.write(first), &mut pace).await?;
+                let count = in_time(stream.write(first), &mut pace, crowded).await?;
                 if count == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
@@ -167,17 +186,27 @@ async fn write<S: AsyncWrite + Unpin>(
             rest = later;
         }
     }
-    in_time(stream.flush(), &mut pace).await
+    in_time(stream.flush(), &mut pace, crowded).await
 }
 
 /// Waits for something that the peer has to make room for.
-async fn in_time<T>(step: impl Future<Output = io::Result<T>>, pace: &mut Pace) -> io::Result<T> {
+async fn in_time<T>(
+    step: impl Future<Output = io::Result<T>>,
+    pace: &mut Pace,
+    crowded: &AtomicBool,
+) -> io::Result<T> {
     let mut step = pin!(step);
     loop {
-        match timeout_at(pace.until(), &mut step).await {
-            Ok(done) => return done,
-            Err(_) if pace.goes_on(SLOWEST_BYTES_A_SECOND) => {}
-            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        if let Ok(done) = timeout_at(pace.until(), &mut step).await {
+            return done;
+        }
+        let goes_on = if crowded.load(Ordering::Relaxed) {
+            pace.goes_on(CROWDED_BYTES_A_SECOND)
+        } else {
+            pace.goes_on_in_lumps(SLOWEST_BYTES_A_SECOND, LUMPS_STRETCHES)
+        };
+        if !goes_on {
+            return Err(io::ErrorKind::TimedOut.into());
         }
     }
 }
@@ -206,45 +235,69 @@ mod tests {
             ..crate::Limits::default()
         };
         let gate = gate(limits);
+        let free = AtomicBool::new(false);
         let pieces = payload().encode(Version::V1_2);
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
         let (ours, _theirs) = tokio::io::duplex(2 * bytes);
         let (mut ours, start) = (ours.compat(), Instant::now());
-        write(&mut ours, &pieces, &gate, Haste::Bulk).await.unwrap();
+        write(&mut ours, &pieces, &outlet(&gate, &free))
+            .await
+            .unwrap();
         let took = start.elapsed().as_secs_f64();
         assert!((took - bytes as f64 / 1000.0).abs() < 5.0, "{took}");
         let (ours, _theirs) = tokio::io::duplex(bytes / 2);
         let mut ours = ours.compat();
-        let error = write(&mut ours, &pieces, &gate, Haste::Bulk).await;
+        let error = write(&mut ours, &pieces, &outlet(&gate, &free)).await;
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
-    /// Writes to a peer that reads so much a second.
-    async fn write_to(bytes_a_second: usize) -> io::Result<()> {
+    fn outlet<'a>(gate: &'a Gate, crowded: &'a AtomicBool) -> Outlet<'a> {
+        Outlet {
+            gate,
+            haste: Haste::Bulk,
+            crowded,
+        }
+    }
+
+    /// Writes to a peer that reads so much a second, and lets us know when it has read half of a window.
+    async fn write_to(bytes_a_second: usize, is_crowded: bool) -> io::Result<()> {
         let gate = gate(crate::Limits::default());
-        let (ours, mut theirs) = tokio::io::duplex(16 << 10);
-        let (mut ours, mut piece) = (ours.compat(), vec![0; bytes_a_second]);
+        let crowded = AtomicBool::new(is_crowded);
+        let (ours, mut theirs) = tokio::io::duplex(WINDOW_BYTES);
+        let (mut ours, mut half) = (ours.compat(), vec![0; WINDOW_BYTES / 2]);
+        let takes = Duration::from_secs((half.len() / bytes_a_second) as u64);
         let reading = async {
-            while theirs.read_exact(&mut piece).await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+            loop {
+                tokio::time::sleep(takes).await;
+                if theirs.read_exact(&mut half).await.is_err() {
+                    return;
+                }
             }
         };
-        let pieces = payload().encode(Version::V1_2);
+        let whole = Bytes::from(payload().encode(Version::V1_2).concat());
+        let pieces = [whole.clone(), whole.clone(), whole];
+        let outlet = outlet(&gate, &crowded);
         tokio::select! {
-            written = write(&mut ours, &pieces, &gate, Haste::Bulk) => written,
+            written = write(&mut ours, &pieces, &outlet) => written,
             () = reading => unreachable!("the writer is here"),
         }
     }
 
+    /// Of a stream that is new.
+    const WINDOW_BYTES: usize = 256 << 10;
+
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_slowly_gets_its_message_and_one_that_hardly_reads_does_not() {
         let start = Instant::now();
-        write_to(2 << 10).await.unwrap();
+        write_to(2 << 10, false).await.unwrap();
         assert!(
             start.elapsed() > Duration::from_secs(100),
             "it took its time"
         );
-        let error = write_to(512).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        // Hardly at all, or slowly while others want what it holds.
+        for (bytes_a_second, is_crowded) in [(512, false), (2 << 10, true)] {
+            let error = write_to(bytes_a_second, is_crowded).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{bytes_a_second}");
+        }
     }
 }

@@ -8,6 +8,8 @@ pub(super) struct Pace {
     stretch: Duration,
     until: Instant,
     moved: u64,
+    /// Stretches in which too little moved.
+    slow: u32,
 }
 
 impl Pace {
@@ -17,6 +19,7 @@ impl Pace {
             stretch,
             until: Instant::now() + stretch,
             moved: 0,
+            slow: 0,
         }
     }
 
@@ -42,10 +45,21 @@ impl Pace {
 
     /// The stretch is over; another begins if enough moved for a rate of `slowest` bytes a second.
     pub(super) fn goes_on(&mut self, slowest: u64) -> bool {
-        let least = self.stretch.as_millis() * u128::from(slowest) / 1000;
-        let enough = u128::from(self.moved) >= least.max(1);
-        self.begin();
-        enough
+        self.goes_on_in_lumps(slowest, 0)
+    }
+
+    /// The same where much moves at once and nothing for a while: up to so many stretches more are looked at
+    /// together.
+    pub(super) fn goes_on_in_lumps(&mut self, slowest: u64, more: u32) -> bool {
+        let time = self.stretch * (self.slow + 1);
+        let least = time.as_millis() * u128::from(slowest) / 1000;
+        if u128::from(self.moved) >= least.max(1) {
+            self.begin();
+            return true;
+        }
+        self.slow += 1;
+        self.until = Instant::now() + self.stretch;
+        self.slow <= more
     }
 }
 
@@ -53,3 +67,6 @@ impl Pace {
 pub(super) const BODY_IDLE: Duration = Duration::from_secs(30);
 /// The least rate of a message while the room that it takes is wanted by others.
 pub(super) const CROWDED_BYTES_A_SECOND: u64 = 16 << 10;
+/// A peer lets more be written in lumps, a muxer's half of a window at least: 128 KiB, which are two minutes at the
+/// slowest rate.
+pub(super) const LUMPS_STRETCHES: u32 = 4;

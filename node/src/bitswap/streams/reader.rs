@@ -107,10 +107,20 @@ impl Drop for Waiting {
 /// Room that a message takes while it is read, verified and stored.
 #[derive(Debug)]
 pub(in crate::bitswap) struct Room {
+    of: Of,
     _share: OwnedSemaphorePermit,
     /// Of the part for those that have delivered nothing yet.
     _strange: Option<OwnedSemaphorePermit>,
     _whole: OwnedSemaphorePermit,
+}
+
+/// Which room a message takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// That for messages of whom something is wanted.
+    Main,
+    /// That for all others.
+    Side,
 }
 
 /// Leave for a message to be decoded, held until the worker has heard it: the lines of one peer wait in its
@@ -168,18 +178,40 @@ impl Sinks {
             holds,
         }
     }
+}
 
-    /// How fast a message must come. A slow one does no harm while there is room for others.
-    fn slowest(&self) -> u64 {
-        let is_crowded = |room: &Semaphore, whole| room.available_permits() < whole / CROWDED_PART;
-        let crowded = is_crowded(&self.room, ROOM_KIB)
-            || is_crowded(&self.strange_room, STRANGE_ROOM_KIB)
-            || is_crowded(&self.side_room, SIDE_ROOM_KIB);
-        if crowded {
-            CROWDED_BYTES_A_SECOND
-        } else {
-            SLOWEST_BYTES_A_SECOND
+impl Room {
+    /// Whether others may soon wait for the room of which this is.
+    fn is_crowded(&self, sinks: &Sinks) -> bool {
+        let crowded = |room: &Semaphore, whole| room.available_permits() < whole / CROWDED_PART;
+        match self.of {
+            Of::Side => crowded(&sinks.side_room, SIDE_ROOM_KIB),
+            Of::Main => {
+                let is_strange = self._strange.is_some();
+                crowded(&sinks.room, ROOM_KIB)
+                    || is_strange && crowded(&sinks.strange_room, STRANGE_ROOM_KIB)
+            }
         }
+    }
+}
+
+/// A message being read.
+struct Reading<'a> {
+    intake: &'a Intake,
+    sinks: &'a Sinks,
+    /// What it takes of it by now.
+    room: Option<&'a Room>,
+}
+
+impl Reading<'_> {
+    /// How fast it must come. A slow one does no harm while there is room for others; and the peer may send several
+    /// at once, each of which has a part of what it can.
+    fn slowest(&self) -> u64 {
+        if self.room.is_some_and(|room| room.is_crowded(self.sinks)) {
+            return CROWDED_BYTES_A_SECOND;
+        }
+        let working = READERS_WORKING_MAX - self.intake.working.available_permits();
+        SLOWEST_BYTES_A_SECOND / working.max(1) as u64
     }
 }
 
@@ -266,12 +298,11 @@ async fn take_turn<'a>(
     intake: &'a Intake,
     sinks: &Sinks,
 ) -> Result<SemaphorePermit<'a>, AcquireError> {
-    let _waiting = intake.waits();
-    let _turn = if carries_blocks {
-        None
-    } else {
-        Some(intake.credit.settled(&sinks.holds).await)
-    };
+    if !carries_blocks {
+        let _waiting = intake.waits();
+        let _turn = intake.credit.settled(&sinks.holds).await;
+    }
+    // What stands before it here is the peer's own.
     intake.working.acquire().await
 }
 
@@ -356,8 +387,13 @@ async fn read_message<S: AsyncRead + Unpin>(
         .filter(|length| *length <= MESSAGE_BYTES_MAX)
         .ok_or(MessageError::TooLarge(length))?;
     let mut pace = Pace::new(idle);
+    let mut reading = Reading {
+        intake,
+        sinks,
+        room: None,
+    };
     let mut buffer = vec![0; whole.min(TRUSTED_BYTES)];
-    if !fill(stream, &mut buffer, &mut pace, (intake, sinks)).await? {
+    if !fill(stream, &mut buffer, &mut pace, &reading).await? {
         return Ok(None);
     }
     let kib = u32::try_from(whole.div_ceil(1024)).unwrap_or(u32::MAX);
@@ -367,7 +403,8 @@ async fn read_message<S: AsyncRead + Unpin>(
         let (front, rest) = large.split_at_mut(TRUSTED_BYTES);
         front.copy_from_slice(&buffer);
         pace.begin();
-        if !fill(stream, rest, &mut pace, (intake, sinks)).await? {
+        reading.room = Some(&room);
+        if !fill(stream, rest, &mut pace, &reading).await? {
             return Ok(None);
         }
         buffer = large;
@@ -393,13 +430,13 @@ pub(in crate::bitswap) async fn take_room(
     } else {
         None
     };
-    let whole = if is_wanted {
-        Arc::clone(&sinks.room)
-    } else {
-        Arc::clone(&sinks.side_room)
+    let (of, whole) = match is_wanted {
+        true => (Of::Main, Arc::clone(&sinks.room)),
+        false => (Of::Side, Arc::clone(&sinks.side_room)),
     };
     let whole = whole.acquire_many_owned(kib).await.map_err(stopping)?;
     Ok(Room {
+        of,
         _share: share,
         _strange: strange,
         _whole: whole,
@@ -427,8 +464,9 @@ async fn fill<S: AsyncRead + Unpin>(
     stream: &mut S,
     mut buffer: &mut [u8],
     pace: &mut Pace,
-    (intake, sinks): (&Intake, &Sinks),
+    reading: &Reading<'_>,
 ) -> Result<bool, ReadError> {
+    let intake = reading.intake;
     let gate = &intake.gate;
     let mut held = 0;
     gate.held_since(Way::In, &mut held);
@@ -442,7 +480,7 @@ async fn fill<S: AsyncRead + Unpin>(
                 pace.begin();
                 continue;
             }
-            Err(_) if pace.goes_on(sinks.slowest()) => continue,
+            Err(_) if pace.goes_on(reading.slowest()) => continue,
             Err(_) => return Err(ReadError::TooSlow),
         };
         if count == 0 {

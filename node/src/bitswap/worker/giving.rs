@@ -229,6 +229,7 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             stay,
             cargo,
             gate: Arc::clone(&known.intake.gate),
+            crowded: Arc::clone(&self.state.crowded),
             orders: self.wire.orders.clone(),
             inputs: self.sinks.inputs.clone(),
         })

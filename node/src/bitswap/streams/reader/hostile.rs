@@ -85,7 +85,16 @@ async fn a_slow_message_is_read_to_its_end_unless_others_may_want_its_room() {
     let least = payload().blocks[0].data.len() / SLOW_BYTES_A_SECOND;
     assert!(start.elapsed() > Duration::from_secs(least as u64));
     let most_of_it = u32::try_from(ROOM_KIB - ROOM_KIB / CROWDED_PART + 1).unwrap();
-    let _others = bench.sinks.room.try_acquire_many(most_of_it).unwrap();
+    let others = bench.sinks.room.try_acquire_many(most_of_it).unwrap();
+    let read = reads_slow_message(&bench).await;
+    assert!(matches!(read, Err(ReadError::TooSlow)), "{read:?}");
+    drop(others);
+    // Others' room is theirs.
+    let most_of_it = u32::try_from(SIDE_ROOM_KIB - SIDE_ROOM_KIB / CROWDED_PART + 1).unwrap();
+    let _others = bench.sinks.side_room.try_acquire_many(most_of_it).unwrap();
+    assert!(reads_slow_message(&bench).await.is_ok());
+    drop(bench.blocks.recv().await);
+    bench.intake.wanted.store(0, Ordering::Relaxed);
     let read = reads_slow_message(&bench).await;
     assert!(matches!(read, Err(ReadError::TooSlow)), "{read:?}");
 }
