@@ -182,6 +182,9 @@ pub fn framing(pieces: &[u8], data: &[u8]) -> bool {
     ended
 }
 
+/// Bytes of the longest length that is allowed, of 4 MiB.
+const LENGTH_BYTES: usize = 4;
+
 /// The messages of a stream, and whether there is nothing else in it: as plain as can be.
 fn frames(mut data: &[u8]) -> (Vec<Message>, bool) {
     let mut messages = Vec::new();
@@ -189,6 +192,10 @@ fn frames(mut data: &[u8]) -> (Vec<Message>, bool) {
         let Ok((length, rest)) = unsigned_varint::decode::usize(data) else {
             return (messages, false);
         };
+        // The library lets bits beyond the number pass; no length that is allowed takes so many bytes.
+        if data.len() - rest.len() > LENGTH_BYTES {
+            return (messages, false);
+        }
         let Some((frame, rest)) = rest.split_at_checked(length) else {
             return (messages, false);
         };
