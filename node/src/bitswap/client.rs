@@ -15,8 +15,9 @@
 //! do takes over from who has much (`client/late.rs`).
 //!
 //! DONT_HAVE, silence, a disconnection and a wrong block all bring a want back to 1 without that
-//! peer; who sends again after a silence is counted on again. A want that takes long is asked of a second peer before the first has failed, soon if that
-//! never delivered anything, and later if many want the same of it (`client/late.rs`).
+//! peer; who sends again after a silence is counted on again. A want that takes long is asked of a
+//! second peer before the first has failed, soon if that never delivered anything, and later if many
+//! want the same of it (`client/late.rs`).
 //!
 //! Several peers that fetch the same at once share what they have (`client/crowd.rs`).
 //!
@@ -95,10 +96,10 @@ struct Peer {
     in_flight: HashMap<Key, InFlight>,
     /// When it last sent something of use.
     progress_at: Instant,
-    /// Bytes that came since, too slowly so far to be of use.
-    trickled: u64,
-    /// When bytes last came at such a rate, whether they were of use or not, or it began to owe some.
+    /// When bytes last came at a rate worth waiting for, of use or not, or it began to owe some.
     heard_at: Instant,
+    /// Bytes that came since, too slowly so far.
+    trickled: u64,
     /// The longest that it was silent for lately between bytes of what is wanted of it.
     gap: Duration,
     /// When its last block came, or it began to owe some.
@@ -506,7 +507,7 @@ impl Client {
     pub(super) fn excuse(&mut self, peer: &PeerId, now: Instant) {
         if let Some(state) = self.peers.get_mut(peer) {
             state.block_came(now);
-            (state.heard_at, state.trickled) = (now, 0);
+            state.heard(now);
         }
         self.suspect(peer, false);
         self.progress(peer, now);
@@ -528,7 +529,7 @@ impl Client {
         if state.list.len() > 0 {
             state.gap = silence.max(state.gap / 8 * 7);
         }
-        (state.heard_at, state.trickled) = (now, 0);
+        state.heard(now);
         self.take_back(peer, now);
         self.progress(peer, now);
     }
@@ -854,8 +855,13 @@ impl Peer {
     /// It owed nothing, and does now.
     fn begins_to_owe(&mut self, now: Instant) {
         self.progress_at = now;
-        (self.heard_at, self.trickled) = (now, 0);
+        self.heard(now);
         self.block_came(now);
+    }
+
+    /// What comes from now on is measured anew.
+    fn heard(&mut self, now: Instant) {
+        (self.heard_at, self.trickled) = (now, 0);
     }
 
     /// It owes nothing from before.

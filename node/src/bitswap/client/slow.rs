@@ -16,15 +16,21 @@ struct Seen {
     given_up_at: Option<Duration>,
 }
 
+/// A peer that was asked for one block.
+fn asked(now: Instant) -> (Client, PeerId) {
+    let (mut client, peer) = (Client::default(), PeerId::random());
+    client.open(SESSION, IDLE, now);
+    client.connected(peer, now);
+    client.want(SESSION, name(0), now);
+    client.settle(now);
+    let lines = client.entries(&peer, 10);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    (client, peer)
+}
+
 fn sees(bytes: u64, pause: Duration, time: Duration) -> (Client, PeerId, Seen) {
     let start = Instant::now();
-    let (mut client, peer) = (Client::default(), PeerId::random());
-    client.open(SESSION, IDLE, start);
-    client.connected(peer, start);
-    client.want(SESSION, name(0), start);
-    client.settle(start);
-    let asked = client.entries(&peer, 10);
-    assert_eq!(asked.len(), 1, "{asked:?}");
+    let (mut client, peer) = asked(start);
     let (mut now, mut next, mut seen) = (start, start + pause, Seen::default());
     while now < start + time && seen.given_up_at.is_none() {
         now += TICK;
@@ -95,12 +101,7 @@ fn who_sends_more_than_it_can_owe_is_not_waited_for() {
 #[test]
 fn who_said_to_lack_it_is_not_asked_again_because_of_other_bytes() {
     let start = Instant::now();
-    let (mut client, peer) = (Client::default(), PeerId::random());
-    client.open(SESSION, IDLE, start);
-    client.connected(peer, start);
-    client.want(SESSION, name(0), start);
-    client.settle(start);
-    assert_eq!(client.entries(&peer, 10).len(), 1);
+    let (mut client, peer) = asked(start);
     client.presence(&peer, &name(0), PresenceKind::DontHave, start);
     let mut now = start;
     while now < start + REPEAT - TICK {

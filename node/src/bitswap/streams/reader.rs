@@ -298,11 +298,13 @@ async fn take_turn<'a>(
     intake: &'a Intake,
     sinks: &Sinks,
 ) -> Result<SemaphorePermit<'a>, AcquireError> {
-    if !carries_blocks {
+    let _turn = if carries_blocks {
+        None
+    } else {
         let _waiting = intake.waits();
-        let _turn = intake.credit.settled(&sinks.holds).await;
-    }
-    // What stands before it here is the peer's own.
+        Some(intake.credit.settled(&sinks.holds).await)
+    };
+    // What stands before it here is the peer's own; the next is not let past its credit meanwhile.
     intake.working.acquire().await
 }
 
