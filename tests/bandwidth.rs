@@ -308,6 +308,9 @@ fn the_ledger_tells_what_was_exchanged_and_a_denied_peer_gets_nothing() {
     denied.run(["cat", "--timeout=1s", &root]).failure(1);
     taker.run(["cat", "--timeout=1s", &kept_back]).failure(1);
     assert_eq!(taker.run(["cat", &root]).success().stdout, bytes);
+    let denial = "peers that ask for it are told that it is not here";
+    assert!(giver.ok(["explain", &kept_back]).contains(denial));
+    assert!(!giver.ok(["explain", &root]).contains(denial));
     let (giver_name, taker_name) = (name(&giver), name(&taker));
     let ledger = taker.ok(["bitswap", "ledger", &giver_name]);
     assert!(ledger.starts_with(&format!("Ledger for {giver_name}\nDebt ratio:\t0.000000\n")));
@@ -344,6 +347,6 @@ fn the_ledger_tells_what_was_exchanged_and_a_denied_peer_gets_nothing() {
     let wrong = giver
         .run(["bitswap", "wantlist", "-p", "nobody"])
         .failure(1);
-    assert!(wrong.contains("invalid peer ID"), "{wrong}");
+    assert!(wrong.contains("\"nobody\" is no peer ID"), "{wrong}");
     giver.ok(["bitswap", "stat", "--verbose", "--human"]);
 }

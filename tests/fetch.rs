@@ -181,6 +181,76 @@ fn what_is_missing_of_small_and_large_files_is_waited_for_at_the_same_time_and_o
     assert_eq!(tree::read(&out).len(), 37);
 }
 
+#[test]
+fn the_missing_blocks_of_one_file_are_counted_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, out) = (folder.path().join("file"), folder.path().join("out"));
+    fs::write(&file, tree::bytes(11, 5 << 20)).unwrap();
+    let (giver, taker) = (Repo::new(CAIRN), hasty());
+    let add = |more: &[&str]| {
+        let fixed = ["add", "-Q", "--chunker=size-1048576"];
+        let line = fixed.into_iter().chain(more.iter().copied());
+        giver.ok(line.chain([file.to_str().unwrap()]))
+    };
+    let root = add(&["--pin=false"]);
+    let parts = giver.ok(["refs", &root]);
+    let missing: Vec<&str> = parts.lines().skip(1).step_by(2).collect();
+    giver.ok(["block", "rm"].into_iter().chain(missing.iter().copied()));
+    let (_giving, taking) = connected(&giver, &taker);
+    let get = ["get", &root, "-o", out.to_str().unwrap()];
+    let told = taker.run(get).failure(1);
+    assert!(told.contains("2 of its blocks are missing"), "{told}");
+    assert!(
+        missing.iter().all(|missing| told.contains(missing)),
+        "{told}"
+    );
+    assert!(told.contains("fetches only the rest"), "{told}");
+    // Three parts and the root came all the same.
+    assert_eq!(blocks_received(&taking), 4.0);
+    add(&[]);
+    taker.ok(get);
+    assert_eq!(blocks_received(&taking), 6.0);
+}
+
+#[test]
+fn a_file_that_the_cache_cannot_hold_comes_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, out) = (folder.path().join("file"), folder.path().join("out"));
+    let bytes = tree::bytes(12, 64 << 20);
+    fs::write(&file, &bytes).unwrap();
+    let (giver, taker) = (Repo::new(CAIRN), hasty());
+    taker.ok(["config", "set", "storage.cache_max", "4MB"]);
+    let root = giver.ok(["add", "-Q", file.to_str().unwrap()]);
+    let (_giving, taking) = connected(&giver, &taker);
+    taker.ok(["get", &root, "-o", out.to_str().unwrap()]);
+    assert!(fs::read(&out).unwrap() == bytes);
+    // Sixty-four leaves and the root; one may be evicted between its coming and its turn.
+    let came = blocks_received(&taking);
+    assert!((65.0..75.0).contains(&came), "{came}");
+}
+
+#[test]
+fn a_folder_is_listed_without_what_is_missing_of_its_entries() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    make_folder(&source);
+    fs::create_dir(source.join("sub")).unwrap();
+    let (giver, taker) = (Repo::new(CAIRN), hasty());
+    let root = add(&giver, &source, &["--pin=false"]);
+    let missing = giver.ok(["resolve", &format!("/ipfs/{root}/sub")]);
+    let missing = missing.trim_start_matches("/ipfs/");
+    giver.ok(["block", "rm", missing]);
+    let _daemons = connected(&giver, &taker);
+    let listed = taker.run(["ls", &root]);
+    let lines = String::from_utf8(listed.stdout.clone()).unwrap();
+    assert_eq!(lines.lines().count(), 42, "{lines}");
+    assert!(lines.contains(&format!("{missing} -       sub")), "{lines}");
+    let told = listed.failure(1);
+    assert!(told.contains("of 1 entry are unknown"), "{told}");
+    assert!(told.contains(&format!("{root}/sub")), "{told}");
+    taker.ok(["ls", "--resolve-type=false", "--size=false", &root]);
+}
+
 /// What a daemon wants of its peers.
 fn wanted(daemon: &Daemon) -> BTreeSet<String> {
     let list = daemon.call("bitswap/wantlist", "");
@@ -214,7 +284,9 @@ fn a_target_that_is_taken_is_noticed_before_anything_is_asked_for() {
         assert_eq!(wants(), 0.0, "{path} {place}");
     }
     // What is there of a folder is known from its root alone.
-    let told = taker.run(["get", &root, "-o", &at("full")]).failure(1);
+    let refused = taker.run(["get", &root, "-o", &at("full")]);
+    assert_eq!(refused.stdout, b"", "it says that it saves");
+    let told = refused.failure(1);
     assert!(told.contains("exists already"), "{told}");
     // Free places are none: into a folder, and instead of an empty one.
     taker.ok(["get", &large, "-o", &at("full")]);

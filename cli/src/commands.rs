@@ -47,17 +47,28 @@ pub async fn run(arguments: Arguments, environment: Environment) -> Result<(), F
         Command::Daemon(arguments) => daemon::run(repository, &global, &arguments).await,
         Command::Serve(arguments) => daemon::serve(repository, &global, arguments).await,
         command => {
+            let kept = what_is_kept(&command);
             let mut terminate = signal(SignalKind::terminate())?;
             let mut hang_up = signal(SignalKind::hangup())?;
             let work = Box::pin(run_short(command, global, environment, repository));
             tokio::select! {
                 result = work => result,
                 // Dropping the work lets it remove what it began.
-                _ = tokio::signal::ctrl_c() => Err(Failure::runtime("interrupted")),
-                _ = terminate.recv() => Err(Failure::runtime("terminated")),
+                _ = tokio::signal::ctrl_c() => Err(Failure::runtime(format!("interrupted{kept}"))),
+                _ = terminate.recv() => Err(Failure::runtime(format!("terminated{kept}"))),
                 _ = hang_up.recv() => Err(Failure::runtime("the terminal was closed")),
             }
         }
+    }
+}
+
+/// What becomes of the blocks that a command fetched before it was stopped.
+fn what_is_kept(command: &Command) -> &'static str {
+    match command {
+        Command::Get(_) | Command::Cat(_) => {
+            "; whatever blocks came are in the store: the same command again fetches only the rest"
+        }
+        _ => "",
     }
 }
 
@@ -213,28 +224,44 @@ impl Shell {
         &mut self,
         question: Question,
         mut is_failure: impl FnMut(&T) -> bool,
-        mut render: F,
+        render: F,
     ) -> Result<bool, Failure>
     where
         T: DeserializeOwned,
         F: FnMut(T, &mut Printer) -> Result<(), Failure>,
     {
         let mut failed = false;
-        if self.global.wants_json() {
-            self.render_each(question, |value: serde_json::Value, printer| {
-                printer.bytes(&json_line(&value)?)?;
-                failed |= serde_json::from_value(value).is_ok_and(|value| is_failure(&value));
-                Ok(())
-            })
-            .await?;
-        } else {
-            self.render_each(question, |value: T, printer| {
-                failed |= is_failure(&value);
-                render(value, printer)
-            })
-            .await?;
-        }
+        let look = |value: &T| failed |= is_failure(value);
+        self.print_seen(question, look, render).await?;
         Ok(failed)
+    }
+
+    /// The same where somebody looks at each value, however it is printed.
+    pub async fn print_seen<T, F>(
+        &mut self,
+        question: Question,
+        mut look: impl FnMut(&T),
+        mut render: F,
+    ) -> Result<(), Failure>
+    where
+        T: DeserializeOwned,
+        F: FnMut(T, &mut Printer) -> Result<(), Failure>,
+    {
+        if !self.global.wants_json() {
+            let seen = |value: T, printer: &mut Printer| {
+                look(&value);
+                render(value, printer)
+            };
+            return self.render_each(question, seen).await;
+        }
+        self.render_each(question, |value: serde_json::Value, printer| {
+            printer.bytes(&json_line(&value)?)?;
+            if let Ok(value) = serde_json::from_value(value) {
+                look(&value);
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn render_each<T, F>(&mut self, question: Question, mut render: F) -> Result<(), Failure>

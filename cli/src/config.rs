@@ -151,7 +151,7 @@ impl Default for Log {
 #[non_exhaustive]
 pub enum ConfigError {
     /// A key that means nothing.
-    #[error("{key}: unknown configuration key; {}", nearest.as_ref().map_or_else(|| "see docs/configuration.md".to_owned(), |known| format!("did you mean `{known}`?")))]
+    #[error("{key}: unknown configuration key; {}", nearest.as_ref().map_or_else(|| "`cairn config show` lists all".to_owned(), |known| format!("did you mean `{known}`?")))]
     UnknownKey {
         /// The key as written.
         key: String,
@@ -159,7 +159,7 @@ pub enum ConfigError {
         nearest: Option<String>,
     },
     /// A value that its key cannot have.
-    #[error("{key}: must be {must}, was {was}; see docs/configuration.md")]
+    #[error("{key}: must be {must}, was {was}")]
     Value {
         /// The key.
         key: String,

@@ -315,7 +315,8 @@ impl Daemon {
             exchange,
             settings: config.storage.clone(),
         };
-        let online = node.as_ref().map(Online::new);
+        let denied = config.serve.denied();
+        let online = node.as_ref().map(|node| Online::new(node, denied));
         let context = Context::daemon(repository.clone(), content, online, stop.clone());
         let api = Api::new(Arc::new(context));
         let page = metrics_page(registry, node.as_ref().map(Arc::downgrade));

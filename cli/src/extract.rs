@@ -16,7 +16,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use tar::{Archive, EntryType};
+use tar::{Archive, EntryType, Header};
 
 /// Where an archive goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,40 @@ impl Target {
             None => Ok(()),
         }
     }
+
+    /// Where what comes goes, unless something is in the way. `root` is its name.
+    pub fn place(&self, root: &str, kind: RootKind) -> Result<PathBuf, ExtractError> {
+        let path = match self {
+            Self::AtOrInto(path) if kind == RootKind::Other && path.is_dir() => path.join(root),
+            Self::At(path) | Self::AtOrInto(path) => path.clone(),
+        };
+        if is_taken(&path, kind == RootKind::Folder) {
+            return Err(ExtractError::Exists(path.display().to_string()));
+        }
+        Ok(path)
+    }
+}
+
+/// What an archive holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootKind {
+    /// A folder with entries.
+    Folder,
+    /// A file or a link.
+    Other,
+}
+
+impl RootKind {
+    /// By the head of its first entry, if all of that is there.
+    pub fn of_archive(start: &[u8]) -> Option<Self> {
+        let header = Header::from_byte_slice(start.get(..HEADER_BYTES)?);
+        match header.entry_type() {
+            EntryType::Directory => Some(Self::Folder),
+            // What is said of a name that is too long for it comes first.
+            EntryType::XHeader => None,
+            _ => Some(Self::Other),
+        }
+    }
 }
 
 /// Writes what `input` holds; gives the path written to. `on_bytes` is told how many bytes of
@@ -117,8 +151,11 @@ fn extract_into(
         let place = match &mut *place {
             Some(place) => place,
             place @ None => {
-                let is_folder = entry.header().entry_type().is_dir();
-                place.insert(Place::prepare(target, root, is_folder)?)
+                let kind = match entry.header().entry_type() {
+                    EntryType::Directory => RootKind::Folder,
+                    _ => RootKind::Other,
+                };
+                place.insert(Place::prepare(target.place(root, kind)?, root)?)
             }
         };
         if place.root_name != *root {
@@ -219,14 +256,7 @@ enum Folding {
 }
 
 impl Place {
-    fn prepare(target: &Target, root: &str, is_folder: bool) -> Result<Self, ExtractError> {
-        let target = match target {
-            Target::AtOrInto(path) if !is_folder && path.is_dir() => path.join(root),
-            Target::At(path) | Target::AtOrInto(path) => path.clone(),
-        };
-        if is_taken(&target, is_folder) {
-            return Err(ExtractError::Exists(target.display().to_string()));
-        }
+    fn prepare(target: PathBuf, root: &str) -> Result<Self, ExtractError> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let folder = target.parent().unwrap_or_else(|| Path::new(""));
         let (short, _) = name.split_at(name.floor_char_boundary(NAME_SHOWN));
@@ -392,6 +422,8 @@ const MODE_BITS: u32 = 0o777;
 const FILE_MODE: u32 = 0o644;
 const FOLDER_MODE: u32 = 0o755;
 const COPY_BYTES: usize = 256 << 10;
+/// What an entry of an archive begins with.
+const HEADER_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -626,7 +658,7 @@ mod tests {
         assert_eq!(fold("É"), fold("e\u{301}"));
         assert_ne!(fold("a"), fold("b"));
         let folder = tempfile::tempdir().unwrap();
-        let mut place = Place::prepare(&Target::At(folder.path().join("out")), "r", true).unwrap();
+        let mut place = Place::prepare(folder.path().join("out"), "r").unwrap();
         place.folding = Folding::Folded;
         place.claim(&["A".to_owned()], b"r/A").unwrap();
         let twice = place.claim(&["a".to_owned()], b"r/a");

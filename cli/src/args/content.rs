@@ -73,6 +73,12 @@ pub struct AddArgs {
     pub preserve_mtime: bool,
 }
 
+/// A number of bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| "must be a whole number of bytes, 0 or more".to_owned())
+}
+
 /// `cat`.
 #[derive(Debug, Clone, Args)]
 pub struct CatArgs {
@@ -80,10 +86,10 @@ pub struct CatArgs {
     #[arg(required = true)]
     pub paths: Vec<String>,
     /// Begin at this byte.
-    #[arg(short, long, value_name = "BYTES", allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "BYTES", allow_negative_numbers = true, value_parser = bytes)]
     pub offset: Option<u64>,
     /// Print at most this many bytes.
-    #[arg(short, long, value_name = "BYTES", allow_negative_numbers = true)]
+    #[arg(short, long, value_name = "BYTES", allow_negative_numbers = true, value_parser = bytes)]
     pub length: Option<u64>,
     /// Show progress [default: no].
     #[arg(short, long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -60,14 +60,11 @@ async fn get(shell: &mut Shell, key: &str) -> Result<(), Failure> {
 async fn set(shell: &mut Shell, key: &str, value: &str) -> Result<(), Failure> {
     let question = shell.question("config").arg(key).arg(value);
     let (mut applied, mut warnings) = (false, Vec::new());
-    let mut look = |field: &ConfigField| {
+    let look = |field: &ConfigField| {
         applied = field.applied == Some(true);
         warnings.clone_from(&field.warnings);
-        false
     };
-    shell
-        .print_tested(question, &mut look, |_, _| Ok(()))
-        .await?;
+    shell.print_seen(question, look, |_, _| Ok(())).await?;
     if applied {
         note("The running daemon has taken this up.");
     } else if shell.is_remote() {

@@ -3,11 +3,11 @@
 use super::Shell;
 use crate::args::{CatArgs, GetArgs, LsArgs, RefsArgs, ResolveArgs};
 use crate::exit::Failure;
-use crate::extract::{ExtractError, Target, extract};
+use crate::extract::{ExtractError, RootKind, Target, extract};
 use crate::output::{self, Printer, Progress, escape};
 use crate::rpc::cat::IS_FOLDER;
 use crate::rpc::client::{Answer, Question};
-use crate::rpc::ls::{FOLDER, Link, Listing, Object};
+use crate::rpc::ls::{FOLDER, Link, Listing, Object, UNKNOWN};
 use crate::rpc::refs::Ref;
 use crate::rpc::repo::RepoStat;
 use crate::rpc::resolve::PathAnswer;
@@ -97,6 +97,11 @@ pub async fn get(shell: &mut Shell, arguments: GetArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::runtime(error.to_string()))?;
     }
     let (first, answer) = begun(shell, question, is_watched).await?;
+    if let (Ok(root), Some(kind)) = (own_name(&arguments.path), RootKind::of_archive(&first)) {
+        target
+            .place(&root, kind)
+            .map_err(|error| Failure::runtime(error.to_string()))?;
+    }
     let shown = named.display().to_string();
     shell
         .printer
@@ -346,6 +351,8 @@ impl Listed {
         let name = escape(&link.name);
         if link.r#type == FOLDER {
             self.row(&link.hash, "-", &format!("{name}/"))
+        } else if link.r#type == UNKNOWN && link.size == 0 {
+            self.row(&link.hash, "-", &name)
         } else {
             self.row(&link.hash, &link.size.to_string(), &name)
         }

@@ -41,6 +41,9 @@ pub(super) fn wrong(key: &str, value: &toml::Value) -> ConfigError {
         }
         // What was meant to be a secret is none of the log's.
         _ if key == TOKEN => "something else".to_owned(),
+        toml::Value::String(_) if is_alone_in_a_list(key, value) => {
+            format!("{value}, which is no list; a list with it alone is [{value}]")
+        }
         toml::Value::Table(_) => "a section".to_owned(),
         value => shortened(&value.to_string()),
     };
@@ -49,6 +52,12 @@ pub(super) fn wrong(key: &str, value: &toml::Value) -> ConfigError {
         must: must_be(key),
         was,
     }
+}
+
+/// Whether a list was meant of which this would be an entry.
+fn is_alone_in_a_list(key: &str, value: &toml::Value) -> bool {
+    let path: Vec<&str> = key.split('.').collect();
+    reads(&path, &toml::Value::Array(vec![value.clone()]))
 }
 
 /// Which one of a list's entries is to blame, if one is: the list itself may be long.
@@ -204,7 +213,6 @@ mod tests {
                 told.starts_with(&format!("{key}: must be {must}, was ")),
                 "{told}"
             );
-            assert!(told.ends_with("; see docs/configuration.md"), "{told}");
             assert_eq!(told.contains("-1.5"), *key != TOKEN, "{told}");
         }
     }
@@ -262,11 +270,14 @@ mod tests {
             let value = format!("[{}]", entries.join(", "));
             let error = edit::set(TEMPLATE, "limits.exempt", &value).unwrap_err();
             let told = error.to_string();
-            let named = format!("was a list with {wrong}; see docs/configuration.md");
+            let named = format!("was a list with {wrong}");
             assert!(told.ends_with(&named), "{told}");
         }
+        let told = edit::set(TEMPLATE, "limits.exempt", "10.0.0.0/8").unwrap_err();
+        let named = "which is no list; a list with it alone is [\"10.0.0.0/8\"]";
+        assert!(told.to_string().ends_with(named), "{told}");
         let told = edit::set(TEMPLATE, "storage.max", "[1]").unwrap_err();
-        assert!(told.to_string().contains("was [1];"), "{told}");
+        assert!(told.to_string().ends_with("was [1]"), "{told}");
     }
 
     #[test]

@@ -26,9 +26,13 @@ impl Serve {
             allow: set(&self.peers_allow),
             deny: set(&self.peers_deny),
         };
+        Every(vec![Arc::new(peers), Arc::new(self.denied())])
+    }
+
+    /// What no peer is given.
+    pub fn denied(&self) -> DenyContent {
         let denied = self.content_deny.iter().map(|name| *name.0.hash());
-        let content: DenyContent = denied.collect();
-        Every(vec![Arc::new(peers), Arc::new(content)])
+        denied.collect()
     }
 }
 

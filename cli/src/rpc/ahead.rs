@@ -78,6 +78,11 @@ impl Pace {
         self.0.has_room.notify_one();
     }
 
+    /// The most that may ever be fetched before it is read.
+    pub fn ahead_most(&self) -> u64 {
+        self.0.most
+    }
+
     fn set_waits_since(&self, since: Option<Instant>) {
         *self
             .0

@@ -3,6 +3,7 @@
 use super::error::RpcError;
 use crate::output::{self, Progress};
 use crate::repository::Repository;
+use cairn_node::bitswap::policy::DenyContent;
 use cairn_node::perf::Perf;
 use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
@@ -55,16 +56,19 @@ pub struct Online {
     pub routing: Routing,
     /// The raw path to peers.
     pub perf: Perf,
+    /// What is given to no peer.
+    pub denied: DenyContent,
     node: Weak<Node>,
 }
 
 impl Online {
-    /// Handles on `node`.
-    pub fn new(node: &Arc<Node>) -> Self {
+    /// Handles on `node`, which gives `denied` to nobody.
+    pub fn new(node: &Arc<Node>, denied: DenyContent) -> Self {
         Self {
             peers: node.peers(),
             routing: node.routing(),
             perf: node.measuring(),
+            denied,
             node: Arc::downgrade(node),
         }
     }

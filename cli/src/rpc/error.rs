@@ -79,8 +79,8 @@ impl RpcError {
         let given = given.as_secs_f64();
         Self::failed(match waits_for {
             Some(what) => format!(
-                "context deadline exceeded: after {given} s (--timeout) {what}; what came is in the store: the \
-                 same command again goes on from there"
+                "context deadline exceeded: after {given} s (--timeout) {what}; whatever blocks came are in the store: \
+                 the same command again goes on from there"
             ),
             None => format!("context deadline exceeded: it took more than {given} s (--timeout)"),
         })

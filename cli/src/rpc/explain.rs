@@ -6,6 +6,7 @@
 use super::api::Call;
 use super::error::RpcError;
 use super::reply::{Reply, Sink};
+use cairn_node::bitswap::policy::DenyContent;
 use cairn_node::explain::{self, ADVICE, Ask, Listener, Step, Told, counted};
 use cairn_node::swarm::Peers;
 use cairn_node::{PeerId, Session};
@@ -48,13 +49,18 @@ pub async fn explain(call: Call) -> Result<Reply, RpcError> {
     let store = call.context.store().await?.clone();
     let session = call.session_that_tells().await?;
     let is_online = call.is_online().await?;
-    let peers = call.context.node().ok().map(|online| online.peers.clone());
+    let online = call.context.node().ok();
+    let peers = online.map(|online| online.peers.clone());
+    let denied = online
+        .map(|online| online.denied.clone())
+        .unwrap_or_default();
     Ok(Reply::values(move |out| async move {
         let source = Explaining {
             store,
             session,
             is_online,
             peers,
+            denied,
             out,
             since: Instant::now(),
         };
@@ -91,6 +97,8 @@ struct Explaining {
     session: Session,
     is_online: bool,
     peers: Option<Peers>,
+    /// What is given to no peer.
+    denied: DenyContent,
     out: Sink,
     since: Instant,
 }
@@ -205,6 +213,11 @@ impl About<'_> {
             )
         };
         self.send(&line).await;
+        if source.denied.names(&self.cid) {
+            let text =
+                "peers that ask for it are told that it is not here: `serve.content_deny` names it";
+            self.say("denied", text).await;
+        }
     }
 
     /// Tells what happens until nothing more does.

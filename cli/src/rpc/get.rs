@@ -19,7 +19,7 @@ use flate2::write::GzEncoder;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use std::io::Write;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// `get`.
@@ -78,6 +78,14 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
             writing.await
         }
     }))
+}
+
+/// What is said of a file that lacks some blocks.
+fn of_file(gaps: &Absent) -> String {
+    match gaps.count() {
+        1 => format!("1 of its blocks is missing: {gaps}"),
+        count => format!("{count} of its blocks are missing: {gaps}"),
+    }
 }
 
 /// What is said of an archive that lacks some entries.
@@ -165,11 +173,11 @@ impl Reader {
         Box::pin(opened.buffered(ENTRIES_AHEAD))
     }
 
-    /// Brings all blocks of a file here; the first that is missing, if one is.
-    async fn first_gap(&self, cid: Cid) -> Result<Option<String>, ReadError> {
+    /// Brings all blocks of a file here, as far as they are to be had; tells of those that are not.
+    async fn gaps(&self, cid: Cid) -> Result<Absent, ReadError> {
         let looked = Looked {
             session: self.session.clone(),
-            gap: Arc::default(),
+            gaps: Arc::default(),
         };
         let options = Options {
             missing: Missing::Tell,
@@ -179,14 +187,15 @@ impl Reader {
         let mut visits = std::pin::pin!(walk(looked.clone(), cid, options));
         while let Some(visit) = visits.next().await {
             match visit {
-                Ok(_) if looked.gap.get().is_none() => {}
+                Ok(_) if !looked.gaps().is_hopeless() => {}
                 Err(ReadError::Source(error)) if error.is_of_every_block() => {
                     return Err(error.into());
                 }
                 _ => break,
             }
         }
-        Ok(looked.gap.get().cloned())
+        let gaps = looked.gaps().clone();
+        Ok(gaps)
     }
 }
 
@@ -194,7 +203,13 @@ impl Reader {
 #[derive(Clone)]
 struct Looked {
     session: Session,
-    gap: Arc<OnceLock<String>>,
+    gaps: Arc<Mutex<Absent>>,
+}
+
+impl Looked {
+    fn gaps(&self) -> MutexGuard<'_, Absent> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl BlockSource for Looked {
@@ -214,23 +229,16 @@ impl BlockSource for Looked {
             }
         };
         let why = match is_here {
-            Ok(true) => return Ok(block),
+            Ok(true) => {
+                self.gaps().came();
+                return Ok(block);
+            }
             Ok(false) => ReadError::NotFound(*cid).to_string(),
             Err(error) if error.is_of_every_block() => return Err(error),
             Err(error) => error.to_string(),
         };
-        // The first stays.
-        let _ = self.gap.set(why);
+        self.gaps().take(cid, why);
         Ok(None)
-    }
-}
-
-/// Whether others may be there though this is not.
-fn is_absence(error: &ReadError) -> bool {
-    match error {
-        ReadError::NotFound(_) => true,
-        ReadError::Source(error) => !error.is_of_every_block(),
-        _ => false,
     }
 }
 
@@ -251,7 +259,9 @@ async fn write_tree(
     let entries = write_entry(reader, opened, name, archive, &mut absent).await?;
     open.extend(entries);
     if open.is_empty() && !absent.is_empty() {
-        return Err(RpcError::failed(format!("nothing was written: {absent}")));
+        return Err(RpcError::failed(format!(
+            "nothing was written: {absent}; what came of it is in the store: getting it again fetches only the rest"
+        )));
     }
     let mut written: u64 = 0;
     while let Some((folder, entries)) = open.last_mut() {
@@ -261,7 +271,7 @@ async fn write_tree(
         };
         let (name, opened) = match entry {
             Ok(entry) => entry,
-            Err(error) if is_absence(&error) => {
+            Err(error) if error.is_absence() => {
                 // The rest of its entries is named in a block that is missing.
                 absent.take(format!("entries of {folder}"), error);
                 open.pop();
@@ -297,7 +307,7 @@ async fn write_entry(
 ) -> Result<Option<(String, Entries)>, RpcError> {
     let found = match opened.found {
         Ok(found) => found,
-        Err(error) if is_absence(&error) => {
+        Err(error) if error.is_absence() => {
             archive.pace.passed(opened.size);
             absent.take(path, error);
             return Ok(None);
@@ -334,14 +344,15 @@ async fn write_entry(
             Ok(None)
         }
         Node::File(file) => {
-            // Its header promises all of it. What is larger would have to wait too long for that,
-            // so there a gap is the end.
-            if file.size() <= WHOLE_FIRST_BYTES
-                && let Some(why) = reader.first_gap(opened.cid).await?
-            {
-                archive.pace.passed(file.size());
-                absent.take(path, why);
-                return Ok(None);
+            // Its header promises all of it. What is larger would have to wait too long for that, or would
+            // be evicted before it is read and come twice, so there a gap is the end.
+            if file.size() <= WHOLE_FIRST_BYTES.min(archive.pace.ahead_most()) {
+                let gaps = reader.gaps(opened.cid).await?;
+                if !gaps.is_empty() {
+                    archive.pace.passed(file.size());
+                    absent.take(path, of_file(&gaps));
+                    return Ok(None);
+                }
             }
             archive.take(&path, Taker::Other)?;
             absent.came();

@@ -6,6 +6,7 @@ use super::error::RpcError;
 use super::reply::Reply;
 use cairn_node::Session;
 use cairn_store::cid::{self, Cid};
+use cairn_store::dag::absent::Absent;
 use cairn_store::dag::{self, Budget};
 use cairn_store::source::BlockSource;
 use cairn_store::unixfs::read::{self, Node, ReadError};
@@ -41,7 +42,7 @@ pub struct Link {
     pub hash: String,
     /// Bytes of a file's content; 0 for anything else.
     pub size: u64,
-    /// 1 folder, 2 file, 4 symbolic link, as UnixFS numbers them.
+    /// 1 folder, 2 file, 4 symbolic link, as UnixFS numbers them; 0 for anything else, and for what is not known.
     pub r#type: u8,
     /// Where a symbolic link points.
     #[serde(default)]
@@ -51,6 +52,8 @@ pub struct Link {
     pub mode: Option<String>,
 }
 
+/// What has no number of UnixFS's, or was not looked at.
+pub const UNKNOWN: u8 = 0;
 /// UnixFS's number for a folder.
 pub const FOLDER: u8 = 1;
 /// UnixFS's number for a file.
@@ -102,6 +105,8 @@ pub async fn ls(call: Call) -> Result<Reply, RpcError> {
     names.truncate(paths.len());
     Ok(Reply::values(move |out| async move {
         let mut whole = Listing::default();
+        let mut absent = Absent::default();
+        let mut ended = Ok(());
         for (path, name) in paths.iter().zip(names) {
             let root = resolve_to_block(&session, path).await?;
             let mut links = std::pin::pin!(links(&session, root, cids, look, limits).await?);
@@ -109,8 +114,20 @@ pub async fn ls(call: Call) -> Result<Reply, RpcError> {
                 hash: name,
                 links: Vec::new(),
             };
-            while let Some(link) = links.next().await {
-                object.links.push(link?);
+            while let Some(entry) = links.next().await {
+                let (link, why) = match entry {
+                    Ok(looked_at) => looked_at,
+                    // What was seen before is told nevertheless.
+                    Err(error) => {
+                        ended = Err(error);
+                        break;
+                    }
+                };
+                match why {
+                    Some(why) => absent.take(format_args!("{}/{}", object.hash, link.name), why),
+                    None => absent.came(),
+                }
+                object.links.push(link);
                 if stream {
                     out.value(&Listing {
                         objects: vec![object.clone()],
@@ -118,16 +135,39 @@ pub async fn ls(call: Call) -> Result<Reply, RpcError> {
                     .await?;
                     object.links.clear();
                 }
+                if absent.is_hopeless() {
+                    break;
+                }
             }
             whole.objects.push(object);
+            if ended.is_err() || absent.is_hopeless() {
+                break;
+            }
         }
-        if stream {
-            Ok(())
-        } else {
-            out.value(&whole).await
+        if !stream {
+            out.value(&whole).await?;
         }
+        ended?;
+        if absent.is_empty() {
+            return Ok(());
+        }
+        Err(RpcError::failed(not_looked_at(&absent)))
     }))
 }
+
+/// What is said of entries whose type and size are not known.
+fn not_looked_at(absent: &Absent) -> String {
+    let what = match absent.count() {
+        1 => "the type and size of 1 entry are unknown, its block was not found".to_owned(),
+        count => format!(
+            "the types and sizes of {count} entries are unknown, their blocks were not found"
+        ),
+    };
+    format!("{what}: {absent}; --resolve-type=false --size=false asks for none of them")
+}
+
+/// An entry, and why its block is missing if it is.
+type LookedAt = (Link, Option<String>);
 
 /// How far entries are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +184,7 @@ async fn links(
     cids: CidText,
     look: Look,
     limits: Budget,
-) -> Result<impl Stream<Item = Result<Link, RpcError>> + Send + use<>, RpcError> {
+) -> Result<impl Stream<Item = Result<LookedAt, RpcError>> + Send + use<>, RpcError> {
     let entries: Unresolveds = match read::open(session, &root).await {
         Ok(Node::Directory(folder)) => {
             let entries = folder.entries(session.clone(), limits);
@@ -187,7 +227,7 @@ async fn look_at(
     entry: Unresolved,
     cids: CidText,
     look: Look,
-) -> Result<Link, RpcError> {
+) -> Result<LookedAt, RpcError> {
     let mut link = Link {
         name: entry.name,
         hash: cids.text(&entry.cid),
@@ -197,10 +237,10 @@ async fn look_at(
         // A raw block's size is the link's, so it need not be read.
         link.r#type = FILE;
         link.size = entry.tsize;
-        return Ok(link);
+        return Ok((link, None));
     }
     if look == Look::AtTheLink {
-        return Ok(link);
+        return Ok((link, None));
     }
     match read::open(session, &entry.cid).await {
         Ok(Node::File(file)) => {
@@ -217,9 +257,10 @@ async fn look_at(
             link.target = symlink.target;
         }
         Err(ReadError::NotUnixfs { .. }) => link.size = entry.tsize,
+        Err(error) if error.is_absence() => return Ok((link, Some(error.to_string()))),
         Err(error) => return Err(error.into()),
     }
-    Ok(link)
+    Ok((link, None))
 }
 
 /// How many entries are looked at ahead of the one that goes out.

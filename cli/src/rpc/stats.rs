@@ -129,8 +129,12 @@ fn peer_of(text: &str) -> Result<PeerId, RpcError> {
         true => text.rsplit_once("/p2p/").map_or(text, |(_, id)| id),
         false => text,
     };
-    id.parse()
-        .map_err(|error| RpcError::wrong(format!("invalid peer ID {text:?}: {error}")))
+    id.parse().map_err(|_| {
+        RpcError::wrong(match text.starts_with('/') {
+            true => format!("the address {text:?} names no peer: it must end with /p2p/ and a peer ID"),
+            false => format!("{text:?} is no peer ID; it looks like 12D3KooW…, `cairn swarm peers` names those connected"),
+        })
+    })
 }
 
 /// What is asked about another: the node has no account of itself.

@@ -51,9 +51,16 @@ impl FromIterator<Multihash> for DenyContent {
     }
 }
 
+impl DenyContent {
+    /// Whether it is denied to everybody.
+    pub fn names(&self, cid: &Cid) -> bool {
+        self.multihashes.contains(cid.hash())
+    }
+}
+
 impl Policy for DenyContent {
     fn decide(&self, _: &PeerId, cid: &Cid) -> Verdict {
-        if self.multihashes.contains(cid.hash()) {
+        if self.names(cid) {
             Verdict::Refuse
         } else {
             Verdict::Serve

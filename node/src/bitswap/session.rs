@@ -295,7 +295,12 @@ impl fmt::Display for Tried {
                         "asked {asked} of {connected} connected peers that speak Bitswap"
                     )?,
                     // Some have gone since.
-                    false => write!(out, "asked {asked} peers, {connected} left")?,
+                    false => write!(
+                        out,
+                        "asked {}; {} connected now",
+                        counted(asked, "peer", "peers"),
+                        counted(connected, "is", "are")
+                    )?,
                 }
                 write!(
                     out,
@@ -429,7 +434,7 @@ mod tests {
         };
         let told = told.to_string();
         assert!(
-            told.starts_with("asked 2 peers, 1 left (2 want-have"),
+            told.starts_with("asked 2 peers; 1 is connected now (2 want-have"),
             "{told}"
         );
         let told = tried.to_string();

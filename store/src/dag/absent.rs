@@ -57,7 +57,10 @@ impl fmt::Display for Absent {
         if self.is_hopeless() {
             write!(out, ", and whatever comes after them")?;
         }
-        write!(out, " (of the first: {})", self.why)
+        match self.count {
+            1 => write!(out, " ({})", self.why),
+            _ => write!(out, " (of the first: {})", self.why),
+        }
     }
 }
 
@@ -75,6 +78,7 @@ mod tests {
     fn the_first_are_named_and_all_are_counted() {
         let mut absent = Absent::default();
         absent.take("a", "nobody has it");
+        assert_eq!(absent.to_string(), "a (nobody has it)");
         absent.take("b", "nobody has this either");
         assert_eq!(absent.to_string(), "a, b (of the first: nobody has it)");
         for at in 0..20 {

@@ -64,6 +64,17 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Whether a block is not to be had, though others of the same DAG may be.
+    pub const fn is_absence(&self) -> bool {
+        match self {
+            Self::NotFound(_) => true,
+            Self::Source(error) => !error.is_of_every_block(),
+            _ => false,
+        }
+    }
+}
+
 /// Opens the node at `cid`.
 pub async fn open<S: BlockSource>(source: &S, cid: &Cid) -> Result<Node, ReadError> {
     match cid.codec() {
