@@ -382,7 +382,19 @@ impl Client {
     fn expire(&mut self, now: Instant) {
         let company = self.company();
         let (mut over, mut searches) = (Vec::new(), Vec::new());
+        let peers = &self.peers;
+        let sends = |id: &PeerId| {
+            peers
+                .get(id)
+                .is_some_and(|peer| peer.sends_other_blocks(now))
+        };
         for (id, session) in &mut self.sessions {
+            let waits_its_turn = |want: &Want| !want.is_asked_for() && want.haves.iter().any(sends);
+            let is_idle = now.saturating_duration_since(session.progress_at) >= session.idle;
+            let mut wants = session.wants.iter().filter_map(|key| self.wants.get(key));
+            if is_idle && wants.any(waits_its_turn) {
+                session.flows(now);
+            }
             let mut oldest: Option<&Want> = None;
             for key in &session.wants {
                 let Some(want) = self.wants.get(key) else {
@@ -478,6 +490,13 @@ impl Peer {
         let blocks = self.in_flight.len().saturating_add(BLOCKS_UNDER_WAY) as u64;
         let most = blocks.saturating_mul(BLOCK_BYTES_MAX as u64);
         owed_for > OWED_LONGEST || (owed_for > OWED_MAX && self.blockless > most)
+    }
+
+    /// Whether it is not asked for more only because what it was asked for takes so long: that comes.
+    fn sends_other_blocks(&self, now: Instant) -> bool {
+        let silence = now.saturating_duration_since(self.progress_at);
+        let comes = silence <= STALL.max((self.gap * 2).min(GAP_MAX));
+        self.suspect && comes && self.ledger.is_believed()
     }
 
     /// How long it will send what it was asked for.

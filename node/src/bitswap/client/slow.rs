@@ -67,6 +67,49 @@ fn who_sends_slowly_is_waited_for_as_long_as_bytes_come() {
     assert_eq!((seen.stalls, seen.given_up_at), (1, None));
 }
 
+/// When a second piece of work is given up, all of which only a peer has that sends so much a tick of what the first
+/// waits for, within `time`.
+fn second_given_up_at(bytes: u64, time: Duration) -> Option<Duration> {
+    let start = Instant::now();
+    let (mut client, peer) = asked(start);
+    let stranger = seeds::peer(1);
+    client.connected(stranger, start);
+    let (mut now, second) = (start, SessionId(2));
+    let mut wait = |client: &mut Client, time| {
+        let end = now + time;
+        while now < end {
+            now += TICK;
+            client.flows(&peer, bytes, now);
+            client.tick(now);
+            client.settle(now);
+            let is_over =
+                |action| matches!(action, Action::GiveUp { session, .. } if session == second);
+            if std::iter::from_fn(|| client.poll()).any(is_over) {
+                break;
+            }
+        }
+        now
+    };
+    let begun = wait(&mut client, OWED_MAX);
+    assert!(client.peers[&peer].suspect);
+    client.open(second, IDLE, begun);
+    client.want(second, name(1), begun);
+    client.settle(begun);
+    client.presence(&stranger, &name(1), PresenceKind::DontHave, begun);
+    client.presence(&peer, &name(1), PresenceKind::Have, begun);
+    client.settle(begun);
+    let ended = wait(&mut client, time);
+    (ended < begun + time).then(|| ended - begun)
+}
+
+#[test]
+fn who_waits_for_its_turn_at_somebody_slow_waits_as_long_as_who_has_it() {
+    assert_eq!(second_given_up_at(1000, Duration::from_secs(105)), None);
+    let ever = second_given_up_at(1000, OWED_LONGEST * 2);
+    let ever = ever.expect("bytes alone keep it alive");
+    assert!(ever > OWED_LONGEST / 2, "{ever:?}");
+}
+
 #[test]
 fn others_are_looked_for_while_somebody_owes_a_block_for_long() {
     let (.., seen) = sees(1000, TICK, OWED_MAX);
