@@ -106,6 +106,8 @@ struct Peer {
     block_at: Instant,
     /// Bytes that came since.
     blockless: u64,
+    /// The least that it took to say that it has something.
+    quickest_have: Option<Duration>,
     /// It owes blocks and none has come for longer than they take: it is asked for no more.
     suspect: bool,
     speaks: Speaks,
@@ -380,6 +382,11 @@ impl Client {
             PresenceKind::Have => {
                 want.said.haves += 1;
                 want.hedge_at = now;
+                if let Some((WantKind::Have, asked_at)) = want.told.get(peer) {
+                    let took = now.saturating_duration_since(*asked_at);
+                    let quickest = state.quickest_have.get_or_insert(took);
+                    *quickest = took.min(*quickest);
+                }
                 if want.watched {
                     let step = Step::Said {
                         peer: *peer,
@@ -846,6 +853,7 @@ impl Peer {
             gap: Duration::ZERO,
             block_at: now,
             blockless: 0,
+            quickest_have: None,
             suspect: false,
             speaks: Speaks::Presences,
             source: None,

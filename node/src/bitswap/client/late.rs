@@ -125,7 +125,7 @@ impl Client {
                 } else if peer.is_trusted() {
                     peer.patience_for(key)
                 } else {
-                    HEDGE_UNPROVEN
+                    peer.patience_as_stranger()
                 };
                 patience = Some(patience.map_or(own, |other: Duration| other.max(own)));
             }
@@ -158,17 +158,25 @@ impl Client {
         }
         for (key, patience, worth) in late {
             let more = match self.wants.get_mut(&key) {
-                // The more liars, the more are asked: 1, 2, 4, 8 at a time.
-                Some(want) if patience == HEDGE_UNPROVEN => {
+                // The more liars, the more are asked: 1, 2, 4, 8 at a time; from 2 on of those who could have sent
+                // something many times over.
+                Some(want) if patience <= HEDGE_UNPROVEN => {
+                    let before = want.hedges;
                     want.hedges += 1;
-                    1 << (want.hedges - 1).min(HEDGE_DOUBLINGS_MAX)
+                    let doublings = if patience < HEDGE_UNPROVEN {
+                        before + 1
+                    } else {
+                        before
+                    };
+                    1 << doublings.min(HEDGE_DOUBLINGS_MAX)
                 }
                 _ => 1,
             };
             // Those who have delivered will do so again, and then it would have been done twice.
-            let balance = match patience {
-                HEDGE_UNPROVEN => Balance::Ignored,
-                _ => Balance::Kept,
+            let balance = if patience <= HEDGE_UNPROVEN {
+                Balance::Ignored
+            } else {
+                Balance::Kept
             };
             for _ in 0..more {
                 let choice = match self.choose(&key, balance) {
@@ -474,7 +482,7 @@ enum Worth {
 
 impl Worth {
     fn of(patience: Duration) -> Self {
-        if patience == HEDGE_UNPROVEN {
+        if patience <= HEDGE_UNPROVEN {
             Self::Any
         } else {
             Self::Idle
@@ -527,6 +535,17 @@ impl Peer {
         self.ledger.wanted_bytes() >= blocks
     }
 
+    /// How long it is waited for if it never delivered anything: who says at once that it has a block can
+    /// begin to send it about as soon.
+    fn patience_as_stranger(&self) -> Duration {
+        match self.quickest_have {
+            Some(delay) if self.blockless == 0 => {
+                (delay * HEDGE_HAVES).clamp(HEDGE_UNPROVEN_MIN, HEDGE_UNPROVEN)
+            }
+            _ => HEDGE_UNPROVEN,
+        }
+    }
+
     /// How long it is waited for if it fetches the same as we do.
     fn patience_as_companion(&self, key: &Key, now: Instant) -> Duration {
         if self.ledger.is_proven() {
@@ -567,6 +586,9 @@ const BLOCKS_UNDER_WAY: usize = 8;
 pub(super) const OWED_MAX: Duration = Duration::from_secs(30);
 /// How long a peer that never delivered anything is waited for alone.
 const HEDGE_UNPROVEN: Duration = Duration::from_millis(250);
+/// That time in multiples of what its quickest HAVE took while nothing comes from it at all, and the least.
+const HEDGE_HAVES: u32 = 16;
+const HEDGE_UNPROVEN_MIN: Duration = Duration::from_millis(50);
 /// The least time that a peer which did deliver is waited for alone.
 pub(super) const HEDGE_PROVEN: Duration = Duration::from_secs(1);
 /// That time in multiples of what its blocks take.
@@ -736,6 +758,58 @@ mod tests {
         let oldest: Vec<Cid> = (0..MANY).map(name).take(asked.len()).collect();
         assert!(!asked.is_empty());
         assert_eq!(asked, oldest);
+    }
+
+    /// How long somebody else is not asked for a block that a stranger said to have `after` it was asked, of which it
+    /// sends so many bytes at once.
+    fn stranger_is_waited_for(after: Duration, bytes: u64) -> Duration {
+        let mut bench = Bench {
+            client: Client::default(),
+            now: Instant::now(),
+        };
+        let [first, second] = [(); 2].map(|()| PeerId::random());
+        bench
+            .client
+            .open(SESSION, Duration::from_secs(60), bench.now);
+        for peer in [first, second] {
+            bench.client.connected(peer, bench.now);
+        }
+        bench.client.want(SESSION, name(1), bench.now);
+        bench.client.settle(bench.now);
+        bench.now += after;
+        for peer in [first, second] {
+            let has = PresenceKind::Have;
+            bench.client.presence(&peer, &name(1), has, bench.now);
+            bench.client.settle(bench.now);
+        }
+        bench.asked(&first);
+        assert!(!bench.client.peers[&first].in_flight.is_empty());
+        assert!(bench.client.peers[&second].in_flight.is_empty());
+        bench.client.flows(&first, bytes, bench.now);
+        let start = bench.now;
+        while bench.client.peers[&second].in_flight.is_empty() {
+            bench.now += Duration::from_millis(1);
+            bench.client.hedge(bench.now);
+        }
+        bench.now - start
+    }
+
+    #[test]
+    fn a_stranger_that_is_quick_with_words_alone_is_not_waited_for_long() {
+        let step = Duration::from_millis(1);
+        for (after, bytes, waited) in [
+            (step, 0, HEDGE_UNPROVEN_MIN),
+            (step * 10, 0, step * 160),
+            (step * 100, 0, HEDGE_UNPROVEN),
+            (step, 1, HEDGE_UNPROVEN),
+        ] {
+            let told = format!("{after:?}, {bytes} bytes");
+            assert_eq!(
+                stranger_is_waited_for(after, bytes),
+                waited + step,
+                "{told}"
+            );
+        }
     }
 
     #[test]
