@@ -110,6 +110,9 @@ struct Peer {
     quickest_have: Option<Duration>,
     /// It owes blocks and none has come for longer than they take: it is asked for no more.
     suspect: bool,
+    /// Until when it is not asked for more because it failed, if others that deliver have the same.
+    rests_until: Option<Instant>,
+    rests: bool,
     speaks: Speaks,
     /// Set if it is a source: asked over HTTP for one block at a time.
     source: Option<Standing>,
@@ -855,6 +858,8 @@ impl Peer {
             blockless: 0,
             quickest_have: None,
             suspect: false,
+            rests_until: None,
+            rests: false,
             speaks: Speaks::Presences,
             source: None,
         }

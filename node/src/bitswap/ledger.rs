@@ -129,6 +129,11 @@ impl Ledger {
         self.window_bytes = WINDOW_BYTES_START;
     }
 
+    /// How long it is not to be asked for more after it failed, if others have the same: longer each time.
+    pub(super) fn rest(&self) -> Duration {
+        REST * (1 << self.failures.min(REST_DOUBLINGS_MAX))
+    }
+
     /// From now on nothing but a whole block of it counts.
     pub(super) fn disbelieve(&mut self) {
         self.failures = self.failures.max(FAILURES_MAX);
@@ -173,6 +178,10 @@ const UNPROVEN_WANTS: usize = 2;
 const FAILED_WANTS: usize = 1;
 /// Failures in a row until nothing but a whole block counts.
 const FAILURES_MAX: u32 = 3;
+/// Half of the rest after one failure.
+const REST: Duration = Duration::from_secs(2);
+/// And so many times doubled at most: 64 seconds.
+const REST_DOUBLINGS_MAX: u32 = 5;
 const PROVEN_WANTS_MIN: usize = 2;
 /// Others cut our list at 1,024; some room is left for want-haves.
 pub(super) const WANTS_AT_PEER_MAX: usize = 960;

@@ -35,6 +35,7 @@ impl Client {
         for peer in stalled {
             if let Some(state) = self.peers.get_mut(&peer) {
                 state.ledger.failed();
+                state.rests_until = Some(now + state.ledger.rest());
                 if state.owes_in_vain(now) {
                     state.ledger.disbelieve();
                 }
@@ -50,6 +51,9 @@ impl Client {
             .collect();
         for (peer, suspect) in suspects {
             self.suspect(&peer, suspect);
+        }
+        for peer in self.peers.values_mut() {
+            peer.rests = peer.ledger.has_failed() && peer.rests_until.is_some_and(|at| now < at);
         }
         // Time alone makes places: who was suspect may not be, who was in the order may be quiet.
         self.has_freed_room = true;
@@ -758,6 +762,56 @@ mod tests {
         let oldest: Vec<Cid> = (0..MANY).map(name).take(asked.len()).collect();
         assert!(!asked.is_empty());
         assert_eq!(asked, oldest);
+    }
+
+    #[test]
+    fn who_failed_is_left_alone_for_a_while_if_somebody_that_delivers_has_the_same() {
+        let start = Instant::now();
+        let mut client = Client::default();
+        let [liar, honest] = [(); 2].map(|()| PeerId::random());
+        client.open(SESSION, Duration::from_secs(600), start);
+        for peer in [liar, honest] {
+            client.connected(peer, start);
+        }
+        // The first block is asked of the liar, which sends nothing.
+        let mut now = start;
+        client.want(SESSION, name(0), now);
+        client.settle(now);
+        client.presence(&liar, &name(0), PresenceKind::Have, now);
+        client.settle(now);
+        while client.tick(now) == 0 {
+            now += TICK;
+        }
+        client.presence(&honest, &name(0), PresenceKind::Have, now);
+        client.settle(now);
+        client.block(&honest, &name(0), 1 << 20, now);
+        // More than the other has room for.
+        for number in 1..=100 {
+            client.want(SESSION, name(number), now);
+            client.provider(SESSION, liar);
+        }
+        client.settle(now);
+        let failed_at = now;
+        let owes = |client: &Client, peer| client.peers[&peer].in_flight.len();
+        assert!(
+            owes(&client, honest) < 100 && owes(&client, honest) >= client.peers[&honest].window()
+        );
+        while owes(&client, liar) == 0 {
+            assert!(now < failed_at + REPEAT * 10, "it is left alone for ever");
+            now += TICK;
+            if (now - failed_at)
+                .as_millis()
+                .is_multiple_of(HEDGE_PROVEN.as_millis() / 2)
+            {
+                let owed = client.peers[&honest].in_flight.keys().next().cloned();
+                let came = client.wants[&owed.unwrap()].cid;
+                client.block(&honest, &came, 1 << 20, now);
+            }
+            client.tick(now);
+            client.settle(now);
+        }
+        let rest = now - failed_at;
+        assert!(rest > STALL * 2 - TICK * 2, "{rest:?}");
     }
 
     /// How long somebody else is not asked for a block that a stranger said to have `after` it was asked, of which it

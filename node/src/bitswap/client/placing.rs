@@ -18,6 +18,9 @@ pub(super) enum Choice {
     Nobody,
 }
 
+/// What speaks against asking one: that it has not delivered, failed, or may not have it, and how busy it is.
+type Rank = (bool, bool, bool, usize);
+
 /// Whether one who would be the last to finish is left alone, as others do it sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Balance {
@@ -178,8 +181,9 @@ impl Client {
             .iter()
             .filter_map(|session| self.sessions.get(session))
             .flat_map(|session| session.holders.keys());
-        let mut best: Option<((bool, bool, bool, usize), PeerId)> = None;
-        let mut busy = false;
+        let mut best: Option<(Rank, PeerId)> = None;
+        let mut best_resting: Option<(Rank, PeerId)> = None;
+        let (mut busy, mut busy_trusted) = (false, false);
         let others = self.others(want);
         for id in want.haves.iter().chain(holders) {
             let Some(peer) = self.peers.get(id) else {
@@ -202,6 +206,7 @@ impl Client {
             };
             if is_full {
                 busy = true;
+                busy_trusted |= peer.is_trusted();
                 continue;
             }
             let load = used.saturating_mul(1000) / window.max(1);
@@ -215,14 +220,20 @@ impl Client {
                 stranger,
                 load,
             );
+            let best = if peer.rests {
+                &mut best_resting
+            } else {
+                &mut best
+            };
             if best.is_none_or(|(other, _)| rank < other) {
-                best = Some((rank, *id));
+                *best = Some((rank, *id));
             }
         }
-        match best {
-            Some((_, peer)) => Choice::Ask(peer),
-            None if busy => Choice::Wait,
-            None => Choice::Nobody,
+        match (best, best_resting) {
+            (Some((_, peer)), _) => Choice::Ask(peer),
+            (None, Some((_, peer))) if !busy_trusted => Choice::Ask(peer),
+            _ if busy => Choice::Wait,
+            _ => Choice::Nobody,
         }
     }
 
