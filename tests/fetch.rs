@@ -199,7 +199,10 @@ fn the_missing_blocks_of_one_file_are_counted_and_named() {
     let (_giving, taking) = connected(&giver, &taker);
     let get = ["get", &root, "-o", out.to_str().unwrap()];
     let told = taker.run(get).failure(1);
-    assert!(told.contains("2 of its blocks are missing"), "{told}");
+    assert!(
+        told.contains("at least 2 of its blocks are missing"),
+        "{told}"
+    );
     assert!(
         missing.iter().all(|missing| told.contains(missing)),
         "{told}"
@@ -224,7 +227,7 @@ fn a_file_that_the_cache_cannot_hold_comes_once() {
     let (_giving, taking) = connected(&giver, &taker);
     taker.ok(["get", &root, "-o", out.to_str().unwrap()]);
     assert!(fs::read(&out).unwrap() == bytes);
-    // Sixty-four leaves and the root; one may be evicted between its coming and its turn.
+    // Sixty-four leaves and the root; a few may be evicted between their coming and their turn.
     let came = blocks_received(&taking);
     assert!((65.0..75.0).contains(&came), "{came}");
 }

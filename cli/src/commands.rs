@@ -26,6 +26,7 @@ use crate::rpc::api::Api;
 use crate::rpc::client::{Answer, Endpoint, Question, Remote};
 use crate::rpc::context::Context;
 use crate::rpc::entries::Source;
+use crate::rpc::error::KEPT;
 use crate::rpc::reply::json_line;
 use crate::{daemon, logging};
 use serde::de::DeserializeOwned;
@@ -63,12 +64,10 @@ pub async fn run(arguments: Arguments, environment: Environment) -> Result<(), F
 }
 
 /// What becomes of the blocks that a command fetched before it was stopped.
-fn what_is_kept(command: &Command) -> &'static str {
+fn what_is_kept(command: &Command) -> String {
     match command {
-        Command::Get(_) | Command::Cat(_) => {
-            "; whatever blocks came are in the store: the same command again fetches only the rest"
-        }
-        _ => "",
+        Command::Get(_) | Command::Cat(_) | Command::Pin(_) => format!("; {KEPT}"),
+        _ => String::new(),
     }
 }
 

@@ -151,7 +151,7 @@ impl Default for Log {
 #[non_exhaustive]
 pub enum ConfigError {
     /// A key that means nothing.
-    #[error("{key}: unknown configuration key; {}", nearest.as_ref().map_or_else(|| "`cairn config show` lists all".to_owned(), |known| format!("did you mean `{known}`?")))]
+    #[error("{key}: unknown configuration key; {}", nearest.as_ref().map_or_else(|| "docs/configuration.md lists all".to_owned(), |known| format!("did you mean `{known}`?")))]
     UnknownKey {
         /// The key as written.
         key: String,

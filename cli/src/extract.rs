@@ -65,19 +65,13 @@ impl Target {
     /// Whether something is in the way that is certain to stay there, as far as can be known before
     /// anything was asked for: whether it is a folder that comes is not. `root` is its name.
     pub fn check(&self, root: &str) -> Result<(), ExtractError> {
-        let (Self::At(path) | Self::AtOrInto(path)) = self;
-        let taken = match self {
-            Self::AtOrInto(folder) if folder.is_dir() => {
-                let inside = folder.join(root);
-                // A folder would take the place of this one, which must be empty.
-                let blocked = is_taken(folder, true) && is_taken(&inside, false);
-                blocked.then_some(inside)
-            }
-            _ => is_taken(path, true).then(|| path.clone()),
-        };
-        match taken {
-            Some(path) => Err(ExtractError::Exists(path.display().to_string())),
-            None => Ok(()),
+        // Only what would be in the way of both is certain.
+        match self.place(root, RootKind::Folder) {
+            Err(blocked) => self
+                .place(root, RootKind::Other)
+                .map(drop)
+                .map_err(|_| blocked),
+            Ok(_) => Ok(()),
         }
     }
 
@@ -94,26 +88,33 @@ impl Target {
     }
 }
 
-/// What an archive holds.
+/// What an archive's first entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RootKind {
-    /// A folder with entries.
+    /// A folder.
     Folder,
     /// A file or a link.
     Other,
 }
 
 impl RootKind {
-    /// By the head of its first entry, if all of that is there.
-    pub fn of_archive(start: &[u8]) -> Option<Self> {
-        let header = Header::from_byte_slice(start.get(..HEADER_BYTES)?);
-        match header.entry_type() {
-            EntryType::Directory => Some(Self::Folder),
-            // What is said of a name that is too long for it comes first.
-            EntryType::XHeader => None,
-            _ => Some(Self::Other),
+    fn of(entry: EntryType) -> Self {
+        match entry {
+            EntryType::Directory => Self::Folder,
+            _ => Self::Other,
         }
     }
+}
+
+/// The name of an archive's first entry, and what it is, if its start says both.
+pub fn root_of(start: &[u8]) -> Option<(String, RootKind)> {
+    let header = Header::from_byte_slice(start.get(..HEADER_BYTES)?);
+    if header.entry_type() == EntryType::XHeader {
+        return None; // What is said there comes first.
+    }
+    let path = header.path().ok()?;
+    let name = path.file_name()?.to_str()?;
+    Some((name.to_owned(), RootKind::of(header.entry_type())))
 }
 
 /// Writes what `input` holds; gives the path written to. `on_bytes` is told how many bytes of
@@ -151,10 +152,7 @@ fn extract_into(
         let place = match &mut *place {
             Some(place) => place,
             place @ None => {
-                let kind = match entry.header().entry_type() {
-                    EntryType::Directory => RootKind::Folder,
-                    _ => RootKind::Other,
-                };
+                let kind = RootKind::of(entry.header().entry_type());
                 place.insert(Place::prepare(target.place(root, kind)?, root)?)
             }
         };
@@ -483,6 +481,19 @@ mod tests {
             listing(folder.path()),
             ["out", "out/a", "out/d", "out/d/empty", "out/link"]
         );
+    }
+
+    #[test]
+    fn the_start_of_an_archive_says_what_it_is() {
+        let start = |path: &str, kind| root_of(&header(path, kind, None, None).unwrap());
+        let folder = ("out".to_owned(), RootKind::Folder);
+        assert_eq!(start("out", Kind::Folder), Some(folder));
+        let other = Some(("out".to_owned(), RootKind::Other));
+        assert_eq!(start("out", Kind::File(1)), other);
+        assert_eq!(start("out", Kind::Link("to")), other);
+        assert_eq!(start(&"long".repeat(100), Kind::Folder), None);
+        let whole = header("out", Kind::Folder, None, None).unwrap();
+        assert_eq!(root_of(&whole[..HEADER_BYTES - 1]), None);
     }
 
     #[test]

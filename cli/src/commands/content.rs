@@ -3,7 +3,7 @@
 use super::Shell;
 use crate::args::{CatArgs, GetArgs, LsArgs, RefsArgs, ResolveArgs};
 use crate::exit::Failure;
-use crate::extract::{ExtractError, RootKind, Target, extract};
+use crate::extract::{ExtractError, Target, extract, root_of};
 use crate::output::{self, Printer, Progress, escape};
 use crate::rpc::cat::IS_FOLDER;
 use crate::rpc::client::{Answer, Question};
@@ -97,7 +97,7 @@ pub async fn get(shell: &mut Shell, arguments: GetArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::runtime(error.to_string()))?;
     }
     let (first, answer) = begun(shell, question, is_watched).await?;
-    if let (Ok(root), Some(kind)) = (own_name(&arguments.path), RootKind::of_archive(&first)) {
+    if let Some((root, kind)) = root_of(&first) {
         target
             .place(&root, kind)
             .map_err(|error| Failure::runtime(error.to_string()))?;
@@ -291,6 +291,7 @@ pub async fn ls(shell: &mut Shell, arguments: LsArgs) -> Result<(), Failure> {
         .args(&arguments.paths)
         .with("size", arguments.size)
         .with("resolve-type", arguments.resolve_type)
+        .with("past-missing", true)
         .maybe("stream", arguments.stream.then_some(true));
     let mut listed = Listed {
         several: arguments.paths.len() > 1,

@@ -41,7 +41,9 @@ pub(super) fn wrong(key: &str, value: &toml::Value) -> ConfigError {
         }
         // What was meant to be a secret is none of the log's.
         _ if key == TOKEN => "something else".to_owned(),
-        toml::Value::String(_) if is_alone_in_a_list(key, value) => {
+        toml::Value::String(text)
+            if text.chars().count() <= WAS_CHARS_MAX && is_alone_in_a_list(key, value) =>
+        {
             format!("{value}, which is no list; a list with it alone is [{value}]")
         }
         toml::Value::Table(_) => "a section".to_owned(),

@@ -78,10 +78,9 @@ impl RpcError {
     pub fn too_slow(given: Duration, waits_for: Option<&str>) -> Self {
         let given = given.as_secs_f64();
         Self::failed(match waits_for {
-            Some(what) => format!(
-                "context deadline exceeded: after {given} s (--timeout) {what}; whatever blocks came are in the store: \
-                 the same command again goes on from there"
-            ),
+            Some(what) => {
+                format!("context deadline exceeded: after {given} s (--timeout) {what}; {KEPT}")
+            }
             None => format!("context deadline exceeded: it took more than {given} s (--timeout)"),
         })
     }
@@ -110,6 +109,10 @@ impl RpcError {
         }
     }
 }
+
+/// What becomes of the blocks that were fetched when the rest was not.
+pub const KEPT: &str = "blocks that came stay in the store, as far as `storage.cache_max` holds them: the same command \
+                        again fetches only the rest";
 
 fn not_found(cid: &Cid) -> String {
     format!("block was not found: ipld: could not find {cid}")

@@ -2,7 +2,7 @@
 
 use super::ahead::{self, Pace};
 use super::api::{Call, resolve_to_block};
-use super::error::RpcError;
+use super::error::{KEPT, RpcError};
 use super::reply::{Reply, Sink};
 use super::tar::{self, Kind};
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use flate2::write::GzEncoder;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use std::io::Write;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -59,6 +60,11 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
             out,
             gzip: compress.then(|| GzEncoder::new(Vec::new(), Compression::new(level))),
             pace: pace.clone(),
+            whole_first_max: if is_online {
+                WHOLE_FIRST_BYTES.min(pace.ahead_most())
+            } else {
+                WHOLE_FIRST_BYTES // Nothing comes that could push anything out.
+            },
             names: Names::default(),
         };
         let source = session.clone();
@@ -83,8 +89,8 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
 /// What is said of a file that lacks some blocks.
 fn of_file(gaps: &Absent) -> String {
     match gaps.count() {
-        1 => format!("1 of its blocks is missing: {gaps}"),
-        count => format!("{count} of its blocks are missing: {gaps}"),
+        1 => format!("at least 1 of its blocks is missing: {gaps}"),
+        count => format!("at least {count} of its blocks are missing: {gaps}"),
     }
 }
 
@@ -95,8 +101,8 @@ fn left_out(absent: &Absent) -> String {
         count => format!("{count} entries were left out, their blocks were not found"),
     };
     format!(
-        "{what}: {absent}; all others were written and are in the store: getting it again fetches only the rest, but \
-         wants another place (-o) or what was written moved away"
+        "{what}: {absent}; all others were written; {KEPT}, but it wants another place (-o) or what was written \
+         moved away"
     )
 }
 
@@ -174,11 +180,13 @@ impl Reader {
     }
 
     /// Brings all blocks of a file here, as far as they are to be had; tells of those that are not.
-    async fn gaps(&self, cid: Cid) -> Result<Absent, ReadError> {
+    async fn gaps(&self, cid: Cid, size: u64, absent: &Absent) -> Result<Absent, ReadError> {
         let looked = Looked {
             session: self.session.clone(),
-            gaps: Arc::default(),
+            gaps: Arc::new(Mutex::new(absent.of_part())),
+            bytes: Arc::default(),
         };
+        let bytes_max = size.saturating_mul(2).saturating_add(NODE_BYTES_MAX);
         let options = Options {
             missing: Missing::Tell,
             read_ahead: BLOCKS_AHEAD,
@@ -187,6 +195,7 @@ impl Reader {
         let mut visits = std::pin::pin!(walk(looked.clone(), cid, options));
         while let Some(visit) = visits.next().await {
             match visit {
+                Ok(_) if looked.bytes() > bytes_max => break, // Not what its root says: reading it will tell.
                 Ok(_) if !looked.gaps().is_hopeless() => {}
                 Err(ReadError::Source(error)) if error.is_of_every_block() => {
                     return Err(error.into());
@@ -204,9 +213,15 @@ impl Reader {
 struct Looked {
     session: Session,
     gaps: Arc<Mutex<Absent>>,
+    /// What came.
+    bytes: Arc<AtomicU64>,
 }
 
 impl Looked {
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     fn gaps(&self) -> MutexGuard<'_, Absent> {
         self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -214,26 +229,24 @@ impl Looked {
 
 impl BlockSource for Looked {
     async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
-        let (block, is_here) = if cid.codec() == cid::RAW {
-            (
-                None,
-                self.session.size(cid).await.map(|size| size.is_some()),
-            )
+        let (block, size) = if cid.codec() == cid::RAW {
+            (None, self.session.size(cid).await)
         } else {
             match self.session.block(cid).await {
                 Ok(block) => {
-                    let is_here = block.is_some();
-                    (block, Ok(is_here))
+                    let size = block.as_ref().map(|block| block.data().len() as u64);
+                    (block, Ok(size))
                 }
                 Err(error) => (None, Err(error)),
             }
         };
-        let why = match is_here {
-            Ok(true) => {
+        let why = match size {
+            Ok(Some(size)) => {
+                self.bytes.fetch_add(size, Ordering::Relaxed);
                 self.gaps().came();
                 return Ok(block);
             }
-            Ok(false) => ReadError::NotFound(*cid).to_string(),
+            Ok(None) => ReadError::NotFound(*cid).to_string(),
             Err(error) if error.is_of_every_block() => return Err(error),
             Err(error) => error.to_string(),
         };
@@ -260,7 +273,7 @@ async fn write_tree(
     open.extend(entries);
     if open.is_empty() && !absent.is_empty() {
         return Err(RpcError::failed(format!(
-            "nothing was written: {absent}; what came of it is in the store: getting it again fetches only the rest"
+            "nothing was written: {absent}; {KEPT}"
         )));
     }
     let mut written: u64 = 0;
@@ -346,11 +359,11 @@ async fn write_entry(
         Node::File(file) => {
             // Its header promises all of it. What is larger would have to wait too long for that, or would
             // be evicted before it is read and come twice, so there a gap is the end.
-            if file.size() <= WHOLE_FIRST_BYTES.min(archive.pace.ahead_most()) {
-                let gaps = reader.gaps(opened.cid).await?;
+            if file.size() <= archive.whole_first_max {
+                let gaps = reader.gaps(opened.cid, file.size(), absent).await?;
                 if !gaps.is_empty() {
                     archive.pace.passed(file.size());
-                    absent.take(path, of_file(&gaps));
+                    absent.after_part(&gaps, path, of_file(&gaps));
                     return Ok(None);
                 }
             }
@@ -399,6 +412,8 @@ struct Archive {
     out: Sink,
     gzip: Option<GzEncoder<Vec<u8>>>,
     pace: Pace,
+    /// Largest file of which every block is brought here before its header goes out.
+    whole_first_max: u64,
     names: Names,
 }
 
@@ -452,8 +467,10 @@ const SMALL_FILE_BYTES: u32 = 256 << 10;
 const SMALL_FILES_BYTES: usize = 16 << 20;
 /// Entries of a folder that are opened ahead.
 const ENTRIES_AHEAD: usize = 32;
-/// Largest file of which every block is brought here before its header goes out.
+/// Largest file of which every block is brought here before its header goes out, if the cache can hold it.
 const WHOLE_FIRST_BYTES: u64 = 256 << 20;
+/// What the blocks of a file may have more than twice its bytes.
+const NODE_BYTES_MAX: u64 = 16 << 20;
 /// Blocks of such a file that are under way at once.
 const BLOCKS_AHEAD: usize = 64;
 /// How much compressed output is collected before it goes out.
@@ -530,6 +547,7 @@ mod tests {
                 out,
                 gzip: None,
                 pace: Pace::within(u64::MAX),
+                whole_first_max: WHOLE_FIRST_BYTES,
                 names: Names::default(),
             };
             let limits = Budget {

@@ -3,16 +3,19 @@
 use super::api::{Call, resolve_to_block};
 use super::arguments::CidText;
 use super::error::RpcError;
-use super::reply::Reply;
+use super::reply::{Reply, Sink};
 use cairn_node::Session;
 use cairn_store::cid::{self, Cid};
 use cairn_store::dag::absent::Absent;
+use cairn_store::dag::path::ContentPath;
 use cairn_store::dag::{self, Budget};
 use cairn_store::source::BlockSource;
 use cairn_store::unixfs::read::{self, Node, ReadError};
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The answer: what was asked for, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +98,8 @@ pub async fn ls(call: Call) -> Result<Reply, RpcError> {
         },
         ..Budget::OPERATOR
     };
+    // Who takes no trailers would see the error of a listing that lacks something as a broken connection.
+    let goes_on = stream || call.arguments.flag(&["past-missing"])?;
     let session = call.session().await?;
     let mut names: Vec<String> = call
         .arguments
@@ -103,71 +108,124 @@ pub async fn ls(call: Call) -> Result<Reply, RpcError> {
         .map(str::to_owned)
         .collect();
     names.truncate(paths.len());
+    let way = Way {
+        cids,
+        look,
+        limits,
+        is_hopeless: Arc::default(),
+    };
     Ok(Reply::values(move |out| async move {
-        let mut whole = Listing::default();
-        let mut absent = Absent::default();
+        let mut told = Told {
+            streams_to: stream.then_some(&out),
+            whole: Listing::default(),
+            absent: Absent::default(),
+        };
         let mut ended = Ok(());
         for (path, name) in paths.iter().zip(names) {
-            let root = resolve_to_block(&session, path).await?;
-            let mut links = std::pin::pin!(links(&session, root, cids, look, limits).await?);
-            let mut object = Object {
-                hash: name,
-                links: Vec::new(),
-            };
-            while let Some(entry) = links.next().await {
-                let (link, why) = match entry {
-                    Ok(looked_at) => looked_at,
-                    // What was seen before is told nevertheless.
-                    Err(error) => {
-                        ended = Err(error);
-                        break;
-                    }
-                };
-                match why {
-                    Some(why) => absent.take(format_args!("{}/{}", object.hash, link.name), why),
-                    None => absent.came(),
-                }
-                object.links.push(link);
-                if stream {
-                    out.value(&Listing {
-                        objects: vec![object.clone()],
-                    })
-                    .await?;
-                    object.links.clear();
-                }
-                if absent.is_hopeless() {
-                    break;
-                }
-            }
-            whole.objects.push(object);
-            if ended.is_err() || absent.is_hopeless() {
+            ended = told.list(&session, path, name, &way).await;
+            if ended.is_err() {
                 break;
             }
         }
-        if !stream {
+        let Told { whole, absent, .. } = told;
+        let ended = match (ended, absent.is_empty()) {
+            (Ok(()), true) => Ok(()),
+            (Ok(()), false) => Err(RpcError::failed(not_looked_at(&absent))),
+            (Err(error), true) => Err(error),
+            (Err(error), false) => {
+                let both = format!("{}; {}", error.message(), not_looked_at(&absent));
+                Err(RpcError::with_status(error.status(), both))
+            }
+        };
+        if !goes_on {
+            ended?;
+            return out.value(&whole).await;
+        }
+        if !stream && whole != Listing::default() {
             out.value(&whole).await?;
         }
-        ended?;
-        if absent.is_empty() {
-            return Ok(());
-        }
-        Err(RpcError::failed(not_looked_at(&absent)))
+        ended
     }))
+}
+
+/// What is listed so far.
+struct Told<'a> {
+    /// Where each entry goes at once.
+    streams_to: Option<&'a Sink>,
+    /// Or where all are collected.
+    whole: Listing,
+    absent: Absent,
+}
+
+impl Told<'_> {
+    /// Lists what is at `path`, as far as it is to be had.
+    async fn list(
+        &mut self,
+        session: &Session,
+        path: &ContentPath,
+        name: String,
+        way: &Way,
+    ) -> Result<(), RpcError> {
+        let root = resolve_to_block(session, path).await?;
+        let mut links = std::pin::pin!(links(session, root, way).await?);
+        let object = |links| Object {
+            hash: name.clone(),
+            links,
+        };
+        if self.streams_to.is_none() {
+            self.whole.objects.push(object(Vec::new()));
+        }
+        while let Some(entry) = links.next().await {
+            let (link, seen) = entry?;
+            match seen {
+                Seen::Came => self.absent.came(),
+                Seen::Missing(why) => self.absent.take(format_args!("{name}/{}", link.name), why),
+                Seen::NotLookedAt => {}
+            }
+            if self.absent.is_hopeless() {
+                way.is_hopeless.store(true, Ordering::Relaxed);
+            }
+            match (self.streams_to, self.whole.objects.last_mut()) {
+                (Some(out), _) => {
+                    let objects = vec![object(vec![link])];
+                    out.value(&Listing { objects }).await?;
+                }
+                (None, Some(object)) => object.links.push(link),
+                (None, None) => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is said of entries whose type and size are not known.
 fn not_looked_at(absent: &Absent) -> String {
     let what = match absent.count() {
-        1 => "the type and size of 1 entry are unknown, its block was not found".to_owned(),
+        1 => "the type and size of 1 entry are unknown, its block could not be had".to_owned(),
         count => format!(
-            "the types and sizes of {count} entries are unknown, their blocks were not found"
+            "the types and sizes of {count} entries are unknown, their blocks could not be had"
         ),
     };
     format!("{what}: {absent}; --resolve-type=false --size=false asks for none of them")
 }
 
-/// An entry, and why its block is missing if it is.
-type LookedAt = (Link, Option<String>);
+/// Whether an entry's block was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seen {
+    NotLookedAt,
+    Came,
+    /// It could not be had, and why.
+    Missing(String),
+}
+
+/// How entries are listed.
+struct Way {
+    cids: CidText,
+    look: Look,
+    limits: Budget,
+    /// Whether so many were missing that no further one is waited for.
+    is_hopeless: Arc<AtomicBool>,
+}
 
 /// How far entries are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,13 +239,11 @@ enum Look {
 async fn links(
     session: &Session,
     root: Cid,
-    cids: CidText,
-    look: Look,
-    limits: Budget,
-) -> Result<impl Stream<Item = Result<LookedAt, RpcError>> + Send + use<>, RpcError> {
+    way: &Way,
+) -> Result<impl Stream<Item = Result<(Link, Seen), RpcError>> + Send + use<>, RpcError> {
     let entries: Unresolveds = match read::open(session, &root).await {
         Ok(Node::Directory(folder)) => {
-            let entries = folder.entries(session.clone(), limits);
+            let entries = folder.entries(session.clone(), way.limits);
             Box::pin(entries.map(|entry| {
                 let entry = entry?;
                 Ok(Unresolved {
@@ -214,9 +270,15 @@ async fn links(
         Err(error) => return Err(error.into()),
     };
     let session = session.clone();
+    let (cids, look) = (way.cids, way.look);
+    let is_hopeless = Arc::clone(&way.is_hopeless);
     Ok(entries
         .map(move |entry| {
             let session = session.clone();
+            let look = match is_hopeless.load(Ordering::Relaxed) {
+                true => Look::AtTheLink,
+                false => look,
+            };
             async move { look_at(&session, entry?, cids, look).await }
         })
         .buffered(READ_AHEAD))
@@ -227,7 +289,7 @@ async fn look_at(
     entry: Unresolved,
     cids: CidText,
     look: Look,
-) -> Result<LookedAt, RpcError> {
+) -> Result<(Link, Seen), RpcError> {
     let mut link = Link {
         name: entry.name,
         hash: cids.text(&entry.cid),
@@ -237,10 +299,10 @@ async fn look_at(
         // A raw block's size is the link's, so it need not be read.
         link.r#type = FILE;
         link.size = entry.tsize;
-        return Ok((link, None));
+        return Ok((link, Seen::NotLookedAt));
     }
     if look == Look::AtTheLink {
-        return Ok((link, None));
+        return Ok((link, Seen::NotLookedAt));
     }
     match read::open(session, &entry.cid).await {
         Ok(Node::File(file)) => {
@@ -257,10 +319,12 @@ async fn look_at(
             link.target = symlink.target;
         }
         Err(ReadError::NotUnixfs { .. }) => link.size = entry.tsize,
-        Err(error) if error.is_absence() => return Ok((link, Some(error.to_string()))),
+        Err(error) if error.is_absence() => {
+            return Ok((link, Seen::Missing(error.to_string())));
+        }
         Err(error) => return Err(error.into()),
     }
-    Ok((link, None))
+    Ok((link, Seen::Came))
 }
 
 /// How many entries are looked at ahead of the one that goes out.

@@ -15,7 +15,8 @@
 //! do takes over from who has much (`client/late.rs`).
 //!
 //! DONT_HAVE, silence, a disconnection and a wrong block all bring a want back to 1 without that
-//! peer; who sends again after a silence is counted on again. A want that takes long is asked of a
+//! peer; who sends again after a silence is counted on again, and who does not is left alone for a while, longer each
+//! time, as long as others that deliver have the same. A want that takes long is asked of a
 //! second peer before the first has failed, soon if that never delivered anything, and later if many
 //! want the same of it (`client/late.rs`).
 //!
@@ -110,9 +111,10 @@ struct Peer {
     quickest_have: Option<Duration>,
     /// It owes blocks and none has come for longer than they take: it is asked for no more.
     suspect: bool,
-    /// Until when it is not asked for more because it failed, if others that deliver have the same.
-    rests_until: Option<Instant>,
-    rests: bool,
+    /// Until when it is not asked for more after a silence, if others that deliver have the same.
+    alone_until: Option<Instant>,
+    /// Whether that was so at the last tick.
+    was_left_alone: bool,
     speaks: Speaks,
     /// Set if it is a source: asked over HTTP for one block at a time.
     source: Option<Standing>,
@@ -518,6 +520,8 @@ impl Client {
         if let Some(state) = self.peers.get_mut(peer) {
             state.block_came(now);
             state.heard(now);
+            // Its words do not wait, so they say nothing about its blocks.
+            state.quickest_have = None;
         }
         self.suspect(peer, false);
         self.progress(peer, now);
@@ -858,8 +862,8 @@ impl Peer {
             blockless: 0,
             quickest_have: None,
             suspect: false,
-            rests_until: None,
-            rests: false,
+            alone_until: None,
+            was_left_alone: false,
             speaks: Speaks::Presences,
             source: None,
         }

@@ -129,7 +129,7 @@ impl Ledger {
         self.window_bytes = WINDOW_BYTES_START;
     }
 
-    /// How long it is not to be asked for more after it failed, if others have the same: longer each time.
+    /// How long it is to be left alone after it failed, if others have the same: longer each time.
     pub(super) fn rest(&self) -> Duration {
         REST * (1 << self.failures.min(REST_DOUBLINGS_MAX))
     }

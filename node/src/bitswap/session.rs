@@ -295,18 +295,20 @@ impl fmt::Display for Tried {
                         "asked {asked} of {connected} connected peers that speak Bitswap"
                     )?,
                     // Some have gone since.
-                    false => write!(
-                        out,
-                        "asked {}; {} connected now",
-                        counted(asked, "peer", "peers"),
-                        counted(connected, "is", "are")
-                    )?,
+                    false => write!(out, "asked {}", counted(asked, "peer", "peers"))?,
                 }
                 write!(
                     out,
                     " ({} want-have, {} want-block); answers: {} HAVE, {} DONT_HAVE, no block",
                     said.want_haves, said.want_blocks, said.haves, said.dont_haves
                 )?;
+                if asked > connected {
+                    write!(
+                        out,
+                        "; {} connected by now",
+                        counted(connected, "is", "are")
+                    )?;
+                }
             }
         }
         if let Some(why) = alone {
@@ -434,7 +436,8 @@ mod tests {
         };
         let told = told.to_string();
         assert!(
-            told.starts_with("asked 2 peers; 1 is connected now (2 want-have"),
+            told.starts_with("asked 2 peers (2 want-have, 1 want-block); answers: 1 HAVE")
+                && told.contains("no block; 1 is connected by now; alone"),
             "{told}"
         );
         let told = tried.to_string();

@@ -16,13 +16,30 @@ impl Absent {
     /// One more, and why.
     pub fn take(&mut self, name: impl fmt::Display, why: impl fmt::Display) {
         if self.named.len() < NAMED_MAX {
-            self.named.push(name.to_string());
+            let name = name.to_string();
+            let (short, rest) = name.split_at(name.floor_char_boundary(NAME_BYTES_MAX));
+            let more = if rest.is_empty() { "" } else { "…" };
+            self.named.push(format!("{short}{more}"));
         }
         if self.count == 0 {
             self.why = why.to_string();
         }
         self.count += 1;
         self.in_a_row += 1;
+    }
+
+    /// What is missing of a part of the same: as hopeless as this is by now.
+    pub fn of_part(&self) -> Self {
+        Self {
+            in_a_row: self.in_a_row,
+            ..Self::default()
+        }
+    }
+
+    /// Goes on behind a part, which counts as one, with as much hope as there was at its end.
+    pub fn after_part(&mut self, part: &Self, name: impl fmt::Display, why: impl fmt::Display) {
+        self.take(name, why);
+        self.in_a_row = part.in_a_row;
     }
 
     /// One that is not missing.
@@ -66,6 +83,8 @@ impl fmt::Display for Absent {
 
 /// Most that are named.
 const NAMED_MAX: usize = 16;
+/// Longest name that is told: it may be a stranger's.
+const NAME_BYTES_MAX: usize = 200;
 /// Missing ones in a row after which nothing further is asked for: at the least breadth of a walk,
 /// eight times the time that one is waited for.
 const IN_A_ROW_MAX: u64 = 256;
@@ -86,6 +105,32 @@ mod tests {
         }
         let told = absent.to_string();
         assert!(told.contains(", 13 and 6 more (of the first"), "{told}");
+    }
+
+    #[test]
+    fn a_part_is_one_and_what_is_missing_of_it_takes_the_hope_of_the_whole() {
+        let mut whole = Absent::default();
+        for _ in 0..3 {
+            let mut part = whole.of_part();
+            for _ in 0..IN_A_ROW_MAX / 2 {
+                part.take("block", "");
+            }
+            whole.after_part(&part, "file", part.to_string());
+        }
+        assert_eq!(whole.count(), 3);
+        assert!(whole.is_hopeless());
+        let mut part = whole.of_part();
+        part.came();
+        part.take("block", "");
+        whole.after_part(&part, "file", "");
+        assert!(!whole.is_hopeless());
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        let mut absent = Absent::default();
+        absent.take("é".repeat(1000), "gone");
+        assert_eq!(absent.to_string(), format!("{}… (gone)", "é".repeat(100)));
     }
 
     #[test]

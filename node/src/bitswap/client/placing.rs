@@ -182,7 +182,7 @@ impl Client {
             .filter_map(|session| self.sessions.get(session))
             .flat_map(|session| session.holders.keys());
         let mut best: Option<(Rank, PeerId)> = None;
-        let mut best_resting: Option<(Rank, PeerId)> = None;
+        let mut best_left_alone: Option<(Rank, PeerId)> = None;
         let (mut busy, mut busy_trusted) = (false, false);
         let others = self.others(want);
         for id in want.haves.iter().chain(holders) {
@@ -220,8 +220,8 @@ impl Client {
                 stranger,
                 load,
             );
-            let best = if peer.rests {
-                &mut best_resting
+            let best = if peer.was_left_alone && ledger.has_failed() {
+                &mut best_left_alone
             } else {
                 &mut best
             };
@@ -229,7 +229,7 @@ impl Client {
                 *best = Some((rank, *id));
             }
         }
-        match (best, best_resting) {
+        match (best, best_left_alone) {
             (Some((_, peer)), _) => Choice::Ask(peer),
             (None, Some((_, peer))) if !busy_trusted => Choice::Ask(peer),
             _ if busy => Choice::Wait,
