@@ -243,7 +243,7 @@ fn a_folder_is_listed_without_what_is_missing_of_its_entries() {
     let missing = giver.ok(["resolve", &format!("/ipfs/{root}/sub")]);
     let missing = missing.trim_start_matches("/ipfs/");
     giver.ok(["block", "rm", missing]);
-    let _daemons = connected(&giver, &taker);
+    let (_giving, taking) = connected(&giver, &taker);
     let listed = taker.run(["ls", &root]);
     let lines = String::from_utf8(listed.stdout.clone()).unwrap();
     assert_eq!(lines.lines().count(), 42, "{lines}");
@@ -252,6 +252,26 @@ fn a_folder_is_listed_without_what_is_missing_of_its_entries() {
     assert!(told.contains("of 1 entry are unknown"), "{told}");
     assert!(told.contains(&format!("{root}/sub")), "{told}");
     taker.ok(["ls", "--resolve-type=false", "--size=false", &root]);
+    let streamed = taker.run(["ls", "--stream", &root]);
+    let rows = String::from_utf8(streamed.stdout.clone()).unwrap();
+    assert_eq!(rows.lines().count(), 42, "{rows}");
+    assert!(streamed.failure(1).contains(&format!("{root}/sub")));
+
+    // A path behind that is not there takes nothing from the one before.
+    let both = taker.run(["ls", &root, missing]);
+    let lines = String::from_utf8(both.stdout.clone()).unwrap();
+    assert_eq!(lines.lines().count(), 43, "{lines}");
+    let told = both.failure(1);
+    assert!(
+        told.contains(&format!("could not find {missing}")) || told.contains("in time"),
+        "{told}"
+    );
+    assert!(told.contains(&format!("{root}/sub")), "{told}");
+
+    // Who asks as Kubo's tools do is told by the status alone.
+    let refused = taking.post("ls", &format!("arg={root}"));
+    assert_eq!(refused.status, 500, "{refused:?}");
+    assert!(refused.text().contains("unknown"), "{refused:?}");
 }
 
 /// What a daemon wants of its peers.
