@@ -385,6 +385,22 @@ impl<I: Iterator<Item = Provider>> CollectIds for I {
 }
 
 #[tokio::test]
+async fn who_has_just_connected_may_be_asked_and_told_at_once() {
+    let contact = TestNode::start(&[TCP]).await;
+    let address = contact.address().await;
+    let [provider, seeker] = [TestNode::start(&[TCP]).await, TestNode::start(&[TCP]).await];
+    // Nobody waits for what the other speaks.
+    provider.peers.connect(address.clone()).await.unwrap();
+    provider.routing.provide(cid(1)).await.unwrap();
+    seeker.peers.connect(address).await.unwrap();
+    let found = seeker.find(cid(2)).await;
+    assert!(found.is_empty(), "{found:?}");
+    for node in [seeker, provider, contact] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn alone_there_is_nobody_to_ask_or_tell() {
     let node = TestNode::start(&[TCP]).await;
     let told = node.routing.provide(cid(1)).await;

@@ -25,6 +25,7 @@ use crate::event::Event;
 use crate::metrics::{Foreign, Metrics};
 use crate::network::Network;
 use crate::node::StartError;
+use crate::routing::RoutingError;
 use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -54,6 +55,8 @@ pub(super) struct Worker {
     ways: HashMap<ConnectionId, (PeerId, Answer)>,
     closing: HashMap<PeerId, Vec<Answer>>,
     lookups: Lookups,
+    /// Lookups that begin when it is known what those just connected speak. Bounded by their permits.
+    parked: Vec<Command>,
     bootstrap: Bootstrap,
 }
 
@@ -76,6 +79,8 @@ struct Connection {
 #[derive(Default)]
 struct Peer {
     connections: usize,
+    /// Whether it said what it speaks, or did not though it was asked.
+    is_met: bool,
     agent: Option<String>,
     protocols: Vec<String>,
     /// Whether it answers DHT queries.
@@ -113,6 +118,7 @@ impl Worker {
             ways: HashMap::new(),
             closing: HashMap::new(),
             lookups: Lookups::default(),
+            parked: Vec::new(),
             bootstrap: Bootstrap::new(config),
         }
     }
@@ -179,6 +185,12 @@ impl Worker {
     /// Closes connections so that peers see an end, not a silence.
     async fn say_goodbye(mut self) {
         self.inbox.close();
+        for command in self.parked.drain(..) {
+            if let Command::Find(find) = command {
+                // A receiver that is gone needs no error.
+                let _ = find.found.try_send(Err(RoutingError::Stopping));
+            }
+        }
         self.lookups.stop();
         self.dials.clear();
         self.ways.clear();

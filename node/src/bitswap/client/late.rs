@@ -800,10 +800,13 @@ mod tests {
             now += TICK;
             if (now - failed_at)
                 .as_millis()
-                .is_multiple_of(HEDGE_PROVEN.as_millis() / 2)
+                .is_multiple_of((TICK * 2).as_millis())
             {
-                let owed = client.peers[&honest].in_flight.keys().next().cloned();
-                let came = client.wants[&owed.unwrap()].cid;
+                let owed = client.peers[&honest].in_flight.iter();
+                let (first, _) = owed
+                    .min_by_key(|(_, asked)| (asked.at, asked.ahead))
+                    .unwrap();
+                let came = client.wants[first].cid;
                 client.block(&honest, &came, 1 << 20, now);
             }
             client.tick(now);

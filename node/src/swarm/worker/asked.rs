@@ -35,8 +35,25 @@ impl Worker {
                 drop(reply.send(self.swarm.listeners().cloned().collect()));
             }
             Command::Known(reply) => drop(reply.send(self.book.all())),
+            lookup @ (Command::Find(_) | Command::Provide(_)) if self.is_meeting() => {
+                self.parked.push(lookup);
+            }
             Command::Find(find) => self.find(find),
             Command::Provide(provide) => self.provide(provide),
+        }
+    }
+
+    /// Whether there is nobody to ask yet, but somebody may be who has just connected.
+    fn is_meeting(&mut self) -> bool {
+        self.company() == Company::Alone && self.peers.values().any(|peer| !peer.is_met)
+    }
+
+    /// Begins lookups that waited for somebody to be met.
+    pub(super) fn unpark(&mut self) {
+        if !self.parked.is_empty() && !self.is_meeting() {
+            for command in std::mem::take(&mut self.parked) {
+                self.on_command(command);
+            }
         }
     }
 

@@ -140,6 +140,7 @@ impl Worker {
             return;
         }
         self.peers.remove(&peer);
+        self.unpark();
         self.metrics.peers.dec();
         for reply in self.closing.remove(&peer).unwrap_or_default() {
             drop(reply.send(Ok(())));
@@ -154,6 +155,10 @@ impl Worker {
         match event {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 self.on_identified(peer_id, info);
+                self.is_met(&peer_id);
+            }
+            BehaviourEvent::Identify(identify::Event::Error { peer_id, .. }) => {
+                self.is_met(&peer_id);
             }
             BehaviourEvent::Ping(event) => {
                 self.foreign.record(&event);
@@ -166,6 +171,13 @@ impl Worker {
             // The limits, Bitswap and the measuring have nothing to say; the rest of identify is about us.
             _ => {}
         }
+    }
+
+    fn is_met(&mut self, peer: &PeerId) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.is_met = true;
+        }
+        self.unpark();
     }
 
     fn on_ping(&mut self, event: &ping::Event) {
