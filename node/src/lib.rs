@@ -10,6 +10,7 @@
 
 pub mod bitswap;
 pub mod config;
+pub mod dht;
 pub mod event;
 pub mod exchange;
 pub mod explain;

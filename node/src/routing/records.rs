@@ -1,207 +1,46 @@
-//! The provider records this node keeps: its own and those of others, in memory, within bounds.
+//! The provider records this node keeps, as the library asks for them.
 //!
-//! Kademlia asks and tells synchronously inside the swarm's loop, so nothing here touches a disk.
-//! Keys are multihashes. Records are forgotten 48 hours after they came; what a provider said about
-//! its addresses is kept once for all its records. Values (`PUT_VALUE`) are refused: nothing here
-//! can validate them.
-//!
-//! Invariants: `held` is the number of records of others in `keys`; a provider is in `providers`
-//! exactly while it has a record, with its number; every record in `keys` has an entry in
-//! `expiry` at its time of expiry or earlier.
+//! Kademlia asks and tells synchronously inside the swarm's loop, so nothing here touches a disk. Values
+//! (`PUT_VALUE`) are refused: nothing here can validate them.
 
+pub(crate) use crate::dht::providers::RECORD_LIFE;
+use crate::dht::providers::{NotKept, Providers};
 use crate::network::Network;
 use libp2p::kad::store::{Error, RecordStore, Result};
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
 use libp2p::{Multiaddr, PeerId};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
 use std::iter;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Who provides what, as far as we were told.
+/// What is kept, behind the library's trait.
 #[derive(Debug)]
 pub(crate) struct Records {
     local: PeerId,
-    network: Network,
-    records_max: usize,
-    keys: HashMap<RecordKey, Vec<Entry>>,
-    providers: HashMap<PeerId, Known>,
-    /// When to look at which record, the earliest first; the number keeps equal times apart.
-    expiry: BTreeMap<(Instant, u64), (RecordKey, PeerId)>,
-    noted: u64,
-    held: usize,
-    own: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    provider: PeerId,
-    expires: Instant,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    addresses: Vec<Multiaddr>,
-    records: usize,
+    providers: Providers,
 }
 
 impl Records {
     pub(crate) fn new(local: PeerId, network: Network, records_max: usize) -> Self {
         Self {
             local,
-            network,
-            records_max,
-            keys: HashMap::new(),
-            providers: HashMap::new(),
-            expiry: BTreeMap::new(),
-            noted: 0,
-            held: 0,
-            own: 0,
+            providers: Providers::new(local, network, records_max),
         }
     }
 
     /// How many records of others are kept.
     pub(crate) fn held(&self) -> usize {
-        self.held
+        self.providers.held()
     }
 
     /// Whether the key is one that a record may have.
     pub(crate) fn is_key(key: &RecordKey) -> bool {
-        let bytes: &[u8] = key.as_ref();
-        (1..=KEY_BYTES_MAX).contains(&bytes.len())
+        Providers::is_key(key.as_ref())
     }
 
     /// The addresses a provider gave, within our network.
     pub(crate) fn addresses(&self, provider: &PeerId) -> Vec<Multiaddr> {
-        self.providers
-            .get(provider)
-            .map(|known| known.addresses.clone())
-            .unwrap_or_default()
-    }
-
-    fn add(&mut self, record: ProviderRecord, now: Instant) -> Result<()> {
-        self.forget_expired(now);
-        if !Self::is_key(&record.key) {
-            return Err(Error::ValueTooLarge);
-        }
-        let expires = now + RECORD_LIFE;
-        let ours = record.provider == self.local;
-        let entries = self.keys.get(&record.key).map_or(&[][..], Vec::as_slice);
-        let renewed = entries.iter().any(|e| e.provider == record.provider);
-        if !renewed {
-            let of_provider = self
-                .providers
-                .get(&record.provider)
-                .map_or(0, |known| known.records);
-            let full = if ours {
-                self.own >= OWN_RECORDS_MAX
-            } else {
-                self.held >= self.records_max
-                    || of_provider >= self.records_max.div_ceil(PROVIDER_SHARE)
-                    || entries.len() >= PROVIDERS_PER_KEY_MAX
-            };
-            if full {
-                return Err(Error::MaxProvidedKeys);
-            }
-        }
-        let entries = self.keys.entry(record.key.clone()).or_default();
-        match entries.iter_mut().find(|e| e.provider == record.provider) {
-            Some(entry) => entry.expires = expires,
-            None => {
-                entries.push(Entry {
-                    provider: record.provider,
-                    expires,
-                });
-                let known = self.providers.entry(record.provider).or_default();
-                known.records += 1;
-                if ours {
-                    self.own += 1;
-                } else {
-                    self.held += 1;
-                }
-            }
-        }
-        // A renewed record keeps its old place in line; it is looked at then and put back.
-        if !renewed {
-            self.look_at(expires, record.key, record.provider);
-        }
-        if !ours && let Some(known) = self.providers.get_mut(&record.provider) {
-            let mut addresses: Vec<_> = record
-                .addresses
-                .into_iter()
-                .filter(|address| self.network.announces(address))
-                .take(ADDRESSES_PER_PROVIDER_MAX)
-                .collect();
-            addresses.dedup();
-            known.addresses = addresses;
-        }
-        Ok(())
-    }
-
-    fn at(&self, key: &RecordKey, now: Instant) -> Vec<ProviderRecord> {
-        self.keys
-            .get(key)
-            .into_iter()
-            .flatten()
-            .filter(|entry| entry.expires > now)
-            .map(|entry| ProviderRecord {
-                key: key.clone(),
-                provider: entry.provider,
-                expires: Some(entry.expires),
-                addresses: self.addresses(&entry.provider),
-            })
-            .collect()
-    }
-
-    fn forget_expired(&mut self, now: Instant) {
-        // A few at a time, so that no call takes long.
-        for _ in 0..FORGOTTEN_AT_ONCE {
-            let due = self.expiry.first_entry().filter(|e| e.key().0 <= now);
-            let Some((key, provider)) = due.map(|entry| entry.remove()) else {
-                return;
-            };
-            let alive_until = self
-                .keys
-                .get(&key)
-                .and_then(|entries| entries.iter().find(|entry| entry.provider == provider))
-                .map(|entry| entry.expires);
-            match alive_until {
-                Some(expires) if expires > now => self.look_at(expires, key, provider),
-                Some(_) => self.remove(&key, &provider),
-                None => {}
-            }
-        }
-    }
-
-    fn look_at(&mut self, when: Instant, key: RecordKey, provider: PeerId) {
-        self.noted += 1;
-        self.expiry.insert((when, self.noted), (key, provider));
-    }
-
-    fn remove(&mut self, key: &RecordKey, provider: &PeerId) {
-        let Some(entries) = self.keys.get_mut(key) else {
-            return;
-        };
-        let before = entries.len();
-        entries.retain(|entry| entry.provider != *provider);
-        let removed = entries.len() < before;
-        if entries.is_empty() {
-            self.keys.remove(key);
-        }
-        if !removed {
-            return;
-        }
-        if *provider == self.local {
-            self.own -= 1;
-        } else {
-            self.held -= 1;
-        }
-        if let Some(known) = self.providers.get_mut(provider) {
-            known.records -= 1;
-            if known.records == 0 {
-                self.providers.remove(provider);
-            }
-        }
+        self.providers.addresses(provider)
     }
 }
 
@@ -225,15 +64,29 @@ impl RecordStore for Records {
 
     fn add_provider(&mut self, record: ProviderRecord) -> Result<()> {
         let ours = record.provider == self.local;
-        match self.add(record, Instant::now()) {
+        let (key, now) = (record.key.as_ref(), Instant::now());
+        let added = self
+            .providers
+            .add(key, record.provider, record.addresses, now);
+        match added {
+            Ok(()) => Ok(()),
             // Others can be told even if we could not keep a note of it ourselves.
-            Err(Error::MaxProvidedKeys) if ours => Ok(()),
-            done => done,
+            Err(NotKept::Full) if ours => Ok(()),
+            Err(NotKept::Full) => Err(Error::MaxProvidedKeys),
+            Err(NotKept::Key) => Err(Error::ValueTooLarge),
         }
     }
 
     fn providers(&self, key: &RecordKey) -> Vec<ProviderRecord> {
-        self.at(key, Instant::now())
+        let now = Instant::now();
+        let known = self.providers.of(key.as_ref(), now);
+        let records = known.map(|(provider, addresses)| ProviderRecord {
+            key: key.clone(),
+            provider,
+            expires: Some(now + RECORD_LIFE),
+            addresses,
+        });
+        records.collect()
     }
 
     /// Nothing: providing again is `jobs/reprovide.rs`'s work, not the library's.
@@ -242,153 +95,27 @@ impl RecordStore for Records {
     }
 
     fn remove_provider(&mut self, key: &RecordKey, provider: &PeerId) {
-        Records::remove(self, key, provider);
+        self.providers.remove(key.as_ref(), provider);
     }
 }
-
-/// How long a record is believed.
-pub(crate) const RECORD_LIFE: Duration = Duration::from_secs(48 * 3600);
-
-/// Longest key of a record, in bytes.
-const KEY_BYTES_MAX: usize = 80;
-
-/// Providers kept for one key.
-const PROVIDERS_PER_KEY_MAX: usize = 32;
-
-/// Addresses kept for one provider.
-const ADDRESSES_PER_PROVIDER_MAX: usize = 16;
-
-/// One provider may use up to one in so many of all records.
-const PROVIDER_SHARE: usize = 2;
-
-/// Records of our own that are noted here. More can be provided, but are not answered from here.
-const OWN_RECORDS_MAX: usize = 1 << 20;
-
-/// Expired records dropped in one call.
-const FORGOTTEN_AT_ONCE: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    fn records(max: usize) -> (Records, PeerId) {
+    #[test]
+    fn values_are_refused_and_our_own_records_never() {
         let local = PeerId::random();
-        (Records::new(local, Network::Local, max), local)
-    }
-
-    fn record(key: u32, provider: PeerId) -> ProviderRecord {
-        let address = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
-        let key = RecordKey::from(key.to_be_bytes().to_vec());
-        ProviderRecord::new(key, provider, vec![address])
-    }
-
-    fn check(records: &Records) {
-        let all: Vec<_> = records.keys.values().flatten().collect();
-        let own = all.iter().filter(|e| e.provider == records.local).count();
-        assert_eq!(records.own, own);
-        assert_eq!(records.held, all.len() - own);
-        let counted: usize = records.providers.values().map(|known| known.records).sum();
-        assert_eq!(counted, all.len());
-        assert!(records.keys.values().all(|entries| !entries.is_empty()));
-        assert!(records.expiry.len() >= all.len());
-    }
-
-    #[test]
-    fn a_record_is_believed_for_48_hours_from_its_last_renewal() {
-        let (mut records, _) = records(10);
-        let (peer, start) = (PeerId::random(), Instant::now());
-        let key = record(1, peer).key;
-        records.add(record(1, peer), start).unwrap();
-        records
-            .add(record(1, peer), start + RECORD_LIFE / 2)
-            .unwrap();
-        let found = records.at(&key, start + RECORD_LIFE);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].addresses.len(), 1);
-        assert!(records.at(&key, start + RECORD_LIFE * 3 / 2).is_empty());
-        check(&records);
-    }
-
-    #[test]
-    fn an_expired_record_makes_room() {
-        let (mut records, _) = records(2);
-        let start = Instant::now();
-        for key in 0..2 {
-            records.add(record(key, PeerId::random()), start).unwrap();
-        }
-        let late = record(9, PeerId::random());
-        assert!(records.add(late.clone(), start).is_err());
-        records.add(late, start + RECORD_LIFE).unwrap();
-        assert_eq!(records.held(), 1);
-        check(&records);
-    }
-
-    #[test]
-    fn one_provider_cannot_take_all_the_room() {
-        let (mut records, _) = records(100);
-        let (greedy, now) = (PeerId::random(), Instant::now());
-        let taken = (0..100)
-            .filter(|key| records.add(record(*key, greedy), now).is_ok())
-            .count();
-        assert_eq!(taken, 50);
-        records.add(record(1, PeerId::random()), now).unwrap();
-        check(&records);
-    }
-
-    #[test]
-    fn our_own_records_do_not_use_up_the_room_of_others() {
-        let (mut records, local) = records(1);
-        for key in 0..10 {
-            records.add_provider(record(key, local)).unwrap();
-        }
-        records.add_provider(record(0, PeerId::random())).unwrap();
-        assert_eq!(records.held(), 1);
-        assert_eq!(records.providers(&record(0, local).key).len(), 2);
-        check(&records);
-    }
-
-    #[test]
-    fn keys_too_long_and_addresses_outside_are_left_out() {
-        let (mut records, _) = records(10);
-        let peer = PeerId::random();
-        let mut long = record(1, peer);
-        long.key = RecordKey::from(vec![0; KEY_BYTES_MAX + 1]);
-        assert!(records.add_provider(long).is_err());
-        let mut far = record(1, peer);
-        far.addresses.push("/ip4/192.0.2.1/tcp/1".parse().unwrap());
-        records.add_provider(far).unwrap();
-        let near: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
-        assert_eq!(records.addresses(&peer), [near]);
-    }
-
-    #[test]
-    fn values_are_refused() {
-        let (mut records, _) = records(10);
+        let mut records = Records::new(local, Network::Local, 1);
         let key = RecordKey::new(b"/ipns/x");
         assert!(records.put(Record::new(key.clone(), vec![1])).is_err());
         assert!(records.get(&key).is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn counts_and_order_hold_whatever_happens(
-            steps in proptest::collection::vec((0u32..6, 0usize..4, 0u64..30, any::<bool>()), 1..80)
-        ) {
-            let (mut records, local) = records(8);
-            let peers = [local, PeerId::random(), PeerId::random(), PeerId::random()];
-            let mut now = Instant::now();
-            for (key, peer, hours, removes) in steps {
-                now += Duration::from_secs(hours * 3600);
-                let told = record(key, peers[peer]);
-                if removes {
-                    records.remove(&told.key, &told.provider);
-                } else {
-                    let _ = records.add(told, now);
-                }
-                prop_assert!(records.held() <= 8);
-                check(&records);
-            }
+        let of = |provider| ProviderRecord::new(key.clone(), provider, Vec::new());
+        for provider in [PeerId::random(), local] {
+            records.add_provider(of(provider)).unwrap();
         }
+        assert!(records.add_provider(of(PeerId::random())).is_err());
+        assert_eq!(RecordStore::providers(&records, &key).len(), 2);
+        assert_eq!(records.held(), 1);
     }
 }

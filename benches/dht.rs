@@ -1,0 +1,124 @@
+//! Does a lookup find what somebody provides, in how few steps, and for how many requests?
+//!
+//! The real routing code of many nodes over a network and a clock that are made up: a message takes 5 to 120 ms, who is
+//! gone is noticed after 5 s. All join one after the other, each by one that it knows. `static`: nobody leaves.
+//! `dead`: a fifth is gone when the lookups begin, unnoticed. `churn`: of every hundred nodes thirty leave
+//! within an hour without a word and as many join, while keys are looked for that were provided at its beginning.
+//!
+//! Needs about 100 KiB of memory a node.
+
+use cairn_node::dht::network::{Network, Told};
+use std::time::{Duration, Instant};
+use workloads::options::{Options, size};
+
+fn main() {
+    let options = Options::read(
+        &["static", "dead", "churn"],
+        &[size("nodes", 10_000, 500), size("lookups", 1000, 100)],
+    );
+    let (nodes, lookups) = (options.number("nodes"), options.number("lookups"));
+    for row in ["static", "dead", "churn"] {
+        if !options.wants(row) {
+            continue;
+        }
+        let began = Instant::now();
+        let mut network = joined(nodes);
+        let joining = network.requests();
+        let told = match row {
+            "churn" => with_churn(&mut network, nodes, lookups),
+            _ => {
+                let keys = provided(&mut network, lookups);
+                if row == "dead" {
+                    for _ in 0..nodes / 5 {
+                        let node = network.any();
+                        network.leave(node);
+                    }
+                }
+                found(&mut network, keys)
+            }
+        };
+        println!("dht {row}: {nodes} nodes, {} lookups", told.len());
+        println!("  {} requests a node to join", joining / nodes);
+        report(&told);
+        println!(
+            "  {:.0} s of this machine's time",
+            began.elapsed().as_secs_f64()
+        );
+    }
+}
+
+/// So many nodes that have found their places.
+fn joined(nodes: u64) -> Network {
+    let mut network = Network::new(7);
+    for _ in 0..nodes {
+        network.join();
+        network.pass(BETWEEN_JOINS);
+    }
+    network.pass(SETTLING);
+    network
+}
+
+/// Keys, each provided by somebody.
+fn provided(network: &mut Network, count: u64) -> Vec<Vec<u8>> {
+    let provide = |_| {
+        let (node, key) = (network.any(), network.key());
+        network.provide(node, key.clone()).expect("a lookup ends");
+        key
+    };
+    (0..count).map(provide).collect()
+}
+
+fn found(network: &mut Network, keys: Vec<Vec<u8>>) -> Vec<Told> {
+    let find = |key| {
+        let node = network.any();
+        network.find(node, key).expect("a lookup ends")
+    };
+    keys.into_iter().map(find).collect()
+}
+
+/// An hour in which thirty of a hundred leave and as many join.
+fn with_churn(network: &mut Network, nodes: u64, lookups: u64) -> Vec<Told> {
+    let changes = nodes * 3 / 10;
+    let keys = provided(network, lookups);
+    let mut keys = keys.into_iter();
+    let mut told = Vec::new();
+    for at in 0..changes {
+        let gone = network.any();
+        network.leave(gone);
+        network.join();
+        network.pass(HOUR / u32::try_from(changes).expect("fewer"));
+        while (told.len() as u64) * changes < lookups * (at + 1)
+            && let Some(key) = keys.next()
+        {
+            let node = network.any();
+            told.push(network.find(node, key).expect("a lookup ends"));
+        }
+    }
+    told
+}
+
+fn report(told: &[Told]) {
+    let of = |figure: fn(&Told) -> u64| {
+        let mut all: Vec<u64> = told.iter().map(figure).collect();
+        all.sort_unstable();
+        let at = |part: usize| all[(all.len() * part / 100).min(all.len() - 1)];
+        format!("{} ({} of 99 %, {} of all)", at(50), at(99), at(100))
+    };
+    let found = told
+        .iter()
+        .filter(|told| told.outcome.providers > 0)
+        .count();
+    let part = found as f64 / told.len() as f64 * 100.0;
+    println!("  found {found}, {part:.1} %");
+    println!(
+        "  hops, median: {}",
+        of(|told| u64::from(told.outcome.hops))
+    );
+    println!("  requests: {}", of(|told| told.outcome.requests as u64));
+    let millis = of(|told| u64::try_from(told.took.as_millis()).unwrap_or(u64::MAX));
+    println!("  milliseconds: {millis}");
+}
+
+const BETWEEN_JOINS: Duration = Duration::from_millis(100);
+const SETTLING: Duration = Duration::from_secs(120);
+const HOUR: Duration = Duration::from_secs(3600);

@@ -1,0 +1,426 @@
+//! The DHT: who is near a key, and who provides what. Decisions without network, task or clock.
+//!
+//! Peers and keys lie in one space (`place.rs`); everybody knows many peers near itself and a few everywhere
+//! (`table.rs`); so whoever is asked for a place can name some that are nearer, and a lookup (`lookup.rs`)
+//! comes to the nearest in a few steps. The nearest twenty keep the records of a key (`providers.rs`).
+//!
+//! Whoever drives this calls the verbs as things happen and then takes the [`Action`]s. Every [`Action::Ask`]
+//! is answered with [`Dht::answered`] or [`Dht::failed`], in any order and at any time; what comes too late
+//! still counts for the table.
+
+mod lookup;
+#[cfg(any(test, feature = "bench"))]
+pub mod network;
+pub mod place;
+pub(crate) mod providers;
+pub mod table;
+
+use crate::network::Network;
+use libp2p::{Multiaddr, PeerId};
+use lookup::{Lookup, Want};
+use place::Place;
+use providers::Providers;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+use table::{BUCKET_PEERS, Contact, Group, Table};
+
+/// One node's part in the DHT.
+#[derive(Debug)]
+pub struct Dht {
+    local: PeerId,
+    place: Place,
+    addresses: Vec<Multiaddr>,
+    table: Table,
+    providers: Providers,
+    /// When this node last looked for itself.
+    bootstrapped_at: Option<Instant>,
+    lookups: BTreeMap<LookupId, Running>,
+    next: u64,
+    actions: VecDeque<Action>,
+    random: StdRng,
+}
+
+/// A lookup's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LookupId(u64);
+
+#[derive(Debug)]
+struct Running {
+    goal: Goal,
+    key: Vec<u8>,
+    lookup: Lookup,
+    /// Providers that were told.
+    found: HashSet<PeerId>,
+    /// Requests one after the other that led to the first of them.
+    hops: Option<u32>,
+}
+
+/// What a lookup is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    Nearest,
+    Providers { limit: usize },
+    Provide,
+    Refresh,
+}
+
+/// What is asked of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Those nearest to a key.
+    Nearest(Vec<u8>),
+    /// Who provides what a key names, and those nearest to it.
+    Providers(Vec<u8>),
+    /// Take note that the asking peer provides what a key names. Not answered.
+    Provides(Vec<u8>, Vec<Multiaddr>),
+}
+
+/// What a peer answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Peers nearer to the key.
+    pub nearer: Vec<Contact>,
+    /// Who provides what it names.
+    pub providers: Vec<Contact>,
+}
+
+/// What is to be done outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Ask a peer, and tell what it answered.
+    Ask {
+        /// For whom.
+        lookup: LookupId,
+        /// Whom.
+        contact: Contact,
+        /// What.
+        request: Request,
+    },
+    /// Tell a peer; there is no answer.
+    Tell {
+        /// Whom.
+        contact: Contact,
+        /// What.
+        request: Request,
+    },
+    /// A lookup found somebody who provides what it looks for.
+    Found {
+        /// Which.
+        lookup: LookupId,
+        /// Who.
+        provider: Contact,
+    },
+    /// A lookup is over.
+    Done {
+        /// Which.
+        lookup: LookupId,
+        /// What came of it.
+        outcome: Outcome,
+    },
+}
+
+/// What came of a lookup.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The nearest that answered, the nearest first.
+    pub nearest: Vec<Contact>,
+    /// Providers found.
+    pub providers: usize,
+    /// Requests made.
+    pub requests: usize,
+    /// Requests one after the other that led to the first provider, or, if there is none, to all of the nearest.
+    pub hops: u32,
+}
+
+impl Dht {
+    /// Of a node that knows nobody. `seed` decides what it does at random.
+    pub fn new(local: PeerId, network: Network, records_max: usize, seed: u64) -> Self {
+        let place = Place::of_peer(&local);
+        Self {
+            local,
+            place,
+            addresses: Vec::new(),
+            table: Table::new(place),
+            providers: Providers::new(local, network, records_max),
+            bootstrapped_at: None,
+            lookups: BTreeMap::new(),
+            next: 0,
+            actions: VecDeque::new(),
+            random: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    /// Where this node says that it can be reached.
+    pub fn set_addresses(&mut self, addresses: Vec<Multiaddr>) {
+        self.addresses = addresses;
+    }
+
+    /// A peer is known to answer requests. `group` is the network it is in, where that matters.
+    pub fn serves(&mut self, contact: Contact, group: Option<Group>, now: Instant) {
+        self.table.answers(contact, group, now);
+    }
+
+    /// A peer answers no requests any more.
+    pub fn serves_no_more(&mut self, peer: &PeerId) {
+        self.table.forget(peer);
+    }
+
+    /// How many peers are known that answer requests.
+    pub fn peers(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Looks for the peers nearest to a key.
+    pub fn find_nearest(&mut self, key: Vec<u8>, now: Instant) -> LookupId {
+        self.start(key, Goal::Nearest, now)
+    }
+
+    /// Looks for those who provide what a key names, until `limit` are found.
+    pub fn find_providers(&mut self, key: Vec<u8>, limit: usize, now: Instant) -> LookupId {
+        let known: Vec<Contact> = self
+            .providers
+            .of(&key, now)
+            .map(|(peer, addresses)| Contact::new(peer, addresses))
+            .collect();
+        let id = self.start(key, Goal::Providers { limit }, now);
+        self.found(id, known, 0);
+        self.settle(now);
+        id
+    }
+
+    /// Tells the peers nearest to a key that this node provides what it names.
+    pub fn provide(&mut self, key: Vec<u8>, now: Instant) -> LookupId {
+        let addresses = self.addresses.clone();
+        // Others can be told even if there is no room for a note of it here.
+        let _ = self.providers.add(&key, self.local, addresses, now);
+        self.start(key, Goal::Provide, now)
+    }
+
+    /// Nobody waits for a lookup any more.
+    pub fn cancel(&mut self, id: LookupId) {
+        self.lookups.remove(&id);
+    }
+
+    /// Looks for the peers nearest to this node: the first thing to do once somebody is known.
+    pub fn bootstrap(&mut self, now: Instant) -> LookupId {
+        self.bootstrapped_at = Some(now);
+        self.start(self.local.to_bytes(), Goal::Refresh, now)
+    }
+
+    fn start(&mut self, key: Vec<u8>, goal: Goal, now: Instant) -> LookupId {
+        let id = LookupId(self.next);
+        self.next += 1;
+        let target = Place::of(&key);
+        let want = match goal {
+            Goal::Providers { .. } => Want::Records,
+            Goal::Nearest | Goal::Provide | Goal::Refresh => Want::Nearest,
+        };
+        let first = self.table.nearest_or_doubtful(&target, BUCKET_PEERS);
+        let running = Running {
+            goal,
+            key,
+            lookup: Lookup::new(self.place, target, want, first, now),
+            found: HashSet::new(),
+            hops: None,
+        };
+        self.lookups.insert(id, running);
+        self.settle(now);
+        id
+    }
+
+    /// A peer answered.
+    pub fn answered(&mut self, id: LookupId, contact: Contact, answer: Answer, now: Instant) {
+        let peer = contact.peer;
+        self.table.answers(contact, None, now);
+        let Some(running) = self.lookups.get_mut(&id) else {
+            return;
+        };
+        let local = self.local;
+        let named = answer.nearer.into_iter();
+        let named = named.filter(|contact| contact.peer != local).collect();
+        if let Some(hops) = running.lookup.answered(&peer, named) {
+            self.found(id, answer.providers, hops);
+        }
+        self.settle(now);
+    }
+
+    /// A peer did not answer.
+    pub fn failed(&mut self, id: LookupId, peer: &PeerId, now: Instant) {
+        self.table.failed(peer);
+        if let Some(running) = self.lookups.get_mut(&id) {
+            running.lookup.failed(peer);
+        }
+        self.settle(now);
+    }
+
+    fn found(&mut self, id: LookupId, providers: Vec<Contact>, hops: u32) {
+        let Some(running) = self.lookups.get_mut(&id) else {
+            return;
+        };
+        let Goal::Providers { limit } = running.goal else {
+            return;
+        };
+        for provider in providers.into_iter().take(ANSWER_PROVIDERS_MAX) {
+            if running.found.len() < limit && running.found.insert(provider.peer) {
+                running.hops.get_or_insert(hops);
+                self.actions.push_back(Action::Found {
+                    lookup: id,
+                    provider,
+                });
+            }
+        }
+    }
+
+    /// Goes on with what waits for time to pass. To be called every [`TICK`].
+    pub fn tick(&mut self, now: Instant) {
+        let refreshes = |running: &Running| running.goal == Goal::Refresh;
+        if !self.lookups.values().any(refreshes) {
+            self.refresh(now);
+        }
+        self.settle(now);
+    }
+
+    /// Looks over one part of the table that is due.
+    fn refresh(&mut self, now: Instant) {
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= REFRESH;
+        if self.bootstrapped_at.is_none_or(is_due) && self.table.len() > 0 {
+            self.bootstrap(now);
+        } else if let Some(shared) = self.table.stale(REFRESH, now)
+            && shared <= REFRESH_BITS_MAX
+        {
+            let key = self.key_at(shared);
+            self.start(key, Goal::Refresh, now);
+        }
+    }
+
+    /// A multihash whose place shares exactly so many bits with ours. Found by trying, which is why they are few.
+    fn key_at(&mut self, shared: u32) -> Vec<u8> {
+        // As SHA2-256 writes it: some implementations take nothing else for a key.
+        let (start, rest): ([u8; 24], u64) = self.random.random();
+        let key = |number: u64| [&[0x12, 32][..], &start, &number.to_be_bytes()].concat();
+        let shares = |key: &Vec<u8>| Place::of(key).shared_bits(&self.place) == shared;
+        let mut keys = (0..=u64::MAX).map(|at| key(rest.wrapping_add(at)));
+        keys.find(shares).unwrap_or_default()
+    }
+
+    fn settle(&mut self, now: Instant) {
+        let mut over = Vec::new();
+        for (id, running) in &mut self.lookups {
+            let is_enough = match running.goal {
+                Goal::Providers { limit } => running.found.len() >= limit,
+                _ => false,
+            };
+            if is_enough || running.lookup.is_done(now) {
+                over.push(*id);
+                continue;
+            }
+            while let Some(contact) = running.lookup.next(now) {
+                let key = running.key.clone();
+                let request = match running.goal {
+                    Goal::Providers { .. } => Request::Providers(key),
+                    Goal::Nearest | Goal::Provide | Goal::Refresh => Request::Nearest(key),
+                };
+                self.actions.push_back(Action::Ask {
+                    lookup: *id,
+                    contact,
+                    request,
+                });
+            }
+        }
+        for id in over {
+            self.end(id);
+        }
+    }
+
+    fn end(&mut self, id: LookupId) {
+        let Some(running) = self.lookups.remove(&id) else {
+            return;
+        };
+        let nearest = running.lookup.nearest();
+        if running.goal == Goal::Provide {
+            for contact in &nearest {
+                self.actions.push_back(Action::Tell {
+                    contact: contact.clone(),
+                    request: Request::Provides(running.key.clone(), self.addresses.clone()),
+                });
+            }
+        }
+        let outcome = Outcome {
+            nearest,
+            providers: running.found.len(),
+            requests: running.lookup.requests(),
+            hops: running.hops.unwrap_or_else(|| running.lookup.hops()),
+        };
+        self.actions.push_back(Action::Done {
+            lookup: id,
+            outcome,
+        });
+    }
+
+    /// A peer asks this node. `None` where nothing is answered.
+    pub fn asked(&mut self, from: &PeerId, request: Request, now: Instant) -> Option<Answer> {
+        match request {
+            Request::Nearest(key) => Some(Answer {
+                nearer: self.nearer(from, &key),
+                providers: Vec::new(),
+            }),
+            Request::Providers(key) => {
+                let known = self.providers.of(&key, now).take(ANSWER_PROVIDERS_MAX);
+                let providers = known.map(|(peer, addresses)| Contact::new(peer, addresses));
+                Some(Answer {
+                    providers: providers.collect(),
+                    nearer: self.nearer(from, &key),
+                })
+            }
+            Request::Provides(key, addresses) => {
+                // Whoever is told that there is no room could do nothing about it.
+                let _ = self.providers.add(&key, *from, addresses, now);
+                None
+            }
+        }
+    }
+
+    fn nearer(&self, from: &PeerId, key: &[u8]) -> Vec<Contact> {
+        self.table.nearest_but(&Place::of(key), BUCKET_PEERS, from)
+    }
+
+    /// What is to be done next.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+}
+
+/// How often [`Dht::tick`] wants to be called.
+pub const TICK: Duration = Duration::from_millis(500);
+/// How often each part of the table is looked over.
+const REFRESH: Duration = Duration::from_secs(600);
+/// Parts of the table that are nearer to us are not: a key in them takes too long to find by trying.
+const REFRESH_BITS_MAX: u32 = 15;
+/// Providers told in one answer, or taken from one.
+const ANSWER_PROVIDERS_MAX: usize = 32;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::ops::RangeInclusive;
+
+    /// A peer that has the same name in every run.
+    pub(crate) fn contact(number: u64) -> Contact {
+        let mut name = vec![0, 12, 8, 1, 18, 8];
+        name.extend(number.to_be_bytes());
+        Contact::new(PeerId::from_bytes(&name).unwrap(), Vec::new())
+    }
+
+    pub(crate) fn contacts(numbers: RangeInclusive<u64>) -> Vec<Contact> {
+        numbers.map(contact).collect()
+    }
+
+    /// One that shares exactly so many bits with a place.
+    pub(crate) fn near(place: &Place, bits: u32) -> Contact {
+        let mut all = (1_000_000..).map(contact);
+        all.find(|contact| contact.place.shared_bits(place) == bits)
+            .unwrap()
+    }
+}

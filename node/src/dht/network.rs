@@ -1,0 +1,431 @@
+//! Many nodes in one process: the real [`Dht`] of each, over a network and a clock that are made up.
+//!
+//! Every message takes its way's time; who is gone is noticed after [`SILENCE`]. A seed decides everything.
+//! For tests and benches.
+
+use super::table::Contact;
+use super::{Action, Dht, LookupId, Outcome, TICK};
+use crate::network::Network as Reach;
+use libp2p::PeerId;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::{Duration, Instant};
+
+/// All nodes, and what is on its way between them.
+#[derive(Debug)]
+pub struct Network {
+    now: Instant,
+    nodes: Vec<Node>,
+    numbers: HashMap<PeerId, usize>,
+    /// What happens when; the number keeps what is at one time in order.
+    events: BinaryHeap<Reverse<(Instant, u64)>>,
+    happens: HashMap<u64, Event>,
+    next: u64,
+    /// Whose end is waited for, and what came of it.
+    awaited: Option<(usize, LookupId)>,
+    done: Option<(Instant, Outcome)>,
+    requests: u64,
+    random: StdRng,
+}
+
+#[derive(Debug)]
+struct Node {
+    contact: Contact,
+    dht: Dht,
+    is_up: bool,
+}
+
+#[derive(Debug)]
+enum Event {
+    /// A message arrives: a request, an answer to one, or that there will be none.
+    Asked {
+        from: usize,
+        to: usize,
+        lookup: Option<LookupId>,
+        request: super::Request,
+    },
+    Answered {
+        node: usize,
+        by: usize,
+        lookup: LookupId,
+        answer: super::Answer,
+    },
+    Failed {
+        node: usize,
+        by: PeerId,
+        lookup: LookupId,
+    },
+    Tick {
+        node: usize,
+    },
+}
+
+/// What came of one lookup.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Network {
+    /// Nobody yet.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            now: Instant::now(),
+            nodes: Vec::new(),
+            numbers: HashMap::new(),
+            events: BinaryHeap::new(),
+            happens: HashMap::new(),
+            next: 0,
+            awaited: None,
+            done: None,
+            requests: 0,
+            random: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    /// Nodes that are up.
+    pub fn up(&self) -> Vec<usize> {
+        let up = self.nodes.iter().enumerate();
+        up.filter(|(_, node)| node.is_up)
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    /// Requests made so far, by anybody.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// A random one of those that are up.
+    pub fn any(&mut self) -> usize {
+        loop {
+            let at = self.random.random_range(0..self.nodes.len());
+            if self.nodes.get(at).is_some_and(|node| node.is_up) {
+                return at;
+            }
+        }
+    }
+
+    /// A random key.
+    pub fn key(&mut self) -> Vec<u8> {
+        self.random.random::<[u8; 32]>().to_vec()
+    }
+
+    /// Somebody joins who knows one of those that are up, and looks for its place. Gives its number.
+    pub fn join(&mut self) -> usize {
+        let number = self.nodes.len();
+        let mut name = vec![0, 36, 8, 1, 18, 32];
+        name.extend(self.random.random::<[u8; 32]>());
+        let Ok(peer) = PeerId::from_bytes(&name) else {
+            unreachable!("an identity multihash of 36 bytes is a peer ID")
+        };
+        let contact = Contact::new(peer, Vec::new());
+        let known = (number > 0).then(|| self.any());
+        let mut dht = Dht::new(peer, Reach::Public, RECORDS_MAX, self.random.random());
+        if let Some(known) = known.and_then(|at| self.nodes.get(at)) {
+            dht.serves(known.contact.clone(), None, self.now);
+        }
+        dht.bootstrap(self.now);
+        self.numbers.insert(peer, number);
+        self.nodes.push(Node {
+            contact,
+            dht,
+            is_up: true,
+        });
+        self.after(TICK, Event::Tick { node: number });
+        self.act(number);
+        number
+    }
+
+    /// One goes without a word.
+    pub fn leave(&mut self, node: usize) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.is_up = false;
+        }
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(Reverse((at, number))) = self.events.peek().copied()
+            && at <= end
+        {
+            self.events.pop();
+            self.now = at;
+            if let Some(event) = self.happens.remove(&number) {
+                self.happen(event);
+            }
+        }
+        self.now = end;
+    }
+
+    /// Has a node provide a key; done when those nearest to it were told.
+    pub fn provide(&mut self, node: usize, key: Vec<u8>) -> Option<Told> {
+        self.run(node, |dht, now| dht.provide(key, now))
+    }
+
+    /// Has a node look for providers of a key, until it knows one.
+    pub fn find(&mut self, node: usize, key: Vec<u8>) -> Option<Told> {
+        self.run(node, |dht, now| dht.find_providers(key, 1, now))
+    }
+
+    /// Has a node look for those nearest to a key.
+    pub fn find_nearest(&mut self, node: usize, key: Vec<u8>) -> Option<Told> {
+        self.run(node, |dht, now| dht.find_nearest(key, now))
+    }
+
+    /// Those that are up and nearest to a key, by knowing all.
+    pub fn truly_nearest(&self, key: &[u8], count: usize) -> Vec<PeerId> {
+        let place = super::place::Place::of(key);
+        let up = self.nodes.iter().filter(|node| node.is_up);
+        let mut all: Vec<&Contact> = up.map(|node| &node.contact).collect();
+        all.sort_by_key(|contact| contact.place.distance(&place));
+        all.into_iter()
+            .take(count)
+            .map(|contact| contact.peer)
+            .collect()
+    }
+
+    fn run(
+        &mut self,
+        node: usize,
+        start: impl FnOnce(&mut Dht, Instant) -> LookupId,
+    ) -> Option<Told> {
+        let begun = self.now;
+        let id = start(&mut self.nodes.get_mut(node)?.dht, begun);
+        self.awaited = Some((node, id));
+        self.act(node);
+        while self.done.is_none() {
+            let Reverse((at, number)) = self.events.pop()?;
+            self.now = at;
+            if let Some(event) = self.happens.remove(&number) {
+                self.happen(event);
+            }
+        }
+        let (ended, outcome) = self.done.take()?;
+        // What was sent at the end is on its way still.
+        self.pass(WAY_MAX);
+        Some(Told {
+            outcome,
+            took: ended.saturating_duration_since(begun),
+        })
+    }
+
+    fn happen(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Asked {
+                from,
+                to,
+                lookup,
+                request,
+            } => {
+                let (Some(asking), way) = (self.nodes.get(from), self.way(from, to)) else {
+                    return;
+                };
+                let asking = asking.contact.clone();
+                let Some(asked) = self.nodes.get_mut(to).filter(|node| node.is_up) else {
+                    return;
+                };
+                // Whoever asks is met, and found to answer too.
+                asked.dht.serves(asking.clone(), None, now);
+                let answer = asked.dht.asked(&asking.peer, request, now);
+                self.act(to);
+                if let (Some(lookup), Some(answer)) = (lookup, answer) {
+                    let answered = Event::Answered {
+                        node: from,
+                        by: to,
+                        lookup,
+                        answer,
+                    };
+                    self.after(way, answered);
+                }
+            }
+            Event::Answered {
+                node,
+                by,
+                lookup,
+                answer,
+            } => {
+                let by = self.nodes.get(by).map(|node| node.contact.clone());
+                if let (Some(by), Some(asking)) = (by, self.nodes.get_mut(node)) {
+                    asking.dht.answered(lookup, by, answer, now);
+                    self.act(node);
+                }
+            }
+            Event::Failed { node, by, lookup } => {
+                if let Some(asking) = self.nodes.get_mut(node) {
+                    asking.dht.failed(lookup, &by, now);
+                    self.act(node);
+                }
+            }
+            Event::Tick { node } => {
+                if let Some(ticking) = self.nodes.get_mut(node).filter(|node| node.is_up) {
+                    ticking.dht.tick(now);
+                    self.act(node);
+                    self.after(TICK, Event::Tick { node });
+                }
+            }
+        }
+    }
+
+    /// Does what a node wants done.
+    fn act(&mut self, number: usize) {
+        while let Some(action) = self.nodes.get_mut(number).and_then(|node| node.dht.poll()) {
+            match action {
+                Action::Ask {
+                    lookup,
+                    contact,
+                    request,
+                } => self.send(number, contact.peer, Some(lookup), request),
+                Action::Tell { contact, request } => {
+                    self.send(number, contact.peer, None, request);
+                }
+                Action::Found { .. } => {}
+                Action::Done { lookup, outcome } => {
+                    if self.awaited == Some((number, lookup)) {
+                        self.done = Some((self.now, outcome));
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        from: usize,
+        peer: PeerId,
+        lookup: Option<LookupId>,
+        request: super::Request,
+    ) {
+        self.requests += 1;
+        let to = self.numbers.get(&peer).copied();
+        let to = to.filter(|at| self.nodes.get(*at).is_some_and(|node| node.is_up));
+        match (to, lookup) {
+            (Some(to), lookup) => {
+                let asked = Event::Asked {
+                    from,
+                    to,
+                    lookup,
+                    request,
+                };
+                self.after(self.way(from, to), asked);
+            }
+            (None, Some(lookup)) => {
+                let failed = Event::Failed {
+                    node: from,
+                    by: peer,
+                    lookup,
+                };
+                self.after(SILENCE, failed);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// How long a message takes: the same for two nodes at any time, both ways.
+    fn way(&self, from: usize, to: usize) -> Duration {
+        let (low, high) = (from.min(to) as u64, from.max(to) as u64);
+        let mixed =
+            (low.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ high).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        WAY_MIN + Duration::from_millis((mixed >> 32) % WAY_SPAN_MILLIS)
+    }
+
+    fn after(&mut self, time: Duration, event: Event) {
+        self.next += 1;
+        self.events.push(Reverse((self.now + time, self.next)));
+        self.happens.insert(self.next, event);
+    }
+}
+
+/// Way of a message, one way.
+const WAY_MIN: Duration = Duration::from_millis(5);
+const WAY_SPAN_MILLIS: u64 = 115;
+const WAY_MAX: Duration = Duration::from_millis(120);
+/// When somebody who is gone is noticed.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Records that one node keeps.
+const RECORDS_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many nodes that have found their places.
+    fn settled(nodes: usize, seed: u64) -> Network {
+        let mut network = Network::new(seed);
+        for _ in 0..nodes {
+            network.join();
+            network.pass(Duration::from_millis(100));
+        }
+        network.pass(Duration::from_secs(60));
+        network
+    }
+
+    #[test]
+    fn what_one_of_a_thousand_provides_any_other_finds() {
+        let mut network = settled(1000, 1);
+        let mut hops = Vec::new();
+        let mut requests = Vec::new();
+        for _ in 0..200 {
+            let (provider, seeker) = (network.any(), network.any());
+            let key = network.key();
+            network.provide(provider, key.clone()).unwrap();
+            let told = network.find(seeker, key).unwrap().outcome;
+            assert_eq!(told.providers, 1);
+            hops.push(told.hops);
+            requests.push(told.requests);
+        }
+        hops.sort_unstable();
+        requests.sort_unstable();
+        assert!(hops[100] <= 3 && hops[198] <= 5, "{hops:?}");
+        assert!(requests[100] <= 30, "{requests:?}");
+    }
+
+    #[test]
+    fn the_nearest_of_all_are_found() {
+        let mut network = settled(500, 2);
+        for _ in 0..50 {
+            let (node, key) = (network.any(), network.key());
+            let found = network
+                .find_nearest(node, key.clone())
+                .unwrap()
+                .outcome
+                .nearest;
+            let mut true_ones = network.truly_nearest(&key, 21);
+            // Nobody names the one who asks.
+            let own = network.nodes[node].contact.peer;
+            true_ones.retain(|peer| *peer != own);
+            true_ones.truncate(20);
+            let found: Vec<PeerId> = found.into_iter().map(|contact| contact.peer).collect();
+            let same = found.iter().filter(|peer| true_ones.contains(peer)).count();
+            assert!(same >= 19, "{same} of 20");
+        }
+    }
+
+    #[test]
+    fn a_fifth_that_is_gone_hides_nothing() {
+        let mut network = settled(500, 3);
+        let keys: Vec<Vec<u8>> = (0..100)
+            .map(|_| {
+                let (provider, key) = (network.any(), network.key());
+                network.provide(provider, key.clone()).unwrap();
+                key
+            })
+            .collect();
+        for _ in 0..100 {
+            let node = network.any();
+            network.leave(node);
+        }
+        for key in keys {
+            let seeker = network.any();
+            let told = network.find(seeker, key).unwrap().outcome;
+            assert_eq!(told.providers, 1);
+        }
+    }
+}
