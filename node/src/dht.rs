@@ -9,6 +9,7 @@
 //! still counts for the table.
 
 mod lookup;
+pub mod message;
 #[cfg(any(test, feature = "bench"))]
 pub mod network;
 pub mod place;

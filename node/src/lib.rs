@@ -22,6 +22,7 @@ mod negotiation;
 pub mod network;
 pub mod node;
 pub mod perf;
+mod protobuf;
 pub mod routing;
 pub mod swarm;
 pub mod tasks;

@@ -4,13 +4,13 @@
 //! it is made of. Nothing is allocated by a length that a stranger wrote, lists end at their limits,
 //! and no block is copied.
 
+use crate::protobuf::FieldError;
 use bytes::Bytes;
 use cairn_store::Cid;
 use cairn_store::block::Prefix;
 use cairn_store::cid::HashKind;
 
 mod codec;
-mod wire;
 
 /// The protocol's versions, newest first, as they are negotiated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,12 +130,8 @@ pub(super) enum MessageError {
     TooLarge(u64),
     #[error("the length of a message is no minimal varint")]
     Length,
-    #[error("a field ends beyond its message")]
-    Cut,
-    #[error("a varint of more than ten bytes")]
-    Varint,
-    #[error("a field with the unknown wire type {0}")]
-    WireType(u64),
+    #[error(transparent)]
+    Fields(#[from] FieldError),
 }
 
 impl Message {

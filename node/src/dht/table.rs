@@ -313,7 +313,7 @@ pub(super) const BUCKET_PEERS: usize = 20;
 /// Peers that wait beside a bucket.
 const SPARES_MAX: usize = BUCKET_PEERS;
 /// Addresses of a peer that are kept and handed on.
-const ADDRESSES_MAX: usize = 16;
+pub(super) const ADDRESSES_MAX: usize = 16;
 /// How often in a row somebody does not answer until it is forgotten, whoever waits for its place.
 const FAILURES_MAX: u32 = 3;
 /// Peers of one network in a bucket, and in the table, as in Kubo.

@@ -6,14 +6,14 @@
 //! skipped; what cannot be protobuf fails the message. [`Message::encode`] gives the pieces to
 //! write, blocks being pieces of their own.
 
-use super::wire::{
-    Fields, Value, bytes_field_len, int32, number_field_len, put_bytes, put_length, put_number,
-    put_varint,
-};
 use super::{
     Absence, Change, Entry, Lines, MESSAGE_BLOCKS_MAX, MESSAGE_BYTES_MAX, MESSAGE_PRESENCES_MAX,
     MESSAGE_WANTS_MAX, Message, MessageError, Payload, Presence, PresenceKind, Scope, Version,
     WantKind,
+};
+use crate::protobuf::{
+    Fields, Value, bytes_field_len, int32, number_field_len, put_bytes, put_length, put_number,
+    put_varint,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use cairn_store::Cid;
