@@ -5,19 +5,26 @@
 //! `dead`: a fifth is gone when the lookups begin, unnoticed. `churn`: of every hundred nodes thirty leave
 //! within an hour without a word and as many join, while keys are looked for that were provided at its beginning.
 //!
+//! `withheld`, `misled`: forty-five join for each key that lie nearer to it than anybody and know of no provider; then it is
+//! provided and looked for. The ones answer as they should else, the others name only their like.
+//!
 //! Needs about 100 KiB of memory a node.
 
-use cairn_node::dht::network::{Network, Told};
+use cairn_node::dht::network::{Manner, Network, Told};
 use std::time::{Duration, Instant};
 use workloads::options::{Options, size};
 
 fn main() {
     let options = Options::read(
-        &["static", "dead", "churn"],
-        &[size("nodes", 10_000, 500), size("lookups", 1000, 100)],
+        &ROWS,
+        &[
+            size("nodes", 10_000, 500),
+            size("lookups", 1000, 100),
+            size("crowded", 100, 10),
+        ],
     );
     let (nodes, lookups) = (options.number("nodes"), options.number("lookups"));
-    for row in ["static", "dead", "churn"] {
+    for row in ROWS {
         if !options.wants(row) {
             continue;
         }
@@ -26,6 +33,8 @@ fn main() {
         let joining = network.requests();
         let told = match row {
             "churn" => with_churn(&mut network, nodes, lookups),
+            "withheld" => crowded(&mut network, options.number("crowded"), Manner::Withholds),
+            "misled" => crowded(&mut network, options.number("crowded"), Manner::Misleads),
             _ => {
                 let keys = provided(&mut network, lookups);
                 if row == "dead" {
@@ -76,6 +85,24 @@ fn found(network: &mut Network, keys: Vec<Vec<u8>>) -> Vec<Told> {
     keys.into_iter().map(find).collect()
 }
 
+/// Keys that others crowd, one after the other.
+fn crowded(network: &mut Network, keys: u64, manner: Manner) -> Vec<Told> {
+    // Everybody guesses how many there are when it looks over its table.
+    network.pass(HOUR / 4);
+    let find = |_| {
+        let (provider, seeker, key) = (network.any(), network.any(), network.key());
+        let crowd = network.crowd(&key, SYBILS, manner);
+        network.pass(SETTLING / 4);
+        network
+            .provide(provider, key.clone())
+            .expect("a lookup ends");
+        let told = network.find(seeker, key).expect("a lookup ends");
+        crowd.into_iter().for_each(|node| network.leave(node));
+        told
+    };
+    (0..keys).map(find).collect()
+}
+
 /// An hour in which thirty of a hundred leave and as many join.
 fn with_churn(network: &mut Network, nodes: u64, lookups: u64) -> Vec<Told> {
     let changes = nodes * 3 / 10;
@@ -119,6 +146,8 @@ fn report(told: &[Told]) {
     println!("  milliseconds: {millis}");
 }
 
-const BETWEEN_JOINS: Duration = Duration::from_millis(100);
+const ROWS: [&str; 5] = ["static", "dead", "churn", "withheld", "misled"];
+const SYBILS: usize = 45;
+const BETWEEN_JOINS: Duration = Duration::from_millis(20);
 const SETTLING: Duration = Duration::from_secs(120);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -2,12 +2,14 @@
 //!
 //! Peers and keys lie in one space (`place.rs`); everybody knows many peers near itself and a few everywhere
 //! (`table.rs`); so whoever is asked for a place can name some that are nearer, and a lookup (`lookup.rs`)
-//! comes to the nearest in a few steps. The nearest twenty keep the records of a key (`providers.rs`).
+//! comes to the nearest in a few steps. The nearest twenty keep the records of a key (`providers.rs`), or more where
+//! somebody crowds it (`crowding.rs`).
 //!
 //! Whoever drives this calls the verbs as things happen and then takes the [`Action`]s. Every [`Action::Ask`]
 //! is answered with [`Dht::answered`] or [`Dht::failed`], in any order and at any time; what comes too late
 //! still counts for the table.
 
+mod crowding;
 mod lookup;
 pub mod message;
 #[cfg(any(test, feature = "bench"))]
@@ -17,6 +19,7 @@ pub(crate) mod providers;
 pub mod table;
 
 use crate::network::Network;
+use crowding::{Members, SPREAD_BITS, Size};
 use libp2p::{Multiaddr, PeerId};
 use lookup::{Lookup, Want};
 use place::Place;
@@ -38,6 +41,9 @@ pub struct Dht {
     /// When this node last looked for itself.
     bootstrapped_at: Option<Instant>,
     lookups: BTreeMap<LookupId, Running>,
+    /// Lookups of keys that somebody crowds.
+    widened: BTreeMap<LookupId, Widened>,
+    size: Size,
     next: u64,
     actions: VecDeque<Action>,
     random: StdRng,
@@ -52,19 +58,36 @@ struct Running {
     goal: Goal,
     key: Vec<u8>,
     lookup: Lookup,
+    /// Requests of lookups before that were for the same.
+    requests_before: usize,
     /// Providers that were told.
     found: HashSet<PeerId>,
     /// Requests one after the other that led to the first of them.
     hops: Option<u32>,
 }
 
+/// A lookup that goes on in all of a key's region.
+#[derive(Debug)]
+struct Widened {
+    running: Running,
+    members: Members,
+    /// Lookups of places in the region that are not over.
+    open: usize,
+}
+
 /// What a lookup is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
     Nearest,
-    Providers { limit: usize },
+    Providers {
+        limit: usize,
+    },
     Provide,
     Refresh,
+    /// All in the region of a key that another lookup is about.
+    Region {
+        of: LookupId,
+    },
 }
 
 /// What is asked of a peer.
@@ -147,6 +170,8 @@ impl Dht {
             providers: Providers::new(local, network, records_max),
             bootstrapped_at: None,
             lookups: BTreeMap::new(),
+            widened: BTreeMap::new(),
+            size: Size::default(),
             next: 0,
             actions: VecDeque::new(),
             random: StdRng::seed_from_u64(seed),
@@ -202,6 +227,10 @@ impl Dht {
     /// Nobody waits for a lookup any more.
     pub fn cancel(&mut self, id: LookupId) {
         self.lookups.remove(&id);
+        if self.widened.remove(&id).is_some() {
+            self.lookups
+                .retain(|_, running| running.goal != Goal::Region { of: id });
+        }
     }
 
     /// Looks for the peers nearest to this node: the first thing to do once somebody is known.
@@ -216,13 +245,14 @@ impl Dht {
         let target = Place::of(&key);
         let want = match goal {
             Goal::Providers { .. } => Want::Records,
-            Goal::Nearest | Goal::Provide | Goal::Refresh => Want::Nearest,
+            Goal::Nearest | Goal::Provide | Goal::Refresh | Goal::Region { .. } => Want::Nearest,
         };
         let first = self.table.nearest_or_doubtful(&target, BUCKET_PEERS);
         let running = Running {
             goal,
             key,
             lookup: Lookup::new(self.place, target, want, first, now),
+            requests_before: 0,
             found: HashSet::new(),
             hops: None,
         };
@@ -296,12 +326,23 @@ impl Dht {
         }
     }
 
-    /// A multihash whose place shares exactly so many bits with ours. Found by trying, which is why they are few.
+    /// A multihash whose place shares exactly so many bits with ours.
     fn key_at(&mut self, shared: u32) -> Vec<u8> {
+        let other = self.place.with_bits(shared, 1, 1);
+        let towards = match other == self.place {
+            true => self.place.with_bits(shared, 1, 0),
+            false => other,
+        };
+        self.key_near(&towards, shared + 1)
+    }
+
+    /// A multihash whose place shares that many bits with another, or more. Found by trying, which is why they
+    /// are few.
+    fn key_near(&mut self, towards: &Place, shared: u32) -> Vec<u8> {
         // As SHA2-256 writes it: some implementations take nothing else for a key.
         let (start, rest): ([u8; 24], u64) = self.random.random();
         let key = |number: u64| [&[0x12, 32][..], &start, &number.to_be_bytes()].concat();
-        let shares = |key: &Vec<u8>| Place::of(key).shared_bits(&self.place) == shared;
+        let shares = |key: &Vec<u8>| Place::of(key).shared_bits(towards) >= shared;
         let mut keys = (0..=u64::MAX).map(|at| key(rest.wrapping_add(at)));
         keys.find(shares).unwrap_or_default()
     }
@@ -321,7 +362,7 @@ impl Dht {
                 let key = running.key.clone();
                 let request = match running.goal {
                     Goal::Providers { .. } => Request::Providers(key),
-                    Goal::Nearest | Goal::Provide | Goal::Refresh => Request::Nearest(key),
+                    _ => Request::Nearest(key),
                 };
                 self.actions.push_back(Action::Ask {
                     lookup: *id,
@@ -331,15 +372,89 @@ impl Dht {
             }
         }
         for id in over {
-            self.end(id);
+            self.over(id, now);
         }
     }
 
-    fn end(&mut self, id: LookupId) {
+    /// A lookup is over, or goes on elsewhere.
+    fn over(&mut self, id: LookupId, now: Instant) {
         let Some(running) = self.lookups.remove(&id) else {
             return;
         };
+        let place = Place::of(&running.key);
+        match running.goal {
+            Goal::Refresh => self.size.seen(&place, &running.lookup.nearest()),
+            Goal::Region { of } => return self.region_over(of, &running, now),
+            Goal::Nearest => {}
+            Goal::Providers { .. } if !running.found.is_empty() => {}
+            // What was widened before is not again.
+            Goal::Providers { .. } | Goal::Provide if running.requests_before > 0 => {}
+            Goal::Providers { .. } | Goal::Provide => {
+                if let Some(size) = self.size.guess()
+                    && crowding::is_crowded(&place, &running.lookup, size)
+                {
+                    return self.widen(id, running, size, now);
+                }
+            }
+        }
         let nearest = running.lookup.nearest();
+        self.end(id, &running, nearest);
+    }
+
+    /// Looks for all in the region of a key.
+    fn widen(&mut self, id: LookupId, running: Running, size: f64, now: Instant) {
+        let place = Place::of(&running.key);
+        let bits = crowding::region(size).zeros();
+        if bits + SPREAD_BITS > SPREAD_BITS_MAX {
+            let nearest = running.lookup.nearest();
+            return self.end(id, &running, nearest);
+        }
+        let widened = Widened {
+            running,
+            members: Members::default(),
+            open: 1 << SPREAD_BITS,
+        };
+        self.widened.insert(id, widened);
+        for value in 0..1 << SPREAD_BITS {
+            let towards = place.with_bits(bits, SPREAD_BITS, value);
+            let key = self.key_near(&towards, bits + SPREAD_BITS);
+            self.start(key, Goal::Region { of: id }, now);
+        }
+    }
+
+    fn region_over(&mut self, of: LookupId, region: &Running, now: Instant) {
+        let within = self.size.guess().map(crowding::region);
+        let (Some(widened), Some(within)) = (self.widened.get_mut(&of), within) else {
+            return;
+        };
+        let place = Place::of(&widened.running.key);
+        let members = region.lookup.answered_near(&place, within);
+        widened.members.add(&place, members);
+        widened.running.requests_before += region.lookup.requests();
+        widened.open -= 1;
+        if widened.open > 0 {
+            return;
+        }
+        let Some(Widened {
+            mut running,
+            members,
+            ..
+        }) = self.widened.remove(&of)
+        else {
+            return;
+        };
+        let members = members.with(&place, running.lookup.nearest());
+        if running.goal == Goal::Provide {
+            return self.end(of, &running, members);
+        }
+        running.requests_before += running.lookup.requests();
+        running.lookup = Lookup::new(self.place, place, Want::Each, members, now);
+        self.lookups.insert(of, running);
+        self.settle(now);
+    }
+
+    /// Tells what came of a lookup, and those who are to keep a record of it.
+    fn end(&mut self, id: LookupId, running: &Running, nearest: Vec<Contact>) {
         if running.goal == Goal::Provide {
             for contact in &nearest {
                 self.actions.push_back(Action::Tell {
@@ -351,7 +466,7 @@ impl Dht {
         let outcome = Outcome {
             nearest,
             providers: running.found.len(),
-            requests: running.lookup.requests(),
+            requests: running.requests_before + running.lookup.requests(),
             hops: running.hops.unwrap_or_else(|| running.lookup.hops()),
         };
         self.actions.push_back(Action::Done {
@@ -399,6 +514,8 @@ pub const TICK: Duration = Duration::from_millis(500);
 const REFRESH: Duration = Duration::from_secs(600);
 /// Parts of the table that are nearer to us are not: a key in them takes too long to find by trying.
 const REFRESH_BITS_MAX: u32 = 15;
+/// The same for places in the region of a key: half a million tries.
+const SPREAD_BITS_MAX: u32 = 19;
 /// Providers told in one answer, or taken from one.
 const ANSWER_PROVIDERS_MAX: usize = 32;
 

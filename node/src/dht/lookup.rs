@@ -36,6 +36,8 @@ pub(super) enum Want {
     Nearest,
     /// What those near it keep.
     Records,
+    /// What each of the first ones keeps. Whom they name is not asked.
+    Each,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +124,7 @@ impl Lookup {
         for _ in 0..self.paths.len() {
             let at = self.turn;
             self.turn = (self.turn + 1) % self.paths.len();
-            let Some(path) = self.paths.get(at).filter(|path| !path.is_over()) else {
+            let Some(path) = self.paths.get(at).filter(|path| !path.is_over(self.want)) else {
                 continue;
             };
             let under_way = self.quick(now).filter(|asked| asked.path == at).count();
@@ -148,8 +150,10 @@ impl Lookup {
     /// A peer answered and named others; gives how many requests led to it. `None` if it was not asked.
     pub(super) fn answered(&mut self, peer: &PeerId, named: Vec<Contact>) -> Option<u32> {
         let (path, hops) = self.over(peer, State::Answered)?;
-        for contact in named.into_iter().take(BUCKET_PEERS) {
-            self.hear(contact, path, hops + 1);
+        if self.want != Want::Each {
+            for contact in named.into_iter().take(BUCKET_PEERS) {
+                self.hear(contact, path, hops + 1);
+            }
         }
         Some(hops)
     }
@@ -180,7 +184,7 @@ impl Lookup {
         }
         let is_over = |candidate: &Candidate| candidate.state == State::Answered;
         let nearest = match self.want {
-            Want::Records => return true,
+            Want::Records | Want::Each => return true,
             Want::Nearest => self.nearest_reachable(),
         };
         nearest
@@ -196,6 +200,14 @@ impl Lookup {
         nearest
             .map(|(_, _, candidate)| candidate.contact.clone())
             .collect()
+    }
+
+    /// All that answered and are no further from a place than `within`.
+    pub(super) fn answered_near(&self, place: &Place, within: Distance) -> Vec<Contact> {
+        let all = self.paths.iter().flat_map(|path| path.candidates.values());
+        let answered = all.filter(|candidate| candidate.state == State::Answered);
+        let near = answered.filter(|candidate| candidate.contact.place.distance(place) <= within);
+        near.map(|candidate| candidate.contact.clone()).collect()
     }
 
     /// Requests made.
@@ -262,7 +274,7 @@ impl Lookup {
     }
 
     fn are_paths_over(&self) -> bool {
-        self.paths.iter().all(Path::is_over)
+        self.paths.iter().all(|path| path.is_over(self.want))
     }
 
     /// Those who were asked not long ago, or at least as many as are more than may be slow.
@@ -278,10 +290,14 @@ impl Lookup {
 }
 
 impl Path {
-    fn is_over(&self) -> bool {
+    fn is_over(&self, want: Want) -> bool {
+        let sure = match want {
+            Want::Nearest | Want::Records => SURE,
+            Want::Each => usize::MAX,
+        };
         let reachable = self.candidates.values();
         let reachable = reachable.filter(|candidate| candidate.state != State::Failed);
-        let mut sure = reachable.take(SURE);
+        let mut sure = reachable.take(sure);
         sure.all(|candidate| candidate.state == State::Answered)
     }
 

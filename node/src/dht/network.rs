@@ -35,6 +35,18 @@ struct Node {
     contact: Contact,
     dht: Dht,
     is_up: bool,
+    manner: Manner,
+}
+
+/// How a node answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// As it should.
+    Honest,
+    /// Knows of no provider.
+    Withholds,
+    /// The same, and names none but its like, as if there were no others.
+    Misleads,
 }
 
 #[derive(Debug)]
@@ -118,12 +130,38 @@ impl Network {
 
     /// Somebody joins who knows one of those that are up, and looks for its place. Gives its number.
     pub fn join(&mut self) -> usize {
-        let number = self.nodes.len();
+        let peer = self.name();
+        self.join_as(peer, Manner::Honest)
+    }
+
+    /// So many join that lie nearer to a key than anybody who is there. Gives their numbers.
+    pub fn crowd(&mut self, key: &[u8], count: usize, manner: Manner) -> Vec<usize> {
+        let place = super::place::Place::of(key);
+        let nearest = self.truly_nearest(key, 1);
+        let nearest = nearest.first().map(super::place::Place::of_peer);
+        let within = nearest.map(|nearest| nearest.distance(&place));
+        let mut numbers = Vec::new();
+        while numbers.len() < count {
+            let peer = self.name();
+            let distance = super::place::Place::of_peer(&peer).distance(&place);
+            if within.is_none_or(|within| distance < within) {
+                numbers.push(self.join_as(peer, manner));
+            }
+        }
+        numbers
+    }
+
+    fn name(&mut self) -> PeerId {
         let mut name = vec![0, 36, 8, 1, 18, 32];
         name.extend(self.random.random::<[u8; 32]>());
         let Ok(peer) = PeerId::from_bytes(&name) else {
             unreachable!("an identity multihash of 36 bytes is a peer ID")
         };
+        peer
+    }
+
+    fn join_as(&mut self, peer: PeerId, manner: Manner) -> usize {
+        let number = self.nodes.len();
         let contact = Contact::new(peer, Vec::new());
         let known = (number > 0).then(|| self.any());
         let mut dht = Dht::new(peer, Reach::Public, RECORDS_MAX, self.random.random());
@@ -136,6 +174,7 @@ impl Network {
             contact,
             dht,
             is_up: true,
+            manner,
         });
         self.after(TICK, Event::Tick { node: number });
         self.act(number);
@@ -234,8 +273,12 @@ impl Network {
                 };
                 // Whoever asks is met, and found to answer too.
                 asked.dht.serves(asking.clone(), None, now);
-                let answer = asked.dht.asked(&asking.peer, request, now);
+                let manner = asked.manner;
+                let mut answer = asked.dht.asked(&asking.peer, request, now);
                 self.act(to);
+                if let Some(answer) = &mut answer {
+                    self.falsify(answer, manner);
+                }
                 if let (Some(lookup), Some(answer)) = (lookup, answer) {
                     let answered = Event::Answered {
                         node: from,
@@ -271,6 +314,19 @@ impl Network {
                     self.after(TICK, Event::Tick { node });
                 }
             }
+        }
+    }
+
+    fn falsify(&self, answer: &mut super::Answer, manner: Manner) {
+        if manner != Manner::Honest {
+            answer.providers.clear();
+        }
+        if manner == Manner::Misleads {
+            // All of its like that are up: they name each other wherever they lie.
+            let like = self.nodes.iter().rev();
+            let like = like.filter(|node| node.is_up && node.manner == manner);
+            let like = like.map(|node| node.contact.clone());
+            answer.nearer = like.take(super::BUCKET_PEERS).collect();
         }
     }
 
@@ -406,6 +462,34 @@ mod tests {
             let same = found.iter().filter(|peer| true_ones.contains(peer)).count();
             assert!(same >= 19, "{same} of 20");
         }
+    }
+
+    /// Of so many keys, how many are found though 45 who keep them from others lie nearer than anybody else.
+    fn found_in_a_crowd(keys: usize, manner: Manner) -> usize {
+        let mut network = settled(300, 4);
+        // All guess how many there are when they look over their tables anew.
+        network.pass(Duration::from_secs(700));
+        let mut found = 0;
+        for _ in 0..keys {
+            let (provider, seeker, key) = (network.any(), network.any(), network.key());
+            let crowd = network.crowd(&key, 45, manner);
+            network.pass(Duration::from_secs(20));
+            network.provide(provider, key.clone()).unwrap();
+            let told = network.find(seeker, key).unwrap();
+            found += told.outcome.providers;
+            crowd.into_iter().for_each(|node| network.leave(node));
+        }
+        found
+    }
+
+    #[test]
+    fn who_crowds_a_key_and_withholds_its_records_hides_nothing() {
+        assert_eq!(found_in_a_crowd(10, Manner::Withholds), 10);
+    }
+
+    #[test]
+    fn who_crowds_a_key_and_misleads_hides_nothing() {
+        assert_eq!(found_in_a_crowd(10, Manner::Misleads), 10);
     }
 
     #[test]

@@ -38,6 +38,19 @@ impl Place {
         Distance([a ^ e, b ^ f, c ^ g, d ^ h])
     }
 
+    /// The same place with other bits: `count` of them from the one numbered `from`, the last of `value`. Only the
+    /// first 64 are ever others.
+    pub fn with_bits(&self, from: u32, count: u32, value: u64) -> Self {
+        let Some(shift) = u64::BITS.checked_sub(from + count) else {
+            return *self;
+        };
+        let mask = ((1 << count) - 1) << shift;
+        let [first, rest @ ..] = self.0;
+        let first = first & !mask | value << shift & mask;
+        let [a, b, c] = rest;
+        Self([first, a, b, c])
+    }
+
     /// How many bits at the front are the same: 256 for the same place.
     pub fn shared_bits(&self, other: &Self) -> u32 {
         self.distance(other).zeros()
@@ -45,6 +58,24 @@ impl Place {
 }
 
 impl Distance {
+    /// As a part of the whole space.
+    pub fn part(&self) -> f64 {
+        let [first, ..] = self.0;
+        // What is behind the first 64 bits makes no difference to a number of 53.
+        (first as f64 + 1.0) / (u64::MAX as f64 + 1.0)
+    }
+
+    /// That part of the whole space.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a part between 0 and 1 of what fits is no less than 0 and fits"
+    )]
+    pub fn of_part(part: f64) -> Self {
+        let first = (part.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
+        Self([first, u64::MAX, u64::MAX, u64::MAX])
+    }
+
     /// Zero bits at the front.
     pub fn zeros(&self) -> u32 {
         let mut zeros = 0;
@@ -76,6 +107,26 @@ mod tests {
         assert_eq!(format!("{empty:?}"), "e3b0c442…");
         let peer = PeerId::random();
         assert_eq!(Place::of_peer(&peer), Place::of(&peer.to_bytes()));
+    }
+
+    #[test]
+    fn bits_are_set_where_they_are_meant() {
+        let zero = Place([0; 4]);
+        assert_eq!(zero.with_bits(0, 3, 0b101), Place([0b101 << 61, 0, 0, 0]));
+        assert_eq!(zero.with_bits(61, 3, 0b1110), Place([0b110, 0, 0, 0]));
+        let ones = Place([u64::MAX; 4]);
+        let changed = ones.with_bits(4, 4, 0);
+        assert_eq!(changed, Place([!(0xf << 56), u64::MAX, u64::MAX, u64::MAX]));
+        assert_eq!(zero.with_bits(62, 3, 7), zero);
+    }
+
+    #[test]
+    fn distances_are_parts_of_the_space() {
+        let far = Place([0; 4]).distance(&Place([1 << 63, 0, 0, 0]));
+        assert!((far.part() - 0.5).abs() < 1e-9);
+        for part in [1.0, 0.3, 1e-6] {
+            assert!((Distance::of_part(part).part() - part).abs() < 1e-9);
+        }
     }
 
     #[test]
