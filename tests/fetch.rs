@@ -761,6 +761,10 @@ fn the_way_to_a_peer_is_measured() {
     let closing = closed.daemon();
     let refused = near.run(["diag", "perf", &closing.swarm()]).failure(1);
     assert!(refused.contains("does not answer /perf/1.0.0"), "{refused}");
+    assert!(
+        refused.contains("unless `diag.perf = false` there"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -15,7 +15,8 @@ pub mod view;
 use address::{ListenAddress, OptionalAddress};
 use cairn_node::{Endpoint, Limits, Multiaddr, Network};
 use duration::Interval;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serve::Serve;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,12 +105,25 @@ pub struct Rpc {
 #[serde(default, deny_unknown_fields)]
 pub struct Fetch {
     /// How long a fetch waits without any progress before it gives up.
+    #[serde(deserialize_with = "some_patience")]
     pub timeout: Interval,
     /// Most connections to peers in all.
     pub connections: u32,
     /// Trustless gateways that are asked besides peers.
     pub gateways: Vec<Endpoint>,
 }
+
+/// Without any, nothing would ever be fetched.
+fn some_patience<'de, D: Deserializer<'de>>(from: D) -> Result<Interval, D::Error> {
+    let interval = Interval::deserialize(from)?;
+    match interval.0 >= PATIENCE_MIN {
+        true => Ok(interval),
+        false => Err(D::Error::custom("too short")),
+    }
+}
+
+/// The least time that a fetch may wait.
+const PATIENCE_MIN: Duration = Duration::from_millis(1);
 
 impl Default for Fetch {
     fn default() -> Self {

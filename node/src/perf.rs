@@ -48,7 +48,7 @@ pub enum PerfError {
     NotConnected(PeerId),
     /// The peer does not answer it.
     #[error(
-        "{0} does not answer /perf/1.0.0; a cairn node does in the networks `local` and `lan`, and in `public` with `diag.perf = true`"
+        "{0} does not answer /perf/1.0.0; a cairn node does in the networks `local` and `lan` unless `diag.perf = false` there, and in `public` with `diag.perf = true`"
     )]
     Unsupported(PeerId),
     /// It broke off.

@@ -118,7 +118,10 @@ const KEYS: &[(&str, &str)] = &[
         r#"a list of origins like "https://example.org""#,
     ),
     ("rpc.hosts", r#"a list of names like "node.example.org""#),
-    ("fetch.timeout", r#"a time like "30s", "500ms" or "1h30m""#),
+    (
+        "fetch.timeout",
+        r#"a time like "30s", "500ms" or "1h30m", at least "1ms""#,
+    ),
     ("fetch.connections", COUNT_OR_NONE),
     (
         "fetch.gateways",
@@ -231,6 +234,7 @@ mod tests {
             ("storage.segment_size", "1"),
             ("storage.segment_size", "4095B"),
             ("gateway.head_timeout", "0s"),
+            ("fetch.timeout", "0s"),
             ("addresses.swarm", "[\"/ip4/nowhere\"]"),
             ("fetch.connections", "many"),
             ("fetch.gateways", "[\"/ip4/127.0.0.1/tcp/4001\"]"),
