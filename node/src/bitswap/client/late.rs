@@ -129,9 +129,6 @@ impl Client {
                     peer.patience().max(CROWD_PATIENCE)
                 } else if peer.is_trusted() {
                     peer.patience_for(key)
-                } else if self.has_trusted(&want.sessions) {
-                    // What comes meanwhile comes from others, and what came from both would be once too often.
-                    HEDGE_UNPROVEN
                 } else {
                     peer.patience_as_stranger()
                 };
@@ -214,13 +211,6 @@ impl Client {
                 }
             }
         }
-    }
-
-    /// Whether somebody who has parts of this work delivers.
-    fn has_trusted(&self, sessions: &[SessionId]) -> bool {
-        let sessions = sessions.iter().filter_map(|id| self.sessions.get(id));
-        let mut holders = sessions.flat_map(|session| session.holders.keys());
-        holders.any(|id| self.peers.get(id).is_some_and(Peer::is_trusted))
     }
 
     /// Whoever was asked is late, and nobody else is known to have it: others may.
@@ -828,8 +818,7 @@ mod tests {
 
     /// How long somebody else is not asked for a block that a stranger said to have `after` it was asked, of which it
     /// sends so many bytes at once, or as many as wait here to be taken.
-    /// `others` deliver, or nobody does.
-    fn stranger_is_waited_for(after: Duration, bytes: Option<u64>, others: bool) -> Duration {
+    fn stranger_is_waited_for(after: Duration, bytes: Option<u64>) -> Duration {
         let mut bench = Bench {
             client: Client::default(),
             now: Instant::now(),
@@ -856,16 +845,6 @@ mod tests {
             Some(bytes) => bench.client.flows(&first, bytes, bench.now),
             None => bench.client.excuse(&first, bench.now),
         }
-        if others {
-            let third = PeerId::random();
-            bench.client.connected(third, bench.now);
-            bench.client.provider(SESSION, third);
-            let ledger = &mut bench.client.peers.get_mut(&third).unwrap().ledger;
-            ledger.delivered(1000, TICK, TICK);
-            // It lacks this one.
-            let lacks = PresenceKind::DontHave;
-            bench.client.presence(&third, &name(1), lacks, bench.now);
-        }
         let start = bench.now;
         while bench.client.peers[&second].in_flight.is_empty() {
             assert!(bench.now < start + STALL, "nobody else is asked");
@@ -878,17 +857,16 @@ mod tests {
     #[test]
     fn a_stranger_that_is_quick_with_words_alone_is_not_waited_for_long() {
         let step = Duration::from_millis(1);
-        for (after, bytes, others, waited) in [
-            (step, Some(0), false, HEDGE_UNPROVEN_MIN),
-            (step * 10, Some(0), false, step * 160),
-            (step * 100, Some(0), false, HEDGE_UNPROVEN),
-            (step, Some(1), false, HEDGE_UNPROVEN),
-            (step, None, false, HEDGE_UNPROVEN),
-            (step, Some(0), true, HEDGE_UNPROVEN),
+        for (after, bytes, waited) in [
+            (step, Some(0), HEDGE_UNPROVEN_MIN),
+            (step * 10, Some(0), step * 160),
+            (step * 100, Some(0), HEDGE_UNPROVEN),
+            (step, Some(1), HEDGE_UNPROVEN),
+            (step, None, HEDGE_UNPROVEN),
         ] {
-            let told = format!("{after:?}, {bytes:?} bytes, others: {others}");
+            let told = format!("{after:?}, {bytes:?} bytes");
             assert_eq!(
-                stranger_is_waited_for(after, bytes, others),
+                stranger_is_waited_for(after, bytes),
                 waited + step,
                 "{told}"
             );
