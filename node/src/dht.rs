@@ -261,10 +261,17 @@ impl Dht {
         id
     }
 
-    /// A peer answered.
-    pub fn answered(&mut self, id: LookupId, contact: Contact, answer: Answer, now: Instant) {
+    /// A peer answered. `group` is the network it is in, where that matters.
+    pub fn answered(
+        &mut self,
+        id: LookupId,
+        contact: Contact,
+        group: Option<Group>,
+        answer: Answer,
+        now: Instant,
+    ) {
         let peer = contact.peer;
-        self.table.answers(contact, None, now);
+        self.table.answers(contact, group, now);
         let Some(running) = self.lookups.get_mut(&id) else {
             return;
         };

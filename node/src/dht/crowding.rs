@@ -54,12 +54,9 @@ pub(super) fn region(size: f64) -> Distance {
 /// Whether those who answered near a key lie much nearer to it than as many of so many would.
 pub(super) fn is_crowded(key: &Place, lookup: &Lookup, size: f64) -> bool {
     let nearest = lookup.nearest();
-    let sample = nearest.len().min(CROWD_SAMPLE);
-    let Some(last) = sample.checked_sub(1).and_then(|at| nearest.get(at)) else {
-        return false;
-    };
-    let usual = sample as f64 / size;
-    sample >= CROWD_SAMPLE && last.place.distance(key).part() < usual * CROWDED
+    let usual = CROWD_SAMPLE as f64 / size;
+    let last = nearest.get(CROWD_SAMPLE - 1);
+    last.is_some_and(|last| last.place.distance(key).part() < usual * CROWDED)
 }
 
 /// All who lie in the region of a key, gathered by several lookups.

@@ -297,7 +297,7 @@ impl Network {
             } => {
                 let by = self.nodes.get(by).map(|node| node.contact.clone());
                 if let (Some(by), Some(asking)) = (by, self.nodes.get_mut(node)) {
-                    asking.dht.answered(lookup, by, answer, now);
+                    asking.dht.answered(lookup, by, None, answer, now);
                     self.act(node);
                 }
             }

@@ -78,12 +78,12 @@ impl RecordStore for Records {
     }
 
     fn providers(&self, key: &RecordKey) -> Vec<ProviderRecord> {
-        let now = Instant::now();
-        let known = self.providers.of(key.as_ref(), now);
+        // Those that expired are left out already.
+        let known = self.providers.of(key.as_ref(), Instant::now());
         let records = known.map(|(provider, addresses)| ProviderRecord {
             key: key.clone(),
             provider,
-            expires: Some(now + RECORD_LIFE),
+            expires: None,
             addresses,
         });
         records.collect()
