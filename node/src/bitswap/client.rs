@@ -107,6 +107,10 @@ struct Peer {
     block_at: Instant,
     /// Bytes that came since.
     blockless: u64,
+    /// When its last block came.
+    delivered_at: Option<Instant>,
+    /// Whether that was not long before the last tick.
+    delivers: bool,
     /// The least that it took to say that it has something.
     quickest_have: Option<Duration>,
     /// It owes blocks and none has come for longer than they take: it is asked for no more.
@@ -469,6 +473,7 @@ impl Client {
             }
             state.ledger.delivered(bytes, delay, pause);
             state.progress_at = now;
+            state.delivered_at = Some(now);
             state.block_came(now);
             state.list.answered(&key);
             self.suspect(peer, false);
@@ -859,6 +864,8 @@ impl Peer {
             heard_at: now,
             gap: Duration::ZERO,
             block_at: now,
+            delivered_at: None,
+            delivers: false,
             blockless: 0,
             quickest_have: None,
             suspect: false,

@@ -55,6 +55,7 @@ impl Client {
         }
         for peer in self.peers.values_mut() {
             peer.was_left_alone = peer.alone_until.is_some_and(|at| now < at);
+            peer.delivers = peer.delivered_at.is_some_and(|at| since(at) <= HEDGE_PROVEN);
         }
         // Time alone makes places: who was suspect may not be, who was in the order may be quiet.
         self.has_freed_room = true;
@@ -162,6 +163,7 @@ impl Client {
             }
         }
         for (key, patience, worth) in late {
+            let is_late_again = self.wants.get(&key).is_some_and(|want| want.hedges > 0);
             let more = match self.wants.get_mut(&key) {
                 // The more liars, the more are asked: 1, 2, 4, 8 at a time; from 2 on of those who could have sent
                 // something many times over.
@@ -175,7 +177,11 @@ impl Client {
                     };
                     1 << doublings.min(HEDGE_DOUBLINGS_MAX)
                 }
-                _ => 1,
+                Some(want) => {
+                    want.hedges += 1;
+                    1
+                }
+                None => continue,
             };
             // Those who have delivered will do so again, and then it would have been done twice.
             let balance = if patience <= HEDGE_UNPROVEN {
@@ -184,7 +190,12 @@ impl Client {
                 Balance::Kept
             };
             for _ in 0..more {
-                let choice = match self.choose(&key, balance) {
+                let mut choice = self.choose(&key, balance);
+                if is_late_again && matches!(choice, Choice::Wait) {
+                    // Unless a second of them is late already.
+                    choice = self.choose(&key, Balance::Ignored);
+                }
+                let choice = match choice {
                     Choice::Nobody => {
                         self.ask_around(&key, now);
                         self.choose_source(&key)

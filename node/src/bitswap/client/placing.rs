@@ -18,8 +18,9 @@ pub(super) enum Choice {
     Nobody,
 }
 
-/// What speaks against asking one: that it has not delivered, failed, or may not have it, and how busy it is.
-type Rank = (bool, bool, bool, usize);
+/// What speaks against asking one: that it sends nothing lately where others did not either, has not delivered,
+/// failed, or may not have it, and how busy it is.
+type Rank = (bool, bool, bool, bool, usize);
 
 /// Whether one who would be the last to finish is left alone, as others do it sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +216,7 @@ impl Client {
             // Or whoever has everything would be asked for what its companions have.
             let helps = !stranger && !ledger.has_failed() && self.is_companion(id, &want.sessions);
             let rank = (
+                balance == Balance::Ignored && !peer.delivers,
                 !ledger.is_proven() && !helps,
                 ledger.has_failed(),
                 stranger,
