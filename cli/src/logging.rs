@@ -148,10 +148,7 @@ pub const SUBSYSTEMS: [&str; 5] = [
 ];
 
 fn parse(directives: &str) -> Result<EnvFilter, LevelError> {
-    // Kademlia warns whenever it knows nobody, which is how every new node begins. Directives that
-    // name it come later and win.
-    let quiet = format!("libp2p_kad=error,{directives}");
-    EnvFilter::try_new(quiet).map_err(|_| LevelError::Unknown(directives.to_owned()))
+    EnvFilter::try_new(directives).map_err(|_| LevelError::Unknown(directives.to_owned()))
 }
 
 /// Longest directives.

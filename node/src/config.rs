@@ -66,6 +66,8 @@ pub struct Config {
     pub lookup_timeout: Duration,
     /// Most provider records kept for others. About 200 bytes each.
     pub provider_records_max: usize,
+    /// Most values (IPNS records and public keys) kept for others. Up to 10 KiB each.
+    pub value_records_max: usize,
     /// How often what is pinned is provided again. Others forget a record after 48 hours.
     pub reprovide_interval: Duration,
     /// How many CIDs are provided at the same time. Each asks dozens of peers.
@@ -132,6 +134,7 @@ impl Default for Config {
             quic_window_bytes: 16 << 20,
             lookup_timeout: Duration::from_secs(60),
             provider_records_max: 128 << 10,
+            value_records_max: 4 << 10,
             reprovide_interval: Duration::from_secs(22 * 3600),
             provides_at_once: 8,
             announce_queue_max: 64 << 10,

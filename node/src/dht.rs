@@ -3,12 +3,14 @@
 //! Peers and keys lie in one space (`place.rs`); everybody knows many peers near itself and a few everywhere
 //! (`table.rs`); so whoever is asked for a place can name some that are nearer, and a lookup (`lookup.rs`)
 //! comes to the nearest in a few steps. The nearest twenty keep the records of a key (`providers.rs`), or more where
-//! somebody crowds it (`crowding.rs`).
+//! somebody crowds it (`crowding.rs`). Public keys and IPNS records are kept as well (`values.rs`).
 //!
-//! Whoever drives this calls the verbs as things happen and then takes the [`Action`]s. Every [`Action::Ask`]
+//! `worker.rs` drives this, over the streams that `behaviour.rs` hands it. Whoever drives it calls the verbs as things happen and then takes the [`Action`]s. Every [`Action::Ask`]
 //! is answered with [`Dht::answered`] or [`Dht::failed`], in any order and at any time; what comes too late
 //! still counts for the table.
 
+pub(crate) mod acquaintance;
+pub(crate) mod behaviour;
 mod crowding;
 mod lookup;
 pub mod message;
@@ -16,9 +18,12 @@ pub mod message;
 pub mod network;
 pub mod place;
 pub(crate) mod providers;
+mod streams;
 pub mod table;
+pub(crate) mod values;
+pub(crate) mod worker;
 
-use crate::network::Network;
+use crate::network::{Network, Realm};
 use crowding::{Members, SPREAD_BITS, Size};
 use libp2p::{Multiaddr, PeerId};
 use lookup::{Lookup, Want};
@@ -64,6 +69,10 @@ struct Running {
     found: HashSet<PeerId>,
     /// Requests one after the other that led to the first of them.
     hops: Option<u32>,
+    /// What was said of the peer that it looks for, if it looks for one.
+    heard_of: Option<Contact>,
+    /// Whether that peer answered.
+    is_met: bool,
 }
 
 /// A lookup that goes on in all of a key's region.
@@ -79,6 +88,8 @@ struct Widened {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
     Nearest,
+    Peer(PeerId),
+    Values,
     Providers {
         limit: usize,
     },
@@ -97,6 +108,8 @@ pub enum Request {
     Nearest(Vec<u8>),
     /// Who provides what a key names, and those nearest to it.
     Providers(Vec<u8>),
+    /// The value kept under a key, and those nearest to it.
+    Value(Vec<u8>),
     /// Take note that the asking peer provides what a key names. Not answered.
     Provides(Vec<u8>, Vec<Multiaddr>),
 }
@@ -108,6 +121,8 @@ pub struct Answer {
     pub nearer: Vec<Contact>,
     /// Who provides what it names.
     pub providers: Vec<Contact>,
+    /// The value kept under it, found to be valid.
+    pub value: Option<Vec<u8>>,
 }
 
 /// What is to be done outside.
@@ -124,6 +139,8 @@ pub enum Action {
     },
     /// Tell a peer; there is no answer.
     Tell {
+        /// For whom.
+        lookup: LookupId,
         /// Whom.
         contact: Contact,
         /// What.
@@ -135,6 +152,13 @@ pub enum Action {
         lookup: LookupId,
         /// Who.
         provider: Contact,
+    },
+    /// A lookup found a value.
+    Value {
+        /// Which.
+        lookup: LookupId,
+        /// What.
+        value: Vec<u8>,
     },
     /// A lookup is over.
     Done {
@@ -156,18 +180,26 @@ pub struct Outcome {
     pub requests: usize,
     /// Requests one after the other that led to the first provider, or, if there is none, to all of the nearest.
     pub hops: u32,
+    /// Where the peer is that was looked for, as others say if it did not answer itself.
+    pub peer: Option<Contact>,
 }
 
 impl Dht {
     /// Of a node that knows nobody. `seed` decides what it does at random.
-    pub fn new(local: PeerId, network: Network, records_max: usize, seed: u64) -> Self {
+    pub fn new(
+        local: PeerId,
+        network: Network,
+        realm: Realm,
+        records_max: usize,
+        seed: u64,
+    ) -> Self {
         let place = Place::of_peer(&local);
         Self {
             local,
             place,
             addresses: Vec::new(),
             table: Table::new(place),
-            providers: Providers::new(local, network, records_max),
+            providers: Providers::new(local, network, realm, records_max),
             bootstrapped_at: None,
             lookups: BTreeMap::new(),
             widened: BTreeMap::new(),
@@ -210,10 +242,38 @@ impl Dht {
             .of(&key, now)
             .map(|(peer, addresses)| Contact::new(peer, addresses))
             .collect();
-        let id = self.start(key, Goal::Providers { limit }, now);
+        // What is known here comes first, even where there is nobody to ask.
+        let id = self.insert(key, Goal::Providers { limit }, now);
         self.found(id, known, 0);
         self.settle(now);
         id
+    }
+
+    /// Looks for a peer.
+    pub fn find_peer(&mut self, peer: PeerId, now: Instant) -> LookupId {
+        self.start(peer.to_bytes(), Goal::Peer(peer), now)
+    }
+
+    /// Looks for values kept under a key, whichever there are.
+    pub fn find_values(&mut self, key: Vec<u8>, now: Instant) -> LookupId {
+        self.start(key, Goal::Values, now)
+    }
+
+    /// Whom this node knows that answers requests, if it is this peer.
+    pub fn contact(&self, peer: &PeerId) -> Option<Contact> {
+        let place = Place::of_peer(peer);
+        let nearest = self.table.nearest_or_doubtful(&place, 1);
+        nearest.into_iter().find(|contact| contact.peer == *peer)
+    }
+
+    /// Where a provider said that it is.
+    pub fn addresses_of_provider(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        self.providers.addresses(peer)
+    }
+
+    /// How many provider records of others are kept.
+    pub fn records(&self) -> usize {
+        self.providers.held()
     }
 
     /// Tells the peers nearest to a key that this node provides what it names.
@@ -240,12 +300,20 @@ impl Dht {
     }
 
     fn start(&mut self, key: Vec<u8>, goal: Goal, now: Instant) -> LookupId {
+        let id = self.insert(key, goal, now);
+        self.settle(now);
+        id
+    }
+
+    fn insert(&mut self, key: Vec<u8>, goal: Goal, now: Instant) -> LookupId {
         let id = LookupId(self.next);
         self.next += 1;
         let target = Place::of(&key);
         let want = match goal {
-            Goal::Providers { .. } => Want::Records,
-            Goal::Nearest | Goal::Provide | Goal::Refresh | Goal::Region { .. } => Want::Nearest,
+            Goal::Providers { .. } | Goal::Values => Want::Records,
+            Goal::Nearest | Goal::Peer(_) | Goal::Provide | Goal::Refresh | Goal::Region { .. } => {
+                Want::Nearest
+            }
         };
         let first = self.table.nearest_or_doubtful(&target, BUCKET_PEERS);
         let running = Running {
@@ -255,9 +323,10 @@ impl Dht {
             requests_before: 0,
             found: HashSet::new(),
             hops: None,
+            heard_of: None,
+            is_met: false,
         };
         self.lookups.insert(id, running);
-        self.settle(now);
         id
     }
 
@@ -277,8 +346,19 @@ impl Dht {
         };
         let local = self.local;
         let named = answer.nearer.into_iter();
-        let named = named.filter(|contact| contact.peer != local).collect();
+        let named: Vec<Contact> = named.filter(|contact| contact.peer != local).collect();
+        if let Goal::Peer(wanted) = running.goal {
+            let is_it =
+                |contact: &&Contact| contact.peer == wanted && !contact.addresses.is_empty();
+            running.is_met |= peer == wanted;
+            running.heard_of =
+                (running.heard_of.take()).or_else(|| named.iter().find(is_it).cloned());
+        }
+        let is_for_values = running.goal == Goal::Values;
         if let Some(hops) = running.lookup.answered(&peer, named) {
+            if let Some(value) = answer.value.filter(|_| is_for_values) {
+                self.actions.push_back(Action::Value { lookup: id, value });
+            }
             self.found(id, answer.providers, hops);
         }
         self.settle(now);
@@ -359,6 +439,7 @@ impl Dht {
         for (id, running) in &mut self.lookups {
             let is_enough = match running.goal {
                 Goal::Providers { limit } => running.found.len() >= limit,
+                Goal::Peer(_) => running.is_met,
                 _ => false,
             };
             if is_enough || running.lookup.is_done(now) {
@@ -369,6 +450,7 @@ impl Dht {
                 let key = running.key.clone();
                 let request = match running.goal {
                     Goal::Providers { .. } => Request::Providers(key),
+                    Goal::Values => Request::Value(key),
                     _ => Request::Nearest(key),
                 };
                 self.actions.push_back(Action::Ask {
@@ -392,7 +474,7 @@ impl Dht {
         match running.goal {
             Goal::Refresh => self.size.seen(&place, &running.lookup.nearest()),
             Goal::Region { of } => return self.region_over(of, &running, now),
-            Goal::Nearest => {}
+            Goal::Nearest | Goal::Peer(_) | Goal::Values => {}
             Goal::Providers { .. } if !running.found.is_empty() => {}
             // What was widened before is not again.
             Goal::Providers { .. } | Goal::Provide if running.requests_before > 0 => {}
@@ -465,12 +547,21 @@ impl Dht {
         if running.goal == Goal::Provide {
             for contact in &nearest {
                 self.actions.push_back(Action::Tell {
+                    lookup: id,
                     contact: contact.clone(),
                     request: Request::Provides(running.key.clone(), self.addresses.clone()),
                 });
             }
         }
+        let peer = match running.goal {
+            Goal::Peer(wanted) => {
+                let mut met = nearest.iter().filter(|contact| contact.peer == wanted);
+                met.next().cloned().or_else(|| running.heard_of.clone())
+            }
+            _ => None,
+        };
         let outcome = Outcome {
+            peer,
             nearest,
             providers: running.found.len(),
             requests: running.requests_before + running.lookup.requests(),
@@ -485,9 +576,10 @@ impl Dht {
     /// A peer asks this node. `None` where nothing is answered.
     pub fn asked(&mut self, from: &PeerId, request: Request, now: Instant) -> Option<Answer> {
         match request {
-            Request::Nearest(key) => Some(Answer {
+            // Values are kept outside.
+            Request::Nearest(key) | Request::Value(key) => Some(Answer {
                 nearer: self.nearer(from, &key),
-                providers: Vec::new(),
+                ..Answer::default()
             }),
             Request::Providers(key) => {
                 let known = self.providers.of(&key, now).take(ANSWER_PROVIDERS_MAX);
@@ -495,6 +587,7 @@ impl Dht {
                 Some(Answer {
                     providers: providers.collect(),
                     nearer: self.nearer(from, &key),
+                    value: None,
                 })
             }
             Request::Provides(key, addresses) => {

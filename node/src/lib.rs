@@ -15,6 +15,7 @@ pub mod event;
 pub mod exchange;
 pub mod explain;
 pub mod identity;
+pub mod ipns;
 mod jobs;
 pub mod limits;
 mod metrics;

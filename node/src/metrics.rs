@@ -3,6 +3,7 @@
 //! Ours, named `cairn_…`, are in the operator's registry; libp2p's own come as text from
 //! [`Foreign`]. Labels take values from fixed lists only: never a peer, an address or an agent.
 
+use crate::dht::message::Kind;
 use crate::swarm::Ceiling;
 use crate::swarm::fence::TurnedAway;
 use crate::swarm::meter::Meter;
@@ -29,6 +30,12 @@ pub(crate) struct Metrics {
     pub(crate) dials_failed: IntCounter,
     pub(crate) arrivals_failed: IntCounter,
     pub(crate) records: IntGauge,
+    pub(crate) dht_peers: IntGauge,
+    pub(crate) dht_values: IntGauge,
+    /// Streams of peers with DHT requests that were refused.
+    pub(crate) dht_refused: IntCounter,
+    requests: IntCounterVec,
+    asked: IntCounterVec,
     queries: IntCounterVec,
     turn: Histogram,
 }
@@ -39,10 +46,22 @@ pub(crate) enum Query {
     Find,
     Provide,
     Refresh,
+    Peer,
+    Nearest,
+    Value,
+    Keep,
+}
+
+/// How a DHT request of ours ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Request {
+    Answered,
+    Told,
+    Failed,
 }
 
 /// How a DHT query ended.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     Done,
     TooSlow,
@@ -55,6 +74,20 @@ impl Query {
             Self::Find => "find",
             Self::Provide => "provide",
             Self::Refresh => "refresh",
+            Self::Peer => "peer",
+            Self::Nearest => "nearest",
+            Self::Value => "value",
+            Self::Keep => "keep",
+        }
+    }
+}
+
+impl Request {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Told => "told",
+            Self::Failed => "failed",
         }
     }
 }
@@ -88,6 +121,26 @@ impl Metrics {
             "cairn_dht_records",
             "Provider records kept for other peers.",
         )?;
+        let dht_peers = IntGauge::new("cairn_dht_peers", "Peers in the DHT's routing tables.")?;
+        let dht_values = IntGauge::new(
+            "cairn_dht_values",
+            "IPNS records and public keys kept for other peers.",
+        )?;
+        let dht_refused = IntCounter::new(
+            "cairn_dht_streams_refused_total",
+            "Streams with DHT requests that were refused because too many were being answered.",
+        )?;
+        let requests = IntCounterVec::new(
+            Opts::new(
+                "cairn_dht_requests_total",
+                "DHT requests made of peers, by how they ended.",
+            ),
+            &["result"],
+        )?;
+        let asked = IntCounterVec::new(
+            Opts::new("cairn_dht_asked_total", "DHT requests of peers, by kind."),
+            &["kind"],
+        )?;
         let queries = IntCounterVec::new(
             Opts::new(
                 "cairn_dht_queries_total",
@@ -107,6 +160,11 @@ impl Metrics {
         registry.register(Box::new(dials_failed.clone()))?;
         registry.register(Box::new(arrivals_failed.clone()))?;
         registry.register(Box::new(records.clone()))?;
+        registry.register(Box::new(dht_peers.clone()))?;
+        registry.register(Box::new(dht_values.clone()))?;
+        registry.register(Box::new(dht_refused.clone()))?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(asked.clone()))?;
         registry.register(Box::new(queries.clone()))?;
         registry.register(Box::new(turn.clone()))?;
         Ok(Self {
@@ -116,6 +174,11 @@ impl Metrics {
             dials_failed,
             arrivals_failed,
             records,
+            dht_peers,
+            dht_values,
+            dht_refused,
+            requests,
+            asked,
             queries,
             turn,
         })
@@ -125,6 +188,23 @@ impl Metrics {
         self.queries
             .with_label_values(&[query.name(), ended.name()])
             .inc();
+    }
+
+    pub(crate) fn request_ended(&self, ended: Request) {
+        self.requests.with_label_values(&[ended.name()]).inc();
+    }
+
+    /// A peer asked something of this kind.
+    pub(crate) fn asked(&self, kind: Kind) {
+        let name = match kind {
+            Kind::PutValue => "put_value",
+            Kind::GetValue => "get_value",
+            Kind::AddProvider => "add_provider",
+            Kind::GetProviders => "get_providers",
+            Kind::FindNode => "find_node",
+            Kind::Ping => "ping",
+        };
+        self.asked.with_label_values(&[name]).inc();
     }
 
     pub(crate) fn turned(&self, took: Duration) {

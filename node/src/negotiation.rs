@@ -70,6 +70,12 @@ impl Connections {
         is_less
     }
 
+    /// Everybody's.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (PeerId, ConnectionId)> {
+        let of_each = self.0.iter();
+        of_each.flat_map(|(peer, all)| all.iter().map(|connection| (*peer, *connection)))
+    }
+
     /// All of a peer's.
     pub(crate) fn to(&self, peer: PeerId) -> &[ConnectionId] {
         self.0.get(&peer).map_or(&[], Vec::as_slice)

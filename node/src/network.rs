@@ -26,6 +26,25 @@ pub enum Network {
     Public,
 }
 
+/// One of the DHTs that IPFS speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Realm {
+    /// The whole network's.
+    Wan,
+    /// That of those nearby.
+    Lan,
+}
+
+impl Realm {
+    /// Its protocol.
+    pub const fn protocol(self) -> StreamProtocol {
+        match self {
+            Self::Wan => StreamProtocol::new("/ipfs/kad/1.0.0"),
+            Self::Lan => StreamProtocol::new("/ipfs/lan/kad/1.0.0"),
+        }
+    }
+}
+
 /// The word is no network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown network {0:?}; known are local, lan, public")]
@@ -70,11 +89,21 @@ impl Network {
         }
     }
 
-    /// The Kademlia protocol: networks that are not the whole one keep a table of their own.
-    pub const fn kademlia(self) -> StreamProtocol {
+    /// The DHTs that this node takes part in. Networks that are not the whole one have only one of their own.
+    pub const fn realms(self) -> &'static [Realm] {
         match self {
-            Self::Local | Self::Lan => StreamProtocol::new("/ipfs/lan/kad/1.0.0"),
-            Self::Public => StreamProtocol::new("/ipfs/kad/1.0.0"),
+            Self::Local | Self::Lan => &[Realm::Lan],
+            Self::Public => &[Realm::Wan, Realm::Lan],
+        }
+    }
+
+    /// Whether an address means something to all who are in a DHT.
+    pub fn fits(self, realm: Realm, address: &Multiaddr) -> bool {
+        match (self, realm) {
+            (Self::Public, Realm::Lan) => {
+                host(address).is_some_and(is_private) && is_direct(address)
+            }
+            _ => self.announces(address),
         }
     }
 
@@ -251,6 +280,20 @@ mod tests {
         assert!(!Network::Public.announces(&address(PRIVATE[0])));
         assert!(Network::Public.announces(&address("/ip4/192.0.2.1/tcp/4001")));
         assert!(Network::Local.announces(&address(LOOPBACK[0])));
+    }
+
+    #[test]
+    fn each_dht_is_told_only_of_addresses_that_all_in_it_can_use() {
+        let global = address("/ip4/192.0.2.1/tcp/4001");
+        for text in PRIVATE {
+            assert!(!Network::Public.fits(Realm::Wan, &address(text)), "{text}");
+            assert!(Network::Public.fits(Realm::Lan, &address(text)), "{text}");
+        }
+        assert!(Network::Public.fits(Realm::Wan, &global));
+        assert!(!Network::Public.fits(Realm::Lan, &global));
+        assert!(!Network::Public.fits(Realm::Lan, &address(LOOPBACK[0])));
+        assert!(Network::Local.fits(Realm::Lan, &address(LOOPBACK[0])));
+        assert!(!Network::Local.fits(Realm::Lan, &address(PRIVATE[0])));
     }
 
     #[test]

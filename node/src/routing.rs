@@ -1,18 +1,20 @@
-//! Who has what: providers are looked up and told through the DHT.
+//! Who has what and who is where: looked up and told through the DHT.
 //!
-//! [`Routing`] is a handle; the swarm's worker runs the queries, at most `LOOKUPS_MAX` at once.
-//! A record's key is the multihash, so every CID of one block finds the same providers.
-//! `records.rs` is what this node keeps for others, `queue.rs` what waits to be provided.
+//! [`Routing`] is a handle; the DHT's worker (`dht/worker.rs`) runs the lookups, at most `LOOKUPS_MAX` at once.
+//! A provider record's key is the multihash, so every CID of one block finds the same providers.
+//! `command.rs` is what the worker may be asked, `queue.rs` what waits to be provided.
 
+pub(crate) mod command;
 pub(crate) mod queue;
-pub(crate) mod records;
 
-use crate::swarm::command::{Command, Find, Provide};
+use crate::dht::values::{Key, NotKept};
 use cairn_store::Cid;
+use command::{Ask, Command, Find, Provide, Values};
 use futures::{Stream, StreamExt, stream};
 use libp2p::{Multiaddr, PeerId};
 use queue::Queue;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// A peer that says it has something.
@@ -37,6 +39,21 @@ pub enum RoutingError {
     /// Nobody took the record.
     #[error("no peer took the provider record for {0}")]
     NotTaken(Cid),
+    /// A lookup took too long.
+    #[error("the lookup did not finish in time")]
+    TooSlowNearest,
+    /// Nobody knows where a peer is.
+    #[error("peer {0} was not found: nobody asked knows its addresses")]
+    PeerNotFound(PeerId),
+    /// Nobody took a value.
+    #[error("no peer took the value")]
+    ValueNotTaken,
+    /// A peer was not told.
+    #[error("peer {0} could not be told")]
+    NotTold(PeerId),
+    /// The value is none that may be kept under its key.
+    #[error("not a value for this key: {0}")]
+    InvalidValue(String),
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
@@ -79,8 +96,8 @@ impl Routing {
         stream::once(answers).flatten()
     }
 
-    /// Tells the peers nearest to `cid` that we have it. Done when the requests are on their way:
-    /// the protocol has no answer to them.
+    /// Tells the peers nearest to `cid` that we have it. Done when all of them were told or could not be: the
+    /// protocol has no answer.
     pub async fn provide(&self, cid: Cid) -> Result<(), RoutingError> {
         let (reply, answer) = oneshot::channel();
         let permit = Arc::clone(&self.lookups).acquire_owned().await;
@@ -93,6 +110,99 @@ impl Routing {
             .send(Command::Provide(provide))
             .await
             .map_err(|_| RoutingError::Stopping)?;
+        answer.await.map_err(|_| RoutingError::Stopping)?
+    }
+
+    /// Looks for a peer: where it is, if it or anybody asked says so.
+    pub async fn find_peer(&self, peer: PeerId) -> Result<Provider, RoutingError> {
+        self.ask(peer, Command::Peer).await
+    }
+
+    /// The peers nearest to a key (the bytes of a multihash or of a peer ID), at most twenty in each DHT.
+    pub async fn nearest(&self, key: Vec<u8>) -> Result<Vec<Provider>, RoutingError> {
+        self.ask(key, Command::Nearest).await
+    }
+
+    /// Streams the values kept under a key (`/ipns/` or `/pk/` and the bytes of a peer ID) as they are found; each is
+    /// valid, and none is better than a later one only by chance. An error is the last item.
+    pub fn values(
+        &self,
+        key: Vec<u8>,
+    ) -> impl Stream<Item = Result<Vec<u8>, RoutingError>> + Send + 'static + use<> {
+        let this = self.clone();
+        let answers = async move {
+            let (found, answers) = mpsc::channel(VALUES_WAITING_MAX);
+            let permit = Arc::clone(&this.lookups).acquire_owned().await;
+            let sent = match permit {
+                Ok(permit) => {
+                    let values = Values {
+                        key,
+                        found,
+                        _permit: permit,
+                    };
+                    this.commands.send(Command::Values(values)).await.is_ok()
+                }
+                Err(_) => false,
+            };
+            match sent {
+                true => receive(answers).left_stream(),
+                false => stream::iter([Err(RoutingError::Stopping)]).right_stream(),
+            }
+        };
+        stream::once(answers).flatten()
+    }
+
+    /// The best value kept under a key, once all who keep it were asked; `None` if nobody keeps any.
+    pub async fn value(&self, key: Vec<u8>) -> Result<Option<Vec<u8>>, RoutingError> {
+        let kind =
+            Key::parse(&key).ok_or_else(|| RoutingError::InvalidValue(NotKept::Key.to_string()))?;
+        let mut found = std::pin::pin!(self.values(key));
+        let mut best: Option<Vec<u8>> = None;
+        while let Some(value) = found.next().await {
+            match value {
+                Ok(value)
+                    if best
+                        .as_ref()
+                        .is_none_or(|best| kind.is_better(&value, best)) =>
+                {
+                    best = Some(value);
+                }
+                Ok(_) => {}
+                Err(error) if best.is_none() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(best)
+    }
+
+    /// Has the peers nearest to its key keep a value; gives how many took it.
+    pub async fn keep(&self, key: Vec<u8>, value: Vec<u8>) -> Result<usize, RoutingError> {
+        let kind = Key::parse(&key).ok_or(NotKept::Key);
+        let checked = kind.and_then(|kind| kind.check(&value, SystemTime::now()));
+        checked.map_err(|error| RoutingError::InvalidValue(error.to_string()))?;
+        self.ask((key, value), Command::Keep).await
+    }
+
+    /// Tells one peer that this node provides what these multihashes name.
+    pub async fn tell(&self, peer: Provider, keys: Vec<Vec<u8>>) -> Result<(), RoutingError> {
+        self.ask((peer, keys), Command::Tell).await
+    }
+
+    async fn ask<Q, A>(
+        &self,
+        about: Q,
+        command: impl FnOnce(Ask<Q, A>) -> Command,
+    ) -> Result<A, RoutingError> {
+        let (reply, answer) = oneshot::channel();
+        let permit = Arc::clone(&self.lookups).acquire_owned().await;
+        let permit = permit.map_err(|_| RoutingError::Stopping)?;
+        let ask = Ask {
+            about,
+            reply,
+            _permit: permit,
+        };
+        let sent = self.commands.send(command(ask)).await;
+        sent.map_err(|_| RoutingError::Stopping)?;
         answer.await.map_err(|_| RoutingError::Stopping)?
     }
 
@@ -135,9 +245,11 @@ fn receive<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl Stream<Item =
     })
 }
 
-/// Lookups under way at once. Each asks up to ten peers at a time, and the library looks at every
-/// one whenever any of them moves.
+/// Lookups under way at once. Each asks up to ten peers at a time.
 const LOOKUPS_MAX: usize = 64;
+
+/// Values of one lookup that wait to be taken; more are left out.
+const VALUES_WAITING_MAX: usize = 32;
 
 /// Most providers one lookup finds.
 const PROVIDERS_MAX: usize = 256;

@@ -18,7 +18,6 @@ pub(crate) mod fence;
 #[cfg(feature = "bench")]
 pub mod layers;
 mod limits;
-mod lookups;
 mod memory;
 pub(crate) mod meter;
 mod mux;
@@ -34,14 +33,17 @@ mod tests;
 
 use crate::bitswap;
 use crate::config::Config;
+use crate::dht;
+use crate::dht::acquaintance::Acquaintance;
+use crate::dht::behaviour::Serving;
 use crate::event::Event;
 use crate::limits::Memory;
 use crate::metrics::{self, Foreign, Metrics};
 use crate::network::Network;
 use crate::node::StartError;
 use crate::perf;
-use crate::routing::Routing;
 use crate::routing::queue::Queue;
+use crate::routing::{self, Routing};
 use crate::tasks::Tasks;
 use behaviour::Behaviour;
 use command::{COMMANDS_MAX, Command};
@@ -140,6 +142,7 @@ pub struct Peers {
     commands: mpsc::Sender<Command>,
     local: PeerId,
     network: Network,
+    serving: Serving,
     perf: perf::Answers,
     meter: Arc<Meter>,
     ceiling: Arc<Ceiling>,
@@ -244,7 +247,7 @@ impl Peers {
         reason = "the swarm will be asked once protocols come and go with reachability"
     )]
     pub async fn protocols(&self) -> Vec<String> {
-        behaviour::protocols(self.network, self.perf)
+        behaviour::protocols(&self.serving, self.perf)
     }
 
     /// Bytes in and out.
@@ -326,25 +329,48 @@ pub(crate) async fn start(
     let (bitswap, wire) = bitswap::behaviour();
     let local = keys.public().to_peer_id();
     let (perf, perf_wire) = perf::pair(config.perf());
-    let behaviour = Behaviour::new(keys.public(), config, Arc::clone(&ceiling), bitswap, perf);
+    let (dht, dht_wire) = dht::behaviour::pair(&behaviour::SERVED);
+    let serving = dht.serving();
+    let ceiling_of_swarm = Arc::clone(&ceiling);
+    let behaviour = Behaviour::new(keys.public(), config, ceiling_of_swarm, dht, bitswap, perf);
     let swarm = Swarm::new(transport, behaviour, local, settings(config, tasks));
 
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-    let mut worker = Worker::new(swarm, inbox, events.clone(), config, metrics, foreign);
+    let told = worker::Told {
+        events: events.clone(),
+        acquaintance: Acquaintance::default(),
+    };
+    let acquaintance = told.acquaintance.clone();
+    let mut worker = Worker::new(swarm, inbox, told, config, metrics.clone(), foreign);
     worker.listen(&config.listen).await?;
     tasks.spawn_critical("swarm", worker.run(tasks.stopping()));
 
+    let peers = Peers {
+        commands,
+        local,
+        network: config.network,
+        serving,
+        perf: config.perf(),
+        meter,
+        ceiling,
+    };
+    let (lookups, inbox) = mpsc::channel(routing::command::COMMANDS_MAX);
+    let parts = dht::worker::Parts {
+        peers: peers.clone(),
+        wire: dht_wire,
+        inbox,
+        acquaintance,
+        events: events.clone(),
+        metrics,
+        tasks: tasks.clone(),
+    };
+    let worker = dht::worker::Worker::new(parts, config);
+    tasks.spawn_critical("dht", worker.run(tasks.stopping()));
+
     let announcements = Arc::new(Queue::new(config.announce_queue_max));
     Ok(Online {
-        peers: Peers {
-            commands: commands.clone(),
-            local,
-            network: config.network,
-            perf: config.perf(),
-            meter,
-            ceiling,
-        },
-        routing: Routing::new(commands, announcements),
+        peers,
+        routing: Routing::new(lookups, announcements),
         wire,
         perf: perf_wire,
         foreign: foreign_registry,

@@ -5,7 +5,7 @@
 
 use super::table::Contact;
 use super::{Action, Dht, LookupId, Outcome, TICK};
-use crate::network::Network as Reach;
+use crate::network::{Network as Reach, Realm};
 use libp2p::PeerId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -164,7 +164,13 @@ impl Network {
         let number = self.nodes.len();
         let contact = Contact::new(peer, Vec::new());
         let known = (number > 0).then(|| self.any());
-        let mut dht = Dht::new(peer, Reach::Public, RECORDS_MAX, self.random.random());
+        let mut dht = Dht::new(
+            peer,
+            Reach::Public,
+            Realm::Wan,
+            RECORDS_MAX,
+            self.random.random(),
+        );
         if let Some(known) = known.and_then(|at| self.nodes.get(at)) {
             dht.serves(known.contact.clone(), None, self.now);
         }
@@ -339,10 +345,12 @@ impl Network {
                     contact,
                     request,
                 } => self.send(number, contact.peer, Some(lookup), request),
-                Action::Tell { contact, request } => {
+                Action::Tell {
+                    contact, request, ..
+                } => {
                     self.send(number, contact.peer, None, request);
                 }
-                Action::Found { .. } => {}
+                Action::Found { .. } | Action::Value { .. } => {}
                 Action::Done { lookup, outcome } => {
                     if self.awaited == Some((number, lookup)) {
                         self.done = Some((self.now, outcome));

@@ -7,7 +7,7 @@
 //! has a record, with its number; every record in `keys` has an entry in `expiry` at its time of expiry or
 //! earlier.
 
-use crate::network::Network;
+use crate::network::{Network, Realm};
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId};
 use std::collections::{BTreeMap, HashMap};
@@ -30,6 +30,7 @@ pub(crate) enum NotKept {
 pub(crate) struct Providers {
     local: PeerId,
     network: Network,
+    realm: Realm,
     records_max: usize,
     keys: HashMap<Key, Vec<Entry>>,
     providers: HashMap<PeerId, Known>,
@@ -53,10 +54,11 @@ struct Known {
 }
 
 impl Providers {
-    pub(crate) fn new(local: PeerId, network: Network, records_max: usize) -> Self {
+    pub(crate) fn new(local: PeerId, network: Network, realm: Realm, records_max: usize) -> Self {
         Self {
             local,
             network,
+            realm,
             records_max,
             keys: HashMap::new(),
             providers: HashMap::new(),
@@ -139,7 +141,7 @@ impl Providers {
         if !ours && let Some(known) = self.providers.get_mut(&provider) {
             let mut addresses: Vec<_> = addresses
                 .into_iter()
-                .filter(|address| self.network.announces(address))
+                .filter(|address| self.network.fits(self.realm, address))
                 .take(ADDRESSES_PER_PROVIDER_MAX)
                 .collect();
             addresses.dedup();
@@ -240,7 +242,10 @@ mod tests {
 
     fn records(max: usize) -> (Providers, PeerId) {
         let local = PeerId::random();
-        (Providers::new(local, Network::Local, max), local)
+        (
+            Providers::new(local, Network::Local, Realm::Lan, max),
+            local,
+        )
     }
 
     fn add(

@@ -153,8 +153,8 @@ const AGAIN_MAX: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::command::Command;
     use crate::routing::queue::Queue;
-    use crate::swarm::command::Command;
     use crate::tasks::Tasks;
     use std::sync::Arc;
     use tokio::sync::mpsc;

@@ -6,16 +6,15 @@ use super::limits;
 use super::memory::{self, Ceiling};
 use crate::bitswap;
 use crate::config::Config;
-use crate::network::Network;
+use crate::dht;
+use crate::dht::behaviour::Serving;
+use crate::network::Realm;
 use crate::perf;
-use crate::routing::records::{RECORD_LIFE, Records};
 use libp2p::connection_limits;
-use libp2p::identity::{PeerId, PublicKey};
+use libp2p::identity::PublicKey;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{identify, kad, ping};
-use std::num::NonZeroUsize;
+use libp2p::{identify, ping};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The protocols of one node. `BehaviourEvent` is made from its fields.
 #[derive(NetworkBehaviour)]
@@ -24,7 +23,7 @@ pub(super) struct Behaviour {
     pub(super) memory: memory::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
-    pub(super) kad: kad::Behaviour<Records>,
+    pub(super) dht: dht::behaviour::Behaviour,
     pub(super) bitswap: bitswap::Behaviour,
     pub(super) perf: perf::Behaviour,
 }
@@ -34,16 +33,16 @@ impl Behaviour {
         key: PublicKey,
         config: &Config,
         ceiling: Arc<Ceiling>,
+        dht: dht::behaviour::Behaviour,
         bitswap: bitswap::Behaviour,
         perf: perf::Behaviour,
     ) -> Self {
-        let local = key.to_peer_id();
         Self {
             connections: limits::connections(config),
             memory: memory::Behaviour::new(ceiling),
             identify: identify(key),
             ping: ping::Behaviour::default(),
-            kad: kademlia(local, config),
+            dht,
             bitswap,
             perf,
         }
@@ -54,7 +53,7 @@ impl Behaviour {
 pub(crate) const AGENT: &str = concat!("cairn/", env!("CARGO_PKG_VERSION"));
 
 /// The names of all we speak; a DHT client does not advertise the DHT.
-pub(super) fn protocols(network: Network, perf: perf::Answers) -> Vec<String> {
+pub(super) fn protocols(serving: &Serving, perf: perf::Answers) -> Vec<String> {
     let mut names: Vec<String> = [
         "/ipfs/bitswap",
         "/ipfs/bitswap/1.0.0",
@@ -66,9 +65,9 @@ pub(super) fn protocols(network: Network, perf: perf::Answers) -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    if mode(network) == kad::Mode::Server {
-        names.push(network.kademlia().to_string());
-    }
+    let served = [Realm::Wan, Realm::Lan].into_iter();
+    let served = served.filter(|realm| serving.serves(*realm));
+    names.extend(served.map(|realm| realm.protocol().to_string()));
     if perf == perf::Answers::Yes {
         names.push(perf::PROTOCOL.to_string());
     }
@@ -86,47 +85,9 @@ fn identify(key: PublicKey) -> identify::Behaviour {
     )
 }
 
-fn kademlia(local: PeerId, config: &Config) -> kad::Behaviour<Records> {
-    let mut settings = kad::Config::new(config.network.kademlia());
-    settings
-        .set_query_timeout(config.lookup_timeout)
-        .set_replication_factor(kad::K_VALUE)
-        .set_parallelism(PARALLEL_REQUESTS)
-        .set_max_packet_size(MESSAGE_BYTES_MAX)
-        // Nothing gets into the table or the store but through the worker.
-        .set_kbucket_inserts(kad::BucketInserts::Manual)
-        .set_record_filtering(kad::StoreInserts::FilterBoth)
-        .set_caching(kad::Caching::Disabled)
-        .set_provider_record_ttl(Some(RECORD_LIFE))
-        // Telling again is our own job's work.
-        .set_replication_interval(None)
-        .set_publication_interval(None)
-        .set_provider_publication_interval(None)
-        .set_periodic_bootstrap_interval(Some(TABLE_REFRESH));
-    let records = Records::new(local, config.network, config.provider_records_max);
-    let mut kad = kad::Behaviour::with_config(local, records, settings);
-    // Left alone it would serve as soon as any external address is confirmed.
-    kad.set_mode(Some(mode(config.network)));
-    kad
-}
-
-/// In small networks everybody serves. In `public` only who can be reached may, which nothing
-/// finds out yet.
-fn mode(network: Network) -> kad::Mode {
-    match network {
-        Network::Local | Network::Lan => kad::Mode::Server,
-        Network::Public => kad::Mode::Client,
-    }
-}
-
 /// What Kubo says too.
 const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
 
-/// Requests one lookup has under way.
-const PARALLEL_REQUESTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9);
-
-/// Longest DHT message taken. Peers with many addresses send over 40 kB.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
-
-/// How often the routing table is looked over.
-const TABLE_REFRESH: Duration = Duration::from_secs(600);
+/// In which DHTs peers may ask this node from the start. In small networks, and in one's surroundings, everybody
+/// serves; in that of all only who can be reached may.
+pub(super) const SERVED: [Realm; 1] = [Realm::Lan];

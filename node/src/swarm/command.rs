@@ -4,10 +4,8 @@
 //! sender was dropped) means that the node is stopping.
 
 use super::{ConnectError, Connected};
-use crate::routing::{Provider, RoutingError};
-use cairn_store::Cid;
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// One request to the worker.
 #[derive(Debug)]
@@ -35,34 +33,6 @@ pub(crate) enum Command {
     Listening(oneshot::Sender<Vec<Multiaddr>>),
     /// Addresses of peers.
     Known(oneshot::Sender<Vec<(PeerId, Vec<Multiaddr>)>>),
-    /// Look for providers.
-    Find(Find),
-    /// Become a provider.
-    Provide(Provide),
-}
-
-/// A lookup for providers.
-#[derive(Debug)]
-pub(crate) struct Find {
-    /// What is looked for.
-    pub(crate) cid: Cid,
-    /// How many providers to find; the channel has room for so many and one error.
-    pub(crate) limit: usize,
-    /// Where they go.
-    pub(crate) found: mpsc::Sender<Result<Provider, RoutingError>>,
-    /// The right to have a lookup under way.
-    pub(crate) _permit: OwnedSemaphorePermit,
-}
-
-/// A wish to be known as a provider.
-#[derive(Debug)]
-pub(crate) struct Provide {
-    /// Of what.
-    pub(crate) cid: Cid,
-    /// How it went.
-    pub(crate) reply: oneshot::Sender<Result<(), RoutingError>>,
-    /// The right to have a lookup under way.
-    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
 /// Commands that may wait for the worker; whoever asks more waits to ask.

@@ -3,6 +3,7 @@
 //! Nothing here waits for time to pass, only for events; [`WATCHDOG`] turns a test that would wait
 //! for ever into one that fails.
 
+mod dht;
 mod hostile;
 
 use super::*;

@@ -6,7 +6,7 @@
 //!
 //! Invariants: `connections` has exactly the established connections, bounded by the configured
 //! limits; a peer is in `peers` while it has at least one. Every answer owed to a command is in
-//! `dials`, `ways`, `closing` or `lookups` until it is given; dropping it says "stopping".
+//! `dials`, `ways` or `closing` until it is given; dropping it says "stopping".
 //!
 //! `asked.rs` answers commands, `heard.rs` takes the swarm's news.
 
@@ -19,13 +19,12 @@ use super::book::Book;
 use super::bootstrap::Bootstrap;
 use super::command::Command;
 use super::failure::refused;
-use super::lookups::Lookups;
 use crate::config::Config;
+use crate::dht::acquaintance::Acquaintance;
 use crate::event::Event;
 use crate::metrics::{Foreign, Metrics};
 use crate::network::Network;
 use crate::node::StartError;
-use crate::routing::RoutingError;
 use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -43,7 +42,7 @@ type Answer = oneshot::Sender<Result<(), ConnectError>>;
 pub(super) struct Worker {
     swarm: Swarm<Behaviour>,
     inbox: mpsc::Receiver<Command>,
-    events: broadcast::Sender<Event>,
+    told: Told,
     network: Network,
     metrics: Metrics,
     foreign: Foreign,
@@ -54,10 +53,13 @@ pub(super) struct Worker {
     /// Dials that another connection to the same peer does not answer.
     ways: HashMap<ConnectionId, (PeerId, Answer)>,
     closing: HashMap<PeerId, Vec<Answer>>,
-    lookups: Lookups,
-    /// Lookups that begin when it is known what those just connected speak. Bounded by their permits.
-    parked: Vec<Command>,
     bootstrap: Bootstrap,
+}
+
+/// Who hears of what happens.
+pub(super) struct Told {
+    pub(super) events: broadcast::Sender<Event>,
+    pub(super) acquaintance: Acquaintance,
 }
 
 /// Who dialled.
@@ -79,11 +81,9 @@ struct Connection {
 #[derive(Default)]
 struct Peer {
     connections: usize,
-    /// Whether it said what it speaks, or did not though it was asked.
-    is_met: bool,
     agent: Option<String>,
     protocols: Vec<String>,
-    /// Whether it answers DHT queries.
+    /// Whether it answers DHT requests.
     serves: bool,
 }
 
@@ -99,7 +99,7 @@ impl Worker {
     pub(super) fn new(
         swarm: Swarm<Behaviour>,
         inbox: mpsc::Receiver<Command>,
-        events: broadcast::Sender<Event>,
+        told: Told,
         config: &Config,
         metrics: Metrics,
         foreign: Foreign,
@@ -107,7 +107,7 @@ impl Worker {
         Self {
             swarm,
             inbox,
-            events,
+            told,
             network: config.network,
             metrics,
             foreign,
@@ -117,8 +117,6 @@ impl Worker {
             dials: HashMap::new(),
             ways: HashMap::new(),
             closing: HashMap::new(),
-            lookups: Lookups::default(),
-            parked: Vec::new(),
             bootstrap: Bootstrap::new(config),
         }
     }
@@ -185,13 +183,6 @@ impl Worker {
     /// Closes connections so that peers see an end, not a silence.
     async fn say_goodbye(mut self) {
         self.inbox.close();
-        for command in self.parked.drain(..) {
-            if let Command::Find(find) = command {
-                // A receiver that is gone needs no error.
-                let _ = find.found.try_send(Err(RoutingError::Stopping));
-            }
-        }
-        self.lookups.stop();
         self.dials.clear();
         self.ways.clear();
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
@@ -230,7 +221,7 @@ impl Worker {
 
     fn tell(&self, event: Event) {
         // Nobody listening is fine.
-        let _ = self.events.send(event);
+        let _ = self.told.events.send(event);
     }
 }
 

@@ -55,7 +55,9 @@ impl Client {
         }
         for peer in self.peers.values_mut() {
             peer.was_left_alone = peer.alone_until.is_some_and(|at| now < at);
-            peer.delivers = peer.delivered_at.is_some_and(|at| since(at) <= HEDGE_PROVEN);
+            peer.delivers = peer
+                .delivered_at
+                .is_some_and(|at| since(at) <= HEDGE_PROVEN);
         }
         // Time alone makes places: who was suspect may not be, who was in the order may be quiet.
         self.has_freed_room = true;

@@ -1,0 +1,324 @@
+//! Between the swarm and the DHT's tasks: negotiates and hands streams over.
+//!
+//! Peers may open streams only in the DHTs that this node serves; it opens streams in all it takes part in.
+//! Relayed connections, which others lend with a limit, get a handler that speaks nothing.
+
+use crate::negotiation::{self, Connections, Negotiate, OpenError};
+use crate::network::Realm;
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
+use libp2p::swarm::handler::{
+    ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
+};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
+    NetworkBehaviour, NotifyHandler, Stream, StreamProtocol, SubstreamProtocol, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Where an opened stream goes.
+pub(crate) type Opener = negotiation::Opener<StreamProtocol>;
+
+/// Open a stream to a peer.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(super) peer: PeerId,
+    pub(super) realm: Realm,
+    pub(super) reply: Opener,
+}
+
+/// A stream that a peer opened.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) peer: PeerId,
+    pub(super) realm: Realm,
+    pub(super) stream: Stream,
+}
+
+/// The other end of a [`Behaviour`].
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(super) arrived: mpsc::Receiver<Arrival>,
+    pub(super) orders: mpsc::Sender<Order>,
+}
+
+/// In which DHTs peers may ask this node. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Serving(Arc<[AtomicBool; 2]>);
+
+impl Serving {
+    fn of(&self, realm: Realm) -> &AtomicBool {
+        let [wan, lan] = &*self.0;
+        match realm {
+            Realm::Wan => wan,
+            Realm::Lan => lan,
+        }
+    }
+
+    /// Whether peers may ask.
+    pub(crate) fn serves(&self, realm: Realm) -> bool {
+        self.of(realm).load(Ordering::Relaxed)
+    }
+
+    /// Says whether they may from now on; true if that is news.
+    fn set(&self, realm: Realm, serves: bool) -> bool {
+        self.of(realm).swap(serves, Ordering::Relaxed) != serves
+    }
+}
+
+/// Makes both ends; peers may ask in these DHTs.
+pub(crate) fn pair(serves: &[Realm]) -> (Behaviour, Wire) {
+    let (arrivals, arrived) = mpsc::channel(ARRIVED_MAX);
+    let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+    let serving = Serving::default();
+    for realm in serves {
+        serving.set(*realm, true);
+    }
+    let behaviour = Behaviour {
+        serving,
+        connections: Connections::default(),
+        told: VecDeque::new(),
+        arrivals,
+        orders: ordered,
+    };
+    (behaviour, Wire { arrived, orders })
+}
+
+/// The part of the swarm that speaks it.
+#[derive(Debug)]
+pub(crate) struct Behaviour {
+    serving: Serving,
+    connections: Connections,
+    /// Connections whose handlers are to look again what is served. No more than there are.
+    told: VecDeque<(PeerId, ConnectionId)>,
+    arrivals: mpsc::Sender<Arrival>,
+    orders: mpsc::Receiver<Order>,
+}
+
+impl Behaviour {
+    /// In which DHTs peers may ask this node.
+    pub(crate) fn serving(&self) -> Serving {
+        self.serving.clone()
+    }
+
+    /// Says whether peers may ask this node from now on.
+    #[expect(dead_code, reason = "reachability will say so")]
+    pub(crate) fn serve(&mut self, realm: Realm, serves: bool) {
+        if self.serving.set(realm, serves) {
+            self.told = self.connections.all().collect();
+        }
+    }
+
+    fn handler(&self, peer: PeerId, address: &Multiaddr) -> Handler {
+        let is_relayed = address.iter().any(|part| part == Protocol::P2pCircuit);
+        Handler {
+            peer,
+            spoken: (!is_relayed).then(|| self.serving.clone()),
+            arrivals: self.arrivals.clone(),
+            open: VecDeque::new(),
+        }
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        // A relayed one is listened for at the relay's address.
+        Ok(self.handler(peer, local))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler(peer, remote))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            }) if !endpoint.is_relayed() => self.connections.add(peer_id, connection_id),
+            FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id,
+                connection_id,
+                ..
+            }) => {
+                self.connections.remove(peer_id, connection_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        _: PeerId,
+        _: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {}
+    }
+
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some((peer_id, connection)) = self.told.pop_front() {
+            return Poll::Ready(ToSwarm::NotifyHandler {
+                peer_id,
+                handler: NotifyHandler::One(connection),
+                event: None,
+            });
+        }
+        while let Poll::Ready(Some(order)) = self.orders.poll_recv(context) {
+            match self.connections.to(order.peer).first() {
+                Some(connection) => {
+                    return Poll::Ready(ToSwarm::NotifyHandler {
+                        peer_id: order.peer,
+                        handler: NotifyHandler::One(*connection),
+                        event: Some(order),
+                    });
+                }
+                None => drop(order.reply.send(Err(OpenError::NotConnected))),
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Our part of one connection.
+#[derive(Debug)]
+pub(crate) struct Handler {
+    peer: PeerId,
+    /// What is served; `None` where nothing is spoken.
+    spoken: Option<Serving>,
+    arrivals: mpsc::Sender<Arrival>,
+    open: VecDeque<Order>,
+}
+
+impl ConnectionHandler for Handler {
+    /// Nothing to open: only that what is served has changed, which is looked at after every message.
+    type FromBehaviour = Option<Order>;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = Negotiate<StreamProtocol>;
+    type OutboundProtocol = Negotiate<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = Opener;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Negotiate<StreamProtocol>> {
+        let serves = |realm| {
+            let serving = self.spoken.as_ref();
+            serving.is_some_and(|serving| serving.serves(realm))
+        };
+        let spoken: &'static [StreamProtocol] = match (serves(Realm::Wan), serves(Realm::Lan)) {
+            (true, true) => &BOTH,
+            (true, false) => &WAN,
+            (false, true) => &LAN,
+            (false, false) => &[],
+        };
+        SubstreamProtocol::new(Negotiate(spoken), ())
+    }
+
+    fn on_behaviour_event(&mut self, order: Option<Order>) {
+        let Some(order) = order else {
+            return;
+        };
+        if self.spoken.is_none() {
+            drop(order.reply.send(Err(OpenError::Unsupported)));
+        } else if self.open.len() < OPENS_PENDING_MAX {
+            self.open.push_back(order);
+        } else {
+            drop(order.reply.send(Err(OpenError::busy())));
+        }
+    }
+
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opener, Infallible>> {
+        match self.open.pop_front() {
+            Some(Order { realm, reply, .. }) => {
+                let spoken = match realm {
+                    Realm::Wan => &WAN,
+                    Realm::Lan => &LAN,
+                };
+                Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
+                    protocol: SubstreamProtocol::new(Negotiate(spoken), reply)
+                        .with_timeout(OPEN_TIMEOUT),
+                })
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), Opener>,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (name, stream),
+                ..
+            }) => {
+                let realm = match name == Realm::Wan.protocol() {
+                    true => Realm::Wan,
+                    false => Realm::Lan,
+                };
+                let arrival = Arrival {
+                    peer: self.peer,
+                    realm,
+                    stream,
+                };
+                if self.arrivals.try_send(arrival).is_err() {
+                    tracing::debug!(peer = %self.peer, "DHT stream refused: too many wait");
+                }
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol,
+                info,
+            }) => drop(info.send(Ok(protocol))),
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info }) => {
+                drop(info.send(Err(error.into())));
+            }
+            _ => {}
+        }
+    }
+}
+
+static WAN: [StreamProtocol; 1] = [Realm::Wan.protocol()];
+static LAN: [StreamProtocol; 1] = [Realm::Lan.protocol()];
+static BOTH: [StreamProtocol; 2] = [Realm::Wan.protocol(), Realm::Lan.protocol()];
+
+/// Streams of peers that wait to be taken, over all connections; more are refused.
+const ARRIVED_MAX: usize = 256;
+/// Orders waiting for the swarm.
+const ORDERS_MAX: usize = 256;
+/// Streams of one connection waiting to be asked for.
+const OPENS_PENDING_MAX: usize = 64;
+/// How long agreeing on a stream may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);

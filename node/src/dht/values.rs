@@ -1,0 +1,233 @@
+//! Values kept under keys for others: public keys and IPNS records, the best of each, within bounds.
+//!
+//! Nothing is kept that its key does not vouch for. A record stays for 48 hours after it came, however long it
+//! says that it holds.
+
+use crate::ipns;
+use libp2p::PeerId;
+use libp2p::identity::PublicKey;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant, SystemTime};
+
+/// What a value is kept under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// `/pk/`: the public key of a peer.
+    PublicKey(PeerId),
+    /// `/ipns/`: the record of a name.
+    Name(PeerId),
+}
+
+/// Why a value is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotKept {
+    #[error("its key is neither that of a public key nor that of an IPNS name")]
+    Key,
+    #[error("it is not the public key of that peer")]
+    PublicKey,
+    #[error("{0}")]
+    Record(#[from] ipns::RecordError),
+    #[error("a newer one is kept")]
+    Older,
+    #[error("there is no room")]
+    Full,
+}
+
+impl Key {
+    /// `None` for what is no key of a value.
+    pub(crate) fn parse(key: &[u8]) -> Option<Self> {
+        let name = |rest| PeerId::from_bytes(rest).ok();
+        if let Some(rest) = key.strip_prefix(PUBLIC_KEY) {
+            name(rest).map(Self::PublicKey)
+        } else {
+            name(key.strip_prefix(ipns::KEY_PREFIX)?).map(Self::Name)
+        }
+    }
+
+    /// Whether a value may be kept under it.
+    pub(crate) fn check(&self, value: &[u8], now: SystemTime) -> Result<(), NotKept> {
+        match self {
+            Self::PublicKey(peer) => {
+                let is_small = value.len() <= PUBLIC_KEY_BYTES_MAX;
+                let key = PublicKey::try_decode_protobuf(value)
+                    .ok()
+                    .filter(|_| is_small);
+                let is_its = key.is_some_and(|key| key.to_peer_id() == *peer);
+                is_its.then_some(()).ok_or(NotKept::PublicKey)
+            }
+            Self::Name(name) => {
+                ipns::Record::valid(name, value, now)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a valid value is to take the place of another.
+    pub(crate) fn is_better(&self, new: &[u8], old: &[u8]) -> bool {
+        let Self::Name(name) = self else {
+            return false;
+        };
+        let read = |bytes| ipns::Record::decode(name, bytes).ok();
+        match (read(new), read(old)) {
+            (Some(new), Some(old)) => new.age(&old).is_gt(),
+            (new, _) => new.is_some(),
+        }
+    }
+}
+
+/// All values.
+#[derive(Debug)]
+pub(crate) struct Values {
+    max: usize,
+    kept: HashMap<Vec<u8>, Kept>,
+    /// When each came, the first first; the number keeps equal times apart.
+    order: BTreeMap<(Instant, u64), Vec<u8>>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    value: Vec<u8>,
+    came: (Instant, u64),
+}
+
+impl Values {
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            max,
+            kept: HashMap::new(),
+            order: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    /// How many are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Keeps a value that was checked, unless a better one is kept.
+    pub(crate) fn keep(
+        &mut self,
+        key: Vec<u8>,
+        value: Vec<u8>,
+        now: Instant,
+    ) -> Result<(), NotKept> {
+        self.forget_expired(now);
+        let kind = Key::parse(&key).ok_or(NotKept::Key)?;
+        if let Some(old) = self.kept.get(&key) {
+            // The same again is to be kept for longer.
+            if old.value != value && !kind.is_better(&value, &old.value) {
+                return Err(NotKept::Older);
+            }
+            self.order.remove(&old.came);
+        } else if self.kept.len() >= self.max {
+            return Err(NotKept::Full);
+        }
+        let came = (now, self.next);
+        self.next += 1;
+        self.order.insert(came, key.clone());
+        self.kept.insert(key, Kept { value, came });
+        Ok(())
+    }
+
+    /// What is kept under a key and still valid.
+    pub(crate) fn of(&self, key: &[u8], now: Instant, wall: SystemTime) -> Option<Vec<u8>> {
+        let kept = self.kept.get(key)?;
+        let is_alive = now.saturating_duration_since(kept.came.0) < LIFE;
+        let kind = Key::parse(key).filter(|_| is_alive)?;
+        kind.check(&kept.value, wall).ok()?;
+        Some(kept.value.clone())
+    }
+
+    fn forget_expired(&mut self, now: Instant) {
+        while let Some(first) = self.order.first_entry()
+            && now.saturating_duration_since(first.key().0) >= LIFE
+        {
+            let key = first.remove();
+            self.kept.remove(&key);
+        }
+    }
+}
+
+const PUBLIC_KEY: &[u8] = b"/pk/";
+/// Longest public key: RSA with 8,192 bits, and some.
+const PUBLIC_KEY_BYTES_MAX: usize = 2 << 10;
+/// How long a value is kept.
+const LIFE: Duration = Duration::from_secs(48 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipns::tests::{Says, record};
+    use libp2p::identity::Keypair;
+
+    fn named() -> (Keypair, Vec<u8>) {
+        let keys = Keypair::generate_ed25519();
+        let key = ipns::key(&keys.public().to_peer_id());
+        (keys, key)
+    }
+
+    fn numbered(keys: &Keypair, sequence: u64) -> Vec<u8> {
+        let says = Says {
+            sequence,
+            ..Says::default()
+        };
+        record(keys, &says)
+    }
+
+    fn check(key: &[u8], value: &[u8]) -> Result<(), NotKept> {
+        let kind = Key::parse(key).ok_or(NotKept::Key)?;
+        kind.check(value, SystemTime::now())
+    }
+
+    #[test]
+    fn only_what_a_key_vouches_for_may_be_kept_under_it() {
+        let (keys, key) = named();
+        let record = numbered(&keys, 1);
+        assert_eq!(check(&key, &record), Ok(()));
+        assert!(matches!(
+            check(&named().1, &record),
+            Err(NotKept::Record(_))
+        ));
+        let peer = keys.public().to_peer_id().to_bytes();
+        let public_key = keys.public().encode_protobuf();
+        assert_eq!(check(&[PUBLIC_KEY, &peer].concat(), &public_key), Ok(()));
+        let other = [PUBLIC_KEY, &PeerId::random().to_bytes()].concat();
+        assert_eq!(check(&other, &public_key), Err(NotKept::PublicKey));
+        for foreign in [&b"/secrets/x"[..], b"", b"/ipns/", b"/pk/no peer", &peer] {
+            assert_eq!(check(foreign, &record), Err(NotKept::Key));
+        }
+    }
+
+    #[test]
+    fn the_best_is_kept_for_two_days_after_it_came() {
+        let (keys, key) = named();
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut values = Values::new(2);
+        let [old, new] = [1, 2].map(|sequence| numbered(&keys, sequence));
+        values.keep(key.clone(), old.clone(), now).unwrap();
+        values.keep(key.clone(), new.clone(), now).unwrap();
+        let refused = values.keep(key.clone(), old, now);
+        assert_eq!(refused, Err(NotKept::Older));
+        // The same again begins its time anew.
+        let later = now + LIFE / 2;
+        values.keep(key.clone(), new.clone(), later).unwrap();
+        assert_eq!(values.of(&key, now + LIFE, wall), Some(new));
+        assert_eq!(values.of(&key, later + LIFE, wall), None);
+        assert_eq!(values.len(), 1);
+    }
+
+    #[test]
+    fn room_that_is_full_is_free_again_when_something_expires() {
+        let now = Instant::now();
+        let mut values = Values::new(2);
+        let mut keep = |now| {
+            let (keys, key) = named();
+            values.keep(key, numbered(&keys, 1), now)
+        };
+        assert_eq!([keep(now), keep(now)], [Ok(()), Ok(())]);
+        assert_eq!(keep(now), Err(NotKept::Full));
+        assert_eq!(keep(now + LIFE), Ok(()));
+    }
+}

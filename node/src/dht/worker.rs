@@ -1,0 +1,279 @@
+//! The one task that runs the DHT's engines, one for each DHT that this node takes part in.
+//!
+//! A turn of its loop takes one thing (a wish to stop, what the swarm told, an answer, a peer's question, a
+//! command, the passing of time), hands it to an engine and does what the engine then wants done. It waits for
+//! nothing: whatever touches a stream is a task of its own.
+//!
+//! `jobs.rs` is for whom lookups are, `requests.rs` what is asked of peers, `served.rs` what they ask.
+//!
+//! Invariants: `unmet` and `met` have the connected peers, each in one of them; every lookup in `lookups` belongs to a
+//! job in `jobs`, which has it among its own; `asking` is the number of tasks that owe an answer.
+
+mod jobs;
+mod requests;
+mod served;
+
+use super::Dht;
+use super::acquaintance::{Acquaintance, Met, News, Standing};
+use super::behaviour::{Order, Wire};
+use super::message::Message;
+use super::streams::Room;
+use super::table::Contact;
+use super::values::Values;
+use super::{LookupId, TICK};
+use crate::config::Config;
+use crate::event::Event;
+use crate::metrics::Metrics;
+use crate::network::{Network, Realm};
+use crate::routing::command::Command;
+use crate::swarm::Peers;
+use crate::tasks::Tasks;
+use jobs::{Job, JobId};
+use libp2p::{Multiaddr, PeerId};
+use requests::Answered;
+use served::Asked;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// What the worker is made of.
+pub(crate) struct Parts {
+    pub(crate) peers: Peers,
+    pub(crate) wire: Wire,
+    pub(crate) inbox: mpsc::Receiver<Command>,
+    pub(crate) acquaintance: Acquaintance,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) metrics: Metrics,
+    pub(crate) tasks: Tasks,
+}
+
+/// The engines and whom they work for.
+pub(crate) struct Worker {
+    parts: Parts,
+    local: PeerId,
+    network: Network,
+    realms: Vec<(Realm, Dht)>,
+    values: Values,
+    /// Where this node can be reached.
+    addresses: Vec<Multiaddr>,
+    unmet: HashSet<PeerId>,
+    met: HashMap<PeerId, Met>,
+    jobs: HashMap<JobId, Job>,
+    lookups: HashMap<(usize, LookupId), JobId>,
+    next_job: u64,
+    /// Lookups that begin when it is known what those just connected speak. Bounded by their permits.
+    parked: Vec<Command>,
+    lookup_timeout: Duration,
+    answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
+    asking: usize,
+    questions: (mpsc::Sender<Asked>, mpsc::Receiver<Asked>),
+    /// Streams of each peer that are being answered.
+    served: HashMap<PeerId, usize>,
+    room: Room,
+    ticks: Interval,
+}
+
+/// One thing to deal with.
+enum Turn {
+    Stop,
+    News(News),
+    Answered(Answered),
+    Asked(Asked),
+    Arrived(Option<super::behaviour::Arrival>),
+    Command(Option<Command>),
+    Tick,
+}
+
+impl Worker {
+    pub(crate) fn new(parts: Parts, config: &Config) -> Self {
+        let (local, network) = (parts.peers.local(), config.network);
+        let realms = network.realms().iter().map(|realm| {
+            let seed = rand::random();
+            let records = config.provider_records_max;
+            (*realm, Dht::new(local, network, *realm, records, seed))
+        });
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            local,
+            network,
+            realms: realms.collect(),
+            values: Values::new(config.value_records_max),
+            addresses: Vec::new(),
+            unmet: HashSet::new(),
+            met: HashMap::new(),
+            jobs: HashMap::new(),
+            lookups: HashMap::new(),
+            next_job: 0,
+            parked: Vec::new(),
+            lookup_timeout: config.lookup_timeout,
+            answers: mpsc::channel(WAITING_MAX),
+            asking: 0,
+            questions: mpsc::channel(WAITING_MAX),
+            served: HashMap::new(),
+            room: Room::new(),
+            ticks,
+            parts,
+        }
+    }
+
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            match self.next_turn(&stop).await {
+                // Without commands nobody is left who could use the DHT.
+                Turn::Stop | Turn::Command(None) | Turn::Arrived(None) => break,
+                Turn::News(news) => self.on_news(news),
+                Turn::Answered(answered) => self.on_answered(answered),
+                Turn::Asked(asked) => {
+                    self.on_asked(asked);
+                    self.measure();
+                }
+                Turn::Arrived(Some(arrival)) => self.on_arrival(arrival),
+                Turn::Command(Some(command)) => self.on_command(command),
+                Turn::Tick => self.on_tick(),
+            }
+            self.act();
+        }
+        self.parts.inbox.close();
+        self.say_stopping();
+    }
+
+    async fn next_turn(&mut self, stop: &CancellationToken) -> Turn {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Turn::Stop,
+            () = self.parts.acquaintance.told() => Turn::News(self.parts.acquaintance.take()),
+            Some(answered) = self.answers.1.recv() => Turn::Answered(answered),
+            _ = self.ticks.tick() => Turn::Tick,
+            command = self.parts.inbox.recv() => Turn::Command(command),
+            Some(asked) = self.questions.1.recv() => Turn::Asked(asked),
+            arrival = self.parts.wire.arrived.recv() => Turn::Arrived(arrival),
+        }
+    }
+
+    fn on_news(&mut self, news: News) {
+        if let Some(addresses) = news.addresses {
+            for (realm, dht) in &mut self.realms {
+                let fits = |address: &&Multiaddr| self.network.fits(*realm, address);
+                dht.set_addresses(addresses.iter().filter(fits).cloned().collect());
+            }
+            self.addresses = addresses;
+        }
+        for (peer, standing) in news.peers {
+            self.unmet.remove(&peer);
+            match standing {
+                Standing::Connected => {
+                    self.unmet.insert(peer);
+                }
+                Standing::Met(met) => self.on_met(peer, met),
+                Standing::Gone => {
+                    self.met.remove(&peer);
+                }
+            }
+        }
+        self.unpark();
+    }
+
+    fn on_met(&mut self, peer: PeerId, met: Met) {
+        let now = Instant::now();
+        for (realm, dht) in &mut self.realms {
+            let fits = |address: &&Multiaddr| self.network.fits(*realm, address);
+            let addresses: Vec<Multiaddr> = met.addresses.iter().filter(fits).cloned().collect();
+            if !met.serves.contains(realm) || addresses.is_empty() {
+                dht.serves_no_more(&peer);
+                continue;
+            }
+            let is_first = dht.peers() == 0;
+            dht.serves(Contact::new(peer, addresses), met.group, now);
+            // The first peer knows others; later ones are looked through in time.
+            if is_first && dht.peers() > 0 {
+                dht.bootstrap(now);
+            }
+        }
+        self.met.insert(peer, met);
+    }
+
+    /// Whether there is nobody to ask yet, but somebody may be who has just connected.
+    fn is_meeting(&self) -> bool {
+        self.is_alone() && !self.unmet.is_empty()
+    }
+
+    fn is_alone(&self) -> bool {
+        self.realms.iter().all(|(_, dht)| dht.peers() == 0)
+    }
+
+    /// Begins lookups that waited for somebody to be met.
+    fn unpark(&mut self) {
+        if !self.parked.is_empty() && !self.is_meeting() {
+            for command in std::mem::take(&mut self.parked) {
+                self.start(command);
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        // Whoever asks may know of somebody who came a moment ago.
+        let news = self.parts.acquaintance.take();
+        self.on_news(news);
+        if self.is_meeting() {
+            self.parked.push(command);
+        } else {
+            self.start(command);
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        for (_, dht) in &mut self.realms {
+            dht.tick(now);
+        }
+        self.end_late_jobs(now);
+        self.measure();
+    }
+
+    fn measure(&self) {
+        let sum = |count: fn(&Dht) -> usize| self.realms.iter().map(|(_, dht)| count(dht)).sum();
+        let metrics = &self.parts.metrics;
+        let levels: [(_, usize); 3] = [
+            (&metrics.records, sum(Dht::records)),
+            (&metrics.dht_values, self.values.len()),
+            (&metrics.dht_peers, sum(Dht::peers)),
+        ];
+        for (gauge, level) in levels {
+            gauge.set(i64::try_from(level).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Where a peer may be, as far as is known here.
+    fn addresses_of(&self, realm: usize, contact: &Contact) -> Vec<Multiaddr> {
+        if contact.peer == self.local {
+            return self.addresses.clone();
+        }
+        let known = self.realms.get(realm).map(|(_, dht)| {
+            let in_table = dht.contact(&contact.peer).into_iter();
+            let in_table = in_table.flat_map(|contact| contact.addresses);
+            let as_provider = dht.addresses_of_provider(&contact.peer);
+            as_provider.into_iter().chain(in_table)
+        });
+        let met = self.met.get(&contact.peer);
+        let met = met.into_iter().flat_map(|met| met.addresses.clone());
+        let mut seen = HashSet::new();
+        let told = contact.addresses.iter().cloned();
+        told.chain(known.into_iter().flatten())
+            .chain(met)
+            .filter(|address| self.network.allows(address) && seen.insert(address.clone()))
+            .take(ADDRESSES_MAX)
+            .collect()
+    }
+
+    fn orders(&self) -> mpsc::Sender<Order> {
+        self.parts.wire.orders.clone()
+    }
+}
+
+/// Answers, or questions, that may wait to be dealt with; whoever has more waits.
+const WAITING_MAX: usize = 256;
+/// Addresses of one peer that are handed on.
+const ADDRESSES_MAX: usize = 16;

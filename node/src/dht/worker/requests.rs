@@ -1,0 +1,307 @@
+//! What is asked of peers and told to them: a task each, which dials, opens a stream and waits for the answer.
+
+use super::jobs::JobId;
+use super::{Message, Order, Worker};
+use crate::dht::message::{Kind, Record};
+use crate::dht::streams::{self, Room};
+use crate::dht::table::{Contact, Group};
+use crate::dht::values::Key;
+use crate::dht::{Action, Answer, LookupId, Request};
+use crate::metrics;
+use crate::negotiation::OpenError;
+use crate::network::{self, Network, Realm};
+use crate::swarm::Peers;
+use libp2p::{Multiaddr, PeerId};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// What came of a task.
+#[derive(Debug)]
+pub(super) struct Answered {
+    contact: Contact,
+    realm: usize,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Answer(LookupId, Result<Answer, RequestError>),
+    Told(JobId, Result<(), RequestError>),
+}
+
+/// Why a request was not answered.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    #[error("{0}")]
+    Dial(#[from] crate::swarm::ConnectError),
+    #[error("{0}")]
+    Stream(#[from] streams::StreamError),
+    #[error("no connection in time")]
+    Slow,
+}
+
+/// What a task needs to reach somebody.
+#[derive(Clone)]
+struct Line {
+    peers: Peers,
+    orders: mpsc::Sender<Order>,
+    room: Room,
+    network: Network,
+    realm: Realm,
+}
+
+impl Worker {
+    /// Does what the engines want done, as far as there is room.
+    pub(super) fn act(&mut self) {
+        for realm in 0..self.realms.len() {
+            while self.asking < ASKING_MAX {
+                let Some(action) = self.realms.get_mut(realm).and_then(|(_, dht)| dht.poll())
+                else {
+                    break;
+                };
+                match action {
+                    Action::Ask {
+                        lookup,
+                        contact,
+                        request,
+                    } => self.ask(realm, lookup, contact, request),
+                    Action::Tell {
+                        lookup,
+                        contact,
+                        request,
+                    } => {
+                        if let Some(job) = self.lookups.get(&(realm, lookup)).copied() {
+                            let told = self.message_of(realm, request);
+                            self.tell(realm, job, contact, vec![told]);
+                        }
+                    }
+                    Action::Found { lookup, provider } => self.found(realm, lookup, &provider),
+                    Action::Value { lookup, value } => self.found_value(realm, lookup, value),
+                    Action::Done { lookup, outcome } => self.lookup_done(realm, lookup, outcome),
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, at: usize, lookup: LookupId, contact: Contact, request: Request) {
+        let Some(line) = self.line(at) else {
+            return;
+        };
+        let question = self.message_of(at, request);
+        self.asking += 1;
+        let answers = self.answers.0.clone();
+        let stop = self.parts.tasks.stopping();
+        self.parts.tasks.spawn("dht request", async move {
+            let asked = stop.run_until_cancelled(line.ask(&contact, &question));
+            let Some(answer) = asked.await else {
+                return;
+            };
+            let answered = Answered {
+                contact,
+                realm: at,
+                what: What::Answer(lookup, answer),
+            };
+            // Nobody is left to hear it when the node stops.
+            let _ = answers.send(answered).await;
+        });
+    }
+
+    /// Tells a peer all of this, for a job.
+    pub(super) fn tell(&mut self, at: usize, job: JobId, contact: Contact, all: Vec<Message>) {
+        let Some(line) = self.line(at) else {
+            return;
+        };
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.telling += 1;
+        }
+        self.asking += 1;
+        let answers = self.answers.0.clone();
+        let stop = self.parts.tasks.stopping();
+        self.parts.tasks.spawn("dht telling", async move {
+            let Some(told) = stop.run_until_cancelled(line.tell(&contact, &all)).await else {
+                return;
+            };
+            let answered = Answered {
+                contact,
+                realm: at,
+                what: What::Told(job, told),
+            };
+            let _ = answers.send(answered).await;
+        });
+    }
+
+    fn line(&self, at: usize) -> Option<Line> {
+        let (realm, _) = self.realms.get(at)?;
+        Some(Line {
+            peers: self.parts.peers.clone(),
+            orders: self.orders(),
+            room: self.room.clone(),
+            network: self.network,
+            realm: *realm,
+        })
+    }
+
+    pub(super) fn on_answered(&mut self, answered: Answered) {
+        self.asking -= 1;
+        let Answered {
+            contact,
+            realm,
+            what,
+        } = answered;
+        let group = self.group_of(&contact);
+        let Some((_, dht)) = self.realms.get_mut(realm) else {
+            return;
+        };
+        let now = Instant::now();
+        match what {
+            What::Answer(lookup, Ok(answer)) => {
+                self.parts.metrics.request_ended(metrics::Request::Answered);
+                dht.answered(lookup, contact, group, answer, now);
+            }
+            What::Answer(lookup, Err(error)) => {
+                tracing::debug!(peer = %contact.peer, %error, "DHT request not answered");
+                self.parts.metrics.request_ended(metrics::Request::Failed);
+                if matches!(error, RequestError::Open(OpenError::Unsupported)) {
+                    dht.serves_no_more(&contact.peer);
+                }
+                dht.failed(lookup, &contact.peer, now);
+            }
+            What::Told(job, told) => {
+                if let Err(error) = &told {
+                    tracing::debug!(peer = %contact.peer, %error, "DHT peer not told");
+                }
+                self.parts.metrics.request_ended(match told {
+                    Ok(()) => metrics::Request::Told,
+                    Err(_) => metrics::Request::Failed,
+                });
+                self.told(job, told.is_ok());
+            }
+        }
+    }
+
+    /// The network that a peer is in, where that matters.
+    fn group_of(&self, contact: &Contact) -> Option<Group> {
+        if self.network != Network::Public {
+            return None;
+        }
+        let met = self.met.get(&contact.peer).and_then(|met| met.group);
+        met.or_else(|| {
+            contact
+                .addresses
+                .iter()
+                .find_map(network::host)
+                .map(Group::of)
+        })
+    }
+
+    fn message_of(&self, realm: usize, request: Request) -> Message {
+        let realm = self
+            .realms
+            .get(realm)
+            .map_or(Realm::Lan, |(realm, _)| *realm);
+        match request {
+            Request::Nearest(key) => Message::new(Kind::FindNode, key),
+            Request::Providers(key) => Message::new(Kind::GetProviders, key),
+            Request::Value(key) => Message::new(Kind::GetValue, key),
+            Request::Provides(key, _) => self.provides(realm, key),
+        }
+    }
+
+    /// That this node provides what a key names.
+    pub(super) fn provides(&self, realm: Realm, key: Vec<u8>) -> Message {
+        let fits = |address: &&Multiaddr| self.network.fits(realm, address);
+        let addresses = self.addresses.iter().filter(fits).cloned().collect();
+        Message {
+            providers: vec![Contact::new(self.local, addresses)],
+            ..Message::new(Kind::AddProvider, key)
+        }
+    }
+}
+
+/// That a value is to be kept.
+pub(super) fn keep(key: Vec<u8>, value: Vec<u8>) -> Message {
+    Message {
+        record: Some(Record {
+            key: key.clone(),
+            value,
+            received: String::new(),
+        }),
+        ..Message::new(Kind::PutValue, key)
+    }
+}
+
+impl Line {
+    async fn ask(&self, contact: &Contact, question: &Message) -> Result<Answer, RequestError> {
+        let stream = self.open(contact).await?;
+        let answer = streams::ask(stream, question, &self.room).await?;
+        Ok(self.usable(question, answer))
+    }
+
+    async fn tell(&self, contact: &Contact, all: &[Message]) -> Result<(), RequestError> {
+        let stream = self.open(contact).await?;
+        match all {
+            // What is to be kept is answered with itself.
+            [one] if one.kind == Kind::PutValue => {
+                streams::ask(stream, one, &self.room).await?;
+            }
+            all => streams::tell(stream, all).await?,
+        }
+        Ok(())
+    }
+
+    async fn open(&self, contact: &Contact) -> Result<libp2p::Stream, RequestError> {
+        match self.stream(contact.peer).await {
+            Err(RequestError::Open(OpenError::NotConnected)) => {}
+            other => return other,
+        }
+        let dial = self.peers.dial(contact.peer, contact.addresses.clone());
+        timeout(DIAL, dial)
+            .await
+            .map_err(|_| RequestError::Slow)??;
+        self.stream(contact.peer).await
+    }
+
+    async fn stream(&self, peer: PeerId) -> Result<libp2p::Stream, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        let order = Order {
+            peer,
+            realm: self.realm,
+            reply,
+        };
+        let stopping = || RequestError::Dial(crate::swarm::ConnectError::Stopping);
+        self.orders.send(order).await.map_err(|_| stopping())?;
+        let (_, stream) = answer.await.map_err(|_| stopping())??;
+        Ok(stream)
+    }
+
+    /// What of an answer means something here.
+    fn usable(&self, question: &Message, answer: Message) -> Answer {
+        let here = |mut contact: Contact| {
+            let fits = |address: &Multiaddr| self.network.fits(self.realm, address);
+            contact.addresses.retain(fits);
+            contact
+        };
+        let nearer = answer.nearer.into_iter().map(here);
+        // Others could not be reached.
+        let nearer = nearer.filter(|contact| !contact.addresses.is_empty());
+        let value = answer.record.filter(|_| question.kind == Kind::GetValue);
+        let value = value.filter(|record| record.key == question.key || record.key.is_empty());
+        let is_valid = |value: &Vec<u8>| {
+            let key = Key::parse(&question.key);
+            key.is_some_and(|key| key.check(value, SystemTime::now()).is_ok())
+        };
+        Answer {
+            nearer: nearer.collect(),
+            providers: answer.providers.into_iter().map(here).collect(),
+            value: value.map(|record| record.value).filter(is_valid),
+        }
+    }
+}
+
+/// Requests under way at once, over all lookups.
+const ASKING_MAX: usize = 512;
+/// How long a dial for a request may take.
+const DIAL: Duration = Duration::from_secs(10);

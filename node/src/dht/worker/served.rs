@@ -1,0 +1,198 @@
+//! What peers ask: each stream is read by a task of its own, which has the worker answer one question at a time.
+
+use super::{Message, Worker};
+use crate::dht::Request;
+use crate::dht::behaviour::Arrival;
+use crate::dht::message::{Kind, Record};
+use crate::dht::streams::{self, StreamError};
+use crate::dht::table::Contact;
+use crate::dht::values::Key;
+use crate::network::Realm;
+use libp2p::PeerId;
+use std::time::{Instant, SystemTime};
+use tokio::sync::{mpsc, oneshot};
+
+/// What a peer's stream has to say.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Question {
+        realm: Realm,
+        from: PeerId,
+        message: Message,
+        reply: oneshot::Sender<Option<Message>>,
+    },
+    /// The stream is at its end.
+    Ended(PeerId),
+}
+
+impl Worker {
+    pub(super) fn on_arrival(&mut self, arrival: Arrival) {
+        let Arrival {
+            peer,
+            realm,
+            stream,
+        } = arrival;
+        let all: usize = self.served.values().sum();
+        let of_peer = self.served.entry(peer).or_default();
+        if all >= STREAMS_MAX || *of_peer >= STREAMS_PER_PEER_MAX {
+            tracing::debug!(%peer, "DHT stream refused: too many are being answered");
+            self.parts.metrics.dht_refused.inc();
+            if *of_peer == 0 {
+                self.served.remove(&peer);
+            }
+            return;
+        }
+        *of_peer += 1;
+        let (room, questions) = (self.room.clone(), self.questions.0.clone());
+        let stop = self.parts.tasks.stopping();
+        self.parts.tasks.spawn("dht answers", async move {
+            let answer = |message| answer(realm, peer, message, questions.clone());
+            let served = streams::serve(stream, &room, answer);
+            if let Some(Err(error)) = stop.run_until_cancelled(served).await {
+                tracing::debug!(%peer, %error, "DHT stream ended");
+            }
+            // Nobody is left to count when the node stops.
+            let _ = questions.send(Asked::Ended(peer)).await;
+        });
+    }
+
+    pub(super) fn on_asked(&mut self, asked: Asked) {
+        match asked {
+            Asked::Question {
+                realm,
+                from,
+                message,
+                reply,
+            } => {
+                let answer = self.answer(realm, from, message);
+                // The peer may have gone.
+                let _ = reply.send(answer);
+            }
+            Asked::Ended(peer) => {
+                if let Some(count) = self.served.get_mut(&peer) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.served.remove(&peer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, realm: Realm, from: PeerId, message: Message) -> Option<Message> {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        self.parts.metrics.asked(message.kind);
+        let (_, dht) = self.realms.iter_mut().find(|(at, _)| *at == realm)?;
+        let Message { kind, key, .. } = message;
+        let request = match kind {
+            Kind::Ping => return Some(Message::new(kind, key)),
+            Kind::AddProvider => {
+                // Whoever speaks for others is not listened to.
+                let own = message.providers.into_iter().find(|own| own.peer == from);
+                let addresses = own?.addresses;
+                dht.asked(&from, Request::Provides(key, addresses), now);
+                return None;
+            }
+            Kind::PutValue => {
+                let record = message.record?;
+                let kept = self.values.keep(key.clone(), record.value.clone(), now);
+                let record = Record {
+                    received: String::new(),
+                    ..record
+                };
+                return kept.ok().map(|()| Message {
+                    record: Some(record),
+                    ..Message::new(kind, key)
+                });
+            }
+            Kind::FindNode => Request::Nearest(key.clone()),
+            Kind::GetProviders => Request::Providers(key.clone()),
+            Kind::GetValue => Request::Value(key.clone()),
+        };
+        let answer = dht.asked(&from, request, now)?;
+        let mut nearer = answer.nearer;
+        if kind == Kind::FindNode
+            && let Ok(wanted) = PeerId::from_bytes(&key)
+            && wanted != from
+            && !nearer.iter().any(|contact| contact.peer == wanted)
+            && let Some(contact) = self.near(realm, wanted)
+        {
+            nearer.insert(0, contact);
+        }
+        let record = (kind == Kind::GetValue)
+            .then(|| self.values.of(&key, now, wall))
+            .flatten();
+        Some(Message {
+            record: record.map(|value| Record {
+                key: key.clone(),
+                value,
+                received: String::new(),
+            }),
+            nearer,
+            providers: answer
+                .providers
+                .into_iter()
+                .map(|contact| self.with_own_addresses(realm, contact))
+                .collect(),
+            ..Message::new(kind, key)
+        })
+    }
+
+    /// A peer that is connected, whether it serves or not, or this node itself.
+    fn near(&self, realm: Realm, peer: PeerId) -> Option<Contact> {
+        let addresses = match peer == self.local {
+            true => self.addresses.clone(),
+            false => self.met.get(&peer)?.addresses.clone(),
+        };
+        let fits = |address: &_| self.network.fits(realm, address);
+        let addresses: Vec<_> = addresses.into_iter().filter(fits).collect();
+        (!addresses.is_empty()).then(|| Contact::new(peer, addresses))
+    }
+
+    fn with_own_addresses(&self, realm: Realm, contact: Contact) -> Contact {
+        match contact.peer == self.local {
+            true => self.near(realm, contact.peer).unwrap_or(contact),
+            false => contact,
+        }
+    }
+}
+
+/// Has the worker answer one question. Values are checked before, since that takes long.
+async fn answer(
+    realm: Realm,
+    from: PeerId,
+    message: Message,
+    questions: mpsc::Sender<Asked>,
+) -> Result<Option<Message>, StreamError> {
+    if message.kind == Kind::PutValue {
+        let is_valid = message.record.as_ref().is_some_and(|record| {
+            let key = Key::parse(&message.key).filter(|_| record.key == message.key);
+            key.is_some_and(|key| key.check(&record.value, SystemTime::now()).is_ok())
+        });
+        if !is_valid {
+            return Err(StreamError::Refused);
+        }
+    }
+    let is_answered = message.kind != Kind::AddProvider;
+    let (reply, answer) = oneshot::channel();
+    let question = Asked::Question {
+        realm,
+        from,
+        message,
+        reply,
+    };
+    questions
+        .send(question)
+        .await
+        .map_err(|_| StreamError::Refused)?;
+    match answer.await {
+        Ok(None) if is_answered => Err(StreamError::Refused),
+        Ok(answer) => Ok(answer),
+        Err(_) => Err(StreamError::Refused),
+    }
+}
+
+/// Streams that are answered at once, over all peers.
+const STREAMS_MAX: usize = 1024;
+/// Streams of one peer that are answered at once.
+const STREAMS_PER_PEER_MAX: usize = 32;
