@@ -200,6 +200,38 @@ fn five_nodes_find_content_through_the_one_they_all_know() {
 }
 
 #[test]
+fn a_peer_is_found_by_name_and_only_valid_values_are_put() {
+    let repos: Vec<Repo> = (0..3).map(|_| Repo::new(CAIRN)).collect();
+    let [middle, wanted, seeker] = repos.as_slice() else {
+        unreachable!()
+    };
+    let meeting = middle.daemon();
+    let sought = wanted.daemon();
+    let _seeking = seeker.daemon();
+    for repo in [wanted, seeker] {
+        repo.ok(["swarm", "connect", &meeting.swarm()]);
+    }
+    let (address, peer) = sought.swarm().rsplit_once("/p2p/").map_or_else(
+        || unreachable!("an address ends in a peer ID"),
+        |(address, peer)| (address.to_owned(), peer.to_owned()),
+    );
+    let found = seeker.ok(["routing", "findpeer", &peer]);
+    assert!(found.lines().any(|line| line == address), "{found}");
+    let stranger = "12D3KooWSHj3RRbBjD15g6wekV8y3mm57Pobmps2g2WJm6F67Lay";
+    let missing = seeker.run(["routing", "findpeer", stranger]).failure(1);
+    assert!(missing.contains("nobody asked knows its addresses"), "{missing}");
+    let name = format!("/ipns/{peer}");
+    let nothing = seeker.run(["routing", "get", &name]).failure(1);
+    assert!(nothing.contains("no peer asked keeps a value"), "{nothing}");
+    let foreign = seeker.run(["routing", "get", "/secrets/x"]).failure(1);
+    assert!(foreign.contains("write /ipns/NAME"), "{foreign}");
+    let garbage = seeker
+        .run_with(["routing", "put", &name, "-"], b"garbage")
+        .failure(1);
+    assert!(garbage.contains("not a value for this key"), "{garbage}");
+}
+
+#[test]
 fn a_local_node_dials_nobody_outside_this_machine() {
     let repo = Repo::new(CAIRN);
     let _daemon = repo.daemon();

@@ -4,6 +4,7 @@
 //! there too they must say the same. Bytes are kept as they came. Follows the IPNS record specification.
 
 use crate::protobuf::{FieldError, Fields, Value as Field};
+use cairn_store::cid::{DAG_PB, LIBP2P_KEY};
 use cairn_store::dag::cbor;
 use cairn_store::dag::value::Value;
 use libp2p::PeerId;
@@ -218,6 +219,16 @@ impl Record {
     }
 }
 
+/// A name, or a peer ID: in base58 (`12D3…`, `Qm…`) or as a CID (`k51…`, `bafz…`).
+pub fn name(text: &str) -> Option<PeerId> {
+    if let Ok(name) = text.parse::<PeerId>() {
+        return Some(name);
+    }
+    let cid = cairn_store::cid::parse(text).ok()?;
+    let is_name = matches!(cid.codec(), LIBP2P_KEY | DAG_PB);
+    PeerId::from_bytes(&cid.hash().to_bytes()).ok().filter(|_| is_name)
+}
+
 /// What the record of a name is kept under in the DHT.
 pub fn key(name: &PeerId) -> Vec<u8> {
     [KEY_PREFIX, &name.to_bytes()].concat()
@@ -332,6 +343,18 @@ pub(crate) mod tests {
             assert_eq!(read.ttl(), Duration::from_secs(1));
             let since = read.expires().duration_since(SystemTime::UNIX_EPOCH);
             assert_eq!(since.unwrap(), Duration::new(4_102_444_800, 1));
+        }
+    }
+
+    #[test]
+    fn names_are_read_in_every_form_they_are_written_in() {
+        let peer = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+        let name: PeerId = peer.parse().unwrap();
+        let hash = cairn_store::cid::Multihash::from_bytes(&name.to_bytes()).unwrap();
+        let cid = cairn_store::Cid::new_v1(LIBP2P_KEY, hash).to_string();
+        assert_eq!([super::name(peer), super::name(&cid)], [Some(name); 2]);
+        for wrong in ["", "bafkqaaa", "example.com", "12D3"] {
+            assert_eq!(super::name(wrong), None, "{wrong}");
         }
     }
 

@@ -238,6 +238,11 @@ impl Routing {
     }
 }
 
+/// The key of a value, from how people write it: `/ipns/` or `/pk/` and a name. `None` for what is none.
+pub fn value_key(text: &str) -> Option<Vec<u8>> {
+    Key::of_text(text).map(Key::to_bytes)
+}
+
 fn receive<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
     stream::unfold(receiver, |mut receiver| async {
         let item = receiver.recv().await?;

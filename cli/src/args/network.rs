@@ -3,6 +3,7 @@
 use super::RepoStatArgs;
 use cairn_store::config::ByteSize;
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
 /// `id`.
 #[derive(Debug, Clone, Args)]
@@ -72,6 +73,25 @@ pub enum SwarmAddrsCommand {
 /// Below `routing`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RoutingCommand {
+    /// Find where a peer is.
+    Findpeer {
+        /// Who.
+        #[arg(required = true, value_name = "PEER")]
+        peers: Vec<String>,
+    },
+    /// Print the best value that is kept under a key, as its bytes.
+    Get {
+        /// `/ipns/NAME` or `/pk/PEER`.
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
+    /// Have the network keep a value: a signed IPNS record or a public key.
+    Put {
+        /// `/ipns/NAME` or `/pk/PEER`.
+        key: String,
+        /// The file that has the value; `-` for standard input.
+        file: PathBuf,
+    },
     /// Find who has something.
     Findprovs {
         /// What.

@@ -1,14 +1,16 @@
 //! `id`, `swarm`, `routing`, `stats`, `bitswap`: this node among others.
 
-use super::Shell;
+use super::{Shell, sources};
 use crate::args::{
     BitswapCommand, BitswapStatArgs, IdArgs, RoutingCommand, StatsCommand, SwarmAddrsCommand,
     SwarmCommand,
 };
 use crate::exit::Failure;
 use crate::output::{Printer, escape_json, escape_line, human_bytes, note};
+use crate::rpc::entries::LocalUpload;
 use crate::rpc::id::IdAnswer;
-use crate::rpc::routing::{PROVIDER, QueryEvent};
+use crate::rpc::routing::{FINAL_PEER, PROVIDER, QueryEvent, VALUE};
+use data_encoding::BASE64;
 use crate::rpc::stats::{BandwidthAnswer, BitswapAnswer, Keys, LedgerAnswer};
 use crate::rpc::swarm::{AddrsAnswer, OUTBOUND, PeersAnswer, Strings};
 use serde::Serialize;
@@ -164,15 +166,44 @@ pub async fn routing(shell: &mut Shell, command: RoutingCommand) -> Result<(), F
             .args(cids)
             .maybe("num-providers", num_providers),
         RoutingCommand::Provide { cids } => shell.question("routing/provide").args(cids),
+        RoutingCommand::Findpeer { peers } => shell.question("routing/findpeer").args(peers),
+        RoutingCommand::Get { keys } => return get_values(shell, keys).await,
+        RoutingCommand::Put { key, file } => {
+            let upload = LocalUpload {
+                sources: sources(vec![file], None),
+                ..LocalUpload::default()
+            };
+            shell.question("routing/put").arg(key).upload(upload)
+        }
     };
     shell
         .print_each(question, |event: QueryEvent, printer| {
-            if event.r#type == PROVIDER {
-                for peer in event.responses {
-                    printer.line(&peer.id)?;
+            match event.r#type {
+                PROVIDER => {
+                    for peer in event.responses {
+                        printer.line(&peer.id)?;
+                    }
                 }
+                FINAL_PEER => {
+                    for address in event.responses.into_iter().flat_map(|peer| peer.addrs) {
+                        printer.line(&escape_line(&address))?;
+                    }
+                }
+                VALUE if !event.extra.is_empty() => note(&event.extra),
+                _ => {}
             }
             Ok(())
+        })
+        .await
+}
+
+async fn get_values(shell: &mut Shell, keys: Vec<String>) -> Result<(), Failure> {
+    let question = shell.question("routing/get").args(keys);
+    shell
+        .print_each(question, |event: QueryEvent, printer| {
+            // Whoever answers is this program.
+            let value = BASE64.decode(event.extra.as_bytes()).unwrap_or_default();
+            Ok(printer.bytes(&value)?)
         })
         .await
 }

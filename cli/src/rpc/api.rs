@@ -231,6 +231,9 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "swarm/connect" => swarm::connect(call).await,
         "swarm/disconnect" => swarm::disconnect(call).await,
         "swarm/peers" => swarm::peers(call).await,
+        "routing/findpeer" => routing::find_peer(call),
+        "routing/get" => routing::get(call),
+        "routing/put" => routing::put(call),
         "routing/findprovs" => routing::find_providers(call),
         "routing/provide" => routing::provide(call).await,
         "stats/bw" => stats::bandwidth(call),
@@ -260,7 +263,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 55] = [
+pub const COMMANDS: [&str; 58] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -306,8 +309,11 @@ pub const COMMANDS: [&str; 55] = [
     "repo/verify",
     "repo/version",
     "resolve",
+    "routing/findpeer",
     "routing/findprovs",
+    "routing/get",
     "routing/provide",
+    "routing/put",
     "shutdown",
     "stats/bw",
     "swarm/addrs",

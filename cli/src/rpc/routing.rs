@@ -1,11 +1,16 @@
-//! `routing`: who has what.
+//! `routing`: who has what, who is where, and what names say.
 
 use super::api::Call;
 use super::error::RpcError;
 use super::reply::Reply;
+use super::entries::{Content, Entries};
+use cairn_node::routing::{self, Provider};
+use cairn_node::{PeerId, ipns};
 use cairn_store::Cid;
 use cairn_store::cid;
+use data_encoding::BASE64;
 use futures::StreamExt;
+use std::io::Read;
 use serde::{Deserialize, Serialize};
 
 /// Something that happened during a lookup.
@@ -34,9 +39,11 @@ pub struct PeerInfo {
     pub id: String,
 }
 
+/// libp2p's number for an event that names the peer that was looked for.
+pub const FINAL_PEER: u8 = 2;
 /// libp2p's number for an event that names providers.
 pub const PROVIDER: u8 = 4;
-/// libp2p's number for an event that tells of a value, used for the end of a `provide`.
+/// libp2p's number for an event that tells of a value, used for the end of a `provide` and a `put` too.
 pub const VALUE: u8 = 5;
 
 fn wanted(call: &Call) -> Result<Vec<Cid>, RpcError> {
@@ -45,6 +52,99 @@ fn wanted(call: &Call) -> Result<Vec<Cid>, RpcError> {
         .into_iter()
         .map(|text| Ok(cid::parse(text.trim_start_matches("/ipfs/"))?))
         .collect()
+}
+
+impl PeerInfo {
+    fn of(peer: &Provider) -> Self {
+        Self {
+            addrs: peer.addresses.iter().map(ToString::to_string).collect(),
+            id: peer.peer.to_string(),
+        }
+    }
+}
+
+/// `routing findpeer`.
+pub fn find_peer(call: Call) -> Result<Reply, RpcError> {
+    let wanted: Vec<PeerId> = call
+        .arguments
+        .some("peer ID")?
+        .into_iter()
+        .map(|text| {
+            let name = text.strip_prefix("/p2p/").unwrap_or(text);
+            ipns::name(name).ok_or_else(|| RpcError::wrong(format!("{text:?} is no peer ID")))
+        })
+        .collect::<Result<_, _>>()?;
+    let routing = call.context.node()?.routing.clone();
+    Ok(Reply::values(move |out| async move {
+        for peer in wanted {
+            let found = routing.find_peer(peer).await?;
+            out.value(&QueryEvent {
+                responses: vec![PeerInfo::of(&found)],
+                r#type: FINAL_PEER,
+                ..QueryEvent::default()
+            })
+            .await?;
+        }
+        Ok(())
+    }))
+}
+
+fn value_key(text: &str) -> Result<Vec<u8>, RpcError> {
+    routing::value_key(text).ok_or_else(|| {
+        RpcError::wrong(format!(
+            "{text:?} is no key of a value; write /ipns/NAME, or /pk/PEER for a public key"
+        ))
+    })
+}
+
+/// `routing get`.
+pub fn get(call: Call) -> Result<Reply, RpcError> {
+    let keys = call.arguments.some("key")?.into_iter();
+    let keys: Vec<(String, Vec<u8>)> = keys
+        .map(|text| Ok((text.to_owned(), value_key(text)?)))
+        .collect::<Result<_, RpcError>>()?;
+    let routing = call.context.node()?.routing.clone();
+    Ok(Reply::values(move |out| async move {
+        for (text, key) in keys {
+            let value = routing.value(key).await?;
+            let value = value.ok_or_else(|| {
+                RpcError::failed(format!("{text}: not found, no peer asked keeps a value for it"))
+            })?;
+            out.value(&QueryEvent {
+                extra: BASE64.encode(&value),
+                r#type: VALUE,
+                ..QueryEvent::default()
+            })
+            .await?;
+        }
+        Ok(())
+    }))
+}
+
+/// `routing put`.
+pub fn put(call: Call) -> Result<Reply, RpcError> {
+    let key = value_key(call.arguments.first("key")?)?;
+    let routing = call.context.node()?.routing.clone();
+    Ok(Reply::values(move |out| async move {
+        let value = call.upload.on_thread(|entries: &mut dyn Entries| {
+            let entry = entries.next()?.map(|entry| entry.content);
+            let Some(Content::File(mut content)) = entry else {
+                return Err(RpcError::failed("expected a file with the value"));
+            };
+            let mut value = Vec::new();
+            (&mut content)
+                .take(ipns::RECORD_BYTES_MAX as u64 + 1)
+                .read_to_end(&mut value)?;
+            Ok(value)
+        });
+        let took = routing.keep(key, value.await?).await?;
+        out.value(&QueryEvent {
+            extra: format!("{took} peers took it"),
+            r#type: VALUE,
+            ..QueryEvent::default()
+        })
+        .await
+    }))
 }
 
 /// `routing findprovs`.
@@ -65,13 +165,8 @@ pub fn find_providers(call: Call) -> Result<Reply, RpcError> {
         for cid in wanted {
             let mut found = std::pin::pin!(routing.find_providers(cid, limit));
             while let Some(provider) = found.next().await {
-                let provider = provider?;
-                let addrs = provider.addresses.iter().map(ToString::to_string).collect();
                 out.value(&QueryEvent {
-                    responses: vec![PeerInfo {
-                        addrs,
-                        id: provider.peer.to_string(),
-                    }],
+                    responses: vec![PeerInfo::of(&provider?)],
                     r#type: PROVIDER,
                     ..QueryEvent::default()
                 })

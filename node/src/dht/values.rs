@@ -44,6 +44,25 @@ impl Key {
         }
     }
 
+    /// As people write it: `/ipns/` or `/pk/` and a name.
+    pub(crate) fn of_text(text: &str) -> Option<Self> {
+        let (kind, name) = text.strip_prefix('/')?.split_once('/')?;
+        let name = ipns::name(name)?;
+        match kind {
+            "ipns" => Some(Self::Name(name)),
+            "pk" => Some(Self::PublicKey(name)),
+            _ => None,
+        }
+    }
+
+    /// As peers write it.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        match self {
+            Self::PublicKey(peer) => [PUBLIC_KEY, &peer.to_bytes()].concat(),
+            Self::Name(name) => ipns::key(&name),
+        }
+    }
+
     /// Whether a value may be kept under it.
     pub(crate) fn check(&self, value: &[u8], now: SystemTime) -> Result<(), NotKept> {
         match self {
