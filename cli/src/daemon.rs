@@ -505,7 +505,11 @@ async fn start_node(
 ) -> Result<Arc<Node>, Failure> {
     let keys = cairn_node::identity::load(repository.path())
         .map_err(|error| Failure::runtime(error.to_string()))?;
-    let started = Box::pin(Node::start(store.clone(), keys, config.node(), registry)).await;
+    let config = cairn_node::Config {
+        memory: Some(repository.peers().join("dht")),
+        ..config.node()
+    };
+    let started = Box::pin(Node::start(store.clone(), keys, config, registry)).await;
     match started {
         Ok(node) => Ok(Arc::new(node)),
         Err(error @ StartError::Listen { .. }) => Err(Failure::runtime(format!(

@@ -116,6 +116,11 @@ impl Repository {
         &self.path
     }
 
+    /// Where is kept what is known of peers. All of it may be lost.
+    pub fn peers(&self) -> PathBuf {
+        self.path.join(PEERS)
+    }
+
     /// Whether `init` was here.
     pub fn exists(&self) -> bool {
         self.path.join(CONFIG).exists()
@@ -366,7 +371,8 @@ const LOOK_TIME: Duration = Duration::from_millis(5);
 const LOOKS: u32 = 8;
 const BLOCKS: &str = "blocks";
 const JOURNAL: &str = "journal";
-const FOLDERS: [&str; 6] = [BLOCKS, JOURNAL, "index", "keystore", "denylists", "peers"];
+const PEERS: &str = "peers";
+const FOLDERS: [&str; 6] = [BLOCKS, JOURNAL, "index", "keystore", "denylists", PEERS];
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use crate::network::Network;
 use crate::perf::Answers;
 use cairn_store::config::Percent;
 use libp2p::Multiaddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +69,9 @@ pub struct Config {
     pub provider_records_max: usize,
     /// Most values (IPNS records and public keys) kept for others. Up to 10 KiB each.
     pub value_records_max: usize,
+    /// The folder for what is remembered of the DHT: records kept for others, and peers to begin with at the next
+    /// start. `None`: nothing is.
+    pub memory: Option<PathBuf>,
     /// How often what is pinned is provided again. Others forget a record after 48 hours.
     pub reprovide_interval: Duration,
     /// How many CIDs are provided at the same time. Each asks dozens of peers.
@@ -135,6 +139,7 @@ impl Default for Config {
             lookup_timeout: Duration::from_secs(60),
             provider_records_max: 128 << 10,
             value_records_max: 4 << 10,
+            memory: None,
             reprovide_interval: Duration::from_secs(22 * 3600),
             provides_at_once: 8,
             announce_queue_max: 64 << 10,

@@ -18,6 +18,7 @@ pub mod message;
 pub mod network;
 pub mod place;
 pub(crate) mod providers;
+pub(crate) mod shelf;
 mod streams;
 pub mod table;
 pub(crate) mod values;
@@ -28,7 +29,7 @@ use crowding::{Members, SPREAD_BITS, Size};
 use libp2p::{Multiaddr, PeerId};
 use lookup::{Lookup, Want};
 use place::Place;
-use providers::Providers;
+use providers::{Change, Providers};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -269,6 +270,25 @@ impl Dht {
     /// Where a provider said that it is.
     pub fn addresses_of_provider(&self, peer: &PeerId) -> Vec<Multiaddr> {
         self.providers.addresses(peer)
+    }
+
+    /// All whom this node knows that answer requests.
+    pub fn contacts(&self) -> impl Iterator<Item = &Contact> {
+        self.table.all()
+    }
+
+    /// Takes the records of others that came or went since the last time.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        self.providers.take_changes()
+    }
+
+    /// Keeps a record again that was kept before, as long as was left of it.
+    pub(crate) fn restore(&mut self, change: Change, now: Instant) {
+        if let Some((addresses, expires)) = change.kept {
+            // There may be less room than there was.
+            let providers = &mut self.providers;
+            let _ = providers.add_until(&change.key, change.provider, addresses, expires, now);
+        }
     }
 
     /// How many provider records of others are kept.

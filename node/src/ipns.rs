@@ -226,7 +226,9 @@ pub fn name(text: &str) -> Option<PeerId> {
     }
     let cid = cairn_store::cid::parse(text).ok()?;
     let is_name = matches!(cid.codec(), LIBP2P_KEY | DAG_PB);
-    PeerId::from_bytes(&cid.hash().to_bytes()).ok().filter(|_| is_name)
+    PeerId::from_bytes(&cid.hash().to_bytes())
+        .ok()
+        .filter(|_| is_name)
 }
 
 /// What the record of a name is kept under in the DHT.

@@ -36,6 +36,8 @@ use crate::config::Config;
 use crate::dht;
 use crate::dht::acquaintance::Acquaintance;
 use crate::dht::behaviour::Serving;
+use crate::dht::shelf::{Moment, Shelf};
+use crate::dht::worker::Remembered;
 use crate::event::Event;
 use crate::limits::Memory;
 use crate::metrics::{self, Foreign, Metrics};
@@ -46,6 +48,7 @@ use crate::routing::queue::Queue;
 use crate::routing::{self, Routing};
 use crate::tasks::Tasks;
 use behaviour::Behaviour;
+use bootstrap::Bootstrap;
 use command::{COMMANDS_MAX, Command};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
@@ -328,6 +331,7 @@ pub(crate) async fn start(
         transport::build(keys, config, &meter, &turned_away).map_err(StartError::Transport)?;
     let (bitswap, wire) = bitswap::behaviour();
     let local = keys.public().to_peer_id();
+    let remembered = remembered(config, tasks).await;
     let (perf, perf_wire) = perf::pair(config.perf());
     let (dht, dht_wire) = dht::behaviour::pair(&behaviour::SERVED);
     let serving = dht.serving();
@@ -341,7 +345,20 @@ pub(crate) async fn start(
         acquaintance: Acquaintance::default(),
     };
     let acquaintance = told.acquaintance.clone();
-    let mut worker = Worker::new(swarm, inbox, told, config, metrics.clone(), foreign);
+    let met_before = remembered
+        .iter()
+        .flat_map(|kept| kept.records.peers.clone());
+    let met_before = met_before.flatten().map(|(_, contact)| contact).collect();
+    let bootstrap = Bootstrap::new(config, met_before);
+    let mut worker = Worker::new(
+        swarm,
+        inbox,
+        told,
+        bootstrap,
+        config,
+        metrics.clone(),
+        foreign,
+    );
     worker.listen(&config.listen).await?;
     tasks.spawn_critical("swarm", worker.run(tasks.stopping()));
 
@@ -363,6 +380,7 @@ pub(crate) async fn start(
         events: events.clone(),
         metrics,
         tasks: tasks.clone(),
+        remembered,
     };
     let worker = dht::worker::Worker::new(parts, config);
     tasks.spawn_critical("dht", worker.run(tasks.stopping()));
@@ -375,6 +393,21 @@ pub(crate) async fn start(
         perf: perf_wire,
         foreign: foreign_registry,
     })
+}
+
+/// What was known of the DHT when this node ran last. Without it a node begins as a new one does.
+async fn remembered(config: &Config, tasks: &Tasks) -> Option<Remembered> {
+    let folder = config.memory.clone()?;
+    let open = move || {
+        let shelf = Shelf::open(&folder)?;
+        let records = shelf.load(Moment::here())?;
+        Ok::<_, std::io::Error>(Remembered { shelf, records })
+    };
+    let opened = tasks.blocking("dht memory", open).await?;
+    let warn = |error: &std::io::Error| {
+        tracing::warn!(%error, "the records of the DHT cannot be kept; free some disk space or look at `peers` in the repository, and start again");
+    };
+    opened.inspect_err(warn).ok()
 }
 
 /// Refuses what cannot work before anything is opened.

@@ -9,6 +9,7 @@ pub mod cid;
 mod compact;
 pub mod config;
 pub mod dag;
+pub mod derived;
 mod disk;
 pub mod durable;
 pub mod evict;

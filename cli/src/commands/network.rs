@@ -10,9 +10,9 @@ use crate::output::{Printer, escape_json, escape_line, human_bytes, note};
 use crate::rpc::entries::LocalUpload;
 use crate::rpc::id::IdAnswer;
 use crate::rpc::routing::{FINAL_PEER, PROVIDER, QueryEvent, VALUE};
-use data_encoding::BASE64;
 use crate::rpc::stats::{BandwidthAnswer, BitswapAnswer, Keys, LedgerAnswer};
 use crate::rpc::swarm::{AddrsAnswer, OUTBOUND, PeersAnswer, Strings};
+use data_encoding::BASE64;
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 

@@ -1,17 +1,17 @@
 //! `routing`: who has what, who is where, and what names say.
 
 use super::api::Call;
+use super::entries::{Content, Entries};
 use super::error::RpcError;
 use super::reply::Reply;
-use super::entries::{Content, Entries};
 use cairn_node::routing::{self, Provider};
 use cairn_node::{PeerId, ipns};
 use cairn_store::Cid;
 use cairn_store::cid;
 use data_encoding::BASE64;
 use futures::StreamExt;
-use std::io::Read;
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 
 /// Something that happened during a lookup.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +108,9 @@ pub fn get(call: Call) -> Result<Reply, RpcError> {
         for (text, key) in keys {
             let value = routing.value(key).await?;
             let value = value.ok_or_else(|| {
-                RpcError::failed(format!("{text}: not found, no peer asked keeps a value for it"))
+                RpcError::failed(format!(
+                    "{text}: not found, no peer asked keeps a value for it"
+                ))
             })?;
             out.value(&QueryEvent {
                 extra: BASE64.encode(&value),

@@ -1,7 +1,7 @@
 //! Who provides what, as far as we were told: in memory, within bounds.
 //!
 //! Keys are multihashes. Records are forgotten 48 hours after they came; what a provider said about its
-//! addresses is kept once for all its records.
+//! addresses is kept once for all its records. Whoever takes the changes can keep a copy elsewhere.
 //!
 //! Invariants: `held` is the number of records of others in `keys`; a provider is in `providers` exactly while it
 //! has a record, with its number; every record in `keys` has an entry in `expiry` at its time of expiry or
@@ -10,11 +10,11 @@
 use crate::network::{Network, Realm};
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// What names a content: a multihash.
-type Key = Bytes;
+pub(crate) type Key = Bytes;
 
 /// Why a record is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,17 @@ pub(crate) struct Providers {
     noted: u64,
     held: usize,
     own: usize,
+    /// Records of others that came or went since they were last taken.
+    changed: HashSet<(Key, PeerId)>,
+}
+
+/// A record of another peer that came or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) key: Key,
+    pub(crate) provider: PeerId,
+    /// What is kept now: where the provider is, and until when. `None` if it went.
+    pub(crate) kept: Option<(Vec<Multiaddr>, Instant)>,
 }
 
 #[derive(Debug)]
@@ -66,6 +77,7 @@ impl Providers {
             noted: 0,
             held: 0,
             own: 0,
+            changed: HashSet::new(),
         }
     }
 
@@ -95,12 +107,23 @@ impl Providers {
         addresses: Vec<Multiaddr>,
         now: Instant,
     ) -> Result<(), NotKept> {
+        self.add_until(key, provider, addresses, now + RECORD_LIFE, now)
+    }
+
+    /// The same, with another end.
+    pub(crate) fn add_until(
+        &mut self,
+        key: &[u8],
+        provider: PeerId,
+        addresses: Vec<Multiaddr>,
+        expires: Instant,
+        now: Instant,
+    ) -> Result<(), NotKept> {
         self.forget_expired(now);
         if !Self::is_key(key) {
             return Err(NotKept::Key);
         }
         let key = Key::copy_from_slice(key);
-        let expires = now + RECORD_LIFE;
         let ours = provider == self.local;
         let entries = self.keys.get(&key).map_or(&[][..], Vec::as_slice);
         let renewed = entries.iter().any(|e| e.provider == provider);
@@ -134,6 +157,9 @@ impl Providers {
                 }
             }
         }
+        if !ours {
+            self.changed.insert((key.clone(), provider));
+        }
         // A renewed record keeps its old place in line; it is looked at then and put back.
         if !renewed {
             self.look_at(expires, key, provider);
@@ -148,6 +174,22 @@ impl Providers {
             known.addresses = addresses;
         }
         Ok(())
+    }
+
+    /// Takes the records of others that came or went since the last time.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        let change = |(key, provider): (Key, PeerId)| {
+            let entries = self.keys.get(&key).map_or(&[][..], Vec::as_slice);
+            let entry = entries.iter().find(|entry| entry.provider == provider);
+            let kept = entry.map(|entry| (self.addresses(&provider), entry.expires));
+            Change {
+                key,
+                provider,
+                kept,
+            }
+        };
+        changed.map(change).collect()
     }
 
     /// Who provides what `key` names, and where they are.
@@ -204,6 +246,7 @@ impl Providers {
             self.own -= 1;
         } else {
             self.held -= 1;
+            self.changed.insert((Key::copy_from_slice(key), *provider));
         }
         if let Some(known) = self.providers.get_mut(provider) {
             known.records -= 1;
@@ -260,6 +303,27 @@ mod tests {
 
     fn of(records: &Providers, key: u32, now: Instant) -> Vec<(PeerId, Vec<Multiaddr>)> {
         records.of(&key.to_be_bytes(), now).collect()
+    }
+
+    #[test]
+    fn what_came_and_went_is_told_once() {
+        let (mut records, local) = records(10);
+        let (now, other) = (Instant::now(), PeerId::random());
+        add(&mut records, 1, other, now).unwrap();
+        add(&mut records, 2, local, now).unwrap();
+        let key = Key::copy_from_slice(&1u32.to_be_bytes());
+        let [came] = &records.take_changes()[..] else {
+            panic!("one record of another");
+        };
+        let kept = came.kept.as_ref().unwrap();
+        assert_eq!((&came.key, came.provider), (&key, other));
+        assert_eq!((kept.0.len(), kept.1), (1, now + RECORD_LIFE));
+        assert_eq!(records.take_changes(), []);
+        add(&mut records, 3, other, now + RECORD_LIFE).unwrap();
+        let mut changes = records.take_changes();
+        changes.sort_unstable_by_key(|change| change.key.clone());
+        let is_kept: Vec<bool> = changes.iter().map(|change| change.kept.is_some()).collect();
+        assert_eq!(is_kept, [false, true]);
     }
 
     fn check(records: &Providers) {

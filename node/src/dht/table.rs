@@ -172,6 +172,13 @@ impl Table {
         }
     }
 
+    /// All in places that answered when they were last asked.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Contact> {
+        let entries = self.buckets.iter().flat_map(|bucket| &bucket.peers);
+        let sure = entries.filter(|entry| entry.failures == 0);
+        sure.map(|entry| &entry.contact)
+    }
+
     /// Those nearest to a place that answered when they were last asked, the nearest first.
     pub(super) fn nearest(&self, to: &Place, count: usize) -> Vec<Contact> {
         self.pick(to, count, |entry| entry.failures == 0)

@@ -6,7 +6,7 @@
 use crate::ipns;
 use libp2p::PeerId;
 use libp2p::identity::PublicKey;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
 /// What a value is kept under.
@@ -102,6 +102,16 @@ pub(crate) struct Values {
     /// When each came, the first first; the number keeps equal times apart.
     order: BTreeMap<(Instant, u64), Vec<u8>>,
     next: u64,
+    /// Keys whose value came or went since they were last taken.
+    changed: HashSet<Vec<u8>>,
+}
+
+/// A value that came or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) key: Vec<u8>,
+    /// What is kept now, and when it came. `None` if it went.
+    pub(crate) kept: Option<(Vec<u8>, Instant)>,
 }
 
 #[derive(Debug)]
@@ -117,6 +127,7 @@ impl Values {
             kept: HashMap::new(),
             order: BTreeMap::new(),
             next: 0,
+            changed: HashSet::new(),
         }
     }
 
@@ -145,9 +156,21 @@ impl Values {
         }
         let came = (now, self.next);
         self.next += 1;
+        self.changed.insert(key.clone());
         self.order.insert(came, key.clone());
         self.kept.insert(key, Kept { value, came });
         Ok(())
+    }
+
+    /// Takes the values that came or went since the last time.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        let change = |key: Vec<u8>| {
+            let kept = self.kept.get(&key);
+            let kept = kept.map(|kept| (kept.value.clone(), kept.came.0));
+            Change { key, kept }
+        };
+        changed.map(change).collect()
     }
 
     /// What is kept under a key and still valid.
@@ -165,6 +188,7 @@ impl Values {
         {
             let key = first.remove();
             self.kept.remove(&key);
+            self.changed.insert(key);
         }
     }
 }
@@ -173,7 +197,7 @@ const PUBLIC_KEY: &[u8] = b"/pk/";
 /// Longest public key: RSA with 8,192 bits, and some.
 const PUBLIC_KEY_BYTES_MAX: usize = 2 << 10;
 /// How long a value is kept.
-const LIFE: Duration = Duration::from_secs(48 * 3600);
+pub(crate) const LIFE: Duration = Duration::from_secs(48 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -235,6 +259,16 @@ mod tests {
         assert_eq!(values.of(&key, now + LIFE, wall), Some(new));
         assert_eq!(values.of(&key, later + LIFE, wall), None);
         assert_eq!(values.len(), 1);
+        let [change] = &values.take_changes()[..] else {
+            panic!("one value");
+        };
+        assert_eq!(
+            (&change.key, change.kept.as_ref().unwrap().1),
+            (&key, later)
+        );
+        values.forget_expired(later + LIFE);
+        let gone = Change { key, kept: None };
+        assert_eq!(values.take_changes(), [gone]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! job in `jobs`, which has it among its own; `asking` is the number of tasks that owe an answer.
 
 mod jobs;
+mod memory;
 mod requests;
 mod served;
 
@@ -17,6 +18,7 @@ use super::Dht;
 use super::acquaintance::{Acquaintance, Met, News, Standing};
 use super::behaviour::{Order, Wire};
 use super::message::Message;
+use super::shelf::{Pending, Shelf};
 use super::streams::Room;
 use super::table::Contact;
 use super::values::Values;
@@ -30,6 +32,7 @@ use crate::swarm::Peers;
 use crate::tasks::Tasks;
 use jobs::{Job, JobId};
 use libp2p::{Multiaddr, PeerId};
+use memory::Memory;
 use requests::Answered;
 use served::Asked;
 use std::collections::{HashMap, HashSet};
@@ -47,6 +50,13 @@ pub(crate) struct Parts {
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: Tasks,
+    pub(crate) remembered: Option<Remembered>,
+}
+
+/// What was kept before this start, and where it is kept.
+pub(crate) struct Remembered {
+    pub(crate) shelf: Shelf,
+    pub(crate) records: Pending,
 }
 
 /// The engines and whom they work for.
@@ -73,6 +83,7 @@ pub(crate) struct Worker {
     served: HashMap<PeerId, usize>,
     room: Room,
     ticks: Interval,
+    memory: Memory,
 }
 
 /// One thing to deal with.
@@ -83,20 +94,22 @@ enum Turn {
     Asked(Asked),
     Arrived(Option<super::behaviour::Arrival>),
     Command(Option<Command>),
+    Written,
     Tick,
 }
 
 impl Worker {
-    pub(crate) fn new(parts: Parts, config: &Config) -> Self {
+    pub(crate) fn new(mut parts: Parts, config: &Config) -> Self {
         let (local, network) = (parts.peers.local(), config.network);
         let realms = network.realms().iter().map(|realm| {
             let seed = rand::random();
             let records = config.provider_records_max;
             (*realm, Dht::new(local, network, *realm, records, seed))
         });
+        let (memory, records) = Memory::new(parts.remembered.take());
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
+        let mut this = Self {
             local,
             network,
             realms: realms.collect(),
@@ -115,8 +128,11 @@ impl Worker {
             served: HashMap::new(),
             room: Room::new(),
             ticks,
+            memory,
             parts,
-        }
+        };
+        this.remember(records);
+        this
     }
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
@@ -132,12 +148,14 @@ impl Worker {
                 }
                 Turn::Arrived(Some(arrival)) => self.on_arrival(arrival),
                 Turn::Command(Some(command)) => self.on_command(command),
+                Turn::Written => self.memory.written(),
                 Turn::Tick => self.on_tick(),
             }
             self.act();
         }
         self.parts.inbox.close();
         self.say_stopping();
+        self.write_the_last().await;
     }
 
     async fn next_turn(&mut self, stop: &CancellationToken) -> Turn {
@@ -145,6 +163,7 @@ impl Worker {
             biased;
             () = stop.cancelled() => Turn::Stop,
             () = self.parts.acquaintance.told() => Turn::News(self.parts.acquaintance.take()),
+            () = self.memory.is_written() => Turn::Written,
             Some(answered) = self.answers.1.recv() => Turn::Answered(answered),
             _ = self.ticks.tick() => Turn::Tick,
             command = self.parts.inbox.recv() => Turn::Command(command),
@@ -231,6 +250,7 @@ impl Worker {
         }
         self.end_late_jobs(now);
         self.measure();
+        self.write_if_due(now);
     }
 
     fn measure(&self) {

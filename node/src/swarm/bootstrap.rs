@@ -1,21 +1,25 @@
-//! The peers to begin with: dialled whenever there is nobody, less and less often while nobody
-//! answers.
+//! The peers to begin with: dialled whenever there is nobody, less and less often while nobody answers. Those met
+//! before this start come first, so that nobody's server is needed, then those configured.
 
 use crate::config::Config;
+use crate::dht::table::Contact;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
+use rand::seq::SliceRandom;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Whom to dial when there is nobody, and when.
 pub(super) struct Bootstrap {
     peers: Vec<(PeerId, Vec<Multiaddr>)>,
+    /// Not dialled yet.
+    met_before: Vec<(PeerId, Vec<Multiaddr>)>,
     next: Instant,
     back_off: Duration,
 }
 
 impl Bootstrap {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, met_before: Vec<Contact>) -> Self {
         let mut peers: Vec<(PeerId, Vec<Multiaddr>)> = Vec::new();
         for given in config.bootstrap.iter().take(BOOTSTRAP_PEERS_MAX) {
             let mut address = given.clone();
@@ -36,8 +40,15 @@ impl Bootstrap {
                 None => peers.push((peer, vec![address])),
             }
         }
+        let mut met_before: Vec<_> = met_before
+            .into_iter()
+            .map(|contact| (contact.peer, contact.addresses))
+            .collect();
+        // Not always the same, who may all be somebody's.
+        met_before.shuffle(&mut rand::rng());
         Self {
             peers,
+            met_before,
             next: Instant::now(),
             back_off: BACK_OFF_FIRST,
         }
@@ -45,7 +56,7 @@ impl Bootstrap {
 
     /// Done when it is time to dial. May be dropped at any point.
     pub(super) async fn due(&self) {
-        if self.peers.is_empty() {
+        if self.peers.is_empty() && self.met_before.is_empty() {
             std::future::pending::<()>().await;
         } else {
             tokio::time::sleep_until(self.next).await;
@@ -55,6 +66,10 @@ impl Bootstrap {
     /// Whom to dial now; the next time comes later each time.
     pub(super) fn begin(&mut self) -> Vec<(PeerId, Vec<Multiaddr>)> {
         self.next = Instant::now() + self.back_off;
+        if !self.met_before.is_empty() {
+            let left = self.met_before.len().saturating_sub(MET_BEFORE_AT_ONCE);
+            return self.met_before.split_off(left);
+        }
         self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
         self.peers.clone()
     }
@@ -67,6 +82,9 @@ impl Bootstrap {
         self.next = Instant::now() + self.back_off;
     }
 }
+
+/// Peers met before this start that are dialled at once.
+const MET_BEFORE_AT_ONCE: usize = 10;
 
 /// Bootstrap addresses used.
 const BOOTSTRAP_PEERS_MAX: usize = 64;
@@ -86,10 +104,32 @@ mod tests {
     }
 
     fn with(bootstrap: Vec<Multiaddr>) -> Bootstrap {
-        Bootstrap::new(&Config {
+        let config = Config {
             bootstrap,
             ..Config::default()
-        })
+        };
+        Bootstrap::new(&config, Vec::new())
+    }
+
+    #[test]
+    fn those_met_before_come_first_and_once() {
+        let configured = PeerId::random();
+        let config = Config {
+            bootstrap: vec![address("/ip4/127.0.0.1/tcp/1", configured)],
+            ..Config::default()
+        };
+        let met: Vec<Contact> = (0..MET_BEFORE_AT_ONCE + 2)
+            .map(|_| {
+                Contact::new(
+                    PeerId::random(),
+                    vec!["/ip4/127.0.0.1/tcp/2".parse().unwrap()],
+                )
+            })
+            .collect();
+        let mut bootstrap = Bootstrap::new(&config, met);
+        let rounds: Vec<usize> = (0..3).map(|_| bootstrap.begin().len()).collect();
+        assert_eq!(rounds, [MET_BEFORE_AT_ONCE, 2, 1]);
+        assert_eq!(bootstrap.begin()[0].0, configured);
     }
 
     #[test]

@@ -100,6 +100,7 @@ impl Worker {
         swarm: Swarm<Behaviour>,
         inbox: mpsc::Receiver<Command>,
         told: Told,
+        bootstrap: Bootstrap,
         config: &Config,
         metrics: Metrics,
         foreign: Foreign,
@@ -117,7 +118,7 @@ impl Worker {
             dials: HashMap::new(),
             ways: HashMap::new(),
             closing: HashMap::new(),
-            bootstrap: Bootstrap::new(config),
+            bootstrap,
         }
     }
 

@@ -8,13 +8,12 @@
 use super::buckets::{self, ENTRY, Removals};
 use super::table::{ByKey, Frozen};
 use super::{Checkpoint, IndexError, Key};
+use crate::derived;
 use crate::log::Place;
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// The index in sled.
 #[derive(Debug)]
@@ -106,9 +105,8 @@ impl OnDisk {
         cache_bytes: u64,
         broken: &Path,
     ) -> Result<(Self, [u8; 32], Option<Checkpoint>), IndexError> {
-        remove_unfinished_snapshots(folder);
-        guarded(|| {
-            let db = open_patiently(folder, cache_bytes)?;
+        derived::guarded(|| {
+            let db = derived::open_patiently(folder, cache_bytes)?;
             let meta = db.open_tree("meta")?;
             let side = Side::of_name(meta.get(SIDE)?.as_deref());
             let (main, recent) = side.trees(&db)?;
@@ -154,6 +152,7 @@ impl OnDisk {
             };
             Ok((index, secret, checkpoint))
         })
+        .map_err(IndexError)
     }
 
     pub(super) fn clear(&self) -> Result<(), IndexError> {
@@ -385,59 +384,10 @@ impl Buckets {
 }
 
 fn run<T>(broken_marker: &Path, work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
-    guarded(work).inspect_err(|_| {
+    derived::guarded(work).map_err(IndexError).inspect_err(|_| {
         // Without the marker the next opening would find out by itself, only later.
         let _ = fs::write(broken_marker, b"");
     })
-}
-
-fn open_patiently(folder: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
-    let config = sled::Config::default()
-        .path(folder)
-        .cache_capacity(cache_bytes.max(CACHE_BYTES_MIN))
-        .mode(sled::Mode::LowSpace)
-        .flush_every_ms(None);
-    let mut tries = 0;
-    loop {
-        match config.open() {
-            // sled's own lock outlives its handle until its threads have let go, and
-            // nothing tells when. The repository's lock says that it can only be ours.
-            Err(sled::Error::Io(error))
-                if error.kind() == io::ErrorKind::Other && tries < LOCK_TRIES =>
-            {
-                tries += 1;
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            opened => return opened,
-        }
-    }
-}
-
-/// Runs sled, which panics on some damaged files.
-fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(IndexError(error.to_string())),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(IndexError(text.unwrap_or_else(|| "panic".to_owned())))
-        }
-    }
-}
-
-/// A kill between making and renaming a snapshot leaves a file that sled takes for a damaged one.
-fn remove_unfinished_snapshots(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
 }
 
 fn tries(unfinished: &Path) -> usize {
@@ -471,10 +421,5 @@ const RECENT_COUNT: &[u8] = b"recent count";
 const RECENT_MIN: u64 = 1_000_000;
 /// Which fraction of the main tier the recent one may reach.
 const RECENT_SHARE: u64 = 8;
-/// How often, and how far apart, sled is tried while an earlier handle of this process lets go.
-const LOCK_TRIES: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
-/// sled panics with less than a few hundred bytes, and is of no use with little more.
-const CACHE_BYTES_MIN: u64 = 1 << 20;
 /// Openings that did not finish before the index is no longer trusted.
 const TRIES: usize = 2;

@@ -237,6 +237,42 @@ async fn a_peer_is_found_by_its_name_through_those_who_know_it() {
     assert_eq!(nearest, HashSet::from([hub.id(), wanted.id()]));
 }
 
+#[tokio::test]
+async fn after_a_restart_records_are_there_and_the_peers_from_before_are_dialled() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Keypair::generate_ed25519();
+    let remembering = Config {
+        memory: Some(folder.path().join("dht")),
+        ..config(&[TCP])
+    };
+    let mut hub = TestNode::start(&[TCP]).await;
+    let node = TestNode::with(&keys, remembering.clone()).await;
+    let mut node = node.unwrap();
+    hub.join(&mut node).await;
+    hub.routing.provide(cid(1)).await.unwrap();
+    let (key, value) = named(&keys, 3);
+    hub.routing.keep(key.clone(), value.clone()).await.unwrap();
+    node.find_one(cid(1), hub.id()).await;
+    node.stop().await;
+    hub.until(|event| matches!(event, Event::Disconnected(_)))
+        .await;
+
+    // Without bootstrap addresses: it knows somebody from before.
+    let mut again = TestNode::with(&keys, remembering).await.unwrap();
+    let them = hub.id();
+    again
+        .until(|event| matches!(event, Event::Connected(who) if *who == them))
+        .await;
+    hub.until(|event| matches!(event, Event::Identified(_)))
+        .await;
+    assert_eq!(again.metric("cairn_dht_records"), 1.0);
+    assert_eq!(again.routing.value(key).await.unwrap(), Some(value));
+    let found = again.find_one(cid(1), them).await;
+    assert_eq!(found.addresses, hub.peers.listening().await);
+    again.stop().await;
+    hub.stop().await;
+}
+
 /// Says all of this on one stream and reads whatever comes until the other end closes it.
 async fn say(swarm: &mut Swarm<Stock>, to: PeerId, bytes: &[u8]) -> Vec<u8> {
     let mut control = swarm.behaviour().stream.new_control();
