@@ -219,7 +219,10 @@ fn a_peer_is_found_by_name_and_only_valid_values_are_put() {
     assert!(found.lines().any(|line| line == address), "{found}");
     let stranger = "12D3KooWSHj3RRbBjD15g6wekV8y3mm57Pobmps2g2WJm6F67Lay";
     let missing = seeker.run(["routing", "findpeer", stranger]).failure(1);
-    assert!(missing.contains("nobody asked knows its addresses"), "{missing}");
+    assert!(
+        missing.contains("nobody asked knows its addresses"),
+        "{missing}"
+    );
     let name = format!("/ipns/{peer}");
     let nothing = seeker.run(["routing", "get", &name]).failure(1);
     assert!(nothing.contains("no peer asked keeps a value"), "{nothing}");

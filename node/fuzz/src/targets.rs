@@ -4,7 +4,7 @@
 use crate::ceiling::within;
 use crate::seeds::Verdict;
 use bytes::Bytes;
-use cairn_node::fuzzing;
+use cairn_node::{PeerId, dht, fuzzing, ipns};
 
 /// A Bitswap message, without its length. What is read is written and read back the same.
 pub fn bitswap_message(data: &[u8]) -> Verdict {
@@ -36,6 +36,44 @@ pub fn framing(data: &[u8]) -> Verdict {
     Verdict::of(within(data.len(), most, || fuzzing::framing(pieces, rest)))
 }
 
+/// A DHT message, without its length. What is read is written and read back the same.
+pub fn dht_message(data: &[u8]) -> Verdict {
+    let most = DHT_LISTS_BYTES + GROWTH * data.len();
+    let Ok(message) = within(data.len(), most, || dht::message::Message::decode(data)) else {
+        return Verdict::Refused;
+    };
+    let skipped = message.skipped;
+    let again = dht::message::Message::decode(&message.encode());
+    let kept = dht::message::Message {
+        skipped: 0,
+        ..message
+    };
+    assert_eq!(again, Ok(kept));
+    Verdict::of(skipped == 0)
+}
+
+/// An IPNS record of a name. The input begins with the length of the name, a byte, and that.
+pub fn ipns_record(data: &[u8]) -> Verdict {
+    let Some((length, rest)) = data.split_first() else {
+        return Verdict::Refused;
+    };
+    let (name, record) = rest.split_at(usize::from(*length).min(rest.len()));
+    let Ok(name) = PeerId::from_bytes(name) else {
+        return Verdict::Refused;
+    };
+    let most = FLAT + CBOR_BYTES * data.len();
+    let read = within(data.len(), most, || ipns::Record::decode(&name, record));
+    if let Ok(read) = &read {
+        assert_eq!(read.bytes(), record, "kept as it came");
+        assert!(read.age(read).is_eq());
+    }
+    Verdict::of(read.is_ok())
+}
+
+/// What the lists of a DHT message take at most: 288 peers with 16 addresses each, and how they grow.
+const DHT_LISTS_BYTES: usize = 1 << 20;
+/// What a byte of dag-cbor can become as a value.
+const CBOR_BYTES: usize = 256;
 /// What may be held whatever the input is.
 const FLAT: usize = 64 << 10;
 /// How much of a list is held at most while it grows: itself, and twice as much.

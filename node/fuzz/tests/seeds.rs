@@ -4,9 +4,11 @@ use cairn_node_fuzz::seeds::{self, Target};
 use cairn_node_fuzz::targets;
 use std::path::Path;
 
-const TARGETS: [(&str, Target); 2] = [
+const TARGETS: [(&str, Target); 4] = [
     ("bitswap_message", targets::bitswap_message),
     ("framing", targets::framing),
+    ("dht_message", targets::dht_message),
+    ("ipns_record", targets::ipns_record),
 ];
 
 // One test, because the allocator counts for the whole process.
