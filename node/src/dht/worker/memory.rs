@@ -35,7 +35,7 @@ impl Memory {
     /// Done when what was being written is.
     pub(super) async fn is_written(&mut self) {
         if self.done.1.recv().await.is_none() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
