@@ -5,8 +5,12 @@
 //! `dead`: a fifth is gone when the lookups begin, unnoticed. `churn`: of every hundred nodes thirty leave
 //! within an hour without a word and as many join, while keys are looked for that were provided at its beginning.
 //!
-//! `withheld`, `misled`: forty-five join for each key that lie nearer to it than anybody and know of no provider; then it is
-//! provided and looked for. The ones answer as they should else, the others name only their like.
+//! `withheld`, `misled`, `silent`: `sybils` (45) join for each key that lie nearer to it than anybody and know of no provider;
+//! then it is provided and looked for. The first answer as they should else, the second name only their like, the third never
+//! answer.
+//!
+//! `poisoned`: somebody is made to know as many liars of four networks as there are honest nodes, and looks for keys.
+//! `eclipse`: the same, who starts anew with ten of those it knew.
 //!
 //! Needs about 100 KiB of memory a node.
 
@@ -21,6 +25,7 @@ fn main() {
             size("nodes", 10_000, 500),
             size("lookups", 1000, 100),
             size("crowded", 100, 10),
+            size("sybils", 45, 20),
         ],
     );
     let (nodes, lookups) = (options.number("nodes"), options.number("lookups"));
@@ -33,8 +38,11 @@ fn main() {
         let joining = network.requests();
         let told = match row {
             "churn" => with_churn(&mut network, nodes, lookups),
-            "withheld" => crowded(&mut network, options.number("crowded"), Manner::Withholds),
-            "misled" => crowded(&mut network, options.number("crowded"), Manner::Misleads),
+            "withheld" => crowded(&mut network, &options, Manner::Withholds),
+            "misled" => crowded(&mut network, &options, Manner::Misleads),
+            "silent" => crowded(&mut network, &options, Manner::Silent),
+            "poisoned" => poisoned(&mut network, lookups, Start::None),
+            "eclipse" => poisoned(&mut network, lookups, Start::Anew),
             _ => {
                 let keys = provided(&mut network, lookups);
                 if row == "dead" {
@@ -49,6 +57,7 @@ fn main() {
         println!("dht {row}: {nodes} nodes, {} lookups", told.len());
         println!("  {} requests a node to join", joining / nodes);
         report(&told);
+        println!("  {} answers were false", network.false_answers());
         println!(
             "  {:.0} s of this machine's time",
             began.elapsed().as_secs_f64()
@@ -86,12 +95,14 @@ fn found(network: &mut Network, keys: Vec<Vec<u8>>) -> Vec<Told> {
 }
 
 /// Keys that others crowd, one after the other.
-fn crowded(network: &mut Network, keys: u64, manner: Manner) -> Vec<Told> {
+fn crowded(network: &mut Network, options: &Options, manner: Manner) -> Vec<Told> {
+    let keys = options.number("crowded");
+    let sybils = usize::try_from(options.number("sybils")).expect("few");
     // Everybody guesses how many there are when it looks over its table.
     network.pass(HOUR / 4);
     let find = |_| {
         let (provider, seeker, key) = (network.any(), network.any(), network.key());
-        let crowd = network.crowd(&key, SYBILS, manner);
+        let crowd = network.crowd(&key, sybils, manner);
         network.pass(SETTLING / 4);
         network
             .provide(provider, key.clone())
@@ -101,6 +112,25 @@ fn crowded(network: &mut Network, keys: u64, manner: Manner) -> Vec<Told> {
         told
     };
     (0..keys).map(find).collect()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    None,
+    Anew,
+}
+
+/// By somebody who was told of many liars.
+fn poisoned(network: &mut Network, lookups: u64, start: Start) -> Vec<Told> {
+    let keys = provided(network, lookups);
+    let (victim, honest) = (network.any(), network.up().len());
+    network.poison(victim, honest, LIARS_NETWORKS);
+    if start == Start::Anew {
+        network.restart(victim, KNOWN_BEFORE);
+        network.pass(SETTLING);
+    }
+    let find = |key| network.find(victim, key).expect("a lookup ends");
+    keys.into_iter().map(find).collect()
 }
 
 /// An hour in which thirty of a hundred leave and as many join.
@@ -146,8 +176,13 @@ fn report(told: &[Told]) {
     println!("  milliseconds: {millis}");
 }
 
-const ROWS: [&str; 5] = ["static", "dead", "churn", "withheld", "misled"];
-const SYBILS: usize = 45;
+const ROWS: [&str; 8] = [
+    "static", "dead", "churn", "withheld", "misled", "silent", "poisoned", "eclipse",
+];
+/// From so many networks the liars come that somebody is told of.
+const LIARS_NETWORKS: u16 = 4;
+/// Peers that a node dials first at its start.
+const KNOWN_BEFORE: usize = 10;
 const BETWEEN_JOINS: Duration = Duration::from_millis(20);
 const SETTLING: Duration = Duration::from_secs(120);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -3,11 +3,12 @@
 //! Every message takes its way's time; who is gone is noticed after [`SILENCE`]. A seed decides everything.
 //! For tests and benches.
 
-use super::table::Contact;
+use super::table::{Contact, Group};
 use super::{Action, Dht, LookupId, Outcome, TICK};
 use crate::network::{Network as Reach, Realm};
 use libp2p::PeerId;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -27,6 +28,8 @@ pub struct Network {
     awaited: Option<(usize, LookupId)>,
     done: Option<(Instant, Outcome)>,
     requests: u64,
+    /// Answers that were false, or that did not come although somebody was there.
+    false_answers: u64,
     random: StdRng,
 }
 
@@ -47,6 +50,8 @@ pub enum Manner {
     Withholds,
     /// The same, and names none but its like, as if there were no others.
     Misleads,
+    /// Takes what it is asked and never answers.
+    Silent,
 }
 
 #[derive(Debug)]
@@ -96,6 +101,7 @@ impl Network {
             awaited: None,
             done: None,
             requests: 0,
+            false_answers: 0,
             random: StdRng::seed_from_u64(seed),
         }
     }
@@ -111,6 +117,11 @@ impl Network {
     /// Requests made so far, by anybody.
     pub fn requests(&self) -> u64 {
         self.requests
+    }
+
+    /// Answers that were not as they should be, by anybody.
+    pub fn false_answers(&self) -> u64 {
+        self.false_answers
     }
 
     /// A random one of those that are up.
@@ -185,6 +196,52 @@ impl Network {
         self.after(TICK, Event::Tick { node: number });
         self.act(number);
         number
+    }
+
+    /// So many join who mislead, from so many networks, and have one node know all of them as if they had answered it.
+    /// Gives their numbers.
+    pub fn poison(&mut self, victim: usize, count: usize, groups: u16) -> Vec<usize> {
+        let mut numbers = Vec::new();
+        for at in 0..count {
+            let peer = self.name();
+            let number = self.join_as(peer, Manner::Misleads);
+            numbers.push(number);
+            let contact = self.nodes.get(number).map(|node| node.contact.clone());
+            let [high, low] = (u16::try_from(at).unwrap_or(u16::MAX) % groups.max(1)).to_be_bytes();
+            let group = Group::of([high, low, 0, 1].into());
+            if let (Some(contact), Some(victim)) = (contact, self.nodes.get_mut(victim)) {
+                victim.dht.serves(contact, Some(group), self.now);
+            }
+        }
+        numbers
+    }
+
+    /// A node starts anew and knows at most so many of those whom it knew before. Gives how many.
+    pub fn restart(&mut self, node: usize, known: usize) -> usize {
+        let Some(old) = self.nodes.get(node) else {
+            return 0;
+        };
+        let mut before: Vec<Contact> = old.dht.contacts().cloned().collect();
+        before.shuffle(&mut self.random);
+        before.truncate(known);
+        let peer = old.contact.peer;
+        let mut dht = Dht::new(
+            peer,
+            Reach::Public,
+            Realm::Wan,
+            RECORDS_MAX,
+            self.random.random(),
+        );
+        let count = before.len();
+        for contact in before {
+            dht.serves(contact, None, self.now);
+        }
+        dht.bootstrap(self.now);
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.dht = dht;
+        }
+        self.act(node);
+        count
     }
 
     /// One goes without a word.
@@ -280,6 +337,21 @@ impl Network {
                 // Whoever asks is met, and found to answer too.
                 asked.dht.serves(asking.clone(), None, now);
                 let manner = asked.manner;
+                if manner == Manner::Silent {
+                    self.false_answers += 1;
+                    if let Some(lookup) = lookup {
+                        let by = self.nodes.get(to).map(|node| node.contact.peer);
+                        let failed = by.map(|by| Event::Failed {
+                            node: from,
+                            by,
+                            lookup,
+                        });
+                        failed
+                            .into_iter()
+                            .for_each(|failed| self.after(SILENCE, failed));
+                    }
+                    return;
+                }
                 let mut answer = asked.dht.asked(&asking.peer, request, now);
                 self.act(to);
                 if let Some(answer) = &mut answer {
@@ -323,10 +395,12 @@ impl Network {
         }
     }
 
-    fn falsify(&self, answer: &mut super::Answer, manner: Manner) {
-        if manner != Manner::Honest {
-            answer.providers.clear();
+    fn falsify(&mut self, answer: &mut super::Answer, manner: Manner) {
+        if manner == Manner::Honest {
+            return;
         }
+        answer.providers.clear();
+        self.false_answers += 1;
         if manner == Manner::Misleads {
             // All of its like that are up: they name each other wherever they lie.
             let like = self.nodes.iter().rev();
@@ -498,6 +572,34 @@ mod tests {
     #[test]
     fn who_crowds_a_key_and_misleads_hides_nothing() {
         assert_eq!(found_in_a_crowd(10, Manner::Misleads), 10);
+    }
+
+    /// Of so many keys, how many somebody finds who knows twice as many liars as there are honest nodes.
+    fn found_by_the_poisoned(groups: u16, restarts: bool) -> usize {
+        let mut network = settled(200, 5);
+        let keys: Vec<Vec<u8>> = (0..20)
+            .map(|_| {
+                let (provider, key) = (network.any(), network.key());
+                network.provide(provider, key.clone()).unwrap();
+                key
+            })
+            .collect();
+        let victim = network.any();
+        network.poison(victim, 400, groups);
+        if restarts {
+            assert_eq!(network.restart(victim, 10), 10);
+            network.pass(Duration::from_secs(60));
+        }
+        let mut find = |key| network.find(victim, key).unwrap().outcome.providers;
+        keys.into_iter().map(|key| find(key)).sum()
+    }
+
+    #[test]
+    fn liars_of_few_networks_get_few_places_and_hide_nothing() {
+        for restarts in [false, true] {
+            let found = found_by_the_poisoned(4, restarts);
+            assert_eq!(found, 20, "restarts: {restarts}");
+        }
     }
 
     #[test]
