@@ -51,7 +51,6 @@ mod worker;
 
 pub use accounts::Account;
 pub(crate) use behaviour::{Behaviour, Wire};
-pub use http::{Endpoint, NoEndpoint};
 pub(crate) use http::{Gateways, HttpError};
 
 use crate::event::Event;

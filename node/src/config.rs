@@ -4,8 +4,8 @@
 //! `..Config::default()`, because fields are added. Numbers that no operator needs to turn are
 //! constants at the foot of the file that uses them.
 
-use crate::bitswap::Endpoint;
 use crate::bitswap::policy::{Policy, ServeAll};
+use crate::http::Endpoint;
 use crate::limits::Limits;
 use crate::network::Network;
 use crate::perf::Answers;

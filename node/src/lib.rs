@@ -14,6 +14,7 @@ pub mod dht;
 pub mod event;
 pub mod exchange;
 pub mod explain;
+mod http;
 pub mod identity;
 pub mod ipns;
 mod jobs;
@@ -29,12 +30,12 @@ pub mod swarm;
 pub mod tasks;
 mod throttle;
 
-pub use bitswap::Endpoint;
 #[cfg(feature = "fuzzing")]
 pub use bitswap::fuzzing;
 pub use config::{Config, Security};
 pub use event::Event;
 pub use exchange::{Exchange, Session};
+pub use http::{Endpoint, NoEndpoint};
 pub use jobs::keep_in_order_offline;
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};

@@ -30,7 +30,6 @@ mod late;
 mod placing;
 mod sources;
 
-use super::http::Standing;
 use super::key::Key;
 use super::ledger::Ledger;
 use super::message::{Entry, PresenceKind, WantKind};
@@ -39,6 +38,7 @@ pub(super) use super::session::Tried;
 use super::session::{Said, Session, SessionId};
 use super::wantlist::WantList;
 use crate::explain::{Ask, Step};
+use crate::http::Standing;
 use cairn_store::Cid;
 use cairn_store::block::BLOCK_BYTES_MAX;
 use crowd::Number;

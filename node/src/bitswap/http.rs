@@ -11,14 +11,11 @@
 //!    └──────────────────────────────────────────────────┘
 //! ```
 //!
-//! Read `endpoint` for which addresses mean a gateway, `connection` for what may be dialled,
-//! `request` for one question and its bounds, `driver` for many; `car` asks for a whole DAG at
-//! once.
+//! Which addresses mean a gateway and what may be dialled is decided in `crate::http`. Read
+//! `request` for one question and its bounds, `driver` for many; `car` asks for a whole DAG at once.
 
 mod car;
-mod connection;
 mod driver;
-mod endpoint;
 mod metrics;
 mod request;
 #[cfg(test)]
@@ -27,30 +24,18 @@ pub(super) mod tests;
 #[cfg(test)]
 pub(super) use car::tests as car_tests;
 pub(super) use car::{CarFetch, CarNews, End};
-pub(super) use connection::{Fence, Pool};
-pub(super) use driver::{Driver, REQUESTS_MAX};
-pub use endpoint::{Endpoint, NoEndpoint};
+pub(super) use driver::Driver;
 
+use crate::http::{self, Endpoint, Fence, Pool, Standing, Times};
 use crate::network::Network;
 use crate::tasks::Tasks;
 use crate::throttle::Gate;
 use cairn_store::Cid;
 use libp2p::PeerId;
 use metrics::Metrics;
-use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-/// Why a source is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// The operator named it: for whatever is wanted.
-    Configured,
-    /// A provider said that it is there: for the work that it was found for.
-    Announced,
-}
+use std::sync::Arc;
 
 /// What a driver tells the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,30 +50,6 @@ pub(super) enum News {
     Rests,
     /// It may be asked again.
     Ready,
-}
-
-/// The longest times of a request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
-    /// Making a connection, TLS and all.
-    connect: Duration,
-    /// From the question to the head of the answer, for what the gateway has.
-    head: Duration,
-    /// The same for what it may have to look for.
-    search: Duration,
-    /// Without a fair number of bytes of a body.
-    body_idle: Duration,
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            head: Duration::from_secs(10),
-            search: Duration::from_secs(60),
-            body_idle: Duration::from_secs(5),
-        }
-    }
 }
 
 /// The gateways to begin with and how far any may be away.
@@ -106,7 +67,7 @@ impl Gateways {
         Self {
             network,
             configured,
-            roots: webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+            roots: http::public_roots(),
             times: Times::default(),
         }
     }
@@ -138,15 +99,10 @@ impl Http {
         gateways: Gateways,
         registry: &prometheus::Registry,
     ) -> Result<Self, HttpError> {
-        let mut tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(gateways.roots)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             network: gateways.network,
             times: gateways.times,
-            tls: Arc::new(tls),
+            tls: http::tls(gateways.roots)?,
             configured: gateways.configured,
             metrics: Metrics::register(registry)?,
             barred: HashSet::new(),
@@ -165,19 +121,11 @@ impl Http {
             network: self.network,
             standing,
         };
-        if !fence.may_hold(&endpoint) || self.is_barred(&endpoint.id()?) {
+        if self.is_barred(&endpoint.id()?) {
             return None;
         }
-        Some(Pool {
-            endpoint,
-            fence,
-            times: self.times,
-            tls: Arc::clone(&self.tls),
-            tasks: tasks.clone(),
-            gate,
-            idle: Mutex::default(),
-            trouble: Mutex::default(),
-        })
+        let (tls, tasks) = (Arc::clone(&self.tls), tasks.clone());
+        Pool::new(endpoint, fence, self.times, tls, tasks, Some(gate))
     }
 
     pub(super) fn is_barred(&self, source: &PeerId) -> bool {
@@ -193,8 +141,6 @@ impl Http {
     }
 }
 
-/// Who we say that we are.
-const USER_AGENT: &str = concat!("cairn/", env!("CARGO_PKG_VERSION"));
 /// Barred sources that are remembered. Each had to deliver wrong blocks under an address of its
 /// own.
 const BARRED_MAX: usize = 4096;

@@ -2,12 +2,12 @@
 //! room for it.
 
 use super::{Client, Peer, Speaks, Want, asking};
-use crate::bitswap::http::Standing;
 use crate::bitswap::key::Key;
 use crate::bitswap::ledger::WANTS_AT_PEER_MAX;
 use crate::bitswap::message::WantKind;
 use crate::bitswap::session::SessionId;
 use crate::explain::Step;
+use crate::http::Standing;
 use libp2p::PeerId;
 use std::collections::VecDeque;
 use std::time::Instant;

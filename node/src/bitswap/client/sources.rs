@@ -6,12 +6,12 @@
 
 use super::placing::Choice;
 use super::{BROADCAST_TO_NEW_MAX, Client, Peer, Release, Speaks};
-use crate::bitswap::http::{REQUESTS_MAX, Standing};
 use crate::bitswap::key::Key;
 use crate::bitswap::message::WantKind;
 use crate::bitswap::session::SessionId;
 use crate::bitswap::wantlist::WantList;
 use crate::explain::Step;
+use crate::http::{REQUESTS_MAX, Standing};
 use cairn_store::Cid;
 use libp2p::PeerId;
 use std::time::Instant;

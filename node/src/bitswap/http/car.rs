@@ -6,14 +6,13 @@
 //! thread reads and hashes; what it finds goes into the store and from there to whoever waits. What
 //! is missing from the answer is asked for block by block afterwards, from anybody.
 
-use super::connection::Pool;
 use super::metrics::Metrics;
-use super::request::{Failure, Outcome, Refusal, judge, send};
+use super::request::{Outcome, target};
 use crate::bitswap::key::Key;
 use crate::bitswap::session::SessionId;
 use crate::bitswap::worker::Input;
 use crate::bitswap::{Blocks, Work};
-use crate::throttle::Way;
+use crate::http::{self, Failure, Pool, Refusal, judge, send};
 use bytes::Bytes;
 use cairn_store::block::BLOCK_BYTES_MAX;
 use cairn_store::car::read::CarReader;
@@ -22,7 +21,6 @@ use cairn_store::dag::links;
 use cairn_store::{Block, Cid};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::{Request, header};
 use libp2p::PeerId;
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -117,7 +115,7 @@ impl<B: Blocks> CarFetch<B> {
         };
         let root = self.root.clone();
         let read = move || take(input, &root, &found);
-        let reading = self.pool.tasks.blocking("http car", read);
+        let reading = self.pool.tasks().blocking("http car", read);
         let (end, fed, ()) = tokio::join!(reading, self.feed(body, pieces), self.keep(batches));
         let end = match (end, fed) {
             (Some(End::Done), Err(_)) | (None, _) => End::Failed,
@@ -132,12 +130,9 @@ impl<B: Blocks> CarFetch<B> {
     }
 
     async fn ask(&self) -> Result<Incoming, Refusal> {
-        let endpoint = &self.pool.endpoint;
+        let rest = target(self.root.cid(), "car&dag-scope=all");
         let make = || {
-            Request::get(endpoint.target(self.root.cid(), "car&dag-scope=all"))
-                .header(header::HOST, endpoint.authority())
-                .header(header::ACCEPT, ACCEPT)
-                .header(header::USER_AGENT, super::USER_AGENT)
+            http::get(self.pool.endpoint(), &rest, ACCEPT)
                 .body(Empty::new())
                 .map_err(|_| Failure::Broken)
         };
@@ -169,7 +164,7 @@ impl<B: Blocks> CarFetch<B> {
                 }
                 (waited, came) = (Duration::ZERO, 0);
             }
-            self.pool.gate.pay(Way::In, piece.len()).await;
+            self.pool.pay(piece.len()).await;
             if pieces.send(piece).await.is_err() {
                 return Ok(()); // The reader knows why it has had enough.
             }

@@ -8,7 +8,6 @@
 //! left alone for a while, longer every time.
 
 use super::News;
-use super::connection::Pool;
 use super::metrics::Metrics;
 use super::request::{Ask, Desk, Outcome};
 use crate::bitswap::key::Key;
@@ -17,6 +16,7 @@ use crate::bitswap::recent::Recent;
 use crate::bitswap::streams::{Intake, Outgoing, Sinks};
 use crate::bitswap::transport::BlockTransport;
 use crate::bitswap::worker::Input;
+use crate::http::{Pool, REQUESTS_MAX};
 use cairn_store::Cid;
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable};
@@ -133,7 +133,7 @@ impl BlockTransport for Driver {
                 },
             };
             wanted.all.remove(&key);
-            tracing::trace!(gateway = %self.pool.endpoint, %cid, ?outcome, "asked");
+            tracing::trace!(gateway = %self.pool.endpoint(), %cid, ?outcome, "asked");
             let pause = match outcome {
                 Outcome::Delivered => {
                     (failures, pauses) = (0, 0);
@@ -163,7 +163,7 @@ impl BlockTransport for Driver {
             failures = 0;
             wanted.clear();
             answers.clear();
-            tracing::debug!(gateway = %self.pool.endpoint, ?outcome, ?pause, "left alone for a while");
+            tracing::debug!(gateway = %self.pool.endpoint(), ?outcome, ?pause, "left alone for a while");
             self.metrics.pauses.inc();
             if !self.rest(pause, &mut inbox).await {
                 return;
@@ -215,9 +215,6 @@ fn pause_after(pauses: u32) -> Duration {
         .min(PAUSE_MAX)
 }
 
-/// Requests under way to one gateway: enough to keep a line busy over a distance, few enough that
-/// no gateway calls it a flood.
-pub(in crate::bitswap) const REQUESTS_MAX: usize = 16;
 /// Wants waiting for one of these.
 const WAITING_MAX: usize = 4096;
 /// Blocks that a gateway said not to have, of which it is remembered.

@@ -9,17 +9,16 @@
 //! The body is bounded before it is read. It has to come at a pace worth waiting for, and it goes
 //! to the verifier like the payload of a message: whether it is the block is found out there.
 
-use super::connection::{Connection, Pool};
 use super::metrics::Metrics;
 use crate::bitswap::message::{Payload, prefix_of};
 use crate::bitswap::streams::{Intake, Sinks, Unverified, take_room};
-use crate::throttle::Way;
+use crate::http::{self, Failure, Pool, Refusal, judge, send};
 use bytes::{Bytes, BytesMut};
 use cairn_store::Cid;
 use cairn_store::block::BLOCK_BYTES_MAX;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
-use hyper::{HeaderMap, Request, Response, StatusCode, header};
+use hyper::{Request, header};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -45,29 +44,6 @@ pub(super) enum Outcome {
     Failed(Failure),
 }
 
-/// Why nothing came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// No address of it lies inside the network.
-    Outside,
-    /// No connection.
-    Unreachable,
-    /// Not who it should be.
-    Tls,
-    /// It sends us somewhere else.
-    Redirect,
-    /// It says that something is wrong with it.
-    Status,
-    /// More bytes than a block may have.
-    TooLarge,
-    /// No answer, or hardly any bytes.
-    TooSlow,
-    /// The answer was cut, or is no HTTP.
-    Broken,
-    /// We are stopping.
-    Stopping,
-}
-
 impl Outcome {
     /// Every word that [`Outcome::word`] may be.
     pub(super) const WORDS: [&str; 11] = [
@@ -89,27 +65,8 @@ impl Outcome {
             Self::Delivered => "delivered",
             Self::Absent => "absent",
             Self::Busy(_) => "busy",
-            Self::Failed(failure) => match failure {
-                Failure::Outside => "outside",
-                Failure::Unreachable => "unreachable",
-                Failure::Tls => "tls",
-                Failure::Redirect => "redirect",
-                Failure::Status => "status",
-                Failure::TooLarge => "too_large",
-                Failure::TooSlow => "too_slow",
-                Failure::Broken | Failure::Stopping => "broken",
-            },
+            Self::Failed(failure) => failure.word(),
         }
-    }
-}
-
-impl Failure {
-    /// Whether it is the gateway's, whatever it is asked for.
-    pub(super) fn is_general(self) -> bool {
-        matches!(
-            self,
-            Self::Outside | Self::Unreachable | Self::Tls | Self::Redirect
-        )
     }
 }
 
@@ -175,11 +132,8 @@ impl Desk<'_> {
     }
 
     fn request(&self, cid: &Cid, ask: Ask) -> Result<Request<Empty<Bytes>>, Failure> {
-        let endpoint = &self.pool.endpoint;
-        let mut request = Request::get(endpoint.target(cid, "raw"))
-            .header(header::HOST, endpoint.authority())
-            .header(header::ACCEPT, "application/vnd.ipld.raw")
-            .header(header::USER_AGENT, super::USER_AGENT);
+        let endpoint = self.pool.endpoint();
+        let mut request = http::get(endpoint, &target(cid, "raw"), "application/vnd.ipld.raw");
         if ask == Ask::Stored {
             request = request.header(header::CACHE_CONTROL, "only-if-cached");
         }
@@ -208,7 +162,7 @@ impl Desk<'_> {
                 return Err(Failure::TooLarge);
             }
             let paying = Instant::now();
-            self.pool.gate.pay(Way::In, piece.len()).await;
+            self.pool.pay(piece.len()).await;
             deadline += paying.elapsed();
             // A body in one piece is not copied.
             if data.is_empty() && body.is_end_stream() {
@@ -223,38 +177,6 @@ impl Desk<'_> {
     }
 }
 
-/// Sends a request, over a kept connection if there is one.
-pub(super) async fn send(
-    pool: &Pool,
-    make: impl Fn() -> Result<Request<Empty<Bytes>>, Failure>,
-    patience: Duration,
-) -> Result<(Connection, Response<Incoming>), Failure> {
-    while let Some(mut kept) = pool.kept() {
-        match timeout(patience, kept.send_request(make()?)).await {
-            Ok(Ok(response)) => return Ok((kept, response)),
-            // It was closed while nobody looked: the question may be asked again.
-            Ok(Err(error)) => tracing::trace!(%error, "a kept connection was of no use"),
-            Err(_) => return Err(Failure::TooSlow),
-        }
-    }
-    let mut fresh = pool.connect().await?;
-    match timeout(patience, fresh.send_request(make()?)).await {
-        Ok(Ok(response)) => Ok((fresh, response)),
-        Ok(Err(_)) => Err(Failure::Broken),
-        Err(_) => Err(Failure::TooSlow),
-    }
-}
-
-/// Why a question came to nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Absent,
-    /// Nobody on the way has it at hand.
-    NotCached,
-    Busy(Option<Duration>),
-    Failed(Failure),
-}
-
 impl From<Refusal> for Outcome {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -265,35 +187,9 @@ impl From<Refusal> for Outcome {
     }
 }
 
-impl From<Failure> for Refusal {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-pub(super) fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), Refusal> {
-    let encoded = headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|encoding| encoding.as_bytes() != b"identity");
-    match status {
-        StatusCode::OK if encoded => Err(Failure::Status.into()),
-        StatusCode::OK => Ok(()),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            Err(Refusal::Busy(retry_after(headers)))
-        }
-        StatusCode::GATEWAY_TIMEOUT => Err(Refusal::NotCached),
-        StatusCode::REQUEST_TIMEOUT => Err(Failure::TooSlow.into()),
-        // 404, 410, 412, 451 and whatever else it will not give.
-        status if status.is_client_error() => Err(Refusal::Absent),
-        status if status.is_redirection() => Err(Failure::Redirect.into()),
-        _ => Err(Failure::Status.into()),
-    }
-}
-
-/// In seconds; a date is as good as nothing said.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    Some(Duration::from_secs(seconds.trim().parse().ok()?))
+/// What is asked for below a gateway's path: a block, or what it is the root of.
+pub(super) fn target(cid: &Cid, format: &str) -> String {
+    format!("/ipfs/{cid}?format={format}")
 }
 
 /// Bytes that must come within the longest pause of a body: slower is as good as nothing.

@@ -1,13 +1,13 @@
 //! A driver against a gateway on loopback that answers whatever it is told to.
 
-use super::connection::Fence;
 use super::driver::Driver;
-use super::{Endpoint, Gateways, Http, News, Standing, Times};
+use super::{Gateways, Http, News};
 use crate::bitswap::message::{Absence, Change, Entry, Message, WantKind};
 use crate::bitswap::streams::{Holds, Intake, Outgoing, Sinks, Unverified};
 use crate::bitswap::transport::BlockTransport;
 use crate::bitswap::verify;
 use crate::bitswap::worker::Input;
+use crate::http::{Endpoint, Fence, REQUESTS_MAX, Standing, Times};
 use crate::limits::{Limits, Rate};
 use crate::network::Network;
 use crate::tasks::Tasks;
@@ -524,7 +524,7 @@ async fn so_many_requests_are_under_way_and_a_cancelled_one_makes_room() {
     })
     .await;
     let mut bench = Bench::start(&gateway.endpoint());
-    let slow: Vec<Cid> = (0..super::driver::REQUESTS_MAX)
+    let slow: Vec<Cid> = (0..REQUESTS_MAX)
         .map(|number| *block(&number.to_be_bytes()).cid())
         .collect();
     bench.say(slow.iter().map(|cid| (*cid, WANT))).await;

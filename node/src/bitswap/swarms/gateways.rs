@@ -1,13 +1,13 @@
 //! Sessions over trustless gateways, with and without peers beside them.
 
 use super::{Gateways, Map, Node, PATIENCE, RAW, Rules, made, throttle};
-use crate::bitswap::http::Endpoint;
 use crate::bitswap::http::car_tests::{car, parent};
 use crate::bitswap::http::tests::{Answer, Gateway};
 use crate::bitswap::message::Version;
 use crate::bitswap::policy::ServeAll;
 use crate::bitswap::worker::ANNOUNCED_MAX;
 use crate::explain::{self, Ask, LeftOut, Step};
+use crate::http::Endpoint;
 use crate::limits::Limits;
 use crate::routing::Provider;
 use cairn_store::{Block, SourceError};

@@ -2,11 +2,12 @@
 
 use super::{Peer, State, Worker};
 use crate::bitswap::client::Refusal;
-use crate::bitswap::http::{Driver, Endpoint, News, Pool, Standing};
+use crate::bitswap::http::{Driver, News};
 use crate::bitswap::session::SessionId;
 use crate::bitswap::streams::Intake;
 use crate::bitswap::{Blocks, Network};
 use crate::explain::{LeftOut, Step};
+use crate::http::{Endpoint, Pool, Standing};
 use crate::routing::Provider;
 use libp2p::PeerId;
 use std::collections::BTreeSet;

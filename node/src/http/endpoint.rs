@@ -1,11 +1,11 @@
-//! Where a trustless gateway is: read from a URL or from a multiaddr, parsed once.
+//! Where an HTTP service is, a trustless gateway or another: read from a URL or from a multiaddr, parsed once.
 
 use super::Standing;
 use super::connection::Fence;
 use crate::network::Network;
+use cairn_store::Block;
 use cairn_store::block::Prefix;
 use cairn_store::cid::{self, HashKind};
-use cairn_store::{Block, Cid};
 use hyper::Uri;
 use libp2p::PeerId;
 use libp2p::multiaddr::{Multiaddr, Protocol};
@@ -14,7 +14,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-/// A trustless gateway.
+/// An HTTP service: a trustless gateway, or one that is asked who has what.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Endpoint {
@@ -39,10 +39,10 @@ pub(super) enum Host {
     Name(String),
 }
 
-/// The text is no gateway's address.
+/// The text is no address of an HTTP service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no gateway's address; it looks like \"http://127.0.0.1:8080\" or \"/ip4/127.0.0.1/tcp/8080/http\""
+    "{0:?} is no address of an HTTP service; it looks like \"http://127.0.0.1:8080\" or \"/ip4/127.0.0.1/tcp/8080/http\""
 )]
 pub struct NoEndpoint(String);
 
@@ -136,7 +136,7 @@ impl Endpoint {
     }
 
     /// What stands in a request's `Host`.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         if self.port == self.scheme.port() {
             self.host.to_string()
         } else {
@@ -144,14 +144,23 @@ impl Endpoint {
         }
     }
 
-    /// What stands in a request's first line to ask for a block, or for what it is the root of.
-    pub(super) fn target(&self, cid: &Cid, format: &str) -> String {
-        format!("{}/ipfs/{cid}?format={format}", self.path)
+    /// What stands in a request's first line to ask for `rest`, which begins with a slash, below
+    /// the service's own path.
+    pub(crate) fn target(&self, rest: &str) -> String {
+        format!("{}{rest}", self.path)
+    }
+
+    /// The same service by the path above `suffix`, should its own end so.
+    pub(crate) fn above(mut self, suffix: &str) -> Self {
+        if let Some(path) = self.path.strip_suffix(suffix) {
+            self.path = path.to_owned();
+        }
+        self
     }
 
     /// The name under which it stands among peers: no peer can have it, since nobody has a key
     /// that hashes to it.
-    pub(in crate::bitswap) fn id(&self) -> Option<PeerId> {
+    pub(crate) fn id(&self) -> Option<PeerId> {
         let raw = Prefix {
             version: cid::Version::V1,
             codec: cid::RAW,
@@ -304,11 +313,9 @@ mod tests {
     #[test]
     fn a_request_names_the_block_below_the_path() {
         let endpoint: Endpoint = "https://gw.example/deep/".parse().unwrap();
-        let cid = cid::parse("bafkqaaa").unwrap();
-        assert_eq!(
-            endpoint.target(&cid, "raw"),
-            "/deep/ipfs/bafkqaaa?format=raw"
-        );
+        assert_eq!(endpoint.target("/ipfs/bafkqaaa"), "/deep/ipfs/bafkqaaa");
+        let named: Endpoint = "https://gw.example/deep/routing/v1".parse().unwrap();
+        assert_eq!(named.above("/routing/v1").target("/x"), "/deep/x");
         assert_eq!(endpoint.authority(), "gw.example");
     }
 }

@@ -1,4 +1,4 @@
-//! Connections to one gateway: dialled inside the fence, used one request at a time, kept for the
+//! Connections to one service: dialled inside the fence, used one request at a time, kept for the
 //! next.
 //!
 //! The fence is asked where the socket is made, about the address that is dialled: a name is
@@ -12,7 +12,7 @@ use super::request::Failure;
 use super::{Standing, Times};
 use crate::network::Network;
 use crate::tasks::Tasks;
-use crate::throttle::Gate;
+use crate::throttle::{Gate, Way};
 use bytes::Bytes;
 use futures_rustls::TlsConnector;
 use http_body_util::Empty;
@@ -30,21 +30,21 @@ use tokio::time::timeout;
 use tokio_util::compat::{FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 
 /// One that can take a request.
-pub(super) type Connection = SendRequest<Empty<Bytes>>;
+pub(crate) type Connection = SendRequest<Empty<Bytes>>;
 
-/// The connections to one gateway.
-pub(in crate::bitswap) struct Pool {
-    pub(super) endpoint: Endpoint,
-    pub(super) fence: Fence,
-    pub(super) times: Times,
-    pub(super) tls: Arc<rustls::ClientConfig>,
-    pub(super) tasks: Tasks,
-    /// The gateway's part of what may pass.
-    pub(super) gate: Arc<Gate>,
+/// The connections to one service.
+pub(crate) struct Pool {
+    endpoint: Endpoint,
+    fence: Fence,
+    pub(crate) times: Times,
+    tls: Arc<rustls::ClientConfig>,
+    tasks: Tasks,
+    /// The service's part of what may pass, if what it sends is limited.
+    gate: Option<Arc<Gate>>,
     /// Connections that wait for the next request; the latest used is the last.
-    pub(super) idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Connection>>,
     /// Why it was not reached, if the last attempt to connect failed.
-    pub(super) trouble: Mutex<Option<Arc<str>>>,
+    trouble: Mutex<Option<Arc<str>>>,
 }
 
 impl fmt::Debug for Pool {
@@ -55,14 +55,14 @@ impl fmt::Debug for Pool {
 
 /// What may be dialled.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::bitswap) struct Fence {
-    pub(super) network: Network,
-    pub(super) standing: Standing,
+pub(crate) struct Fence {
+    pub(crate) network: Network,
+    pub(crate) standing: Standing,
 }
 
 impl Fence {
-    /// Whether a gateway may lie inside, as far as its address alone tells.
-    pub(in crate::bitswap) fn may_hold(self, endpoint: &Endpoint) -> bool {
+    /// Whether a service may lie inside, as far as its address alone tells.
+    pub(crate) fn may_hold(self, endpoint: &Endpoint) -> bool {
         match endpoint.host() {
             Host::Ip(ip) => self.holds(*ip),
             Host::Name(_) => self.network == Network::Public,
@@ -110,13 +110,46 @@ impl Fence {
 }
 
 impl Pool {
+    /// The way to a service, through `gate`; `None` if it lies outside the fence.
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        fence: Fence,
+        times: Times,
+        tls: Arc<rustls::ClientConfig>,
+        tasks: Tasks,
+        gate: Option<Arc<Gate>>,
+    ) -> Option<Self> {
+        fence.may_hold(&endpoint).then(|| Self {
+            endpoint,
+            fence,
+            times,
+            tls,
+            tasks,
+            gate,
+            idle: Mutex::default(),
+            trouble: Mutex::default(),
+        })
+    }
+
+    /// Waits until so many bytes that came may have come.
+    pub(crate) async fn pay(&self, bytes: usize) {
+        if let Some(gate) = &self.gate {
+            gate.pay(Way::In, bytes).await;
+        }
+    }
+
     /// Whose connections these are.
-    pub(in crate::bitswap) fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
+    /// Where whatever reads from it runs.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
     /// Why it cannot be reached, as far as is known.
-    pub(in crate::bitswap) fn trouble(&self) -> Option<Arc<str>> {
+    pub(crate) fn trouble(&self) -> Option<Arc<str>> {
         let trouble = self.trouble.lock();
         trouble.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -127,7 +160,7 @@ impl Pool {
     }
 
     /// A connection that waited, if there is one.
-    pub(super) fn kept(&self) -> Option<Connection> {
+    pub(crate) fn kept(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(connection) = idle.pop() {
             if !connection.is_closed() {
@@ -138,7 +171,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose last answer was read to its end.
-    pub(super) fn keep(&self, connection: Connection) {
+    pub(crate) fn keep(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|other| !other.is_closed());
         if idle.len() < IDLE_MAX {
@@ -166,8 +199,9 @@ impl Pool {
 
     async fn dial(&self) -> Result<Connection, (Failure, String)> {
         let addresses = self.fence.addresses(&self.endpoint).await?;
-        self.gate
-            .reached_at(addresses.iter().map(|address| Some(address.ip())));
+        if let Some(gate) = &self.gate {
+            gate.reached_at(addresses.iter().map(|address| Some(address.ip())));
+        }
         let mut stream = Err((Failure::Unreachable, "no address".to_owned()));
         for address in addresses {
             match TcpStream::connect(address).await {
@@ -176,7 +210,7 @@ impl Pool {
                     break;
                 }
                 Err(error) => {
-                    tracing::debug!(%address, %error, "gateway not reached");
+                    tracing::debug!(%address, %error, "service not reached");
                     stream = Err((Failure::Unreachable, error.to_string()));
                 }
             }
@@ -194,7 +228,7 @@ impl Pool {
                 };
                 let tls = TlsConnector::from(Arc::clone(&self.tls));
                 let stream = tls.connect(name, stream.compat()).await.map_err(|error| {
-                    tracing::debug!(gateway = %self.endpoint, %error, "no TLS");
+                    tracing::debug!(service = %self.endpoint, %error, "no TLS");
                     (Failure::Tls, format!("no TLS: {error}"))
                 })?;
                 self.open(TokioIo::new(stream.compat())).await
@@ -215,7 +249,7 @@ impl Pool {
         // Ends with the other half, which whoever uses the connection or the list above holds.
         self.tasks.spawn("http connection", async move {
             if let Some(Err(error)) = stopping.run_until_cancelled_owned(driver).await {
-                tracing::debug!(%error, "connection to a gateway ended");
+                tracing::debug!(%error, "connection to a service ended");
             }
         });
         Ok(connection)
@@ -225,6 +259,6 @@ impl Pool {
 /// Addresses of one name that are tried.
 const ADDRESSES_TRIED_MAX: usize = 4;
 /// Connections kept for the next request.
-const IDLE_MAX: usize = super::driver::REQUESTS_MAX;
+const IDLE_MAX: usize = super::REQUESTS_MAX;
 /// What is buffered of an answer, its head above all.
 const HEAD_BYTES_MAX: usize = 64 << 10;
