@@ -193,6 +193,10 @@ fn what_a_change_keeps_away_is_told() {
     assert_eq!(set("network", "lan"), "");
     assert!(set("network", "local").starts_with(outside));
     assert_eq!(set("fetch.gateways", "[]"), "");
+    let told = set("routing.endpoints", r#"["https://router.example"]"#);
+    let outside = "warning: the router https://router.example is not asked: it is outside";
+    assert!(told.starts_with(outside), "{told}");
+    assert_eq!(set("routing.endpoints", "[]"), "");
     assert_eq!(set("limits.memory", "16MiB"), "");
     let daemon = repo.daemon();
     assert!(!set("limits.memory", "1TB").contains("warning"));

@@ -40,6 +40,8 @@ pub struct Config {
     pub rpc: Rpc,
     /// How blocks are fetched.
     pub fetch: Fetch,
+    /// How it is found out who has them.
+    pub routing: Routing,
     /// What others may find out about this node.
     pub diag: Diag,
     /// How much is sent and received.
@@ -133,6 +135,14 @@ impl Default for Fetch {
             gateways: Vec::new(),
         }
     }
+}
+
+/// The `[routing]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Routing {
+    /// Services that are asked over HTTP who has what, besides the DHT.
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// The `[diag]` section.
@@ -246,21 +256,19 @@ impl Config {
             .collect()
     }
 
-    /// The gateways that are not asked because `network` does not reach them, each in a sentence.
-    pub fn gateways_outside(&self) -> Vec<String> {
-        let outside = |gateway: &&Endpoint| !gateway.is_within(self.network);
+    /// The services that are not asked because `network` does not reach them, each in a sentence.
+    pub fn services_outside(&self) -> Vec<String> {
         let name = self.network.name();
-        self.fetch
-            .gateways
-            .iter()
-            .filter(outside)
-            .map(|gateway| {
-                format!(
-                    "the gateway {gateway} is not asked: it is outside the network `{name}`, which `cairn config \
-                     set network` changes"
-                )
-            })
-            .collect()
+        let outside = |(_, service): &(&str, &Endpoint)| !service.is_within(self.network);
+        let gateways = self.fetch.gateways.iter().map(|at| ("gateway", at));
+        let routers = self.routing.endpoints.iter().map(|at| ("router", at));
+        let tell = |(kind, service)| {
+            format!(
+                "the {kind} {service} is not asked: it is outside the network `{name}`, which `cairn config \
+                 set network` changes"
+            )
+        };
+        gateways.chain(routers).filter(outside).map(tell).collect()
     }
 
     /// What the node's wiring needs to know.
@@ -272,6 +280,7 @@ impl Config {
             fetch_idle: self.fetch.timeout.0,
             connections_max: self.fetch.connections,
             gateways: self.fetch.gateways.clone(),
+            routers: self.routing.endpoints.clone(),
             scrub_share: self.storage.scrub_share,
             perf: self.diag.perf,
             limits: self.limits.clone(),
@@ -359,6 +368,12 @@ connections = 512
 # "/dns4/gateway.example/tcp/443/tls/http". What they send is verified like everything else; each
 # learns what is fetched here. Each costs up to 16 sockets. No third party's is built in.
 gateways = []
+
+[routing]
+# Services that are asked over HTTP who has what, besides the DHT, as "http://127.0.0.1:8080": another
+# node's gateway, or a router. Each learns what is looked up here; what it says is tried, not believed.
+# Each costs up to 16 sockets. No third party's is built in.
+endpoints = []
 
 [diag]
 # Whether peers may measure the way to this node with `cairn diag perf`, which makes it send bytes for

@@ -357,7 +357,7 @@ trait Network: Clone + Send + Sync + 'static {
 impl Network for (Routing, Peers) {
     fn providers(&self, cid: Cid, limit: usize) -> BoxStream<'static, Provider> {
         self.0
-            .find_providers(cid, limit)
+            .search(cid, limit)
             .filter_map(move |found| async move {
                 found
                     .inspect_err(|error| tracing::debug!(%cid, %error, "search for providers"))

@@ -28,6 +28,8 @@ pub struct Config {
     pub fetch_idle: Duration,
     /// Trustless gateways that are asked for whatever is wanted. Each learns what that is.
     pub gateways: Vec<Endpoint>,
+    /// Services that are asked who has what, beside the DHT. Each learns what is looked up.
+    pub routers: Vec<Endpoint>,
     /// Most connections in all. Each costs a socket, a task and up to `read_buffer_bytes` and
     /// `window_growth_bytes` of memory when busy.
     pub connections_max: u32,
@@ -123,6 +125,7 @@ impl Default for Config {
             bootstrap: Vec::new(),
             fetch_idle: Duration::from_secs(30),
             gateways: Vec::new(),
+            routers: Vec::new(),
             connections_max: 512,
             connections_per_peer_max: 8,
             connections_pending_max: 128,

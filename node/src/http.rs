@@ -8,8 +8,10 @@
 mod connection;
 mod endpoint;
 mod request;
+#[cfg(test)]
+pub(crate) mod testing;
 
-pub(crate) use connection::{Fence, Pool};
+pub(crate) use connection::{Connection, Fence, Pool};
 pub use endpoint::{Endpoint, NoEndpoint};
 pub(crate) use request::{Failure, Refusal, get, judge, send};
 
@@ -66,6 +68,20 @@ pub(crate) fn public_roots() -> RootCertStore {
     webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
 }
 
+/// For how long a service is left alone that has failed: the longer, the more pauses it had before.
+pub(crate) fn pause_after(pauses: u32) -> Duration {
+    PAUSE_MIN
+        .saturating_mul(1 << pauses.min(PAUSE_DOUBLINGS_MAX))
+        .min(PAUSE_MAX)
+}
+
 /// Requests under way to one service: enough to keep a line busy over a distance, few enough that
 /// none calls it a flood.
 pub(crate) const REQUESTS_MAX: usize = 16;
+
+/// The shortest such pause, the longest, and how often it doubles in between.
+pub(crate) const PAUSE_MIN: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(120);
+const PAUSE_DOUBLINGS_MAX: u32 = 7;
+/// For how long if it says that it is busy and not for how long.
+pub(crate) const BUSY: Duration = Duration::from_secs(5);

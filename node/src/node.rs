@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::metrics;
 use crate::perf::{Perf, PerfError, Run};
 use crate::routing::Routing;
+use crate::routing::routers::{Routers, RoutersError};
 use crate::swarm::{self, Online, Peers};
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
@@ -112,6 +113,15 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
+impl From<RoutersError> for StartError {
+    fn from(error: RoutersError) -> Self {
+        match error {
+            RoutersError::Metrics(error) => Self::Metrics(error),
+            RoutersError::Tls(error) => Self::Transport(error.to_string()),
+        }
+    }
+}
+
 impl Node {
     /// Starts everything; returns when every listener is up. The metrics go to `registry`, which
     /// must not have had a node's before. What was started is gone again if this fails.
@@ -133,6 +143,8 @@ impl Node {
             perf,
             foreign,
         } = swarm::start(&keys, &config, &families.swarm, &events, registry).await?;
+        let routers = Routers::new(config.network, config.routers, &families.swarm, registry)?;
+        let routing = routing.beside(routers);
         let throttle = Throttle::new(config.limits.clone(), registry)?;
         let rules = Rules {
             throttle: throttle.clone(),

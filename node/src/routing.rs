@@ -1,11 +1,19 @@
-//! Who has what and who is where: looked up and told through the DHT.
+//! Who has what and who is where: looked up and told through the DHT, and looked up at routers, if the
+//! operator named any (`routers.rs`; `merge.rs` joins what both say).
 //!
 //! [`Routing`] is a handle; the DHT's worker (`dht/worker.rs`) runs the lookups, at most `LOOKUPS_MAX` at once.
 //! A provider record's key is the multihash, so every CID of one block finds the same providers.
 //! `command.rs` is what the worker may be asked, `queue.rs` what waits to be provided.
 
 pub(crate) mod command;
+mod filter;
+mod merge;
 pub(crate) mod queue;
+mod record;
+pub(crate) mod routers;
+
+pub use filter::{Filters, NoFilter};
+pub use record::{Record, parse_peer};
 
 use crate::dht::values::{Key, NotKept};
 use cairn_store::Cid;
@@ -13,6 +21,9 @@ use command::{Ask, Command, Find, Provide, Values};
 use futures::{Stream, StreamExt, stream};
 use libp2p::{Multiaddr, PeerId};
 use queue::Queue;
+use routers::Routers;
+use std::collections::HashSet;
+use std::future;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -65,6 +76,7 @@ pub struct Routing {
     commands: mpsc::Sender<Command>,
     lookups: Arc<Semaphore>,
     announcements: Arc<Queue>,
+    routers: Option<Routers>,
 }
 
 impl Routing {
@@ -73,13 +85,53 @@ impl Routing {
             commands,
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             announcements,
+            routers: None,
         }
     }
 
-    /// Streams providers as they are found, at most `limit`: those we were told of ourselves, then
-    /// what the peers nearest to `cid` say. This node is among them if it provides `cid`. Each
-    /// provider comes once; an error is the last item. Dropping the stream ends the lookup.
+    /// The same, with routers that are asked beside the DHT.
+    pub(crate) fn beside(self, routers: Routers) -> Self {
+        let routers = Some(routers).filter(|routers| !routers.are_none());
+        Self { routers, ..self }
+    }
+
+    /// Streams providers as they are found, at most `limit`: those we were told of ourselves, what
+    /// the peers nearest to `cid` say, and what routers say. This node is among them if it provides
+    /// `cid`. Each provider comes once; an error is the last item. Dropping the stream ends the lookup.
     pub fn find_providers(
+        &self,
+        cid: Cid,
+        limit: usize,
+    ) -> impl Stream<Item = Result<Provider, RoutingError>> + Send + 'static + use<> {
+        let mut seen = HashSet::new();
+        self.search(cid, limit).filter(move |found| {
+            let is_news = found
+                .as_ref()
+                .map_or(true, |provider| seen.insert(provider.peer));
+            future::ready(is_news)
+        })
+    }
+
+    /// The same for whoever dials them: a provider comes again where the DHT knows it at addresses
+    /// that no router told.
+    pub(crate) fn search(
+        &self,
+        cid: Cid,
+        limit: usize,
+    ) -> impl Stream<Item = Result<Provider, RoutingError>> + Send + 'static + use<> {
+        let dht = self.find_in_dht(cid, limit);
+        match &self.routers {
+            None => dht.left_stream(),
+            Some(routers) => {
+                let limit = limit.min(PROVIDERS_MAX);
+                merge::merge(dht.boxed(), routers.providers(&cid, limit), limit).right_stream()
+            }
+        }
+    }
+
+    /// What the DHT alone says. Whoever asks on behalf of others asks here: two nodes that are each
+    /// other's routers would ask one another for ever.
+    pub fn find_in_dht(
         &self,
         cid: Cid,
         limit: usize,

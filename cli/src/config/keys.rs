@@ -127,6 +127,10 @@ const KEYS: &[(&str, &str)] = &[
         "fetch.gateways",
         r#"a list of gateways like "http://127.0.0.1:8080" or "/ip4/127.0.0.1/tcp/8080/http""#,
     ),
+    (
+        "routing.endpoints",
+        r#"a list of services like "http://127.0.0.1:8080" or "/ip4/127.0.0.1/tcp/8080/http""#,
+    ),
     ("diag.perf", "true or false"),
     ("limits.upload", RATE),
     ("limits.download", RATE),
@@ -238,6 +242,7 @@ mod tests {
             ("addresses.swarm", "[\"/ip4/nowhere\"]"),
             ("fetch.connections", "many"),
             ("fetch.gateways", "[\"/ip4/127.0.0.1/tcp/4001\"]"),
+            ("routing.endpoints", "[\"ftp://127.0.0.1\"]"),
             ("limits.upload", "fast"),
             ("limits.upload", "5"),
             ("limits.upload", "0"),

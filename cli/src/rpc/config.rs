@@ -35,7 +35,7 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
         let (text, config) = edit::set(&repository.config_text()?, key, value)?;
         repository.write_config(&text)?;
         if NEARNESS.contains(&key) {
-            warnings.extend(config.gateways_outside());
+            warnings.extend(config.services_outside());
         }
         if let Taken::Up { refuses } = apply(&call, key, config) {
             applied = Some(true);
@@ -118,5 +118,5 @@ pub async fn show(call: Call) -> Result<Reply, RpcError> {
 const LIVE_SECTION: &str = "limits.";
 /// The limit that may keep peers away.
 const MEMORY: &str = "limits.memory";
-/// What decides which gateways are asked.
-const NEARNESS: [&str; 2] = ["fetch.gateways", "network"];
+/// What decides which services are asked.
+const NEARNESS: [&str; 3] = ["fetch.gateways", "routing.endpoints", "network"];

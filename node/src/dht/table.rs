@@ -450,9 +450,9 @@ mod tests {
             first.iter().all(|bits| *bits > 0 && *bits <= last),
             "{first:?}, {last}"
         );
-        assert_eq!(due(&mut table, now + every - Duration::from_secs(1)), []);
+        assert!(due(&mut table, now + every - Duration::from_secs(1)).is_empty());
         assert_eq!(due(&mut table, now + every), (0..=last).collect::<Vec<_>>());
-        assert_eq!(due(&mut table, now + every), []);
+        assert!(due(&mut table, now + every).is_empty());
     }
 
     #[test]

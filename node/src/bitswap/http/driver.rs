@@ -16,7 +16,7 @@ use crate::bitswap::recent::Recent;
 use crate::bitswap::streams::{Intake, Outgoing, Sinks};
 use crate::bitswap::transport::BlockTransport;
 use crate::bitswap::worker::Input;
-use crate::http::{Pool, REQUESTS_MAX};
+use crate::http::{BUSY, PAUSE_MAX, PAUSE_MIN, Pool, REQUESTS_MAX, pause_after};
 use cairn_store::Cid;
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable};
@@ -209,21 +209,9 @@ impl Driver {
     }
 }
 
-fn pause_after(pauses: u32) -> Duration {
-    PAUSE_MIN
-        .saturating_mul(1 << pauses.min(PAUSE_DOUBLINGS_MAX))
-        .min(PAUSE_MAX)
-}
-
 /// Wants waiting for one of these.
 const WAITING_MAX: usize = 4096;
 /// Blocks that a gateway said not to have, of which it is remembered.
 const ABSENT_MAX: usize = 4096;
 /// Failures in a row after which a gateway is left alone for a while.
 const FAILURES_MAX: u32 = 4;
-/// For how long: the least, the most, and how often it doubles in between.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(120);
-const PAUSE_DOUBLINGS_MAX: u32 = 7;
-/// For how long if it says that it is busy and not for how long.
-const BUSY: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! A driver against a gateway on loopback that answers whatever it is told to.
+//! A driver against gateways on loopback (`crate::http::testing`).
 
 use super::driver::Driver;
 use super::{Gateways, Http, News};
@@ -7,6 +7,8 @@ use crate::bitswap::streams::{Holds, Intake, Outgoing, Sinks, Unverified};
 use crate::bitswap::transport::BlockTransport;
 use crate::bitswap::verify;
 use crate::bitswap::worker::Input;
+pub(in crate::bitswap) use crate::http::testing::{Answer, Gateway, Question};
+use crate::http::testing::{raw, serve};
 use crate::http::{Endpoint, Fence, REQUESTS_MAX, Standing, Times};
 use crate::limits::{Limits, Rate};
 use crate::network::Network;
@@ -16,163 +18,12 @@ use bytes::Bytes;
 use cairn_store::block::{BLOCK_BYTES_MAX, Prefix};
 use cairn_store::cid::{self, HashKind};
 use cairn_store::{Block, Cid};
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::compat::{FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
-
-/// What a gateway is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::bitswap) struct Question {
-    pub(in crate::bitswap) target: String,
-    pub(in crate::bitswap) only_if_cached: bool,
-}
-
-impl Question {
-    pub(in crate::bitswap) fn cid(&self) -> Cid {
-        let (path, _) = self.target.split_once("?format=").unwrap();
-        cid::parse(path.strip_prefix("/ipfs/").unwrap()).unwrap()
-    }
-
-    pub(in crate::bitswap) fn is_car(&self) -> bool {
-        self.target.ends_with("?format=car&dag-scope=all")
-    }
-}
-
-/// What it answers.
-pub(in crate::bitswap) enum Answer {
-    /// These bytes, and the connection stays.
-    Whole(Vec<u8>),
-    /// These bytes, and the connection ends.
-    Cut(Vec<u8>),
-    /// These bytes, then one of the others after the other, slowly and without an end.
-    Drip(Vec<u8>),
-    /// Nothing, ever.
-    Nothing,
-}
-
-impl Answer {
-    pub(in crate::bitswap) fn block(data: &[u8]) -> Self {
-        let head = format!("content-length: {}", data.len());
-        Self::Whole(raw(&head, data))
-    }
-
-    pub(in crate::bitswap) fn status(line: &str) -> Self {
-        let answer = format!("HTTP/1.1 {line}\r\ncontent-length: 0\r\n\r\n");
-        Self::Whole(answer.into_bytes())
-    }
-}
-
-/// A gateway of a test.
-pub(in crate::bitswap) struct Gateway {
-    pub(in crate::bitswap) address: SocketAddr,
-    pub(in crate::bitswap) asked: Arc<Mutex<Vec<Question>>>,
-    pub(in crate::bitswap) connections: Arc<AtomicUsize>,
-    tasks: Tasks,
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        self.tasks.abort();
-    }
-}
-
-impl Gateway {
-    pub(in crate::bitswap) async fn start(
-        answer: impl Fn(&Question) -> Answer + Send + Sync + 'static,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let gateway = Self {
-            address: listener.local_addr().unwrap(),
-            asked: Arc::default(),
-            connections: Arc::default(),
-            tasks: Tasks::new(),
-        };
-        let (asked, connections) = (Arc::clone(&gateway.asked), Arc::clone(&gateway.connections));
-        let (answer, tasks) = (Arc::new(answer), gateway.tasks.clone());
-        gateway.tasks.spawn("gateway", async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.fetch_add(1, Ordering::Relaxed);
-                let (answer, asked) = (Arc::clone(&answer), Arc::clone(&asked));
-                tasks.spawn("gateway connection", async move {
-                    // Whoever asks may hang up at any time.
-                    drop(serve(stream, &*answer, &asked).await);
-                });
-            }
-        });
-        gateway
-    }
-
-    /// One that has these blocks.
-    pub(in crate::bitswap) async fn of(blocks: &[Block]) -> Self {
-        let blocks = blocks.to_vec();
-        Self::start(move |question| {
-            let found = blocks.iter().find(|block| *block.cid() == question.cid());
-            match found {
-                Some(block) => Answer::block(block.data()),
-                None => Answer::status("404 Not Found"),
-            }
-        })
-        .await
-    }
-
-    pub(in crate::bitswap) fn endpoint(&self) -> Endpoint {
-        format!("http://{}", self.address).parse().unwrap()
-    }
-
-    pub(in crate::bitswap) fn asked(&self) -> Vec<Question> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    answer: &(dyn Fn(&Question) -> Answer + Send + Sync),
-    asked: &Mutex<Vec<Question>>,
-) -> std::io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    loop {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            if stream.read_until(b'\n', &mut head).await? == 0 {
-                return Ok(());
-            }
-        }
-        let head = String::from_utf8(head).unwrap().to_lowercase();
-        assert!(head.contains("accept: application/vnd.ipld."), "{head}");
-        let question = Question {
-            target: head.split(' ').nth(1).unwrap().to_owned(),
-            only_if_cached: head.contains("cache-control: only-if-cached"),
-        };
-        let answer = answer(&question);
-        asked.lock().unwrap().push(question);
-        match answer {
-            Answer::Whole(bytes) => {
-                stream.write_all(&bytes).await?;
-                stream.flush().await?;
-            }
-            Answer::Cut(bytes) => {
-                stream.write_all(&bytes).await?;
-                return stream.shutdown().await;
-            }
-            Answer::Drip(bytes) => {
-                stream.write_all(&bytes).await?;
-                loop {
-                    stream.write_all(b"x").await?;
-                    tokio::time::sleep(DRIP_EVERY).await;
-                }
-            }
-            Answer::Nothing => std::future::pending().await,
-        }
-    }
-}
-
-/// Too slow as a whole, though no single pause is too long.
-const DRIP_EVERY: Duration = Duration::from_millis(5);
 
 fn local() -> Gateways {
     Gateways::new(Network::Local, Vec::new())
@@ -313,10 +164,6 @@ fn block(data: &[u8]) -> Block {
         hash: HashKind::Sha2_256,
     };
     Block::new(raw, Bytes::copy_from_slice(data)).unwrap()
-}
-
-fn raw(head: &str, body: &[u8]) -> Vec<u8> {
-    [b"HTTP/1.1 200 OK\r\n", head.as_bytes(), b"\r\n\r\n", body].concat()
 }
 
 #[tokio::test]

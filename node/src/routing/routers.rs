@@ -1,0 +1,407 @@
+//! Routers: services that are asked who has what, over HTTP (Delegated Routing V1).
+//!
+//! The operator names them; each learns what is looked up. They are asked beside the DHT and at the
+//! same time (`merge.rs` joins both). What they say is a stranger's word: addresses outside the network are
+//! left out, and nothing depends on an answer. An answer has a bound in bytes, lines and time
+//! (`answer.rs`); a router that fails is left alone for a while, longer every time (`rest.rs`).
+
+mod answer;
+mod metrics;
+mod rest;
+#[cfg(test)]
+mod tests;
+
+use super::Provider;
+use super::filter::Filters;
+use super::record::{RECORDS_MAX, Record};
+use crate::http::{
+    self, Endpoint, Failure, Fence, Pool, REQUESTS_MAX, Refusal, Standing, Times, judge, send,
+};
+use crate::network::Network;
+use crate::tasks::Tasks;
+use answer::{Answer, Form};
+use bytes::Bytes;
+use cairn_store::Cid;
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use http_body_util::Empty;
+use hyper::{Request, Response, StatusCode, body::Incoming};
+use libp2p::PeerId;
+use metrics::{Metrics, Outcome};
+use rest::Rest;
+use rustls::RootCertStore;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Every router there is. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Routers(Arc<[Arc<Router>]>);
+
+/// What comes from a router.
+#[derive(Debug, Clone)]
+pub(super) enum Heard {
+    Provider(Provider),
+    /// To its end, in order.
+    Answered,
+}
+
+/// Why there are no routers.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoutersError {
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Routers {
+    /// Those of `endpoints` that lie inside `network`; the others are left out with a warning.
+    pub(crate) fn new(
+        network: Network,
+        endpoints: Vec<Endpoint>,
+        tasks: &Tasks,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, RoutersError> {
+        let trusted = http::public_roots();
+        Self::with(
+            network,
+            endpoints,
+            (trusted, Limits::default()),
+            tasks,
+            registry,
+        )
+    }
+
+    fn with(
+        network: Network,
+        endpoints: Vec<Endpoint>,
+        (roots, limits): (RootCertStore, Limits),
+        tasks: &Tasks,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, RoutersError> {
+        let metrics = Metrics::register(registry)?;
+        let tls = http::tls(roots)?;
+        let standing = Standing::Configured;
+        let fence = Fence { network, standing };
+        let router = |endpoint: Endpoint| {
+            let name = endpoint.to_string();
+            let (tls, tasks) = (Arc::clone(&tls), tasks.clone());
+            // Both forms are in use: with the part that all requests share, and without it.
+            let endpoint = endpoint.above(BASE);
+            let Some(pool) = Pool::new(endpoint, fence, limits.times, tls, tasks, None) else {
+                tracing::warn!(
+                    router = name,
+                    "router outside the network, left out; change `network` or `routing.endpoints`"
+                );
+                return None;
+            };
+            Some(Arc::new(Router {
+                pool,
+                network,
+                limits,
+                metrics: metrics.clone(),
+                places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+                rest: Mutex::default(),
+                of_use: Filters::parse(None, Some(OF_USE)).unwrap_or_default(),
+            }))
+        };
+        Ok(Self(endpoints.into_iter().filter_map(router).collect()))
+    }
+
+    pub(super) fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What each of them says about who has `cid`, at most `limit` providers each.
+    pub(super) fn providers(&self, cid: &Cid, limit: usize) -> Vec<BoxStream<'static, Heard>> {
+        let question = Question {
+            rest: format!("{BASE}/providers/{cid}?filter-protocols={OF_USE}"),
+            limit: limit.min(RECORDS_MAX),
+            about: None,
+        };
+        self.ask(&question)
+    }
+
+    /// What each of them says about where `peer` is.
+    #[cfg_attr(not(test), expect(dead_code, reason = "peers are not looked up yet"))]
+    pub(super) fn peer(&self, peer: PeerId) -> Vec<BoxStream<'static, Heard>> {
+        let question = Question {
+            rest: format!("{BASE}/peers/{peer}"),
+            limit: 1,
+            about: Some(peer),
+        };
+        self.ask(&question)
+    }
+
+    fn ask(&self, question: &Question) -> Vec<BoxStream<'static, Heard>> {
+        let routers = self.0.iter().cloned();
+        let ask = |router: Arc<Router>| router.ask(question.clone()).boxed();
+        routers.map(ask).collect()
+    }
+}
+
+/// What a router is asked.
+#[derive(Debug, Clone)]
+struct Question {
+    /// The address below the router's.
+    rest: String,
+    limit: usize,
+    /// The only peer that the answer may be about.
+    about: Option<PeerId>,
+}
+
+/// How long and how much.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    times: Times,
+    /// One question and its answer, from the beginning to the end.
+    whole: Duration,
+    /// Bytes of one answer.
+    bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            times: Times {
+                connect: Duration::from_secs(5),
+                // It may search before it answers, and between what it finds.
+                search: Duration::from_secs(30),
+                body_idle: Duration::from_secs(20),
+                ..Times::default()
+            },
+            whole: Duration::from_secs(60),
+            bytes: ANSWER_BYTES_MAX,
+        }
+    }
+}
+
+/// One of them.
+struct Router {
+    pool: Pool,
+    network: Network,
+    limits: Limits,
+    metrics: Metrics,
+    /// Questions under way.
+    places: Arc<Semaphore>,
+    rest: Mutex<Rest>,
+    /// What a record's peer has to speak, should it say.
+    of_use: Filters,
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Router({})", self.pool.endpoint())
+    }
+}
+
+/// How far a question is.
+enum Turn {
+    Ask,
+    Read(Box<Reading>),
+    /// The answer is told, its end is not.
+    End,
+    Over,
+}
+
+struct Reading {
+    answer: Answer,
+    left: usize,
+    told: u64,
+    asked: Asked,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Clone, Copy)]
+struct Asked {
+    at: Instant,
+    until: Instant,
+}
+
+impl Router {
+    fn ask(self: Arc<Self>, question: Question) -> impl Stream<Item = Heard> + Send + 'static {
+        stream::unfold(
+            (self, question, Turn::Ask),
+            |(this, question, turn)| async {
+                let (heard, turn) = this.turn(&question, turn).await?;
+                Some((heard, (this, question, turn)))
+            },
+        )
+    }
+
+    async fn turn(&self, question: &Question, turn: Turn) -> Option<(Heard, Turn)> {
+        let mut reading = match turn {
+            Turn::Ask => self.open(question).await?,
+            Turn::Read(reading) => reading,
+            Turn::End => return Some((Heard::Answered, Turn::Over)),
+            Turn::Over => return None,
+        };
+        loop {
+            let next = self.next(&mut reading).await;
+            match next {
+                Ok(Some(record)) => {
+                    let Some(provider) = self.taken(question, record) else {
+                        continue;
+                    };
+                    reading.left -= 1;
+                    reading.told += 1;
+                    let told = Heard::Provider(provider);
+                    if reading.left > 0 {
+                        return Some((told, Turn::Read(reading)));
+                    }
+                    self.answered(&reading);
+                    return Some((told, Turn::End));
+                }
+                Ok(None) => {
+                    self.answered(&reading);
+                    self.keep(reading.answer).await;
+                    return Some((Heard::Answered, Turn::Over));
+                }
+                Err(failure) => {
+                    self.failed(failure, reading.asked.at);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Asks; `None` if it may not be asked now, or nothing comes of it.
+    async fn open(&self, question: &Question) -> Option<Box<Reading>> {
+        let at = Instant::now();
+        if !self.rest().may_ask(at) {
+            self.metrics.count(Outcome::Rests);
+            return None;
+        }
+        let until = at + self.limits.whole;
+        let asked = Asked { at, until };
+        let place = timeout_at(until, Arc::clone(&self.places).acquire_owned()).await;
+        let Ok(Ok(place)) = place else {
+            self.metrics.count(Outcome::Rests);
+            return None;
+        };
+        match timeout_at(until, self.send(question)).await {
+            Ok(Ok(Some(answer))) => Some(Box::new(Reading {
+                answer,
+                left: question.limit,
+                told: 0,
+                asked,
+                _place: place,
+            })),
+            Ok(Ok(None)) => {
+                self.rest().answered();
+                self.metrics.count(Outcome::Unsupported);
+                None
+            }
+            Ok(Err(Refusal::Absent)) => {
+                self.rest().answered();
+                self.metrics.count(Outcome::Absent);
+                None
+            }
+            Ok(Err(Refusal::Busy(wait))) => {
+                self.rest().busy(wait, at, Instant::now());
+                self.metrics.count(Outcome::Busy);
+                None
+            }
+            Ok(Err(Refusal::NotCached)) | Err(_) => {
+                self.failed(Failure::TooSlow, at);
+                None
+            }
+            Ok(Err(Refusal::Failed(failure))) => {
+                self.failed(failure, at);
+                None
+            }
+        }
+    }
+
+    /// The answer's head; `None` if such questions are not answered there.
+    async fn send(&self, question: &Question) -> Result<Option<Answer>, Refusal> {
+        let make = || {
+            http::get(self.pool.endpoint(), &question.rest, ACCEPT)
+                .body(Empty::<Bytes>::new())
+                .map_err(|_| Failure::Broken)
+        };
+        let make: &(dyn Fn() -> Result<Request<Empty<Bytes>>, Failure> + Sync) = &make;
+        let (connection, response) = send(&self.pool, make, self.limits.times.search).await?;
+        if response.status() == StatusCode::NOT_IMPLEMENTED {
+            return Ok(None);
+        }
+        judge(response.status(), response.headers())?;
+        let form = form_of(&response).ok_or(Failure::Broken)?;
+        let body = response.into_body();
+        Ok(Some(Answer::new(connection, body, form, self.limits.bytes)))
+    }
+
+    async fn next(&self, reading: &mut Reading) -> Result<Option<Record>, Failure> {
+        let idle = Instant::now() + self.limits.times.body_idle;
+        let until = idle.min(reading.asked.until);
+        timeout_at(until, reading.answer.next())
+            .await
+            .unwrap_or(Err(Failure::TooSlow))
+    }
+
+    /// Keeps the connection of an answer that was read to its end.
+    async fn keep(&self, answer: Answer) {
+        if let Some(mut connection) = answer.into_connection() {
+            let ready = timeout(self.limits.times.body_idle, connection.ready());
+            if matches!(ready.await, Ok(Ok(()))) {
+                self.pool.keep(connection);
+            }
+        }
+    }
+
+    /// What of a record is of use.
+    fn taken(&self, question: &Question, record: Record) -> Option<Provider> {
+        if question.about.is_some_and(|peer| peer != record.peer) {
+            return None;
+        }
+        let had_addresses = !record.addresses.is_empty();
+        let record = match question.about {
+            Some(_) => record,
+            None => self.of_use.apply(record)?,
+        };
+        let provider = record.within(self.network);
+        // One that gives none has to be looked up; one that is out of reach stays so.
+        (!had_addresses || !provider.addresses.is_empty()).then_some(provider)
+    }
+
+    fn answered(&self, reading: &Reading) {
+        self.rest().answered();
+        let outcome = match reading.told {
+            0 => Outcome::Empty,
+            _ => Outcome::Answered,
+        };
+        self.metrics.count(outcome);
+        self.metrics.records.inc_by(reading.told);
+    }
+
+    fn failed(&self, failure: Failure, asked_at: Instant) {
+        let pause = self.rest().failed(asked_at, Instant::now());
+        tracing::debug!(router = %self.pool.endpoint(), ?failure, ?pause, "a router failed");
+        self.metrics.count(Outcome::Failed(failure));
+    }
+
+    fn rest(&self) -> std::sync::MutexGuard<'_, Rest> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn form_of(response: &Response<Incoming>) -> Option<Form> {
+    let kind = response.headers().get(hyper::header::CONTENT_TYPE)?;
+    let kind = kind.to_str().ok()?.split(';').next()?.trim();
+    match kind.to_ascii_lowercase().as_str() {
+        "application/x-ndjson" => Some(Form::Lines),
+        "application/json" => Some(Form::Whole),
+        _ => None,
+    }
+}
+
+/// Where all of it is, below the address of a router.
+const BASE: &str = "/routing/v1";
+/// A stream is read as it comes; some have none.
+const ACCEPT: &str = "application/x-ndjson, application/json";
+/// What a provider may speak for us to have use of it.
+const OF_USE: &str = "unknown,transport-bitswap,transport-ipfs-gateway-http";
+/// Bytes of one answer: room for `RECORDS_MAX` peers with all their addresses.
+const ANSWER_BYTES_MAX: usize = 2 << 20;
