@@ -16,8 +16,8 @@ use crate::jobs::{self, reprovide::Reprovide};
 use crate::limits::Limits;
 use crate::metrics;
 use crate::perf::{Perf, PerfError, Run};
-use crate::routing::Routing;
 use crate::routing::routers::{Routers, RoutersError};
+use crate::routing::{Directory, Routing};
 use crate::swarm::{self, Online, Peers};
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Node {
     peers: Peers,
     routing: Routing,
+    directory: Directory,
     exchange: Exchange,
     bitswap: Bitswap,
     perf: Perf,
@@ -145,6 +146,12 @@ impl Node {
         } = swarm::start(&keys, &config, &families.swarm, &events, registry).await?;
         let routers = Routers::new(config.network, config.routers, &families.swarm, registry)?;
         let routing = routing.beside(routers);
+        let directory = Directory::new(
+            (routing.clone(), peers.clone()),
+            store.clone(),
+            config.network,
+            Arc::clone(&config.serve),
+        );
         let throttle = Throttle::new(config.limits.clone(), registry)?;
         let rules = Rules {
             throttle: throttle.clone(),
@@ -185,6 +192,7 @@ impl Node {
         Ok(Self {
             peers,
             routing,
+            directory,
             exchange,
             bitswap,
             perf,
@@ -213,6 +221,11 @@ impl Node {
     /// Providers.
     pub fn routing(&self) -> Routing {
         self.routing.clone()
+    }
+
+    /// Providers and peers, for others.
+    pub fn directory(&self) -> Directory {
+        self.directory.clone()
     }
 
     /// What Bitswap did.

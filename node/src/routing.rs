@@ -6,12 +6,14 @@
 //! `command.rs` is what the worker may be asked, `queue.rs` what waits to be provided.
 
 pub(crate) mod command;
+mod directory;
 mod filter;
 mod merge;
 pub(crate) mod queue;
 mod record;
 pub(crate) mod routers;
 
+pub use directory::Directory;
 pub use filter::{Filters, NoFilter};
 pub use record::{Record, parse_peer};
 
@@ -165,8 +167,17 @@ impl Routing {
         answer.await.map_err(|_| RoutingError::Stopping)?
     }
 
-    /// Looks for a peer: where it is, if it or anybody asked says so.
+    /// Looks for a peer: where it is, if it or anybody asked says so, routers among them.
     pub async fn find_peer(&self, peer: PeerId) -> Result<Provider, RoutingError> {
+        let dht = self.find_peer_in_dht(peer);
+        match &self.routers {
+            None => dht.await,
+            Some(routers) => merge::peer(dht, routers.peer(peer)).await,
+        }
+    }
+
+    /// The same by the DHT alone.
+    pub async fn find_peer_in_dht(&self, peer: PeerId) -> Result<Provider, RoutingError> {
         self.ask(peer, Command::Peer).await
     }
 

@@ -14,6 +14,7 @@ use futures::stream::{self, BoxStream, SelectAll, StreamExt};
 use futures::{Stream, stream::select_all};
 use libp2p::{Multiaddr, PeerId};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::pin::pin;
 
 /// What the DHT finds.
 pub(super) type Found = BoxStream<'static, Result<Provider, RoutingError>>;
@@ -42,6 +43,35 @@ pub(super) fn merge(
         let next = merging.next().await?;
         Some((next, merging))
     })
+}
+
+/// Where a peer is: by the DHT's word if it has one, and by the routers' beside it. The DHT is waited for,
+/// or a router that names wrong addresses at once could hide the right ones.
+pub(super) async fn peer(
+    dht: impl Future<Output = Result<Provider, RoutingError>>,
+    routers: Vec<BoxStream<'static, Heard>>,
+) -> Result<Provider, RoutingError> {
+    let (mut dht, mut routers) = (pin!(dht), select_all(routers));
+    let mut told: Vec<Provider> = Vec::new();
+    let found = loop {
+        tokio::select! {
+            found = dht.as_mut() => break found,
+            Some(heard) = routers.next() => told.extend(heard.provider()),
+        }
+    };
+    if found.is_err() {
+        while let Some(heard) = routers.next().await {
+            told.extend(heard.provider());
+        }
+    }
+    let mut all = found.or_else(|error| told.pop().ok_or(error))?;
+    for other in told {
+        let is_new = |address: &Multiaddr| !all.addresses.contains(address);
+        let new: Vec<Multiaddr> = other.addresses.into_iter().filter(is_new).collect();
+        all.addresses.extend(new);
+    }
+    all.addresses.truncate(ADDRESSES_MAX);
+    Ok(all)
 }
 
 enum Event {
@@ -201,6 +231,8 @@ impl Places {
 
 /// Which source the DHT is.
 const DHT: usize = 0;
+/// Addresses of a peer that are worth trying.
+const ADDRESSES_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -337,6 +369,35 @@ mod tests {
         places.offer(DHT, moved);
         assert_eq!(places.ready.len(), 2);
         assert_eq!(places.given, 1);
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_where_the_dht_says_and_where_routers_say_beside_it() {
+        let (here, there) = (provider(1), provider(2));
+        let there = Provider {
+            peer: here.peer,
+            ..there
+        };
+        let says = |provider: &Provider| {
+            let told = vec![Heard::Provider(provider.clone()), Heard::Answered];
+            stream::iter(told).boxed()
+        };
+        let late = async {
+            tokio::task::yield_now().await;
+            Ok(here.clone())
+        };
+        let found = peer(late, vec![says(&there), says(&here), hangs(Vec::new())]);
+        let both = [here.addresses.clone(), there.addresses.clone()].concat();
+        assert_eq!(found.await.unwrap().addresses, both);
+
+        let lost = || async { Err(RoutingError::PeerNotFound(here.peer)) };
+        let found = peer(lost(), vec![router(0), says(&there)]).await.unwrap();
+        assert_eq!(found.addresses, there.addresses);
+        let found = peer(lost(), vec![router(0)]).await;
+        assert!(
+            matches!(found, Err(RoutingError::PeerNotFound(_))),
+            "{found:?}"
+        );
     }
 
     #[test]

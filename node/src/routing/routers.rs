@@ -47,6 +47,15 @@ pub(super) enum Heard {
     Answered,
 }
 
+impl Heard {
+    pub(super) fn provider(self) -> Option<Provider> {
+        match self {
+            Self::Provider(provider) => Some(provider),
+            Self::Answered => None,
+        }
+    }
+}
+
 /// Why there are no routers.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RoutersError {
@@ -125,7 +134,6 @@ impl Routers {
     }
 
     /// What each of them says about where `peer` is.
-    #[cfg_attr(not(test), expect(dead_code, reason = "peers are not looked up yet"))]
     pub(super) fn peer(&self, peer: PeerId) -> Vec<BoxStream<'static, Heard>> {
         let question = Question {
             rest: format!("{BASE}/peers/{peer}"),

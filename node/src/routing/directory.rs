@@ -1,0 +1,128 @@
+//! What this node tells whoever asks over HTTP: what the DHT says, what is here, and where it is itself.
+//!
+//! Never by asking routers of its own: two nodes that are each other's routers would ask one another for ever,
+//! and what strangers look up is not told to third parties. That a block is here is told only where a stranger
+//! would be given it, and of addresses only those that others may be told.
+
+use super::{Provider, Record, Routing, RoutingError};
+use crate::bitswap::policy::{Policy, Verdict};
+use crate::dht::place::Place;
+use crate::ipns;
+use crate::network::Network;
+use crate::swarm::Peers;
+use cairn_store::{Cid, Store};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use libp2p::PeerId;
+use std::future;
+use std::sync::Arc;
+
+/// Who has what, for others. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    routing: Routing,
+    peers: Peers,
+    store: Store,
+    network: Network,
+    policy: Arc<dyn Policy>,
+    /// Nobody in particular.
+    stranger: PeerId,
+}
+
+impl Directory {
+    pub(crate) fn new(
+        (routing, peers): (Routing, Peers),
+        store: Store,
+        network: Network,
+        policy: Arc<dyn Policy>,
+    ) -> Self {
+        Self {
+            routing,
+            peers,
+            store,
+            network,
+            policy,
+            stranger: PeerId::random(),
+        }
+    }
+
+    /// Who has `cid`, at most `limit` of them: this node if it does, then whom the DHT finds. An error comes last.
+    pub fn providers(
+        &self,
+        cid: Cid,
+        limit: usize,
+    ) -> BoxStream<'static, Result<Record, RoutingError>> {
+        let (this, local) = (self.clone(), self.peers.local());
+        let own = async move { this.own_record_of(&cid).await.map(Ok) };
+        let own = stream::once(own).filter_map(future::ready);
+        let (this, found) = (self.clone(), self.routing.find_in_dht(cid, limit));
+        let others = found.filter_map(move |found| {
+            let told = match found {
+                Ok(provider) if provider.peer == local => None,
+                Ok(provider) => this.told(provider).map(Ok),
+                Err(error) => Some(Err(error)),
+            };
+            future::ready(told)
+        });
+        own.chain(others).take(limit).boxed()
+    }
+
+    /// Where a peer is, if anybody knows.
+    pub async fn peer(&self, peer: PeerId) -> Result<Option<Record>, RoutingError> {
+        if peer == self.peers.local() {
+            return Ok(Some(self.own_record().await));
+        }
+        match self.routing.find_peer_in_dht(peer).await {
+            Ok(provider) => Ok(self.told(provider)),
+            Err(RoutingError::PeerNotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The peers of the DHT nearest to a key, the nearest first.
+    pub async fn nearest(&self, key: Vec<u8>) -> Result<Vec<Record>, RoutingError> {
+        let place = Place::of(&key);
+        let mut found = self.routing.nearest(key).await?;
+        found.sort_by_key(|provider| place.distance(&Place::of_peer(&provider.peer)));
+        found.dedup_by_key(|provider| provider.peer);
+        let told = found.into_iter().filter_map(|provider| self.told(provider));
+        Ok(told.take(NEAREST_MAX).collect())
+    }
+
+    /// The newest record of a name that anybody keeps.
+    pub async fn name(&self, name: PeerId) -> Result<Option<ipns::Record>, RoutingError> {
+        let value = self.routing.value(ipns::key(&name)).await?;
+        Ok(value.and_then(|value| ipns::Record::decode(&name, &value).ok()))
+    }
+
+    async fn own_record_of(&self, cid: &Cid) -> Option<Record> {
+        let gives = self.policy.decide(&self.stranger, cid) == Verdict::Serve;
+        if !gives || !self.store.has(cid).await.unwrap_or(false) {
+            return None;
+        }
+        Some(self.own_record().await)
+    }
+
+    async fn own_record(&self) -> Record {
+        let mut addresses = self.peers.listening().await;
+        addresses.retain(|address| self.network.announces(address));
+        Record {
+            peer: self.peers.local(),
+            addresses,
+            protocols: vec![BITSWAP.to_owned()],
+        }
+    }
+
+    /// What others may be told of a peer. One that is nowhere outside of where we are is not worth it.
+    fn told(&self, mut provider: Provider) -> Option<Record> {
+        let had_addresses = !provider.addresses.is_empty();
+        let announced = |address: &libp2p::Multiaddr| self.network.announces(address);
+        provider.addresses.retain(announced);
+        (!had_addresses || !provider.addresses.is_empty()).then(|| provider.into())
+    }
+}
+
+/// What a peer speaks that gives blocks.
+const BITSWAP: &str = "transport-bitswap";
+/// As many as a bucket of the DHT holds.
+const NEAREST_MAX: usize = 20;
