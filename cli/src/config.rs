@@ -413,6 +413,10 @@ peers_deny = []
 content_deny = []
 
 [gateway]
+# Whether whoever reaches the gateway may ask it who has what and who is where, at /routing/v1. Up to 32
+# lookups in the DHT at once are made for others.
+routing = true
+
 # Most requests worked on at once; more are answered with 429.
 requests_max = 1024
 

@@ -302,6 +302,7 @@ impl Daemon {
                 Gateway::start(
                     listener,
                     exchange.clone(),
+                    node.as_ref().map(|node| node.directory()),
                     within_descriptors(config.gateway.clone()),
                     &tasks,
                     &registry,

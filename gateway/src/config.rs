@@ -13,6 +13,9 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Whether whoever reaches the gateway may ask it who has what and who is where, at `/routing/v1` (default
+    /// true). Price: up to 32 lookups in the DHT at once for others.
+    pub routing: bool,
     /// Most requests worked on at once, bodies still being sent included (default 1024). More are
     /// answered with 429 at once. Price: up to 2 MiB of blocks held for each client that stalls.
     pub requests_max: NonZeroU32,
@@ -50,6 +53,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            routing: true,
             requests_max: count(1024),
             connections_max: count(4096),
             header_timeout: Span::seconds(10),

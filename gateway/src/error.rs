@@ -18,6 +18,14 @@ pub(crate) enum Failure {
     Path(String),
     /// A parameter or header has a value that cannot be.
     Parameter(String),
+    /// Nothing is asked of a router under this path.
+    Route(String),
+    /// What a router is asked about does not exist as it is written.
+    Key(String),
+    /// The media types that the client takes are not those that there are; what to ask with.
+    Accept(&'static str),
+    /// It could be asked of a router, but not of this one.
+    Unsupported(String),
     /// Nothing is served under this path at all.
     Nowhere,
     /// The method is not one of ours.
@@ -68,14 +76,14 @@ impl Failure {
     /// The status a failure is answered with.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Path(_) | Self::Parameter(_) => StatusCode::BAD_REQUEST,
+            Self::Path(_) | Self::Parameter(_) | Self::Route(_) => StatusCode::BAD_REQUEST,
             Self::Nowhere | Self::NoLink(_) | Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotCached => StatusCode::PRECONDITION_FAILED,
-            Self::Format(_) => StatusCode::NOT_ACCEPTABLE,
+            Self::Format(_) | Self::Accept(_) => StatusCode::NOT_ACCEPTABLE,
             Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::Broken(_) | Self::TooMuch(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Inside(_) | Self::Names => StatusCode::NOT_IMPLEMENTED,
+            Self::Broken(_) | Self::TooMuch(_) | Self::Key(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Inside(_) | Self::Names | Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Disk(_) | Self::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -92,6 +100,17 @@ impl Failure {
                 "A content path is /ipfs/<cid>, then names of entries.",
             ),
             Self::Parameter(why) => (why.clone(), ""),
+            Self::Route(why) => (
+                why.clone(),
+                "Ask for /routing/v1/providers/<cid>, /routing/v1/peers/<peer ID>, \
+                 /routing/v1/dht/closest/peers/<CID or peer ID> or /routing/v1/ipns/<name>.",
+            ),
+            Self::Key(why) => (why.clone(), ""),
+            Self::Accept(ask) => (
+                "the request takes none of the media types that this is told in".to_owned(),
+                *ask,
+            ),
+            Self::Unsupported(why) => (why.clone(), ""),
             Self::Nowhere => (
                 format!("nothing is served at {path}"),
                 "Content is served at /ipfs/<cid> and /ipfs/<cid>/<path>.",
@@ -166,6 +185,10 @@ impl Failure {
             Self::TooSlow(_) => Some(HeaderValue::from_static("60")),
             Self::Path(_)
             | Self::Parameter(_)
+            | Self::Route(_)
+            | Self::Key(_)
+            | Self::Accept(_)
+            | Self::Unsupported(_)
             | Self::Nowhere
             | Self::Method
             | Self::NoLink(_)

@@ -9,6 +9,7 @@ use crate::metrics::{Kind, Metrics};
 use crate::request::{self, Asked};
 use crate::response::ahead::Leave;
 use crate::response::{self, KindExtension};
+use crate::routing::Routing;
 use crate::{encode, headers};
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ struct Shared<C> {
     places: Arc<Semaphore>,
     metrics: Metrics,
     leave: Leave,
+    routing: Routing,
 }
 
 impl<C> Clone for Handler<C> {
@@ -39,7 +41,7 @@ impl<C> Clone for Handler<C> {
 }
 
 impl<C: Content> Handler<C> {
-    pub(crate) fn new(content: C, config: Config, metrics: Metrics) -> Self {
+    pub(crate) fn new(content: C, routing: Routing, config: Config, metrics: Metrics) -> Self {
         let places = usize::try_from(config.requests_max.get()).unwrap_or(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(places));
         let leave = Leave::new(config.read_ahead_max);
@@ -50,6 +52,7 @@ impl<C: Content> Handler<C> {
                 places,
                 metrics,
                 leave,
+                routing,
             }),
         }
     }
@@ -114,9 +117,12 @@ impl<C: Content> Handler<C> {
     }
 
     async fn route(&self, parts: Parts) -> Result<Response<Body>, Failure> {
+        let shared = &self.shared;
+        if shared.routing.is_at(parts.uri.path()) && parts.method != http::Method::OPTIONS {
+            return shared.routing.answer(&shared.config, &parts).await;
+        }
         match request::parse(parts)? {
             Asked::Content(request) => {
-                let shared = &self.shared;
                 response::content(&shared.content, &shared.config, &shared.leave, &request).await
             }
             Asked::Redirect(location) => Ok(response::moved(location)),

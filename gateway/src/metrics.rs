@@ -23,10 +23,12 @@ pub(crate) enum Kind {
     Tar,
     /// A document of an IPLD codec.
     Dag,
+    /// Who has what.
+    Routing,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Other, "other"),
         (Self::File, "file"),
         (Self::Directory, "directory"),
@@ -34,6 +36,7 @@ impl Kind {
         (Self::Car, "car"),
         (Self::Tar, "tar"),
         (Self::Dag, "dag"),
+        (Self::Routing, "routing"),
     ];
 }
 

@@ -12,7 +12,9 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::handler::Handler;
 use crate::metrics::Metrics;
+use crate::routing::{Lookups, Routing};
 use cairn_node::Exchange;
+use cairn_node::routing::Directory;
 use cairn_node::tasks::Tasks;
 use http::{HeaderValue, header};
 use hyper::server::conn::http1;
@@ -49,21 +51,24 @@ struct Switches {
 }
 
 impl Gateway {
-    /// Serves on `listener`; blocks come from `exchange`; metrics go to `registry`.
+    /// Serves on `listener`; blocks come from `exchange`; who has what is found in `directory`, if there is
+    /// one; metrics go to `registry`.
     pub fn start(
         listener: TcpListener,
         exchange: Exchange,
+        directory: Option<Directory>,
         config: Config,
         tasks: &Tasks,
         registry: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
-        Self::start_with(listener, exchange, config, tasks, registry)
+        let lookups = directory.map(|directory| Arc::new(directory) as Arc<dyn Lookups>);
+        Self::start_with(listener, (exchange, lookups), config, tasks, registry)
     }
 
     /// The same for anything that has content.
     pub(crate) fn start_with<C: Content>(
         listener: TcpListener,
-        content: C,
+        (content, lookups): (C, Option<Arc<dyn Lookups>>),
         config: Config,
         tasks: &Tasks,
         registry: &prometheus::Registry,
@@ -78,9 +83,10 @@ impl Gateway {
             stop: tasks.stopping().child_token(),
             cut: CancellationToken::new(),
         };
+        let routing = Routing::new(&config, lookups);
         let acceptor = Acceptor {
             connection: Connection {
-                handler: Handler::new(content, config.clone(), metrics.clone()),
+                handler: Handler::new(content, routing, config.clone(), metrics.clone()),
                 header_timeout: config.header_timeout.duration(),
                 write_timeout: config.write_timeout.duration(),
                 switches: switches.clone(),

@@ -8,5 +8,6 @@ mod documents;
 mod files;
 mod folders;
 mod hostile;
+mod routing;
 mod support;
 mod wire;

@@ -150,6 +150,7 @@ const KEYS: &[(&str, &str)] = &[
         "serve.content_deny",
         r#"a list of CIDs like "bafy…" or "Qm…""#,
     ),
+    ("gateway.routing", "true or false"),
     ("gateway.requests_max", COUNT),
     ("gateway.connections_max", COUNT),
     ("gateway.header_timeout", SPAN),

@@ -48,7 +48,12 @@ pub fn kubo(config: &Config, peer_id: Option<&str>) -> serde_json::Value {
             "StorageMax": config.storage.max.to_string(),
         },
         "API": { "HTTPHeaders": {} },
-        "Gateway": { "NoFetch": false, "HTTPHeaders": {}, "RootRedirect": "" },
+        "Gateway": {
+            "NoFetch": false,
+            "HTTPHeaders": {},
+            "RootRedirect": "",
+            "ExposeRoutingAPI": config.gateway.routing,
+        },
         "Routing": { "Type": "dht" },
         "Discovery": { "MDNS": { "Enabled": false } },
         "Swarm": { "ConnMgr": { "HighWater": config.fetch.connections } },

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::handler::Handler;
 use crate::metrics::Metrics;
+use crate::routing::{Lookups, Routing};
 use bytes::Bytes;
 use cairn_store::block::Prefix;
 use cairn_store::cid::{self, HashKind, Version};
@@ -181,8 +182,19 @@ impl Site {
     }
 
     pub(super) fn handler(&self) -> Handler<Arc<Self>> {
+        self.handler_with(None)
+    }
+
+    /// The same with somebody who knows who has what.
+    pub(super) fn handler_with(&self, lookups: Option<Arc<dyn Lookups>>) -> Handler<Arc<Self>> {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        Handler::new(Arc::new(self.clone()), self.config.clone(), metrics)
+        let routing = Routing::new(&self.config, lookups);
+        Handler::new(
+            Arc::new(self.clone()),
+            routing,
+            self.config.clone(),
+            metrics,
+        )
     }
 
     pub(super) async fn get(&self, path: &str) -> Answer {

@@ -21,8 +21,8 @@ async fn serve(site: Site) -> Running {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let registry = prometheus::Registry::new();
     let config = site.config.clone();
-    let gateway =
-        Gateway::start_with(listener, Arc::new(site), config, &Tasks::new(), &registry).unwrap();
+    let content = (Arc::new(site), None);
+    let gateway = Gateway::start_with(listener, content, config, &Tasks::new(), &registry).unwrap();
     Running { gateway, registry }
 }
 
