@@ -3,7 +3,7 @@
 //! Whoever is fast must not crowd out whoever is honest: a router that invents providers is faster
 //! than any lookup. So each source has a share of the places, and what a router tells beyond its
 //! own is held back until the others have had theirs or are through; the DHT waits for nobody. Half of the
-//! places are the DHT's, the routers share the rest.
+//! places are the DHT's, the routers share the rest, of which each has at least one.
 //!
 //! A provider comes once; once more if the DHT knows it at addresses that no router told, or a
 //! router could hide it behind wrong ones.
@@ -138,8 +138,8 @@ struct Source {
 
 impl Places {
     fn new(limit: usize, routers: usize) -> Self {
-        let for_dht = limit / 2;
-        let each = (limit - for_dht) / routers.max(1);
+        let each = (limit.div_ceil(2) / routers.max(1)).max(1);
+        let for_dht = limit.saturating_sub(each.saturating_mul(routers));
         let shares = [for_dht].into_iter().chain(vec![each; routers]);
         let source = |share| Source {
             share,
@@ -309,6 +309,23 @@ mod tests {
             12,
         ));
         assert_eq!(all.len(), 4, "two each, the rest waits for those that hang");
+    }
+
+    #[test]
+    fn each_router_has_a_place_though_they_are_many() {
+        let late = provider(7);
+        let told = vec![Heard::Provider(late.clone())];
+        let slow = stream::iter(told).then(|heard| async {
+            tokio::task::yield_now().await;
+            heard
+        });
+        let mut routers: Vec<_> = (0..3).map(|_| router(100)).collect();
+        routers.push(slow.boxed());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let all: Vec<_> = runtime.block_on(merge(dht(&[], None), routers, 4).collect());
+        assert!(peers(&all).contains(&late.peer));
     }
 
     #[test]

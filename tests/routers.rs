@@ -1,0 +1,216 @@
+//! Nodes that learn who has what over HTTP: from another's gateway, beside services that mean ill or say nothing.
+
+use harness::{Daemon, Repo};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
+
+/// A repository that asks these.
+fn asker(routers: &[SocketAddr]) -> Repo {
+    let repo = Repo::new(CAIRN);
+    let routers: Vec<String> = routers
+        .iter()
+        .map(|at| format!("\"http://{at}\""))
+        .collect();
+    let routers = format!("[{}]", routers.join(", "));
+    repo.ok(["config", "set", "routing.endpoints", &routers]);
+    repo
+}
+
+/// Somebody who has something, and its name.
+fn giver(content: &[u8]) -> (Repo, Daemon, String) {
+    let repo = Repo::new(CAIRN);
+    let cid = repo.run_with(["add", "-Q"], content).success().text();
+    let daemon = repo.daemon();
+    (repo, daemon, cid)
+}
+
+/// A service that reads a request and then does as it likes with the connection.
+fn service(
+    answer: impl Fn(TcpStream) -> std::io::Result<()> + Clone + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            thread::spawn(move || {
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                lines
+                    .take_while(|line| line.as_ref().is_ok_and(|line| !line.is_empty()))
+                    .for_each(drop);
+                // The node may hang up at any time.
+                let _ = answer(stream);
+            });
+        }
+    });
+    address
+}
+
+fn says(text: impl Into<String>) -> impl Fn(TcpStream) -> std::io::Result<()> + Clone + Send {
+    let text = text.into();
+    move |mut stream| stream.write_all(text.as_bytes())
+}
+
+fn questions(daemon: &Daemon, outcome: &str) -> f64 {
+    daemon.metric(&format!(
+        "cairn_routers_questions_total{{outcome=\"{outcome}\"}}"
+    ))
+}
+
+#[test]
+fn a_router_is_enough_to_find_and_fetch() {
+    let (_repo, giving, cid) = giver(b"found over HTTP");
+    let asker = asker(&[giving.gateway()]);
+    let asking = asker.daemon();
+    assert_eq!(asker.ok(["swarm", "peers"]), "", "nobody is connected");
+    let peer = giving.swarm();
+    let peer = peer.rsplit('/').next().unwrap();
+    assert_eq!(asker.ok(["routing", "findprovs", &cid]), peer);
+    assert_eq!(asker.ok(["cat", &cid]), "found over HTTP");
+    assert!(questions(&asking, "answered") >= 2.0);
+    assert!(asker.ok(["swarm", "peers"]).ends_with(peer));
+}
+
+#[test]
+fn what_nobody_has_is_not_found_and_that_is_no_error() {
+    let (_repo, giving, _) = giver(b"something else");
+    let missing = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";
+    let answers = [
+        giving.gateway(),
+        service(says("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")),
+    ];
+    for (at, outcome) in answers.into_iter().zip(["empty", "absent"]) {
+        let asker = asker(&[at]);
+        let asking = asker.daemon();
+        drop(asker.run(["routing", "findprovs", missing]));
+        assert_eq!(questions(&asking, outcome), 1.0, "{outcome}");
+        assert_eq!(questions(&asking, "rests"), 0.0);
+    }
+}
+
+/// As many providers as it likes, none of which is there.
+fn liar() -> SocketAddr {
+    service(|mut stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n")?;
+        for _ in 0..2000 {
+            let (peer, at) = (libp2p::PeerId::random(), "/ip4/127.0.0.1/tcp/1");
+            let line = format!(r#"{{"Schema":"peer","ID":"{peer}","Addrs":["{at}"]}}"#);
+            stream.write_all(line.as_bytes())?;
+            stream.write_all(b"\n")?;
+        }
+        Ok(())
+    })
+}
+
+/// A gigabyte without an end of a line or a list.
+fn flood(kind: &'static str) -> SocketAddr {
+    service(move |mut stream| {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        let piece = vec![b'['; 1 << 20];
+        (0..1024).try_for_each(|_| stream.write_all(&piece))
+    })
+}
+
+#[test]
+fn routers_that_hang_and_lie_keep_nobody_from_what_another_knows() {
+    let (_repo, giving, cid) = giver(b"found beside liars");
+    let hangs = service(|stream| {
+        // Until the node hangs up.
+        BufReader::new(stream).lines().for_each(drop);
+        Ok(())
+    });
+    let asker = asker(&[hangs, liar(), giving.gateway()]);
+    let _asking = asker.daemon();
+    assert_eq!(asker.ok(["cat", &cid]), "found beside liars");
+}
+
+#[test]
+fn routers_that_flood_and_fail_are_given_up_and_what_another_knows_is_found() {
+    let (_repo, giving, cid) = giver(b"found beside floods");
+    let routers = [
+        liar(),
+        flood("application/x-ndjson"),
+        flood("application/json"),
+        service(says(
+            "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\n\r\n",
+        )),
+        service(says("what?")),
+        giving.gateway(),
+    ];
+    let asker = asker(&routers);
+    let asking = asker.daemon();
+    let found = asker.ok(["routing", "findprovs", "-n", "1000", &cid]);
+    let peer = giving.swarm();
+    assert!(found.contains(peer.rsplit('/').next().unwrap()), "{found}");
+    for (outcome, count) in [
+        ("answered", 2.0),
+        ("too_large", 2.0),
+        ("redirect", 1.0),
+        ("broken", 1.0),
+    ] {
+        assert_eq!(questions(&asking, outcome), count, "{outcome}");
+    }
+    // They rest, and nobody waits for them.
+    assert_eq!(asker.ok(["cat", &cid]), "found beside floods");
+    assert!(asking.metric("process_resident_memory_bytes") < 256e6);
+}
+
+#[test]
+fn two_nodes_that_are_each_others_router_do_not_ask_for_ever() {
+    let first = Repo::new(CAIRN);
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = held.local_addr().unwrap();
+    let second = asker(&[at]);
+    let asking = second.daemon();
+    let endpoints = format!("[\"http://{}\"]", asking.gateway());
+    first.ok(["config", "set", "routing.endpoints", &endpoints]);
+    let address = format!("/ip4/127.0.0.1/tcp/{}", at.port());
+    first.ok(["config", "set", "addresses.gateway", &address]);
+    drop(held);
+    let answering = first.daemon();
+    let missing = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";
+    drop(second.run(["routing", "findprovs", missing]));
+    assert_eq!(questions(&asking, "empty"), 1.0);
+    assert_eq!(questions(&answering, "empty"), 0.0);
+}
+
+#[test]
+fn the_gateway_tells_who_has_what_and_where_this_node_is() {
+    let (repo, giving, cid) = giver(b"here");
+    let peer = giving.swarm();
+    let peer = peer.rsplit('/').next().unwrap();
+    for path in [format!("providers/{cid}"), format!("peers/{peer}")] {
+        let answer = giving.get(&format!("/routing/v1/{path}"), &[]);
+        assert_eq!(answer.status, 200);
+        let told: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let list = told.get("Providers").or_else(|| told.get("Peers")).unwrap();
+        assert_eq!(list[0]["ID"], peer);
+        assert_eq!(list[0]["Protocols"][0], "transport-bitswap");
+        let address = list[0]["Addrs"][0].as_str().unwrap();
+        assert!(address.starts_with("/ip4/127.0.0.1/tcp/"), "{address}");
+    }
+    drop(giving);
+    // What a stranger would not be given is not said to be here.
+    repo.ok([
+        "config",
+        "set",
+        "serve.content_deny",
+        &format!("[\"{cid}\"]"),
+    ]);
+    let giving = repo.daemon();
+    let answer = giving.get(&format!("/routing/v1/providers/{cid}"), &[]);
+    assert_eq!(answer.text(), r#"{"Providers":[]}"#);
+    drop(giving);
+    repo.ok(["config", "set", "gateway.routing", "false"]);
+    let giving = repo.daemon();
+    assert_eq!(
+        giving
+            .get(&format!("/routing/v1/providers/{cid}"), &[])
+            .status,
+        404
+    );
+}
