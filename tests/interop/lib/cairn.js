@@ -126,7 +126,16 @@ class Daemon {
 
   /** Where the RPC listens, as a URL. */
   async rpc () {
-    const address = (await readFile(path.join(this.repository.path, 'api'), 'utf8')).trim()
+    return await this.#listens('api')
+  }
+
+  /** Where the gateway listens, as a URL. */
+  async gateway () {
+    return await this.#listens('gateway')
+  }
+
+  async #listens (file) {
+    const address = (await readFile(path.join(this.repository.path, file), 'utf8')).trim()
     const [, ip4, ip, tcp, port] = address.split('/')
     assert.deepEqual([ip4, tcp], ['ip4', 'tcp'], address)
     return `http://${ip}:${port}`
