@@ -9,6 +9,8 @@ use crate::http::Endpoint;
 use crate::limits::Limits;
 use crate::network::Network;
 use crate::perf::Answers;
+use crate::private::SwarmKey;
+use crate::swarm::Filter;
 use cairn_store::config::Percent;
 use libp2p::Multiaddr;
 use std::path::PathBuf;
@@ -39,6 +41,28 @@ pub struct Config {
     /// Most connections that are being made, each way. Handshakes cost processor time before we
     /// know who it is.
     pub connections_pending_max: u32,
+    /// Above how many connections the least useful are closed, and until how many are left. Those that are in
+    /// use, of peers to stay connected to, or younger than `connection_grace` do not count. Fewer cost less, more
+    /// are likelier to have what is wanted.
+    pub connections_high: u32,
+    /// See above; no more than that.
+    pub connections_low: u32,
+    /// How long a new peer is left alone: what it is good for shows with time.
+    pub connection_grace: Duration,
+    /// Most connections that are taken from one IPv4 address, or one /56 of IPv6; `Limits::exempt` has none.
+    /// Too few keep those out who share an address.
+    pub connections_per_address_max: u32,
+    /// How many addresses are dialled in a second; two seconds' worth may come at once. Each takes an entry in
+    /// the router's table for minutes; `Limits::exempt` has none.
+    pub dials_per_second_max: u32,
+    /// How many dials are under way at once.
+    pub dials_at_once_max: u32,
+    /// Whom to stay connected to, each with `/p2p/<peer id>`.
+    pub peering: Vec<Multiaddr>,
+    /// Where nobody is dialled or taken from.
+    pub filters: Vec<Filter>,
+    /// The secret of a private network. With it there is no QUIC, and who has another or none is not understood.
+    pub private: Option<SwarmKey>,
     /// How long making a connection may take, from the first packet to the muxer.
     pub handshake_timeout: Duration,
     /// How long a connection that nobody uses stays open. Shorter frees sockets, longer saves
@@ -129,6 +153,15 @@ impl Default for Config {
             connections_max: 512,
             connections_per_peer_max: 8,
             connections_pending_max: 128,
+            connections_high: 96,
+            connections_low: 64,
+            connection_grace: Duration::from_secs(20),
+            connections_per_address_max: 16,
+            dials_per_second_max: 32,
+            dials_at_once_max: 64,
+            peering: Vec::new(),
+            filters: Vec::new(),
+            private: None,
             handshake_timeout: Duration::from_secs(10),
             connection_idle: Duration::from_secs(600),
             streams_per_connection_max: 1024,

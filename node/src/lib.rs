@@ -24,6 +24,8 @@ mod negotiation;
 pub mod network;
 pub mod node;
 pub mod perf;
+pub mod ping;
+pub mod private;
 mod protobuf;
 pub mod routing;
 pub mod swarm;

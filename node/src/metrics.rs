@@ -5,7 +5,8 @@
 
 use crate::dht::message::Kind;
 use crate::swarm::Ceiling;
-use crate::swarm::fence::TurnedAway;
+use crate::swarm::gate::Gate;
+use crate::swarm::keeper::Keeper;
 use crate::swarm::meter::Meter;
 use crate::tasks::Tasks;
 use libp2p::metrics::{Metrics as Libp2p, Recorder};
@@ -217,7 +218,7 @@ pub(crate) fn register_sources(
     registry: &Registry,
     tasks: &Tasks,
     meter: &Arc<Meter>,
-    turned_away: &Arc<TurnedAway>,
+    gate: &Arc<Gate>,
 ) -> Result<(), prometheus::Error> {
     let counter = |name: &str, help: &str| IntCounter::new(name, help);
     let by = |name: &str, help: &str, value: &str| {
@@ -230,7 +231,7 @@ pub(crate) fn register_sources(
     );
     let tasks = tasks.clone();
     let meters = [Arc::clone(meter), Arc::clone(meter)];
-    let fences = [Arc::clone(turned_away), Arc::clone(turned_away)];
+    let fences = [Arc::clone(gate), Arc::clone(gate)];
     let [meter_in, meter_out] = meters;
     let (floods, refused, holds) = (Arc::clone(meter), Arc::clone(meter), Arc::clone(meter));
     let [fence_in, fence_out] = fences;
@@ -262,13 +263,65 @@ pub(crate) fn register_sources(
         ),
         Source::new(by(bytes.0, bytes.1, "in")?, move || meter_in.totals().0),
         Source::new(by(bytes.0, bytes.1, "out")?, move || meter_out.totals().1),
-        Source::new(by(outside.0, outside.1, "in")?, move || fence_in.arrivals()),
-        Source::new(by(outside.0, outside.1, "out")?, move || fence_out.dials()),
+        Source::new(by(outside.0, outside.1, "in")?, move || {
+            fence_in.outside().arrivals()
+        }),
+        Source::new(by(outside.0, outside.1, "out")?, move || {
+            fence_out.outside().dials()
+        }),
     ];
     for source in sources {
         registry.register(Box::new(source))?;
     }
     Ok(())
+}
+
+/// Who was not let in, not dialled, or let go.
+pub(crate) fn register_keeper(
+    registry: &Registry,
+    keeper: &Keeper,
+    gate: &Arc<Gate>,
+) -> Result<(), prometheus::Error> {
+    let refused = |reason: &str, direction: &str| {
+        let opts = Opts::new(
+            "cairn_connections_refused_total",
+            "Dials and arrivals refused, by why: as many from their address as may be, hardly any files left to \
+             open, a filter, too many dials waiting.",
+        );
+        let opts = opts.const_label("reason", reason);
+        IntCounter::with_opts(opts.const_label("direction", direction))
+    };
+    let [crowded, files_in, files_out, trimmed, away] = [(); 5].map(|()| keeper.clone());
+    let [filter_in, filter_out, line] = [(); 3].map(|()| Arc::clone(gate));
+    let trims = IntCounter::new(
+        "cairn_connections_trimmed_total",
+        "Connections closed because there were more than `connections.high`.",
+    )?;
+    for source in [
+        Source::new(refused("address", "in")?, move || crowded.crowded()),
+        Source::new(refused("files", "in")?, move || files_in.without_files().0),
+        Source::new(refused("files", "out")?, move || {
+            files_out.without_files().1
+        }),
+        Source::new(refused("filter", "in")?, move || {
+            filter_in.filtered().arrivals()
+        }),
+        Source::new(refused("filter", "out")?, move || {
+            filter_out.filtered().dials()
+        }),
+        Source::new(refused("line", "out")?, move || line.overflowed()),
+        Source::new(trims, move || trimmed.trimmed()),
+    ] {
+        registry.register(Box::new(source))?;
+    }
+    let gauge = IntGauge::new(
+        "cairn_peering_away",
+        "Peers to stay connected to that are not connected.",
+    )?;
+    registry.register(Box::new(Level {
+        gauge,
+        read: Box::new(move || away.away()),
+    }))
 }
 
 /// The limit of memory, and whom it kept away.

@@ -106,6 +106,18 @@ pub enum StartError {
         /// The network's name.
         network: &'static str,
     },
+    /// QUIC cannot be kept private.
+    #[error(
+        "{0} is a QUIC address, and with swarm.key there is no QUIC: it has its own encryption, which knows no such key; \
+         leave it out of `addresses.swarm`, or remove swarm.key"
+    )]
+    PrivateQuic(Multiaddr),
+    /// A private network's node was to begin with the public network's peers.
+    #[error(
+        "swarm.key makes this node's network private, and {0} in `bootstrap` belongs to the public one; \
+         `cairn bootstrap rm {0}` takes it out"
+    )]
+    PrivateBootstrap(Multiaddr),
     /// The transports could not be built from the key.
     #[error("cannot set up the transports: {0}")]
     Transport(String),
@@ -251,7 +263,7 @@ impl Node {
 
     /// Other limits from now on. Tells why no connection is made under them just now, if none is.
     pub fn set_limits(&self, limits: Limits) -> Option<String> {
-        self.peers.set_memory(limits.memory);
+        self.peers.set_limits(&limits);
         self.throttle.set(limits);
         self.peers.refuses()
     }

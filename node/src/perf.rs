@@ -9,11 +9,10 @@
 
 mod behaviour;
 
-pub(crate) use behaviour::{Answers, Behaviour, PROTOCOL, Wire, pair};
+pub(crate) use behaviour::{Answers, Behaviour, Order, PROTOCOL, Wire, pair, pair_of};
 
 use crate::negotiation::OpenError;
 use crate::tasks::Tasks;
-use behaviour::Order;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::core::upgrade::NegotiationError;
 use libp2p::{Multiaddr, PeerId};
@@ -205,7 +204,7 @@ impl Drop for Admitted {
 
 /// Whether the peer did not take up the protocol. With one protocol to choose from that is only found
 /// out when its answer is read.
-fn is_refusal(error: &io::Error) -> bool {
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     matches!(inner, Some(NegotiationError::Failed))
 }

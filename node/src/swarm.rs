@@ -6,15 +6,19 @@
 //!
 //! Reading order: `start`, `worker.rs`, `behaviour.rs` (what is spoken), `transport.rs` (how
 //! bytes get there), `connect.rs` (from a socket to streams: `tls.rs`, `noise.rs`, `records.rs`, `mux.rs`),
-//! `fence.rs` (and where bytes do not get).
+//! `fence.rs` (and where bytes do not get), `keeper.rs` (who stays).
 
 mod behaviour;
 mod book;
 mod bootstrap;
+mod budget;
 pub(crate) mod command;
 mod connect;
 mod failure;
-pub(crate) mod fence;
+mod fence;
+mod filters;
+pub(crate) mod gate;
+pub(crate) mod keeper;
 #[cfg(feature = "bench")]
 pub mod layers;
 mod limits;
@@ -39,17 +43,22 @@ use crate::dht::behaviour::Serving;
 use crate::dht::shelf::{Moment, Shelf};
 use crate::dht::worker::Remembered;
 use crate::event::Event;
-use crate::limits::Memory;
+use crate::limits::{Limits, Memory};
 use crate::metrics::{self, Foreign, Metrics};
 use crate::network::Network;
 use crate::node::StartError;
 use crate::perf;
+use crate::ping::{self, PingError, Pinging, Pings};
 use crate::routing::queue::Queue;
 use crate::routing::{self, Routing};
 use crate::tasks::Tasks;
 use behaviour::Behaviour;
 use bootstrap::Bootstrap;
 use command::{COMMANDS_MAX, Command};
+pub use filters::{Filter, FilterError};
+use gate::Gate;
+use keeper::Keeper;
+pub use keeper::{ListFull, PeeringError};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
@@ -149,6 +158,8 @@ pub struct Peers {
     perf: perf::Answers,
     meter: Arc<Meter>,
     ceiling: Arc<Ceiling>,
+    keeper: Keeper,
+    pings: Pings,
 }
 
 impl Peers {
@@ -162,7 +173,9 @@ impl Peers {
     pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, ConnectError> {
         let (peer, address) = split(address)?;
         let addresses = address.into_iter().collect();
+        let _hurry = self.keeper.hurry(peer);
         self.dial(peer, addresses).await?;
+        self.keeper.asked_for(&peer);
         Ok(peer)
     }
 
@@ -195,6 +208,7 @@ impl Peers {
     /// none. With nothing before the peer id, any connection. Gives where it leads.
     pub async fn way(&self, address: Multiaddr) -> Result<(PeerId, Multiaddr), ConnectError> {
         let (peer, address) = split(address)?;
+        let _hurry = self.keeper.hurry(peer);
         let Some(address) = address else {
             self.dial(peer, Vec::new()).await?;
             let rows = self.connected().await;
@@ -223,6 +237,15 @@ impl Peers {
             return Err(ConnectError::Itself(peer));
         }
         Ok(())
+    }
+
+    /// A stream of pings to the peer at the end of `address`, which is dialled if it is not connected. While
+    /// it is open the peer is not let go.
+    pub async fn ping(&self, address: Multiaddr) -> Result<Pinging, PingError> {
+        let (peer, _) = split(address.clone())?;
+        let hurry = self.keeper.hurry(peer);
+        let (peer, way) = self.way(address).await?;
+        self.pings.open(peer, way, hurry).await
     }
 
     /// Closes every connection to the peer at the end of `address`. Done when they are closed.
@@ -261,6 +284,12 @@ impl Peers {
     /// Why no connection is made just now, if none is.
     pub fn refuses(&self) -> Option<String> {
         self.ceiling.check().err().map(|over| over.to_string())
+    }
+
+    /// Other limits from now on.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.set_memory(limits.memory);
+        self.keeper.set_limits(limits);
     }
 
     /// Another limit of memory from now on.
@@ -319,24 +348,28 @@ pub(crate) async fn start(
     // An error means that it was chosen before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
-    let (meter, turned_away) = (Meter::new(Instant::now()), Arc::default());
+    let (meter, gate) = (Meter::new(Instant::now()), Arc::new(Gate::new(config)));
+    let keeper = Keeper::new(config, &gate);
     let ceiling = Arc::new(Ceiling::new(config.limits.memory));
     let metrics = Metrics::register(registry)?;
-    metrics::register_sources(registry, tasks, &meter, &turned_away)?;
+    metrics::register_sources(registry, tasks, &meter, &gate)?;
+    metrics::register_keeper(registry, &keeper, &gate)?;
     metrics::register_memory(registry, &ceiling)?;
     let foreign = Foreign::new();
     let foreign_registry = foreign.registry();
 
-    let transport =
-        transport::build(keys, config, &meter, &turned_away).map_err(StartError::Transport)?;
-    let (bitswap, wire) = bitswap::behaviour();
+    let transport = transport::build(keys, config, &meter, &gate).map_err(StartError::Transport)?;
+    let (bitswap, mut wire) = bitswap::behaviour();
+    wire.keeper = Some(keeper.clone());
     let local = keys.public().to_peer_id();
     let remembered = remembered(config, tasks).await;
     let (perf, perf_wire) = perf::pair(config.perf());
     let (dht, dht_wire) = dht::behaviour::pair(&behaviour::SERVED);
     let serving = dht.serving();
-    let ceiling_of_swarm = Arc::clone(&ceiling);
-    let behaviour = Behaviour::new(keys.public(), config, ceiling_of_swarm, dht, bitswap, perf);
+    let (asked, pings) = ping::pair();
+    let doors = (Arc::clone(&ceiling), keeper.clone());
+    let streams = (perf, asked);
+    let behaviour = Behaviour::new(keys.public(), config, doors, dht, bitswap, streams);
     let swarm = Swarm::new(transport, behaviour, local, settings(config, tasks));
 
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
@@ -370,6 +403,8 @@ pub(crate) async fn start(
         perf: config.perf(),
         meter,
         ceiling,
+        keeper,
+        pings,
     };
     let (lookups, inbox) = mpsc::channel(routing::command::COMMANDS_MAX);
     let parts = dht::worker::Parts {
@@ -412,6 +447,15 @@ async fn remembered(config: &Config, tasks: &Tasks) -> Option<Remembered> {
 
 /// Refuses what cannot work before anything is opened.
 fn check(config: &Config) -> Result<(), StartError> {
+    if config.private.is_some() {
+        let quic = |address: &&Multiaddr| address.iter().any(|part| part == Protocol::QuicV1);
+        if let Some(address) = config.listen.iter().find(quic) {
+            return Err(StartError::PrivateQuic(address.clone()));
+        }
+        if let Some(address) = config.bootstrap.iter().find(|one| is_of_public(one)) {
+            return Err(StartError::PrivateBootstrap(address.clone()));
+        }
+    }
     for address in &config.listen {
         if !config.network.may_listen(address) {
             return Err(StartError::Outside {
@@ -427,6 +471,16 @@ fn check(config: &Config) -> Result<(), StartError> {
         })?;
     }
     Ok(())
+}
+
+/// Whether an address is one of the public network's own bootstrap peers.
+fn is_of_public(address: &Multiaddr) -> bool {
+    address.iter().any(|part| match part {
+        Protocol::Dnsaddr(name) | Protocol::Dns(name) | Protocol::Dns4(name) => {
+            name.ends_with(PUBLIC_BOOTSTRAP)
+        }
+        _ => false,
+    })
 }
 
 fn settings(config: &Config, tasks: &Tasks) -> swarm::Config {
@@ -446,6 +500,9 @@ fn settings(config: &Config, tasks: &Tasks) -> swarm::Config {
 
 /// Addresses tried in one dial.
 const ADDRESSES_PER_DIAL_MAX: usize = 16;
+
+/// The name below which the public network's bootstrap peers are found.
+const PUBLIC_BOOTSTRAP: &str = "bootstrap.libp2p.io";
 
 /// Messages that may wait on their way into a connection's task.
 const HANDLER_EVENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);

@@ -11,6 +11,7 @@
 use super::message::Version;
 use crate::negotiation::{self, Connections, Negotiate, OpenError};
 use crate::network;
+use crate::swarm::keeper::Keeper;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::multiaddr::Protocol;
@@ -70,6 +71,8 @@ pub(crate) type Opener = negotiation::Opener<Version>;
 pub(crate) struct Wire {
     pub(super) notices: mpsc::Receiver<Notice>,
     pub(super) orders: mpsc::Sender<Order>,
+    /// Who is told what peers are worth.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 /// Makes both ends.
@@ -87,6 +90,7 @@ pub(super) fn pair(versions: &'static [Version]) -> (Behaviour, Wire) {
     let wire = Wire {
         notices: noticed,
         orders,
+        keeper: None,
     };
     (behaviour, wire)
 }

@@ -527,6 +527,9 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             let wanted = matches!(received, Received::Wanted(_));
             let useful = if wanted { bytes } else { 0 };
             let weight = state.accounts.received(&peer, bytes, useful);
+            if let Some(keeper) = &self.wire.keeper {
+                keeper.gave(&peer, useful);
+            }
             state.weigh(peer, weight);
             match received {
                 Received::Wanted(cid) => {
@@ -1002,6 +1005,7 @@ mod tests {
         let wire = Wire {
             notices: noticed,
             orders: mpsc::channel(1).0,
+            keeper: None,
         };
         let (commands, asked) = mpsc::channel(COMMANDS_MAX);
         let (inputs, happened) = mpsc::channel(INPUTS_MAX);

@@ -1,4 +1,5 @@
-//! Between the swarm and the measuring tasks: negotiates and hands streams over.
+//! Between the swarm and the measuring tasks: negotiates and hands streams over. Pings go the same way
+//! (`ping.rs`), over a protocol that somebody else answers.
 
 use crate::negotiation::{self, Connections, Negotiate, OpenError};
 use libp2p::core::Endpoint;
@@ -23,6 +24,9 @@ use tokio::sync::mpsc;
 /// What it is called.
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/perf/1.0.0");
 
+/// What one [`Behaviour`] speaks.
+pub(crate) type Spoken = &'static [StreamProtocol; 1];
+
 static SPOKEN: [StreamProtocol; 1] = [PROTOCOL];
 
 /// Where an opened stream goes.
@@ -30,18 +34,18 @@ pub(crate) type Opener = negotiation::Opener<StreamProtocol>;
 
 /// Open a stream to a peer.
 #[derive(Debug)]
-pub(super) struct Order {
-    pub(super) peer: PeerId,
+pub(crate) struct Order {
+    pub(crate) peer: PeerId,
     /// Where its connection leads; `None` for any.
-    pub(super) way: Option<Multiaddr>,
-    pub(super) reply: Opener,
+    pub(crate) way: Option<Multiaddr>,
+    pub(crate) reply: Opener,
 }
 
 /// The other end of a [`Behaviour`].
 #[derive(Debug)]
 pub(crate) struct Wire {
     pub(super) arrived: mpsc::Receiver<(PeerId, Stream)>,
-    pub(super) orders: mpsc::Sender<Order>,
+    pub(crate) orders: mpsc::Sender<Order>,
 }
 
 /// Whether peers may measure with us.
@@ -53,9 +57,15 @@ pub(crate) enum Answers {
 
 /// Makes both ends.
 pub(crate) fn pair(answers: Answers) -> (Behaviour, Wire) {
+    pair_of(&SPOKEN, answers)
+}
+
+/// The same for another protocol.
+pub(crate) fn pair_of(spoken: Spoken, answers: Answers) -> (Behaviour, Wire) {
     let (arrivals, arrived) = mpsc::channel(ARRIVED_MAX);
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
     let behaviour = Behaviour {
+        spoken,
         answers,
         connections: Connections::default(),
         ways: HashMap::new(),
@@ -68,6 +78,7 @@ pub(crate) fn pair(answers: Answers) -> (Behaviour, Wire) {
 /// The part of the swarm that speaks it.
 #[derive(Debug)]
 pub(crate) struct Behaviour {
+    spoken: Spoken,
     answers: Answers,
     connections: Connections,
     /// Where each of them leads, as [`Order::way`] has it.
@@ -88,6 +99,7 @@ impl Behaviour {
     fn handler(&self, peer: PeerId) -> Handler {
         Handler {
             peer,
+            spoken: self.spoken,
             answers: self.answers,
             arrivals: self.arrivals.clone(),
             open: VecDeque::new(),
@@ -183,6 +195,7 @@ impl NetworkBehaviour for Behaviour {
 #[derive(Debug)]
 pub(crate) struct Handler {
     peer: PeerId,
+    spoken: Spoken,
     answers: Answers,
     arrivals: mpsc::Sender<(PeerId, Stream)>,
     open: VecDeque<Opener>,
@@ -198,7 +211,7 @@ impl ConnectionHandler for Handler {
 
     fn listen_protocol(&self) -> SubstreamProtocol<Negotiate<StreamProtocol>> {
         let spoken = match self.answers {
-            Answers::Yes => &SPOKEN[..],
+            Answers::Yes => self.spoken.as_slice(),
             Answers::No => &[],
         };
         SubstreamProtocol::new(Negotiate(spoken), ())
@@ -218,7 +231,7 @@ impl ConnectionHandler for Handler {
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opener, Infallible>> {
         match self.open.pop_front() {
             Some(reply) => Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: SubstreamProtocol::new(Negotiate(&SPOKEN), reply)
+                protocol: SubstreamProtocol::new(Negotiate(self.spoken), reply)
                     .with_timeout(OPEN_TIMEOUT),
             }),
             None => Poll::Pending,

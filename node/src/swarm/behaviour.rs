@@ -2,6 +2,7 @@
 //!
 //! The limits come first: a connection they refuse never reaches the protocols behind them.
 
+use super::keeper::{self, Keeper};
 use super::limits;
 use super::memory::{self, Ceiling};
 use crate::bitswap;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 /// The protocols of one node. `BehaviourEvent` is made from its fields.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
+    pub(super) keeper: keeper::Behaviour,
     pub(super) connections: connection_limits::Behaviour,
     pub(super) memory: memory::Behaviour,
     pub(super) identify: identify::Behaviour,
@@ -26,18 +28,21 @@ pub(super) struct Behaviour {
     pub(super) dht: dht::behaviour::Behaviour,
     pub(super) bitswap: bitswap::Behaviour,
     pub(super) perf: perf::Behaviour,
+    /// Pings that somebody asks for; those of `ping` come by themselves.
+    pub(super) asked: perf::Behaviour,
 }
 
 impl Behaviour {
     pub(super) fn new(
         key: PublicKey,
         config: &Config,
-        ceiling: Arc<Ceiling>,
+        (ceiling, keeper): (Arc<Ceiling>, Keeper),
         dht: dht::behaviour::Behaviour,
         bitswap: bitswap::Behaviour,
-        perf: perf::Behaviour,
+        (perf, asked): (perf::Behaviour, perf::Behaviour),
     ) -> Self {
         Self {
+            keeper: keeper::Behaviour::new(keeper),
             connections: limits::connections(config),
             memory: memory::Behaviour::new(ceiling),
             identify: identify(key),
@@ -45,6 +50,7 @@ impl Behaviour {
             dht,
             bitswap,
             perf,
+            asked,
         }
     }
 }

@@ -4,18 +4,22 @@
 //! could not see the addresses that *other* behaviours add to a dial. Addresses of our own that
 //! lie outside are never heard of above, so nothing can announce them.
 //!
+//! It also asks the gate: whether an address is filtered, and when a dial may begin (`gate.rs`). Names stand
+//! before it in the transport, so that what they mean is asked about and not they.
+//!
 //! Inside `local` and `lan` it also gives TCP a head start over QUIC: there, where round trips are
 //! short, TCP carries several times as much.
 
+use super::gate::Gate;
 use crate::network::Network;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 use libp2p::core::transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent};
 use libp2p::multiaddr::Protocol;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,33 +28,42 @@ use std::time::Duration;
 pub(super) struct Fence<T> {
     inner: T,
     network: Network,
-    turned_away: Arc<TurnedAway>,
-}
-
-/// How often somebody wanted to pass.
-#[derive(Debug, Default)]
-pub(crate) struct TurnedAway {
-    dials: AtomicU64,
-    arrivals: AtomicU64,
-}
-
-impl TurnedAway {
-    pub(crate) fn dials(&self) -> u64 {
-        self.dials.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn arrivals(&self) -> u64 {
-        self.arrivals.load(Ordering::Relaxed)
-    }
+    gate: Arc<Gate>,
 }
 
 impl<T> Fence<T> {
-    pub(super) fn new(inner: T, network: Network, turned_away: Arc<TurnedAway>) -> Self {
+    pub(super) fn new(inner: T, network: Network, gate: Arc<Gate>) -> Self {
         Self {
             inner,
             network,
-            turned_away,
+            gate,
         }
+    }
+
+    /// Whether a dial to this address is turned away, counted if it is.
+    fn turns_away(&self, address: &Multiaddr) -> bool {
+        if !self.network.allows(address) {
+            self.gate.outside.dial();
+            return true;
+        }
+        let is_filtered = self.gate.is_filtered(address);
+        if is_filtered {
+            self.gate.filtered.dial();
+        }
+        is_filtered
+    }
+
+    /// The same for an arrival from there.
+    fn keeps_out(&self, address: &Multiaddr) -> bool {
+        if !self.network.allows(address) {
+            self.gate.outside.arrival();
+            return true;
+        }
+        let is_filtered = self.gate.is_filtered(address);
+        if is_filtered {
+            self.gate.filtered.arrival();
+        }
+        is_filtered
     }
 
     fn head_start(&self, address: &Multiaddr) -> Option<Duration> {
@@ -63,7 +76,7 @@ impl<T> Transport for Fence<T>
 where
     T: Transport + Unpin,
     T::Output: 'static,
-    T::Error: Send + 'static,
+    T::Error: From<io::Error> + Send + 'static,
     T::Dial: Send + 'static,
 {
     type Output = T::Output;
@@ -91,21 +104,25 @@ where
         address: Multiaddr,
         options: DialOpts,
     ) -> Result<Self::Dial, TransportError<T::Error>> {
-        if !self.network.allows(&address) {
-            self.turned_away.dials.fetch_add(1, Ordering::Relaxed);
+        if self.turns_away(&address) {
             return Err(TransportError::MultiaddrNotSupported(address));
         }
         let wait = self.head_start(&address);
+        let (gate, toll) = (Arc::clone(&self.gate), self.gate.toll(&address));
         // The inner future does nothing until it is polled.
         let dial = self.inner.dial(address, options)?;
-        Ok(match wait {
-            None => dial.boxed(),
-            Some(wait) => async move {
+        Ok(async move {
+            if let Some(wait) = wait {
                 tokio::time::sleep(wait).await;
-                dial.await
             }
-            .boxed(),
-        })
+            // Held for as long as the dial is under way.
+            let _pass = toll.pay().await.map_err(|full| {
+                gate.overflow(full);
+                io::Error::other(full)
+            })?;
+            dial.await
+        }
+        .boxed())
     }
 
     fn poll(
@@ -121,13 +138,7 @@ where
                 | TransportEvent::AddressExpired { listen_addr, .. } => {
                     !self.network.allows(listen_addr)
                 }
-                TransportEvent::Incoming { send_back_addr, .. } => {
-                    let outside = !self.network.allows(send_back_addr);
-                    if outside {
-                        self.turned_away.arrivals.fetch_add(1, Ordering::Relaxed);
-                    }
-                    outside
-                }
+                TransportEvent::Incoming { send_back_addr, .. } => self.keeps_out(send_back_addr),
                 TransportEvent::ListenerClosed { .. } | TransportEvent::ListenerError { .. } => {
                     false
                 }
@@ -151,7 +162,6 @@ mod tests {
     use libp2p::core::transport::PortUse;
     use proptest::prelude::*;
     use std::collections::VecDeque;
-    use std::io;
 
     type Event = TransportEvent<Ready<io::Result<()>>, io::Error>;
 
@@ -241,7 +251,7 @@ mod tests {
                 if listen_addr == "/ip4/127.0.0.1/tcp/1".parse().unwrap()
         ));
         assert!(Pin::new(&mut fence).poll(&mut cx).is_pending());
-        assert_eq!(fence.turned_away.arrivals(), 1);
+        assert_eq!(fence.gate.outside().arrivals(), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -265,7 +275,7 @@ mod tests {
             let dialled = fence.dial(address.clone(), DIAL).is_ok();
             prop_assert_eq!(dialled, network.allows(&address));
             prop_assert_eq!(fence.inner.dialled.len(), usize::from(dialled));
-            prop_assert_eq!(fence.turned_away.dials(), u64::from(!dialled));
+            prop_assert_eq!(fence.gate.outside().dials(), u64::from(!dialled));
             let listens = fence.listen_on(ListenerId::next(), address.clone()).is_ok();
             prop_assert_eq!(listens, network.may_listen(&address));
             prop_assert_eq!(fence.inner.listened.len(), usize::from(listens));

@@ -5,6 +5,7 @@
 
 mod dht;
 mod hostile;
+mod keeping;
 
 use super::*;
 use crate::event;

@@ -1,15 +1,16 @@
 //! From a key to connections: TCP, WebSocket and QUIC, secured, multiplexed, counted and fenced.
 //!
 //! ```text
-//! TCP ─┬──────────── Upgrade (security, Yamux) ─ Counted ─┐
-//!      └ WebSocket ─ Upgrade ─────────────────── Counted ─┼─ (names, public only) ─ Fence
-//! UDP ─ QUIC ──────────────────────────────────── Counted ┘
+//! TCP ─┬──────────── (swarm.key) ─ Upgrade (security, Yamux) ─ Counted ─┐
+//!      └ WebSocket ─ (swarm.key) ─ Upgrade ─────────────────── Counted ─┼─ Fence ─ (names, public only)
+//! UDP ─ QUIC (without swarm.key) ──────────────────────────────── Counted ┘
 //! ```
 //!
 //! Names are resolved in `public` only: asking a name server is traffic that leaves the machine.
 
 use super::connect::Upgrade;
-use super::fence::{Fence, TurnedAway};
+use super::fence::Fence;
+use super::gate::Gate;
 use super::meter::{Counted, Meter};
 use super::pace::Paced;
 use crate::config::Config;
@@ -33,22 +34,27 @@ pub(super) fn build(
     keys: &Keypair,
     config: &Config,
     meter: &Arc<Meter>,
-    turned_away: &Arc<TurnedAway>,
+    gate: &Arc<Gate>,
 ) -> Result<Connections, String> {
     let upgrade = Upgrade::new(keys, config, meter).map_err(|error| error.to_string())?;
-    let plain = secure(sockets().boxed(), &upgrade, config, meter);
+    let plain = socket(sockets().boxed(), &upgrade, config, meter);
     let web = websocket::Config::new(sockets()).boxed();
-    let web = secure(web, &upgrade, config, meter);
+    let web = socket(web, &upgrade, config, meter);
     // First the longer form: plain TCP would not know what to do with `/ws`.
-    let all = either(either(web, plain), datagrams(keys, config, meter));
-    let named = if config.network == Network::Public {
-        dns::tokio::Transport::system(all)
-            .map_err(|error| format!("name servers: {error}"))?
-            .boxed()
-    } else {
-        all
+    let streams = either(web, plain);
+    let all = match config.private {
+        // What cannot be kept private is not there.
+        Some(_) => streams,
+        None => either(streams, datagrams(keys, config, meter)),
     };
-    Ok(Fence::new(named, config.network, Arc::clone(turned_away)).boxed())
+    let fenced = Fence::new(all, config.network, Arc::clone(gate)).boxed();
+    if config.network == Network::Public {
+        let named = dns::tokio::Transport::system(fenced)
+            .map_err(|error| format!("name servers: {error}"))?;
+        Ok(named.boxed())
+    } else {
+        Ok(fenced)
+    }
 }
 
 /// Says whether a TCP port is taken. The transport shares its ports with other sockets of the
@@ -76,6 +82,26 @@ fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
 
 fn sockets() -> tcp::tokio::Transport {
     tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+}
+
+/// Secures what TCP or WebSocket carries, within the private network if there is one.
+fn socket<S>(
+    transport: Boxed<S>,
+    upgrade: &Upgrade,
+    config: &Config,
+    meter: &Arc<Meter>,
+) -> Connections
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    match &config.private {
+        None => secure(transport, upgrade, config, meter),
+        Some(key) => {
+            let key = key.pnet();
+            let inside = transport.and_then(move |socket, _| key.handshake(socket));
+            secure(inside.boxed(), upgrade, config, meter)
+        }
+    }
 }
 
 fn secure<S>(

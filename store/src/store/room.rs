@@ -19,6 +19,14 @@ impl Store {
     pub fn give_room(&self) -> bool {
         self.inner.release_ballast()
     }
+
+    /// What keeps blocks from being written just now, if anything does.
+    pub fn check_writable(&self) -> Result<(), PutError> {
+        if self.is_read_only() {
+            return Err(PutError::ReadOnly);
+        }
+        self.inner.check_space(0)
+    }
 }
 
 impl Inner {

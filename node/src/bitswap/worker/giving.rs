@@ -7,6 +7,7 @@ use crate::bitswap::message::{Message, Payload, prefix_of};
 use crate::bitswap::streams::{Cargo, Lane, Outgoing};
 use crate::bitswap::transport::BlockTransport;
 use crate::bitswap::{Blocks, Network};
+use crate::swarm::keeper::Waits;
 use cairn_store::Cid;
 use futures::stream::{self, StreamExt};
 use libp2p::PeerId;
@@ -34,6 +35,9 @@ impl<B: Blocks, N: Network> Worker<B, N> {
             let bytes = blocks.iter().map(|block| block.data.len() as u64).sum();
             self.metrics.bytes_out.inc_by(bytes);
             let weight = state.accounts.sent(&id, blocks.len() as u64, bytes);
+            if let Some(keeper) = &self.wire.keeper {
+                keeper.took(&id, bytes);
+            }
             state.weigh(id, weight);
         }
         let Some(peer) = state.peers.get_mut(&id).filter(|peer| peer.stay == stay) else {
@@ -174,6 +178,13 @@ impl<B: Blocks, N: Network> Worker<B, N> {
         if peer.source.is_none() && peer.keep_alive != keep_alive {
             peer.keep_alive = keep_alive;
             state.orders.push_back(Order::KeepAlive(id, keep_alive));
+            if let Some(keeper) = &self.wire.keeper {
+                let waits = match keep_alive {
+                    KeepAlive::Yes => Waits::Yes,
+                    KeepAlive::No => Waits::No,
+                };
+                keeper.waits(&id, waits);
+            }
         }
         let stay = peer.stay;
         loop {

@@ -190,6 +190,8 @@ impl Worker {
         let serves: Vec<Realm> = serves.collect();
         let news = entry.agent.is_none() || (!serves.is_empty() && !entry.serves);
         entry.serves = !serves.is_empty();
+        let is_server = entry.serves;
+        self.swarm.behaviour().keeper.serves(&peer, is_server);
         entry.agent = Some(info.agent_version.chars().take(AGENT_CHARS_MAX).collect());
         entry.protocols = info
             .protocols

@@ -1,0 +1,298 @@
+//! Who stays connected, who is let in, and who is understood.
+
+use super::*;
+use crate::private::{Need, SwarmKey};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// A configuration in which nobody is exempt from anything.
+fn strict() -> Config {
+    Config {
+        limits: Limits {
+            exempt: Vec::new(),
+            ..Limits::default()
+        },
+        ..config(&[TCP])
+    }
+}
+
+impl TestNode {
+    /// Those of a family of which some label is this.
+    fn labelled(&self, name: &str, value: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        let has = |metric: &&prometheus::proto::Metric| {
+            metric
+                .get_label()
+                .iter()
+                .any(|label| label.value() == value)
+        };
+        let of = |metric: &prometheus::proto::Metric| metric.get_counter().get_value();
+        family
+            .unwrap()
+            .get_metric()
+            .iter()
+            .filter(has)
+            .map(of)
+            .sum()
+    }
+}
+
+async fn node(config: Config) -> TestNode {
+    TestNode::with(&Keypair::generate_ed25519(), config)
+        .await
+        .unwrap()
+}
+
+fn is_gone(peer: PeerId) -> impl Fn(&Event) -> bool {
+    move |event| matches!(event, Event::Disconnected(gone) if *gone == peer)
+}
+
+fn is_there(peer: PeerId) -> impl Fn(&Event) -> bool {
+    move |event| matches!(event, Event::Connected(here) if *here == peer)
+}
+
+#[tokio::test]
+async fn above_the_high_water_the_least_useful_go_and_the_peered_stay() {
+    let mut hub = node(Config {
+        connections_low: 1,
+        connections_high: 3,
+        connection_grace: Duration::ZERO,
+        ..config(&[TCP])
+    })
+    .await;
+    let mut others = Vec::new();
+    for _ in 0..5 {
+        others.push(TestNode::start(&[TCP]).await);
+    }
+    let peered = others[0].id();
+    hub.peers.keep(others[0].address().await).unwrap();
+    hub.until(is_there(peered)).await;
+    for other in &others[1..4] {
+        other.peers.connect(hub.address().await).await.unwrap();
+        hub.until(is_there(other.id())).await;
+    }
+    // The peered one is the fourth, and does not count.
+    assert_eq!(hub.peers.connected().await.len(), 4);
+    others[4].peers.connect(hub.address().await).await.unwrap();
+    let mut left: HashSet<PeerId> = others.iter().map(TestNode::id).collect();
+    while left.len() > 2 {
+        let gone = async {
+            loop {
+                if let Ok(Event::Disconnected(peer)) = hub.events.recv().await {
+                    return peer;
+                }
+            }
+        };
+        left.remove(&timeout(WATCHDOG, gone).await.unwrap());
+    }
+    assert!(left.contains(&peered));
+    assert_eq!(hub.peers.connected().await.len(), 2);
+    assert_eq!(hub.metric("cairn_connections_trimmed_total"), 3.0);
+}
+
+#[tokio::test]
+async fn a_peered_node_is_dialled_again_when_it_has_gone() {
+    let (mut here, mut there) = (TestNode::start(&[TCP]).await, TestNode::start(&[TCP]).await);
+    let address = there.address().await;
+    assert_eq!(here.peers.keep(address).unwrap(), there.id());
+    here.until(is_there(there.id())).await;
+    assert_eq!(here.peers.kept()[0].0, there.id());
+    assert_eq!(here.metric("cairn_peering_away"), 0.0);
+    there.until(is_there(here.id())).await;
+    let name = Multiaddr::empty().with(Protocol::P2p(here.id()));
+    there.peers.disconnect(name.clone()).await.unwrap();
+    here.until(is_gone(there.id())).await;
+    here.until(is_there(there.id())).await;
+    // Taken from the list it is not.
+    assert!(here.peers.let_go(&there.id()) && !here.peers.let_go(&there.id()));
+    there.until(is_there(here.id())).await;
+    there.peers.disconnect(name).await.unwrap();
+    here.until(is_gone(there.id())).await;
+    assert!(here.peers.kept().is_empty());
+    assert_eq!(here.metric("cairn_peering_away"), 0.0);
+}
+
+#[tokio::test]
+async fn a_peer_that_comes_up_later_is_found_by_who_wants_to_stay_with_it() {
+    let keys = Keypair::generate_ed25519();
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let address = format!("/ip4/127.0.0.1/tcp/{port}");
+    let peer = keys.public().to_peer_id();
+    let mut here = node(Config {
+        peering: vec![format!("{address}/p2p/{peer}").parse().unwrap()],
+        ..config(&[TCP])
+    })
+    .await;
+    // Dialled in vain, as what listens there says nothing and then is gone.
+    drop(socket.accept().await.unwrap());
+    drop(socket);
+    assert_eq!(here.metric("cairn_peering_away"), 1.0);
+    let there = TestNode::with(&keys, config(&[&address])).await.unwrap();
+    here.until(is_there(there.id())).await;
+    assert_eq!(here.metric("cairn_peering_away"), 0.0);
+}
+
+#[tokio::test]
+async fn whom_we_cannot_dial_we_cannot_stay_connected_to() {
+    let here = TestNode::start(&[TCP]).await;
+    let peer = PeerId::random();
+    let named = |address: &str| {
+        address
+            .parse::<Multiaddr>()
+            .unwrap()
+            .with(Protocol::P2p(peer))
+    };
+    let keep = |address| here.peers.keep(address).unwrap_err().to_string();
+    assert!(keep(named("/ip4/192.0.2.1/tcp/1")).contains("outside the network"));
+    assert!(keep("/ip4/127.0.0.1/tcp/1".parse().unwrap()).contains("/p2p/"));
+    assert!(keep(Multiaddr::empty().with(Protocol::P2p(peer))).contains("no address"));
+    assert!(keep(here.address().await).contains("this node itself"));
+    assert!(here.peers.kept().is_empty());
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_one_more_when_one_goes() {
+    let mut hub = node(Config {
+        connections_per_address_max: 2,
+        ..strict()
+    })
+    .await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(TestNode::start(&[TCP]).await);
+    }
+    let address = hub.address().await;
+    for other in &others[..2] {
+        other.peers.connect(address.clone()).await.unwrap();
+        hub.until(is_there(other.id())).await;
+    }
+    others[2].peers.connect(address.clone()).await.unwrap_err();
+    assert_eq!(hub.peers.connected().await.len(), 2);
+    let refused = |reason: &str| hub.labelled("cairn_connections_refused_total", reason);
+    assert_eq!(refused("address"), 1.0);
+    let gone = others.remove(0);
+    let id = gone.id();
+    gone.stop().await;
+    hub.until(is_gone(id)).await;
+    others[1].peers.connect(address).await.unwrap();
+    hub.until(is_there(others[1].id())).await;
+    assert_eq!(hub.peers.connected().await.len(), 2);
+}
+
+#[tokio::test]
+async fn filters_close_what_they_cover_and_keep_it_out_both_ways() {
+    let (mut here, there) = (TestNode::start(&[TCP]).await, TestNode::start(&[TCP]).await);
+    here.peers.connect(there.address().await).await.unwrap();
+    let elsewhere = "/ip4/127.0.0.2/ipcidr/32".parse().unwrap();
+    here.peers.set_filters(vec![elsewhere]);
+    assert_eq!(here.peers.connected().await.len(), 1);
+    here.peers
+        .set_filters(vec!["127.0.0.1/32".parse().unwrap()]);
+    here.until(is_gone(there.id())).await;
+    here.peers.connect(there.address().await).await.unwrap_err();
+    there.peers.connect(here.address().await).await.unwrap_err();
+    assert!(here.labelled("cairn_connections_refused_total", "filter") >= 2.0);
+    here.peers.set_filters(Vec::new());
+    there.peers.connect(here.address().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_asked_for_a_ping_answers_and_who_is_not_there_does_not() {
+    let (here, mut there) = (TestNode::start(&[TCP]).await, TestNode::start(&[TCP]).await);
+    let mut pinging = here.peers.ping(there.address().await).await.unwrap();
+    assert_eq!(pinging.peer(), there.id());
+    for _ in 0..3 {
+        pinging.once().await.unwrap();
+    }
+    // By name, over the connection there is; two at a time.
+    let name = Multiaddr::empty().with(Protocol::P2p(there.id()));
+    let mut second = here.peers.ping(name.clone()).await.unwrap();
+    second.once().await.unwrap();
+    let address = there.address().await;
+    there.until(is_there(here.id())).await;
+    there.stop().await;
+    assert!(pinging.once().await.is_err());
+    assert!(here.peers.ping(address).await.is_err());
+}
+
+fn key(digit: char) -> SwarmKey {
+    let folder = tempfile::tempdir().unwrap();
+    let digits: String = std::iter::repeat_n(digit, 64).collect();
+    let text = format!("/key/swarm/psk/1.0.0/\n/base16/\n{digits}\n");
+    let mut file = std::fs::OpenOptions::new();
+    let file = file.write(true).create_new(true).mode(0o600);
+    let mut file = file.open(folder.path().join("swarm.key")).unwrap();
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    SwarmKey::load(folder.path(), Need::Must).unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn with_the_same_key_nodes_talk_and_with_another_or_none_they_do_not() {
+    let private = |digit, listen: &str| Config {
+        private: Some(key(digit)),
+        handshake_timeout: Duration::from_secs(2),
+        ..config(&[listen])
+    };
+    for listen in [TCP, WEB] {
+        let mut inside = node(private('a', listen)).await;
+        let mut friend = node(private('a', listen)).await;
+        friend.join(&mut inside).await;
+        assert_eq!(inside.peers.connected().await.len(), 1);
+        let stranger = node(private('b', listen)).await;
+        let open = TestNode::start(&[listen]).await;
+        for outside in [&stranger, &open] {
+            outside
+                .peers
+                .connect(inside.address().await)
+                .await
+                .unwrap_err();
+            inside
+                .peers
+                .connect(outside.address().await)
+                .await
+                .unwrap_err();
+        }
+        assert_eq!(inside.peers.connected().await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_private_network_has_no_quic_and_does_not_begin_in_the_public_one() {
+    let private = Config {
+        private: Some(key('a')),
+        ..config(&[TCP, QUIC])
+    };
+    let keys = Keypair::generate_ed25519();
+    let error = TestNode::with(&keys, private.clone()).await.err().unwrap();
+    assert!(matches!(error, StartError::PrivateQuic(_)), "{error}");
+    let peer = PeerId::random();
+    let error = TestNode::with(
+        &keys,
+        Config {
+            listen: vec![TCP.parse().unwrap()],
+            bootstrap: vec![
+                format!("/dnsaddr/bootstrap.libp2p.io/p2p/{peer}")
+                    .parse()
+                    .unwrap(),
+            ],
+            ..private.clone()
+        },
+    )
+    .await
+    .err()
+    .unwrap();
+    assert!(matches!(error, StartError::PrivateBootstrap(_)), "{error}");
+    // Nor is QUIC dialled.
+    let inside = node(Config {
+        listen: vec![TCP.parse().unwrap()],
+        ..private
+    })
+    .await;
+    let open = TestNode::start(&[QUIC]).await;
+    inside
+        .peers
+        .connect(open.address().await)
+        .await
+        .unwrap_err();
+}
