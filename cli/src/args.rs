@@ -12,8 +12,9 @@ mod repo;
 pub use content::{AddArgs, CatArgs, GetArgs, LsArgs, RefsArgs, RefsCommand, ResolveArgs};
 pub use dag::{BlockCommand, BlockPutArgs, CidCommand, DagCommand, DagImportArgs, DagPutArgs};
 pub use network::{
-    BitswapCommand, BitswapStatArgs, DiagCommand, IdArgs, RoutingCommand, StatsCommand,
-    SwarmAddrsArgs, SwarmAddrsCommand, SwarmCommand,
+    BitswapCommand, BitswapStatArgs, DiagCommand, IdArgs, PingArgs, RoutingCommand, StatsCommand,
+    SwarmAddrsArgs, SwarmAddrsCommand, SwarmCommand, SwarmFiltersArgs, SwarmFiltersCommand,
+    SwarmPeeringCommand,
 };
 pub use program::{
     BootstrapArgs, BootstrapCommand, ConfigArgs, ConfigCommand, DaemonArgs, InitArgs, LogCommand,
@@ -183,6 +184,8 @@ pub enum Command {
     /// Connections to peers.
     #[command(subcommand)]
     Swarm(SwarmCommand),
+    /// Send pings to a peer and time the answers.
+    Ping(PingArgs),
     /// Who has what.
     #[command(subcommand)]
     Routing(RoutingCommand),
@@ -192,7 +195,7 @@ pub enum Command {
     /// The exchange of blocks.
     #[command(subcommand)]
     Bitswap(BitswapCommand),
-    /// Measure what lies below the exchange.
+    /// Whether the node is well, and how fast what lies below the exchange is.
     #[command(subcommand)]
     Diag(DiagCommand),
     /// The repository: sizes, garbage, damage.
@@ -251,6 +254,16 @@ mod tests {
             "cairn bootstrap add --default",
             "cairn swarm addrs local --id",
             "cairn swarm addrs",
+            "cairn swarm peers -v --latency --streams --direction --identify",
+            "cairn swarm filters",
+            "cairn swarm filters add /ip4/10.0.0.0/ipcidr/8 /ip4/11.0.0.0/ipcidr/8",
+            "cairn swarm filters rm all",
+            "cairn swarm peering add /ip4/127.0.0.1/tcp/1/p2p/x",
+            "cairn swarm peering ls",
+            "cairn swarm peering rm x y",
+            "cairn ping -n 3 /ip4/127.0.0.1/tcp/1/p2p/x",
+            "cairn ping --count=3 x",
+            "cairn diag healthy",
             "cairn config network lan",
             "cairn config network",
             "cairn config set fetch.connections 5",

@@ -45,8 +45,14 @@ pub async fn run(arguments: Arguments, environment: Environment) -> Result<(), F
     start_logging(&global, &environment, &repository, &command)?;
     match command {
         // These run until they are told to stop, and hear the signals themselves.
-        Command::Daemon(arguments) => daemon::run(repository, &global, &arguments).await,
-        Command::Serve(arguments) => daemon::serve(repository, &global, arguments).await,
+        Command::Daemon(arguments) => {
+            let need = environment.swarm_key;
+            daemon::run(repository, &global, &arguments, need).await
+        }
+        Command::Serve(arguments) => {
+            let need = environment.swarm_key;
+            daemon::serve(repository, &global, arguments, need).await
+        }
         command => {
             let kept = what_is_kept(&command);
             let mut terminate = signal(SignalKind::terminate())?;
@@ -134,6 +140,7 @@ async fn dispatch(
         Command::Explain { path } => explain::explain(shell, path).await,
         Command::Id(arguments) => network::id(shell, arguments).await,
         Command::Swarm(command) => network::swarm(shell, command).await,
+        Command::Ping(arguments) => network::ping(shell, arguments).await,
         Command::Routing(command) => network::routing(shell, command).await,
         Command::Stats(command) => network::stats(shell, command).await,
         Command::Bitswap(command) => network::bitswap(shell, command).await,

@@ -6,6 +6,7 @@
 //! without losing the operator's comments.
 
 pub mod address;
+pub mod connections;
 pub mod duration;
 pub mod edit;
 mod keys;
@@ -13,7 +14,9 @@ pub mod serve;
 pub mod view;
 
 use address::{ListenAddress, OptionalAddress};
+use cairn_node::private::Need;
 use cairn_node::{Endpoint, Limits, Multiaddr, Network};
+use connections::{Connections, Swarm};
 use duration::Interval;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -42,6 +45,10 @@ pub struct Config {
     pub fetch: Fetch,
     /// How it is found out who has them.
     pub routing: Routing,
+    /// How many connections there are.
+    pub connections: Connections,
+    /// Whom with, and whom not.
+    pub swarm: Swarm,
     /// What others may find out about this node.
     pub diag: Diag,
     /// How much is sent and received.
@@ -273,7 +280,7 @@ impl Config {
 
     /// What the node's wiring needs to know.
     pub fn node(&self) -> cairn_node::Config {
-        cairn_node::Config {
+        let mut config = cairn_node::Config {
             network: self.network,
             listen: self.swarm_addresses(),
             bootstrap: self.bootstrap.clone(),
@@ -285,8 +292,17 @@ impl Config {
             perf: self.diag.perf,
             limits: self.limits.clone(),
             serve: Arc::new(self.serve.policy()),
+            peering: self
+                .swarm
+                .peering
+                .iter()
+                .map(|peer| peer.0.clone())
+                .collect(),
+            filters: self.swarm.filters.clone(),
             ..cairn_node::Config::default()
-        }
+        };
+        self.connections.put_into(&mut config);
+        config
     }
 }
 
@@ -299,6 +315,8 @@ pub struct Environment {
     pub log: Option<String>,
     /// `VISUAL` or `EDITOR`.
     pub editor: Option<String>,
+    /// `LIBP2P_FORCE_PNET`: whether there must be a `swarm.key`.
+    pub swarm_key: Need,
 }
 
 impl Environment {
@@ -317,6 +335,10 @@ impl Environment {
             repository,
             log: text("CAIRN_LOG"),
             editor: text("VISUAL").or_else(|| text("EDITOR")),
+            swarm_key: match text("LIBP2P_FORCE_PNET").as_deref() {
+                Some("1") => Need::Must,
+                _ => Need::May,
+            },
         }
     }
 }
@@ -361,7 +383,8 @@ hosts = []
 # How long a fetch waits without any progress before it gives up.
 timeout = "30s"
 
-# Most connections to peers. Each costs a socket and some 100 KiB.
+# Most connections to peers at any moment; `connections.high` is what there are in the long run. Each
+# costs a socket and some 100 KiB.
 connections = 512
 
 # Trustless gateways that are asked over HTTP besides peers, as "http://127.0.0.1:8080" or
@@ -374,6 +397,32 @@ gateways = []
 # node's gateway, or a router. Each learns what is looked up here; what it says is tried, not believed.
 # Each costs up to 16 sockets. No third party's is built in.
 endpoints = []
+
+[connections]
+# Above `high` connections the least useful are closed until `low` are left: those of peers that gave and
+# took least, are no servers of the DHT and came last. Those in use and those of `swarm.peering` stay and
+# do not count. Each costs a socket and some 100 KiB; fewer are likelier not to have what is wanted.
+low = 64
+high = 96
+
+# How long a new peer is left alone before it is told apart by its use.
+grace = "20s"
+
+# Most connections taken from one IPv4 address, or one /56 of IPv6. More lets one machine take more of
+# the room; too few keep those out who share an address. None in `limits.exempt`.
+per_address = 16
+
+# Most addresses dialled in a second, and at once. Each takes an entry in the table of a home's router
+# for minutes; fewer make finding things slower. Those that somebody waits for go first. None in `limits.exempt`.
+dials_per_second = 32
+dials_at_once = 64
+
+[swarm]
+# Peers to stay connected to, each as "/ip4/192.0.2.1/tcp/4001/p2p/<peer id>".
+peering = []
+
+# Where nobody is dialled or taken from, as "/ip4/192.168.0.0/ipcidr/16".
+filters = []
 
 [diag]
 # Whether peers may measure the way to this node with `cairn diag perf`, which makes it send bytes for

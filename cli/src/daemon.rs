@@ -21,8 +21,9 @@ use crate::rpc::guard::Guard;
 use crate::rpc::server::{MetricsPage, Server, Service};
 use cairn_gateway::Gateway;
 use cairn_node::node::StartError;
+use cairn_node::private::{Need, SwarmKey};
 use cairn_node::tasks::Tasks;
-use cairn_node::{Exchange, Node};
+use cairn_node::{Exchange, Multiaddr, Node};
 use cairn_store::{Cid, Store};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
@@ -42,10 +43,12 @@ pub async fn run(
     repository: Repository,
     global: &Global,
     arguments: &DaemonArgs,
+    need: Need,
 ) -> Result<(), Failure> {
     if arguments.enable_gc {
         output::note("--enable-gc does nothing: garbage goes with `cairn repo gc` only");
     }
+    let private = swarm_key(&repository, need)?;
     let mut printer = Printer::default();
     printer.line("Initializing daemon...")?;
     printer.flush()?;
@@ -57,7 +60,8 @@ pub async fn run(
     let store = open_store(&repository, &config).await?;
     let signals = Signals::listen()?;
     let listeners = Listeners::bind(&config).await?;
-    let daemon = Daemon::start(repository, config, store, listeners, reach(global)).await?;
+    let reach = reach(global, private);
+    let daemon = Daemon::start(repository, config, store, listeners, reach).await?;
     daemon.print_addresses(&mut printer).await?;
     printer.line("Daemon is ready")?;
     printer.flush()?;
@@ -69,12 +73,14 @@ pub async fn serve(
     repository: Repository,
     global: &Global,
     arguments: ServeArgs,
+    need: Need,
 ) -> Result<(), Failure> {
     // What can be found wrong is found wrong before anything is made.
     for path in &arguments.paths {
         fs::symlink_metadata(path)
             .map_err(|error| Failure::runtime(format!("{}: {error}", path.display())))?;
     }
+    let private = swarm_key(&repository, need)?;
     let is_new = !repository.exists();
     let config = if is_new {
         Config::parse(TEMPLATE)?
@@ -96,7 +102,8 @@ pub async fn serve(
         (store, Listeners::bind(&config).await?)
     };
     let mut signals = Signals::listen()?;
-    let daemon = Daemon::start(repository, config, store, listeners, reach(global)).await?;
+    let reach = reach(global, private);
+    let daemon = Daemon::start(repository, config, store, listeners, reach).await?;
     let adding = daemon.add_all(global, arguments.paths, &mut printer);
     let added = tokio::select! {
         added = adding => added,
@@ -191,19 +198,24 @@ impl Signals {
     }
 }
 
-/// Whether there is a network at all.
+/// Whether there is a network at all, and if so whether it is a private one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    Online,
+    Online(Option<SwarmKey>),
     Offline,
 }
 
-fn reach(global: &Global) -> Reach {
+fn reach(global: &Global, private: Option<SwarmKey>) -> Reach {
     if global.offline {
         Reach::Offline
     } else {
-        Reach::Online
+        Reach::Online(private)
     }
+}
+
+fn swarm_key(repository: &Repository, need: Need) -> Result<Option<SwarmKey>, Failure> {
+    let key = SwarmKey::load(repository.path(), need);
+    key.map_err(|error| Failure::runtime(error.to_string()))
 }
 
 /// Everything that runs.
@@ -215,6 +227,7 @@ struct Daemon {
     gateway: Option<Gateway>,
     rpc: Server,
     metrics: Option<Server>,
+    private: Option<SwarmKey>,
     tasks: Tasks,
     stop: CancellationToken,
 }
@@ -291,7 +304,10 @@ impl Daemon {
                 cairn_node::keep_in_order_offline(store.clone(), share, &tasks);
                 None
             }
-            Reach::Online => Some(start_node(&repository, &config, &store, &registry).await?),
+            Reach::Online(private) => {
+                let settings = settings(&config, private);
+                Some(start_node(&repository, settings, &store, &registry).await?)
+            }
         };
         let exchange = match &node {
             Some(node) => node.exchange(),
@@ -367,6 +383,10 @@ impl Daemon {
             gateway,
             rpc,
             metrics,
+            private: match reach {
+                Reach::Online(private) => private,
+                Reach::Offline => None,
+            },
             tasks,
             stop,
         })
@@ -402,6 +422,11 @@ impl Daemon {
         match &self.node {
             Some(node) => {
                 printer.line(&format!("PeerID: {}", node.peer_id()))?;
+                if let Some(key) = &self.private {
+                    printer
+                        .line("Swarm is limited to private network of peers with the swarm key")?;
+                    printer.line(&format!("Swarm key fingerprint: {}", key.fingerprint()))?;
+                }
                 for address in node.peers().listening().await {
                     printer.line(&format!("Swarm listening on {address}"))?;
                 }
@@ -498,9 +523,21 @@ impl Daemon {
     }
 }
 
+/// What the node needs to know. In a private network it does not listen for QUIC unless it was told to,
+/// which it then refuses.
+fn settings(config: &Config, private: Option<SwarmKey>) -> cairn_node::Config {
+    let mut settings = config.node();
+    settings.private = private;
+    if private.is_some() && config.addresses.swarm.is_none() {
+        let is_quic = |address: &Multiaddr| address.to_string().contains("/quic");
+        settings.listen.retain(|address| !is_quic(address));
+    }
+    settings
+}
+
 async fn start_node(
     repository: &Repository,
-    config: &Config,
+    config: cairn_node::Config,
     store: &Store,
     registry: &Registry,
 ) -> Result<Arc<Node>, Failure> {
@@ -508,7 +545,7 @@ async fn start_node(
         .map_err(|error| Failure::runtime(error.to_string()))?;
     let config = cairn_node::Config {
         memory: Some(repository.peers().join("dht")),
-        ..config.node()
+        ..config
     };
     let started = Box::pin(Node::start(store.clone(), keys, config, registry)).await;
     match started {

@@ -26,6 +26,9 @@ pub enum SwarmCommand {
         /// Print round trips.
         #[arg(long)]
         latency: bool,
+        /// Kubo's; what is spoken over each open stream is not told.
+        #[arg(long, hide = true)]
+        streams: bool,
         /// Print who dialled.
         #[arg(long)]
         direction: bool,
@@ -47,6 +50,65 @@ pub enum SwarmCommand {
     },
     /// List known addresses.
     Addrs(SwarmAddrsArgs),
+    /// List or change where nobody is dialled or taken from.
+    Filters(SwarmFiltersArgs),
+    /// Peers that the running node stays connected to.
+    #[command(subcommand)]
+    Peering(SwarmPeeringCommand),
+}
+
+/// `swarm filters`.
+#[derive(Debug, Clone, Args)]
+pub struct SwarmFiltersArgs {
+    /// Below it.
+    #[command(subcommand)]
+    pub command: Option<SwarmFiltersCommand>,
+}
+
+/// Below `swarm filters`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SwarmFiltersCommand {
+    /// Add filters, at once and to the configuration.
+    Add {
+        /// Ranges, as /ip4/192.168.0.0/ipcidr/16.
+        #[arg(required = true)]
+        ranges: Vec<String>,
+    },
+    /// Remove filters.
+    Rm {
+        /// Ranges, or `all`.
+        #[arg(required = true)]
+        ranges: Vec<String>,
+    },
+}
+
+/// Below `swarm peering`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SwarmPeeringCommand {
+    /// Stay connected to peers until the daemon stops; `swarm.peering` in the configuration is for ever.
+    Add {
+        /// Addresses that end in /p2p/PEER.
+        #[arg(required = true)]
+        addresses: Vec<String>,
+    },
+    /// List them.
+    Ls,
+    /// No longer stay connected to peers.
+    Rm {
+        /// Their IDs.
+        #[arg(required = true)]
+        peers: Vec<String>,
+    },
+}
+
+/// `ping`.
+#[derive(Debug, Clone, Args)]
+pub struct PingArgs {
+    /// An address that ends in /p2p/PEER; or a peer that is connected or whose address is known.
+    pub peer: String,
+    /// How many pings to send [default: 10].
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    pub count: Option<u32>,
 }
 
 /// `swarm addrs`.
@@ -152,6 +214,8 @@ pub struct BitswapStatArgs {
 /// Below `diag`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum DiagCommand {
+    /// Tell whether this node can do its work, and what keeps it from that; exit code 1 if anything does.
+    Healthy,
     /// Measure how fast bytes go to a peer and back, without blocks and without a disk.
     Perf {
         /// An address that ends in /p2p/PEER, which is dialled and measured whatever other connections to that peer

@@ -230,6 +230,7 @@ mod tests {
         let environment = Environment {
             repository: folder.path().to_owned(),
             log: None,
+            swarm_key: cairn_node::private::Need::May,
             editor: Some(format!("cd {}; {editor}", folder.path().display())),
         };
         let failure = edit(&repository, &environment).await.unwrap_err();

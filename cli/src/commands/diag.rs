@@ -1,10 +1,11 @@
-//! `diag`: what the layers below the exchange can do.
+//! `diag`: whether the node is well, and what the layers below the exchange can do.
 
 use super::Shell;
 use crate::args::DiagCommand;
 use crate::exit::Failure;
 use crate::output::{escape_line, human_bytes};
 use crate::rpc::diag::Measured;
+use crate::rpc::healthy::Finding;
 
 /// `diag`.
 pub async fn diag(shell: &mut Shell, command: DiagCommand) -> Result<(), Failure> {
@@ -13,7 +14,10 @@ pub async fn diag(shell: &mut Shell, command: DiagCommand) -> Result<(), Failure
         upload,
         download,
         streams,
-    } = command;
+    } = command
+    else {
+        return healthy(shell).await;
+    };
     let question = shell
         .question("diag/perf")
         .arg(peer)
@@ -25,6 +29,20 @@ pub async fn diag(shell: &mut Shell, command: DiagCommand) -> Result<(), Failure
             Ok(printer.line(&text(&measured))?)
         })
         .await
+}
+
+/// Prints what is well and what is not; exit code 1 if anything is not.
+async fn healthy(shell: &mut Shell) -> Result<(), Failure> {
+    let question = shell.question("diag/healthy");
+    let is_ill = |finding: &Finding| !finding.healthy;
+    let ill = shell
+        .print_tested(question, is_ill, |finding, printer| {
+            let how = if finding.healthy { "ok" } else { "not well" };
+            let line = format!("{}: {how}, {}", finding.part, finding.text);
+            Ok(printer.line(&escape_line(&line))?)
+        })
+        .await?;
+    if ill { Err(Failure::Told) } else { Ok(()) }
 }
 
 fn text(measured: &Measured) -> String {

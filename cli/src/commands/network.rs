@@ -2,13 +2,15 @@
 
 use super::{Shell, sources};
 use crate::args::{
-    BitswapCommand, BitswapStatArgs, IdArgs, RoutingCommand, StatsCommand, SwarmAddrsCommand,
-    SwarmCommand,
+    BitswapCommand, BitswapStatArgs, IdArgs, PingArgs, RoutingCommand, StatsCommand,
+    SwarmAddrsCommand, SwarmCommand, SwarmFiltersCommand, SwarmPeeringCommand,
 };
 use crate::exit::Failure;
 use crate::output::{Printer, escape_json, escape_line, human_bytes, note};
 use crate::rpc::entries::LocalUpload;
 use crate::rpc::id::IdAnswer;
+use crate::rpc::peering::{Peered, PeeringAnswer};
+use crate::rpc::ping::Pong;
 use crate::rpc::routing::{FINAL_PEER, PROVIDER, QueryEvent, VALUE};
 use crate::rpc::stats::{BandwidthAnswer, BitswapAnswer, Keys, LedgerAnswer};
 use crate::rpc::swarm::{AddrsAnswer, OUTBOUND, PeersAnswer, Strings};
@@ -68,6 +70,7 @@ pub async fn swarm(shell: &mut Shell, command: SwarmCommand) -> Result<(), Failu
         SwarmCommand::Peers {
             verbose,
             latency,
+            streams,
             direction,
             identify,
         } => {
@@ -75,6 +78,7 @@ pub async fn swarm(shell: &mut Shell, command: SwarmCommand) -> Result<(), Failu
                 .question("swarm/peers")
                 .maybe("verbose", verbose.then_some(true))
                 .maybe("latency", latency.then_some(true))
+                .maybe("streams", streams.then_some(true))
                 .maybe("direction", direction.then_some(true))
                 .maybe("identify", identify.then_some(true));
             shell
@@ -91,6 +95,19 @@ pub async fn swarm(shell: &mut Shell, command: SwarmCommand) -> Result<(), Failu
             let question = shell.question("swarm/disconnect").args(addresses);
             shell.print_each(question, print_strings).await
         }
+        SwarmCommand::Filters(arguments) => {
+            let question = match arguments.command {
+                Some(SwarmFiltersCommand::Add { ranges }) => {
+                    shell.question("swarm/filters/add").args(ranges)
+                }
+                Some(SwarmFiltersCommand::Rm { ranges }) => {
+                    shell.question("swarm/filters/rm").args(ranges)
+                }
+                None => shell.question("swarm/filters"),
+            };
+            shell.print_each(question, print_strings).await
+        }
+        SwarmCommand::Peering(command) => peering(shell, command).await,
         SwarmCommand::Addrs(arguments) => match arguments.command {
             Some(SwarmAddrsCommand::Local { id }) => {
                 let question = shell
@@ -117,6 +134,57 @@ pub async fn swarm(shell: &mut Shell, command: SwarmCommand) -> Result<(), Failu
                     .await
             }
         },
+    }
+}
+
+async fn peering(shell: &mut Shell, command: SwarmPeeringCommand) -> Result<(), Failure> {
+    let (question, verb) = match command {
+        SwarmPeeringCommand::Add { addresses } => {
+            (shell.question("swarm/peering/add").args(addresses), "add")
+        }
+        SwarmPeeringCommand::Rm { peers } => {
+            (shell.question("swarm/peering/rm").args(peers), "remove")
+        }
+        SwarmPeeringCommand::Ls => {
+            let question = shell.question("swarm/peering/ls");
+            return shell.print_each(question, print_peering).await;
+        }
+    };
+    shell
+        .print_each(question, |done: Peered, printer| {
+            Ok(printer.line(&escape_line(&format!("{verb} {} {}", done.id, done.status)))?)
+        })
+        .await
+}
+
+fn print_peering(answer: PeeringAnswer, printer: &mut Printer) -> Result<(), Failure> {
+    for row in answer.peers {
+        printer.line(&escape_line(&row.id))?;
+        for address in row.addrs {
+            printer.line(&format!("\t{}", escape_line(&address)))?;
+        }
+    }
+    Ok(())
+}
+
+/// `ping`.
+pub async fn ping(shell: &mut Shell, arguments: PingArgs) -> Result<(), Failure> {
+    let question = shell
+        .question("ping")
+        .arg(arguments.peer)
+        .maybe("count", arguments.count);
+    shell
+        .print_each(question, |pong: Pong, printer| {
+            Ok(printer.line(&pong_line(&pong))?)
+        })
+        .await
+}
+
+fn pong_line(pong: &Pong) -> String {
+    match (pong.text.as_str(), pong.success) {
+        ("", true) => format!("Pong received: time={:.2} ms", pong.time as f64 / 1e6),
+        ("", false) => "Pong failed".to_owned(),
+        (text, _) => escape_line(text).into_owned(),
     }
 }
 
@@ -333,6 +401,20 @@ mod tests {
         let text = pretty(&answer);
         assert!(text.starts_with("{\n\t\"ID\": \"12D3\",\n"), "{text}");
         assert!(text.contains("evil\\u202e\\t"), "{text}");
+    }
+
+    #[test]
+    fn a_pong_is_printed_as_kubo_prints_it() {
+        let mut pong = Pong {
+            success: true,
+            time: 1_234_567,
+            text: String::new(),
+        };
+        assert_eq!(pong_line(&pong), "Pong received: time=1.23 ms");
+        pong.success = false;
+        assert_eq!(pong_line(&pong), "Pong failed");
+        pong.text = "PING x.".to_owned();
+        assert_eq!(pong_line(&pong), "PING x.");
     }
 
     #[test]

@@ -29,8 +29,17 @@ pub fn set(text: &str, key: &str, value: &str) -> Result<(String, Config), Confi
 
 /// The text with the `bootstrap` list replaced.
 pub fn set_bootstrap(text: &str, peers: &[String]) -> Result<(String, Config), ConfigError> {
-    let list: toml_edit::Array = peers.iter().map(String::as_str).collect();
-    set_value(text, "bootstrap", Value::Array(list))
+    set_list(text, "bootstrap", peers)
+}
+
+/// The text with the list at `key` replaced.
+pub fn set_list(
+    text: &str,
+    key: &str,
+    entries: &[String],
+) -> Result<(String, Config), ConfigError> {
+    let list: toml_edit::Array = entries.iter().map(String::as_str).collect();
+    set_value(text, key, Value::Array(list))
 }
 
 fn set_value(text: &str, key: &str, mut value: Value) -> Result<(String, Config), ConfigError> {

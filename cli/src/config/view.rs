@@ -56,11 +56,30 @@ pub fn kubo(config: &Config, peer_id: Option<&str>) -> serde_json::Value {
         },
         "Routing": { "Type": "dht" },
         "Discovery": { "MDNS": { "Enabled": false } },
-        "Swarm": { "ConnMgr": { "HighWater": config.fetch.connections } },
+        "Swarm": {
+            "AddrFilters": texts(&config.swarm.filters),
+            "ConnMgr": {
+                "Type": "basic",
+                "LowWater": config.connections.low,
+                "HighWater": config.connections.high,
+                "GracePeriod": config.connections.grace.to_string(),
+            },
+        },
+        "Peering": { "Peers": peering(config) },
         "Pinning": { "RemoteServices": {} },
         "Import": { "UnixFSChunker": "size-1048576", "CidVersion": 1, "UnixFSRawLeaves": true },
         "Provide": { "Enabled": true, "Strategy": "pinned" },
     })
+}
+
+/// The peers to stay connected to, each with its addresses.
+fn peering(config: &Config) -> Vec<serde_json::Value> {
+    let each = config.swarm.peering.iter().filter_map(|peer| {
+        let text = peer.0.to_string();
+        let (address, id) = text.rsplit_once("/p2p/")?;
+        Some(json!({ "ID": id, "Addrs": [address] }))
+    });
+    each.collect()
 }
 
 /// The first key of `table` that means nothing here.

@@ -7,8 +7,8 @@ use super::error::RpcError;
 use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
-    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, explain, get, id, log, ls,
-    pin, refs, repo, resolve, routing, stats, swarm, version,
+    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, explain, filters, get,
+    healthy, id, log, ls, peering, pin, ping, refs, repo, resolve, routing, stats, swarm, version,
 };
 use axum::body::Body;
 use cairn_node::Session;
@@ -217,6 +217,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "dag/put" => dag::put(call).await,
         "dag/resolve" => dag::resolve(call).await,
         "dag/stat" => dag::stat::stat(call).await,
+        "diag/healthy" => healthy::healthy(call).await,
         "diag/perf" => diag::perf(call),
         "explain" => explain::explain(call).await,
         "pin/add" => pin::add(call).await,
@@ -230,10 +231,17 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "swarm/addrs/local" => swarm::local(call).await,
         "swarm/connect" => swarm::connect(call).await,
         "swarm/disconnect" => swarm::disconnect(call).await,
+        "swarm/filters" => filters::list(call),
+        "swarm/filters/add" => filters::add(call).await,
+        "swarm/filters/rm" => filters::remove(call).await,
+        "swarm/peering/add" => peering::add(call),
+        "swarm/peering/ls" => peering::list(call),
+        "swarm/peering/rm" => peering::remove(call),
         "swarm/peers" => swarm::peers(call).await,
         "routing/findpeer" => routing::find_peer(call),
         "routing/get" => routing::get(call),
         "routing/put" => routing::put(call),
+        "ping" => ping::ping(call),
         "routing/findprovs" => routing::find_providers(call),
         "routing/provide" => routing::provide(call).await,
         "stats/bw" => stats::bandwidth(call),
@@ -263,7 +271,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 58] = [
+pub const COMMANDS: [&str; 66] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -289,6 +297,7 @@ pub const COMMANDS: [&str; 58] = [
     "dag/put",
     "dag/resolve",
     "dag/stat",
+    "diag/healthy",
     "diag/perf",
     "explain",
     "get",
@@ -301,6 +310,7 @@ pub const COMMANDS: [&str; 58] = [
     "pin/rm",
     "pin/update",
     "pin/verify",
+    "ping",
     "refs",
     "refs/local",
     "repo/gc",
@@ -321,6 +331,12 @@ pub const COMMANDS: [&str; 58] = [
     "swarm/addrs/local",
     "swarm/connect",
     "swarm/disconnect",
+    "swarm/filters",
+    "swarm/filters/add",
+    "swarm/filters/rm",
+    "swarm/peering/add",
+    "swarm/peering/ls",
+    "swarm/peering/rm",
     "swarm/peers",
 ];
 

@@ -69,10 +69,15 @@ enum Taken {
 
 /// Lets the node have what may change while it runs.
 fn apply(call: &Call, key: &str, config: Config) -> Taken {
+    let node = call.context.node().and_then(Online::node);
+    if let (FILTERS, Ok(node)) = (key, &node) {
+        node.peers().set_filters(config.swarm.filters);
+        return Taken::Up { refuses: None };
+    }
     if !key.starts_with(LIVE_SECTION) {
         return Taken::Not;
     }
-    match call.context.node().and_then(Online::node) {
+    match node {
         Ok(node) => Taken::Up {
             refuses: node.set_limits(config.limits),
         },
@@ -116,6 +121,8 @@ pub async fn show(call: Call) -> Result<Reply, RpcError> {
 
 /// The section that a running daemon takes up at once.
 const LIVE_SECTION: &str = "limits.";
+/// What it takes up at once besides.
+const FILTERS: &str = "swarm.filters";
 /// The limit that may keep peers away.
 const MEMORY: &str = "limits.memory";
 /// What decides which services are asked.
