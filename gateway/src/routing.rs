@@ -165,7 +165,6 @@ impl Lookup {
             Form::Lines => LINE_RECORDS_MAX,
         };
         let place = self.place;
-        let mut is_stopping = false;
         let mut records = found
             .filter_map(move |found| {
                 // Given back with the stream.
@@ -193,10 +192,9 @@ impl Lookup {
             Some(_) => FOUND_CACHING,
             None => EMPTY_CACHING,
         };
-        let all = stream::iter(first).chain(records.filter_map(move |record| {
-            is_stopping |= record.is_err();
-            future::ready(record.ok().filter(|_| !is_stopping))
-        }));
+        // An error is the last of them: the node is stopping, and what was found is the answer.
+        let all =
+            stream::iter(first).chain(records.filter_map(|record| future::ready(record.ok())));
         let body = match form {
             Form::Json => Body::whole(json(list, &all.collect::<Vec<_>>().await)),
             Form::Lines => {
