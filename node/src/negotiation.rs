@@ -4,9 +4,10 @@
 //! What a protocol does with its streams, and how many wait, is its own business: see
 //! `bitswap/behaviour.rs` and `perf/behaviour.rs`.
 
-use libp2p::PeerId;
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{ConnectionId, Stream, StreamUpgradeError};
+use libp2p::{Multiaddr, PeerId};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -80,6 +81,13 @@ impl Connections {
     pub(crate) fn to(&self, peer: PeerId) -> &[ConnectionId] {
         self.0.get(&peer).map_or(&[], Vec::as_slice)
     }
+}
+
+/// Whether this address leads over a relay. Such a connection is lent to us with a limit of bytes and
+/// minutes, so it carries what makes a better one and nothing else: no blocks, no lookups, no
+/// measuring. Of a dialled connection it is the address that was dialled, of one that came our own.
+pub(crate) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
 /// Agrees on one of these names and hands the stream over as it is.

@@ -9,12 +9,11 @@
 //! speaks nothing.
 
 use super::message::Version;
-use crate::negotiation::{self, Connections, Negotiate, OpenError};
+use crate::negotiation::{self, Connections, Negotiate, OpenError, is_relayed};
 use crate::network;
 use crate::swarm::keeper::Keeper;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
@@ -254,7 +253,7 @@ enum Reach {
 
 impl Reach {
     fn of(address: &Multiaddr) -> Self {
-        if address.iter().any(|part| part == Protocol::P2pCircuit) {
+        if is_relayed(address) {
             Self::Relayed
         } else {
             Self::Direct

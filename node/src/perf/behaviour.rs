@@ -1,7 +1,7 @@
 //! Between the swarm and the measuring tasks: negotiates and hands streams over. Pings go the same way
 //! (`ping.rs`), over a protocol that somebody else answers.
 
-use crate::negotiation::{self, Connections, Negotiate, OpenError};
+use crate::negotiation::{self, Connections, Negotiate, OpenError, is_relayed};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::multiaddr::Protocol;
@@ -96,11 +96,16 @@ impl Behaviour {
         }
     }
 
-    fn handler(&self, peer: PeerId) -> Handler {
+    /// Over a relay nothing is measured: it would be the relay that pays.
+    fn handler(&self, peer: PeerId, address: &Multiaddr) -> Handler {
         Handler {
             peer,
             spoken: self.spoken,
-            answers: self.answers,
+            answers: if is_relayed(address) {
+                Answers::No
+            } else {
+                self.answers
+            },
             arrivals: self.arrivals.clone(),
             open: VecDeque::new(),
         }
@@ -115,21 +120,21 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         _: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(peer, local))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        address: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler(peer, address))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -139,7 +144,7 @@ impl NetworkBehaviour for Behaviour {
                 connection_id,
                 endpoint,
                 ..
-            }) => {
+            }) if !endpoint.is_relayed() => {
                 let mut way = endpoint.get_remote_address().clone();
                 // Another's name would be part of the way.
                 if way.iter().last() == Some(Protocol::P2p(peer_id)) {
