@@ -27,6 +27,7 @@ pub mod perf;
 pub mod ping;
 pub mod private;
 mod protobuf;
+pub mod reach;
 pub mod routing;
 pub mod swarm;
 pub mod tasks;

@@ -1,4 +1,4 @@
-//! The fields of protobuf, in and out: as much of it as Bitswap and the DHT use.
+//! The fields of protobuf, in and out: as much of it as Bitswap, the DHT and AutoNAT use.
 
 use bytes::{BufMut, BytesMut};
 
@@ -19,6 +19,8 @@ pub enum FieldError {
 /// What a field holds.
 pub(crate) enum Value<'a> {
     Number(u64),
+    /// Eight bytes as they are.
+    Fixed(u64),
     Bytes(&'a [u8]),
 }
 
@@ -35,7 +37,10 @@ impl<'a> Fields<'a> {
             let number = tag >> 3;
             match tag & 7 {
                 0 => return Ok(Some((number, Value::Number(self.varint()?)))),
-                1 => drop(self.take(8)?),
+                1 => {
+                    let bytes = self.take(8)?.try_into().map_err(|_| FieldError::Cut)?;
+                    return Ok(Some((number, Value::Fixed(u64::from_le_bytes(bytes)))));
+                }
                 2 => {
                     let length = self.varint()?;
                     return Ok(Some((number, Value::Bytes(self.take(length)?))));
@@ -116,6 +121,12 @@ pub(crate) fn put_number(out: &mut BytesMut, field: u8, value: u64) {
         out.put_u8(field << 3);
         put_varint(out, value);
     }
+}
+
+/// Written whatever it is.
+pub(crate) fn put_fixed(out: &mut BytesMut, field: u8, value: u64) {
+    out.put_u8(field << 3 | 1);
+    out.put_u64_le(value);
 }
 
 const VARINT_BYTES_MAX: u32 = 10;
