@@ -317,17 +317,15 @@ async fn endpoint(global: &Global, repository: &Repository) -> Result<Endpoint, 
                 "--api: {address:?} is no address of a daemon's RPC; write it like /ip4/127.0.0.1/tcp/5001"
             )))?;
         let credentials = credentials(global, repository, parsed);
-        return Ok(Endpoint::There(Remote::new(
-            parsed.0,
-            credentials.as_deref(),
-        )?));
+        let remote = Remote::new(parsed.0, credentials.as_deref())?;
+        return Ok(Endpoint::There(Box::new(remote)));
     }
     if let Some(address) = repository.listener(Listener::Api) {
         let credentials = credentials(global, repository, address);
         let remote = Remote::new(address.0, credentials.as_deref())?;
         // It may be about to stop.
         if remote.answers().await {
-            return Ok(Endpoint::There(remote));
+            return Ok(Endpoint::There(Box::new(remote)));
         }
     }
     let context = Context::offline(repository.clone());

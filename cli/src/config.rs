@@ -15,7 +15,7 @@ pub mod view;
 
 use address::{ListenAddress, OptionalAddress};
 use cairn_node::private::Need;
-use cairn_node::{Endpoint, Limits, Multiaddr, Network};
+use cairn_node::{Endpoint, Limits, Multiaddr, Network, reach};
 use connections::{Connections, Swarm};
 use duration::Interval;
 use serde::de::Error as _;
@@ -51,6 +51,8 @@ pub struct Config {
     pub swarm: Swarm,
     /// What others may find out about this node.
     pub diag: Diag,
+    /// How this node may make itself reachable.
+    pub reach: reach::Settings,
     /// How much is sent and received.
     pub limits: Limits,
     /// Who is given blocks.
@@ -290,6 +292,7 @@ impl Config {
             routers: self.routing.endpoints.clone(),
             scrub_share: self.storage.scrub_share,
             perf: self.diag.perf,
+            reach: self.reach.clone(),
             limits: self.limits.clone(),
             serve: Arc::new(self.serve.policy()),
             peering: self
@@ -428,6 +431,34 @@ filters = []
 # Whether peers may measure the way to this node with `cairn diag perf`, which makes it send bytes for
 # nothing. Without it: yes in "local" and "lan", no in "public".
 # perf = true
+
+[reach]
+# Whether relays may lend this node a way while nobody can reach it ("public" only). They see who connects
+# to it, not what is said.
+relay_client = true
+
+# Whether this node lends others a way, once it knows that it can be reached: up to 128 KiB and two minutes each, 64 at once.
+relay_server = true
+
+# Whether a connection over a relay is turned into a direct one. The other end learns this node's address.
+hole_punching = true
+
+# Whether the router is asked (UPnP) to hand this node's ports on, which opens them to everybody. Without it: yes
+# in "public", no in "lan". Never in "local".
+# upnp = true
+
+# Whether peers nearby are found by multicast (mDNS), which tells the whole local network of this node. Without it: yes in "lan" and
+# "public". Never in "local".
+# mdns = true
+
+# Relays that are asked before all others, each as "/ip4/…/tcp/4001/p2p/<peer id>".
+relays = []
+
+# Addresses that peers are told instead of those that are found out.
+announce = []
+
+# Addresses that peers are not told: networks like "10.0.0.0/8", or addresses.
+no_announce = []
 
 [limits]
 # Bytes a second to and from all peers together, as "5MB"; "unlimited" for no limit. What is slower

@@ -10,6 +10,7 @@ use crate::limits::Limits;
 use crate::network::Network;
 use crate::perf::Answers;
 use crate::private::SwarmKey;
+use crate::reach;
 use crate::swarm::Filter;
 use cairn_store::config::Percent;
 use libp2p::Multiaddr;
@@ -110,6 +111,8 @@ pub struct Config {
     /// Whether peers may measure the way to us (`/perf/1.0.0`). It makes this node send bytes for
     /// nothing, so `None` means: in `local` and `lan`.
     pub perf: Option<bool>,
+    /// How this node may make itself reachable.
+    pub reach: reach::Settings,
     /// How much is sent and received, and how much memory there may be before no more peers are taken;
     /// `Node::set_limits` changes it.
     pub limits: Limits,
@@ -181,6 +184,7 @@ impl Default for Config {
             announce_queue_max: 64 << 10,
             scrub_share: cairn_store::config::Config::default().scrub_share,
             perf: None,
+            reach: reach::Settings::default(),
             limits: Limits::default(),
             serve: Arc::new(ServeAll),
         }

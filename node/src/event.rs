@@ -3,6 +3,7 @@
 //! Whoever wants to know subscribes before acting. The channel is bounded: a listener that does not
 //! keep up loses the oldest facts and is told so (`Lagged`), nobody waits for it.
 
+use crate::reach::Reachability;
 use cairn_store::Cid;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::broadcast;
@@ -19,6 +20,8 @@ pub enum Event {
     Identified(PeerId),
     /// The last connection to a peer is gone.
     Disconnected(PeerId),
+    /// Whether we can be reached, as far as known, is another than before.
+    Reach(Reachability),
     /// A block came from a peer and is in the store.
     Fetched(Cid),
     /// Peers were told that we have this.

@@ -49,7 +49,7 @@ impl Default for Limits {
 impl Limits {
     /// Whether a peer at this address is held back. Where a peer is not known, it is.
     pub fn apply_to(&self, remote: Option<IpAddr>) -> bool {
-        !remote.is_some_and(|ip| self.exempt.iter().any(|subnet| subnet.0.contains(&ip)))
+        !remote.is_some_and(|ip| self.exempt.iter().any(|subnet| subnet.contains(ip)))
     }
 }
 
@@ -147,6 +147,19 @@ pub struct Subnet(IpNet);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no network; write it like 10.0.0.0/8, fc00::/7 or 192.0.2.1")]
 pub struct SubnetError(String);
+
+impl Subnet {
+    /// Whether this host is in it.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.0.contains(&ip)
+    }
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
 
 impl FromStr for Subnet {
     type Err = SubnetError;

@@ -9,8 +9,25 @@
 //! makes us a server of the DHT or a relay. Only peers that came to an address by themselves do, and they are asked again.
 
 pub(crate) mod autonat;
-pub(crate) mod group;
+pub(crate) mod kept;
 pub(crate) mod relays;
+mod settings;
 pub(crate) mod state;
+pub(crate) mod told;
 
+use libp2p::{Multiaddr, PeerId};
+pub use settings::{AddressRule, AddressRuleError, Settings};
 pub use state::{Reachability, Standing};
+
+/// What is known of our reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether we can be reached at all.
+    pub reachability: Reachability,
+    /// Every address that is looked at.
+    pub addresses: Vec<(Multiaddr, Standing)>,
+    /// What peers are told.
+    pub told: Vec<Multiaddr>,
+    /// Who lends us a way.
+    pub relays: Vec<PeerId>,
+}

@@ -49,10 +49,11 @@ use crate::network::Network;
 use crate::node::StartError;
 use crate::perf;
 use crate::ping::{self, PingError, Pinging, Pings};
+use crate::reach;
 use crate::routing::queue::Queue;
 use crate::routing::{self, Routing};
 use crate::tasks::Tasks;
-use behaviour::Behaviour;
+use behaviour::{Behaviour, Spoken};
 use bootstrap::Bootstrap;
 use command::{COMMANDS_MAX, Command};
 pub use filters::{Filter, FilterError};
@@ -70,7 +71,7 @@ pub use mux::WINDOW_BYTES_MAX as STREAM_WINDOW_BYTES_MAX;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use worker::Worker;
 
 /// A connected peer.
@@ -156,6 +157,8 @@ pub struct Peers {
     network: Network,
     serving: Serving,
     perf: perf::Answers,
+    settings: reach::Settings,
+    reach: watch::Receiver<reach::Status>,
     meter: Arc<Meter>,
     ceiling: Arc<Ceiling>,
     keeper: Keeper,
@@ -268,12 +271,14 @@ impl Peers {
     }
 
     /// What we speak.
-    #[expect(
-        clippy::unused_async,
-        reason = "the swarm will be asked once protocols come and go with reachability"
-    )]
-    pub async fn protocols(&self) -> Vec<String> {
-        behaviour::protocols(&self.serving, self.perf)
+    pub fn protocols(&self) -> Vec<String> {
+        let is = self.reach.borrow().reachability;
+        behaviour::protocols(&self.serving, self.network, (&self.settings, is), self.perf)
+    }
+
+    /// Whether and where we can be reached, as far as known.
+    pub fn reach(&self) -> reach::Status {
+        self.reach.borrow().clone()
     }
 
     /// Bytes in and out.
@@ -358,7 +363,8 @@ pub(crate) async fn start(
     let foreign = Foreign::new();
     let foreign_registry = foreign.registry();
 
-    let transport = transport::build(keys, config, &meter, &gate).map_err(StartError::Transport)?;
+    let (transport, relays) =
+        transport::build(keys, config, &meter, &gate).map_err(StartError::Transport)?;
     let (bitswap, mut wire) = bitswap::behaviour();
     wire.keeper = Some(keeper.clone());
     let local = keys.public().to_peer_id();
@@ -368,8 +374,14 @@ pub(crate) async fn start(
     let serving = dht.serving();
     let (asked, pings) = ping::pair();
     let doors = (Arc::clone(&ceiling), keeper.clone());
-    let streams = (perf, asked);
-    let behaviour = Behaviour::new(keys.public(), config, doors, dht, bitswap, streams);
+    let spoken = Spoken {
+        dht,
+        bitswap,
+        perf,
+        asked,
+        relays,
+    };
+    let behaviour = Behaviour::new(keys.public(), config, doors, spoken);
     let swarm = Swarm::new(transport, behaviour, local, settings(config, tasks));
 
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
@@ -392,6 +404,7 @@ pub(crate) async fn start(
         metrics.clone(),
         foreign,
     );
+    let reach = worker.reachability();
     worker.listen(&config.listen).await?;
     tasks.spawn_critical("swarm", worker.run(tasks.stopping()));
 
@@ -401,6 +414,8 @@ pub(crate) async fn start(
         network: config.network,
         serving,
         perf: config.perf(),
+        settings: config.reach.clone(),
+        reach,
         meter,
         ceiling,
         keeper,

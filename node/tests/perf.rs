@@ -97,16 +97,9 @@ async fn bytes_go_both_ways_over_one_stream_and_over_many() {
 async fn a_node_that_may_not_be_measured_says_so_by_not_speaking_it() {
     let server = TestNode::start(Some(false)).await;
     let client = TestNode::start(None).await;
-    let spoken = server.node.peers().protocols().await;
+    let spoken = server.node.peers().protocols();
     assert!(!spoken.contains(&PERF.to_string()));
-    assert!(
-        client
-            .node
-            .peers()
-            .protocols()
-            .await
-            .contains(&PERF.to_string())
-    );
+    assert!(client.node.peers().protocols().contains(&PERF.to_string()));
     let peer = client.node.peers().connect(server.address().await).await;
     let refused = client.node.perf(peer.unwrap(), 1, 1).await.unwrap_err();
     assert!(matches!(refused, PerfError::Unsupported(_)), "{refused}");

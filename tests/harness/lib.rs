@@ -3,6 +3,7 @@
 //! * [`Repo`]: a folder for `CAIRN_PATH` and the program run over it.
 //! * [`Daemon`]: the program as a daemon, ready when it says so, gone when dropped.
 //! * [`Mounts`]: file systems of a test's own, which nobody else sees.
+//! * [`nets`]: hosts in the open and homes behind routers, in network namespaces.
 //! * [`http`]: requests over a plain socket, so that nothing is smoothed over.
 //! * [`scenario`]: commands run alone and through a daemon, over a few known contents.
 //! * [`tree`]: folders with content that a seed decides.
@@ -11,6 +12,7 @@
 
 pub mod http;
 pub mod mounts;
+pub mod nets;
 pub mod oracle;
 pub mod program;
 pub mod scenario;

@@ -130,6 +130,8 @@ pub enum SwarmAddrsCommand {
     },
     /// List where this node listens.
     Listen,
+    /// Print whether and where this node can be reached.
+    Autonat,
 }
 
 /// Below `routing`.

@@ -13,7 +13,7 @@ use crate::rpc::peering::{Peered, PeeringAnswer};
 use crate::rpc::ping::Pong;
 use crate::rpc::routing::{FINAL_PEER, PROVIDER, QueryEvent, VALUE};
 use crate::rpc::stats::{BandwidthAnswer, BitswapAnswer, Keys, LedgerAnswer};
-use crate::rpc::swarm::{AddrsAnswer, OUTBOUND, PeersAnswer, Strings};
+use crate::rpc::swarm::{AddrsAnswer, AutonatAnswer, OUTBOUND, PeersAnswer, Strings};
 use data_encoding::BASE64;
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
@@ -119,6 +119,10 @@ pub async fn swarm(shell: &mut Shell, command: SwarmCommand) -> Result<(), Failu
                 let question = shell.question("swarm/addrs/listen");
                 shell.print_each(question, print_strings).await
             }
+            Some(SwarmAddrsCommand::Autonat) => {
+                let question = shell.question("swarm/addrs/autonat");
+                shell.print_each(question, print_reach).await
+            }
             None => {
                 let question = shell.question("swarm/addrs");
                 shell
@@ -191,6 +195,27 @@ fn pong_line(pong: &Pong) -> String {
 fn print_strings(answer: Strings, printer: &mut Printer) -> Result<(), Failure> {
     for text in answer.strings {
         printer.line(&escape_line(&text))?;
+    }
+    Ok(())
+}
+
+fn print_reach(answer: AutonatAnswer, printer: &mut Printer) -> Result<(), Failure> {
+    printer.line(&format!(
+        "Reachability: {}",
+        escape_line(&answer.reachability)
+    ))?;
+    for (what, entries) in [
+        ("Reachable", answer.reachable),
+        ("Unreachable", answer.unreachable),
+        ("Unknown", answer.unknown),
+        ("Relays", answer.relays),
+    ] {
+        if !entries.is_empty() {
+            printer.line(&format!("{what}:"))?;
+        }
+        for entry in entries {
+            printer.line(&format!("\t{}", escape_line(&entry)))?;
+        }
     }
     Ok(())
 }

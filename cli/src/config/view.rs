@@ -1,6 +1,7 @@
 //! The configuration as others look at it: by key, as effective TOML, and in Kubo's JSON shape.
 
 use super::{Addresses, Config, ConfigError, Diag};
+use cairn_node::reach;
 use serde_json::json;
 
 /// The effective configuration as TOML, secrets left out.
@@ -168,6 +169,11 @@ fn example() -> Config {
             ..Addresses::default()
         },
         diag: Diag { perf: Some(false) },
+        reach: reach::Settings {
+            upnp: Some(false),
+            mdns: Some(false),
+            ..reach::Settings::default()
+        },
         ..Config::default()
     }
 }
@@ -176,6 +182,8 @@ fn table(config: &Config) -> Result<toml::Table, ConfigError> {
     let mut shown = config.clone();
     shown.addresses.swarm = Some(config.swarm_addresses());
     shown.diag.perf = Some(config.node().answers_perf());
+    shown.reach.upnp = Some(config.reach.maps_ports(config.network));
+    shown.reach.mdns = Some(config.reach.finds_neighbours(config.network));
     if !shown.rpc.token.is_empty() {
         shown.rpc.token = HIDDEN.to_owned();
     }

@@ -227,6 +227,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "pin/verify" => pin::verify(call).await,
         "id" => id::id(call).await,
         "swarm/addrs" => swarm::known(call).await,
+        "swarm/addrs/autonat" => swarm::autonat(&call),
         "swarm/addrs/listen" => swarm::listening(call).await,
         "swarm/addrs/local" => swarm::local(call).await,
         "swarm/connect" => swarm::connect(call).await,
@@ -271,7 +272,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 66] = [
+pub const COMMANDS: [&str; 67] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -327,6 +328,7 @@ pub const COMMANDS: [&str; 66] = [
     "shutdown",
     "stats/bw",
     "swarm/addrs",
+    "swarm/addrs/autonat",
     "swarm/addrs/listen",
     "swarm/addrs/local",
     "swarm/connect",

@@ -111,7 +111,7 @@ pub enum Endpoint {
     /// The commands themselves, in this process.
     Here(Api),
     /// A daemon.
-    There(Remote),
+    There(Box<Remote>),
 }
 
 /// A daemon.

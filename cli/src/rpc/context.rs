@@ -206,6 +206,14 @@ impl Context {
         }
     }
 
+    /// What peers are told of where it is, without its name.
+    pub fn told(&self) -> Vec<Multiaddr> {
+        match &self.online {
+            Some(online) => online.peers.reach().told,
+            None => Vec::new(),
+        }
+    }
+
     /// Closes the store, if it is open.
     pub async fn close(&self) -> Result<(), RpcError> {
         match self.content.get() {

@@ -33,14 +33,13 @@ pub async fn id(call: Call) -> Result<Reply, RpcError> {
     }
     let mut addresses: Vec<String> = call
         .context
-        .listening()
-        .await
+        .told()
         .iter()
         .map(|address| format!("{address}/p2p/{peer_id}"))
         .collect();
     addresses.sort();
     let mut protocols = match call.context.node() {
-        Ok(online) => online.peers.protocols().await,
+        Ok(online) => online.peers.protocols(),
         Err(_) => Vec::new(),
     };
     protocols.sort();

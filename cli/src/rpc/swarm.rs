@@ -4,6 +4,7 @@ use super::api::Call;
 use super::error::RpcError;
 use super::reply::Reply;
 use cairn_node::Multiaddr;
+use cairn_node::reach::Standing;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -54,6 +55,26 @@ pub struct PeerRow {
 pub struct AddrsAnswer {
     /// Known addresses by peer.
     pub addrs: BTreeMap<String, Vec<String>>,
+}
+
+/// The answer of `swarm addrs autonat`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AutonatAnswer {
+    /// `Public`, `Private` or `Unknown`.
+    pub reachability: String,
+    /// Where peers came by themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reachable: Vec<String>,
+    /// Where they tried and could not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<String>,
+    /// Where too few tried.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+    /// Who lends this node a way. Kubo does not tell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<String>,
 }
 
 /// `swarm peers`.
@@ -112,6 +133,23 @@ pub async fn known(call: Call) -> Result<Reply, RpcError> {
         })
         .collect();
     Reply::value(&AddrsAnswer { addrs })
+}
+
+/// `swarm addrs autonat`.
+pub fn autonat(call: &Call) -> Result<Reply, RpcError> {
+    let reach = call.context.node()?.peers.reach();
+    let with = |standing: Standing| {
+        let addresses = reach.addresses.iter();
+        let found = addresses.filter(|(_, found)| *found == standing);
+        found.map(|(address, _)| address.to_string()).collect()
+    };
+    Reply::value(&AutonatAnswer {
+        reachability: format!("{:?}", reach.reachability),
+        reachable: with(Standing::Reachable),
+        unreachable: with(Standing::Unreachable),
+        unknown: with(Standing::Unknown),
+        relays: reach.relays.iter().map(ToString::to_string).collect(),
+    })
 }
 
 /// `swarm addrs listen`.

@@ -3,11 +3,10 @@
 //! Peers may open streams only in the DHTs that this node serves; it opens streams in all it takes part in.
 //! Relayed connections, which others lend with a limit, get a handler that speaks nothing.
 
-use crate::negotiation::{self, Connections, Negotiate, OpenError};
+use crate::negotiation::{self, Connections, Negotiate, OpenError, is_relayed};
 use crate::network::Realm;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
@@ -112,7 +111,6 @@ impl Behaviour {
     }
 
     /// Says whether peers may ask this node from now on.
-    #[expect(dead_code, reason = "reachability will say so")]
     pub(crate) fn serve(&mut self, realm: Realm, serves: bool) {
         if self.serving.set(realm, serves) {
             self.told = self.connections.all().collect();
@@ -120,7 +118,7 @@ impl Behaviour {
     }
 
     fn handler(&self, peer: PeerId, address: &Multiaddr) -> Handler {
-        let is_relayed = address.iter().any(|part| part == Protocol::P2pCircuit);
+        let is_relayed = is_relayed(address);
         Handler {
             peer,
             spoken: (!is_relayed).then(|| self.serving.clone()),

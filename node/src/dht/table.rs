@@ -69,7 +69,7 @@ impl Contact {
 }
 
 /// The network that a peer's address is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(IpAddr);
 
 impl Group {

@@ -208,11 +208,8 @@ impl Behaviour {
 
 /// Whether two addresses are of the same transport, so that coming to one may be coming to the other.
 fn are_alike(one: &Multiaddr, other: &Multiaddr) -> bool {
-    let is_datagram = |address: &Multiaddr| {
-        address
-            .iter()
-            .any(|part| matches!(part, Protocol::Udp(_)))
-    };
+    let is_datagram =
+        |address: &Multiaddr| address.iter().any(|part| matches!(part, Protocol::Udp(_)));
     is_datagram(one) == is_datagram(other)
 }
 
@@ -289,7 +286,7 @@ impl NetworkBehaviour for Behaviour {
                         // Our own doing.
                         _ => Tried::Not,
                     };
-                    drop(wish.done.send(tried));
+                    let _ = wish.done.send(tried);
                 }
             }
             _ => {}
@@ -315,7 +312,7 @@ impl NetworkBehaviour for Behaviour {
                 if let Some(asked) = asked {
                     asked.came = true;
                 }
-                drop(known.send(is_known));
+                let _ = known.send(is_known);
             }
             Told::Wish(wish) => self.try_for(wish),
             // It was made for this and nothing else.

@@ -6,7 +6,7 @@
 //!
 //! Invariants: no more than [`KEPT`] reservations are held or asked for, and none while none is wanted.
 
-use super::group::Group;
+use crate::dht::table::Group;
 use crate::network;
 use libp2p::{Multiaddr, PeerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -163,8 +163,10 @@ impl Relays {
             self.actions.push_back(Action::Release { relay: *peer });
         }
         self.known.retain(|_, relay| {
-            let is_forgotten =
-                relay.next.is_some_and(|next| now >= next + FAILURE_REMEMBERED) && relay.failures > 0;
+            let is_forgotten = relay
+                .next
+                .is_some_and(|next| now >= next + FAILURE_REMEMBERED)
+                && relay.failures > 0;
             relay.origin == Origin::Configured || relay.phase != Phase::Idle || !is_forgotten
         });
         if self.wanted {

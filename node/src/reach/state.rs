@@ -8,7 +8,7 @@
 //! confirmed is asked about again and forgotten when nobody answers for it any more. No more than
 //! [`CANDIDATES_MAX`] addresses, [`SERVERS_MAX`] peers and [`PROBES_AT_ONCE`] probes are held, whatever peers say.
 
-use super::group::Group;
+use crate::dht::table::Group;
 use crate::negotiation::is_relayed;
 use crate::network::{self, Network};
 use libp2p::{Multiaddr, PeerId};
@@ -255,7 +255,7 @@ impl State {
     /// A connected peer at `ip` tries addresses if asked.
     pub(crate) fn serves(&mut self, peer: PeerId, ip: IpAddr) {
         if self.servers.len() < SERVERS_MAX {
-            self.servers.entry(peer).or_insert(Server {
+            self.servers.entry(peer).or_insert_with(|| Server {
                 group: Group::of(ip),
                 asked: None,
                 unanswered: 0,
@@ -499,7 +499,7 @@ impl State {
             return;
         }
         let quorum = self.quorum();
-        let mut under_way = self
+        let under_way = self
             .candidates
             .values()
             .filter(|candidate| candidate.asking.is_some())
@@ -514,10 +514,8 @@ impl State {
             })
             .collect();
         due.sort_by_key(|(_, candidate)| std::cmp::Reverse(candidate.worth()));
-        for (address, candidate) in due {
-            if under_way >= PROBES_AT_ONCE {
-                return;
-            }
+        let room = PROBES_AT_ONCE.saturating_sub(under_way);
+        for (address, candidate) in due.into_iter().take(room) {
             let heard: Vec<PeerId> = candidate
                 .answers
                 .iter()
@@ -543,7 +541,6 @@ impl State {
             };
             server.asked = Some(now);
             candidate.asking = Some((*peer, now));
-            under_way += 1;
             self.actions.push_back(Action::Probe {
                 address: address.clone(),
                 server: *peer,

@@ -162,7 +162,7 @@ async fn both_know_each_other_over(listen: &str, muxer: &str) {
     assert_eq!(out.address, listener.peers.listening().await[0]);
     assert_eq!(out.agent.as_deref(), Some(Peers::agent()));
     assert_eq!(out.muxer, muxer);
-    let spoken = listener.peers.protocols().await;
+    let spoken = listener.peers.protocols();
     assert!(spoken.contains(&"/ipfs/lan/kad/1.0.0".to_owned()));
     let without_bitswap = |name: &&String| !name.starts_with("/ipfs/bitswap");
     assert_eq!(

@@ -1,10 +1,13 @@
 //! From a key to connections: TCP, WebSocket and QUIC, secured, multiplexed, counted and fenced.
 //!
 //! ```text
-//! TCP ─┬──────────── (swarm.key) ─ Upgrade (security, Yamux) ─ Counted ─┐
+//! relay (public) ─── (swarm.key) ─ Upgrade ─────────────────── Counted ─┐
+//! TCP ─┬──────────── (swarm.key) ─ Upgrade (security, Yamux) ─ Counted ─┤
 //!      └ WebSocket ─ (swarm.key) ─ Upgrade ─────────────────── Counted ─┼─ Fence ─ (names, public only)
 //! UDP ─ QUIC (without swarm.key) ──────────────────────────────── Counted ┘
 //! ```
+//!
+//! A relay's stream is secured end to end like a socket: the relay sees how much passes, and nothing else.
 //!
 //! Names are resolved in `public` only: asking a name server is traffic that leaves the machine.
 
@@ -21,7 +24,7 @@ use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::transport::{Boxed, OrTransport, Transport};
 use libp2p::identity::{Keypair, PeerId};
 use libp2p::multiaddr::{Multiaddr, Protocol};
-use libp2p::{dns, quic, tcp, websocket};
+use libp2p::{dns, quic, relay, tcp, websocket};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -29,31 +32,41 @@ use std::sync::Arc;
 /// What the swarm dials with and listens on.
 pub(super) type Connections = Boxed<(PeerId, StreamMuxerBox)>;
 
+/// The behaviour without which the relays' transport goes nowhere, where relays are used.
+pub(super) type ThroughRelays = Option<relay::client::Behaviour>;
+
 /// Builds the transports. Opens no socket.
 pub(super) fn build(
     keys: &Keypair,
     config: &Config,
     meter: &Arc<Meter>,
     gate: &Arc<Gate>,
-) -> Result<Connections, String> {
+) -> Result<(Connections, ThroughRelays), String> {
     let upgrade = Upgrade::new(keys, config, meter).map_err(|error| error.to_string())?;
     let plain = socket(sockets().boxed(), &upgrade, config, meter);
     let web = websocket::Config::new(sockets()).boxed();
     let web = socket(web, &upgrade, config, meter);
     // First the longer form: plain TCP would not know what to do with `/ws`.
     let streams = either(web, plain);
-    let all = match config.private {
+    let direct = match config.private {
         // What cannot be kept private is not there.
         Some(_) => streams,
         None => either(streams, datagrams(keys, config, meter)),
+    };
+    let (all, relays) = if config.reach.uses_relays(config.network) {
+        let (lent, relays) = relay::client::new(keys.public().to_peer_id());
+        let lent = socket(lent.boxed(), &upgrade, config, meter);
+        (either(lent, direct), Some(relays))
+    } else {
+        (direct, None)
     };
     let fenced = Fence::new(all, config.network, Arc::clone(gate)).boxed();
     if config.network == Network::Public {
         let named = dns::tokio::Transport::system(fenced)
             .map_err(|error| format!("name servers: {error}"))?;
-        Ok(named.boxed())
+        Ok((named.boxed(), relays))
     } else {
-        Ok(fenced)
+        Ok((fenced, relays))
     }
 }
 
@@ -174,7 +187,7 @@ mod tests {
     fn make(config: &Config) -> Connections {
         let keys = Keypair::generate_ed25519();
         let meter = Meter::new(Instant::now());
-        build(&keys, config, &meter, &Arc::default()).unwrap()
+        build(&keys, config, &meter, &Arc::default()).unwrap().0
     }
 
     async fn next<T>(transport: &mut Connections, wanted: fn(Event) -> Option<T>) -> T {

@@ -8,10 +8,11 @@
 //! limits; a peer is in `peers` while it has at least one. Every answer owed to a command is in
 //! `dials`, `ways` or `closing` until it is given; dropping it says "stopping".
 //!
-//! `asked.rs` answers commands, `heard.rs` takes the swarm's news.
+//! `asked.rs` answers commands, `heard.rs` takes the swarm's news, `reaching.rs` what of it is about being reachable.
 
 mod asked;
 mod heard;
+mod reaching;
 
 use super::ConnectError;
 use super::behaviour::{Behaviour, BehaviourEvent};
@@ -30,6 +31,7 @@ use libp2p::core::transport::ListenerId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId};
+use reaching::{Reaching, Way};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -54,6 +56,7 @@ pub(super) struct Worker {
     ways: HashMap<ConnectionId, (PeerId, Answer)>,
     closing: HashMap<PeerId, Vec<Answer>>,
     bootstrap: Bootstrap,
+    reaching: Reaching,
 }
 
 /// Who hears of what happens.
@@ -75,6 +78,7 @@ struct Connection {
     peer: PeerId,
     address: Multiaddr,
     direction: Direction,
+    way: Way,
     latency: Option<Duration>,
 }
 
@@ -93,6 +97,7 @@ enum Turn {
     Command(Option<Command>),
     Swarm(Box<SwarmEvent<BehaviourEvent>>),
     Bootstrap,
+    Reach,
 }
 
 impl Worker {
@@ -119,6 +124,7 @@ impl Worker {
             ways: HashMap::new(),
             closing: HashMap::new(),
             bootstrap,
+            reaching: Reaching::new(config),
         }
     }
 
@@ -164,10 +170,12 @@ impl Worker {
                 Turn::Command(Some(command)) => self.on_command(command),
                 Turn::Swarm(event) => self.on_swarm(*event),
                 Turn::Bootstrap => self.on_bootstrap(),
+                Turn::Reach => self.on_reach_due(),
             }
             self.metrics.turned(began.elapsed());
         }
-        self.say_goodbye().await;
+        // It takes the swarm along, which is large.
+        Box::pin(self.say_goodbye()).await;
     }
 
     async fn next_turn(&mut self, stop: &CancellationToken) -> Turn {
@@ -177,6 +185,7 @@ impl Worker {
             () = stop.cancelled() => Turn::Stop,
             command = self.inbox.recv() => Turn::Command(command),
             () = self.bootstrap.due(), if alone => Turn::Bootstrap,
+            () = self.reaching.due() => Turn::Reach,
             event = self.swarm.select_next_some() => Turn::Swarm(Box::new(event)),
         }
     }

@@ -10,9 +10,7 @@ use futures::{FutureExt, StreamExt};
 use libp2p::swarm::handler::{
     ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
 };
-use libp2p::swarm::{
-    ConnectionHandler, ConnectionHandlerEvent, StreamProtocol, SubstreamProtocol,
-};
+use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, StreamProtocol, SubstreamProtocol};
 use libp2p::{Multiaddr, PeerId};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -83,7 +81,10 @@ impl Handler {
                     let _ = tell.send(Told::Ended { nonce, outcome }).await;
                 });
             }
-            Open::Say(wish) => drop(wish.done.send(talk::Tried::Unheard)),
+            Open::Say(wish) => {
+                // Whoever asked may be gone.
+                let _ = wish.done.send(talk::Tried::Unheard);
+            }
         }
     }
 
@@ -127,14 +128,13 @@ impl ConnectionHandler for Handler {
                 Open::Say(_) => &super::SAY,
             };
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: SubstreamProtocol::new(Negotiate(names), what).with_timeout(OPEN_PATIENCE),
+                protocol: SubstreamProtocol::new(Negotiate(names), what)
+                    .with_timeout(OPEN_PATIENCE),
             });
         }
         while let Poll::Ready(Some(())) = self.talks.poll_next_unpin(context) {}
         match self.told.poll_recv(context) {
-            Poll::Ready(Some(told)) => {
-                Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(told))
-            }
+            Poll::Ready(Some(told)) => Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(told)),
             // We hold a sender ourselves, so it never ends.
             _ => Poll::Pending,
         }
@@ -190,7 +190,7 @@ impl ConnectionHandler for Handler {
                         Ok(Ok(())) => talk::Tried::Came,
                         Ok(Err(_)) | Err(_) => talk::Tried::Unheard,
                     };
-                    drop(wish.done.send(tried));
+                    let _ = wish.done.send(tried);
                     let _ = tell.send(Told::Said).await;
                 }),
             },

@@ -17,11 +17,7 @@ pub(super) enum Message {
         nonce: u64,
     },
     /// How it went, with the address of this place in the list.
-    Response {
-        status: Status,
-        at: u64,
-        dial: Dial,
-    },
+    Response { status: Status, at: u64, dial: Dial },
     /// Send so many bytes first, so that nobody has others dialled for nothing.
     DataRequest { at: u64, bytes: u64 },
     /// Some of them.
@@ -302,7 +298,14 @@ mod tests {
     fn an_address_of_an_unknown_kind_keeps_its_place() {
         let mut inner = BytesMut::new();
         put_bytes(&mut inner, 1, &[0xff, 0xff, 0x03, 1]);
-        put_bytes(&mut inner, 1, &"/ip4/192.0.2.1/tcp/1".parse::<Multiaddr>().unwrap().to_vec());
+        put_bytes(
+            &mut inner,
+            1,
+            &"/ip4/192.0.2.1/tcp/1"
+                .parse::<Multiaddr>()
+                .unwrap()
+                .to_vec(),
+        );
         put_fixed(&mut inner, 2, 7);
         let mut bytes = BytesMut::new();
         put_bytes(&mut bytes, 1, &inner);

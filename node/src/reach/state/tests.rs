@@ -99,10 +99,7 @@ fn our_own_network_reaches_us_where_we_listen() {
     assert_eq!(world.became, [Reachability::Public]);
     world.state.listens_no_more(&here, world.now);
     world.perform(&|_, _| Outcome::Refuted);
-    assert_eq!(
-        world.became,
-        [Reachability::Public, Reachability::Unknown]
-    );
+    assert_eq!(world.became, [Reachability::Public, Reachability::Unknown]);
     assert_eq!(world.probes, 0);
 }
 
@@ -165,7 +162,10 @@ fn a_lone_peer_is_asked_twice_and_believed() {
 fn behind_a_router_that_changes_ports_nothing_is_tried_and_we_are_private() {
     let mut world = World::with_servers(6);
     for group in 1..=6 {
-        world.observed(&format!("/ip4/198.51.100.7/tcp/{}", 4000 + u32::from(group)), &[group]);
+        world.observed(
+            &format!("/ip4/198.51.100.7/tcp/{}", 4000 + u32::from(group)),
+            &[group],
+        );
     }
     // The first was seen before anybody contradicted.
     world.run(2 * MINUTE, &|_, _| Outcome::Reached);
@@ -193,10 +193,7 @@ fn one_failure_takes_nothing_away_but_several_do() {
     world.run(REPROBE / 2, &|_, _| Outcome::Refuted);
     world.observed(OUTSIDE, &[1, 2]);
     world.run(REPROBE / 2 + MINUTE, &|_, _| Outcome::Refuted);
-    assert_eq!(
-        world.became,
-        [Reachability::Public, Reachability::Private]
-    );
+    assert_eq!(world.became, [Reachability::Public, Reachability::Private]);
 }
 
 #[test]
@@ -234,7 +231,9 @@ fn what_is_refuted_is_tried_more_and_more_rarely_and_at_once_when_the_way_change
 #[test]
 fn a_peer_that_never_answers_is_asked_no_more() {
     let mut world = World::with_servers(1);
-    world.state.listens(&address("/ip4/192.0.2.1/tcp/1"), world.now);
+    world
+        .state
+        .listens(&address("/ip4/192.0.2.1/tcp/1"), world.now);
     world.run(10 * MINUTE, &|_, _| Outcome::Unanswered);
     assert_eq!(world.probes, UNANSWERED_MAX as usize);
 }

@@ -119,7 +119,7 @@ impl Worker {
     }
 
     /// Where a peer may be.
-    fn addresses_of(&self, peer: &PeerId) -> Vec<Multiaddr> {
+    pub(super) fn addresses_of(&self, peer: &PeerId) -> Vec<Multiaddr> {
         if peer == self.swarm.local_peer_id() {
             return self.swarm.listeners().cloned().collect();
         }

@@ -1,6 +1,6 @@
 //! What the worker makes of the swarm's news: connections and identities.
 
-use super::{Connection, Direction, Peer, Worker};
+use super::{Connection, Direction, Peer, Way, Worker};
 use crate::dht::acquaintance::{Met, Standing};
 use crate::dht::table::Group;
 use crate::event::Event;
@@ -48,26 +48,26 @@ impl Worker {
                 self.metrics.arrivals_failed.inc();
                 tracing::debug!(%error, "arrival failed");
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
+            SwarmEvent::NewListenAddr {
+                listener_id,
+                address,
+            } => {
                 tracing::info!(%address, "listening");
-                if self.network.announces(&address) {
-                    self.swarm.add_external_address(address.clone());
-                    self.tell_addresses();
-                }
+                self.on_listening(listener_id, &address);
                 self.tell(Event::Listening(address));
             }
-            SwarmEvent::ExpiredListenAddr { address, .. } => {
-                self.swarm.remove_external_address(&address);
-                self.tell_addresses();
-            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_silent(&address),
             SwarmEvent::ListenerClosed {
-                addresses, reason, ..
+                listener_id,
+                addresses,
+                reason,
             } => {
                 for address in &addresses {
-                    self.swarm.remove_external_address(address);
+                    self.on_silent(address);
                 }
-                self.tell_addresses();
-                if let Err(error) = reason {
+                if self.on_reservation_ended(listener_id, &reason) {
+                    // A relay's, which is replaced.
+                } else if let Err(error) = reason {
                     tracing::error!(?addresses, %error, "a listener is gone");
                 }
             }
@@ -101,6 +101,7 @@ impl Worker {
                 peer,
                 address,
                 direction,
+                way: Way::of(endpoint),
                 latency: None,
             },
         );
@@ -142,6 +143,7 @@ impl Worker {
         }
         self.peers.remove(&peer);
         self.told.acquaintance.tell(peer, Standing::Gone);
+        self.on_left(&peer);
         self.metrics.peers.dec();
         for reply in self.closing.remove(&peer).unwrap_or_default() {
             drop(reply.send(Ok(())));
@@ -154,7 +156,16 @@ impl Worker {
 
     fn on_behaviour(&mut self, event: BehaviourEvent) {
         match event {
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+            BehaviourEvent::Identify(identify::Event::Received {
+                connection_id,
+                peer_id,
+                info,
+            }) => {
+                self.on_seen(peer_id, connection_id, &info);
+                self.on_identified(peer_id, info);
+            }
+            // What changed: a relay that stands in for it, as a rule.
+            BehaviourEvent::Identify(identify::Event::Pushed { peer_id, info, .. }) => {
                 self.on_identified(peer_id, info);
             }
             BehaviourEvent::Identify(identify::Event::Error { peer_id, .. }) => {
@@ -169,7 +180,7 @@ impl Worker {
                 self.on_ping(&event);
             }
             // The limits, the DHT, Bitswap and the measuring have nothing to say; the rest of identify is about us.
-            _ => {}
+            other => self.on_reach(other),
         }
     }
 
@@ -219,12 +230,6 @@ impl Worker {
         if news {
             self.tell(Event::Identified(peer));
         }
-    }
-
-    /// Tells the DHT where this node can be reached.
-    fn tell_addresses(&self) {
-        let addresses = self.swarm.external_addresses().cloned().collect();
-        self.told.acquaintance.tell_addresses(addresses);
     }
 
     /// The network that a peer's connection leads to, where it matters.
