@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub struct Nets {
     prefix: String,
     made: Vec<String>,
-    cables: u32,
     running: Vec<Child>,
 }
 
@@ -36,6 +35,7 @@ pub enum Nat {
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+static CABLES: AtomicU32 = AtomicU32::new(0);
 
 impl Nets {
     /// With a bridge, and nothing on it. `None`, and said so, where this user may make none.
@@ -44,7 +44,6 @@ impl Nets {
         let mut nets = Self {
             prefix: format!("cairn-{}-{count}", std::process::id()),
             made: Vec::new(),
-            cables: 0,
             running: Vec::new(),
         };
         if let Err(why) = nets.open_bridge() {
@@ -150,9 +149,10 @@ impl Nets {
     }
 
     /// A cable between two namespaces; both of its ends are up.
-    pub fn cable(&mut self, one: (&str, &str), other: (&str, &str)) {
-        self.cables += 1;
-        let ends = [0, 1].map(|end| format!("c{}n{}e{end}", std::process::id(), self.cables));
+    pub fn cable(&self, one: (&str, &str), other: (&str, &str)) {
+        // Both ends begin where every test can see them.
+        let count = CABLES.fetch_add(1, Ordering::Relaxed);
+        let ends = [0, 1].map(|end| format!("c{}n{count}e{end}", std::process::id()));
         let [a, b] = &ends;
         let made =
             run(Command::new("ip")

@@ -121,12 +121,14 @@ impl Relays {
         self.tick(now);
     }
 
-    /// The reservation is there.
+    /// The reservation is there; one that is not waited for any more is given back.
     pub(crate) fn held(&mut self, relay: &PeerId, now: Instant) {
-        if let Some(known) = self.known.get_mut(relay)
-            && matches!(known.phase, Phase::Asking(_))
-        {
-            known.phase = Phase::Held(now);
+        match self.known.get_mut(relay) {
+            Some(known) if matches!(known.phase, Phase::Asking(_)) => {
+                known.phase = Phase::Held(now);
+            }
+            Some(known) if matches!(known.phase, Phase::Held(_)) => {}
+            _ => self.actions.push_back(Action::Release { relay: *relay }),
         }
     }
 
@@ -336,6 +338,7 @@ mod tests {
         // Its late answer is none.
         relays.held(&relay, now);
         assert_eq!(relays.holding().count(), 0);
+        assert_eq!(drain(&mut relays), [Action::Release { relay }]);
     }
 
     proptest! {
