@@ -164,10 +164,6 @@ impl Worker {
                 self.on_seen(peer_id, connection_id, &info);
                 self.on_identified(peer_id, info);
             }
-            // What changed: a relay that stands in for it, as a rule.
-            BehaviourEvent::Identify(identify::Event::Pushed { peer_id, info, .. }) => {
-                self.on_identified(peer_id, info);
-            }
             BehaviourEvent::Identify(identify::Event::Error { peer_id, .. }) => {
                 let is_stranger = |peer: &Peer| peer.agent.is_none();
                 if self.peers.get(&peer_id).is_some_and(is_stranger) {

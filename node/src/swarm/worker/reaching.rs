@@ -71,13 +71,19 @@ impl Reaching {
                 _ => tracing::warn!(%address, "a relay without /p2p/<peer id> is not asked"),
             }
         }
+        // What the operator says is tried like what a router says, and believed no sooner.
+        let mut state = State::new(config.network);
+        let now = Instant::now();
+        for address in &config.reach.announce {
+            state.mapped(address, now.into_std());
+        }
         Self {
-            state: State::new(config.network),
+            state,
             relays,
             reservations: HashMap::new(),
             uses_relays,
             status: watch::Sender::default(),
-            due: Instant::now(),
+            due: now,
         }
     }
 
