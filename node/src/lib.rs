@@ -15,6 +15,7 @@ pub mod event;
 pub mod exchange;
 pub mod explain;
 mod http;
+mod identify;
 pub mod identity;
 pub mod ipns;
 mod jobs;

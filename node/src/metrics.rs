@@ -30,6 +30,8 @@ pub(crate) struct Metrics {
     pub(crate) connections_out: IntGauge,
     pub(crate) dials_failed: IntCounter,
     pub(crate) arrivals_failed: IntCounter,
+    pub(crate) reachable: IntGauge,
+    pub(crate) relays: IntGauge,
     pub(crate) records: IntGauge,
     pub(crate) dht_peers: IntGauge,
     pub(crate) dht_values: IntGauge,
@@ -118,6 +120,14 @@ impl Metrics {
             "cairn_arrivals_failed_total",
             "Arriving connections that were refused or broke off before they were up.",
         )?;
+        let reachable = IntGauge::new(
+            "cairn_reachable",
+            "1 while it is known that peers can reach this node, else 0.",
+        )?;
+        let relays = IntGauge::new(
+            "cairn_relays_held",
+            "Relays that lend this node a way because it cannot be reached.",
+        )?;
         let records = IntGauge::new(
             "cairn_dht_records",
             "Provider records kept for other peers.",
@@ -160,6 +170,8 @@ impl Metrics {
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(dials_failed.clone()))?;
         registry.register(Box::new(arrivals_failed.clone()))?;
+        registry.register(Box::new(reachable.clone()))?;
+        registry.register(Box::new(relays.clone()))?;
         registry.register(Box::new(records.clone()))?;
         registry.register(Box::new(dht_peers.clone()))?;
         registry.register(Box::new(dht_values.clone()))?;
@@ -174,6 +186,8 @@ impl Metrics {
             connections_out: connections.with_label_values(&["out"]),
             dials_failed,
             arrivals_failed,
+            reachable,
+            relays,
             records,
             dht_peers,
             dht_values,

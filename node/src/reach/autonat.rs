@@ -7,7 +7,7 @@
 //! in bytes first.
 
 mod handler;
-mod message;
+pub(crate) mod message;
 mod talk;
 
 use super::state::Outcome;

@@ -46,7 +46,7 @@ pub(super) enum Dial {
 
 /// Why bytes are no message.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum MessageError {
+pub(crate) enum MessageError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -227,7 +227,7 @@ pub(super) fn decode_nonce(bytes: &[u8]) -> Result<u64, MessageError> {
 }
 
 /// Reads one message's bytes.
-pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, MessageError> {
+pub(crate) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, MessageError> {
     let (mut length, mut shift) = (0usize, 0u32);
     loop {
         let mut byte = [0];
@@ -251,7 +251,7 @@ pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>
 }
 
 /// Writes one message's bytes and sends them off.
-pub(super) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
+pub(crate) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
     let mut framed = BytesMut::with_capacity(bytes.len() + 4);
     put_varint(&mut framed, bytes.len() as u64);
     framed.put_slice(bytes);

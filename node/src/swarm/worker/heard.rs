@@ -164,7 +164,18 @@ impl Worker {
                 self.on_seen(peer_id, connection_id, &info);
                 self.on_identified(peer_id, info);
             }
+            BehaviourEvent::AtLength(identified) => {
+                let crate::identify::Identified {
+                    peer,
+                    connection,
+                    info,
+                } = identified;
+                self.on_seen(peer, connection, &info);
+                self.on_identified(peer, info);
+            }
             BehaviourEvent::Identify(identify::Event::Error { peer_id, .. }) => {
+                // It may have more to say than that reads.
+                self.swarm.behaviour_mut().at_length.ask(peer_id);
                 let is_stranger = |peer: &Peer| peer.agent.is_none();
                 if self.peers.get(&peer_id).is_some_and(is_stranger) {
                     let met = Standing::Met(Met::default());

@@ -298,6 +298,10 @@ impl Worker {
         self.reaching.due = self.reaching.due.min(soon);
         let mut status = self.reaching.status();
         status.told = self.swarm.behaviour().identify.told().cloned().collect();
+        let is_public = status.reachability == Reachability::Public;
+        self.metrics.reachable.set(i64::from(is_public));
+        let held = i64::try_from(status.relays.len()).unwrap_or(i64::MAX);
+        self.metrics.relays.set(held);
         let told = status.told.clone();
         let is_news = self.reaching.status.send_if_modified(|known| {
             let is_news = *known != status;
