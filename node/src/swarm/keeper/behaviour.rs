@@ -1,7 +1,7 @@
 //! What the swarm sees of the keeper: it refuses, closes and dials as the engines say.
 
 use super::manager::Came;
-use super::{Keeper, Serves, State, Stay};
+use super::{Hurry, Keeper, Serves, State, Stay};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::DeniedUpgrade;
@@ -51,6 +51,11 @@ impl Behaviour {
             false => Serves::Nothing,
         };
         self.keeper.serves(peer, serves);
+    }
+
+    /// Stays with a peer while what this gives lives.
+    pub(crate) fn hold(&self, peer: PeerId) -> Hurry {
+        self.keeper.hurry(peer)
     }
 
     fn handler(&self, peer: &PeerId) -> Handler {

@@ -10,6 +10,7 @@ use crate::reach::state::{self, State};
 use crate::reach::{Reachability, Status, autonat};
 use crate::swarm::behaviour::BehaviourEvent;
 use crate::swarm::book;
+use crate::swarm::keeper::Hurry;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::{ListenerId, PortUse};
 use libp2p::multiaddr::Protocol;
@@ -27,10 +28,16 @@ pub(super) struct Reaching {
     state: State,
     relays: Relays,
     /// Reservations held or asked for.
-    reservations: HashMap<ListenerId, PeerId>,
+    reservations: HashMap<ListenerId, Reservation>,
     uses_relays: bool,
     status: watch::Sender<Status>,
     due: Instant,
+}
+
+struct Reservation {
+    relay: PeerId,
+    /// Its connection is closed for nobody else: it would be our way in.
+    _hold: Hurry,
 }
 
 /// How a connection came to be.
@@ -113,7 +120,7 @@ impl Worker {
 
     pub(super) fn on_listening(&mut self, listener: ListenerId, address: &Multiaddr) {
         let now = Instant::now().into_std();
-        if let Some(relay) = self.reaching.reservations.get(&listener) {
+        if let Some(Reservation { relay, .. }) = self.reaching.reservations.get(&listener) {
             tracing::info!(%relay, "a relay lends us a way");
             self.reaching.relays.held(relay, now);
         } else {
@@ -134,9 +141,10 @@ impl Worker {
         listener: ListenerId,
         reason: &impl Debug,
     ) -> bool {
-        let Some(relay) = self.reaching.reservations.remove(&listener) else {
+        let Some(reservation) = self.reaching.reservations.remove(&listener) else {
             return false;
         };
+        let relay = reservation.relay;
         tracing::debug!(%relay, ?reason, "a reservation is over");
         let now = Instant::now().into_std();
         self.reaching.relays.ended(&relay, now);
@@ -342,7 +350,9 @@ impl Worker {
             .with(Protocol::P2pCircuit);
         match self.swarm.listen_on(at) {
             Ok(listener) => {
-                self.reaching.reservations.insert(listener, relay);
+                let hold = self.swarm.behaviour().keeper.hold(relay);
+                let reservation = Reservation { relay, _hold: hold };
+                self.reaching.reservations.insert(listener, reservation);
             }
             Err(error) => {
                 tracing::debug!(%relay, %error, "a relay cannot be asked");
