@@ -12,10 +12,16 @@
 //! `poisoned`: somebody is made to know as many liars of four networks as there are honest nodes, and looks for keys.
 //! `eclipse`: the same, who starts anew with ten of those it knew.
 //!
+//! `provide`: one of them provides a million keys once, with the job that a daemon runs; telling a peer takes two round trips of
+//! 80 ms and one for every 256 KiB. Lookups against the regions of the key space, keys an hour of simulated time, who of those that are
+//! truly nearest was told, and the memory that stays.
+//!
 //! Needs about 100 KiB of memory a node.
 
 use cairn_node::dht::network::{Manner, Network, Told};
+use cairn_node::provide;
 use std::time::{Duration, Instant};
+use workloads::disk::Folder;
 use workloads::options::{Options, size};
 
 fn main() {
@@ -26,6 +32,7 @@ fn main() {
             size("lookups", 1000, 100),
             size("crowded", 100, 10),
             size("sybils", 45, 20),
+            size("keys", 1_000_000, 20_000),
         ],
     );
     let (nodes, lookups) = (options.number("nodes"), options.number("lookups"));
@@ -34,6 +41,14 @@ fn main() {
             continue;
         }
         let began = Instant::now();
+        if row == "provide" {
+            provide_once(&options);
+            println!(
+                "  {:.0} s of this machine's time",
+                began.elapsed().as_secs_f64()
+            );
+            continue;
+        }
         let mut network = joined(nodes);
         let joining = network.requests();
         let told = match row {
@@ -63,6 +78,29 @@ fn main() {
             began.elapsed().as_secs_f64()
         );
     }
+}
+
+fn provide_once(options: &Options) {
+    let (nodes, keys) = (options.number("nodes"), options.number("keys"));
+    let folder = Folder::new(options);
+    let count = usize::try_from(nodes).expect("fewer");
+    let told = provide::simulation::provide(count, keys, 7, folder.path()).expect("it ends");
+    let regions = told.stat.regions;
+    println!("dht provide: {nodes} nodes, {keys} keys");
+    println!(
+        "  {} lookups for {regions} regions, {} requests, {} streams for {} records",
+        told.lookups, told.requests, told.streams, told.records
+    );
+    println!("  told {:.1} % of those who are truly nearest", told.right);
+    println!(
+        "  {:.0} s simulated, {:.1} million keys an hour",
+        told.took.as_secs_f64(),
+        keys as f64 / told.took.as_secs_f64() * 3600.0 / 1e6
+    );
+    println!(
+        "  {:.2} bytes of memory a key",
+        told.memory as f64 / keys as f64
+    );
 }
 
 /// So many nodes that have found their places.
@@ -176,8 +214,8 @@ fn report(told: &[Told]) {
     println!("  milliseconds: {millis}");
 }
 
-const ROWS: [&str; 8] = [
-    "static", "dead", "churn", "withheld", "misled", "silent", "poisoned", "eclipse",
+const ROWS: [&str; 9] = [
+    "static", "dead", "churn", "withheld", "misled", "silent", "poisoned", "eclipse", "provide",
 ];
 /// From so many networks the liars come that somebody is told of.
 const LIARS_NETWORKS: u16 = 4;

@@ -12,9 +12,9 @@ mod repo;
 pub use content::{AddArgs, CatArgs, GetArgs, LsArgs, RefsArgs, RefsCommand, ResolveArgs};
 pub use dag::{BlockCommand, BlockPutArgs, CidCommand, DagCommand, DagImportArgs, DagPutArgs};
 pub use network::{
-    BitswapCommand, BitswapStatArgs, DiagCommand, IdArgs, PingArgs, RoutingCommand, StatsCommand,
-    SwarmAddrsArgs, SwarmAddrsCommand, SwarmCommand, SwarmFiltersArgs, SwarmFiltersCommand,
-    SwarmPeeringCommand,
+    BitswapCommand, BitswapStatArgs, DiagCommand, IdArgs, PingArgs, ProvideCommand, RoutingCommand,
+    StatsCommand, SwarmAddrsArgs, SwarmAddrsCommand, SwarmCommand, SwarmFiltersArgs,
+    SwarmFiltersCommand, SwarmPeeringCommand,
 };
 pub use program::{
     BootstrapArgs, BootstrapCommand, ConfigArgs, ConfigCommand, DaemonArgs, InitArgs, LogCommand,
@@ -186,6 +186,9 @@ pub enum Command {
     Swarm(SwarmCommand),
     /// Send pings to a peer and time the answers.
     Ping(PingArgs),
+    /// What the network is told of.
+    #[command(subcommand)]
+    Provide(ProvideCommand),
     /// Who has what.
     #[command(subcommand)]
     Routing(RoutingCommand),

@@ -13,6 +13,7 @@ pub mod explain;
 pub mod network;
 pub mod pin;
 pub mod program;
+pub mod provide;
 pub mod repo;
 
 use crate::args::{Arguments, Command, Global};
@@ -141,6 +142,7 @@ async fn dispatch(
         Command::Id(arguments) => network::id(shell, arguments).await,
         Command::Swarm(command) => network::swarm(shell, command).await,
         Command::Ping(arguments) => network::ping(shell, arguments).await,
+        Command::Provide(command) => provide::provide(shell, command).await,
         Command::Routing(command) => network::routing(shell, command).await,
         Command::Stats(command) => network::stats(shell, command).await,
         Command::Bitswap(command) => network::bitswap(shell, command).await,

@@ -15,6 +15,7 @@ pub mod view;
 
 use address::{ListenAddress, OptionalAddress};
 use cairn_node::private::Need;
+use cairn_node::provide::Strategy;
 use cairn_node::{Endpoint, Limits, Multiaddr, Network, reach};
 use connections::{Connections, Swarm};
 use duration::Interval;
@@ -49,6 +50,8 @@ pub struct Config {
     pub connections: Connections,
     /// Whom with, and whom not.
     pub swarm: Swarm,
+    /// What others are told is here.
+    pub provide: Provide,
     /// What others may find out about this node.
     pub diag: Diag,
     /// How this node may make itself reachable.
@@ -152,6 +155,39 @@ impl Default for Fetch {
 pub struct Routing {
     /// Services that are asked over HTTP who has what, besides the DHT.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// The `[provide]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Provide {
+    /// Which blocks.
+    pub strategy: Strategy,
+    /// How often each is told again.
+    #[serde(deserialize_with = "a_cycle")]
+    pub interval: Interval,
+}
+
+/// Others forget what they were told after 48 hours.
+fn a_cycle<'de, D: Deserializer<'de>>(from: D) -> Result<Interval, D::Error> {
+    let interval = Interval::deserialize(from)?;
+    match (CYCLE_MIN..=CYCLE_MAX).contains(&interval.0) {
+        true => Ok(interval),
+        false => Err(D::Error::custom("too short or too long")),
+    }
+}
+
+/// The least and the most time between telling of a block and telling again.
+const CYCLE_MIN: Duration = Duration::from_secs(60);
+const CYCLE_MAX: Duration = Duration::from_secs(47 * 3600);
+
+impl Default for Provide {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::default(),
+            interval: Interval(Duration::from_secs(22 * 3600)),
+        }
+    }
 }
 
 /// The `[diag]` section.
@@ -291,6 +327,8 @@ impl Config {
             gateways: self.fetch.gateways.clone(),
             routers: self.routing.endpoints.clone(),
             scrub_share: self.storage.scrub_share,
+            provide_strategy: self.provide.strategy,
+            provide_interval: self.provide.interval.0,
             perf: self.diag.perf,
             reach: self.reach.clone(),
             limits: self.limits.clone(),
@@ -426,6 +464,16 @@ peering = []
 
 # Where nobody is dialled or taken from, as "/ip4/192.168.0.0/ipcidr/16".
 filters = []
+
+[provide]
+# Which blocks others are told are here, so that they find them. "roots": the roots of pins; who has
+# found a root asks the same node for the rest. "pinned": every block below a pin. "all": every block
+# that is here, cached ones too. Each costs some 4 KB of traffic every interval.
+strategy = "roots"
+
+# How often each is told again, spread evenly over that time. Others forget after 48 hours, and some of
+# them are gone before.
+interval = "22h"
 
 [diag]
 # Whether peers may measure the way to this node with `cairn diag perf`, which makes it send bytes for

@@ -543,8 +543,10 @@ async fn start_node(
 ) -> Result<Arc<Node>, Failure> {
     let keys = cairn_node::identity::load(repository.path())
         .map_err(|error| Failure::runtime(error.to_string()))?;
+    let folder = (!store.is_read_only()).then(|| repository.path().join(PROVIDE_FOLDER));
     let config = cairn_node::Config {
         memory: Some(repository.peers().join("dht")),
+        provide_folder: folder,
         ..config
     };
     let started = Box::pin(Node::start(store.clone(), keys, config, registry)).await;
@@ -603,6 +605,8 @@ fn metrics_page(registry: Registry, node: Option<Weak<Node>>) -> MetricsPage {
     })
 }
 
+/// Where it is remembered what was provided; derived, and may be deleted.
+const PROVIDE_FOLDER: &str = "provide";
 /// Which share of the descriptors each listener's connections may take: a fourth the gateway's, an eighth
 /// the commands'. A fourth is the segments', the rest is for the swarm and what commands open.
 const GATEWAY_DESCRIPTOR_SHARE: u64 = 4;

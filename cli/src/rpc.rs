@@ -39,6 +39,7 @@ pub mod multipart;
 pub mod peering;
 pub mod pin;
 pub mod ping;
+pub mod provide;
 pub mod refs;
 pub mod reply;
 pub mod repo;

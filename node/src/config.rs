@@ -10,6 +10,7 @@ use crate::limits::Limits;
 use crate::network::Network;
 use crate::perf::Answers;
 use crate::private::SwarmKey;
+use crate::provide::Strategy;
 use crate::reach;
 use crate::swarm::Filter;
 use cairn_store::config::Percent;
@@ -99,11 +100,16 @@ pub struct Config {
     /// The folder for what is remembered of the DHT: records kept for others, and peers to begin with at the next
     /// start. `None`: nothing is.
     pub memory: Option<PathBuf>,
-    /// How often what is pinned is provided again. Others forget a record after 48 hours.
-    pub reprovide_interval: Duration,
-    /// How many CIDs are provided at the same time. Each asks dozens of peers.
-    pub provides_at_once: usize,
-    /// How many CIDs may wait to be provided; more are left to the next round.
+    /// Which blocks others are told of. Each costs a message to twenty peers, about 4 KB, every `provide_interval`.
+    pub provide_strategy: Strategy,
+    /// How often each is told again. Others forget a record after 48 hours, and some of them leave before.
+    pub provide_interval: Duration,
+    /// How many regions of the key space are told at the same time. Each asks dozens of peers, and sends to eight
+    /// at once.
+    pub provide_regions_at_once: usize,
+    /// The folder for what was told when and to whom, so that a restart goes on from there; `None` for in memory.
+    pub provide_folder: Option<PathBuf>,
+    /// How many new CIDs may wait to be provided; more are left to their time in the cycle.
     pub announce_queue_max: usize,
     /// Which share of its time the scrub may work, in percent; 0 for never. It reads the disk and
     /// hashes while it does.
@@ -179,8 +185,10 @@ impl Default for Config {
             provider_records_max: 128 << 10,
             value_records_max: 4 << 10,
             memory: None,
-            reprovide_interval: Duration::from_secs(22 * 3600),
-            provides_at_once: 8,
+            provide_strategy: Strategy::default(),
+            provide_interval: Duration::from_secs(22 * 3600),
+            provide_regions_at_once: 4,
+            provide_folder: None,
             announce_queue_max: 64 << 10,
             scrub_share: cairn_store::config::Config::default().scrub_share,
             perf: None,

@@ -18,6 +18,7 @@ pub mod message;
 pub mod network;
 pub mod place;
 pub(crate) mod providers;
+pub mod regions;
 pub(crate) mod shelf;
 mod streams;
 pub mod table;
@@ -63,6 +64,8 @@ pub struct LookupId(u64);
 struct Running {
     goal: Goal,
     key: Vec<u8>,
+    /// Other keys of the region that is looked over.
+    spread: Vec<Vec<u8>>,
     lookup: Lookup,
     /// Requests of lookups before that were for the same.
     requests_before: usize,
@@ -96,6 +99,10 @@ enum Goal {
     },
     Provide,
     Refresh,
+    /// All who keep records of a region's keys: those that share so many bits.
+    Sweep {
+        bits: u32,
+    },
     /// All in the region of a key that another lookup is about.
     Region {
         of: LookupId,
@@ -331,6 +338,7 @@ impl Dht {
         let target = Place::of(&key);
         let want = match goal {
             Goal::Providers { .. } | Goal::Values => Want::Records,
+            Goal::Sweep { bits } => self.sweeps(bits),
             Goal::Nearest | Goal::Peer(_) | Goal::Provide | Goal::Refresh | Goal::Region { .. } => {
                 Want::Nearest
             }
@@ -339,6 +347,7 @@ impl Dht {
         let running = Running {
             goal,
             key,
+            spread: Vec::new(),
             lookup: Lookup::new(self.place, target, want, first, now),
             requests_before: 0,
             found: HashSet::new(),
@@ -467,7 +476,7 @@ impl Dht {
                 continue;
             }
             while let Some(contact) = running.lookup.next(now) {
-                let key = running.key.clone();
+                let key = running.key_for(&contact.place).clone();
                 let request = match running.goal {
                     Goal::Providers { .. } => Request::Providers(key),
                     Goal::Values => Request::Value(key),
@@ -494,7 +503,7 @@ impl Dht {
         match running.goal {
             Goal::Refresh => self.size.seen(&place, &running.lookup.nearest()),
             Goal::Region { of } => return self.region_over(of, &running, now),
-            Goal::Nearest | Goal::Peer(_) | Goal::Values => {}
+            Goal::Nearest | Goal::Peer(_) | Goal::Values | Goal::Sweep { .. } => {}
             Goal::Providers { .. } if !running.found.is_empty() => {}
             // What was widened before is not again.
             Goal::Providers { .. } | Goal::Provide if running.requests_before > 0 => {}

@@ -26,6 +26,11 @@ pub enum Event {
     Fetched(Cid),
     /// Peers were told that we have this.
     Provided(Cid),
+    /// Peers were told of all keys of a region that were to be told.
+    ProvidedRegion {
+        /// How many.
+        keys: u64,
+    },
     /// Cached blocks went, to make room.
     Evicted {
         /// How many.

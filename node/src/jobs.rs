@@ -4,7 +4,6 @@
 //! moment. Failures are the job's own business: it says how long to rest.
 
 pub(crate) mod evict;
-pub(crate) mod reprovide;
 pub(crate) mod scrub;
 
 use crate::event::{self, Event};
@@ -22,20 +21,11 @@ pub(crate) trait Job: Send + 'static {
     /// What it is called in logs.
     const NAME: &'static str;
 
-    /// Does one piece; says whether more is ready to be done.
-    fn work(&mut self) -> impl Future<Output = Next> + Send;
+    /// Does one piece.
+    fn work(&mut self) -> impl Future<Output = ()> + Send;
 
     /// Done when there may be something to do again. May be dropped at any point.
     fn wait(&mut self) -> impl Future<Output = ()> + Send;
-}
-
-/// What comes after a piece of work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// More work.
-    Work,
-    /// A rest, until [`Job::wait`] is done.
-    Wait,
 }
 
 /// Starts what keeps the store in order: eviction, and the scrub with its share of the time.
@@ -65,9 +55,8 @@ pub(crate) fn run<J: Job>(mut job: J, tasks: &Tasks) {
     tasks.spawn(J::NAME, async move {
         let endless = async {
             loop {
-                if job.work().await == Next::Wait {
-                    job.wait().await;
-                }
+                job.work().await;
+                job.wait().await;
             }
         };
         // A stop also ends work: it can only be waiting for peers, who have no promise of ours.

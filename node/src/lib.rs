@@ -28,6 +28,7 @@ pub mod perf;
 pub mod ping;
 pub mod private;
 mod protobuf;
+pub mod provide;
 pub mod reach;
 pub mod routing;
 pub mod swarm;

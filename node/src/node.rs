@@ -12,10 +12,11 @@ use crate::bitswap::{Account, Bitswap, Gateways, HttpError, Reach, Rules, Stat};
 use crate::config::Config;
 use crate::event::{self, Event};
 use crate::exchange::Exchange;
-use crate::jobs::{self, reprovide::Reprovide};
+use crate::jobs;
 use crate::limits::Limits;
 use crate::metrics;
 use crate::perf::{Perf, PerfError, Run};
+use crate::provide::{self, Provide};
 use crate::routing::routers::{Routers, RoutersError};
 use crate::routing::{Directory, Routing};
 use crate::swarm::{self, Online, Peers};
@@ -39,6 +40,7 @@ pub struct Node {
     exchange: Exchange,
     bitswap: Bitswap,
     perf: Perf,
+    provide: Provide,
     throttle: Throttle,
     events: broadcast::Sender<Event>,
     libp2p_metrics: Arc<prometheus_client::registry::Registry>,
@@ -121,6 +123,9 @@ pub enum StartError {
     /// The transports could not be built from the key.
     #[error("cannot set up the transports: {0}")]
     Transport(String),
+    /// What is provided cannot be remembered, not even in memory.
+    #[error("cannot set up providing: {0}")]
+    Provide(String),
     /// The metrics clash.
     #[error("cannot register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -156,6 +161,7 @@ impl Node {
             perf,
             foreign,
         } = swarm::start(&keys, &config, &families.swarm, &events, registry).await?;
+        let providing = provide::Options::of(&config);
         let routers = Routers::new(config.network, config.routers, &families.swarm, registry)?;
         let routing = routing.beside(routers);
         let directory = Directory::new(
@@ -190,15 +196,15 @@ impl Node {
         let perf = Perf::start(perf, &families.bitswap, registry)?;
         let exchange = Exchange::online(store.clone(), bitswap.clone(), config.fetch_idle);
 
-        let roots = move || store.pins().into_iter().map(|pin| pin.cid).collect();
-        let reprovide = Reprovide::new(
+        let provide = provide::start(
+            store,
             routing.clone(),
-            roots,
-            heard,
-            config.reprovide_interval,
-            config.provides_at_once,
-        );
-        jobs::run(reprovide, &families.jobs);
+            (heard, events.clone()),
+            providing,
+            &families.jobs,
+            peers.local(),
+        )
+        .map_err(|error| StartError::Provide(error.to_string()))?;
         jobs::keep_in_order(&exchange, config.scrub_share, &families.jobs, &events);
 
         Ok(Self {
@@ -208,6 +214,7 @@ impl Node {
             exchange,
             bitswap,
             perf,
+            provide,
             throttle,
             events,
             libp2p_metrics: foreign,
@@ -238,6 +245,11 @@ impl Node {
     /// Providers and peers, for others.
     pub fn directory(&self) -> Directory {
         self.directory.clone()
+    }
+
+    /// What is provided, and how that goes.
+    pub fn provide(&self) -> Provide {
+        self.provide.clone()
     }
 
     /// What Bitswap did.

@@ -18,8 +18,9 @@ pub use filter::{Filters, NoFilter};
 pub use record::{Record, parse_peer};
 
 use crate::dht::values::{Key, NotKept};
+use crate::provide::sweep::Reach;
 use cairn_store::Cid;
-use command::{Ask, Command, Find, Provide, Values};
+use command::{Ask, Command, Find, Provide, Region, Values};
 use futures::{Stream, StreamExt, stream};
 use libp2p::{Multiaddr, PeerId};
 use queue::Queue;
@@ -251,6 +252,24 @@ impl Routing {
         self.ask((peer, keys), Command::Tell).await
     }
 
+    /// Who keeps records of keys whose places begin with so many same bits, in each DHT; of a single key only those
+    /// nearest to it.
+    pub(crate) async fn region(
+        &self,
+        keys: Vec<Vec<u8>>,
+        bits: u32,
+    ) -> Result<Vec<Vec<Provider>>, RoutingError> {
+        self.ask(Region { keys, bits }, Command::Region).await
+    }
+
+    /// Whom there is to ask.
+    pub(crate) async fn reach(&self) -> Result<Reach, RoutingError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::Reach(reply)).await;
+        sent.map_err(|_| RoutingError::Stopping)?;
+        answer.await.map_err(|_| RoutingError::Stopping)
+    }
+
     async fn ask<Q, A>(
         &self,
         about: Q,
@@ -277,8 +296,8 @@ impl Routing {
         }
     }
 
-    pub(crate) fn announcements(&self) -> &Queue {
-        &self.announcements
+    pub(crate) fn announcements(&self) -> Arc<Queue> {
+        Arc::clone(&self.announcements)
     }
 
     async fn lookup(

@@ -119,12 +119,12 @@ async fn what_was_pinned_and_what_is_announced_reaches_those_who_look() {
     let mut seeker = TestNode::start().await;
     keeper.connect(&contact).await;
     keeper
-        .until(|event| matches!(event, Event::Provided(cid) if *cid == before))
+        .until(|event| matches!(event, Event::ProvidedRegion { keys: 1 }))
         .await;
     let after = pin(&keeper.store, "pinned while it runs").await;
     keeper.node.routing().announce(after);
     keeper
-        .until(|event| matches!(event, Event::Provided(cid) if *cid == after))
+        .until(|event| matches!(event, Event::ProvidedRegion { keys: 1 }))
         .await;
     seeker.connect(&contact).await;
     let contact_id = contact.node.peer_id();

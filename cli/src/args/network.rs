@@ -173,6 +173,16 @@ pub enum RoutingCommand {
     },
 }
 
+/// Below `provide`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ProvideCommand {
+    /// How telling the network what is here goes.
+    Stat {
+        /// Of this alone: when peers were told, which, and when they are again.
+        cid: Option<String>,
+    },
+}
+
 /// Below `stats`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum StatsCommand {

@@ -69,7 +69,11 @@ pub fn kubo(config: &Config, peer_id: Option<&str>) -> serde_json::Value {
         "Peering": { "Peers": peering(config) },
         "Pinning": { "RemoteServices": {} },
         "Import": { "UnixFSChunker": "size-1048576", "CidVersion": 1, "UnixFSRawLeaves": true },
-        "Provide": { "Enabled": true, "Strategy": "pinned" },
+        "Provide": {
+            "Enabled": true,
+            "Strategy": config.provide.strategy.name(),
+            "DHT": { "Interval": config.provide.interval.to_string() },
+        },
     })
 }
 

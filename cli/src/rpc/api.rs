@@ -8,7 +8,8 @@ use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
     FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, explain, filters, get,
-    healthy, id, log, ls, peering, pin, ping, refs, repo, resolve, routing, stats, swarm, version,
+    healthy, id, log, ls, peering, pin, ping, provide, refs, repo, resolve, routing, stats, swarm,
+    version,
 };
 use axum::body::Body;
 use cairn_node::Session;
@@ -245,6 +246,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "ping" => ping::ping(call),
         "routing/findprovs" => routing::find_providers(call),
         "routing/provide" => routing::provide(call).await,
+        "provide/stat" => provide::stat(call).await,
         "stats/bw" => stats::bandwidth(call),
         "stats/bitswap" | "bitswap/stat" => stats::bitswap(call).await,
         "bitswap/ledger" => stats::ledger(call).await,
@@ -272,7 +274,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 67] = [
+pub const COMMANDS: [&str; 68] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -312,6 +314,7 @@ pub const COMMANDS: [&str; 67] = [
     "pin/update",
     "pin/verify",
     "ping",
+    "provide/stat",
     "refs",
     "refs/local",
     "repo/gc",

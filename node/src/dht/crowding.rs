@@ -54,9 +54,18 @@ pub(super) fn region(size: f64) -> Distance {
 /// Whether those who answered near a key lie much nearer to it than as many of so many would.
 pub(super) fn is_crowded(key: &Place, lookup: &Lookup, size: f64) -> bool {
     let nearest = lookup.nearest();
+    let distances: Vec<Distance> = nearest
+        .iter()
+        .map(|contact| contact.place.distance(key))
+        .collect();
+    are_crowding(&distances, size)
+}
+
+/// The same of those who lie so far from it, the nearest first.
+pub(super) fn are_crowding<'a>(nearest: impl IntoIterator<Item = &'a Distance>, size: f64) -> bool {
     let usual = CROWD_SAMPLE as f64 / size;
-    let last = nearest.get(CROWD_SAMPLE - 1);
-    last.is_some_and(|last| last.place.distance(key).part() < usual * CROWDED)
+    let last = nearest.into_iter().nth(CROWD_SAMPLE - 1);
+    last.is_some_and(|last| last.part() < usual * CROWDED)
 }
 
 /// All who lie in the region of a key, gathered by several lookups.

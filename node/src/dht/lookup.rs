@@ -34,6 +34,11 @@ pub(super) struct Lookup {
 pub(super) enum Want {
     /// The nearest peers.
     Nearest,
+    /// The same, and all others that share so many bits with the place, so that the nearest to any
+    /// other place of that region are among them.
+    Region { bits: u32 },
+    /// The nearest peers, whether they answer or not, as soon as enough are known that lie so near.
+    Soon { within: Distance },
     /// What those near it keep.
     Records,
     /// What each of the first ones keeps. Whom they name is not asked.
@@ -139,7 +144,8 @@ impl Lookup {
 
     /// Of the nearest of all, once the paths are over.
     fn next_of_nearest(&self) -> Option<(usize, Distance)> {
-        if self.want != Want::Nearest || !self.are_paths_over() {
+        let are_wanted = !matches!(self.want, Want::Records | Want::Each);
+        if !are_wanted || !self.are_paths_over() {
             return None;
         }
         let nearest = self.nearest_reachable().into_iter();
@@ -179,25 +185,43 @@ impl Lookup {
         if self.requests >= REQUESTS_MAX {
             return self.asked.is_empty();
         }
+        if self.is_soon_enough() {
+            return true;
+        }
         if !self.are_paths_over() {
             return false;
         }
         let is_over = |candidate: &Candidate| candidate.state == State::Answered;
         let nearest = match self.want {
             Want::Records | Want::Each => return true,
-            Want::Nearest => self.nearest_reachable(),
+            Want::Nearest | Want::Region { .. } | Want::Soon { .. } => self.nearest_reachable(),
         };
         nearest
             .into_iter()
             .all(|(_, _, candidate)| is_over(candidate))
     }
 
-    /// The nearest that answered.
+    /// Whether so many lie so near already that the nearest of all must be among them.
+    fn is_soon_enough(&self) -> bool {
+        let Want::Soon { within } = self.want else {
+            return false;
+        };
+        let nearest = self.nearest_reachable();
+        let answered = nearest.iter();
+        let answered = answered.filter(|(_, _, candidate)| candidate.state == State::Answered);
+        answered.count() >= SURE
+            && nearest.len() >= BUCKET_PEERS
+            && nearest.iter().all(|(_, distance, _)| *distance <= within)
+    }
+
+    /// The nearest that answered, or that are known, if that is soon enough.
     pub(super) fn nearest(&self) -> Vec<Contact> {
-        let nearest = self
-            .nearest_of(|state| state == State::Answered)
-            .into_iter();
+        let nearest = match self.is_soon_enough() {
+            true => self.nearest_reachable(),
+            false => self.nearest_of(|state| state == State::Answered),
+        };
         nearest
+            .into_iter()
             .map(|(_, _, candidate)| candidate.contact.clone())
             .collect()
     }
@@ -259,18 +283,33 @@ impl Lookup {
         self.nearest_of(|state| state != State::Failed)
     }
 
-    /// The nearest of all paths that are in such a state.
+    /// The nearest of all paths that are in such a state, and all others of the region that is wanted.
     fn nearest_of(&self, is_meant: fn(State) -> bool) -> Vec<(usize, Distance, &Candidate)> {
         let mut nearest: Vec<_> = Vec::new();
+        let most = match self.want {
+            Want::Region { .. } => REQUESTS_MAX,
+            _ => BUCKET_PEERS,
+        };
         for (at, path) in self.paths.iter().enumerate() {
             let meant = path.candidates.iter();
             let meant = meant.filter(|(_, candidate)| is_meant(candidate.state));
-            let meant = meant.take(BUCKET_PEERS);
+            let meant = meant.take(most);
             nearest.extend(meant.map(|(distance, candidate)| (at, *distance, candidate)));
         }
         nearest.sort_by_key(|(_, distance, _)| *distance);
-        nearest.truncate(BUCKET_PEERS);
+        nearest.truncate(self.wanted(&nearest));
         nearest
+    }
+
+    /// How many of them are wanted.
+    fn wanted(&self, nearest: &[(usize, Distance, &Candidate)]) -> usize {
+        let last = nearest.get(BUCKET_PEERS - 1);
+        let (Some((_, last, _)), Want::Region { bits }) = (last, self.want) else {
+            return BUCKET_PEERS;
+        };
+        // A region of fewer than a bucket's nodes does not keep all records of its keys.
+        let bits = bits.min(last.zeros());
+        nearest.partition_point(|(_, distance, _)| distance.zeros() >= bits)
     }
 
     fn are_paths_over(&self) -> bool {
@@ -292,7 +331,7 @@ impl Lookup {
 impl Path {
     fn is_over(&self, want: Want) -> bool {
         let sure = match want {
-            Want::Nearest | Want::Records => SURE,
+            Want::Nearest | Want::Region { .. } | Want::Soon { .. } | Want::Records => SURE,
             Want::Each => usize::MAX,
         };
         let reachable = self.candidates.values();

@@ -281,6 +281,32 @@ impl Network {
         self.run(node, |dht, now| dht.find_nearest(key, now))
     }
 
+    /// Has a node look for all who keep records of keys that share so many bits.
+    pub fn sweep(&mut self, node: usize, keys: Vec<Vec<u8>>, bits: u32) -> Option<Told> {
+        self.run(node, |dht, now| dht.sweep(keys, bits, now))
+    }
+
+    /// How many nodes there are, as one of them sees it.
+    pub fn size(&self, node: usize) -> Option<f64> {
+        self.nodes.get(node)?.dht.size()
+    }
+
+    /// A node tells a peer that it provides keys. They arrive at once; false if the peer is gone.
+    pub fn tell(&mut self, node: usize, peer: &PeerId, keys: &[Vec<u8>]) -> bool {
+        let told = self.numbers.get(peer).copied();
+        let from = self.nodes.get(node).map(|node| node.contact.peer);
+        let told = told.and_then(|at| self.nodes.get_mut(at));
+        let (Some(from), Some(told)) = (from, told.filter(|told| told.is_up)) else {
+            return false;
+        };
+        for key in keys {
+            self.requests += 1;
+            let request = super::Request::Provides(key.clone(), Vec::new());
+            told.dht.asked(&from, request, self.now);
+        }
+        true
+    }
+
     /// Those that are up and nearest to a key, by knowing all.
     pub fn truly_nearest(&self, key: &[u8], count: usize) -> Vec<PeerId> {
         let place = super::place::Place::of(key);

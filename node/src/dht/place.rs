@@ -32,6 +32,12 @@ impl Place {
         Self::of(&peer.to_bytes())
     }
 
+    /// Its first 64 bits.
+    pub fn start(&self) -> u64 {
+        let [first, ..] = self.0;
+        first
+    }
+
     /// How far it is from another.
     pub fn distance(&self, other: &Self) -> Distance {
         let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);

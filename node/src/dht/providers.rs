@@ -261,7 +261,7 @@ impl Providers {
 pub(crate) const RECORD_LIFE: Duration = Duration::from_secs(48 * 3600);
 
 /// Longest key of a record, in bytes.
-const KEY_BYTES_MAX: usize = 80;
+pub(crate) const KEY_BYTES_MAX: usize = 80;
 
 /// Providers kept for one key.
 const PROVIDERS_PER_KEY_MAX: usize = 32;

@@ -64,9 +64,15 @@ pub(super) async fn tell<S>(mut stream: S, all: &[Message]) -> Result<(), Stream
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut waiting = Vec::new();
     for message in all {
-        in_time(write(&mut stream, message)).await?;
+        put(&mut waiting, message);
+        if waiting.len() >= WRITE_BYTES {
+            in_time(async { Ok(stream.write_all(&waiting).await?) }).await?;
+            waiting.clear();
+        }
     }
+    in_time(async { Ok(stream.write_all(&waiting).await?) }).await?;
     in_time(async { Ok(stream.close().await?) }).await?;
     // Whoever takes them reads to the end and then closes its side too. Some never do.
     let mut rest = [0; 1];
@@ -99,12 +105,18 @@ async fn write<S: AsyncWrite + Unpin>(
     stream: &mut S,
     message: &Message,
 ) -> Result<(), StreamError> {
-    let bytes = message.encode();
-    let mut length = unsigned_varint::encode::usize_buffer();
-    let length = unsigned_varint::encode::usize(bytes.len(), &mut length);
-    stream.write_all(&[length, &bytes].concat()).await?;
+    let mut bytes = Vec::new();
+    put(&mut bytes, message);
+    stream.write_all(&bytes).await?;
     stream.flush().await?;
     Ok(())
+}
+
+fn put(bytes: &mut Vec<u8>, message: &Message) {
+    let message = message.encode();
+    let mut length = unsigned_varint::encode::usize_buffer();
+    bytes.extend(unsigned_varint::encode::usize(message.len(), &mut length));
+    bytes.extend(message);
 }
 
 /// The next message; `None` at the end.
@@ -165,6 +177,8 @@ async fn in_time<T>(step: impl Future<Output = Result<T, StreamError>>) -> Resul
 
 /// What is read of a stream at once.
 const BUFFER_BYTES: usize = 4 << 10;
+/// What is written at once of many things to tell.
+const WRITE_BYTES: usize = 32 << 10;
 /// Larger messages need room.
 const SMALL_BYTES_MAX: usize = 64 << 10;
 /// All of that room, in KiB. Four of the largest.

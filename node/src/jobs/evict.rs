@@ -1,7 +1,7 @@
 //! Keeps cached blocks below `storage.cache_max`: evicts whenever the store says that they have outgrown
 //! it, and once at the start, since the limit may be a new one.
 
-use super::{Job, Next};
+use super::Job;
 use crate::event::Event;
 use cairn_store::Store;
 use std::time::Duration;
@@ -31,7 +31,7 @@ impl Evict {
 impl Job for Evict {
     const NAME: &'static str = "evict";
 
-    async fn work(&mut self) -> Next {
+    async fn work(&mut self) {
         self.rest = match self.store.evict().await {
             Ok(evicted) if evicted.blocks > 0 || evicted.bytes > 0 => {
                 self.in_vain = 0;
@@ -50,7 +50,6 @@ impl Job for Evict {
                 Some(FAILURE_REST)
             }
         };
-        Next::Wait
     }
 
     async fn wait(&mut self) {

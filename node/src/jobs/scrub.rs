@@ -4,7 +4,7 @@
 //! everything for a week. What nobody could heal is tried again after a while; more of that than can be
 //! remembered is met again in the next round.
 
-use super::{Job, Next};
+use super::Job;
 use crate::event::Event;
 use crate::exchange::Exchange;
 use cairn_store::config::Percent;
@@ -119,7 +119,7 @@ impl<L: Log> Scrub<L> {
 impl<L: Log> Job for Scrub<L> {
     const NAME: &'static str = "scrub";
 
-    async fn work(&mut self) -> Next {
+    async fn work(&mut self) {
         let now = Instant::now();
         if self.heal_at.is_some_and(|at| now >= at) {
             self.heal_at = None;
@@ -130,7 +130,6 @@ impl<L: Log> Job for Scrub<L> {
             let rest = self.scrub().await;
             self.next = Instant::now() + rest;
         }
-        Next::Wait
     }
 
     async fn wait(&mut self) {

@@ -4,6 +4,7 @@
 //! node is stopping.
 
 use super::{Provider, RoutingError};
+use crate::provide::sweep::Reach;
 use cairn_store::Cid;
 use libp2p::PeerId;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -25,6 +26,10 @@ pub(crate) enum Command {
     Keep(Ask<(Vec<u8>, Vec<u8>), usize>),
     /// Tell one peer that this node provides what these keys name. Answers whether it was told.
     Tell(Ask<(Provider, Vec<Vec<u8>>), ()>),
+    /// Look for all who keep records of keys of one region. Answers for each DHT.
+    Region(Ask<Region, Vec<Vec<Provider>>>),
+    /// Say whom there is to ask.
+    Reach(oneshot::Sender<Reach>),
 }
 
 /// A lookup for providers.
@@ -49,6 +54,15 @@ pub(crate) struct Provide {
     pub(crate) reply: oneshot::Sender<Result<(), RoutingError>>,
     /// The right to have a lookup under way.
     pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// A lookup for a region.
+#[derive(Debug, Clone)]
+pub(crate) struct Region {
+    /// Keys all over it.
+    pub(crate) keys: Vec<Vec<u8>>,
+    /// How many bits its places share.
+    pub(crate) bits: u32,
 }
 
 /// A lookup for values.

@@ -62,6 +62,11 @@ impl Queue {
         self.filled.notified().await;
     }
 
+    /// There is more than was taken.
+    pub(crate) fn more(&self) {
+        self.filled.notify_one();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,7 +4,8 @@ use super::{Contact, Realm, Worker, requests};
 use crate::dht::{Dht, LookupId, Outcome};
 use crate::event::Event;
 use crate::metrics::{Ended, Query};
-use crate::routing::command::{Ask, Command, Find, Provide, Values};
+use crate::provide::sweep::Reach;
+use crate::routing::command::{Ask, Command, Find, Provide, Region, Values};
 use crate::routing::{Provider, RoutingError};
 use cairn_store::Cid;
 use libp2p::PeerId;
@@ -50,6 +51,10 @@ enum What {
     },
     Keep(Ask<(Vec<u8>, Vec<u8>), usize>),
     Tell(Ask<(Provider, Vec<Vec<u8>>), ()>),
+    Region {
+        ask: Ask<Region, Vec<Vec<Provider>>>,
+        nearest: Vec<(usize, Contact)>,
+    },
 }
 
 impl What {
@@ -58,7 +63,7 @@ impl What {
             Self::Find { .. } => Query::Find,
             Self::Provide(_) | Self::Tell(_) => Query::Provide,
             Self::Peer { .. } => Query::Peer,
-            Self::Nearest { .. } => Query::Nearest,
+            Self::Nearest { .. } | Self::Region { .. } => Query::Nearest,
             Self::Values { .. } => Query::Value,
             Self::Keep(_) => Query::Keep,
         }
@@ -74,6 +79,7 @@ impl What {
             Self::Values { values, .. } => values.found.is_closed(),
             Self::Keep(ask) => ask.reply.is_closed(),
             Self::Tell(ask) => ask.reply.is_closed(),
+            Self::Region { ask, .. } => ask.reply.is_closed(),
         }
     }
 }
@@ -130,6 +136,15 @@ impl Worker {
                 });
             }
             Command::Tell(ask) => self.start_telling(ask),
+            Command::Region(ask) => {
+                let Region { keys, bits } = ask.about.clone();
+                let nearest = Vec::new();
+                self.begin(What::Region { ask, nearest }, |dht, now| {
+                    dht.sweep(keys.clone(), bits, now)
+                });
+            }
+            // Whoever asked may have stopped waiting.
+            Command::Reach(reply) => drop(reply.send(self.reach())),
         }
     }
 
@@ -235,7 +250,7 @@ impl Worker {
                     let peer = outcome.peer.map(|contact| (realm, contact));
                     *found = found.take().or(peer);
                 }
-                What::Nearest { nearest, .. } => {
+                What::Nearest { nearest, .. } | What::Region { nearest, .. } => {
                     let contacts = outcome.nearest.into_iter();
                     nearest.extend(contacts.map(|contact| (realm, contact)));
                 }
@@ -365,6 +380,21 @@ impl Worker {
                 reply(ask.reply, ended, told, RoutingError::ValueNotTaken);
                 ended
             }
+            What::Region { ask, nearest } => {
+                let ended = alone(nearest.is_empty());
+                let mut of_each = vec![Vec::new(); self.realms.len()];
+                for (realm, contact) in &nearest {
+                    if let Some(found) = of_each.get_mut(*realm) {
+                        found.push(Provider {
+                            peer: contact.peer,
+                            addresses: self.addresses_of(*realm, contact),
+                        });
+                    }
+                }
+                let found = (!nearest.is_empty()).then_some(of_each);
+                reply(ask.reply, ended, found, RoutingError::TooSlowNearest);
+                ended
+            }
             What::Tell(ask) => {
                 let peer = ask.about.0.peer;
                 let told = (job.told > 0).then_some(());
@@ -373,6 +403,14 @@ impl Worker {
             }
         };
         self.parts.metrics.query_ended(query, ended);
+    }
+
+    /// Whom there is to ask, and how many there are of the first DHT in which that is known.
+    fn reach(&self) -> Reach {
+        Reach {
+            peers: self.realms.iter().map(|(_, dht)| dht.peers()).sum(),
+            size: self.realms.iter().find_map(|(_, dht)| dht.size()),
+        }
     }
 
     fn provided(&self, cid: Cid) {

@@ -1,0 +1,263 @@
+//! `provide stat`: how providing goes, in all or of one block.
+//!
+//! The answer has the shape of Kubo's, as far as there is something to say; what only cairn knows stands in `Cairn`, and of a
+//! block in `Key`.
+
+use super::api::Call;
+use super::context::broke;
+use super::error::RpcError;
+use super::reply::Reply;
+use crate::output;
+use cairn_node::provide::{KeyStat, Provide, ProvideStat};
+use cairn_store::cid;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The answer of `provide stat`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ProvideAnswer {
+    /// How it goes.
+    pub sweep: Sweep,
+    /// Whether all peers of the network are known; never.
+    #[serde(rename = "FullRT")]
+    pub full_rt: bool,
+    /// What Kubo has no word for.
+    pub cairn: Own,
+    /// What is known of one block, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyAnswer>,
+}
+
+/// How providing goes, as Kubo has it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sweep {
+    /// Whether it has ended.
+    pub closed: bool,
+    /// What waits.
+    pub queues: Queues,
+    /// What is provided.
+    pub schedule: Schedule,
+    /// What is done at once.
+    pub workers: Workers,
+    /// When.
+    pub timing: Timing,
+    /// What was done.
+    pub operations: Operations,
+    /// For whom.
+    pub network: Network,
+}
+
+/// What waits.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Queues {
+    /// Keys that are told before their time.
+    pub pending_key_provides: u64,
+    /// Regions that are late.
+    pub pending_region_reprovides: u64,
+}
+
+/// What is provided.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Schedule {
+    /// Keys.
+    pub keys: u64,
+    /// Regions of the key space that have any.
+    pub regions: u64,
+    /// Bits that the places of a region share.
+    pub avg_prefix_length: f64,
+    /// When a region is told next.
+    pub next_reprovide_at: String,
+}
+
+/// What is done at once.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Workers {
+    /// Regions.
+    pub active: u64,
+}
+
+/// When. Spans are nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timing {
+    /// Length of a cycle.
+    pub reprovides_interval: u64,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Operations {
+    /// Since the start.
+    pub past: Past,
+}
+
+/// What was done since the start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Past {
+    /// Keys told.
+    pub keys_provided: u64,
+    /// The same a minute, in the last hour.
+    pub keys_provided_per_minute: f64,
+    /// Nanoseconds that a region took lately.
+    pub reprovide_duration: u64,
+}
+
+/// For whom.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Network {
+    /// Nodes that the network seems to have.
+    pub peers: u64,
+    /// How many keep a record.
+    pub replication_factor: u64,
+}
+
+/// What Kubo has no word for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Own {
+    /// What is provided.
+    pub strategy: String,
+    /// When it was seen last what that is; empty for not yet.
+    pub gathered_at: String,
+    /// When a region was told last; empty for never.
+    pub last_at: String,
+    /// Regions whose turn in this cycle is over.
+    pub regions_done: u64,
+    /// Regions whose last turn failed.
+    pub regions_failing: u64,
+    /// Turns that failed since the start.
+    pub failures: u64,
+    /// Keys told in the last hour.
+    pub keys_last_hour: u64,
+}
+
+/// What is known of one block.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct KeyAnswer {
+    /// Which.
+    pub cid: String,
+    /// Whether it is provided.
+    pub provided: bool,
+    /// When peers were told of it last; empty for never.
+    pub last_at: String,
+    /// Which.
+    pub peers: Vec<String>,
+    /// When they are told again; empty for never.
+    pub next_at: String,
+    /// The bits that its region's places begin with.
+    pub region: String,
+}
+
+/// `provide stat`.
+pub async fn stat(call: Call) -> Result<Reply, RpcError> {
+    let provide = call.context.node()?.node()?.provide();
+    let asked = call.arguments.all().first().map(|text| (*text).to_owned());
+    let key = match asked {
+        Some(text) => Some(of_key(&provide, &text).await?),
+        None => None,
+    };
+    let stat = provide.stat().await;
+    let stat = stat.map_err(|_| broke("asking how providing goes"))?;
+    Reply::value(&ProvideAnswer {
+        key,
+        ..answer(&stat)
+    })
+}
+
+async fn of_key(provide: &Provide, text: &str) -> Result<KeyAnswer, RpcError> {
+    let cid = cid::parse(text.trim_start_matches("/ipfs/"))?;
+    let stat = provide.stat_of(cid.hash().to_bytes()).await;
+    let stat = stat.map_err(|error| {
+        RpcError::failed(format!(
+            "what was told of {cid} cannot be read ({error}); it is told again in its time"
+        ))
+    })?;
+    let KeyStat {
+        is_provided,
+        told_at,
+        told,
+        next_at,
+        region,
+        ..
+    } = stat;
+    Ok(KeyAnswer {
+        cid: text.to_owned(),
+        provided: is_provided,
+        last_at: time(told_at),
+        peers: told.iter().map(ToString::to_string).collect(),
+        next_at: time(next_at),
+        region,
+    })
+}
+
+fn answer(stat: &ProvideStat) -> ProvideAnswer {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    ProvideAnswer {
+        sweep: Sweep {
+            closed: false,
+            queues: Queues {
+                pending_key_provides: stat.waiting as u64,
+                pending_region_reprovides: stat.late as u64,
+            },
+            schedule: Schedule {
+                keys: stat.keys,
+                regions: stat.regions as u64,
+                avg_prefix_length: f64::from(stat.prefix_bits),
+                next_reprovide_at: time(stat.next_at),
+            },
+            workers: Workers {
+                active: stat.under_way as u64,
+            },
+            timing: Timing {
+                reprovides_interval: nanos(stat.interval),
+            },
+            operations: Operations {
+                past: Past {
+                    keys_provided: stat.provided,
+                    keys_provided_per_minute: stat.provided_last_hour as f64 / 60.0,
+                    reprovide_duration: stat.turn.map_or(0, nanos),
+                },
+            },
+            network: Network {
+                peers: stat.network_size.map_or(0, whole),
+                replication_factor: KEEPERS,
+            },
+        },
+        full_rt: false,
+        cairn: Own {
+            strategy: stat.strategy.name().to_owned(),
+            gathered_at: time(stat.gathered_at),
+            last_at: time(stat.last_at),
+            regions_done: stat.done as u64,
+            regions_failing: stat.failing as u64,
+            failures: stat.failures,
+            keys_last_hour: stat.provided_last_hour,
+        },
+        key: None,
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, and there are no fewer than none"
+)]
+fn whole(count: f64) -> u64 {
+    count as u64
+}
+
+fn time(at: Option<Duration>) -> String {
+    at.map_or_else(String::new, |at| output::utc(at.as_secs()))
+}
+
+/// Nodes that keep a record.
+const KEEPERS: u64 = 20;
