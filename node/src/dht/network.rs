@@ -616,8 +616,8 @@ mod tests {
             assert_eq!(network.restart(victim, 10), 10);
             network.pass(Duration::from_secs(60));
         }
-        let mut find = |key| network.find(victim, key).unwrap().outcome.providers;
-        keys.into_iter().map(|key| find(key)).sum()
+        let find = |key| network.find(victim, key).unwrap().outcome.providers;
+        keys.into_iter().map(find).sum()
     }
 
     #[test]
