@@ -50,7 +50,9 @@ pub(crate) fn pair() -> (Behaviour, Pings) {
 /// A stream of pings to one peer.
 #[derive(Debug)]
 pub struct Pinging {
+    pings: Pings,
     peer: PeerId,
+    way: Multiaddr,
     stream: Stream,
     _hurry: Hurry,
 }
@@ -62,6 +64,16 @@ impl Pings {
         way: Multiaddr,
         hurry: Hurry,
     ) -> Result<Pinging, PingError> {
+        Ok(Pinging {
+            pings: self.clone(),
+            peer,
+            stream: self.stream(peer, way.clone()).await?,
+            way,
+            _hurry: hurry,
+        })
+    }
+
+    async fn stream(&self, peer: PeerId, way: Multiaddr) -> Result<Stream, PingError> {
         let (reply, opened) = oneshot::channel();
         let order = Order {
             peer,
@@ -70,19 +82,13 @@ impl Pings {
         };
         let stopping = || PingError::Connect(ConnectError::Stopping);
         self.0.send(order).await.map_err(|_| stopping())?;
-        let (_, stream) = opened
-            .await
-            .map_err(|_| stopping())?
-            .map_err(|error| match error {
-                OpenError::NotConnected => ConnectError::NotConnected(peer).into(),
-                OpenError::Unsupported => PingError::Unsupported(peer),
-                OpenError::Failed(why) => PingError::Failed { peer, why },
-            })?;
-        Ok(Pinging {
-            peer,
-            stream,
-            _hurry: hurry,
-        })
+        let opened = opened.await.map_err(|_| stopping())?;
+        let (_, stream) = opened.map_err(|error| match error {
+            OpenError::NotConnected => ConnectError::NotConnected(peer).into(),
+            OpenError::Unsupported => PingError::Unsupported(peer),
+            OpenError::Failed(why) => PingError::Failed { peer, why },
+        })?;
+        Ok(stream)
     }
 }
 
@@ -93,7 +99,23 @@ impl Pinging {
     }
 
     /// One ping: how long its answer took.
+    ///
+    /// Some answer the newest of a connection's streams alone, and the connection's own pings are one. So a
+    /// stream that broke off is opened again, as often as it takes for a streak of bad luck to end.
     pub async fn once(&mut self) -> Result<Duration, PingError> {
+        let mut left = OPENINGS_MAX;
+        loop {
+            match self.try_once().await {
+                Err(PingError::Failed { .. }) if left > 0 => {
+                    left -= 1;
+                    self.stream = self.pings.stream(self.peer, self.way.clone()).await?;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn try_once(&mut self) -> Result<Duration, PingError> {
         let peer = self.peer;
         let answered = timeout(ANSWER_TIME_MAX, round_trip(&mut self.stream)).await;
         answered
@@ -127,6 +149,8 @@ where
 static SPOKEN: [StreamProtocol; 1] = [libp2p::ping::PROTOCOL_NAME];
 /// Bytes of one ping.
 const PING_BYTES: usize = 32;
+/// How often one ping's stream is opened again.
+const OPENINGS_MAX: usize = 3;
 /// How long an answer may take.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 

@@ -209,6 +209,9 @@ async fn who_is_asked_for_a_ping_answers_and_who_is_not_there_does_not() {
     let name = Multiaddr::empty().with(Protocol::P2p(there.id()));
     let mut second = here.peers.ping(name.clone()).await.unwrap();
     second.once().await.unwrap();
+    // Though the other end answers one stream alone.
+    pinging.once().await.unwrap();
+    second.once().await.unwrap();
     let address = there.address().await;
     there.until(is_there(here.id())).await;
     there.stop().await;
