@@ -593,7 +593,7 @@ impl Peer {
 /// A peer that sends nothing of use for so long, though it was asked, has failed, unless it serves a crowd.
 pub(super) const STALL: Duration = Duration::from_secs(2);
 /// Longest silence of one that sends in lumps: twice the time of 16 KiB at the slowest rate.
-const GAP_MAX: Duration = Duration::from_secs(32);
+pub(super) const GAP_MAX: Duration = Duration::from_secs(32);
 /// Blocks that a peer may still be sending though they are asked of others by now.
 const BLOCKS_UNDER_WAY: usize = 8;
 /// When no block has come for so long from a peer that owes some, others are looked for beside it.

@@ -77,7 +77,7 @@ impl World {
             3 if self.sessions.len() < SESSIONS_MAX => {
                 self.next_session += 1;
                 let session = SessionId(self.next_session);
-                let idle = Duration::from_secs(self.random.random_range(1..30));
+                let idle = Duration::from_secs(self.random.random_range(1..IDLE_MAX.as_secs()));
                 self.client.open(session, idle, now);
                 self.sessions.insert(session, BTreeSet::new());
             }
@@ -348,11 +348,12 @@ impl World {
         }
     }
 
-    /// Nobody says anything any more: every want ends all the same.
+    /// Nobody says anything any more: every want ends all the same. Each peer in turn may be waited for as long as it
+    /// was ever silent before it sent something.
     fn fall_silent(&mut self) {
-        let silence = Duration::from_secs(60);
+        let silence = IDLE_MAX + super::late::GAP_MAX * u32::from(PEERS);
         let end = self.now + silence;
-        while self.now < end {
+        while self.now < end && !self.sessions.values().all(BTreeSet::is_empty) {
             self.pass(TICK);
             self.settle();
             self.check();
@@ -475,6 +476,8 @@ fn the_model_tries_what_it_is_there_for() {
 }
 
 const PEERS: u8 = 6;
+/// Longest that a piece of work waits without progress.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 const SESSIONS_MAX: usize = 4;
 const STEPS: usize = 600;
 const SEEDS: u64 = 40;
