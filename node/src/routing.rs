@@ -9,6 +9,7 @@ pub(crate) mod command;
 mod directory;
 mod filter;
 mod merge;
+mod missing;
 pub(crate) mod queue;
 mod record;
 pub(crate) mod routers;
@@ -23,12 +24,14 @@ use cairn_store::Cid;
 use command::{Ask, Command, Find, Provide, Region, Values};
 use futures::{Stream, StreamExt, stream};
 use libp2p::{Multiaddr, PeerId};
+use missing::Missing;
 use queue::Queue;
 use routers::Routers;
 use std::collections::HashSet;
 use std::future;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// A peer that says it has something.
@@ -80,6 +83,7 @@ pub struct Routing {
     lookups: Arc<Semaphore>,
     announcements: Arc<Queue>,
     routers: Option<Routers>,
+    missing: Arc<Missing>,
 }
 
 impl Routing {
@@ -89,6 +93,7 @@ impl Routing {
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             announcements,
             routers: None,
+            missing: Arc::default(),
         }
     }
 
@@ -107,7 +112,7 @@ impl Routing {
         limit: usize,
     ) -> impl Stream<Item = Result<Provider, RoutingError>> + Send + 'static + use<> {
         let mut seen = HashSet::new();
-        self.search(cid, limit).filter(move |found| {
+        self.search_anew(cid, limit).filter(move |found| {
             let is_news = found
                 .as_ref()
                 .map_or(true, |provider| seen.insert(provider.peer));
@@ -116,8 +121,32 @@ impl Routing {
     }
 
     /// The same for whoever dials them: a provider comes again where the DHT knows it at addresses
-    /// that no router told.
+    /// that no router told. What nobody had a moment ago is not looked for.
     pub(crate) fn search(
+        &self,
+        cid: Cid,
+        limit: usize,
+    ) -> impl Stream<Item = Result<Provider, RoutingError>> + Send + 'static + use<> {
+        let key = cid.hash().to_bytes();
+        if self.missing.has(&key, Instant::now()) {
+            return stream::empty().left_stream();
+        }
+        let missing = Arc::clone(&self.missing);
+        let is_empty = Arc::new(AtomicBool::new(true));
+        let was_empty = Arc::clone(&is_empty);
+        // An error says nothing of who has it.
+        let found = self.search_anew(cid, limit);
+        let found = found.inspect(move |_| is_empty.store(false, Ordering::Relaxed));
+        let end = stream::once(async move {
+            if was_empty.load(Ordering::Relaxed) {
+                missing.add(key, Instant::now());
+            }
+        });
+        let nothing = end.filter_map(|()| future::ready(None));
+        found.chain(nothing).right_stream()
+    }
+
+    fn search_anew(
         &self,
         cid: Cid,
         limit: usize,

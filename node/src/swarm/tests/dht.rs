@@ -238,6 +238,22 @@ async fn a_peer_is_found_by_its_name_through_those_who_know_it() {
 }
 
 #[tokio::test]
+async fn what_nobody_has_is_not_looked_for_twice_in_a_moment_unless_somebody_asks_for_just_that() {
+    let mut hub = TestNode::start(&[TCP]).await;
+    let mut node = TestNode::start(&[TCP]).await;
+    node.join(&mut hub).await;
+    let search = async || node.routing.search(cid(1), 5).collect::<Vec<_>>().await;
+    let asked = || hub.metric("cairn_dht_asked_total");
+    assert!(search().await.is_empty());
+    let once = asked();
+    assert!(search().await.is_empty());
+    assert_eq!(asked(), once);
+    hub.routing.provide(cid(1)).await.unwrap();
+    assert_eq!(node.find(cid(1)).await.len(), 1);
+    assert!(asked() > once);
+}
+
+#[tokio::test]
 async fn after_a_restart_records_are_there_and_the_peers_from_before_are_dialled() {
     let folder = tempfile::tempdir().unwrap();
     let keys = Keypair::generate_ed25519();
