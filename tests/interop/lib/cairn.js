@@ -12,8 +12,8 @@ import { CALL_MS_MAX, COMMAND_MS_MAX, START_MS_MAX, STOP_MS_MAX } from './limits
 const program = process.env.CAIRN
 assert.ok(program, 'CAIRN names the program under test; start the tests with tests/interop/run')
 
-/** What is told on standard error unless CAIRN_LOG says otherwise: a lone node's first look for peers is no news. */
-const LOG = 'warn,libp2p_kad=error'
+/** What is told on standard error unless CAIRN_LOG says otherwise. */
+const LOG = 'warn'
 
 // No program outlives the tests, even when they are cut off.
 const running = new Set()
