@@ -90,7 +90,10 @@ mod tests {
         let path = folder.path().join("database");
         let mut notices = Vec::new();
         let mut open = || open_or_renew(&path, 0, |notice| notices.push(notice)).unwrap();
-        open().insert(b"key", b"value").unwrap();
+        let database = open();
+        database.insert(b"key", b"value").unwrap();
+        database.flush().unwrap();
+        drop(database);
         assert!(open().contains_key(b"key").unwrap());
         fs::write(path.join("conf"), b"garbage").unwrap();
         assert!(!open().contains_key(b"key").unwrap());
