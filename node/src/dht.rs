@@ -53,6 +53,8 @@ pub struct Dht {
     size: Size,
     next: u64,
     actions: VecDeque<Action>,
+    /// Questions, which may have to wait.
+    asks: VecDeque<Action>,
     random: StdRng,
 }
 
@@ -214,6 +216,7 @@ impl Dht {
             size: Size::default(),
             next: 0,
             actions: VecDeque::new(),
+            asks: VecDeque::new(),
             random: StdRng::seed_from_u64(seed),
         }
     }
@@ -225,7 +228,7 @@ impl Dht {
 
     /// A peer is known to answer requests. `group` is the network it is in, where that matters.
     pub fn serves(&mut self, contact: Contact, group: Option<Group>, now: Instant) {
-        self.table.answers(contact, group, now);
+        self.table.says(contact, group, now);
     }
 
     /// A peer answers no requests any more.
@@ -370,6 +373,25 @@ impl Dht {
     ) {
         let peer = contact.peer;
         self.table.answers(contact, group, now);
+        self.hear(id, peer, answer, now);
+    }
+
+    /// The same by one whose network matters and is not known yet: it gets no place for that.
+    pub fn answered_by_stranger(
+        &mut self,
+        id: LookupId,
+        contact: Contact,
+        answer: Answer,
+        now: Instant,
+    ) {
+        let peer = contact.peer;
+        if self.table.has(&contact) {
+            self.table.answers(contact, None, now);
+        }
+        self.hear(id, peer, answer, now);
+    }
+
+    fn hear(&mut self, id: LookupId, peer: PeerId, answer: Answer, now: Instant) {
         let Some(running) = self.lookups.get_mut(&id) else {
             return;
         };
@@ -396,6 +418,14 @@ impl Dht {
     /// A peer did not answer.
     pub fn failed(&mut self, id: LookupId, peer: &PeerId, now: Instant) {
         self.table.failed(peer);
+        if let Some(running) = self.lookups.get_mut(&id) {
+            running.lookup.failed(peer);
+        }
+        self.settle(now);
+    }
+
+    /// A peer could not be asked, for no fault of its own.
+    pub fn not_asked(&mut self, id: LookupId, peer: &PeerId, now: Instant) {
         if let Some(running) = self.lookups.get_mut(&id) {
             running.lookup.failed(peer);
         }
@@ -482,7 +512,7 @@ impl Dht {
                     Goal::Values => Request::Value(key),
                     _ => Request::Nearest(key),
                 };
-                self.actions.push_back(Action::Ask {
+                self.asks.push_back(Action::Ask {
                     lookup: *id,
                     contact,
                     request,
@@ -633,6 +663,22 @@ impl Dht {
 
     /// What is to be done next.
     pub fn poll(&mut self) -> Option<Action> {
+        self.poll_but_asks().or_else(|| {
+            // Nobody waits any more for what a lookup that is over would ask.
+            let lookups = &self.lookups;
+            let is_over = |action: &Action| match action {
+                Action::Ask { lookup, .. } => !lookups.contains_key(lookup),
+                _ => false,
+            };
+            while self.asks.front().is_some_and(is_over) {
+                self.asks.pop_front();
+            }
+            self.asks.pop_front()
+        })
+    }
+
+    /// The same, where nobody more can be asked just now.
+    pub fn poll_but_asks(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 }
@@ -652,6 +698,56 @@ const ANSWER_PROVIDERS_MAX: usize = 32;
 pub(crate) mod tests {
     use super::*;
     use std::ops::RangeInclusive;
+
+    fn knowing(peers: RangeInclusive<u64>) -> (Dht, Instant) {
+        let (local, now) = (contact(0).peer, Instant::now());
+        let mut dht = Dht::new(local, Network::Public, Realm::Wan, 10, 1);
+        contacts(peers)
+            .into_iter()
+            .for_each(|peer| dht.serves(peer, None, now));
+        (dht, now)
+    }
+
+    #[test]
+    fn who_waits_for_nothing_any_more_asks_nobody() {
+        let (mut dht, now) = knowing(1..=20);
+        let [gone, goes_on] = [1, 2].map(|key| dht.find_nearest(vec![key], now));
+        dht.cancel(gone);
+        let asks = std::iter::from_fn(|| dht.poll());
+        let of: HashSet<LookupId> = asks
+            .map(|action| match action {
+                Action::Ask { lookup, .. } => lookup,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(of, HashSet::from([goes_on]));
+    }
+
+    #[test]
+    fn who_cannot_be_asked_for_want_of_room_here_keeps_its_place() {
+        let (mut dht, now) = knowing(1..=1);
+        let lookup = dht.find_nearest(vec![1], now);
+        assert!(dht.poll_but_asks().is_none());
+        let Some(Action::Ask { contact, .. }) = dht.poll() else {
+            panic!("somebody is asked");
+        };
+        dht.not_asked(lookup, &contact.peer, now);
+        assert_eq!(dht.contacts().count(), 1);
+        assert!(matches!(dht.poll(), Some(Action::Done { .. })));
+        let lookup = dht.find_nearest(vec![1], now);
+        dht.failed(lookup, &contact.peer, now);
+        assert_eq!(dht.contacts().count(), 0, "doubtful");
+    }
+
+    #[test]
+    fn who_answers_from_a_network_that_is_not_known_gets_no_place() {
+        let (mut dht, now) = knowing(1..=1);
+        let lookup = dht.find_nearest(vec![1], now);
+        for peer in [1, 2] {
+            dht.answered_by_stranger(lookup, contact(peer), Answer::default(), now);
+        }
+        assert_eq!(dht.contacts().cloned().collect::<Vec<_>>(), [contact(1)]);
+    }
 
     /// A peer that has the same name in every run.
     pub(crate) fn contact(number: u64) -> Contact {

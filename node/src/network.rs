@@ -66,7 +66,7 @@ impl Network {
     /// Whether a peer at this address may be dialled, or may dial us from it.
     pub fn allows(self, address: &Multiaddr) -> bool {
         if self == Self::Public {
-            return true;
+            return has_its_host_in_front(address);
         }
         host(address).is_some_and(|ip| self.contains(ip)) && is_direct(address)
     }
@@ -85,7 +85,10 @@ impl Network {
     pub fn announces(self, address: &Multiaddr) -> bool {
         match self {
             Self::Local | Self::Lan => self.allows(address),
-            Self::Public => host(address).is_none_or(|ip| !is_loopback(ip) && !is_private(ip)),
+            Self::Public => {
+                let is_global = |ip| !is_loopback(ip) && !is_private(ip);
+                has_its_host_in_front(address) && host(address).is_none_or(is_global)
+            }
         }
     }
 
@@ -145,6 +148,38 @@ pub(crate) fn host(address: &Multiaddr) -> Option<IpAddr> {
         Protocol::Ip6(ip) => Some(ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4)),
         _ => None,
     }
+}
+
+/// Whether no host comes after the one in front: the transports read an address from its end, so another would be
+/// dialled than the one that was looked at.
+fn has_its_host_in_front(address: &Multiaddr) -> bool {
+    use multiaddr::Protocol as P;
+    let is_host = |part: &P<'_>| {
+        matches!(
+            part,
+            P::Ip4(_)
+                | P::Ip6(_)
+                | P::Ip6zone(_)
+                | P::Dns(_)
+                | P::Dns4(_)
+                | P::Dns6(_)
+                | P::Dnsaddr(_)
+        )
+    };
+    let mut parts = address.iter().peekable();
+    if parts
+        .next_if(|part| matches!(part, P::Ip6zone(_)))
+        .is_some()
+    {
+        return matches!(parts.next(), Some(P::Ip6(_))) && !parts.any(|part| is_host(&part));
+    }
+    parts.next();
+    !parts.any(|part| is_host(&part))
+}
+
+/// Whether an address is of this machine or of a private network.
+pub(crate) fn is_near(address: &Multiaddr) -> bool {
+    host(address).is_some_and(|ip| is_loopback(ip) || is_private(ip))
 }
 
 /// Whether nothing after the host leads on to another one: no relay, no name, no second host.
@@ -280,6 +315,26 @@ mod tests {
         assert!(!Network::Public.announces(&address(PRIVATE[0])));
         assert!(Network::Public.announces(&address("/ip4/192.0.2.1/tcp/4001")));
         assert!(Network::Local.announces(&address(LOOPBACK[0])));
+    }
+
+    #[test]
+    fn no_second_host_hides_behind_the_first() {
+        for text in [
+            "/ip4/192.0.2.1/tcp/1/ip4/127.0.0.1/tcp/5001",
+            "/ip4/192.0.2.1/tcp/80/dns4/inside.example/tcp/80",
+            "/dns4/example.com/tcp/1/ip4/10.0.0.1/tcp/80",
+            "/tcp/80/ip4/127.0.0.1/tcp/5001",
+            "/ip6zone/eth0/ip6/fe80::1/tcp/1/ip6/::1/tcp/1",
+        ] {
+            let address = address(text);
+            assert!(!Network::Public.allows(&address), "{text}");
+            assert!(!Network::Public.announces(&address), "{text}");
+            assert!(!Network::Public.fits(Realm::Wan, &address), "{text}");
+        }
+        let relay = "/ip4/192.0.2.1/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN/p2p-circuit";
+        assert!(Network::Public.allows(&address(relay)));
+        let behind = format!("{relay}/ip4/127.0.0.1/tcp/1");
+        assert!(!Network::Public.allows(&address(&behind)));
     }
 
     #[test]

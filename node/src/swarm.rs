@@ -370,7 +370,7 @@ pub(crate) async fn start(
     let local = keys.public().to_peer_id();
     let remembered = remembered(config, tasks).await;
     let (perf, perf_wire) = perf::pair(config.perf());
-    let (dht, dht_wire) = dht::behaviour::pair(&behaviour::SERVED);
+    let (dht, dht_wire) = dht::behaviour::pair(config.network, &behaviour::SERVED);
     let serving = dht.serving();
     let (asked, pings) = ping::pair();
     let doors = (Arc::clone(&ceiling), keeper.clone());

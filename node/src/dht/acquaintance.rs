@@ -13,8 +13,10 @@ use tokio::sync::Notify;
 pub(crate) enum Standing {
     /// It is connected, and has not yet said what it speaks.
     Connected,
-    /// It said so, or did not though it was asked.
+    /// It said so.
     Met(Met),
+    /// It was asked, and did not.
+    Silent,
     /// It is not connected any more.
     Gone,
 }

@@ -1,10 +1,10 @@
 //! Between the swarm and the DHT's tasks: negotiates and hands streams over.
 //!
 //! Peers may open streams only in the DHTs that this node serves; it opens streams in all it takes part in.
-//! Relayed connections, which others lend with a limit, get a handler that speaks nothing.
+//! In the network `public` only who is near speaks the DHT of those nearby. Relayed connections, which others lend with a limit, get a handler that speaks nothing.
 
 use crate::negotiation::{self, Connections, Negotiate, OpenError, is_relayed};
-use crate::network::Realm;
+use crate::network::{self, Network, Realm};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
@@ -76,7 +76,7 @@ impl Serving {
 }
 
 /// Makes both ends; peers may ask in these DHTs.
-pub(crate) fn pair(serves: &[Realm]) -> (Behaviour, Wire) {
+pub(crate) fn pair(network: Network, serves: &[Realm]) -> (Behaviour, Wire) {
     let (arrivals, arrived) = mpsc::channel(ARRIVED_MAX);
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
     let serving = Serving::default();
@@ -84,6 +84,7 @@ pub(crate) fn pair(serves: &[Realm]) -> (Behaviour, Wire) {
         serving.set(*realm, true);
     }
     let behaviour = Behaviour {
+        network,
         serving,
         connections: Connections::default(),
         told: VecDeque::new(),
@@ -96,6 +97,7 @@ pub(crate) fn pair(serves: &[Realm]) -> (Behaviour, Wire) {
 /// The part of the swarm that speaks it.
 #[derive(Debug)]
 pub(crate) struct Behaviour {
+    network: Network,
     serving: Serving,
     connections: Connections,
     /// Connections whose handlers are to look again what is served. No more than there are.
@@ -117,11 +119,14 @@ impl Behaviour {
         }
     }
 
-    fn handler(&self, peer: PeerId, address: &Multiaddr) -> Handler {
-        let is_relayed = is_relayed(address);
+    fn handler(&self, peer: PeerId, local: Option<&Multiaddr>, remote: &Multiaddr) -> Handler {
+        // One that came over a relay is listened for at the relay's address.
+        let is_relayed = is_relayed(local.unwrap_or(remote));
+        let is_near = self.network != Network::Public || network::is_near(remote);
         Handler {
             peer,
             spoken: (!is_relayed).then(|| self.serving.clone()),
+            is_near,
             arrivals: self.arrivals.clone(),
             open: VecDeque::new(),
         }
@@ -137,10 +142,9 @@ impl NetworkBehaviour for Behaviour {
         _: ConnectionId,
         peer: PeerId,
         local: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        // A relayed one is listened for at the relay's address.
-        Ok(self.handler(peer, local))
+        Ok(self.handler(peer, Some(local), remote))
     }
 
     fn handle_established_outbound_connection(
@@ -151,7 +155,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer, remote))
+        Ok(self.handler(peer, None, remote))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -215,8 +219,16 @@ pub(crate) struct Handler {
     peer: PeerId,
     /// What is served; `None` where nothing is spoken.
     spoken: Option<Serving>,
+    /// Whether the other end is of those nearby, as far as that matters.
+    is_near: bool,
     arrivals: mpsc::Sender<Arrival>,
     open: VecDeque<Order>,
+}
+
+impl Handler {
+    fn speaks(&self, realm: Realm) -> bool {
+        self.spoken.is_some() && (self.is_near || realm == Realm::Wan)
+    }
 }
 
 impl ConnectionHandler for Handler {
@@ -231,7 +243,7 @@ impl ConnectionHandler for Handler {
     fn listen_protocol(&self) -> SubstreamProtocol<Negotiate<StreamProtocol>> {
         let serves = |realm| {
             let serving = self.spoken.as_ref();
-            serving.is_some_and(|serving| serving.serves(realm))
+            self.speaks(realm) && serving.is_some_and(|serving| serving.serves(realm))
         };
         let spoken: &'static [StreamProtocol] = match (serves(Realm::Wan), serves(Realm::Lan)) {
             (true, true) => &BOTH,
@@ -246,7 +258,7 @@ impl ConnectionHandler for Handler {
         let Some(order) = order else {
             return;
         };
-        if self.spoken.is_none() {
+        if !self.speaks(order.realm) {
             drop(order.reply.send(Err(OpenError::Unsupported)));
         } else if self.open.len() < OPENS_PENDING_MAX {
             self.open.push_back(order);
@@ -320,3 +332,43 @@ const ORDERS_MAX: usize = 256;
 const OPENS_PENDING_MAX: usize = 64;
 /// How long agreeing on a stream may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_public_only_who_is_near_speaks_the_dht_of_those_nearby() {
+        let speaks = |network, remote: &str| {
+            let (behaviour, _wire) = pair(network, &[Realm::Lan, Realm::Wan]);
+            let handler = behaviour.handler(PeerId::random(), None, &remote.parse().unwrap());
+            let spoken = handler.listen_protocol().upgrade().0.len();
+            let both = [Realm::Wan, Realm::Lan].map(|realm| handler.speaks(realm));
+            assert_eq!(spoken, both.iter().filter(|speaks| **speaks).count());
+            both
+        };
+        let global = "/ip4/192.0.2.1/tcp/1";
+        assert_eq!(speaks(Network::Public, global), [true, false]);
+        assert_eq!(
+            speaks(Network::Public, "/ip4/192.168.0.1/tcp/1"),
+            [true, true]
+        );
+        assert_eq!(speaks(Network::Lan, "/ip4/127.0.0.1/tcp/1"), [true, true]);
+        let relay = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+        let relayed = format!("{global}/p2p/{relay}/p2p-circuit");
+        assert_eq!(speaks(Network::Public, &relayed), [false, false]);
+    }
+
+    #[test]
+    fn what_is_served_changes_for_all_at_once() {
+        let (mut behaviour, _wire) = pair(Network::Public, &[Realm::Lan]);
+        let remote = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
+        let handler = behaviour.handler(PeerId::random(), None, &remote);
+        let count = || handler.listen_protocol().upgrade().0.len();
+        assert_eq!(count(), 0);
+        behaviour.serve(Realm::Wan, true);
+        assert_eq!(count(), 1);
+        behaviour.serve(Realm::Wan, false);
+        assert_eq!(count(), 0);
+    }
+}

@@ -103,7 +103,34 @@ impl Table {
         self.len
     }
 
-    /// A peer answered, or is otherwise known to do so. `group` is `None` where networks do not matter.
+    /// A peer said itself where it listens, and is known to answer. What was thought of it before counts no more.
+    pub(super) fn says(&mut self, contact: Contact, group: Option<Group>, now: Instant) {
+        if self
+            .entry(&contact)
+            .is_some_and(|known| known.group != group)
+        {
+            self.forget(&contact.peer);
+        }
+        if let Some(known) = self.entry(&contact) {
+            known.contact.addresses.clone_from(&contact.addresses);
+        }
+        self.answers(contact, group, now);
+    }
+
+    fn entry(&mut self, contact: &Contact) -> Option<&mut Entry> {
+        let index = self.index_of(&contact.place)?;
+        let bucket = self.buckets.get_mut(index)?;
+        let mut known = bucket.peers.iter_mut().chain(&mut bucket.spares);
+        known.find(|entry| entry.contact.peer == contact.peer)
+    }
+
+    /// Whether a peer is in a place or beside one.
+    pub(super) fn has(&mut self, contact: &Contact) -> bool {
+        self.entry(contact).is_some()
+    }
+
+    /// A peer answered. Where it listens, as whoever named it says, counts only if it is new. `group` is `None` where
+    /// networks do not matter.
     pub(super) fn answers(&mut self, contact: Contact, group: Option<Group>, now: Instant) {
         let Some(index) = self.index_of(&contact.place) else {
             return; // Ourselves.
@@ -118,9 +145,6 @@ impl Table {
         let known = bucket.peers.iter_mut().chain(&mut bucket.spares);
         if let Some(entry) = known.into_iter().find(|entry| entry.contact.peer == peer) {
             (entry.answered_at, entry.failures) = (now, 0);
-            if !contact.addresses.is_empty() {
-                entry.contact.addresses = contact.addresses;
-            }
             return;
         }
         if bucket.spares.len() >= SPARES_MAX {
@@ -335,6 +359,25 @@ mod tests {
     fn table() -> (Table, Place) {
         let local = contact(0).place;
         (Table::new(local), local)
+    }
+
+    #[test]
+    fn only_a_peer_itself_says_where_it_is() {
+        let (mut table, _) = table();
+        let now = Instant::now();
+        let at = |port: u16| {
+            let address = format!("/ip4/192.0.2.1/tcp/{port}").parse().unwrap();
+            Contact::new(contact(1).peer, vec![address])
+        };
+        table.says(at(1), None, now);
+        table.answers(at(2), None, now);
+        assert_eq!(table.nearest(&at(1).place, 1), [at(1)]);
+        table.says(at(3), None, now);
+        assert_eq!(table.nearest(&at(1).place, 1), [at(3)]);
+        let group = Group::of([192, 0, 2, 1].into());
+        table.says(at(3), Some(group), now);
+        assert_eq!(table.groups.get(&group), Some(&1));
+        assert_eq!(table.len(), 1);
     }
 
     #[test]

@@ -142,12 +142,14 @@ impl Values {
         key: Vec<u8>,
         value: Vec<u8>,
         now: Instant,
+        wall: SystemTime,
     ) -> Result<(), NotKept> {
         self.forget_expired(now);
         let kind = Key::parse(&key).ok_or(NotKept::Key)?;
         if let Some(old) = self.kept.get(&key) {
             // The same again is to be kept for longer.
-            if old.value != value && !kind.is_better(&value, &old.value) {
+            let is_valid = || kind.check(&old.value, wall).is_ok();
+            if old.value != value && !kind.is_better(&value, &old.value) && is_valid() {
                 return Err(NotKept::Older);
             }
             self.order.remove(&old.came);
@@ -249,13 +251,13 @@ mod tests {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut values = Values::new(2);
         let [old, new] = [1, 2].map(|sequence| numbered(&keys, sequence));
-        values.keep(key.clone(), old.clone(), now).unwrap();
-        values.keep(key.clone(), new.clone(), now).unwrap();
-        let refused = values.keep(key.clone(), old, now);
+        values.keep(key.clone(), old.clone(), now, wall).unwrap();
+        values.keep(key.clone(), new.clone(), now, wall).unwrap();
+        let refused = values.keep(key.clone(), old, now, wall);
         assert_eq!(refused, Err(NotKept::Older));
         // The same again begins its time anew.
         let later = now + LIFE / 2;
-        values.keep(key.clone(), new.clone(), later).unwrap();
+        values.keep(key.clone(), new.clone(), later, wall).unwrap();
         assert_eq!(values.of(&key, now + LIFE, wall), Some(new));
         assert_eq!(values.of(&key, later + LIFE, wall), None);
         assert_eq!(values.len(), 1);
@@ -277,7 +279,7 @@ mod tests {
         let mut values = Values::new(2);
         let mut keep = |now| {
             let (keys, key) = named();
-            values.keep(key, numbered(&keys, 1), now)
+            values.keep(key, numbered(&keys, 1), now, SystemTime::now())
         };
         assert_eq!([keep(now), keep(now)], [Ok(()), Ok(())]);
         assert_eq!(keep(now), Err(NotKept::Full));

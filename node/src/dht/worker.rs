@@ -20,13 +20,13 @@ use super::behaviour::{Order, Wire};
 use super::message::Message;
 use super::shelf::{Pending, Shelf};
 use super::streams::Room;
-use super::table::Contact;
+use super::table::{Contact, Group};
 use super::values::Values;
 use super::{LookupId, TICK};
 use crate::config::Config;
 use crate::event::Event;
 use crate::metrics::Metrics;
-use crate::network::{Network, Realm};
+use crate::network::{self, Network, Realm};
 use crate::routing::command::Command;
 use crate::swarm::Peers;
 use crate::tasks::Tasks;
@@ -187,6 +187,7 @@ impl Worker {
                     self.unmet.insert(peer);
                 }
                 Standing::Met(met) => self.on_met(peer, met),
+                Standing::Silent => {}
                 Standing::Gone => {
                     self.met.remove(&peer);
                 }
@@ -197,7 +198,11 @@ impl Worker {
 
     fn on_met(&mut self, peer: PeerId, met: Met) {
         let now = Instant::now();
+        // Who came by a name is in the network that it says.
+        let said = met.addresses.iter().find_map(network::host).map(Group::of);
+        let group = met.group.or(said);
         for (realm, dht) in &mut self.realms {
+            let group = group.filter(|_| self.network == Network::Public && *realm == Realm::Wan);
             let fits = |address: &&Multiaddr| self.network.fits(*realm, address);
             let addresses: Vec<Multiaddr> = met.addresses.iter().filter(fits).cloned().collect();
             if !met.serves.contains(realm) || addresses.is_empty() {
@@ -205,7 +210,7 @@ impl Worker {
                 continue;
             }
             let is_first = dht.peers() == 0;
-            dht.serves(Contact::new(peer, addresses), met.group, now);
+            dht.serves(Contact::new(peer, addresses), group, now);
             // The first peer knows others; later ones are looked through in time.
             if is_first && dht.peers() > 0 {
                 dht.bootstrap(now);

@@ -259,7 +259,13 @@ impl State {
         count: u64,
         looked: Option<(Peers, Part)>,
     ) -> io::Result<()> {
-        let turn = self.whole(turn)?;
+        let turn = match self.whole(turn) {
+            Ok(turn) => turn,
+            Err(error) => {
+                self.schedule.failed(turn, now);
+                return Err(error);
+            }
+        };
         let of_region = self
             .fresh
             .range_mut(range(turn.prefix.first(), turn.prefix.last()));
@@ -280,7 +286,7 @@ impl State {
         self.provided += count;
         let (sum, turns) = self.took;
         self.took = match turns {
-            TURNS_MAX => (sum / 2 + (now - began), turns / 2 + 1),
+            TURNS_MAX => (sum / 2 + now.saturating_sub(began), turns / 2 + 1),
             _ => (sum + now.saturating_sub(began), turns + 1),
         };
         self.schedule.told(turn, count, now);

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 /// Whom to dial when there is nobody, and when.
 pub(super) struct Bootstrap {
     peers: Vec<(PeerId, Vec<Multiaddr>)>,
-    /// Not dialled yet.
     met_before: Vec<(PeerId, Vec<Multiaddr>)>,
+    /// How many of them were dialled in this round.
+    dialled: usize,
     next: Instant,
     back_off: Duration,
 }
@@ -49,6 +50,7 @@ impl Bootstrap {
         Self {
             peers,
             met_before,
+            dialled: 0,
             next: Instant::now(),
             back_off: BACK_OFF_FIRST,
         }
@@ -66,10 +68,14 @@ impl Bootstrap {
     /// Whom to dial now; the next time comes later each time.
     pub(super) fn begin(&mut self) -> Vec<(PeerId, Vec<Multiaddr>)> {
         self.next = Instant::now() + self.back_off;
-        if !self.met_before.is_empty() {
-            let left = self.met_before.len().saturating_sub(MET_BEFORE_AT_ONCE);
-            return self.met_before.split_off(left);
+        let left = self.met_before.iter().skip(self.dialled);
+        let some: Vec<_> = left.take(MET_BEFORE_AT_ONCE).cloned().collect();
+        self.dialled += some.len();
+        if !some.is_empty() {
+            return some;
         }
+        // The next round begins with them again: nobody may have been reachable at all.
+        self.dialled = 0;
         self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
         self.peers.clone()
     }
@@ -112,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn those_met_before_come_first_and_once() {
+    fn those_met_before_come_first_and_again_in_the_next_round() {
         let configured = PeerId::random();
         let config = Config {
             bootstrap: vec![address("/ip4/127.0.0.1/tcp/1", configured)],
@@ -127,9 +133,10 @@ mod tests {
             })
             .collect();
         let mut bootstrap = Bootstrap::new(&config, met);
-        let rounds: Vec<usize> = (0..3).map(|_| bootstrap.begin().len()).collect();
-        assert_eq!(rounds, [MET_BEFORE_AT_ONCE, 2, 1]);
-        assert_eq!(bootstrap.begin()[0].0, configured);
+        let mut rounds: Vec<_> = (0..5).map(|_| bootstrap.begin()).collect();
+        let sizes: Vec<usize> = rounds.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [MET_BEFORE_AT_ONCE, 2, 1, MET_BEFORE_AT_ONCE, 2]);
+        assert_eq!(rounds.remove(2)[0].0, configured);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Remembered, Worker};
 use crate::dht::shelf::{Moment, Pending, Shelf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 /// When what was written last, and where.
@@ -56,7 +56,7 @@ impl Worker {
         for change in records.values {
             if let Some((value, came)) = change.kept {
                 // There may be less room than there was.
-                let _ = self.values.keep(change.key, value, came);
+                let _ = self.values.keep(change.key, value, came, SystemTime::now());
             }
         }
         // It is written already.
@@ -86,7 +86,8 @@ impl Worker {
         let mut pending = self.changes();
         if since(self.memory.peers_written_at) >= PEERS_EVERY {
             self.memory.peers_written_at = now;
-            pending.peers = Some(self.peers_to_keep());
+            // Whoever is alone knows better from before.
+            pending.peers = Some(self.peers_to_keep()).filter(|peers| !peers.is_empty());
         }
         let Some(shelf) = self
             .memory
@@ -108,9 +109,7 @@ impl Worker {
     /// At the end, everything that is not yet.
     pub(super) async fn write_the_last(&mut self) {
         let mut pending = self.changes();
-        let peers = self.peers_to_keep();
-        // Whoever was alone all the time knows better from before.
-        pending.peers = (!peers.is_empty()).then_some(peers);
+        pending.peers = Some(self.peers_to_keep()).filter(|peers| !peers.is_empty());
         if let Some(shelf) = self.memory.shelf.take() {
             write(&self.parts.tasks, shelf, pending).await;
         }

@@ -2,14 +2,15 @@
 
 use super::jobs::JobId;
 use super::{Message, Order, Worker};
+use crate::dht::acquaintance::Met;
 use crate::dht::message::{Kind, Record};
 use crate::dht::streams::{self, Room};
-use crate::dht::table::{Contact, Group};
+use crate::dht::table::Contact;
 use crate::dht::values::Key;
 use crate::dht::{Action, Answer, LookupId, Request};
 use crate::metrics;
 use crate::negotiation::OpenError;
-use crate::network::{self, Network, Realm};
+use crate::network::{Network, Realm};
 use crate::swarm::Peers;
 use libp2p::{Multiaddr, PeerId};
 use std::time::{Duration, Instant, SystemTime};
@@ -43,6 +44,17 @@ enum RequestError {
     Slow,
 }
 
+impl RequestError {
+    /// Whether it says nothing of the peer.
+    fn is_ours(&self) -> bool {
+        match self {
+            Self::Slow => true,
+            Self::Dial(error) => !matches!(error, crate::swarm::ConnectError::Dial { .. }),
+            Self::Open(_) | Self::Stream(_) => false,
+        }
+    }
+}
+
 /// What a task needs to reach somebody.
 #[derive(Clone)]
 struct Line {
@@ -57,9 +69,12 @@ impl Worker {
     /// Does what the engines want done, as far as there is room.
     pub(super) fn act(&mut self) {
         for realm in 0..self.realms.len() {
-            while self.asking < ASKING_MAX {
-                let Some(action) = self.realms.get_mut(realm).and_then(|(_, dht)| dht.poll())
-                else {
+            while let Some((_, dht)) = self.realms.get_mut(realm) {
+                let next = match self.asking < ASKING_MAX {
+                    true => dht.poll(),
+                    false => dht.poll_but_asks(),
+                };
+                let Some(action) = next else {
                     break;
                 };
                 match action {
@@ -91,11 +106,16 @@ impl Worker {
             return;
         };
         let question = self.message_of(at, request);
+        // Whoever named it may have named places where it is not.
+        let known = Contact::new(contact.peer, Vec::new());
+        let mut addresses = self.addresses_of(at, &known);
+        addresses.extend(contact.addresses.iter().cloned());
+        let dialled = Contact::new(contact.peer, addresses);
         self.asking += 1;
         let answers = self.answers.0.clone();
         let stop = self.parts.tasks.stopping();
         self.parts.tasks.spawn("dht request", async move {
-            let asked = stop.run_until_cancelled(line.ask(&contact, &question));
+            let asked = stop.run_until_cancelled(line.ask(&dialled, &question));
             let Some(answer) = asked.await else {
                 return;
             };
@@ -151,15 +171,26 @@ impl Worker {
             realm,
             what,
         } = answered;
-        let group = self.group_of(&contact);
-        let Some((_, dht)) = self.realms.get_mut(realm) else {
+        let met = self.met.get(&contact.peer);
+        let group = met.and_then(|met| met.group);
+        let contact = match met {
+            // What it says itself goes before what others say.
+            Some(met) => self.as_met(realm, &contact, met),
+            None => contact,
+        };
+        let Some((which, dht)) = self.realms.get_mut(realm) else {
             return;
         };
+        let networks_matter = self.network == Network::Public && *which == Realm::Wan;
         let now = Instant::now();
         match what {
             What::Answer(lookup, Ok(answer)) => {
                 self.parts.metrics.request_ended(metrics::Request::Answered);
-                dht.answered(lookup, contact, group, answer, now);
+                match (networks_matter, group) {
+                    (false, _) => dht.answered(lookup, contact, None, answer, now),
+                    (true, Some(_)) => dht.answered(lookup, contact, group, answer, now),
+                    (true, None) => dht.answered_by_stranger(lookup, contact, answer, now),
+                }
             }
             What::Answer(lookup, Err(error)) => {
                 tracing::debug!(peer = %contact.peer, %error, "DHT request not answered");
@@ -167,7 +198,11 @@ impl Worker {
                 if matches!(error, RequestError::Open(OpenError::Unsupported)) {
                     dht.serves_no_more(&contact.peer);
                 }
-                dht.failed(lookup, &contact.peer, now);
+                if error.is_ours() {
+                    dht.not_asked(lookup, &contact.peer, now);
+                } else {
+                    dht.failed(lookup, &contact.peer, now);
+                }
             }
             What::Told(job, told) => {
                 if let Err(error) = &told {
@@ -182,19 +217,18 @@ impl Worker {
         }
     }
 
-    /// The network that a peer is in, where that matters.
-    fn group_of(&self, contact: &Contact) -> Option<Group> {
-        if self.network != Network::Public {
-            return None;
+    /// A peer at the addresses that it says, if those mean something there.
+    fn as_met(&self, realm: usize, contact: &Contact, met: &Met) -> Contact {
+        let realm = self
+            .realms
+            .get(realm)
+            .map_or(Realm::Lan, |(realm, _)| *realm);
+        let fits = |address: &&Multiaddr| self.network.fits(realm, address);
+        let said: Vec<Multiaddr> = met.addresses.iter().filter(fits).cloned().collect();
+        match said.is_empty() {
+            true => contact.clone(),
+            false => Contact::new(contact.peer, said),
         }
-        let met = self.met.get(&contact.peer).and_then(|met| met.group);
-        met.or_else(|| {
-            contact
-                .addresses
-                .iter()
-                .find_map(network::host)
-                .map(Group::of)
-        })
     }
 
     fn message_of(&self, realm: usize, request: Request) -> Message {

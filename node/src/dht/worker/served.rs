@@ -95,7 +95,9 @@ impl Worker {
             }
             Kind::PutValue => {
                 let record = message.record?;
-                let kept = self.values.keep(key.clone(), record.value.clone(), now);
+                let kept = self
+                    .values
+                    .keep(key.clone(), record.value.clone(), now, wall);
                 let record = Record {
                     received: String::new(),
                     ..record

@@ -4,6 +4,7 @@ use super::{Connection, Direction, Peer, Way, Worker};
 use crate::dht::acquaintance::{Met, Standing};
 use crate::dht::table::Group;
 use crate::event::Event;
+use crate::negotiation::is_relayed;
 use crate::network::{self, Network, Realm};
 use crate::swarm::behaviour::BehaviourEvent;
 use crate::swarm::book;
@@ -178,8 +179,7 @@ impl Worker {
                 self.swarm.behaviour_mut().at_length.ask(peer_id);
                 let is_stranger = |peer: &Peer| peer.agent.is_none();
                 if self.peers.get(&peer_id).is_some_and(is_stranger) {
-                    let met = Standing::Met(Met::default());
-                    self.told.acquaintance.tell(peer_id, met);
+                    self.told.acquaintance.tell(peer_id, Standing::Silent);
                 }
             }
             BehaviourEvent::Ping(event) => {
@@ -203,7 +203,11 @@ impl Worker {
         let Some(entry) = self.peers.get_mut(&peer) else {
             return;
         };
+        let mut own = self.connections.values();
+        let is_near = self.network != Network::Public
+            || own.any(|one| one.peer == peer && network::is_near(&one.address));
         let realms = self.network.realms().iter().copied();
+        let realms = realms.filter(|realm| is_near || *realm == Realm::Wan);
         let serves = realms.filter(|realm| info.protocols.contains(&realm.protocol()));
         let serves: Vec<Realm> = serves.collect();
         let news = entry.agent.is_none() || (!serves.is_empty() && !entry.serves);
@@ -247,7 +251,7 @@ impl Worker {
         let mut own = self
             .connections
             .values()
-            .filter(|connection| connection.peer == *peer);
+            .filter(|connection| connection.peer == *peer && !is_relayed(&connection.address));
         own.find_map(|connection| network::host(&connection.address))
             .map(Group::of)
     }
