@@ -95,7 +95,7 @@ mod tests {
         database.flush().unwrap();
         drop(database);
         assert!(open().contains_key(b"key").unwrap());
-        fs::write(path.join("conf"), b"garbage").unwrap();
+        fs::write(path.join("conf"), b"not a sled configuration").unwrap();
         assert!(!open().contains_key(b"key").unwrap());
         assert_eq!(notices.len(), 1, "{notices:?}");
     }
