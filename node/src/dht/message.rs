@@ -210,7 +210,7 @@ fn take(bytes: &[u8], peers: &mut Vec<Contact>, most: usize) -> Result<usize, Me
 }
 
 fn address_of(bytes: &[u8]) -> Option<Multiaddr> {
-    if bytes.len() > ADDRESS_BYTES_MAX {
+    if bytes.is_empty() || bytes.len() > ADDRESS_BYTES_MAX {
         return None;
     }
     Multiaddr::try_from(bytes.to_vec()).ok()
