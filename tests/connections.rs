@@ -1,11 +1,11 @@
 //! Who the real program is connected to: peering, filters, private networks, and crowds from one address.
 
-use harness::{Daemon, Repo};
+use harness::{Daemon, Repo, wait_until};
 use serde_json::Value;
 use std::fs::{self, File, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
@@ -15,16 +15,6 @@ const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
 /// Turns a test that would wait for ever into one that fails.
 const WATCHDOG: Duration = Duration::from_secs(60);
-
-/// Asks again until it is so.
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < WATCHDOG, "waited in vain for {what}");
-        std::thread::yield_now();
-    }
-}
 
 fn peers(repo: &Repo) -> usize {
     repo.ok(["swarm", "peers"]).lines().count()

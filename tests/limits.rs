@@ -7,14 +7,13 @@ use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::sink::BlockSink;
 use cairn_store::store::Keep;
 use cairn_store::{Block, Store};
-use harness::{Daemon, Done, Mounts, Repo, http, tree};
+use harness::{Daemon, Done, Mounts, Repo, http, tree, wait_until};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
@@ -703,27 +702,6 @@ fn cached_bytes(repo: &Repo) -> u64 {
     cached.sum()
 }
 
-/// Looks until it is so.
-fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
-    wait_until_within(WATCHDOG, what, is_so);
-}
-
-fn wait_until_within(most: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < most, "waited in vain for {what}");
-        std::thread::yield_now();
-    }
-}
-
-#[test]
-#[should_panic(expected = "waited in vain for what never comes")]
-fn a_wait_for_what_never_comes_ends_and_says_what_that_was() {
-    wait_until_within(Duration::ZERO, "what never comes", || false);
-}
-
-/// Turns a test that would wait for ever into one that fails.
-const WATCHDOG: Duration = Duration::from_secs(300);
 const DISK_BYTES: u64 = 96 << 20;
 const RESERVE: u64 = 20 << 20;
 const FILE_BYTES: usize = 2_000_000;

@@ -2,10 +2,8 @@
 //! only; skipped with one line otherwise. Nothing leaves the namespaces: there is no way out of them.
 
 use harness::nets::{Host, Nat, Nets};
-use harness::{Daemon, Repo};
+use harness::{Daemon, Repo, wait_for, wait_until};
 use std::fs;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
@@ -82,35 +80,25 @@ impl Node {
 
     /// Waits until it knows that it can be reached, or not.
     fn wait_until(&self, reachability: &str) {
-        let line = format!("Reachability: {reachability}\n");
-        wait(
-            || format!("{}\n", self.reach()).contains(&line),
-            || self.reach(),
-        );
+        let line = format!("Reachability: {reachability}");
+        self.wait_for_reach(reachability, |reach| reach.lines().any(|told| told == line));
     }
 
     fn wait_for_relay(&self, relay: &Node) {
-        wait(
-            || {
-                let reach = self.reach();
-                reach.contains("Relays:") && reach.contains(&relay.peer)
-            },
-            || self.reach(),
-        );
+        self.wait_for_reach("a relay", |reach| {
+            reach.contains("Relays:") && reach.contains(&relay.peer)
+        });
+    }
+
+    fn wait_for_reach(&self, what: &str, is_so: impl Fn(&str) -> bool) {
+        wait_for(what, || {
+            let reach = self.reach();
+            if is_so(&reach) { Ok(()) } else { Err(reach) }
+        });
     }
 
     fn speaks(&self) -> String {
         self.repo.ok(["id", "-f", "<protocols>"])
-    }
-}
-
-/// Asks again until it is so. What is waited for is told over no channel that the outside could listen to.
-#[track_caller]
-fn wait(is_so: impl Fn() -> bool, what: impl Fn() -> String) {
-    let patience = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < patience, "never so: {}", what());
-        sleep(Duration::from_millis(200));
     }
 }
 
@@ -186,13 +174,13 @@ fn behind_routers_that_keep_ports_a_way_is_lent_and_then_opened_and_a_file_comes
 
     let (cid, content) = add(&giver, 50 << 20);
     taker.connect(&giver.through(&relay));
-    wait(
-        || {
-            let ways = taker.ways_to(&giver);
-            ways.iter().any(|way| !way.contains("p2p-circuit"))
-        },
-        || format!("{:?}", taker.ways_to(&giver)),
-    );
+    wait_for("a direct way", || {
+        let ways = taker.ways_to(&giver);
+        match ways.iter().any(|way| !way.contains("p2p-circuit")) {
+            true => Ok(()),
+            false => Err(format!("{ways:?}")),
+        }
+    });
     let got = taker.repo.run(["cat", &cid]).success();
     assert!(got.stdout == content, "{} bytes", got.stdout.len());
 }
@@ -331,11 +319,9 @@ fn neighbours_find_each_other_in_lan_and_nothing_leaves_the_machine_in_local() {
     let (one, _one) = start(&hosts[0], "lan");
     let (other, _other) = start(&hosts[1], "lan");
     let other_peer = other.ok(["id", "-f", "<id>"]);
-    let peers = || one.ok(["swarm", "peers"]);
-    wait(|| peers().contains(&other_peer), peers);
+    wait_until("a neighbour", || {
+        one.ok(["swarm", "peers"]).contains(&other_peer)
+    });
     // The same count sees it when something does leave.
     assert!(nets.packets_out(&hosts[0].name, "lan") > before);
 }
-
-/// How long anything may take: a probe that meets silence takes ten seconds, and several are needed.
-const PATIENCE: Duration = Duration::from_secs(180);

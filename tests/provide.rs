@@ -1,19 +1,16 @@
 //! What a real node tells others of, and remembers that it did.
 
-use harness::Repo;
+use harness::{Repo, wait_for};
 use serde_json::Value;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
 /// Asks until the answer is as it should be.
 fn until(repo: &Repo, cid: &str, is_so: impl Fn(&str) -> bool) -> String {
-    loop {
+    wait_for("what was provided to be told of", || {
         let told = repo.ok(["provide", "stat", cid]);
-        if is_so(&told) {
-            return told;
-        }
-        std::thread::yield_now();
-    }
+        if is_so(&told) { Ok(told) } else { Err(told) }
+    })
 }
 
 fn field(told: &str, name: &str) -> String {

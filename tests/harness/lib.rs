@@ -6,6 +6,7 @@
 //! * [`nets`]: hosts in the open and homes behind routers, in network namespaces.
 //! * [`http`]: requests over a plain socket, so that nothing is smoothed over.
 //! * [`scenario`]: commands run alone and through a daemon, over a few known contents.
+//! * [`wait_until`], [`wait_for`]: asked again until it is so.
 //! * [`tree`]: folders with content that a seed decides.
 //! * [`torture`], [`oracle`]: what the store's worker does until it is killed, and what must be true
 //!   after it.
@@ -18,9 +19,11 @@ pub mod program;
 pub mod scenario;
 pub mod torture;
 pub mod tree;
+mod waiting;
 
 pub use mounts::Mounts;
 pub use program::{Daemon, Done, Repo};
+pub use waiting::{wait_for, wait_until};
 
 /// Says why a test cannot have what it needs, past the capture of the output of tests that pass.
 pub fn tell_skipped(why: &str) {
