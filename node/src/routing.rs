@@ -21,7 +21,7 @@ pub use record::{Record, parse_peer};
 use crate::dht::values::{Key, NotKept};
 use crate::provide::sweep::Reach;
 use cairn_store::Cid;
-use command::{Ask, Command, Find, Provide, Region, Values};
+use command::{Ask, Command, Find, Region, Values};
 use futures::{Stream, StreamExt, stream};
 use libp2p::{Multiaddr, PeerId};
 use missing::Missing;
@@ -58,7 +58,7 @@ pub enum RoutingError {
     NotTaken(Cid),
     /// A lookup took too long.
     #[error("the lookup did not finish in time")]
-    TooSlowNearest,
+    LookupTooSlow,
     /// Nobody knows where a peer is.
     #[error("peer {0} was not found: nobody asked knows its addresses")]
     PeerNotFound(PeerId),
@@ -104,8 +104,8 @@ impl Routing {
     }
 
     /// Streams providers as they are found, at most `limit`: those we were told of ourselves, what
-    /// the peers nearest to `cid` say, and what routers say. This node is among them if it provides
-    /// `cid`. Each provider comes once; an error is the last item. Dropping the stream ends the lookup.
+    /// the peers nearest to `cid` say, and what routers say. This node is among them after
+    /// [`Self::provide`]; of what is told by region it keeps no record of its own. Each provider comes once; an error is the last item. Dropping the stream ends the lookup.
     pub fn find_providers(
         &self,
         cid: Cid,
@@ -183,18 +183,7 @@ impl Routing {
     /// Tells the peers nearest to `cid` that we have it. Done when all of them were told or could not be: the
     /// protocol has no answer.
     pub async fn provide(&self, cid: Cid) -> Result<(), RoutingError> {
-        let (reply, answer) = oneshot::channel();
-        let permit = Arc::clone(&self.lookups).acquire_owned().await;
-        let provide = Provide {
-            cid,
-            reply,
-            _permit: permit.map_err(|_| RoutingError::Stopping)?,
-        };
-        self.commands
-            .send(Command::Provide(provide))
-            .await
-            .map_err(|_| RoutingError::Stopping)?;
-        answer.await.map_err(|_| RoutingError::Stopping)?
+        self.ask(cid, Command::Provide).await
     }
 
     /// Looks for a peer: where it is, if it or anybody asked says so, routers among them.

@@ -137,7 +137,7 @@ async fn nothing_found_is_an_answer() {
     let errors = [
         None,
         Some(RoutingError::NoPeers),
-        Some(RoutingError::TooSlowNearest),
+        Some(RoutingError::LookupTooSlow),
     ];
     let peer = PeerId::random();
     for error in errors {

@@ -167,7 +167,7 @@ impl Network for Arc<Simulated> {
             let mut network = self.network.lock().unwrap_or_else(PoisonError::into_inner);
             network.sweep(self.node, keys, bits)
         };
-        let told = told.ok_or(RoutingError::TooSlowNearest)?;
+        let told = told.ok_or(RoutingError::LookupTooSlow)?;
         self.lookups.fetch_add(1, Ordering::Relaxed);
         let requests = told.outcome.requests as u64;
         self.requests.fetch_add(requests, Ordering::Relaxed);

@@ -15,7 +15,7 @@ pub(crate) enum Command {
     /// Look for providers.
     Find(Find),
     /// Become a provider.
-    Provide(Provide),
+    Provide(Ask<Cid, ()>),
     /// Look for a peer.
     Peer(Ask<PeerId, Provider>),
     /// Look for the peers nearest to a key.
@@ -41,17 +41,6 @@ pub(crate) struct Find {
     pub(crate) limit: usize,
     /// Where they go.
     pub(crate) found: mpsc::Sender<Result<Provider, RoutingError>>,
-    /// The right to have a lookup under way.
-    pub(crate) _permit: OwnedSemaphorePermit,
-}
-
-/// A wish to be known as a provider.
-#[derive(Debug)]
-pub(crate) struct Provide {
-    /// Of what.
-    pub(crate) cid: Cid,
-    /// How it went.
-    pub(crate) reply: oneshot::Sender<Result<(), RoutingError>>,
     /// The right to have a lookup under way.
     pub(crate) _permit: OwnedSemaphorePermit,
 }

@@ -5,7 +5,7 @@ use crate::dht::{Dht, LookupId, Outcome};
 use crate::event::Event;
 use crate::metrics::{Ended, Query};
 use crate::provide::sweep::Reach;
-use crate::routing::command::{Ask, Command, Find, Provide, Region, Values};
+use crate::routing::command::{Ask, Command, Find, Region, Values};
 use crate::routing::{Provider, RoutingError};
 use cairn_store::Cid;
 use libp2p::PeerId;
@@ -36,7 +36,7 @@ enum What {
         find: Find,
         seen: HashSet<PeerId>,
     },
-    Provide(Provide),
+    Provide(Ask<Cid, ()>),
     Peer {
         ask: Ask<PeerId, Provider>,
         found: Option<(usize, Contact)>,
@@ -73,7 +73,7 @@ impl What {
     fn is_unwanted(&self) -> bool {
         match self {
             Self::Find { find, .. } => find.found.is_closed(),
-            Self::Provide(provide) => provide.reply.is_closed(),
+            Self::Provide(ask) => ask.reply.is_closed(),
             Self::Peer { ask, .. } => ask.reply.is_closed(),
             Self::Nearest { ask, .. } => ask.reply.is_closed(),
             Self::Values { values, .. } => values.found.is_closed(),
@@ -94,11 +94,9 @@ impl Worker {
                     dht.find_providers(key.clone(), limit, now)
                 });
             }
-            Command::Provide(provide) => {
-                let key = provide.cid.hash().to_bytes();
-                self.begin(What::Provide(provide), |dht, now| {
-                    dht.provide(key.clone(), now)
-                });
+            Command::Provide(ask) => {
+                let key = ask.about.hash().to_bytes();
+                self.begin(What::Provide(ask), |dht, now| dht.provide(key.clone(), now));
             }
             Command::Peer(ask) => {
                 let peer = ask.about;
@@ -324,8 +322,8 @@ impl Worker {
                 }
                 ended
             }
-            What::Provide(provide) => {
-                let cid = provide.cid;
+            What::Provide(ask) => {
+                let cid = ask.about;
                 let ended = alone(true);
                 let answer = match ended {
                     Ended::Nobody => Err(RoutingError::NoPeers),
@@ -336,7 +334,7 @@ impl Worker {
                 if answer.is_ok() {
                     self.provided(cid);
                 }
-                let _ = provide.reply.send(answer);
+                let _ = ask.reply.send(answer);
                 ended
             }
             What::Peer { ask, found } => {
@@ -366,12 +364,12 @@ impl Worker {
                     })
                     .collect();
                 let nearest = (ended == Ended::Done || !nearest.is_empty()).then_some(nearest);
-                reply(ask.reply, ended, nearest, RoutingError::TooSlowNearest);
+                reply(ask.reply, ended, nearest, RoutingError::LookupTooSlow);
                 ended
             }
             What::Values { values, found } => {
                 let ended = alone(found == 0);
-                if let Some(error) = error_of(ended, || RoutingError::TooSlowNearest) {
+                if let Some(error) = error_of(ended, || RoutingError::LookupTooSlow) {
                     let _ = values.found.try_send(Err(error));
                 }
                 ended
@@ -394,7 +392,7 @@ impl Worker {
                     }
                 }
                 let found = (!nearest.is_empty()).then_some(of_each);
-                reply(ask.reply, ended, found, RoutingError::TooSlowNearest);
+                reply(ask.reply, ended, found, RoutingError::LookupTooSlow);
                 ended
             }
             What::Tell(ask) => {
