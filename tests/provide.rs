@@ -44,16 +44,22 @@ fn what_is_added_is_told_at_once_and_known_to_be_after_a_kill() {
     let json: Value = giving.call("provide/stat", "");
     assert_eq!(json["Sweep"]["operations"]["past"]["keys_provided"], 2);
     assert_eq!(json["FullRT"], false);
+    let told = [
+        "cairn_provide_keys_told_total",
+        "cairn_provide_keys_waiting",
+    ];
+    assert_eq!(told.map(|name| giving.metric(name)), [2.0, 0.0]);
     // Somebody else finds it through the one who was told.
     seeker.ok(["swarm", "connect", &keeping.swarm()]);
     let giver_name = giving.swarm();
     let giver_name = giver_name.rsplit('/').next().unwrap();
-    while !seeker
-        .ok(["routing", "findprovs", &after])
-        .contains(giver_name)
-    {
-        std::thread::yield_now();
-    }
+    wait_for("the giver to be found", || {
+        let found = seeker.ok(["routing", "findprovs", &after]);
+        match found.contains(giver_name) {
+            true => Ok(()),
+            false => Err(found),
+        }
+    });
     giving.kill();
     let _giving = giver.daemon();
     // What was gathered is known to have been told; what only was announced is told again, once somebody is there.

@@ -16,6 +16,7 @@ mod lookup;
 pub mod message;
 #[cfg(any(test, feature = "bench"))]
 pub mod network;
+pub(crate) mod own;
 pub mod place;
 pub(crate) mod providers;
 pub mod regions;
@@ -38,7 +39,7 @@ use std::time::{Duration, Instant};
 use table::{BUCKET_PEERS, Contact, Group, Table};
 
 /// One node's part in the DHT.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Dht {
     local: PeerId,
     place: Place,
@@ -62,7 +63,7 @@ pub struct Dht {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LookupId(u64);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Running {
     goal: Goal,
     key: Vec<u8>,
@@ -82,7 +83,7 @@ struct Running {
 }
 
 /// A lookup that goes on in all of a key's region.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Widened {
     running: Running,
     members: Members,
@@ -457,6 +458,12 @@ impl Dht {
             self.refresh(now);
         }
         self.settle(now);
+    }
+
+    /// Whether nothing is looked for just now.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lookups.is_empty() && self.widened.is_empty()
     }
 
     /// Looks over one part of the table that is due.

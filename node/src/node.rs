@@ -205,6 +205,7 @@ impl Node {
             peers.local(),
         )
         .map_err(|error| StartError::Provide(error.to_string()))?;
+        provide.register(registry)?;
         jobs::keep_in_order(&exchange, config.scrub_share, &families.jobs, &events);
 
         Ok(Self {

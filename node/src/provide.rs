@@ -10,6 +10,7 @@
 
 mod bytes;
 pub(crate) mod keys;
+mod metrics;
 pub(crate) mod prefix;
 pub(crate) mod schedule;
 #[cfg(any(test, feature = "bench"))]
@@ -31,7 +32,9 @@ use crate::event::Event;
 use crate::routing::Routing;
 use crate::tasks::Tasks;
 use cairn_store::Store;
+use keys::Key;
 use libp2p::PeerId;
+use prometheus::Registry;
 use state::State;
 use std::io;
 use std::path::PathBuf;
@@ -56,6 +59,11 @@ pub(crate) fn start(
         strategy: options.strategy,
     };
     let (queue, shared) = (routing.announcements(), provide.shared());
+    let knows = provide.shared();
+    routing.own().ask(move |hash| {
+        let knows = Arc::clone(&knows);
+        async move { knows.provides(hash).await }
+    });
     let job = Sweep::new(routing, source, queue, events, shared);
     let stop = tasks.stopping();
     tasks.spawn("provide", async move {
@@ -217,6 +225,10 @@ impl Provide {
         Arc::clone(&self.shared)
     }
 
+    pub(crate) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        metrics::register(registry, self.shared())
+    }
+
     /// How it goes.
     pub async fn stat(&self) -> io::Result<ProvideStat> {
         let (strategy, interval) = (self.shared.strategy, self.shared.interval);
@@ -256,6 +268,15 @@ impl Provide {
 }
 
 impl Shared {
+    /// Whether what a multihash names is provided. What cannot be read is not.
+    async fn provides(self: &Arc<Self>, hash: Vec<u8>) -> bool {
+        let has = self.with(move |state, _| state.has(&Key::new(&hash)));
+        has.await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the list of provided keys does not read");
+            false
+        })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

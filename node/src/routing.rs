@@ -18,6 +18,7 @@ pub use directory::Directory;
 pub use filter::{Filters, NoFilter};
 pub use record::{Record, parse_peer};
 
+use crate::dht::own::Own;
 use crate::dht::values::{Key, NotKept};
 use crate::provide::sweep::Reach;
 use cairn_store::Cid;
@@ -82,16 +83,22 @@ pub struct Routing {
     commands: mpsc::Sender<Command>,
     lookups: Arc<Semaphore>,
     announcements: Arc<Queue>,
+    own: Own,
     routers: Option<Routers>,
     missing: Arc<Missing>,
 }
 
 impl Routing {
-    pub(crate) fn new(commands: mpsc::Sender<Command>, announcements: Arc<Queue>) -> Self {
+    pub(crate) fn new(
+        commands: mpsc::Sender<Command>,
+        announcements: Arc<Queue>,
+        own: Own,
+    ) -> Self {
         Self {
             commands,
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             announcements,
+            own,
             routers: None,
             missing: Arc::default(),
         }
@@ -316,6 +323,11 @@ impl Routing {
 
     pub(crate) fn announcements(&self) -> Arc<Queue> {
         Arc::clone(&self.announcements)
+    }
+
+    /// Where to say what this node provides itself.
+    pub(crate) fn own(&self) -> Own {
+        self.own.clone()
     }
 
     async fn lookup(

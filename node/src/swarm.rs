@@ -422,11 +422,13 @@ pub(crate) async fn start(
         pings,
     };
     let (lookups, inbox) = mpsc::channel(routing::command::COMMANDS_MAX);
+    let own = dht::own::Own::nothing();
     let parts = dht::worker::Parts {
         peers: peers.clone(),
         wire: dht_wire,
         inbox,
         acquaintance,
+        own: own.clone(),
         events: events.clone(),
         metrics,
         tasks: tasks.clone(),
@@ -438,7 +440,7 @@ pub(crate) async fn start(
     let announcements = Arc::new(Queue::new(config.announce_queue_max));
     Ok(Online {
         peers,
-        routing: Routing::new(lookups, announcements),
+        routing: Routing::new(lookups, announcements, own),
         wire,
         perf: perf_wire,
         foreign: foreign_registry,

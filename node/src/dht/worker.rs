@@ -18,6 +18,7 @@ use super::Dht;
 use super::acquaintance::{Acquaintance, Met, News, Standing};
 use super::behaviour::{Order, Wire};
 use super::message::Message;
+use super::own::Own;
 use super::shelf::{Pending, Shelf};
 use super::streams::Room;
 use super::table::{Contact, Group};
@@ -47,6 +48,7 @@ pub(crate) struct Parts {
     pub(crate) wire: Wire,
     pub(crate) inbox: mpsc::Receiver<Command>,
     pub(crate) acquaintance: Acquaintance,
+    pub(crate) own: Own,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: Tasks,

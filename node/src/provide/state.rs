@@ -332,15 +332,24 @@ impl State {
             .count()
     }
 
+    /// Whether a key is provided.
+    pub(super) fn has(&self, key: &Key) -> io::Result<bool> {
+        Ok(self.fresh.contains_key(key) || self.is_gathered(key)?)
+    }
+
+    fn is_gathered(&self, key: &Key) -> io::Result<bool> {
+        match &self.keys {
+            Some(keys) => keys.has(key),
+            None => Ok(false),
+        }
+    }
+
     /// What is known of one key.
     pub(super) fn stat(&self, hash: &[u8], now: Moment) -> io::Result<KeyStat> {
         let key = Key::new(hash);
         let prefix = self.schedule.region_of(key.start);
         let fresh = self.fresh.get(&key).copied();
-        let is_gathered = match &self.keys {
-            Some(keys) => keys.has(&key)?,
-            None => false,
-        };
+        let is_gathered = self.is_gathered(&key)?;
         let of_region = self.schedule.told_at(&prefix);
         let told_at = match fresh {
             Some(fresh) => fresh

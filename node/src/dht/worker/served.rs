@@ -4,6 +4,7 @@ use super::{Message, Worker};
 use crate::dht::Request;
 use crate::dht::behaviour::Arrival;
 use crate::dht::message::{Kind, Record};
+use crate::dht::own::Own;
 use crate::dht::streams::{self, StreamError};
 use crate::dht::table::Contact;
 use crate::dht::values::Key;
@@ -19,6 +20,8 @@ pub(super) enum Asked {
         realm: Realm,
         from: PeerId,
         message: Message,
+        /// Whether this node provides itself what it is asked for.
+        is_own: bool,
         reply: oneshot::Sender<Option<Message>>,
     },
     /// The stream is at its end.
@@ -44,9 +47,10 @@ impl Worker {
         }
         *of_peer += 1;
         let (room, questions) = (self.room.clone(), self.questions.0.clone());
+        let own = self.parts.own.clone();
         let stop = self.parts.tasks.stopping();
         self.parts.tasks.spawn("dht answers", async move {
-            let answer = |message| answer(realm, peer, message, questions.clone());
+            let answer = |message| answer(realm, peer, message, &own, &questions);
             let served = streams::serve(stream, &room, answer);
             if let Some(Err(error)) = stop.run_until_cancelled(served).await {
                 tracing::debug!(%peer, %error, "DHT stream ended");
@@ -62,9 +66,10 @@ impl Worker {
                 realm,
                 from,
                 message,
+                is_own,
                 reply,
             } => {
-                let answer = self.answer(realm, from, message);
+                let answer = self.answer(realm, from, message, is_own);
                 // The peer may have gone.
                 let _ = reply.send(answer);
             }
@@ -79,7 +84,13 @@ impl Worker {
         }
     }
 
-    fn answer(&mut self, realm: Realm, from: PeerId, message: Message) -> Option<Message> {
+    fn answer(
+        &mut self,
+        realm: Realm,
+        from: PeerId,
+        message: Message,
+        is_own: bool,
+    ) -> Option<Message> {
         let (now, wall) = (Instant::now(), SystemTime::now());
         self.parts.metrics.asked(message.kind);
         let (_, dht) = self.realms.iter_mut().find(|(at, _)| *at == realm)?;
@@ -124,6 +135,10 @@ impl Worker {
         let record = (kind == Kind::GetValue)
             .then(|| self.values.of(&key, now, wall))
             .flatten();
+        let others = answer.providers.into_iter();
+        let others = others.filter(|contact| !is_own || contact.peer != self.local);
+        let others = others.map(|contact| self.with_own_addresses(realm, contact));
+        let own = is_own.then(|| self.near(realm, self.local)).flatten();
         Some(Message {
             record: record.map(|value| Record {
                 key: key.clone(),
@@ -131,11 +146,7 @@ impl Worker {
                 received: String::new(),
             }),
             nearer,
-            providers: answer
-                .providers
-                .into_iter()
-                .map(|contact| self.with_own_addresses(realm, contact))
-                .collect(),
+            providers: own.into_iter().chain(others).collect(),
             ..Message::new(kind, key)
         })
     }
@@ -164,7 +175,8 @@ async fn answer(
     realm: Realm,
     from: PeerId,
     message: Message,
-    questions: mpsc::Sender<Asked>,
+    own: &Own,
+    questions: &mpsc::Sender<Asked>,
 ) -> Result<Option<Message>, StreamError> {
     if message.kind == Kind::PutValue {
         let is_valid = message.record.as_ref().is_some_and(|record| {
@@ -176,11 +188,13 @@ async fn answer(
         }
     }
     let is_answered = message.kind != Kind::AddProvider;
+    let is_own = message.kind == Kind::GetProviders && own.has(&message.key).await;
     let (reply, answer) = oneshot::channel();
     let question = Asked::Question {
         realm,
         from,
         message,
+        is_own,
         reply,
     };
     questions

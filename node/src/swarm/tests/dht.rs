@@ -133,6 +133,26 @@ async fn a_stock_peer_finds_what_this_node_provides_and_the_other_way() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn who_asks_this_node_itself_hears_what_it_provides() {
+    let (node, mut swarm) = acquainted().await;
+    let provided = cid(5).hash().to_bytes();
+    node.routing.own().ask(move |hash| {
+        let is_ours = hash == provided;
+        async move { is_ours }
+    });
+    for (wanted, is_named) in [(cid(5), true), (cid(6), false)] {
+        let found = swarm.behaviour_mut().kad.get_providers(key_of(&wanted));
+        let found = results_of(&mut swarm, found).await;
+        let is_us = |result: &QueryResult| {
+            matches!(result, QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. }))
+                if providers.contains(&node.id()))
+        };
+        assert_eq!(found.iter().any(is_us), is_named, "{wanted}: {found:?}");
+    }
+    node.stop().await;
+}
+
 /// A record of a name, and what it is kept under.
 fn named(keys: &Keypair, sequence: u64) -> (Vec<u8>, Vec<u8>) {
     let says = ipns::tests::Says {
