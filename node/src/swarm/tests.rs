@@ -679,6 +679,7 @@ async fn live_metrics_of_the_library_are_of_the_old_format() {
         page.contains("swarm_connections_established_total{"),
         "{page}"
     );
+    assert!(page.contains("identify_received_total 1"), "{page}");
     for line in page.lines() {
         assert!(!line.contains("EOF"));
         if let Some(declared) = line.strip_prefix("# TYPE ") {

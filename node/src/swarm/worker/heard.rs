@@ -156,6 +156,13 @@ impl Worker {
     }
 
     fn on_behaviour(&mut self, event: BehaviourEvent) {
+        match &event {
+            BehaviourEvent::Identify(event) => self.foreign.record(event),
+            BehaviourEvent::Ping(event) => self.foreign.record(event),
+            BehaviourEvent::Relay(event) => self.foreign.record(event),
+            BehaviourEvent::Punch(event) => self.foreign.record(event),
+            _ => {}
+        }
         match event {
             BehaviourEvent::Identify(identify::Event::Received {
                 connection_id,
@@ -182,10 +189,7 @@ impl Worker {
                     self.told.acquaintance.tell(peer_id, Standing::Silent);
                 }
             }
-            BehaviourEvent::Ping(event) => {
-                self.foreign.record(&event);
-                self.on_ping(&event);
-            }
+            BehaviourEvent::Ping(event) => self.on_ping(&event),
             // The limits, the DHT, Bitswap and the measuring have nothing to say; the rest of identify is about us.
             other => self.on_reach(other),
         }
