@@ -12,7 +12,7 @@ use super::table::{BUCKET_PEERS, Contact};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How many nodes there seem to be.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Size {
     /// By lookups of places that nobody could know before, the last at the end.
     lately: VecDeque<f64>,
@@ -69,7 +69,7 @@ pub(super) fn are_crowding<'a>(nearest: impl IntoIterator<Item = &'a Distance>, 
 }
 
 /// All who lie in the region of a key, gathered by several lookups.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Members {
     within: BTreeMap<Distance, Contact>,
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// A walk towards a place.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Lookup {
     local: Place,
     target: Place,
@@ -45,14 +45,14 @@ pub(super) enum Want {
     Each,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Path {
     candidates: BTreeMap<Distance, Candidate>,
     /// How many of them wait to be asked.
     heard: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Candidate {
     contact: Contact,
     /// Requests one after the other that led to it.

@@ -26,7 +26,7 @@ pub(crate) enum NotKept {
 }
 
 /// Who provides what, as far as we were told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Providers {
     local: PeerId,
     network: Network,
@@ -52,13 +52,13 @@ pub(crate) struct Change {
     pub(crate) kept: Option<(Vec<Multiaddr>, Instant)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     provider: PeerId,
     expires: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Known {
     addresses: Vec<Multiaddr>,
     records: usize,

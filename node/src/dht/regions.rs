@@ -109,20 +109,16 @@ pub const SPREAD_MAX: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dht::network::tests::hundreds;
     use crate::dht::network::{Manner, Network};
     use crate::dht::tests::contacts;
     use std::collections::HashSet;
     use std::time::Duration;
 
-    /// So many nodes that have found their places, and the number of one that guesses how many they are.
-    fn settled(nodes: usize, seed: u64) -> (Network, usize) {
-        let mut network = Network::new(seed);
-        for _ in 1..nodes {
-            network.join();
-            network.pass(Duration::from_millis(20));
-        }
-        let node = network.join();
-        network.pass(Duration::from_secs(30));
+    /// Some hundred nodes, and the number of one that guesses how many they are.
+    fn settled() -> (Network, usize) {
+        let mut network = hundreds();
+        let node = network.any();
         (network, node)
     }
 
@@ -142,7 +138,7 @@ mod tests {
 
     #[test]
     fn one_lookup_finds_who_keeps_the_records_of_all_keys_of_a_region() {
-        let (mut network, node) = settled(400, 11);
+        let (mut network, node) = settled();
         let (mut right, mut all, mut requests) = (0, 0, 0);
         for _ in 0..20 {
             let bits = bits_of(network.size(node).unwrap());
@@ -165,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_single_key_takes_fewer_requests_than_asking_all_who_keep_it() {
-        let (mut network, node) = settled(400, 12);
+        let (mut network, node) = settled();
         let (mut right, mut requests, mut slow) = (0, 0, 0);
         for _ in 0..50 {
             let key = network.key();
@@ -182,7 +178,7 @@ mod tests {
 
     #[test]
     fn who_crowds_a_key_is_told_beside_all_who_would_keep_it() {
-        let (mut network, node) = settled(300, 13);
+        let (mut network, node) = settled();
         let bits = 3;
         let keys = keys_of(&mut network, bits, 20);
         let honest = network.truly_nearest(&keys[0], 9);

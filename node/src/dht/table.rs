@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// The routing table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Table {
     local: Place,
     buckets: Vec<Bucket>,
@@ -27,7 +27,7 @@ pub(super) struct Table {
     len: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Bucket {
     peers: Vec<Entry>,
     /// The last that came is at the end.

@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn a_lookup_a_region_tells_all_keys_to_those_nearest_to_each() {
         let folder = tempfile::tempdir().unwrap();
-        let report = provide(400, 20_000, 5, folder.path()).unwrap();
+        let report = provide(300, 20_000, 5, folder.path()).unwrap();
         let regions = report.stat.regions as u64;
         assert!((4..=16).contains(&regions), "{report:?}");
         assert!(report.lookups * 10 <= regions * 11, "{report:?}");
@@ -248,7 +248,7 @@ mod tests {
             (records..records * 101 / 100).contains(&report.records),
             "{report:?}"
         );
-        assert!(report.streams <= 400 * 3, "{report:?}");
+        assert!(report.streams <= 300 * 3, "{report:?}");
         assert!(report.right >= 97.0, "{report:?}");
         assert!(report.memory as u64 <= 16 * 20_000, "{report:?}");
         let hour = 20_000.0 / report.took.as_secs_f64() * 3600.0;
