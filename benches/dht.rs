@@ -5,24 +5,28 @@
 //! `dead`: a fifth is gone when the lookups begin, unnoticed. `churn`: of every hundred nodes thirty leave
 //! within an hour without a word and as many join, while keys are looked for that were provided at its beginning.
 //!
-//! `withheld`, `misled`, `silent`: `sybils` (45) join for each key that lie nearer to it than anybody and know of no provider;
+//! `withheld`, `misled`, `silent`: 20, 45, then 100 sybils join for each key that lie nearer to it than anybody and know of no provider;
 //! then it is provided and looked for. The first answer as they should else, the second name only their like, the third never
 //! answer.
 //!
-//! `poisoned`: somebody is made to know as many liars of four networks as there are honest nodes, and looks for keys.
+//! `poisoned`: somebody is made to know `liars` of four networks, as many as there are honest nodes, and looks for keys.
 //! `eclipse`: the same, who starts anew with ten of those it knew.
 //!
 //! `provide`: one of them provides a million keys once, with the job that a daemon runs; telling a peer takes two round trips of
 //! 80 ms and one for every 256 KiB. Lookups against the regions of the key space, keys an hour of simulated time, who of those that are
 //! truly nearest was told, and the memory that stays.
 //!
-//! Needs about 100 KiB of memory a node.
+//! `plots=PATH` draws what came out: how many lookups are over after how long, how many requests they took, and what is
+//! found among sybils.
+//!
+//! All rows but the last begin with the same nodes. Needs about 200 KiB of memory a node.
 
 use cairn_node::dht::network::{Manner, Network, Told};
 use cairn_node::provide;
 use std::time::{Duration, Instant};
 use workloads::disk::Folder;
 use workloads::options::{Options, size};
+use workloads::plot::{Curve, Plot};
 
 fn main() {
     let options = Options::read(
@@ -31,11 +35,13 @@ fn main() {
             size("nodes", 10_000, 500),
             size("lookups", 1000, 100),
             size("crowded", 100, 10),
-            size("sybils", 45, 20),
+            size("liars", 10_000, 500),
             size("keys", 1_000_000, 20_000),
         ],
     );
     let (nodes, lookups) = (options.number("nodes"), options.number("lookups"));
+    let mut plots = Plots::default();
+    let mut settled = None;
     for row in ROWS {
         if !options.wants(row) {
             continue;
@@ -43,41 +49,79 @@ fn main() {
         let began = Instant::now();
         if row == "provide" {
             provide_once(&options);
-            println!(
-                "  {:.0} s of this machine's time",
-                began.elapsed().as_secs_f64()
-            );
-            continue;
-        }
-        let mut network = joined(nodes);
-        let joining = network.requests();
-        let told = match row {
-            "churn" => with_churn(&mut network, nodes, lookups),
-            "withheld" => crowded(&mut network, &options, Manner::Withholds),
-            "misled" => crowded(&mut network, &options, Manner::Misleads),
-            "silent" => crowded(&mut network, &options, Manner::Silent),
-            "poisoned" => poisoned(&mut network, lookups, Start::None),
-            "eclipse" => poisoned(&mut network, lookups, Start::Anew),
-            _ => {
-                let keys = provided(&mut network, lookups);
-                if row == "dead" {
-                    for _ in 0..nodes / 5 {
-                        let node = network.any();
-                        network.leave(node);
-                    }
-                }
-                found(&mut network, keys)
+        } else {
+            let network = settled.get_or_insert_with(|| joined(nodes)).clone();
+            let runs = match row {
+                "withheld" => crowds(&network, &options, Manner::Withholds),
+                "misled" => crowds(&network, &options, Manner::Misleads),
+                "silent" => crowds(&network, &options, Manner::Silent),
+                _ => vec![(0, run(row, network, &options, lookups))],
+            };
+            for (sybils, run) in runs {
+                report(row, sybils, &run);
+                plots.add(row, sybils, &run.told);
             }
-        };
-        println!("dht {row}: {nodes} nodes, {} lookups", told.len());
-        println!("  {} requests a node to join", joining / nodes);
-        report(&told);
-        println!("  {} answers were false", network.false_answers());
+        }
         println!(
             "  {:.0} s of this machine's time",
             began.elapsed().as_secs_f64()
         );
     }
+    if let Some(folder) = options.plots() {
+        plots
+            .draw(folder, nodes)
+            .expect("a folder that can be written to");
+    }
+}
+
+/// What came of a row's lookups.
+struct Run {
+    told: Vec<Told>,
+    /// Nodes that were up at its end.
+    up: usize,
+    false_answers: u64,
+}
+
+fn run(row: &str, mut network: Network, options: &Options, lookups: u64) -> Run {
+    let told = match row {
+        "churn" => with_churn(&mut network, options.number("nodes"), lookups),
+        "poisoned" => poisoned(&mut network, options, Start::None),
+        "eclipse" => poisoned(&mut network, options, Start::Anew),
+        _ => {
+            let keys = provided(&mut network, lookups);
+            if row == "dead" {
+                for _ in 0..options.number("nodes") / 5 {
+                    let node = network.any();
+                    network.leave(node);
+                }
+            }
+            found(&mut network, keys)
+        }
+    };
+    Run {
+        told,
+        up: network.up().len(),
+        false_answers: network.false_answers(),
+    }
+}
+
+/// The same keys' lookups among more and more sybils.
+fn crowds(network: &Network, options: &Options, manner: Manner) -> Vec<(usize, Run)> {
+    let counts = match options.is_quick() {
+        true => SYBILS.get(..1).unwrap_or_default(),
+        false => &SYBILS,
+    };
+    let crowd = |sybils: &usize| {
+        let mut network = network.clone();
+        let told = crowded(&mut network, options, *sybils, manner);
+        let run = Run {
+            told,
+            up: network.up().len(),
+            false_answers: network.false_answers(),
+        };
+        (*sybils, run)
+    };
+    counts.iter().map(crowd).collect()
 }
 
 fn provide_once(options: &Options) {
@@ -105,12 +149,18 @@ fn provide_once(options: &Options) {
 
 /// So many nodes that have found their places.
 fn joined(nodes: u64) -> Network {
+    let began = Instant::now();
     let mut network = Network::new(7);
     for _ in 0..nodes {
         network.join();
         network.pass(BETWEEN_JOINS);
     }
     network.pass(SETTLING);
+    println!(
+        "dht: {nodes} nodes joined by {} requests each, {:.0} s of this machine's time",
+        network.requests() / nodes,
+        began.elapsed().as_secs_f64()
+    );
     network
 }
 
@@ -133,15 +183,13 @@ fn found(network: &mut Network, keys: Vec<Vec<u8>>) -> Vec<Told> {
 }
 
 /// Keys that others crowd, one after the other.
-fn crowded(network: &mut Network, options: &Options, manner: Manner) -> Vec<Told> {
+fn crowded(network: &mut Network, options: &Options, sybils: usize, manner: Manner) -> Vec<Told> {
     let keys = options.number("crowded");
-    let sybils = usize::try_from(options.number("sybils")).expect("few");
-    // Everybody guesses how many there are when it looks over its table.
-    network.pass(HOUR / 4);
+    network.rest();
     let find = |_| {
         let (provider, seeker, key) = (network.any(), network.any(), network.key());
         let crowd = network.crowd(&key, sybils, manner);
-        network.pass(SETTLING / 4);
+        network.pass(BEFORE_USE);
         network
             .provide(provider, key.clone())
             .expect("a lookup ends");
@@ -159,13 +207,13 @@ enum Start {
 }
 
 /// By somebody who was told of many liars.
-fn poisoned(network: &mut Network, lookups: u64, start: Start) -> Vec<Told> {
-    let keys = provided(network, lookups);
-    let (victim, honest) = (network.any(), network.up().len());
-    network.poison(victim, honest, LIARS_NETWORKS);
+fn poisoned(network: &mut Network, options: &Options, start: Start) -> Vec<Told> {
+    let keys = provided(network, options.number("lookups"));
+    let victim = network.any();
+    network.poison(victim, options.count("liars"), LIARS_NETWORKS);
     if start == Start::Anew {
         network.restart(victim, KNOWN_BEFORE);
-        network.pass(SETTLING);
+        network.pass(BEFORE_USE);
     }
     let find = |key| network.find(victim, key).expect("a lookup ends");
     keys.into_iter().map(find).collect()
@@ -192,35 +240,128 @@ fn with_churn(network: &mut Network, nodes: u64, lookups: u64) -> Vec<Told> {
     told
 }
 
-fn report(told: &[Told]) {
+fn report(row: &str, sybils: usize, run: &Run) {
+    let told = &run.told;
     let of = |figure: fn(&Told) -> u64| {
         let mut all: Vec<u64> = told.iter().map(figure).collect();
         all.sort_unstable();
         let at = |part: usize| all[(all.len() * part / 100).min(all.len() - 1)];
         format!("{} ({} of 99 %, {} of all)", at(50), at(99), at(100))
     };
-    let found = told
-        .iter()
-        .filter(|told| told.outcome.providers > 0)
-        .count();
-    let part = found as f64 / told.len() as f64 * 100.0;
-    println!("  found {found}, {part:.1} %");
+    let among = match sybils {
+        0 => String::new(),
+        _ => format!(", {sybils} sybils a key"),
+    };
+    println!("dht {row}: {} lookups{among}", told.len());
     println!(
-        "  hops, median: {}",
-        of(|told| u64::from(told.outcome.hops))
+        "  {} nodes up at the end, {} answers were false",
+        run.up, run.false_answers
     );
-    println!("  requests: {}", of(|told| told.outcome.requests as u64));
-    let millis = of(|told| u64::try_from(told.took.as_millis()).unwrap_or(u64::MAX));
-    println!("  milliseconds: {millis}");
+    let found = told.iter().filter(|told| is_found(told)).count();
+    println!("  found {found}, {:.1} %", part(told));
+    println!("  hops, median: {}", of(hops));
+    println!("  requests: {}", of(requests));
+    println!("  milliseconds: {}", of(millis));
+}
+
+fn is_found(told: &Told) -> bool {
+    told.outcome.providers > 0
+}
+
+/// Of a hundred lookups, those that found somebody.
+fn part(told: &[Told]) -> f64 {
+    let found = told.iter().filter(|told| is_found(told)).count();
+    found as f64 / told.len() as f64 * 100.0
+}
+
+fn hops(told: &Told) -> u64 {
+    u64::from(told.outcome.hops)
+}
+
+fn requests(told: &Told) -> u64 {
+    told.outcome.requests as u64
+}
+
+fn millis(told: &Told) -> u64 {
+    u64::try_from(told.took.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What is drawn at the end.
+#[derive(Default)]
+struct Plots {
+    times: Vec<Curve>,
+    requests: Vec<Curve>,
+    /// What is found, by how many sybils there are.
+    sybils: Vec<Curve>,
+}
+
+impl Plots {
+    fn add(&mut self, row: &'static str, sybils: usize, told: &[Told]) {
+        if sybils == 0 {
+            self.times
+                .push(Curve::shares(row, told.iter().map(millis).collect()));
+            self.requests
+                .push(Curve::shares(row, told.iter().map(requests).collect()));
+            return;
+        }
+        let point = (sybils as f64, part(told));
+        match self.sybils.last_mut().filter(|curve| curve.name == row) {
+            Some(curve) => curve.points.push(point),
+            None => self.sybils.push(Curve {
+                name: row,
+                points: vec![point],
+            }),
+        }
+    }
+
+    fn draw(&self, folder: &std::path::Path, nodes: u64) -> std::io::Result<()> {
+        let title = |what: &str| format!("{what}, {nodes} nodes");
+        let plots = [
+            (
+                "dht-time.svg",
+                title("Lookups that are over (%)"),
+                "milliseconds",
+                &self.times,
+            ),
+            (
+                "dht-requests.svg",
+                title("Lookups that are over (%)"),
+                "requests",
+                &self.requests,
+            ),
+            (
+                "dht-sybils.svg",
+                title("Keys that are found (%)"),
+                "sybils nearer to the key than anybody else",
+                &self.sybils,
+            ),
+        ];
+        for (file, title, across, curves) in plots {
+            let plot = Plot {
+                title: &title,
+                across,
+                curves,
+            };
+            if let Some(svg) = plot.svg() {
+                std::fs::write(folder.join(file), svg)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 const ROWS: [&str; 9] = [
     "static", "dead", "churn", "withheld", "misled", "silent", "poisoned", "eclipse", "provide",
 ];
+/// Sybils that join for one key.
+const SYBILS: [usize; 3] = [20, 45, 100];
 /// From so many networks the liars come that somebody is told of.
 const LIARS_NETWORKS: u16 = 4;
 /// Peers that a node dials first at its start.
 const KNOWN_BEFORE: usize = 10;
 const BETWEEN_JOINS: Duration = Duration::from_millis(20);
-const SETTLING: Duration = Duration::from_secs(120);
+/// Everybody guesses how many there are when it looks over its table, which it does within ten minutes.
+const SETTLING: Duration = Duration::from_secs(900);
+/// From a start, or the joining of sybils, to the lookup that is measured.
+const BEFORE_USE: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -5,6 +5,8 @@
 //! * [`row`]: contestants in turns, and how a row is printed.
 //! * [`disk`]: a folder that is gone afterwards, space used, a cold page cache.
 //! * [`process`]: memory, bytes written, children, a daemon.
+//! * [`dht_peers`]: peers that ask a node of the DHT, steadily.
+//! * [`plot`]: curves drawn as SVG.
 //! * [`waits`]: how long operations waited, as percentiles.
 //! * [`peer`]: nodes of ours, each in a process of its own.
 //! * [`net`], [`relay`]: hosts on a bridge that leads nowhere else; a long way, simulated.
@@ -14,6 +16,7 @@
 //! * this file: the input.
 
 pub mod attacker;
+pub mod dht_peers;
 pub mod disk;
 pub mod helia;
 pub mod layers;
@@ -21,6 +24,7 @@ pub mod liar;
 pub mod net;
 pub mod options;
 pub mod peer;
+pub mod plot;
 pub mod process;
 pub mod relay;
 pub mod row;

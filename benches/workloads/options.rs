@@ -1,4 +1,4 @@
-//! What the command line of a bench chooses: `[ROW ...] [--quick] [NAME=NUMBER ...] [folder=PATH]`.
+//! What the command line of a bench chooses: `[ROW ...] [--quick] [NAME=NUMBER ...] [folder=PATH] [plots=PATH]`.
 //!
 //! A row's name runs that row alone. Numbers may be written like `100000`, `1M` or `256KiB`;
 //! `rounds=7` is one of them. `--quick` takes small sizes and one round, to see that all of it works.
@@ -29,6 +29,7 @@ pub struct Options {
     rows: Vec<String>,
     sizes: BTreeMap<String, u64>,
     folder: PathBuf,
+    plots: Option<PathBuf>,
     quick: bool,
 }
 
@@ -39,7 +40,7 @@ impl Options {
         Self::parse(std::env::args().skip(1), rows, sizes).unwrap_or_else(|wrong| {
             let names: Vec<_> = sizes.iter().map(|size| size.name).collect();
             println!(
-                "{wrong}\nrows: {}\nnumbers: rounds, {}\nothers: --quick, folder=PATH",
+                "{wrong}\nrows: {}\nnumbers: rounds, {}\nothers: --quick, folder=PATH, plots=PATH",
                 rows.join(", "),
                 names.join(", ")
             );
@@ -56,6 +57,7 @@ impl Options {
             rows: Vec::new(),
             sizes: BTreeMap::new(),
             folder: PathBuf::from("."),
+            plots: None,
             quick: false,
         };
         let mut chosen = BTreeMap::new();
@@ -66,6 +68,7 @@ impl Options {
                 None if argument == "--quick" => options.quick = true,
                 None if rows.contains(&argument.as_str()) => options.rows.push(argument),
                 Some(("folder", path)) => options.folder = path.into(),
+                Some(("plots", path)) => options.plots = Some(path.into()),
                 Some((name, number))
                     if name == ROUNDS || sizes.iter().any(|size| size.name == name) =>
                 {
@@ -113,6 +116,11 @@ impl Options {
     /// Where files are to be made.
     pub fn folder(&self) -> &std::path::Path {
         &self.folder
+    }
+
+    /// Where plots are to be drawn, if they are.
+    pub fn plots(&self) -> Option<&std::path::Path> {
+        self.plots.as_deref()
     }
 
     /// Whether this is only to see that it works.
