@@ -110,10 +110,18 @@ impl<C: Content> Handler<C> {
         let kind = response
             .extensions()
             .get::<KindExtension>()
-            .map_or(Kind::Other, |kind| kind.0);
+            .map_or_else(|| self.kind_of(&address), |kind| kind.0);
         running.answered(response.status(), kind);
         response.body_mut().attach(running, broken);
         response
+    }
+
+    /// What was asked for where nothing came of it.
+    fn kind_of(&self, address: &http::Uri) -> Kind {
+        match self.shared.routing.is_at(address.path()) {
+            true => Kind::Routing,
+            false => Kind::Other,
+        }
     }
 
     async fn route(&self, parts: Parts) -> Result<Response<Body>, Failure> {

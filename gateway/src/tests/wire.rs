@@ -93,6 +93,23 @@ async fn a_connection_carries_one_request_after_the_other() {
 }
 
 #[tokio::test]
+async fn what_fails_is_counted_as_what_was_asked_for() {
+    let running = serve(Site::new()).await;
+    for path in ["/routing/v1/providers/nothing", "/nothing"] {
+        let (text, _) = running
+            .say(&format!(
+                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            ))
+            .await;
+        assert!(text.starts_with("HTTP/1.1 4"), "{text}");
+    }
+    for kind in ["routing", "other"] {
+        let line = format!("cairn_gateway_requests_total{{format=\"{kind}\",status=\"4xx\"}} 1");
+        assert!(running.metric(&line), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_is_cut_short_is_a_broken_connection() {
     let mut site = Site::new();
     let chunks: Vec<Vec<u8>> = (0..8_u8).map(|at| vec![at; 100_000]).collect();
