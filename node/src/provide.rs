@@ -125,19 +125,13 @@ impl Peers {
 }
 
 /// What time it is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Clock {
-    /// The system's.
+    /// The system's, which somebody may set.
     System,
-    /// Of the runtime, from a moment on.
-    #[cfg_attr(
-        not(any(test, feature = "bench")),
-        expect(dead_code, reason = "for tests and benches")
-    )]
-    Simulated {
-        began: tokio::time::Instant,
-        at: Duration,
-    },
+    /// The runtime's, with the moment at which it was set, and to what.
+    #[cfg(any(test, feature = "bench"))]
+    Simulated(Arc<Mutex<(tokio::time::Instant, Duration)>>),
 }
 
 /// How providing goes. Times are counted from the beginning of Unix time.

@@ -11,6 +11,7 @@
 
 use super::prefix::Prefix;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Time since the beginning of Unix time.
@@ -40,7 +41,21 @@ struct Region {
     is_under_way: bool,
     /// Failures one after the other, and when to try again.
     failures: u32,
-    rests_until: Moment,
+    rest: Rest,
+}
+
+/// How long a region is left alone. It is over too when its beginning is to come: the clock was ahead then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Rest {
+    from: Moment,
+    until: Moment,
+}
+
+impl Rest {
+    /// Its end, as long as it goes on.
+    fn end(&self, now: Moment) -> Option<Moment> {
+        (self.from <= now && now < self.until).then_some(self.until)
+    }
 }
 
 /// What is to be told now.
@@ -125,7 +140,10 @@ impl Schedule {
             old.fold(Region::default(), |region, (_, old)| Region {
                 has_new: region.has_new || old.has_new,
                 failures: region.failures.max(old.failures),
-                rests_until: region.rests_until.max(old.rests_until),
+                rest: match region.rest.until < old.rest.until {
+                    true => old.rest,
+                    false => region.rest,
+                },
                 ..region
             })
         };
@@ -169,7 +187,8 @@ impl Schedule {
             return None;
         }
         let ready = self.regions.iter();
-        let ready = ready.filter(|(_, region)| !region.is_under_way && region.rests_until <= now);
+        let ready =
+            ready.filter(|(_, region)| !region.is_under_way && region.rest.end(now).is_none());
         let mut due: Option<(Moment, u64, Prefix)> = None;
         let mut new = None;
         for (prefix, region) in ready {
@@ -205,14 +224,15 @@ impl Schedule {
     /// A turn is over: so many keys were told.
     pub(crate) fn told(&mut self, turn: Turn, keys: u64, now: Moment) {
         self.end(turn, |region| {
-            (region.failures, region.rests_until) = (0, Moment::ZERO);
+            (region.failures, region.rest) = (0, Rest::default());
             if turn.which == Which::All {
                 region.told_at = Some(now);
             }
         });
         let minute = now.as_secs() / 60;
         *self.told_lately.entry(minute).or_default() += keys;
-        self.told_lately = self.told_lately.split_off(&minute.saturating_sub(59));
+        let lately = lately(minute);
+        self.told_lately.retain(|minute, _| lately.contains(minute));
     }
 
     /// Too few took it.
@@ -221,7 +241,10 @@ impl Schedule {
         self.end(turn, |region| {
             let rest = RETRY_MIN * 2u32.saturating_pow(region.failures.min(RETRY_DOUBLINGS));
             region.failures = region.failures.saturating_add(1);
-            region.rests_until = now + rest.min(RETRY_MAX);
+            region.rest = Rest {
+                from: now,
+                until: now + rest.min(RETRY_MAX),
+            };
             region.has_new |= turn.which == Which::New;
         });
     }
@@ -245,8 +268,8 @@ impl Schedule {
         let idle = self.regions.iter();
         let idle = idle.filter(|(_, region)| !region.is_under_way);
         idle.map(|(prefix, region)| match region.has_new {
-            true => region.rests_until,
-            false => self.due(prefix, region, now).max(region.rests_until),
+            true => region.rest.end(now).unwrap_or_default(),
+            false => self.due_after_rest(prefix, region, now),
         })
         .min()
     }
@@ -254,7 +277,12 @@ impl Schedule {
     /// When a region is due next.
     pub(crate) fn due_of(&self, prefix: &Prefix, now: Moment) -> Option<Moment> {
         let region = self.regions.get(prefix)?;
-        Some(self.due(prefix, region, now).max(region.rests_until))
+        Some(self.due_after_rest(prefix, region, now))
+    }
+
+    fn due_after_rest(&self, prefix: &Prefix, region: &Region, now: Moment) -> Moment {
+        let due = self.due(prefix, region, now);
+        due.max(region.rest.end(now).unwrap_or_default())
     }
 
     /// When a region was told last.
@@ -291,7 +319,7 @@ impl Schedule {
             next: self.wakes(now),
             hour: self
                 .told_lately
-                .range(minute.saturating_sub(59)..)
+                .range(lately(minute))
                 .map(|(_, keys)| keys)
                 .sum(),
             ..Progress::default()
@@ -305,6 +333,11 @@ impl Schedule {
         }
         progress
     }
+}
+
+/// The minutes of the hour that ends with one.
+fn lately(minute: u64) -> RangeInclusive<u64> {
+    minute.saturating_sub(59)..=minute
 }
 
 /// Shortest cycle: a shorter one would never rest.
@@ -439,6 +472,23 @@ mod tests {
             .collect();
         assert_eq!(new, [Prefix::of(0, 3), Prefix::of(1 << 61, 3)]);
         assert_eq!(schedule.progress(now).late, 0);
+    }
+
+    #[test]
+    fn what_failed_while_the_clock_was_ahead_is_tried_again_when_it_is_right() {
+        let mut schedule = schedule(0, 1);
+        let ahead = START + CYCLE * 400;
+        let turn = schedule.next(ahead).unwrap();
+        schedule.failed(turn, ahead);
+        assert_eq!(schedule.next(ahead), None);
+        assert!(schedule.wakes(START).unwrap() <= START);
+        let again = schedule.next(START).unwrap();
+        // It failed once already.
+        schedule.failed(again, START);
+        let rest = schedule.wakes(START).unwrap() - START;
+        assert_eq!(rest, RETRY_MIN * 2);
+        assert_eq!(schedule.next(START), None);
+        assert_eq!(schedule.next(START + RETRY_MIN * 2), Some(turn));
     }
 
     #[test]

@@ -62,10 +62,7 @@ async fn once(network: Arc<Simulated>, keys: u64, folder: &Path) -> io::Result<R
         regions_at_once: crate::Config::default().provide_regions_at_once,
         folder: Some(folder.to_owned()),
     };
-    let clock = Clock::Simulated {
-        began: Instant::now(),
-        at: START,
-    };
+    let clock = Clock::simulated(START);
     let provide = Provide::open(&options, PeerId::random(), clock)?;
     let events = event::channel();
     let queue = Arc::new(Queue::new(1));

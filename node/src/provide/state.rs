@@ -43,6 +43,13 @@ pub(super) struct Fresh {
     pub(super) told_at: Option<Moment>,
 }
 
+impl Fresh {
+    /// Whether it is to be told, or a gathering may still find it.
+    fn is_new(&self, gathered_at: Moment, now: Moment) -> bool {
+        self.told_at.is_none() || (gathered_at < self.added_at && self.added_at <= now)
+    }
+}
+
 /// What a lookup was for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part {
@@ -269,7 +276,9 @@ impl State {
         let of_region = self
             .fresh
             .range_mut(range(turn.prefix.first(), turn.prefix.last()));
-        for (_, fresh) in of_region.filter(|(_, fresh)| fresh.added_at <= began) {
+        // What came later than now came while the clock was ahead, so it was there when the turn began.
+        let was_there = |fresh: &Fresh| fresh.added_at <= began || fresh.added_at > now;
+        for (_, fresh) in of_region.filter(|(_, fresh)| was_there(fresh)) {
             fresh.told_at.get_or_insert(now);
         }
         let mut told_at = self.schedule.told_at(&turn.prefix);
@@ -278,10 +287,8 @@ impl State {
             // They are as old as the others now.
             let of_region = range(turn.prefix.first(), turn.prefix.last());
             let gathered_at = self.gathered_at.unwrap_or_default();
-            self.fresh.retain(|key, fresh| {
-                let is_new = fresh.told_at.is_none() || fresh.added_at > gathered_at;
-                is_new || !of_region.contains(key)
-            });
+            self.fresh
+                .retain(|key, fresh| fresh.is_new(gathered_at, now) || !of_region.contains(key));
         }
         self.provided += count;
         let (sum, turns) = self.took;
@@ -366,10 +373,8 @@ impl State {
             }
             None => Vec::new(),
         };
-        let is_new = |fresh: Fresh| {
-            let gathered_at = self.gathered_at.unwrap_or_default();
-            fresh.told_at.is_none() || fresh.added_at > gathered_at
-        };
+        let gathered_at = self.gathered_at.unwrap_or_default();
+        let is_new = |fresh: Fresh| fresh.is_new(gathered_at, now);
         let is_provided = is_gathered || fresh.is_some_and(is_new);
         let next_at = match fresh {
             Some(Fresh { told_at: None, .. }) => Some(now),

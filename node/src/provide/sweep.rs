@@ -22,6 +22,8 @@ use futures::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+#[cfg(any(test, feature = "bench"))]
+use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::Instant;
@@ -62,15 +64,15 @@ pub(crate) struct Sweep<N, S> {
     interval: Duration,
     turns: FuturesUnordered<BoxFuture<'static, Ended>>,
     gathering: Option<BoxFuture<'static, io::Result<()>>>,
-    /// When the next gathering may begin, and what the pins' number was at the last.
-    gather_at: Moment,
+    /// When the next gathering may begin, and what the pins' number was at the last. Rests are counted on a clock that nobody sets.
+    gather_at: Instant,
     version: Option<u64>,
     /// Something came that a gathering may find more of.
     is_stale: bool,
     /// Nobody is asked before, unless a peer comes.
-    alone_until: Option<Moment>,
+    alone_until: Option<Instant>,
     /// Until then the number of nodes is waited for.
-    size_until: Option<Moment>,
+    size_until: Option<Instant>,
     /// When to look again whatever happens.
     looks_in: Duration,
 }
@@ -118,7 +120,7 @@ impl<N: Network, S: Source> Sweep<N, S> {
             interval,
             turns: FuturesUnordered::new(),
             gathering: None,
-            gather_at: Moment::ZERO,
+            gather_at: Instant::now(),
             version: None,
             is_stale: false,
             alone_until: None,
@@ -146,14 +148,15 @@ impl<N: Network, S: Source> Sweep<N, S> {
     fn gather_if_due(&mut self) {
         let now = self.shared.clock.now();
         let (gathered_at, version) = (self.shared.state().gathered_at, self.source.version());
-        let is_old = gathered_at.is_none_or(|at| now >= at + self.interval);
+        // What was gathered later than now was so by a clock that was ahead.
+        let is_old = gathered_at.is_none_or(|at| now < at || now >= at + self.interval);
         let is_other = self.is_stale || self.version != Some(version);
-        if self.gathering.is_some() || now < self.gather_at || !(is_old || is_other) {
+        if self.gathering.is_some() || Instant::now() < self.gather_at || !(is_old || is_other) {
             return;
         }
         self.version = Some(version);
         self.is_stale = false;
-        self.gather_at = now + GATHER_REST;
+        self.gather_at = Instant::now() + GATHER_REST;
         let (source, shared) = (Arc::clone(&self.source), Arc::clone(&self.shared));
         self.gathering = Some(gather(source, shared, now).boxed());
     }
@@ -178,8 +181,7 @@ impl<N: Network, S: Source> Sweep<N, S> {
     }
 
     fn has_company(&self) -> bool {
-        let now = self.shared.clock.now();
-        self.alone_until.is_none_or(|until| now >= until)
+        self.alone_until.is_none_or(|until| Instant::now() >= until)
     }
 
     /// Cuts the key space as the number of nodes has it. False if that is not known yet and soon will be.
@@ -187,7 +189,7 @@ impl<N: Network, S: Source> Sweep<N, S> {
         let Ok(reach) = self.network.reach().await else {
             return false;
         };
-        let now = self.shared.clock.now();
+        let now = Instant::now();
         self.looks_in = LOOK;
         let bits = {
             let mut state = self.shared.state();
@@ -233,16 +235,15 @@ impl<N: Network, S: Source> Sweep<N, S> {
     async fn wait(&mut self) {
         let now = self.shared.clock.now();
         let wakes = self.shared.state().schedule.wakes(now);
-        let wakes = match self.alone_until {
-            Some(until) if now < until => Some(until),
-            _ => wakes,
-        };
-        // Not too long: a machine that slept counts no time, and pins come and go without a word.
-        let rest = match wakes {
-            Some(at) if at > now => (at - now).clamp(REST_MIN, self.looks_in),
+        let alone = self.alone_until.map(|until| until - Instant::now());
+        let rest = match (alone, wakes) {
+            (Some(alone), _) if !alone.is_zero() => alone,
+            (_, Some(at)) if at > now => at - now,
             // What is due already waits for a turn to end, or to know the number of nodes.
             _ => self.looks_in,
         };
+        // Not too long: a machine that slept counts no time, and pins come and go without a word.
+        let rest = rest.clamp(REST_MIN, self.looks_in);
         let gathering = async {
             match &mut self.gathering {
                 Some(gathering) => gathering.await,
@@ -278,14 +279,14 @@ impl<N: Network, S: Source> Sweep<N, S> {
             }
             Err(NotTold::Lookup(RoutingError::NoPeers)) => {
                 self.shared.state().schedule.put_back(turn);
-                self.alone_until = Some(self.shared.clock.now() + ALONE);
+                self.alone_until = Some(Instant::now() + ALONE);
                 Ok(())
             }
             Err(error) => {
                 tracing::debug!(region = ?turn.prefix, %error, "a region was not told");
                 if matches!(error, NotTold::Disk(_)) {
                     // The store has them still.
-                    (self.version, self.gather_at) = (None, Moment::ZERO);
+                    (self.version, self.gather_at) = (None, Instant::now());
                 }
                 let now = self.shared.clock.now();
                 self.shared.state().schedule.failed(turn, now);
@@ -431,13 +432,31 @@ impl Shared {
 }
 
 impl Clock {
+    /// One that shows this time now, and goes as the runtime's does.
+    #[cfg(any(test, feature = "bench"))]
+    pub(super) fn simulated(at: Moment) -> Self {
+        Self::Simulated(Arc::new(std::sync::Mutex::new((Instant::now(), at))))
+    }
+
+    /// Sets it, as somebody may.
+    #[cfg(test)]
+    pub(super) fn set(&self, at: Moment) {
+        if let Self::Simulated(set) = self {
+            *set.lock().unwrap() = (Instant::now(), at);
+        }
+    }
+
     /// What time it is.
     pub(super) fn now(&self) -> Moment {
         match self {
             Self::System => std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
                 .unwrap_or_default(),
-            Self::Simulated { began, at } => *at + (Instant::now() - *began),
+            #[cfg(any(test, feature = "bench"))]
+            Self::Simulated(set) => {
+                let (began, at) = *set.lock().unwrap_or_else(PoisonError::into_inner);
+                at + (Instant::now() - began)
+            }
         }
     }
 }

@@ -129,10 +129,7 @@ impl Bench {
             regions_at_once: 4,
             folder: folder.map(Path::to_owned),
         };
-        let clock = Clock::Simulated {
-            began: Instant::now(),
-            at,
-        };
+        let clock = Clock::simulated(at);
         let local = contacts(9_999..=9_999)[0].peer;
         let provide = Provide::open(&options, local, clock).unwrap();
         let list = List::default();
@@ -438,7 +435,54 @@ async fn the_number_of_nodes_is_waited_for_where_there_are_many() {
     bench.stop().await;
 }
 
+/// Whatever somebody sets the clock to, pins that come are seen, what failed is tried again and nothing is left untold.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_or_ahead_stops_nothing() {
+    for (first, then) in [(START, START - YEAR), (START + YEAR, START)] {
+        let mut bench = Bench::at(START, None, contacts(1..=100), Some(1000.0), cids(0..100));
+        let clock = bench.provide.shared().clock.clone();
+        bench.until_quiet().await;
+        clock.set(first);
+        // It is all late, or as before; and now nobody takes anything.
+        bench.until_quiet().await;
+        bench.within(GATHER_REST).await;
+        *bench.net.takes.lock().unwrap() = false;
+        bench.list.set(cids(0..101));
+        bench.queue.push(cids(200..201)[0]);
+        bench.within(LOOK * 2).await;
+        assert!(bench.provide.stat().await.unwrap().failing > 0);
+        *bench.net.takes.lock().unwrap() = true;
+        clock.set(then);
+        // Known pins, those that came before it was set, and one that was announced.
+        let again = told(&bench.within(CYCLE).await);
+        let all = cids(0..101).into_iter().chain(cids(200..201));
+        let untold = all.filter(|cid| !again.contains_key(&cid.hash().to_bytes()));
+        assert_eq!(untold.collect::<Vec<_>>(), [], "{first:?}");
+        // And those that come after it.
+        bench.list.set(cids(0..102));
+        let new = told(&bench.within(GATHER_REST + LOOK * 2).await);
+        assert!(new.contains_key(&cids(101..102)[0].hash().to_bytes()));
+        let stat = bench.provide.stat().await.unwrap();
+        assert_eq!((stat.waiting, stat.failing), (0, 0));
+        let now = clock.now();
+        assert!(stat.gathered_at.unwrap() <= now && stat.next_at.unwrap() <= now + CYCLE);
+        bench.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_alone_asks_again_though_the_clock_is_set_back() {
+    let mut bench = Bench::start(Vec::new(), None, cids(0..10));
+    assert_eq!(bench.within(ALONE / 2).await, []);
+    bench.provide.shared().clock.set(START - YEAR);
+    *bench.net.peers.lock().unwrap() = contacts(1..=3);
+    // Nobody comes, so only time tells.
+    assert_eq!(told(&bench.within(ALONE * 2).await).len(), 10);
+    bench.stop().await;
+}
+
 const START: Duration = Duration::from_secs(1_800_000_000);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const CYCLE: Duration = Duration::from_secs(22 * 3600);
 const LOOKUP: Duration = Duration::from_millis(800);
 const QUIET: Duration = Duration::from_secs(30);
