@@ -31,7 +31,7 @@ use crowding::{Members, SPREAD_BITS, Size};
 use libp2p::{Multiaddr, PeerId};
 use lookup::{Lookup, Want};
 use place::Place;
-use providers::{Change, Providers};
+use providers::{Change, Provider, Providers};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -279,8 +279,8 @@ impl Dht {
     }
 
     /// Where a provider said that it is.
-    pub fn addresses_of_provider(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        self.providers.addresses(peer)
+    pub fn addresses_of_provider(&self, peer: &PeerId, now: Instant) -> Vec<Multiaddr> {
+        self.providers.addresses(peer, now)
     }
 
     /// All whom this node knows that answer requests.
@@ -289,16 +289,20 @@ impl Dht {
     }
 
     /// Takes the records of others that came or went since the last time.
-    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
-        self.providers.take_changes()
+    pub(crate) fn take_changes(&mut self, now: Instant) -> Vec<Change> {
+        self.providers.take_changes(now)
     }
 
     /// Keeps a record again that was kept before, as long as was left of it.
     pub(crate) fn restore(&mut self, change: Change, now: Instant) {
         if let Some((addresses, expires)) = change.kept {
+            let provider = Provider {
+                peer: change.provider,
+                addresses,
+                group: None,
+            };
             // There may be less room than there was.
-            let providers = &mut self.providers;
-            let _ = providers.add_until(&change.key, change.provider, addresses, expires, now);
+            let _ = (self.providers).add_until(&change.key, provider, expires, now);
         }
     }
 
@@ -309,9 +313,13 @@ impl Dht {
 
     /// Tells the peers nearest to a key that this node provides what it names.
     pub fn provide(&mut self, key: Vec<u8>, now: Instant) -> LookupId {
-        let addresses = self.addresses.clone();
+        let ours = Provider {
+            peer: self.local,
+            addresses: Vec::new(),
+            group: None,
+        };
         // Others can be told even if there is no room for a note of it here.
-        let _ = self.providers.add(&key, self.local, addresses, now);
+        let _ = self.providers.add(&key, ours, now);
         self.start(key, Goal::Provide, now)
     }
 
@@ -641,6 +649,17 @@ impl Dht {
 
     /// A peer asks this node. `None` where nothing is answered.
     pub fn asked(&mut self, from: &PeerId, request: Request, now: Instant) -> Option<Answer> {
+        self.asked_from(from, None, request, now)
+    }
+
+    /// The same by one that is in this network, where that matters.
+    pub fn asked_from(
+        &mut self,
+        from: &PeerId,
+        group: Option<Group>,
+        request: Request,
+        now: Instant,
+    ) -> Option<Answer> {
         match request {
             // Values are kept outside.
             Request::Nearest(key) | Request::Value(key) => Some(Answer {
@@ -658,7 +677,12 @@ impl Dht {
             }
             Request::Provides(key, addresses) => {
                 // Whoever is told that there is no room could do nothing about it.
-                let _ = self.providers.add(&key, *from, addresses, now);
+                let provider = Provider {
+                    peer: *from,
+                    addresses,
+                    group,
+                };
+                let _ = self.providers.add(&key, provider, now);
                 None
             }
         }

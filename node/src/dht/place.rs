@@ -44,6 +44,11 @@ impl Place {
         Distance([a ^ e, b ^ f, c ^ g, d ^ h])
     }
 
+    /// The first 64 bits of how far a key is.
+    pub(super) fn start_of_distance(&self, key: &[u8]) -> u64 {
+        self.start() ^ Self::of(key).start()
+    }
+
     /// The same place with other bits: `count` of them from the one numbered `from`, the last of `value`. Only the
     /// first 64 are ever others.
     pub fn with_bits(&self, from: u32, count: u32, value: u64) -> Self {

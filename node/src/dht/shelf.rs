@@ -199,7 +199,8 @@ fn provider_of(key: &[u8], value: &[u8], moment: Moment) -> Option<(Realm, provi
 
 fn value_of(key: &[u8], value: &[u8], moment: Moment) -> Option<values::Change> {
     let (came, value) = value.split_first_chunk()?;
-    let age = moment.behind(u64::from_be_bytes(*came))?;
+    // What came later than now was written while the clock was ahead, or is read while it is behind.
+    let age = (moment.behind(u64::from_be_bytes(*came))).unwrap_or_default();
     values::Key::parse(key)?;
     let came = (age < values::LIFE).then(|| moment.now.checked_sub(age))??;
     Some(values::Change {
@@ -297,6 +298,33 @@ mod tests {
         assert_eq!(loaded.providers, [(Realm::Lan, two)]);
         assert_eq!(loaded.values, [value]);
         assert_eq!(loaded.peers, Some(vec![(Realm::Wan, contact)]));
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_at_the_start_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let moment = whole_seconds();
+        let shelf = Shelf::open(folder.path()).unwrap();
+        let expires = moment.now + RECORD_LIFE;
+        let kept = provider(1, Some((vec![address(1)], expires)));
+        let value = values::Change {
+            key: crate::ipns::key(&kept.provider),
+            kept: Some((vec![7; 300], moment.now)),
+        };
+        let pending = Pending {
+            providers: vec![(Realm::Lan, kept.clone())],
+            values: vec![value.clone()],
+            peers: None,
+        };
+        shelf.write(pending, moment).unwrap();
+        let behind = Moment {
+            wall: moment.wall - Duration::from_secs(365 * 24 * 3600),
+            ..moment
+        };
+        let loaded = shelf.load(behind).unwrap();
+        // As if they had just come: the clock says nothing of their age.
+        assert_eq!(loaded.providers, [(Realm::Lan, kept)]);
+        assert_eq!(loaded.values, [value]);
     }
 
     #[test]

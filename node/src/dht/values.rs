@@ -1,12 +1,15 @@
 //! Values kept under keys for others: public keys and IPNS records, the best of each, within bounds.
 //!
 //! Nothing is kept that its key does not vouch for. A record stays for 48 hours after it came, however long it
-//! says that it holds.
+//! says that it holds. No sender has more than a share of the room, nor have those of one network, and where there is
+//! none left what is farthest from us goes first: others are asked for that.
 
+use super::place::Place;
+use super::table::Group;
 use crate::ipns;
 use libp2p::PeerId;
 use libp2p::identity::PublicKey;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
 /// What a value is kept under.
@@ -98,10 +101,15 @@ impl Key {
 #[derive(Debug)]
 pub(crate) struct Values {
     max: usize,
+    place: Place,
     kept: HashMap<Vec<u8>, Kept>,
     /// When each came, the first first; the number keeps equal times apart.
     order: BTreeMap<(Instant, u64), Vec<u8>>,
     next: u64,
+    /// How many values each sender, and each network, has brought that are kept.
+    shares: HashMap<Share, usize>,
+    /// How far from us all keys are, by the first bits; the farthest are last.
+    far: BTreeSet<(u64, Vec<u8>)>,
     /// Keys whose value came or went since they were last taken.
     changed: HashSet<Vec<u8>>,
 }
@@ -118,12 +126,33 @@ pub(crate) struct Change {
 struct Kept {
     value: Vec<u8>,
     came: (Instant, u64),
+    /// Who brought the first under this key.
+    sender: Option<Sender>,
+}
+
+/// Who brings a value, and the network it is in where that matters.
+type Sender = (PeerId, Option<Group>);
+
+/// Who has a share of the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Share {
+    Peer(PeerId),
+    Group(Group),
+}
+
+fn shares((peer, group): Sender) -> impl Iterator<Item = Share> {
+    let group = group.map(Share::Group);
+    std::iter::once(Share::Peer(peer)).chain(group)
 }
 
 impl Values {
-    pub(crate) fn new(max: usize) -> Self {
+    /// Of a node at this place.
+    pub(crate) fn new(max: usize, place: Place) -> Self {
         Self {
             max,
+            place,
+            shares: HashMap::new(),
+            far: BTreeSet::new(),
             kept: HashMap::new(),
             order: BTreeMap::new(),
             next: 0,
@@ -136,11 +165,12 @@ impl Values {
         self.kept.len()
     }
 
-    /// Keeps a value that was checked, unless a better one is kept.
+    /// Keeps a value that was checked, unless a better one is kept. Without a sender it is our own.
     pub(crate) fn keep(
         &mut self,
         key: Vec<u8>,
         value: Vec<u8>,
+        sender: Option<Sender>,
         now: Instant,
         wall: SystemTime,
     ) -> Result<(), NotKept> {
@@ -153,15 +183,61 @@ impl Values {
                 return Err(NotKept::Older);
             }
             self.order.remove(&old.came);
-        } else if self.kept.len() >= self.max {
-            return Err(NotKept::Full);
+        } else {
+            let most = self.max.div_ceil(SHARE);
+            let has_it = |share| self.shares.get(&share).is_some_and(|count| *count >= most);
+            if sender.is_some_and(|sender| shares(sender).any(has_it)) || !self.has_room(&key) {
+                return Err(NotKept::Full);
+            }
+            for share in sender.into_iter().flat_map(shares) {
+                *self.shares.entry(share).or_default() += 1;
+            }
+            let distance = self.place.start_of_distance(&key);
+            self.far.insert((distance, key.clone()));
         }
         let came = (now, self.next);
         self.next += 1;
         self.changed.insert(key.clone());
         self.order.insert(came, key.clone());
-        self.kept.insert(key, Kept { value, came });
+        let sender = self.kept.get(&key).map_or(sender, |old| old.sender);
+        let kept = Kept {
+            value,
+            came,
+            sender,
+        };
+        self.kept.insert(key, kept);
         Ok(())
+    }
+
+    /// Whether there is room for one more key, for which one that is farther may go.
+    fn has_room(&mut self, key: &[u8]) -> bool {
+        if self.kept.len() < self.max {
+            return true;
+        }
+        let distance = self.place.start_of_distance(key);
+        match self.far.last() {
+            Some((farthest, far)) if *farthest > distance => {
+                let far = far.clone();
+                self.drop_value(far);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn drop_value(&mut self, key: Vec<u8>) {
+        if let Some(kept) = self.kept.remove(&key) {
+            self.order.remove(&kept.came);
+            for share in kept.sender.into_iter().flat_map(shares) {
+                match self.shares.get_mut(&share) {
+                    Some(count) if *count > 1 => *count -= 1,
+                    _ => drop(self.shares.remove(&share)),
+                }
+            }
+        }
+        let distance = self.place.start_of_distance(&key);
+        self.far.remove(&(distance, key.clone()));
+        self.changed.insert(key);
     }
 
     /// Takes the values that came or went since the last time.
@@ -189,8 +265,7 @@ impl Values {
             && now.saturating_duration_since(first.key().0) >= LIFE
         {
             let key = first.remove();
-            self.kept.remove(&key);
-            self.changed.insert(key);
+            self.drop_value(key);
         }
     }
 }
@@ -198,6 +273,8 @@ impl Values {
 const PUBLIC_KEY: &[u8] = b"/pk/";
 /// Longest public key: RSA with 8,192 bits, and some.
 const PUBLIC_KEY_BYTES_MAX: usize = 2 << 10;
+/// One sender may use up to one in so many of all places, and so may all those of one network.
+const SHARE: usize = 16;
 /// How long a value is kept.
 pub(crate) const LIFE: Duration = Duration::from_secs(48 * 3600);
 
@@ -249,15 +326,20 @@ mod tests {
     fn the_best_is_kept_for_two_days_after_it_came() {
         let (keys, key) = named();
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut values = Values::new(2);
+        let mut values = empty(2);
         let [old, new] = [1, 2].map(|sequence| numbered(&keys, sequence));
-        values.keep(key.clone(), old.clone(), now, wall).unwrap();
-        values.keep(key.clone(), new.clone(), now, wall).unwrap();
-        let refused = values.keep(key.clone(), old, now, wall);
+        values
+            .keep(key.clone(), old.clone(), None, now, wall)
+            .unwrap();
+        values
+            .keep(key.clone(), new.clone(), None, now, wall)
+            .unwrap();
+        let refused = values.keep(key.clone(), old, None, now, wall);
         assert_eq!(refused, Err(NotKept::Older));
         // The same again begins its time anew.
         let later = now + LIFE / 2;
-        values.keep(key.clone(), new.clone(), later, wall).unwrap();
+        let renewed = values.keep(key.clone(), new.clone(), None, later, wall);
+        renewed.unwrap();
         assert_eq!(values.of(&key, now + LIFE, wall), Some(new));
         assert_eq!(values.of(&key, later + LIFE, wall), None);
         assert_eq!(values.len(), 1);
@@ -275,14 +357,65 @@ mod tests {
 
     #[test]
     fn room_that_is_full_is_free_again_when_something_expires() {
-        let now = Instant::now();
-        let mut values = Values::new(2);
-        let mut keep = |now| {
-            let (keys, key) = named();
-            values.keep(key, numbered(&keys, 1), now, SystemTime::now())
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut values = empty(2);
+        let [near, far, farther] = by_distance();
+        let mut keep = |(keys, key): &(Keypair, Vec<u8>), now| {
+            values.keep(key.clone(), numbered(keys, 1), None, now, wall)
         };
-        assert_eq!([keep(now), keep(now)], [Ok(()), Ok(())]);
-        assert_eq!(keep(now), Err(NotKept::Full));
-        assert_eq!(keep(now + LIFE), Ok(()));
+        assert_eq!([keep(&near, now), keep(&far, now)], [Ok(()), Ok(())]);
+        assert_eq!(keep(&farther, now), Err(NotKept::Full));
+        assert_eq!(keep(&farther, now + LIFE), Ok(()));
+        assert_eq!(
+            (values.len(), values.far.len(), values.order.len()),
+            (1, 1, 1)
+        );
+    }
+
+    fn empty(max: usize) -> Values {
+        Values::new(max, Place::of(b"here"))
+    }
+
+    /// Names, the nearest to us first.
+    fn by_distance<const N: usize>() -> [(Keypair, Vec<u8>); N] {
+        let mut names = [(); N].map(|()| named());
+        names.sort_by_key(|(_, key)| Place::of(b"here").start_of_distance(key));
+        names
+    }
+
+    #[test]
+    fn what_is_farthest_goes_for_what_is_nearer() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut values = empty(2);
+        let [near, far, farther] = by_distance();
+        for (keys, key) in [&far, &farther, &near] {
+            let value = numbered(keys, 1);
+            values.keep(key.clone(), value, None, now, wall).unwrap();
+        }
+        let kept = [near, far, farther].map(|(_, key)| values.of(&key, now, wall).is_some());
+        assert_eq!(kept, [true, true, false]);
+        let changes = values.take_changes();
+        let gone = changes.iter().filter(|change| change.kept.is_none());
+        assert_eq!((changes.len(), gone.count()), (3, 1));
+    }
+
+    #[test]
+    fn neither_one_sender_nor_those_of_one_network_take_all_the_room() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut values = empty(64);
+        let mut bring = |sender: Sender| {
+            let (keys, key) = named();
+            let value = numbered(&keys, 1);
+            values.keep(key, value, Some(sender), now, wall).is_ok()
+        };
+        let greedy = PeerId::random();
+        let taken = (0..20).filter(|_| bring((greedy, None))).count();
+        assert_eq!(taken, 4);
+        let [one, other] = [1, 2].map(|number| Group::of([10, number, 0, 1].into()));
+        let crowd = (0..20).filter(|_| bring((PeerId::random(), Some(one))));
+        assert_eq!(crowd.count(), 4);
+        assert!(bring((PeerId::random(), Some(other))) && bring((PeerId::random(), None)));
+        values.forget_expired(now + LIFE);
+        assert!(values.shares.is_empty() && values.far.is_empty());
     }
 }

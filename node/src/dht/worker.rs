@@ -19,6 +19,7 @@ use super::acquaintance::{Acquaintance, Met, News, Standing};
 use super::behaviour::{Order, Wire};
 use super::message::Message;
 use super::own::Own;
+use super::place::Place;
 use super::shelf::{Pending, Shelf};
 use super::streams::Room;
 use super::table::{Contact, Group};
@@ -115,7 +116,7 @@ impl Worker {
             local,
             network,
             realms: realms.collect(),
-            values: Values::new(config.value_records_max),
+            values: Values::new(config.value_records_max, Place::of_peer(&local)),
             addresses: Vec::new(),
             unmet: HashSet::new(),
             met: HashMap::new(),
@@ -281,7 +282,7 @@ impl Worker {
         let known = self.realms.get(realm).map(|(_, dht)| {
             let in_table = dht.contact(&contact.peer).into_iter();
             let in_table = in_table.flat_map(|contact| contact.addresses);
-            let as_provider = dht.addresses_of_provider(&contact.peer);
+            let as_provider = dht.addresses_of_provider(&contact.peer, Instant::now());
             as_provider.into_iter().chain(in_table)
         });
         let met = self.met.get(&contact.peer);

@@ -128,9 +128,9 @@ impl Worker {
             Command::Keep(ask) => {
                 let (key, value) = ask.about.clone();
                 // Others can be asked to keep it even if there is no room here.
-                let _ = self
-                    .values
-                    .keep(key.clone(), value, Instant::now(), SystemTime::now());
+                let _ =
+                    self.values
+                        .keep(key.clone(), value, None, Instant::now(), SystemTime::now());
                 self.begin(What::Keep(ask), |dht, now| {
                     dht.find_nearest(key.clone(), now)
                 });

@@ -56,7 +56,8 @@ impl Worker {
         for change in records.values {
             if let Some((value, came)) = change.kept {
                 // There may be less room than there was.
-                let _ = self.values.keep(change.key, value, came, SystemTime::now());
+                let wall = SystemTime::now();
+                let _ = self.values.keep(change.key, value, None, came, wall);
             }
         }
         // It is written already.
@@ -67,7 +68,7 @@ impl Worker {
     fn changes(&mut self) -> Pending {
         let mut providers = Vec::new();
         for (realm, dht) in &mut self.realms {
-            let changes = dht.take_changes().into_iter();
+            let changes = dht.take_changes(Instant::now()).into_iter();
             providers.extend(changes.map(|change| (*realm, change)));
         }
         Pending {

@@ -8,7 +8,7 @@ use crate::dht::own::Own;
 use crate::dht::streams::{self, StreamError};
 use crate::dht::table::Contact;
 use crate::dht::values::Key;
-use crate::network::Realm;
+use crate::network::{Network, Realm};
 use libp2p::PeerId;
 use std::time::{Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
@@ -93,6 +93,8 @@ impl Worker {
     ) -> Option<Message> {
         let (now, wall) = (Instant::now(), SystemTime::now());
         self.parts.metrics.asked(message.kind);
+        let group = self.met.get(&from).and_then(|met| met.group);
+        let group = group.filter(|_| self.network == Network::Public && realm == Realm::Wan);
         let (_, dht) = self.realms.iter_mut().find(|(at, _)| *at == realm)?;
         let Message { kind, key, .. } = message;
         let request = match kind {
@@ -101,14 +103,13 @@ impl Worker {
                 // Whoever speaks for others is not listened to.
                 let own = message.providers.into_iter().find(|own| own.peer == from);
                 let addresses = own?.addresses;
-                dht.asked(&from, Request::Provides(key, addresses), now);
+                dht.asked_from(&from, group, Request::Provides(key, addresses), now);
                 return None;
             }
             Kind::PutValue => {
                 let record = message.record?;
-                let kept = self
-                    .values
-                    .keep(key.clone(), record.value.clone(), now, wall);
+                let (value, sender) = (record.value.clone(), Some((from, group)));
+                let kept = (self.values).keep(key.clone(), value, sender, now, wall);
                 let record = Record {
                     received: String::new(),
                     ..record
