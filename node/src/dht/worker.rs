@@ -7,7 +7,8 @@
 //! `jobs.rs` is for whom lookups are, `requests.rs` what is asked of peers, `served.rs` what they ask.
 //!
 //! Invariants: `unmet` and `met` have the connected peers, each in one of them; every lookup in `lookups` belongs to a
-//! job in `jobs`, which has it among its own; `asking` is the number of tasks that owe an answer.
+//! job in `jobs`, which has it among its own. What is counted of tasks is counted by what they hold, so one that ends in
+//! any way is counted no more.
 
 mod jobs;
 mod memory;
@@ -38,6 +39,7 @@ use memory::Memory;
 use requests::Answered;
 use served::Asked;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -76,17 +78,36 @@ pub(crate) struct Worker {
     jobs: HashMap<JobId, Job>,
     lookups: HashMap<(usize, LookupId), JobId>,
     next_job: u64,
-    /// Lookups that begin when it is known what those just connected speak. Bounded by their permits.
-    parked: Vec<Command>,
+    /// Lookups that begin when it is known what those just connected speak, or at their own time.
+    parked: Vec<(Instant, Command)>,
     lookup_timeout: Duration,
     answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
-    asking: usize,
+    asking: Count,
     questions: (mpsc::Sender<Asked>, mpsc::Receiver<Asked>),
     /// Streams of each peer that are being answered.
-    served: HashMap<PeerId, usize>,
+    served: HashMap<PeerId, Count>,
+    serving: Count,
     room: Room,
     ticks: Interval,
     memory: Memory,
+}
+
+/// How many hold one of these.
+#[derive(Debug, Default)]
+struct Count(Arc<()>);
+
+/// Counted as long as it lives.
+#[derive(Debug)]
+struct Counted(#[expect(dead_code, reason = "it is held")] Arc<()>);
+
+impl Count {
+    fn one_more(&self) -> Counted {
+        Counted(Arc::clone(&self.0))
+    }
+
+    fn number(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
 }
 
 /// One thing to deal with.
@@ -126,9 +147,10 @@ impl Worker {
             parked: Vec::new(),
             lookup_timeout: config.lookup_timeout,
             answers: mpsc::channel(WAITING_MAX),
-            asking: 0,
+            asking: Count::default(),
             questions: mpsc::channel(WAITING_MAX),
             served: HashMap::new(),
+            serving: Count::default(),
             room: Room::new(),
             ticks,
             memory,
@@ -234,9 +256,20 @@ impl Worker {
     /// Begins lookups that waited for somebody to be met.
     fn unpark(&mut self) {
         if !self.parked.is_empty() && !self.is_meeting() {
-            for command in std::mem::take(&mut self.parked) {
+            for (_, command) in std::mem::take(&mut self.parked) {
                 self.start(command);
             }
+        }
+    }
+
+    /// Begins those that waited long enough: whoever is being met may never say a word.
+    fn unpark_late(&mut self, now: Instant) {
+        let longest = PARKED_LONGEST.min(self.lookup_timeout);
+        let is_late =
+            |(at, _): &mut (Instant, Command)| now.saturating_duration_since(*at) >= longest;
+        let late: Vec<_> = self.parked.extract_if(.., is_late).collect();
+        for (_, command) in late {
+            self.start(command);
         }
     }
 
@@ -244,8 +277,8 @@ impl Worker {
         // Whoever asks may know of somebody who came a moment ago.
         let news = self.parts.acquaintance.take();
         self.on_news(news);
-        if self.is_meeting() {
-            self.parked.push(command);
+        if self.is_meeting() && self.parked.len() < PARKED_MAX {
+            self.parked.push((Instant::now(), command));
         } else {
             self.start(command);
         }
@@ -256,7 +289,9 @@ impl Worker {
         for (_, dht) in &mut self.realms {
             dht.tick(now);
         }
+        self.unpark_late(now);
         self.end_late_jobs(now);
+        self.served.retain(|_, count| count.number() > 0);
         self.measure();
         self.write_if_due(now);
     }
@@ -303,5 +338,8 @@ impl Worker {
 
 /// Answers, or questions, that may wait to be dealt with; whoever has more waits.
 const WAITING_MAX: usize = 256;
+/// Lookups that may wait for somebody to be met, and how long: about as long as peers take to say who they are.
+const PARKED_MAX: usize = 1024;
+const PARKED_LONGEST: Duration = Duration::from_secs(10);
 /// Addresses of one peer that are handed on.
 const ADDRESSES_MAX: usize = 16;

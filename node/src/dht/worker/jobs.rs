@@ -420,7 +420,7 @@ impl Worker {
 
     /// Tells everybody that nothing more comes.
     pub(super) fn say_stopping(&mut self) {
-        for command in self.parked.drain(..) {
+        for (_, command) in self.parked.drain(..) {
             match command {
                 Command::Find(find) => drop(find.found.try_send(Err(RoutingError::Stopping))),
                 Command::Values(values) => drop(values.found.try_send(Err(RoutingError::Stopping))),

@@ -70,7 +70,7 @@ impl Worker {
     pub(super) fn act(&mut self) {
         for realm in 0..self.realms.len() {
             while let Some((_, dht)) = self.realms.get_mut(realm) {
-                let next = match self.asking < ASKING_MAX {
+                let next = match self.asking.number() < ASKING_MAX {
                     true => dht.poll(),
                     false => dht.poll_but_asks(),
                 };
@@ -111,7 +111,7 @@ impl Worker {
         let mut addresses = self.addresses_of(at, &known);
         addresses.extend(contact.addresses.iter().cloned());
         let dialled = Contact::new(contact.peer, addresses);
-        self.asking += 1;
+        let counted = self.asking.one_more();
         let answers = self.answers.0.clone();
         let stop = self.parts.tasks.stopping();
         self.parts.tasks.spawn("dht request", async move {
@@ -126,6 +126,7 @@ impl Worker {
             };
             // Nobody is left to hear it when the node stops.
             let _ = answers.send(answered).await;
+            drop(counted);
         });
     }
 
@@ -137,7 +138,7 @@ impl Worker {
         if let Some(job) = self.jobs.get_mut(&job) {
             job.telling += 1;
         }
-        self.asking += 1;
+        let counted = self.asking.one_more();
         let answers = self.answers.0.clone();
         let stop = self.parts.tasks.stopping();
         self.parts.tasks.spawn("dht telling", async move {
@@ -150,6 +151,7 @@ impl Worker {
                 what: What::Told(job, told),
             };
             let _ = answers.send(answered).await;
+            drop(counted);
         });
     }
 
@@ -165,7 +167,6 @@ impl Worker {
     }
 
     pub(super) fn on_answered(&mut self, answered: Answered) {
-        self.asking -= 1;
         let Answered {
             contact,
             realm,

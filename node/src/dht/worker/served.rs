@@ -1,6 +1,6 @@
 //! What peers ask: each stream is read by a task of its own, which has the worker answer one question at a time.
 
-use super::{Message, Worker};
+use super::{Count, Message, Worker};
 use crate::dht::Request;
 use crate::dht::behaviour::Arrival;
 use crate::dht::message::{Kind, Record};
@@ -15,17 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 
 /// What a peer's stream has to say.
 #[derive(Debug)]
-pub(super) enum Asked {
-    Question {
-        realm: Realm,
-        from: PeerId,
-        message: Message,
-        /// Whether this node provides itself what it is asked for.
-        is_own: bool,
-        reply: oneshot::Sender<Option<Message>>,
-    },
-    /// The stream is at its end.
-    Ended(PeerId),
+pub(super) struct Asked {
+    realm: Realm,
+    from: PeerId,
+    message: Message,
+    /// Whether this node provides itself what it is asked for.
+    is_own: bool,
+    reply: oneshot::Sender<Option<Message>>,
 }
 
 impl Worker {
@@ -35,17 +31,15 @@ impl Worker {
             realm,
             stream,
         } = arrival;
-        let all: usize = self.served.values().sum();
-        let of_peer = self.served.entry(peer).or_default();
-        if all >= STREAMS_MAX || *of_peer >= STREAMS_PER_PEER_MAX {
+        let all = self.serving.number();
+        let of_peer = self.served.get(&peer).map_or(0, Count::number);
+        if all >= STREAMS_MAX || of_peer >= STREAMS_PER_PEER_MAX {
             tracing::debug!(%peer, "DHT stream refused: too many are being answered");
             self.parts.metrics.dht_refused.inc();
-            if *of_peer == 0 {
-                self.served.remove(&peer);
-            }
             return;
         }
-        *of_peer += 1;
+        let of_peer = self.served.entry(peer).or_default();
+        let counted = [of_peer.one_more(), self.serving.one_more()];
         let (room, questions) = (self.room.clone(), self.questions.0.clone());
         let own = self.parts.own.clone();
         let stop = self.parts.tasks.stopping();
@@ -55,33 +49,21 @@ impl Worker {
             if let Some(Err(error)) = stop.run_until_cancelled(served).await {
                 tracing::debug!(%peer, %error, "DHT stream ended");
             }
-            // Nobody is left to count when the node stops.
-            let _ = questions.send(Asked::Ended(peer)).await;
+            drop(counted);
         });
     }
 
     pub(super) fn on_asked(&mut self, asked: Asked) {
-        match asked {
-            Asked::Question {
-                realm,
-                from,
-                message,
-                is_own,
-                reply,
-            } => {
-                let answer = self.answer(realm, from, message, is_own);
-                // The peer may have gone.
-                let _ = reply.send(answer);
-            }
-            Asked::Ended(peer) => {
-                if let Some(count) = self.served.get_mut(&peer) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.served.remove(&peer);
-                    }
-                }
-            }
-        }
+        let Asked {
+            realm,
+            from,
+            message,
+            is_own,
+            reply,
+        } = asked;
+        let answer = self.answer(realm, from, message, is_own);
+        // The peer may have gone.
+        let _ = reply.send(answer);
     }
 
     fn answer(
@@ -191,7 +173,7 @@ async fn answer(
     let is_answered = message.kind != Kind::AddProvider;
     let is_own = message.kind == Kind::GetProviders && own.has(&message.key).await;
     let (reply, answer) = oneshot::channel();
-    let question = Asked::Question {
+    let question = Asked {
         realm,
         from,
         message,

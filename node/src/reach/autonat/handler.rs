@@ -84,6 +84,11 @@ impl Handler {
             Open::Say(wish) => {
                 // Whoever asked may be gone.
                 let _ = wish.done.send(talk::Tried::Unheard);
+                // The connection was made for this and nothing else.
+                let tell = self.tell.clone();
+                self.talk(async move {
+                    let _ = tell.send(Told::Said).await;
+                });
             }
         }
     }

@@ -171,6 +171,47 @@ async fn we_try_the_addresses_of_libp2ps_client() {
     tasks.abort();
 }
 
+#[tokio::test]
+async fn a_connection_that_was_made_for_who_does_not_listen_is_closed() {
+    let mut server = swarm(|_| Behaviour::new(Network::Local));
+    let tasks = Tasks::new();
+    let (at, peer) = (listen(&mut server).await, *server.local_peer_id());
+    tasks.spawn("server", async move {
+        loop {
+            server.select_next_some().await;
+        }
+    });
+    // It asks for a dial and does not speak what is said after it.
+    let mut deaf = swarm(|_| libp2p_stream::Behaviour::new());
+    let here = listen(&mut deaf).await;
+    let dial = DialOpts::peer_id(peer).addresses(vec![at]).build();
+    deaf.dial(dial).unwrap();
+    let mut control = deaf.behaviour().new_control();
+    let mut ask = Some(async move {
+        let mut stream = control.open_stream(peer, ASKED).await.unwrap();
+        let request = Message::Request {
+            addresses: vec![Some(here)],
+            nonce: 7,
+        };
+        write(&mut stream, &request.encode()).await.unwrap();
+        read(&mut stream).await.unwrap();
+    });
+    let closed = async {
+        loop {
+            match deaf.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { endpoint, .. } if endpoint.is_dialer() => {
+                    tasks.spawn("ask", ask.take().unwrap());
+                }
+                SwarmEvent::ConnectionClosed { endpoint, .. } if endpoint.is_listener() => break,
+                _ => {}
+            }
+        }
+    };
+    let in_time = tokio::time::timeout(MINUTE / 2, closed).await;
+    in_time.expect("the connection to end");
+    tasks.abort();
+}
+
 #[test]
 fn a_stranger_has_few_addresses_tried_a_minute_and_all_together_not_many() {
     let behaviour = Behaviour::new(Network::Public);

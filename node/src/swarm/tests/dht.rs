@@ -438,3 +438,45 @@ async fn who_names_ten_thousand_peers_costs_one_request_and_no_more() {
     assert!((1.0..100.0).contains(&requests), "{requests}");
     node.stop().await;
 }
+
+/// Connected, and asked who it is, it never answers; so nobody knows whether it is to be asked.
+#[tokio::test]
+async fn a_lookup_does_not_wait_for_ever_for_somebody_to_say_who_it_is() {
+    let hasty = Config {
+        lookup_timeout: Duration::from_secs(1),
+        ..config(&[TCP])
+    };
+    let keys = Keypair::generate_ed25519();
+    let mut node = TestNode::with(&keys, hasty).await.unwrap();
+    let mut silent = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default(),
+            tls::Config::new,
+            yamux::Config::default,
+        )
+        .unwrap()
+        .with_behaviour(|_| libp2p_stream::Behaviour::new())
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(WATCHDOG))
+        .build();
+    let mut control = silent.behaviour().new_control();
+    let mut asked = control.accept(identify::PROTOCOL_NAME).unwrap();
+    silent.dial(node.address().await).unwrap();
+    let tasks = Tasks::new();
+    tasks.spawn("silent", async move {
+        loop {
+            silent.select_next_some().await;
+        }
+    });
+    node.until(|event| matches!(event, Event::Connected(_)))
+        .await;
+    let _held = timeout(WATCHDOG, asked.next()).await.expect("a question");
+    let found = node.find(cid(1)).await;
+    let alone = |found: &Result<Provider, RoutingError>| {
+        matches!(found, Err(RoutingError::NoPeers | RoutingError::TooSlow(_)))
+    };
+    assert!(matches!(&found[..], [one] if alone(one)), "{found:?}");
+    tasks.abort();
+    node.stop().await;
+}
