@@ -7,13 +7,13 @@
 
 use crate::negotiation::{Connections, Negotiate};
 use crate::protobuf::{FieldError, Fields, Value};
+use crate::public_key::{self, KeyError};
 use crate::reach::autonat::message::{self, MessageError};
 use futures::future::BoxFuture;
 use futures::{AsyncRead, FutureExt};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::identify::{Info, PROTOCOL_NAME};
-use libp2p::identity::{DecodingError, PublicKey};
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedOutbound};
 use libp2p::swarm::{
@@ -202,8 +202,8 @@ pub(crate) enum IdentifyError {
     Field(#[from] FieldError),
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("no key, or none that is known: {0}")]
-    Key(#[from] DecodingError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 /// Reads all that the other end has to say.
@@ -265,7 +265,7 @@ impl Said {
 
     fn info(self) -> Result<Info, IdentifyError> {
         Ok(Info {
-            public_key: PublicKey::try_decode_protobuf(&self.key)?,
+            public_key: public_key::read(&self.key)?,
             protocol_version: self.protocol_version,
             agent_version: self.agent_version,
             listen_addrs: self.listen_addrs,
@@ -354,6 +354,30 @@ mod tests {
         put_bytes(&mut parts[0], 1, &key.encode_protobuf());
         let info = read_all(&framed(&parts)).unwrap();
         assert_eq!(info.listen_addrs.len(), LIST_MAX);
+    }
+
+    #[test]
+    fn a_message_of_a_mebibyte_1800_protocols_and_a_key_that_is_too_long_are_no_identity() {
+        let key = Keypair::generate_ed25519().public();
+        // Its length is enough: nothing of it is read.
+        let mut large = unsigned_varint::encode::usize(1 << 20, &mut Default::default()).to_vec();
+        large.push(0);
+        let refused = read_all(&large).unwrap_err();
+        assert!(
+            matches!(refused, IdentifyError::Message(MessageError::Long)),
+            "{refused}"
+        );
+        let mut parts = vec![BytesMut::new(); 4];
+        put_bytes(&mut parts[0], 1, &key.encode_protobuf());
+        for at in 0..1800 {
+            put_bytes(&mut parts[at % 4], 3, format!("/{at:04}/1").as_bytes());
+        }
+        let info = read_all(&framed(&parts)).unwrap();
+        assert_eq!(info.protocols.len(), LIST_MAX);
+        let mut part = BytesMut::new();
+        put_bytes(&mut part, 1, &public_key::tests::rsa_of(8200));
+        let refused = read_all(&framed(&[part])).unwrap_err();
+        assert!(matches!(refused, IdentifyError::Key(_)), "{refused}");
     }
 
     fn swarm<B: NetworkBehaviour>(keys: Keypair, behaviour: B) -> Swarm<B> {

@@ -4,6 +4,7 @@
 //! there too they must say the same. Bytes are kept as they came. Follows the IPNS record specification.
 
 use crate::protobuf::{FieldError, Fields, Value as Field};
+use crate::public_key;
 use cairn_store::cid::{DAG_PB, LIBP2P_KEY};
 use cairn_store::dag::cbor;
 use cairn_store::dag::value::Value;
@@ -239,7 +240,7 @@ pub fn key(name: &PeerId) -> Vec<u8> {
 /// The key of a name, from the record or from the name itself.
 fn key_of(name: &PeerId, given: Option<&[u8]>) -> Result<PublicKey, RecordError> {
     if let Some(given) = given.filter(|given| !given.is_empty()) {
-        let key = PublicKey::try_decode_protobuf(given).map_err(|_| RecordError::Key)?;
+        let key = public_key::read(given).map_err(|_| RecordError::Key)?;
         return match key.to_peer_id() == *name {
             true => Ok(key),
             false => Err(RecordError::OtherKey),
@@ -249,7 +250,7 @@ fn key_of(name: &PeerId, given: Option<&[u8]>) -> Result<PublicKey, RecordError>
     if hash.code() != IDENTITY {
         return Err(RecordError::Key);
     }
-    PublicKey::try_decode_protobuf(hash.digest()).map_err(|_| RecordError::Key)
+    public_key::read(hash.digest()).map_err(|_| RecordError::Key)
 }
 
 /// What stands before a name in [`key`].

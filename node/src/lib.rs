@@ -29,6 +29,7 @@ pub mod ping;
 pub mod private;
 mod protobuf;
 pub mod provide;
+mod public_key;
 pub mod reach;
 pub mod routing;
 pub mod swarm;

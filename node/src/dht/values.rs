@@ -7,8 +7,8 @@
 use super::place::Place;
 use super::table::Group;
 use crate::ipns;
+use crate::public_key;
 use libp2p::PeerId;
-use libp2p::identity::PublicKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -70,11 +70,8 @@ impl Key {
     pub(crate) fn check(&self, value: &[u8], now: SystemTime) -> Result<(), NotKept> {
         match self {
             Self::PublicKey(peer) => {
-                let is_small = value.len() <= PUBLIC_KEY_BYTES_MAX;
-                let key = PublicKey::try_decode_protobuf(value)
-                    .ok()
-                    .filter(|_| is_small);
-                let is_its = key.is_some_and(|key| key.to_peer_id() == *peer);
+                let key = public_key::read(value);
+                let is_its = key.is_ok_and(|key| key.to_peer_id() == *peer);
                 is_its.then_some(()).ok_or(NotKept::PublicKey)
             }
             Self::Name(name) => {
@@ -271,8 +268,6 @@ impl Values {
 }
 
 const PUBLIC_KEY: &[u8] = b"/pk/";
-/// Longest public key: RSA with 8,192 bits, and some.
-const PUBLIC_KEY_BYTES_MAX: usize = 2 << 10;
 /// One sender may use up to one in so many of all places, and so may all those of one network.
 const SHARE: usize = 16;
 /// How long a value is kept.
@@ -319,6 +314,16 @@ mod tests {
         assert_eq!(check(&other, &public_key), Err(NotKept::PublicKey));
         for foreign in [&b"/secrets/x"[..], b"", b"/ipns/", b"/pk/no peer", &peer] {
             assert_eq!(check(foreign, &record), Err(NotKept::Key));
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_longer_than_one_may_be_is_none() {
+        for (bits, is_kept) in [(8192, true), (8200, false), (12_000, false)] {
+            let bytes = public_key::tests::rsa_of(bits);
+            let key = libp2p::identity::PublicKey::try_decode_protobuf(&bytes).unwrap();
+            let name = Key::PublicKey(key.to_peer_id()).to_bytes();
+            assert_eq!(check(&name, &bytes).is_ok(), is_kept, "{bits}");
         }
     }
 

@@ -10,8 +10,9 @@ use super::records::{
     Cipher, Incoming, Key, NONCE_BYTES, Opener as AnyOpener, Order, Outgoing, Sealer as AnySealer,
     Secured, Step, TAG_BYTES, invalid,
 };
+use crate::public_key;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::identity::{Keypair, PeerId, PublicKey};
+use libp2p::identity::{Keypair, PeerId};
 use snow::{Builder, HandshakeState};
 use std::io;
 use std::sync::Arc;
@@ -132,8 +133,8 @@ fn identify(state: &HandshakeState, payload: &[u8]) -> Result<PeerId, NoiseError
         return Err(NoiseError::Identity("its payload is malformed"));
     }
     let key = key.ok_or(NoiseError::Identity("it shows no key"))?;
-    let key = PublicKey::try_decode_protobuf(key)
-        .map_err(|_| NoiseError::Identity("its key is malformed"))?;
+    let key = public_key::read(key)
+        .map_err(|_| NoiseError::Identity("its key is malformed, or longer than one may be"))?;
     let shown = state
         .get_remote_static()
         .ok_or(NoiseError::Identity("it has no handshake key"))?;

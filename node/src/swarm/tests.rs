@@ -6,6 +6,7 @@
 mod dht;
 mod hostile;
 mod keeping;
+mod strangers;
 
 use super::*;
 use crate::event;
