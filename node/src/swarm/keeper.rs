@@ -110,6 +110,7 @@ impl Keeper {
             low: count(config.connections_low),
             high: count(config.connections_high),
             grace: config.connection_grace,
+            full: count(config.connections_max - config.connections_max / SPARE),
         };
         let keeper = Self(Arc::new(Shared {
             state: Mutex::new(State {
@@ -369,3 +370,6 @@ impl Peers {
         short.map(|error| error.to_string())
     }
 }
+
+/// One place in so many is kept free for newcomers.
+const SPARE: u32 = 8;

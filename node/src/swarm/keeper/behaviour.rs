@@ -2,6 +2,7 @@
 
 use super::manager::Came;
 use super::{Hurry, Keeper, Serves, State, Stay};
+use crate::network;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::DeniedUpgrade;
@@ -94,7 +95,8 @@ impl Behaviour {
     fn look(&mut self, state: &mut State, now: Instant) -> Option<Instant> {
         state.has_changed = false;
         self.dials.extend(state.peering.dial(now));
-        let goes = state.manager.trim(now);
+        let mut goes = state.manager.trim(now);
+        goes.extend(state.manager.make_room(now));
         if !goes.is_empty() {
             let connections: usize = goes.iter().map(|peer| state.of(peer).len()).sum();
             let more = u64::try_from(connections).unwrap_or(u64::MAX);
@@ -171,9 +173,11 @@ impl NetworkBehaviour for Behaviour {
                     true => Came::Out,
                     false => Came::In,
                 };
+                let remote = endpoint.get_remote_address().clone();
+                let from = network::host(&remote).filter(|_| !endpoint.is_relayed());
+                let came = (came, from);
                 state.manager.connected(peer_id, connection_id, came, now);
                 state.peering.connected(&peer_id);
-                let remote = endpoint.get_remote_address().clone();
                 state.connections.insert(connection_id, (peer_id, remote));
             }
             FromSwarm::ConnectionClosed(ConnectionClosed {

@@ -59,7 +59,7 @@ impl Crowd {
 }
 
 /// What one party has: an address, or of IPv6 what providers give one customer.
-fn origin(ip: IpAddr) -> IpAddr {
+pub(super) fn origin(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & PREFIX_56)),

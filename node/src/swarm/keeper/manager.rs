@@ -1,17 +1,22 @@
 //! Which peers stay when there are many: water marks, grace, protection, usefulness.
 //!
 //! An engine without I/O and without a clock: it is told who comes, goes and does what, and says at
-//! [`Manager::trim`] whose connections are to be closed.
+//! [`Manager::trim`] and [`Manager::make_room`] whose connections are to be closed.
 //!
 //! 1. A peer is in `peers` as long as it has a connection.
-//! 2. Who is protected, or has not been here for the grace, is never closed.
+//! 2. Who is protected is never closed, and who has not been here for the grace only where places for newcomers run out.
 //! 3. After a trim outside of a silence, no more than `high` connections may be closed any more: those
 //!    of the least useful went until `low` were left, and nothing goes again until the silence is over.
+//! 4. Whoever holds many places does not keep others out: a few are kept free, for which those go that are of no use and have
+//!    most company from their own network.
 
+use super::crowd::origin;
+use crate::dht::table::Group;
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,6 +26,8 @@ pub(super) struct Waters {
     pub(super) low: usize,
     pub(super) high: usize,
     pub(super) grace: Duration,
+    /// Beyond so many connections places are made free for newcomers.
+    pub(super) full: usize,
 }
 
 /// Who dialled.
@@ -61,6 +68,7 @@ struct Peer {
     connections: HashSet<ConnectionId>,
     since: Instant,
     came: Came,
+    from: Option<IpAddr>,
     waits: Waits,
     serves: Serves,
     is_asked_for: bool,
@@ -83,6 +91,20 @@ struct Worth {
     peer: PeerId,
 }
 
+/// The same where places run out. What a stranger may claim or have for nothing weighs less than whence it comes.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    is_asked_for: bool,
+    gave: u32,
+    is_dialled: bool,
+    of_network: Reverse<usize>,
+    of_address: Reverse<usize>,
+    took: u32,
+    serves: bool,
+    since: Reverse<Instant>,
+    peer: PeerId,
+}
+
 impl Manager {
     pub(super) fn new(waters: Waters) -> Self {
         Self {
@@ -98,11 +120,18 @@ impl Manager {
     }
 
     /// A connection is up.
-    pub(super) fn connected(&mut self, peer: PeerId, id: ConnectionId, came: Came, now: Instant) {
+    pub(super) fn connected(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        (came, from): (Came, Option<IpAddr>),
+        now: Instant,
+    ) {
         let entry = self.peers.entry(peer).or_insert_with(|| Peer {
             connections: HashSet::new(),
             since: now,
             came,
+            from: from.map(origin),
             waits: Waits::No,
             serves: Serves::Nothing,
             is_asked_for: false,
@@ -224,6 +253,51 @@ impl Manager {
         closing
     }
 
+    /// Whose connections are to be closed now so that others find a place.
+    pub(super) fn make_room(&mut self, now: Instant) -> Vec<PeerId> {
+        let staying = self.peers.values().filter(|peer| !peer.is_leaving);
+        let mut left: usize = staying.map(|peer| peer.connections.len()).sum();
+        let mut closing = Vec::new();
+        while left > self.waters.full {
+            let Some(peer) = self.least(now) else {
+                break;
+            };
+            if let Some(entry) = self.peers.get_mut(&peer) {
+                entry.is_leaving = true;
+                left = left.saturating_sub(entry.connections.len());
+            }
+            closing.push(peer);
+        }
+        closing
+    }
+
+    /// Who gives up its place first.
+    fn least(&self, now: Instant) -> Option<PeerId> {
+        let (mut networks, mut addresses) = (HashMap::new(), HashMap::new());
+        for peer in self.peers.values().filter(|peer| !peer.is_leaving) {
+            *networks.entry(peer.from.map(Group::of)).or_insert(0) += 1;
+            *addresses.entry(peer.from).or_insert(0) += 1;
+        }
+        let others = self.peers.iter();
+        let others = others.filter(|(id, peer)| self.may_close(id, peer));
+        let place = |(id, peer): (&PeerId, &Peer)| {
+            let of_network = networks.get(&peer.from.map(Group::of));
+            let of_address = addresses.get(&peer.from);
+            Place {
+                is_asked_for: peer.is_asked_for,
+                gave: peer.gave.magnitude(now),
+                is_dialled: peer.came == Came::Out,
+                of_network: Reverse(of_network.copied().unwrap_or(0)),
+                of_address: Reverse(of_address.copied().unwrap_or(0)),
+                took: peer.took.magnitude(now),
+                serves: peer.serves == Serves::Dht,
+                since: Reverse(peer.since),
+                peer: *id,
+            }
+        };
+        others.map(place).min().map(|place| place.peer)
+    }
+
     /// When to look again, if at all before something changes.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         let of_peer = |peer: &Peer| peer.connections.len();
@@ -297,14 +371,20 @@ mod tests {
 
     fn waters(low: usize, high: usize) -> Waters {
         let grace = GRACE;
-        Waters { low, high, grace }
+        Waters {
+            low,
+            high,
+            grace,
+            full: usize::MAX,
+        }
     }
 
     /// Peers, one connection each.
     fn crowd(manager: &mut Manager, count: usize, now: Instant) -> Vec<PeerId> {
         let peers: Vec<PeerId> = (0..count).map(|_| PeerId::random()).collect();
         for (at, peer) in peers.iter().enumerate() {
-            manager.connected(*peer, ConnectionId::new_unchecked(at), Came::In, now);
+            let id = ConnectionId::new_unchecked(at);
+            manager.connected(*peer, id, (Came::In, None), now);
         }
         peers
     }
@@ -331,6 +411,78 @@ mod tests {
             gone.iter().all(|peer| peers[5..].contains(peer)),
             "{gone:?}"
         );
+    }
+
+    /// Somebody comes from an address.
+    fn comes(manager: &mut Manager, number: usize, ip: [u8; 4], now: Instant) -> PeerId {
+        let (peer, id) = (PeerId::random(), ConnectionId::new_unchecked(number));
+        manager.connected(peer, id, (Came::In, Some(ip.into())), now);
+        peer
+    }
+
+    fn with_room_for(full: usize) -> Manager {
+        Manager::new(Waters {
+            full,
+            ..waters(1000, 1000)
+        })
+    }
+
+    #[test]
+    fn who_comes_while_others_hold_all_places_gets_one_of_theirs() {
+        let (mut manager, start) = (with_room_for(64), Instant::now());
+        // They are there first, from many addresses of one network, and go on coming.
+        let mut honest = HashSet::new();
+        for number in 0..640 {
+            let now = start + Duration::from_millis(number as u64);
+            let low = u8::try_from(number % 250).unwrap();
+            if number % 20 == 19 {
+                honest.insert(comes(&mut manager, number, [20 + low / 2, low, 0, 1], now));
+            } else {
+                comes(&mut manager, number, [10, 0, low, 1], now);
+            }
+            for peer in manager.make_room(now) {
+                assert!(!honest.contains(&peer), "{number}");
+                let id = *manager.peers[&peer].connections.iter().next().unwrap();
+                manager.closed(peer, id);
+            }
+            assert!(manager.peers.len() <= 64);
+        }
+        assert_eq!(honest.len(), 32);
+        assert!(honest.iter().all(|peer| manager.peers.contains_key(peer)));
+    }
+
+    #[test]
+    fn who_is_of_use_or_was_dialled_keeps_its_place_and_of_equals_the_newest_goes() {
+        let (mut manager, start) = (with_room_for(4), Instant::now());
+        let all: Vec<PeerId> = (0..8)
+            .map(|number| {
+                let now = start + Duration::from_secs(number as u64);
+                comes(&mut manager, number, [10, 0, 0, 1], now)
+            })
+            .collect();
+        let now = start + GRACE / 2;
+        manager.gave(&all[7], 1, now);
+        manager.asked_for(&all[6]);
+        manager.keep(all[5]);
+        // That it serves is what it says.
+        manager.serves(&all[4], Serves::Dht);
+        assert_eq!(manager.make_room(now), [all[3], all[2], all[1], all[0]]);
+        assert!(manager.make_room(now).is_empty());
+        let one = comes(&mut manager, 8, [20, 0, 0, 1], now);
+        assert_eq!(manager.make_room(now), [all[4]]);
+        let id = ConnectionId::new_unchecked(9);
+        let dialled = PeerId::random();
+        manager.connected(dialled, id, (Came::Out, Some([20, 0, 0, 1].into())), now);
+        assert_eq!(manager.make_room(now), [one]);
+        for peer in [&all[6], &all[7], &dialled] {
+            manager.keep(*peer);
+        }
+        comes(&mut manager, 10, [30, 0, 0, 1], now);
+        manager
+            .peers
+            .values_mut()
+            .for_each(|peer| peer.waits = Waits::Yes);
+        assert!(manager.make_room(now).is_empty(), "nobody is to go");
     }
 
     #[test]
@@ -446,7 +598,7 @@ mod tests {
                         let id = ConnectionId::new_unchecked(next);
                         next += 1;
                         let came = if out { Came::Out } else { Came::In };
-                        manager.connected(peer, id, came, now);
+                        manager.connected(peer, id, (came, None), now);
                         open.entry(peer).or_insert((now, Vec::new())).1.push(id);
                     }
                     Step::Close(peer) => {
