@@ -1,6 +1,8 @@
 //! The worker's answers to those who hold a handle.
 
+use super::reaching::Way;
 use super::{Answer, Connection, Direction, Worker};
+use crate::negotiation::is_relayed;
 use crate::swarm::command::Command;
 use crate::swarm::failure::failed;
 use crate::swarm::{ConnectError, Connected, mux};
@@ -54,21 +56,29 @@ impl Worker {
     }
 
     fn connect(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, reply: Answer) {
-        if self.peers.contains_key(&peer) {
-            drop(reply.send(Ok(())));
-            return;
-        }
         let addresses = if addresses.is_empty() {
             self.addresses_of(&peer)
         } else {
             addresses
         };
-        if addresses.is_empty() {
-            drop(reply.send(Err(ConnectError::NoAddress(peer))));
-            return;
-        }
+        let ways = self.connections.values().filter(|one| one.peer == peer);
+        let addresses = match whither(ways.map(|one| one.way), addresses) {
+            Some(addresses) if addresses.is_empty() => {
+                drop(reply.send(Err(ConnectError::NoAddress(peer))));
+                return;
+            }
+            Some(addresses) => addresses,
+            None => {
+                drop(reply.send(Ok(())));
+                return;
+            }
+        };
+        let is_lent = self.peers.contains_key(&peer);
         let dial = DialOpts::peer_id(peer)
-            .condition(PeerCondition::Disconnected)
+            .condition(match is_lent {
+                true => PeerCondition::NotDialing,
+                false => PeerCondition::Disconnected,
+            })
             .addresses(addresses)
             .build();
         let id = dial.connection_id();
@@ -80,8 +90,16 @@ impl Worker {
             Err(DialError::DialPeerConditionFalse(_)) => drop(reply.send(Ok(()))),
             Err(error) => {
                 self.metrics.dials_failed.inc();
-                drop(reply.send(Err(failed(peer, &error))));
+                drop(reply.send(self.not_dialled(peer, &error)));
             }
+        }
+    }
+
+    /// What is told of a dial that failed: who is connected all the same, by what a relay lends, is so.
+    pub(super) fn not_dialled(&self, peer: PeerId, error: &DialError) -> Result<(), ConnectError> {
+        match self.peers.contains_key(&peer) {
+            true => Ok(()),
+            false => Err(failed(peer, error)),
         }
     }
 
@@ -127,10 +145,51 @@ impl Worker {
     }
 }
 
+/// Where to dial a peer that is connected in these ways; `None` if nowhere, since it is connected well enough. What a relay
+/// lends carries no blocks, so a way of its own is looked for beside it.
+fn whither(
+    ways: impl Iterator<Item = Way>,
+    mut addresses: Vec<Multiaddr>,
+) -> Option<Vec<Multiaddr>> {
+    let mut is_lent = false;
+    for way in ways {
+        match way {
+            Way::Relayed => is_lent = true,
+            Way::Usual | Way::Fresh => return None,
+        }
+    }
+    if is_lent {
+        addresses.retain(|address| !is_relayed(address));
+    }
+    (!is_lent || !addresses.is_empty()).then_some(addresses)
+}
+
 fn muxer_of(address: &Multiaddr) -> &'static str {
     if address.iter().any(|part| part == Protocol::QuicV1) {
         "quic"
     } else {
         mux::PROTOCOL
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_connected_by_a_relay_alone_is_dialled_where_it_may_be_itself() {
+        let own: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
+        let relay = PeerId::random();
+        let lent: Multiaddr = format!("/ip4/192.0.2.2/tcp/1/p2p/{relay}/p2p-circuit")
+            .parse()
+            .unwrap();
+        let both = || vec![lent.clone(), own.clone()];
+        let to = |ways: &[Way], addresses| whither(ways.iter().copied(), addresses);
+        assert_eq!(to(&[], both()), Some(both()));
+        assert_eq!(to(&[], Vec::new()), Some(Vec::new()));
+        assert_eq!(to(&[Way::Relayed], both()), Some(vec![own.clone()]));
+        assert_eq!(to(&[Way::Relayed], vec![lent.clone()]), None);
+        assert_eq!(to(&[Way::Relayed, Way::Usual], both()), None);
+        assert_eq!(to(&[Way::Fresh], both()), None);
     }
 }

@@ -40,8 +40,9 @@ impl Worker {
             } => {
                 self.metrics.dials_failed.inc();
                 tracing::debug!(peer = ?peer_id, %error, "dial failed");
-                let dial = self.dials.remove(&connection_id);
-                if let Some((peer, reply)) = dial.or_else(|| self.ways.remove(&connection_id)) {
+                if let Some((peer, reply)) = self.dials.remove(&connection_id) {
+                    drop(reply.send(self.not_dialled(peer, &error)));
+                } else if let Some((peer, reply)) = self.ways.remove(&connection_id) {
                     drop(reply.send(Err(failed(peer, &error))));
                 }
             }
