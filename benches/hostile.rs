@@ -14,25 +14,45 @@
 //! is told too: the node's own for one fetch, in peace and under attack, and the attackers'.
 //! What the node counted is told, and how much memory it had.
 //!
+//! `crowd` is about connections: 20,000 are opened from one address, on some of which nothing is said and on others half a
+//! handshake, while an honest peer at another address connects again and again. Told is how long it takes, in peace and
+//! meanwhile, how much memory the node had, and how many it refused.
+//!
 //! Needs 1 GiB of disk.
 
 use std::path::Path;
 use workloads::attacker::{Attack, Attackers, BAIT_BLOCKS, Sink, bait};
+use workloads::crowd::{self, Crowd, Stands};
 use workloads::disk::{Folder, remove};
 use workloads::options::{Options, size};
 use workloads::peer::{self, Counts, Peer, Way};
+use workloads::process::open_files;
 use workloads::row::median;
 
 fn main() {
     if peer::play() {
         return;
     }
-    let rows = Attack::ALL.map(Attack::name);
+    let mut rows = Attack::ALL.map(Attack::name).to_vec();
+    rows.push(CROWD);
     let options = Options::read(
         &rows,
-        &[size("bytes", 256 << 20, 16 << 20), size("attackers", 8, 2)],
+        &[
+            size("bytes", 256 << 20, 16 << 20),
+            size("attackers", 8, 2),
+            size("connections", 20_000, 500),
+        ],
     );
     let folder = Folder::new(&options);
+    if options.wants(CROWD) {
+        stand_in_a_crowd(&folder.join("crowded"), options.number("connections"));
+    }
+    if !Attack::ALL
+        .iter()
+        .any(|attack| options.wants(attack.name()))
+    {
+        return;
+    }
     let file = folder.join("file");
     workloads::file(&file, 8, options.number("bytes"));
     let root = peer::filled(&folder.join("giver"), &file, 1 << 20);
@@ -91,6 +111,58 @@ fn main() {
         let counts = attacked.last().map(|took| told(&took.counts));
         println!("  it counted {}", counts.unwrap_or_default());
     }
+}
+
+/// An honest peer connects to a node to which so many others connect.
+fn stand_in_a_crowd(folder: &Path, count: u64) {
+    // What the node may open, it has from us.
+    open_files(count + crowd::FILES_MORE);
+    let mut node = Peer::without_exempt(folder);
+    let address = node.address().parse().expect("an address");
+    let runtime = peer::runtime();
+    let connect = || runtime.block_on(crowd::connect(&address));
+    let peace: Vec<Option<f64>> = (0..CONNECTS_MIN).map(|_| connect()).collect();
+    let before = node.resident();
+    let mut crowd = Crowd::start(node.address(), count);
+    let (mut beside, mut stands): (Vec<Option<f64>>, Option<Stands>) = (Vec::new(), None);
+    while beside.len() < CONNECTS_MAX && (stands.is_none() || beside.len() < CONNECTS_MIN) {
+        beside.push(connect());
+        stands = stands.or_else(|| crowd.stands());
+    }
+    let told = |all: &[Option<f64>]| {
+        let mut seconds: Vec<f64> = all.iter().flatten().copied().collect();
+        seconds.sort_unstable_by(f64::total_cmp);
+        let at = |part: usize| {
+            let last = seconds.len().saturating_sub(1);
+            let at = seconds.get((seconds.len() * part / 100).min(last));
+            at.map_or(f64::NAN, |seconds| seconds * 1e3)
+        };
+        format!(
+            "{} of {} connect, p50 {:.1} ms, p99 {:.1} ms",
+            seconds.len(),
+            all.len(),
+            at(50),
+            at(99)
+        )
+    };
+    println!(
+        "{CROWD}: {} in peace; {} beside {count} connections from one address",
+        told(&peace),
+        told(&beside)
+    );
+    let stands = stands.map_or_else(
+        || "they were not all opened in time".to_owned(),
+        |Stands { opened, failed }| format!("{opened} were opened and {failed} were not"),
+    );
+    println!(
+        "  {stands}; it refused {}; {} MiB before, {} MiB at most",
+        node.refused(),
+        before >> 20,
+        node.peak() >> 20
+    );
+    drop(crowd);
+    drop(node);
+    remove(folder);
 }
 
 /// Whom the attackers attack.
@@ -175,3 +247,8 @@ fn told(counts: &Counts) -> String {
         .map(|(name, count)| format!("{name} {count:.0}"));
     told.collect::<Vec<_>>().join(", ")
 }
+
+const CROWD: &str = "crowd";
+/// How often the honest peer connects at least, and at most.
+const CONNECTS_MIN: usize = 200;
+const CONNECTS_MAX: usize = 20_000;

@@ -12,10 +12,11 @@
 //! * [`net`], [`relay`]: hosts on a bridge that leads nowhere else; a long way, simulated.
 //! * [`stock`], [`web`], [`torrent`], [`helia`]: others who carry the same bytes.
 //! * [`layers`]: connections that are partly ours and partly stock.
-//! * [`liar`], [`attacker`]: a peer that sends something else; peers that only take time and memory.
+//! * [`liar`], [`attacker`], [`crowd`]: a peer that sends something else; peers that only take time and memory; very many connections.
 //! * this file: the input.
 
 pub mod attacker;
+pub mod crowd;
 pub mod dht_peers;
 pub mod disk;
 pub mod helia;

@@ -1,6 +1,7 @@
 //! Nodes of ours, each in a process of its own, told what to do line by line.
 
 use crate::attacker;
+use crate::crowd;
 use crate::liar;
 use crate::net::Host;
 use crate::process::{self, Talking, child};
@@ -47,6 +48,19 @@ impl Peer {
     pub fn secured(folder: &Path, security: &str) -> Self {
         let ip = Ipv4Addr::LOCALHOST;
         let given: [&dyn Display; 4] = [&folder.display(), &ip, &Network::Local, &security];
+        Self::start(&mut child(NODE, &given))
+    }
+
+    /// The same, with no address that limits leave out.
+    pub fn without_exempt(folder: &Path) -> Self {
+        let (ip, security) = (Ipv4Addr::LOCALHOST, "tls,noise");
+        let given: [&dyn Display; 5] = [
+            &folder.display(),
+            &ip,
+            &Network::Local,
+            &security,
+            &NO_EXEMPT,
+        ];
         Self::start(&mut child(NODE, &given))
     }
 
@@ -132,6 +146,18 @@ impl Peer {
         line.split(' ').filter_map(count).collect()
     }
 
+    /// Connections that it has refused.
+    pub fn refused(&mut self) -> u64 {
+        self.process.tell("refused");
+        let line = self.process.hear("refused", SOON);
+        line.parse().expect("a number")
+    }
+
+    /// The memory that it has resident.
+    pub fn resident(&self) -> u64 {
+        process::memory_of(self.process.id(), "VmRSS:")
+    }
+
     /// Seconds of processor time that it has used.
     pub fn processor_seconds(&self) -> f64 {
         process::processor_seconds(self.process.id())
@@ -212,6 +238,7 @@ pub fn play() -> bool {
         NODES => runtime().block_on(nodes(&given)),
         relay::PART => runtime().block_on(relay::relay(&given)),
         attacker::PART => runtime().block_on(attacker::attack(&given)),
+        crowd::PART => runtime().block_on(crowd::stand(&given)),
         attacker::SINK => runtime().block_on(attacker::sink()),
         liar::PART => runtime().block_on(liar::lie(&given)),
         stock::GIVER => runtime().block_on(stock::give(&given)),
@@ -274,6 +301,9 @@ async fn node(given: &[String]) {
         };
         config.security = offers.split(',').map(offer).collect();
     }
+    if security.get(1).is_some_and(|word| word == NO_EXEMPT) {
+        config.limits.exempt.clear();
+    }
     let node = start(store.clone(), config, &metrics).await;
     println!("ready {}", address(&node).await);
     let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
@@ -319,6 +349,7 @@ async fn node(given: &[String]) {
                 }
                 println!("took {}", start.elapsed().as_secs_f64());
             }
+            ["refused"] => println!("refused {}", refused(&metrics)),
             ["counts"] => println!("counts {}", counts(&metrics)),
             other => panic!("what is {other:?}?"),
         }
@@ -368,6 +399,15 @@ async fn fetch_blocks(session: &Session, cids: Vec<Cid>) {
     while let Some(block) = fetched.next().await {
         assert!(block.expect("fetch").is_some());
     }
+}
+
+fn refused(metrics: &prometheus::Registry) -> f64 {
+    let families = metrics.gather();
+    let refused = families
+        .iter()
+        .filter(|family| family.name() == "cairn_connections_refused_total");
+    let counted = refused.flat_map(|family| family.get_metric());
+    counted.map(|one| one.get_counter().get_value()).sum()
 }
 
 fn counts(metrics: &prometheus::Registry) -> String {
@@ -490,6 +530,7 @@ async fn connected(events: &mut broadcast::Receiver<Event>) {
 }
 
 const NODE: &str = "node";
+const NO_EXEMPT: &str = "no-exempt";
 const NODES: &str = "nodes";
 /// For what should take no time.
 const SOON: Duration = Duration::from_secs(60);

@@ -76,6 +76,16 @@ pub fn memory_of(process: u32, figure: &str) -> u64 {
     kilobytes.unwrap_or(0) * 1024
 }
 
+/// Lets this process and its children have so many files open, or as many as the system lets them.
+pub fn open_files(count: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(count).min(count);
+    let current = Some(limit.current.map_or(most, |current| current.max(most)));
+    // As many as there are, then.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current, ..limit });
+}
+
 /// Seconds of processor time that a process has used, all its threads together.
 pub fn processor_seconds(process: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
