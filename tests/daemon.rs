@@ -71,6 +71,26 @@ fn shutdown_ends_the_daemon_in_order() {
 }
 
 #[test]
+fn a_daemon_that_hangs_is_named_within_the_time_that_was_given() {
+    let repo = Repo::new(CAIRN);
+    let daemon = repo.daemon();
+    daemon.pause();
+    let told = repo.run(["id", "--timeout", "100ms"]).failure(1);
+    let named = format!("process {}) does not answer", daemon.process());
+    assert!(told.contains(&named), "{told}");
+    assert!(told.contains("--timeout"), "{told}");
+    // Whose process it is, is known of a repository's own daemon alone.
+    let api = fs::read_to_string(repo.path().join("api")).unwrap();
+    let told = repo
+        .run(["--api", api.trim(), "version", "--timeout", "100ms"])
+        .failure(1);
+    let named = format!("the daemon at {} does not answer", daemon.rpc());
+    assert!(told.contains(&named), "{told}");
+    daemon.resume();
+    repo.ok(["id", "--timeout", "60s"]);
+}
+
+#[test]
 fn a_stale_api_file_does_not_keep_commands_from_the_repository() {
     let repo = Repo::new(CAIRN);
     repo.daemon().kill();

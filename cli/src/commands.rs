@@ -326,7 +326,8 @@ async fn endpoint(global: &Global, repository: &Repository) -> Result<Endpoint, 
         let credentials = credentials(global, repository, address);
         let remote = Remote::new(address.0, credentials.as_deref())?;
         // It may be about to stop.
-        if remote.answers().await {
+        if !remote.is_gone().await {
+            let remote = remote.run_by(repository.holder());
             return Ok(Endpoint::There(Box::new(remote)));
         }
     }

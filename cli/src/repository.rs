@@ -264,7 +264,7 @@ impl Repository {
 
     /// Who has the store open, as far as the lock's file tells: whoever only reads writes nothing into
     /// it, and then it may name a process of the past.
-    fn holder(&self) -> String {
+    pub fn holder(&self) -> String {
         let text = read_text(&self.path.join(LOCK), HOLDER_BYTES_MAX).unwrap_or_default();
         let number = text.trim().parse().ok().filter(|number: &i32| *number > 0);
         let pid = number.and_then(Pid::from_raw);

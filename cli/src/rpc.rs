@@ -36,6 +36,7 @@ pub mod log;
 pub mod ls;
 mod manner;
 pub mod multipart;
+mod patience;
 pub mod peering;
 pub mod pin;
 pub mod ping;

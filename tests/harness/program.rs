@@ -313,6 +313,11 @@ impl Daemon {
         self.signal(Signal::STOP);
     }
 
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&self, signal: Signal) {
         send(&self.child, signal);
     }

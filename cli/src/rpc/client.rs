@@ -4,8 +4,10 @@ use super::api::Api;
 use super::entries::{LocalEntries, LocalUpload};
 use super::error::{ErrorBody, RpcError};
 use super::manner::Manner;
+use super::patience::Patience;
 use super::reply::{CONTENT_LENGTH_HINT, told_in_trailer};
 use super::{FORM, PREFIX, multipart};
+use crate::config::duration::Interval;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, TE};
@@ -83,6 +85,13 @@ impl Question {
         Manner::of(daemon, &self.command, is_offline)
     }
 
+    /// What `--timeout` gave it.
+    fn timeout(&self) -> Option<Duration> {
+        let mut pairs = self.pairs.iter();
+        let (_, time) = pairs.find(|(name, _)| name == "timeout")?;
+        time.parse().ok().map(|Interval(time)| time)
+    }
+
     /// Where it goes, and what goes in the body: arguments that are too long for an address.
     fn path_and_form(&self) -> (String, Option<String>) {
         let mut query = String::new();
@@ -118,6 +127,8 @@ pub enum Endpoint {
 #[derive(Debug, Clone)]
 pub struct Remote {
     address: SocketAddr,
+    /// Which process it is, if that is known.
+    process: Option<String>,
     authorization: Option<HeaderValue>,
     client: Client<HttpConnector, Body>,
 }
@@ -140,30 +151,70 @@ impl Remote {
                 Ok::<_, RpcError>(value)
             })
             .transpose()?;
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIME_MAX));
         Ok(Self {
             address,
+            process: None,
             authorization,
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            client: Client::builder(TokioExecutor::new()).build(connector),
         })
     }
 
-    /// Whether anybody is there.
-    pub async fn answers(&self) -> bool {
+    /// The same, which is this process.
+    #[must_use]
+    pub fn run_by(mut self, process: String) -> Self {
+        self.process = Some(process);
+        self
+    }
+
+    /// Whether nobody is there. Who takes no connection in time is, and hangs.
+    pub async fn is_gone(&self) -> bool {
         let connecting = tokio::net::TcpStream::connect(self.address);
-        tokio::time::timeout(PROBE_TIME_MAX, connecting)
-            .await
-            .is_ok_and(|connected| connected.is_ok())
+        let connected = tokio::time::timeout(CONNECT_TIME_MAX, connecting).await;
+        connected.is_ok_and(|connected| connected.is_err())
+    }
+
+    /// Whether it answers something that costs nothing, whatever it says. A call that is refused at once is
+    /// a sign as well: then the call that is waited for breaks off by itself.
+    pub(super) async fn gives_a_sign(&self) -> bool {
+        let request = self.post(&format!("{PREFIX}version")).body(Body::empty());
+        let Ok(request) = request else {
+            return true;
+        };
+        let asked = self.client.request(request).await;
+        asked.map_or_else(|error| !is_timeout(&error), |_| true)
+    }
+
+    /// It is there and does not do its work: `why` is what was seen.
+    pub(super) fn hangs(&self, why: &str) -> RpcError {
+        let process = match &self.process {
+            Some(process) => format!(" ({process})"),
+            None => String::new(),
+        };
+        RpcError::failed(format!(
+            "the daemon at {}{process} does not answer: {why}; it hangs or was stopped: look at its log, let it go \
+             on (`kill -CONT`) or end it (`kill`, then `kill -9`), and start it again with `cairn daemon`",
+            self.address
+        ))
+    }
+
+    /// A request to `path`, without a body.
+    fn post(&self, path: &str) -> http::request::Builder {
+        let request = Request::post(format!("http://{}{path}", self.address))
+            .header(HOST, self.address.to_string())
+            .header(TE, "trailers");
+        match &self.authorization {
+            Some(authorization) => request.header(AUTHORIZATION, authorization),
+            None => request,
+        }
     }
 
     async fn send(&self, question: Question) -> Result<Answer, RpcError> {
         let manner = question.manner(Some(self.address));
+        let patience = Patience::with(self, question.timeout());
         let (path, form) = question.path_and_form();
-        let mut request = Request::post(format!("http://{}{path}", self.address))
-            .header(HOST, self.address.to_string())
-            .header(TE, "trailers");
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
+        let mut request = self.post(&path);
         let told = Told::default();
         let body = match (question.upload, form) {
             (None, None) => Body::empty(),
@@ -181,8 +232,20 @@ impl Remote {
         let request = request
             .body(body)
             .map_err(|error| RpcError::wrong(format!("cannot be asked: {error}")))?;
-        match self.client.request(request).await {
-            Ok(response) => Answer::new(response.map(Body::new), told, manner).await,
+        let asking = self.client.request(request);
+        match patience.wait(asking).await? {
+            Ok(response) => {
+                let asked = Asked {
+                    told,
+                    manner,
+                    patience,
+                };
+                Answer::new(response.map(Body::new), asked).await
+            }
+            Err(error) if is_timeout(&error) => {
+                let time = CONNECT_TIME_MAX.as_secs();
+                Err(self.hangs(&format!("it took no connection within {time} s")))
+            }
             Err(error) if !error.is_connect() => Err(told.or(manner.broke_off(&innermost(&error)))),
             Err(error) => Err(told.or(RpcError::failed(format!(
                 "the daemon at {} cannot be asked: {}",
@@ -208,6 +271,15 @@ impl Told {
         let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         told.clone().unwrap_or(other)
     }
+}
+
+/// Whether a connection was not taken in time.
+fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut layers = std::iter::successors(Some(error), |layer| layer.source());
+    layers.any(|layer| {
+        let io = layer.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut)
+    })
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {
@@ -259,7 +331,11 @@ impl Endpoint {
                 if let Some(upload) = question.upload {
                     request.extensions_mut().insert(upload);
                 }
-                Answer::new(api.handle(request).await, Told::default(), manner).await
+                let asked = Asked {
+                    manner,
+                    ..Asked::default()
+                };
+                Answer::new(api.handle(request).await, asked).await
             }
         }
     }
@@ -272,16 +348,23 @@ pub struct Answer {
     /// How many bytes a stream will have, if that is known.
     pub length: Option<u64>,
     line: BytesMut,
+    asked: Asked,
+}
+
+/// How it was asked for: what is added to a failure, and how long the next piece may take.
+#[derive(Debug, Default)]
+struct Asked {
     told: Told,
     manner: Manner,
+    patience: Patience,
 }
 
 impl Answer {
-    async fn new(response: Response<Body>, told: Told, manner: Manner) -> Result<Self, RpcError> {
+    async fn new(response: Response<Body>, asked: Asked) -> Result<Self, RpcError> {
         let (parts, body) = response.into_parts();
         if !parts.status.is_success() {
-            let error = failure(parts.status, body).await;
-            return Err(told.or(manner.failed(error)));
+            let error = asked.patience.wait(failure(parts.status, body)).await?;
+            return Err(asked.told.or(asked.manner.failed(error)));
         }
         let length = parts
             .headers
@@ -292,8 +375,7 @@ impl Answer {
             body,
             length,
             line: BytesMut::new(),
-            told,
-            manner,
+            asked,
         })
     }
 
@@ -309,16 +391,16 @@ impl Answer {
     /// The next bytes.
     pub async fn piece(&mut self) -> Result<Option<Bytes>, RpcError> {
         loop {
-            let Some(frame) = self.body.frame().await else {
+            let Some(frame) = self.asked.patience.wait(self.body.frame()).await? else {
                 return Ok(None);
             };
-            let frame =
-                frame.map_err(|error| self.told.or(self.manner.broke_off(&innermost(&error))))?;
+            let Asked { told, manner, .. } = &self.asked;
+            let frame = frame.map_err(|error| told.or(manner.broke_off(&innermost(&error))))?;
             match frame.into_data() {
                 Ok(bytes) => return Ok(Some(bytes)),
                 Err(frame) => {
                     if let Some(error) = frame.trailers_ref().and_then(told_in_trailer) {
-                        return Err(self.told.or(self.manner.failed(error)));
+                        return Err(told.or(manner.failed(error)));
                     }
                 }
             }
@@ -401,8 +483,9 @@ const ENCODED: AsciiSet = NON_ALPHANUMERIC
 const QUERY_BYTES_MAX: usize = 32 << 10;
 /// Most pieces of an upload that wait to be sent.
 const PIECES_WAITING_MAX: usize = 8;
-/// How long a daemon on this machine may take to accept a connection.
-const PROBE_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a daemon may take to accept a connection: the system does that, even for one that hangs, as long
+/// as few wait.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Longest line of an answer.
 const LINE_BYTES_MAX: usize = 256 << 20;
 /// Longest error.
@@ -430,7 +513,7 @@ mod tests {
         let stream =
             futures::stream::iter(pieces.map(|piece| Ok::<_, RpcError>(Bytes::from(piece))));
         let response = Response::new(Body::from_stream(stream));
-        let mut answer = Answer::new(response, Told::default(), Manner::default())
+        let mut answer = Answer::new(response, Asked::default())
             .await
             .unwrap();
         let mut seen: Vec<serde_json::Value> = Vec::new();
@@ -452,7 +535,7 @@ mod tests {
             Err(RpcError::failed("late"))
         });
         let response = reply.into_response(None).await;
-        let mut answer = Answer::new(response, Told::default(), Manner::default())
+        let mut answer = Answer::new(response, Asked::default())
             .await
             .unwrap();
         assert_eq!(answer.values::<u8>().await.unwrap(), [1]);
@@ -463,7 +546,7 @@ mod tests {
     async fn a_status_with_a_body_is_told_by_its_text() {
         let reply = Reply::values(|_| async { Err(RpcError::failed("early")) });
         let response = reply.into_response(None).await;
-        let error = Answer::new(response, Told::default(), Manner::default())
+        let error = Answer::new(response, Asked::default())
             .await
             .unwrap_err();
         assert_eq!(error.message(), "early");
