@@ -27,6 +27,7 @@ pub(crate) mod meter;
 mod mux;
 mod noise;
 mod pace;
+mod ports;
 mod records;
 mod tls;
 mod transport;

@@ -16,6 +16,7 @@ use super::fence::Fence;
 use super::gate::Gate;
 use super::meter::{Counted, Meter};
 use super::pace::Paced;
+use super::ports::AnyPort;
 use crate::config::Config;
 use crate::network::Network;
 use futures::{AsyncRead, AsyncWrite};
@@ -93,7 +94,11 @@ fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
     }
 }
 
-fn sockets() -> tcp::tokio::Transport {
+fn sockets() -> AnyPort<tcp::tokio::Transport> {
+    AnyPort::new(any_sockets)
+}
+
+fn any_sockets() -> tcp::tokio::Transport {
     tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
 }
 

@@ -134,6 +134,19 @@ async fn a_peer_that_comes_up_later_is_found_by_who_wants_to_stay_with_it() {
 }
 
 #[tokio::test]
+async fn a_dial_leaves_from_another_port_where_somebody_else_has_ours() {
+    // Held at another address of this machine by somebody who shares it with nobody.
+    let holder = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let here = node(config(&[&format!("/ip4/127.0.0.1/tcp/{port}")])).await;
+    let there = TestNode::start(&[TCP, WEB]).await;
+    for address in there.addresses().await {
+        here.peers.connect(address.clone()).await.unwrap();
+        here.peers.disconnect(address).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn whom_we_cannot_dial_we_cannot_stay_connected_to() {
     let here = TestNode::start(&[TCP]).await;
     let peer = PeerId::random();
