@@ -214,6 +214,28 @@ fn what_is_known_of_connections_is_listed_as_asked() {
     assert_eq!(row["Identify"]["ID"], name(&other.swarm()));
 }
 
+#[test]
+fn a_daemon_without_room_for_more_says_so_and_so_does_whoever_comes() {
+    let (full, first, second) = (Repo::new(CAIRN), Repo::new(CAIRN), Repo::new(CAIRN));
+    full.ok(["config", "set", "fetch.connections", "1"]);
+    let log = full.path().join("log");
+    let file = File::create(&log).unwrap();
+    let daemon = Daemon::start_logging(full.command(["daemon"]), full.path(), file);
+    let _others = (first.daemon(), second.daemon());
+    first.ok(["swarm", "connect", &daemon.swarm()]);
+    for _ in 0..3 {
+        let told = second.run(["swarm", "connect", &daemon.swarm()]).failure(1);
+        assert!(told.contains("as soon as it was up"), "{told}");
+    }
+    let refused = "cairn_connections_refused_total{direction=\"in\",reason=\"limit\"}";
+    assert!(daemon.metric(refused) >= 3.0);
+    let log = fs::read_to_string(&log).unwrap();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("`fetch.connections`"));
+    assert_eq!(lines.count(), 1, "{log}");
+}
+
 /// Gives a repository the key of a private network.
 fn lock_in(repo: &Repo, digit: &str) {
     let path = repo.path().join("swarm.key");

@@ -67,6 +67,11 @@ pub struct Config {
     pub private: Option<SwarmKey>,
     /// How long making a connection may take, from the first packet to the muxer.
     pub handshake_timeout: Duration,
+    /// How long after the answer to a ping the next one is sent over a connection.
+    pub ping_interval: Duration,
+    /// How long a ping's answer may take. After two that did not come in time, and nothing else either, the
+    /// connection is closed.
+    pub ping_timeout: Duration,
     /// How long a connection that nobody uses stays open. Shorter frees sockets, longer saves
     /// handshakes.
     pub connection_idle: Duration,
@@ -172,6 +177,8 @@ impl Default for Config {
             filters: Vec::new(),
             private: None,
             handshake_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(15),
+            ping_timeout: Duration::from_secs(20),
             connection_idle: Duration::from_secs(600),
             streams_per_connection_max: 1024,
             window_growth_bytes: 32 << 20,

@@ -299,13 +299,14 @@ pub(crate) fn register_keeper(
     let refused = |reason: &str, direction: &str| {
         let opts = Opts::new(
             "cairn_connections_refused_total",
-            "Dials and arrivals refused, by why: as many from their address as may be, hardly any files left to \
-             open, a filter, too many dials waiting.",
+            "Dials and arrivals refused, by why: as many from their address or in all as may be, hardly any files \
+             left to open, a filter, too many dials waiting.",
         );
         let opts = opts.const_label("reason", reason);
         IntCounter::with_opts(opts.const_label("direction", direction))
     };
     let [crowded, files_in, files_out, trimmed, away] = [(); 5].map(|()| keeper.clone());
+    let [limit_in, limit_out] = [(); 2].map(|()| keeper.clone());
     let [filter_in, filter_out, line] = [(); 3].map(|()| Arc::clone(gate));
     let trims = IntCounter::new(
         "cairn_connections_trimmed_total",
@@ -313,6 +314,8 @@ pub(crate) fn register_keeper(
     )?;
     for source in [
         Source::new(refused("address", "in")?, move || crowded.crowded()),
+        Source::new(refused("limit", "in")?, move || limit_in.overfull().0),
+        Source::new(refused("limit", "out")?, move || limit_out.overfull().1),
         Source::new(refused("files", "in")?, move || files_in.without_files().0),
         Source::new(refused("files", "out")?, move || {
             files_out.without_files().1

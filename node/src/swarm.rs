@@ -73,6 +73,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::timeout;
 use worker::Worker;
 
 /// A connected peer.
@@ -142,6 +143,12 @@ pub enum ConnectError {
         /// What the transports said.
         why: String,
     },
+    /// The connection came up, and the peer closed it.
+    #[error(
+        "{0} closed the connection as soon as it was up: it may have no room for more (`fetch.connections`, \
+         `limits.memory`), not want this node, or be stopping; its log may say which"
+    )]
+    ClosedAtOnce(PeerId),
     /// Not connected.
     #[error("not connected to {0}")]
     NotConnected(PeerId),
@@ -172,15 +179,28 @@ impl Peers {
         self.ask(Command::Connected).await.unwrap_or_default()
     }
 
-    /// Dials; `address` ends in `/p2p/<peer id>`. Done when connected; at once if we were. With
-    /// nothing before the peer id, the addresses known for that peer are tried.
+    /// Dials; `address` ends in `/p2p/<peer id>`. Done when the peer has answered something over the
+    /// connection, or a while after that is up; at once if it was. With nothing before the peer id, the
+    /// addresses known for that peer are tried.
     pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, ConnectError> {
         let (peer, address) = split(address)?;
         let addresses = address.into_iter().collect();
         let _hurry = self.keeper.hurry(peer);
         self.dial(peer, addresses).await?;
+        self.meet(peer).await?;
         self.keeper.asked_for(&peer);
         Ok(peer)
+    }
+
+    /// Waits until a peer that we are connected to has answered anything: one that has no room for us, or
+    /// does not want us, lets the connection come up and closes it then.
+    async fn meet(&self, peer: PeerId) -> Result<(), ConnectError> {
+        let met = self.ask(|reply| Command::Meet { peer, reply });
+        match timeout(MEETING_TIME_MAX, met).await {
+            Ok(met) => met.unwrap_or(Err(ConnectError::Stopping)),
+            // It keeps the connection, whatever it does.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Dials a peer at any of `addresses`, or, if there are none, at those known for it. Done when
@@ -389,6 +409,7 @@ pub(crate) async fn start(
     let told = worker::Told {
         events: events.clone(),
         acquaintance: Acquaintance::default(),
+        meter: Arc::clone(&meter),
     };
     let acquaintance = told.acquaintance.clone();
     let met_before = remembered
@@ -518,6 +539,9 @@ fn settings(config: &Config, tasks: &Tasks) -> swarm::Config {
 
 /// Addresses tried in one dial.
 const ADDRESSES_PER_DIAL_MAX: usize = 16;
+
+/// How long a peer has for its first answer, which `connect` waits for.
+const MEETING_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The name below which the public network's bootstrap peers are found.
 const PUBLIC_BOOTSTRAP: &str = "bootstrap.libp2p.io";

@@ -80,7 +80,11 @@ impl Behaviour {
             memory: memory::Behaviour::new(ceiling),
             identify: Told::new(identify(key), network, reach),
             at_length: crate::identify::Behaviour::default(),
-            ping: ping::Behaviour::default(),
+            ping: ping::Behaviour::new(
+                ping::Config::new()
+                    .with_interval(config.ping_interval)
+                    .with_timeout(config.ping_timeout),
+            ),
             dht,
             bitswap,
             perf,

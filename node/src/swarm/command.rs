@@ -24,6 +24,11 @@ pub(crate) enum Command {
         address: Multiaddr,
         reply: oneshot::Sender<Result<(), ConnectError>>,
     },
+    /// Wait until a connected peer has answered anything.
+    Meet {
+        peer: PeerId,
+        reply: oneshot::Sender<Result<(), ConnectError>>,
+    },
     /// Close every connection to a peer.
     Disconnect {
         peer: PeerId,

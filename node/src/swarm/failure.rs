@@ -2,6 +2,7 @@
 
 use super::ConnectError;
 use crate::node::StartError;
+use libp2p::connection_limits::Exceeded;
 use libp2p::swarm::DialError;
 use libp2p::{Multiaddr, PeerId};
 use std::error::Error;
@@ -25,10 +26,18 @@ pub(super) fn failed(peer: PeerId, error: &DialError) -> ConnectError {
             format!("{address} belongs to {obtained}")
         }
         DialError::LocalPeerId { .. } => "that is this node itself".to_owned(),
-        DialError::Denied { cause } => root_of(cause),
+        DialError::Denied { cause } => match cause.downcast_ref() {
+            Some(exceeded) => over(exceeded),
+            None => root_of(cause),
+        },
         other => root_of(other),
     };
     ConnectError::Dial { peer, why }
+}
+
+/// Which number of connections is reached, and where it is set.
+pub(super) fn over(exceeded: &Exceeded) -> String {
+    format!("{exceeded}; `fetch.connections` says how many this node may have in all")
 }
 
 /// What lies at the bottom: the layers above it only say that something below them failed.

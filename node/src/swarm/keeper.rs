@@ -17,14 +17,16 @@ pub(super) use behaviour::Behaviour;
 pub(crate) use manager::{Serves, Waits};
 pub use peering::ListFull;
 
+use super::failure::over;
 use super::filters::Filter;
-use super::gate::{Gate, Told};
+use super::gate::{Gate, Told, Turned};
 use super::{ConnectError, Peers, split};
 use crate::config::Config;
 use crate::limits::Limits;
 use crowd::Crowd;
 use files::Files;
 use futures::task::AtomicWaker;
+use libp2p::connection_limits::Exceeded;
 use libp2p::core::Endpoint;
 use libp2p::swarm::{CloseConnection, ConnectionDenied, ConnectionId};
 use libp2p::{Multiaddr, PeerId};
@@ -48,9 +50,11 @@ struct Shared {
     gate: Arc<Gate>,
     files: Files,
     crowded: AtomicU64,
+    limited: Turned,
     trimmed: AtomicU64,
     told_crowded: Told,
     told_files: Told,
+    told_limited: Told,
 }
 
 #[derive(Debug)]
@@ -126,9 +130,11 @@ impl Keeper {
             gate: Arc::clone(gate),
             files: Files::new(),
             crowded: AtomicU64::new(0),
+            limited: Turned::default(),
             trimmed: AtomicU64::new(0),
             told_crowded: Told::default(),
             told_files: Told::default(),
+            told_limited: Told::default(),
         }));
         keeper.keep_configured(config);
         keeper
@@ -273,6 +279,23 @@ impl Keeper {
             })?;
         }
         Ok(())
+    }
+
+    /// A connection was refused by those who count them all.
+    fn limited(&self, end: Endpoint, exceeded: &Exceeded) {
+        match end {
+            Endpoint::Dialer => self.0.limited.dial(),
+            Endpoint::Listener => self.0.limited.arrival(),
+        }
+        if self.0.told_limited.is_due() {
+            let (arrivals, dials) = (self.0.limited.arrivals(), self.0.limited.dials());
+            tracing::warn!(arrivals, dials, "connections refused: {}", over(exceeded));
+        }
+    }
+
+    /// Arrivals and dials refused because there were as many connections as may be.
+    pub(crate) fn overfull(&self) -> (u64, u64) {
+        (self.0.limited.arrivals(), self.0.limited.dials())
     }
 
     /// Arrivals refused because there were as many from their address.

@@ -6,11 +6,13 @@
 
 use super::Bandwidth;
 use futures::{AsyncRead, AsyncWrite, ready};
+use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use std::collections::HashMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,8 @@ pub(crate) struct Meter {
     refused: AtomicU64,
     held: AtomicU64,
     seen: Mutex<Seen>,
+    /// Bytes from each peer, while there are connections to it.
+    pulses: Mutex<HashMap<PeerId, Weak<AtomicU64>>>,
 }
 
 /// What was known at the last look.
@@ -44,6 +48,7 @@ impl Meter {
                 at: now,
                 bandwidth: Bandwidth::default(),
             }),
+            pulses: Mutex::default(),
         })
     }
 
@@ -111,6 +116,27 @@ impl Meter {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// How many bytes came from a peer over the connections that are up, and those they followed upon.
+    pub(super) fn heard(&self, peer: &PeerId) -> u64 {
+        let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        let pulse = pulses.get(peer).and_then(Weak::upgrade);
+        pulse.map_or(0, |pulse| pulse.load(Ordering::Relaxed))
+    }
+
+    /// Where the bytes from a peer are counted.
+    fn pulse(&self, peer: PeerId) -> Arc<AtomicU64> {
+        let mut pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pulse) = pulses.get(&peer).and_then(Weak::upgrade) {
+            return pulse;
+        }
+        if pulses.len() == pulses.capacity() {
+            pulses.retain(|_, pulse| pulse.strong_count() > 0);
+        }
+        let pulse = Arc::new(AtomicU64::new(0));
+        pulses.insert(peer, Arc::downgrade(&pulse));
+        pulse
+    }
+
     fn received(&self, bytes: usize) {
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -134,15 +160,31 @@ fn to_f64(bytes: u64) -> f64 {
 pub(super) struct Counted<T> {
     inner: T,
     meter: Arc<Meter>,
+    /// The peer's.
+    pulse: Arc<AtomicU64>,
 }
 
 impl<T> Counted<T> {
-    pub(super) fn new(inner: T, meter: Arc<Meter>) -> Self {
-        Self { inner, meter }
+    pub(super) fn new(inner: T, peer: PeerId, meter: Arc<Meter>) -> Self {
+        let pulse = meter.pulse(peer);
+        Self {
+            inner,
+            meter,
+            pulse,
+        }
     }
 
     fn wrap<S>(&self, stream: S) -> Counted<S> {
-        Counted::new(stream, Arc::clone(&self.meter))
+        Counted {
+            inner: stream,
+            meter: Arc::clone(&self.meter),
+            pulse: Arc::clone(&self.pulse),
+        }
+    }
+
+    fn received(&self, bytes: usize) {
+        self.meter.received(bytes);
+        self.pulse.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -189,7 +231,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         out: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, out))?;
-        self.meter.received(read);
+        self.received(read);
         Poll::Ready(Ok(read))
     }
 
@@ -199,7 +241,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         out: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
         let read = ready!(Pin::new(&mut self.inner).poll_read_vectored(cx, out))?;
-        self.meter.received(read);
+        self.received(read);
         Poll::Ready(Ok(read))
     }
 }
@@ -259,6 +301,27 @@ mod tests {
         let faded = meter.read(now + 10 * MEMORY);
         assert!(faded.rate_in < 0.1, "{faded:?}");
         assert_eq!(faded.total_in, 60_000);
+    }
+
+    #[test]
+    fn what_a_peer_sends_is_counted_while_there_is_a_connection_to_it() {
+        let meter = Meter::new(Instant::now());
+        let [one, other] = [PeerId::random(), PeerId::random()];
+        let counted = |peer| Counted::new((), peer, Arc::clone(&meter));
+        let first = counted(one);
+        let stream = first.wrap(());
+        stream.received(7);
+        counted(one).received(5);
+        let last = counted(other);
+        last.received(1);
+        assert_eq!((meter.heard(&one), meter.heard(&other)), (12, 1));
+        drop((first, stream));
+        assert_eq!((meter.heard(&one), meter.heard(&other)), (0, 1));
+        // The dead do not stay in memory.
+        for _ in 0..1000 {
+            drop(counted(PeerId::random()));
+        }
+        assert!(meter.pulses.lock().unwrap().len() < 100);
     }
 
     #[test]

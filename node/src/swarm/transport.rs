@@ -136,18 +136,18 @@ where
         transport.and_then(move |socket, point| upgrade.run(socket, point)),
         config.handshake_timeout,
     )
-    .map(move |(peer, muxer), _| (peer, muxer_of(muxer, meter)))
+    .map(move |(peer, muxer), _| (peer, muxer_of(muxer, peer, meter)))
     .boxed()
 }
 
 /// A connection's streams, counted and paced.
-fn muxer_of<M>(muxer: M, meter: Arc<Meter>) -> StreamMuxerBox
+fn muxer_of<M>(muxer: M, peer: PeerId, meter: Arc<Meter>) -> StreamMuxerBox
 where
     M: StreamMuxer + Send + Unpin + 'static,
     M::Substream: Send + Unpin + 'static,
     M::Error: std::error::Error + Send + Sync + 'static,
 {
-    let counted = Counted::new(muxer, Arc::clone(&meter));
+    let counted = Counted::new(muxer, peer, Arc::clone(&meter));
     StreamMuxerBox::new(Paced::new(counted, meter))
 }
 
@@ -168,7 +168,7 @@ fn datagrams(keys: &Keypair, config: &Config, meter: &Arc<Meter>) -> Connections
     quic.max_idle_timeout = QUIC_SILENCE_MILLIS;
     let meter = Arc::clone(meter);
     quic::tokio::Transport::new(quic)
-        .map(move |(peer, muxer), _| (peer, muxer_of(muxer, meter)))
+        .map(move |(peer, muxer), _| (peer, muxer_of(muxer, peer, meter)))
         .boxed()
 }
 

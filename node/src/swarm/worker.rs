@@ -6,7 +6,7 @@
 //!
 //! Invariants: `connections` has exactly the established connections, bounded by the configured
 //! limits; a peer is in `peers` while it has at least one. Every answer owed to a command is in
-//! `dials`, `ways` or `closing` until it is given; dropping it says "stopping".
+//! `dials`, `ways`, `closing` or `meeting` until it is given; dropping it says "stopping".
 //!
 //! `asked.rs` answers commands, `heard.rs` takes the swarm's news, `reaching.rs` what of it is about being reachable.
 
@@ -20,6 +20,7 @@ use super::book::Book;
 use super::bootstrap::Bootstrap;
 use super::command::Command;
 use super::failure::refused;
+use super::meter::Meter;
 use crate::config::Config;
 use crate::dht::acquaintance::Acquaintance;
 use crate::event::Event;
@@ -33,6 +34,7 @@ use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId};
 use reaching::{Reaching, Way};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
@@ -55,14 +57,17 @@ pub(super) struct Worker {
     /// Dials that another connection to the same peer does not answer.
     ways: HashMap<ConnectionId, (PeerId, Answer)>,
     closing: HashMap<PeerId, Vec<Answer>>,
+    /// Who waits for a first answer of a peer.
+    meeting: HashMap<PeerId, Vec<Answer>>,
     bootstrap: Bootstrap,
     reaching: Reaching,
 }
 
-/// Who hears of what happens.
+/// Who hears of what happens, and where it is seen what peers send.
 pub(super) struct Told {
     pub(super) events: broadcast::Sender<Event>,
     pub(super) acquaintance: Acquaintance,
+    pub(super) meter: Arc<Meter>,
 }
 
 /// Who dialled.
@@ -80,11 +85,15 @@ struct Connection {
     direction: Direction,
     way: Way,
     latency: Option<Duration>,
+    /// What had come from the peer when a ping was answered last, or one that was not was borne.
+    heard: u64,
 }
 
 #[derive(Default)]
 struct Peer {
     connections: usize,
+    /// Whether it has answered anything yet.
+    answers: bool,
     agent: Option<String>,
     protocols: Vec<String>,
     /// Whether it answers DHT requests.
@@ -123,6 +132,7 @@ impl Worker {
             dials: HashMap::new(),
             ways: HashMap::new(),
             closing: HashMap::new(),
+            meeting: HashMap::new(),
             bootstrap,
             reaching: Reaching::new(config),
         }
@@ -195,6 +205,7 @@ impl Worker {
         self.inbox.close();
         self.dials.clear();
         self.ways.clear();
+        self.meeting.clear();
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {
             // An error means that it is gone already.

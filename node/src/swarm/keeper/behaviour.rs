@@ -3,6 +3,7 @@
 use super::manager::Came;
 use super::{Hurry, Keeper, Serves, State, Stay};
 use crate::network;
+use libp2p::connection_limits::Exceeded;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::DeniedUpgrade;
@@ -52,6 +53,11 @@ impl Behaviour {
             false => Serves::Nothing,
         };
         self.keeper.serves(peer, serves);
+    }
+
+    /// A connection was refused since there are as many as may be.
+    pub(crate) fn limited(&self, end: Endpoint, exceeded: &Exceeded) {
+        self.keeper.limited(end, exceeded);
     }
 
     /// Stays with a peer while what this gives lives.

@@ -73,7 +73,8 @@ async fn above_the_high_water_the_least_useful_go_and_the_peered_stay() {
     }
     // The peered one is the fourth, and does not count.
     assert_eq!(hub.peers.connected().await.len(), 4);
-    others[4].peers.connect(hub.address().await).await.unwrap();
+    // It may itself be one of those that are let go at once.
+    let _: Result<PeerId, ConnectError> = others[4].peers.connect(hub.address().await).await;
     let mut left: HashSet<PeerId> = others.iter().map(TestNode::id).collect();
     while left.len() > 2 {
         let gone = async {
@@ -144,6 +145,80 @@ async fn a_dial_leaves_from_another_port_where_somebody_else_has_ours() {
         here.peers.connect(address.clone()).await.unwrap();
         here.peers.disconnect(address).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn whoever_closes_a_connection_at_once_is_named_and_counts_it() {
+    let full = node(Config {
+        connections_max: 1,
+        ..config(&[TCP])
+    })
+    .await;
+    let (first, second) = (TestNode::start(&[]).await, TestNode::start(&[]).await);
+    first.peers.connect(full.address().await).await.unwrap();
+    let told = second.peers.connect(full.address().await).await;
+    let told = told.unwrap_err();
+    assert!(matches!(told, ConnectError::ClosedAtOnce(peer) if peer == full.id()));
+    assert!(told.to_string().contains("`fetch.connections`"), "{told}");
+    assert_eq!(
+        full.labelled("cairn_connections_refused_total", "limit"),
+        1.0
+    );
+    // Our own limit is named to whoever dials.
+    let other = TestNode::start(&[TCP]).await;
+    let told = full.peers.connect(other.address().await).await;
+    let told = told.unwrap_err().to_string();
+    assert!(told.contains("`fetch.connections`"), "{told}");
+    assert_eq!(
+        full.labelled("cairn_connections_refused_total", "limit"),
+        2.0
+    );
+}
+
+/// A peer that hangs once it knows who has called: its connections stay, and nothing comes from it any more.
+/// It ends with the sender.
+fn hanging() -> (oneshot::Receiver<Multiaddr>, std::sync::mpsc::Sender<()>) {
+    let (tell, address) = oneshot::channel();
+    let (end, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        // What it began stands still from then on, for lack of anybody who drives it.
+        let swarm = runtime.block_on(async {
+            let mut swarm = tls_only();
+            swarm.listen_on(TCP.parse().unwrap()).unwrap();
+            let mut tell = Some(tell);
+            loop {
+                match swarm.select_next_some().await {
+                    SwarmEvent::NewListenAddr { address, .. } => {
+                        let address = address.with(Protocol::P2p(*swarm.local_peer_id()));
+                        tell.take().unwrap().send(address).unwrap();
+                    }
+                    SwarmEvent::Behaviour(PlainEvent::Identify(identify::Event::Received {
+                        ..
+                    })) => return swarm,
+                    _ => {}
+                }
+            }
+        });
+        let _: Result<(), _> = ended.recv();
+        drop((swarm, runtime));
+    });
+    (address, end)
+}
+
+#[tokio::test]
+async fn a_peer_that_hangs_is_let_go_when_it_answers_no_ping() {
+    let mut here = node(Config {
+        ping_interval: Duration::from_millis(10),
+        ping_timeout: Duration::from_millis(100),
+        ..config(&[])
+    })
+    .await;
+    let (address, _end) = hanging();
+    let (peer, address) = split(address.await.unwrap()).unwrap();
+    here.peers.dial(peer, vec![address.unwrap()]).await.unwrap();
+    here.until(is_gone(peer)).await;
 }
 
 #[tokio::test]

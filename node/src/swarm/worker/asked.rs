@@ -26,6 +26,7 @@ impl Worker {
                 address,
                 reply,
             } => self.reach(peer, address, reply),
+            Command::Meet { peer, reply } => self.meet(peer, reply),
             Command::Disconnect { peer, reply } => self.disconnect(peer, reply),
             Command::Listening(reply) => {
                 drop(reply.send(self.swarm.listeners().cloned().collect()));
@@ -124,6 +125,18 @@ impl Worker {
             Err(error) => {
                 self.metrics.dials_failed.inc();
                 drop(reply.send(Err(failed(peer, &error))));
+            }
+        }
+    }
+
+    fn meet(&mut self, peer: PeerId, reply: Answer) {
+        match self.peers.get(&peer) {
+            None => drop(reply.send(Err(ConnectError::ClosedAtOnce(peer)))),
+            Some(known) if known.answers => drop(reply.send(Ok(()))),
+            Some(_) => {
+                let waiting = self.meeting.entry(peer).or_default();
+                waiting.retain(|other| !other.is_closed());
+                waiting.push(reply);
             }
         }
     }

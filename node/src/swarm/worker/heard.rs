@@ -6,12 +6,17 @@ use crate::dht::table::Group;
 use crate::event::Event;
 use crate::negotiation::is_relayed;
 use crate::network::{self, Network, Realm};
+use crate::swarm::ConnectError;
 use crate::swarm::behaviour::BehaviourEvent;
 use crate::swarm::book;
 use crate::swarm::failure::failed;
-use libp2p::core::ConnectedPoint;
-use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::connection_limits::Exceeded;
+use libp2p::core::{ConnectedPoint, Endpoint};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, DialError, ListenError, StreamUpgradeError, SwarmEvent,
+};
 use libp2p::{Multiaddr, PeerId, identify, ping};
+use std::io;
 
 impl Worker {
     pub(super) fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -40,6 +45,9 @@ impl Worker {
             } => {
                 self.metrics.dials_failed.inc();
                 tracing::debug!(peer = ?peer_id, %error, "dial failed");
+                if let DialError::Denied { cause } = &error {
+                    self.on_denied(Endpoint::Dialer, cause);
+                }
                 if let Some((peer, reply)) = self.dials.remove(&connection_id) {
                     drop(reply.send(self.not_dialled(peer, &error)));
                 } else if let Some((peer, reply)) = self.ways.remove(&connection_id) {
@@ -49,6 +57,9 @@ impl Worker {
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 self.metrics.arrivals_failed.inc();
                 tracing::debug!(%error, "arrival failed");
+                if let ListenError::Denied { cause } = &error {
+                    self.on_denied(Endpoint::Listener, cause);
+                }
             }
             SwarmEvent::NewListenAddr {
                 listener_id,
@@ -84,6 +95,13 @@ impl Worker {
         }
     }
 
+    /// Others of those who refuse tell by themselves.
+    fn on_denied(&self, end: Endpoint, cause: &ConnectionDenied) {
+        if let Some(exceeded) = cause.downcast_ref::<Exceeded>() {
+            self.swarm.behaviour().keeper.limited(end, exceeded);
+        }
+    }
+
     fn on_established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let direction = if endpoint.is_dialer() {
             Direction::Outbound
@@ -105,6 +123,7 @@ impl Worker {
                 direction,
                 way: Way::of(endpoint),
                 latency: None,
+                heard: self.told.meter.heard(&peer),
             },
         );
         let entry = self.peers.entry(peer).or_default();
@@ -150,6 +169,9 @@ impl Worker {
         for reply in self.closing.remove(&peer).unwrap_or_default() {
             drop(reply.send(Ok(())));
         }
+        for reply in self.meeting.remove(&peer).unwrap_or_default() {
+            drop(reply.send(Err(ConnectError::ClosedAtOnce(peer))));
+        }
         if self.peers.is_empty() {
             self.bootstrap.disconnected();
         }
@@ -182,7 +204,10 @@ impl Worker {
                 self.on_seen(peer, connection, &info);
                 self.on_identified(peer, info);
             }
-            BehaviourEvent::Identify(identify::Event::Error { peer_id, .. }) => {
+            BehaviourEvent::Identify(identify::Event::Error { peer_id, error, .. }) => {
+                if matches!(error, StreamUpgradeError::NegotiationFailed) {
+                    self.on_answered(&peer_id);
+                }
                 // It may have more to say than that reads.
                 self.swarm.behaviour_mut().at_length.ask(peer_id);
                 let is_stranger = |peer: &Peer| peer.agent.is_none();
@@ -197,14 +222,43 @@ impl Worker {
     }
 
     fn on_ping(&mut self, event: &ping::Event) {
-        if let (Some(connection), Ok(round_trip)) =
-            (self.connections.get_mut(&event.connection), &event.result)
-        {
-            connection.latency = Some(*round_trip);
+        let Some(connection) = self.connections.get_mut(&event.connection) else {
+            return;
+        };
+        let heard = self.told.meter.heard(&event.peer);
+        match &event.result {
+            Ok(round_trip) => {
+                connection.latency = Some(*round_trip);
+                connection.heard = heard;
+                self.on_answered(&event.peer);
+            }
+            Err(ping::Failure::Unsupported) => self.on_answered(&event.peer),
+            // One that has much to say may come late with its answers.
+            Err(_) if heard != connection.heard => connection.heard = heard,
+            // Who refuses is there.
+            Err(error) if !is_silence(error) => {}
+            Err(error) => {
+                tracing::info!(
+                    peer = %event.peer, address = %connection.address, %error,
+                    "a peer that answers no ping and sends nothing is let go"
+                );
+                self.swarm.close_connection(event.connection);
+            }
+        }
+    }
+
+    /// A peer has answered something: it did not take the connection to close it.
+    fn on_answered(&mut self, peer: &PeerId) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.answers = true;
+        }
+        for reply in self.meeting.remove(peer).unwrap_or_default() {
+            drop(reply.send(Ok(())));
         }
     }
 
     fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        self.on_answered(&peer);
         let Some(entry) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -259,6 +313,17 @@ impl Worker {
             .filter(|connection| connection.peer == *peer && !is_relayed(&connection.address));
         own.find_map(|connection| network::host(&connection.address))
             .map(Group::of)
+    }
+}
+
+/// Whether nothing came, of a ping or of what agrees on one.
+fn is_silence(error: &ping::Failure) -> bool {
+    match error {
+        ping::Failure::Timeout => true,
+        ping::Failure::Other { error } => error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut),
+        ping::Failure::Unsupported => false,
     }
 }
 
