@@ -193,6 +193,21 @@ fn what_a_change_keeps_away_is_told() {
     assert_eq!(set("network", "lan"), "");
     assert!(set("network", "local").starts_with(outside));
     assert_eq!(set("fetch.gateways", "[]"), "");
+    let peer = "/ip4/10.0.0.1/tcp/1/p2p/12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
+    for key in ["bootstrap", "swarm.peering"] {
+        let told = set(key, &format!("[\"{peer}\"]"));
+        assert!(
+            told.contains(&format!("{peer} in `{key}` is not dialled")),
+            "{told}"
+        );
+        assert_eq!(set(key, "[]"), "");
+    }
+    // What the daemon would not start with is refused at once, and named.
+    let refused = |key: &str, value: &str| repo.run(["config", "set", key, value]).failure(1);
+    let told = refused("addresses.swarm", r#"["/ip4/0.0.0.0/tcp/4001"]"#);
+    assert!(told.contains("outside the network `local`"), "{told}");
+    let told = refused("connections.high", "10");
+    assert!(told.contains("`connections.low` is 64"), "{told}");
     let told = set("routing.endpoints", r#"["https://router.example"]"#);
     let outside = "warning: the router https://router.example is not asked: it is outside";
     assert!(told.starts_with(outside), "{told}");

@@ -277,25 +277,30 @@ fn a_private_network_is_for_those_who_have_its_key() {
 #[test]
 fn a_key_that_cannot_be_used_stops_the_daemon_with_what_to_do() {
     let repo = Repo::new(CAIRN);
-    lock_in(&repo, "a");
     let path = repo.path().join("swarm.key");
     // QUIC is only there if it was asked for.
     let quic = "[\"/ip4/127.0.0.1/udp/0/quic-v1\"]";
     repo.ok(["config", "set", "addresses.swarm", quic]);
+    lock_in(&repo, "a");
     let told = repo.refused_daemon().failure(1);
     assert!(
         told.contains("QUIC") && told.contains("addresses.swarm"),
         "{told}"
     );
-    repo.ok([
-        "config",
-        "set",
-        "addresses.swarm",
-        "[\"/ip4/127.0.0.1/tcp/0\"]",
-    ]);
+    let tcp = "[\"/ip4/127.0.0.1/tcp/0\"]";
+    repo.ok(["config", "set", "addresses.swarm", tcp]);
+    // With the key in place, it is refused where it is said.
+    let told = repo
+        .run(["config", "set", "addresses.swarm", quic])
+        .failure(1);
+    assert!(told.contains("QUIC"), "{told}");
     let public =
         "/dnsaddr/bootstrap.libp2p.io/p2p/12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
+    let told = repo.run(["bootstrap", "add", public]).failure(1);
+    assert!(told.contains("swarm.key"), "{told}");
+    fs::remove_file(&path).unwrap();
     repo.ok(["bootstrap", "add", public]);
+    lock_in(&repo, "a");
     let told = repo.refused_daemon().failure(1);
     assert!(told.contains("cairn bootstrap rm"), "{told}");
     repo.ok(["bootstrap", "rm", public]);

@@ -14,14 +14,15 @@ pub mod serve;
 pub mod view;
 
 use address::{ListenAddress, OptionalAddress};
-use cairn_node::private::Need;
+use cairn_node::private::{Need, SwarmKey};
 use cairn_node::provide::Strategy;
 use cairn_node::{Endpoint, Limits, Multiaddr, Network, reach};
-use connections::{Connections, Swarm};
+use connections::{Connections, PeerAddress, Swarm};
 use duration::Interval;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serve::Serve;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub struct Config {
     /// How far this node reaches: `local`, `lan` or `public`.
     pub network: Network,
     /// Whom to ask first, each with `/p2p/<peer id>`.
-    pub bootstrap: Vec<Multiaddr>,
+    pub bootstrap: Vec<PeerAddress>,
     /// Where it listens.
     pub addresses: Addresses,
     /// How blocks are kept.
@@ -122,7 +123,7 @@ pub struct Fetch {
     #[serde(deserialize_with = "some_patience")]
     pub timeout: Interval,
     /// Most connections to peers in all.
-    pub connections: u32,
+    pub connections: NonZeroU32,
     /// Trustless gateways that are asked besides peers.
     pub gateways: Vec<Endpoint>,
 }
@@ -143,7 +144,7 @@ impl Default for Fetch {
     fn default() -> Self {
         Self {
             timeout: Interval(Duration::from_secs(30)),
-            connections: 512,
+            connections: const { NonZeroU32::new(512).unwrap() },
             gateways: Vec::new(),
         }
     }
@@ -245,6 +246,9 @@ pub enum ConfigError {
         /// What is wrong.
         why: String,
     },
+    /// Values that do not go together, or not with the network.
+    #[error("{0}")]
+    Unfit(String),
     /// A key that can be read but not changed this way.
     #[error("`{key}` is a section; set one of its keys instead, as in `{example}`")]
     Section {
@@ -274,10 +278,19 @@ impl Config {
             why: error.message().replace('\n', ", "),
         };
         let table: toml::Table = toml::from_str(text).map_err(|error| invalid(&error))?;
-        toml::from_str(text).map_err(|error| match view::first_unknown(&table) {
-            Some(key) => view::unknown(&key),
-            None => keys::first_wrong(&table).unwrap_or_else(|| invalid(&error)),
-        })
+        let config: Self =
+            toml::from_str(text).map_err(|error| match view::first_unknown(&table) {
+                Some(key) => view::unknown(&key),
+                None => keys::first_wrong(&table).unwrap_or_else(|| invalid(&error)),
+            })?;
+        config.check(None)?;
+        Ok(config)
+    }
+
+    /// Whether a node would start with it; `private` is the key of its private network.
+    pub fn check(&self, private: Option<SwarmKey>) -> Result<(), ConfigError> {
+        let checked = self.node(private).check();
+        checked.map_err(|error| ConfigError::Unfit(error.to_string()))
     }
 
     /// Where peers reach this node.
@@ -316,14 +329,36 @@ impl Config {
         gateways.chain(routers).filter(outside).map(tell).collect()
     }
 
-    /// What the node's wiring needs to know.
-    pub fn node(&self) -> cairn_node::Config {
+    /// The peers and addresses that are not dialled because `network` does not reach them, each in a sentence.
+    pub fn peers_outside(&self) -> Vec<String> {
+        let bootstrap = self.bootstrap.iter().map(|peer| ("bootstrap", peer));
+        let peering = self
+            .swarm
+            .peering
+            .iter()
+            .map(|peer| ("swarm.peering", peer));
+        let outside = |(_, peer): &(&str, &PeerAddress)| !self.network.allows(&peer.0);
+        let name = self.network.name();
+        let tell = |(key, peer): (&str, &PeerAddress)| {
+            format!(
+                "{} in `{key}` is not dialled: it is outside the network `{name}`, which `cairn config set \
+                 network` changes",
+                peer.0
+            )
+        };
+        bootstrap.chain(peering).filter(outside).map(tell).collect()
+    }
+
+    /// What the node's wiring needs to know. In a private network, whose key is `private`, it does not listen
+    /// for QUIC unless it was told to, which it then refuses.
+    pub fn node(&self, private: Option<SwarmKey>) -> cairn_node::Config {
         let mut config = cairn_node::Config {
             network: self.network,
             listen: self.swarm_addresses(),
-            bootstrap: self.bootstrap.clone(),
+            bootstrap: self.bootstrap.iter().map(|peer| peer.0.clone()).collect(),
+            private,
             fetch_idle: self.fetch.timeout.0,
-            connections_max: self.fetch.connections,
+            connections_max: self.fetch.connections.get(),
             gateways: self.fetch.gateways.clone(),
             routers: self.routing.endpoints.clone(),
             scrub_share: self.storage.scrub_share,
@@ -342,6 +377,10 @@ impl Config {
             filters: self.swarm.filters.clone(),
             ..cairn_node::Config::default()
         };
+        if private.is_some() && self.addresses.swarm.is_none() {
+            let is_quic = |address: &Multiaddr| address.to_string().contains("/quic");
+            config.listen.retain(|address| !is_quic(address));
+        }
         self.connections.put_into(&mut config);
         config
     }

@@ -23,7 +23,7 @@ use cairn_gateway::Gateway;
 use cairn_node::node::StartError;
 use cairn_node::private::{Need, SwarmKey};
 use cairn_node::tasks::Tasks;
-use cairn_node::{Exchange, Multiaddr, Node};
+use cairn_node::{Exchange, Node};
 use cairn_store::{Cid, Store};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
@@ -305,7 +305,7 @@ impl Daemon {
                 None
             }
             Reach::Online(private) => {
-                let settings = settings(&config, private);
+                let settings = config.node(private);
                 Some(start_node(&repository, settings, &store, &registry).await?)
             }
         };
@@ -521,18 +521,6 @@ impl Daemon {
             Err(_) => Err(Failure::runtime("the repository was not closed in time")),
         }
     }
-}
-
-/// What the node needs to know. In a private network it does not listen for QUIC unless it was told to,
-/// which it then refuses.
-fn settings(config: &Config, private: Option<SwarmKey>) -> cairn_node::Config {
-    let mut settings = config.node();
-    settings.private = private;
-    if private.is_some() && config.addresses.swarm.is_none() {
-        let is_quic = |address: &Multiaddr| address.to_string().contains("/quic");
-        settings.listen.retain(|address| !is_quic(address));
-    }
-    settings
 }
 
 async fn start_node(

@@ -8,6 +8,7 @@ use crate::bitswap::policy::{Policy, ServeAll};
 use crate::http::Endpoint;
 use crate::limits::Limits;
 use crate::network::Network;
+use crate::node::StartError;
 use crate::perf::Answers;
 use crate::private::SwarmKey;
 use crate::provide::Strategy;
@@ -15,6 +16,7 @@ use crate::reach;
 use crate::swarm::Filter;
 use cairn_store::config::Percent;
 use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,6 +147,56 @@ impl Config {
         }
     }
 }
+
+impl Config {
+    /// Whether the settings fit together, as far as that can be said without opening anything: what a start
+    /// would refuse is refused where it is set as well.
+    pub fn check(&self) -> Result<(), StartError> {
+        if self.private.is_some() {
+            if let Some(address) = self.listen.iter().find(|one| is_quic(one)) {
+                return Err(StartError::PrivateQuic(address.clone()));
+            }
+            if let Some(address) = self.bootstrap.iter().find(|one| is_of_public(one)) {
+                return Err(StartError::PrivateBootstrap(address.clone()));
+            }
+        }
+        let mut listen = self.listen.iter();
+        if let Some(address) = listen.find(|one| !self.network.may_listen(one)) {
+            return Err(StartError::Outside {
+                address: address.clone(),
+                network: self.network.name(),
+            });
+        }
+        let (low, high) = (self.connections_low, self.connections_high);
+        if low > high {
+            return Err(StartError::Crossed { low, high });
+        }
+        if self.connections_max == 0 {
+            return Err(StartError::Alone);
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is dialled and listened at over QUIC.
+pub(crate) fn is_quic(address: &Multiaddr) -> bool {
+    address
+        .iter()
+        .any(|part| matches!(part, Protocol::Quic | Protocol::QuicV1))
+}
+
+/// Whether an address is one of the public network's own bootstrap peers.
+fn is_of_public(address: &Multiaddr) -> bool {
+    address.iter().any(|part| match part {
+        Protocol::Dnsaddr(name) | Protocol::Dns(name) | Protocol::Dns4(name) => {
+            name.ends_with(PUBLIC_BOOTSTRAP)
+        }
+        _ => false,
+    })
+}
+
+/// The name below which the public network's bootstrap peers are found.
+const PUBLIC_BOOTSTRAP: &str = "bootstrap.libp2p.io";
 
 /// How a connection is encrypted and its other end known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

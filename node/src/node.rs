@@ -120,6 +120,22 @@ pub enum StartError {
          `cairn bootstrap rm {0}` takes it out"
     )]
     PrivateBootstrap(Multiaddr),
+    /// Closing connections would never end.
+    #[error(
+        "`connections.low` is {low} and `connections.high` is {high}: above `high` connections some are closed until \
+         `low` are left, so `low` may be no more than `high`; set the one that is in the way first"
+    )]
+    Crossed {
+        /// How many are left.
+        low: u32,
+        /// Above how many some are closed.
+        high: u32,
+    },
+    /// Nobody could ever be connected to.
+    #[error(
+        "`fetch.connections` is 0, which leaves no connection to anybody; `cairn daemon --offline` runs without peers"
+    )]
+    Alone,
     /// The transports could not be built from the key.
     #[error("cannot set up the transports: {0}")]
     Transport(String),

@@ -486,23 +486,7 @@ async fn remembered(config: &Config, tasks: &Tasks) -> Option<Remembered> {
 
 /// Refuses what cannot work before anything is opened.
 fn check(config: &Config) -> Result<(), StartError> {
-    if config.private.is_some() {
-        let quic = |address: &&Multiaddr| address.iter().any(|part| part == Protocol::QuicV1);
-        if let Some(address) = config.listen.iter().find(quic) {
-            return Err(StartError::PrivateQuic(address.clone()));
-        }
-        if let Some(address) = config.bootstrap.iter().find(|one| is_of_public(one)) {
-            return Err(StartError::PrivateBootstrap(address.clone()));
-        }
-    }
-    for address in &config.listen {
-        if !config.network.may_listen(address) {
-            return Err(StartError::Outside {
-                address: address.clone(),
-                network: config.network.name(),
-            });
-        }
-    }
+    config.check()?;
     for address in &config.listen {
         transport::check_free(address).map_err(|error| StartError::Listen {
             address: address.clone(),
@@ -510,16 +494,6 @@ fn check(config: &Config) -> Result<(), StartError> {
         })?;
     }
     Ok(())
-}
-
-/// Whether an address is one of the public network's own bootstrap peers.
-fn is_of_public(address: &Multiaddr) -> bool {
-    address.iter().any(|part| match part {
-        Protocol::Dnsaddr(name) | Protocol::Dns(name) | Protocol::Dns4(name) => {
-            name.ends_with(PUBLIC_BOOTSTRAP)
-        }
-        _ => false,
-    })
 }
 
 fn settings(config: &Config, tasks: &Tasks) -> swarm::Config {
@@ -542,9 +516,6 @@ const ADDRESSES_PER_DIAL_MAX: usize = 16;
 
 /// How long a peer has for its first answer, which `connect` waits for.
 const MEETING_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// The name below which the public network's bootstrap peers are found.
-const PUBLIC_BOOTSTRAP: &str = "bootstrap.libp2p.io";
 
 /// Messages that may wait on their way into a connection's task.
 const HANDLER_EVENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);

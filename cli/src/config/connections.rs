@@ -4,6 +4,7 @@ use super::duration::Interval;
 use cairn_node::swarm::Filter;
 use cairn_node::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -86,6 +87,12 @@ impl TryFrom<String> for PeerAddress {
     }
 }
 
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
 impl From<PeerAddress> for String {
     fn from(address: PeerAddress) -> Self {
         address.0.to_string()
@@ -109,7 +116,7 @@ mod tests {
              dials_per_second = 7\ndials_at_once = 9\n\
              [swarm]\npeering = [\"{PEER}\"]\nfilters = [\"10.0.0.0/8\"]\n"
         );
-        let config = Config::parse(&text).unwrap().node();
+        let config = Config::parse(&text).unwrap().node(None);
         assert_eq!((config.connections_low, config.connections_high), (3, 5));
         assert_eq!(config.connection_grace.as_secs(), 60);
         assert_eq!(config.connections_per_address_max, 2);
@@ -120,7 +127,35 @@ mod tests {
         assert_eq!(config.peering[0].to_string(), PEER);
         assert_eq!(config.filters[0].to_string(), "/ip4/10.0.0.0/ipcidr/8");
         let forever = Config::parse("[connections]\ngrace = \"9000000000h\"\n").unwrap();
-        assert!(forever.node().connection_grace.as_secs() < 1 << 26);
+        assert!(forever.node(None).connection_grace.as_secs() < 1 << 26);
+    }
+
+    #[test]
+    fn what_a_start_would_refuse_is_refused_where_it_is_set() {
+        let refused = |text: &str, key: &str, value: &str| {
+            let error = crate::config::edit::set(text, key, value).unwrap_err();
+            assert!(Config::parse(&format!("{text}\n")).is_ok(), "{text}");
+            error.to_string()
+        };
+        for address in ["/ip4/0.0.0.0/tcp/4001", "/ip4/192.168.1.7/tcp/0"] {
+            let told = refused("", "addresses.swarm", &format!("[\"{address}\"]"));
+            let named = format!("{address} is outside the network `local`");
+            assert!(told.starts_with(&named), "{told}");
+        }
+        let lan = "network = \"lan\"\n[addresses]\nswarm = [\"/ip4/0.0.0.0/tcp/4001\"]\n";
+        let told = refused(lan, "network", "local");
+        assert!(told.contains("`addresses.swarm`"), "{told}");
+        for (key, value) in [("connections.high", "63"), ("connections.low", "97")] {
+            let told = refused("", key, value);
+            assert!(told.starts_with("`connections.low` is "), "{told}");
+            assert!(told.contains(value), "{told}");
+        }
+        assert!(crate::config::edit::set("", "connections.high", "64").is_ok());
+        let told = refused("", "fetch.connections", "0");
+        assert!(told.starts_with("fetch.connections: must be "), "{told}");
+        // As in a file that somebody wrote by hand.
+        let told = Config::parse("[connections]\nlow = 97\n").unwrap_err();
+        assert!(told.to_string().contains("is 97"), "{told}");
     }
 
     #[test]
@@ -132,6 +167,7 @@ mod tests {
                 "swarm.peering",
                 "[\"/p2p/12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5\"]",
             ),
+            ("bootstrap", "[\"/ip4/127.0.0.1/tcp/1\"]"),
             ("swarm.filters", "[\"10.0.0.0\"]"),
             ("connections.per_address", "0"),
             ("connections.dials_per_second", "0"),

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn takes_toml_and_what_is_not_toml_as_a_string() {
         let (_, config) = set("", "fetch.connections", "7").unwrap();
-        assert_eq!(config.fetch.connections, 7);
+        assert_eq!(config.fetch.connections.get(), 7);
         let (_, config) = set("", "addresses.rpc", "/ip4/127.0.0.1/tcp/0").unwrap();
         assert_eq!(config.addresses.rpc.0.0.port(), 0);
         let (_, config) = set("", "addresses.swarm", r#"["/ip4/127.0.0.1/tcp/0"]"#).unwrap();

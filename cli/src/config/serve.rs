@@ -98,13 +98,13 @@ mod tests {
     fn the_lists_of_peers_are_read_and_reach_the_node() {
         let peer = "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
         let text = format!("[serve]\npeers_deny = [\"{peer}\"]\n");
-        let config = Config::parse(&text).unwrap().node();
+        let config = Config::parse(&text).unwrap().node(None);
         let cid = "bafkqaaa".parse().unwrap();
         let decide = |peer| config.serve.decide(&peer, &cid);
         assert_eq!(decide(peer.parse().unwrap()), Verdict::Refuse);
         assert_eq!(decide(cairn_node::PeerId::random()), Verdict::Serve);
         let text = format!("[serve]\ncontent_deny = [\"{DENIED}\"]\n");
-        let config = Config::parse(&text).unwrap().node();
+        let config = Config::parse(&text).unwrap().node(None);
         let stranger = cairn_node::PeerId::random();
         let decide = |cid: &str| config.serve.decide(&stranger, &cid.parse().unwrap());
         // The same multihash, once as raw bytes and once as dag-pb.

@@ -185,7 +185,7 @@ fn example() -> Config {
 fn table(config: &Config) -> Result<toml::Table, ConfigError> {
     let mut shown = config.clone();
     shown.addresses.swarm = Some(config.swarm_addresses());
-    shown.diag.perf = Some(config.node().answers_perf());
+    shown.diag.perf = Some(config.node(None).answers_perf());
     shown.reach.upnp = Some(config.reach.maps_ports(config.network));
     shown.reach.mdns = Some(config.reach.finds_neighbours(config.network));
     if !shown.rpc.token.is_empty() {

@@ -1,6 +1,7 @@
 //! `bootstrap`: whom to ask first.
 
 use super::api::Call;
+use super::config::fits_its_key;
 use super::error::RpcError;
 use super::reply::Reply;
 use crate::config::edit;
@@ -22,7 +23,8 @@ fn current(call: &Call) -> Result<Vec<String>, RpcError> {
 
 fn write(call: &Call, peers: &[String]) -> Result<(), RpcError> {
     let repository = &call.context.repository;
-    let (text, _) = edit::set_bootstrap(&repository.config_text()?, peers)?;
+    let (text, config) = edit::set_bootstrap(&repository.config_text()?, peers)?;
+    fits_its_key(repository, &config)?;
     Ok(repository.write_config(&text)?)
 }
 

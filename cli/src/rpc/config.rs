@@ -5,7 +5,9 @@ use super::context::Online;
 use super::error::RpcError;
 use super::reply::Reply;
 use crate::config::{Config, edit, view};
+use crate::repository::Repository;
 use bytes::Bytes;
+use cairn_node::private::{Need, SwarmKey};
 use serde::{Deserialize, Serialize};
 
 /// The answer of `config KEY [VALUE]`.
@@ -33,7 +35,11 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
     if let Some(value) = arguments.get(1) {
         let _alone = repository.lock_config().await?;
         let (text, config) = edit::set(&repository.config_text()?, key, value)?;
+        fits_its_key(repository, &config)?;
         repository.write_config(&text)?;
+        if PEERS.contains(&key) {
+            warnings.extend(config.peers_outside());
+        }
         if NEARNESS.contains(&key) {
             warnings.extend(config.services_outside());
         }
@@ -54,6 +60,13 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
         applied,
         warnings,
     })
+}
+
+/// Refuses what does not go with the key of a private network, if the repository has one. A key that cannot be
+/// read is the daemon's to tell.
+pub(super) fn fits_its_key(repository: &Repository, config: &Config) -> Result<(), RpcError> {
+    let key = SwarmKey::load(repository.path(), Need::May);
+    Ok(config.check(key.ok().flatten())?)
 }
 
 /// What became of a change in a daemon that runs.
@@ -125,5 +138,7 @@ const LIVE_SECTION: &str = "limits.";
 const FILTERS: &str = "swarm.filters";
 /// The limit that may keep peers away.
 const MEMORY: &str = "limits.memory";
+/// What decides which peers are dialled.
+const PEERS: [&str; 3] = ["bootstrap", "swarm.peering", "network"];
 /// What decides which services are asked.
 const NEARNESS: [&str; 3] = ["fetch.gateways", "routing.endpoints", "network"];
