@@ -87,7 +87,9 @@ fn filters_hold_at_once_and_are_written_down() {
         here.ok(["config", "get", "swarm.filters"]),
         format!("[\"{range}\"]")
     );
-    here.run(["swarm", "connect", &other.swarm()]).failure(1);
+    let told = here.run(["swarm", "connect", &other.swarm()]).failure(1);
+    let why = format!("{range}, which is in `swarm.filters`");
+    assert!(told.contains(&why), "{told}");
     there.run(["swarm", "connect", &daemon.swarm()]).failure(1);
     let refused = "cairn_connections_refused_total{direction=\"in\",reason=\"filter\"}";
     assert!(daemon.metric(refused) >= 1.0);
@@ -263,10 +265,14 @@ fn a_private_network_is_for_those_who_have_its_key() {
     assert_eq!(taker.ok(["cat", &cid]), "among us");
     let outside = [stranger.daemon(), open.daemon()];
     for repo in [&stranger, &open] {
-        repo.run(["swarm", "connect", &giving.swarm()]).failure(1);
+        let told = repo.run(["swarm", "connect", &giving.swarm()]).failure(1);
+        assert!(told.contains("swarm.key"), "{told}");
     }
     for daemon in &outside {
-        giver.run(["swarm", "connect", &daemon.swarm()]).failure(1);
+        let told = giver.run(["swarm", "connect", &daemon.swarm()]).failure(1);
+        assert!(told.contains("swarm.key"), "{told}");
+        let told = giver.run(["ping", "-n", "1", &daemon.swarm()]).failure(1);
+        assert!(told.contains("swarm.key"), "{told}");
     }
     assert_eq!(peers(&giver), 1);
     assert!(fingerprint(&giving).is_some() && fingerprint(&giving) == fingerprint(&taking));

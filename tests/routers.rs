@@ -91,6 +91,25 @@ fn what_nobody_has_is_not_found_and_that_is_no_error() {
     }
 }
 
+#[test]
+fn a_router_that_is_not_there_is_named_wherever_it_is_missed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = listener.local_addr().unwrap();
+    drop(listener);
+    let asker = asker(&[dead]);
+    let _asking = asker.daemon();
+    let named = format!("http://{dead}: no connection to it is made");
+    let absent = "bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
+    let told = asker.run(["routing", "findprovs", absent]).failure(1);
+    assert!(told.contains(&named), "{told}");
+    let health = asker.run(["diag", "healthy"]);
+    assert_eq!(health.code, Some(1));
+    let line = format!("routers: not well, {named}");
+    assert!(health.text().contains(&line), "{health:?}");
+    let explained = asker.run(["explain", absent, "--timeout", "1s"]);
+    assert!(explained.text().contains(&named), "{explained:?}");
+}
+
 /// As many providers as it likes, none of which is there.
 fn liar() -> SocketAddr {
     service(|mut stream| {

@@ -17,6 +17,7 @@ pub(crate) mod routers;
 pub use directory::Directory;
 pub use filter::{Filters, NoFilter};
 pub use record::{Record, parse_peer};
+pub use routers::IllRouter;
 
 use crate::dht::own::Own;
 use crate::dht::values::{Key, NotKept};
@@ -108,6 +109,16 @@ impl Routing {
     pub(crate) fn beside(self, routers: Routers) -> Self {
         let routers = Some(routers).filter(|routers| !routers.are_none());
         Self { routers, ..self }
+    }
+
+    /// The routers that failed when they were asked last.
+    pub fn ill_routers(&self) -> Vec<IllRouter> {
+        self.routers.as_ref().map(Routers::ill).unwrap_or_default()
+    }
+
+    /// Whether there are routers and none of them answers.
+    pub fn has_only_ill_routers(&self) -> bool {
+        self.routers.as_ref().is_some_and(Routers::are_all_ill)
     }
 
     /// Streams providers as they are found, at most `limit`: those we were told of ourselves, what

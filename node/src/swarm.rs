@@ -417,6 +417,9 @@ pub(crate) async fn start(
         .flat_map(|kept| kept.records.peers.clone());
     let met_before = met_before.flatten().map(|(_, contact)| contact).collect();
     let bootstrap = Bootstrap::new(config, met_before);
+    if config.network == Network::Public && config.peering.is_empty() && bootstrap.knows_nobody() {
+        tracing::warn!("this node knows nobody in the public network; {HOW_TO_MEET}");
+    }
     let mut worker = Worker::new(
         swarm,
         inbox,
@@ -513,6 +516,10 @@ fn settings(config: &Config, tasks: &Tasks) -> swarm::Config {
 
 /// Addresses tried in one dial.
 const ADDRESSES_PER_DIAL_MAX: usize = 16;
+
+/// What to do where nobody is known: no third party's peers are built in.
+pub const HOW_TO_MEET: &str = "name peers to begin with (`cairn bootstrap add /ip4/…/tcp/4001/p2p/<peer ID>`, then \
+                               start it again), or connect to one (`cairn swarm connect`)";
 
 /// How long a peer has for its first answer, which `connect` waits for.
 const MEETING_TIME_MAX: Duration = Duration::from_secs(5);

@@ -513,9 +513,7 @@ mod tests {
         let stream =
             futures::stream::iter(pieces.map(|piece| Ok::<_, RpcError>(Bytes::from(piece))));
         let response = Response::new(Body::from_stream(stream));
-        let mut answer = Answer::new(response, Asked::default())
-            .await
-            .unwrap();
+        let mut answer = Answer::new(response, Asked::default()).await.unwrap();
         let mut seen: Vec<serde_json::Value> = Vec::new();
         loop {
             let values = answer.values().await.unwrap();
@@ -535,9 +533,7 @@ mod tests {
             Err(RpcError::failed("late"))
         });
         let response = reply.into_response(None).await;
-        let mut answer = Answer::new(response, Asked::default())
-            .await
-            .unwrap();
+        let mut answer = Answer::new(response, Asked::default()).await.unwrap();
         assert_eq!(answer.values::<u8>().await.unwrap(), [1]);
         assert_eq!(answer.values::<u8>().await.unwrap_err().message(), "late");
     }
@@ -546,9 +542,7 @@ mod tests {
     async fn a_status_with_a_body_is_told_by_its_text() {
         let reply = Reply::values(|_| async { Err(RpcError::failed("early")) });
         let response = reply.into_response(None).await;
-        let error = Answer::new(response, Asked::default())
-            .await
-            .unwrap_err();
+        let error = Answer::new(response, Asked::default()).await.unwrap_err();
         assert_eq!(error.message(), "early");
     }
 }

@@ -8,6 +8,7 @@ use super::error::RpcError;
 use super::reply::{Reply, Sink};
 use cairn_node::bitswap::policy::DenyContent;
 use cairn_node::explain::{self, ADVICE, Ask, Listener, Step, Told, counted};
+use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
 use cairn_node::{PeerId, Session};
 use cairn_store::dag::path;
@@ -51,6 +52,7 @@ pub async fn explain(call: Call) -> Result<Reply, RpcError> {
     let is_online = call.is_online().await?;
     let online = call.context.node().ok();
     let peers = online.map(|online| online.peers.clone());
+    let routing = online.map(|online| online.routing.clone());
     let denied = online
         .map(|online| online.denied.clone())
         .unwrap_or_default();
@@ -61,6 +63,7 @@ pub async fn explain(call: Call) -> Result<Reply, RpcError> {
             is_online,
             peers,
             denied,
+            routing,
             out,
             since: Instant::now(),
         };
@@ -99,6 +102,7 @@ struct Explaining {
     peers: Option<Peers>,
     /// What is given to no peer.
     denied: DenyContent,
+    routing: Option<Routing>,
     out: Sink,
     since: Instant,
 }
@@ -165,6 +169,11 @@ impl About<'_> {
         let fetching = source.session.fetch_told(cid, teller);
         let (fetched, seen) = tokio::join!(fetching, self.listen(listener));
         self.say("summary", &seen.summary()).await;
+        let ill = source.routing.iter().flat_map(Routing::ill_routers);
+        for router in ill {
+            let text = format!("a router in `routing.endpoints` does not answer: {router}");
+            self.say("router", &text).await;
+        }
         let verdict = match &fetched {
             Ok(Some(_)) => seen.success(),
             Ok(None) => "not found".to_owned(),

@@ -5,13 +5,16 @@
 use super::api::Call;
 use super::error::RpcError;
 use super::reply::Reply;
+use cairn_node::Network;
+use cairn_node::explain::counted;
+use cairn_node::swarm::HOW_TO_MEET;
 use serde::{Deserialize, Serialize};
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Finding {
-    /// What: `daemon`, `store`, `disk`, `swarm` or `peers`.
+    /// What: `daemon`, `store`, `disk`, `swarm`, `peers` or, where there are any, `routers`.
     pub part: String,
     /// Whether it is well.
     pub healthy: bool,
@@ -42,7 +45,10 @@ async fn look(call: &Call) -> Vec<Finding> {
     match call.context.store().await {
         Ok(store) => {
             let blocks = store.stat().blocks;
-            findings.push(well("store", format!("open, {blocks} blocks")));
+            findings.push(well(
+                "store",
+                format!("open, {}", counted(blocks, "block", "blocks")),
+            ));
             findings.push(match store.check_writable() {
                 Ok(()) => well("disk", "can be written".to_owned()),
                 Err(error) => ill("disk", error.to_string()),
@@ -71,25 +77,49 @@ async fn network(call: &Call, findings: &mut Vec<Finding>) {
             "swarm",
             "listening nowhere, so nobody can connect; see `addresses.swarm`".to_owned(),
         ),
-        (count, None) => well("swarm", format!("listening on {count} addresses")),
+        (count, None) => well(
+            "swarm",
+            format!("listening on {}", counted(count, "address", "addresses")),
+        ),
     });
     let connected = peers.connected().await.len();
-    // Alone in a network of one's own is no illness; alone though others were named is.
-    let expects = match call.context.repository.config() {
-        Ok(config) => !config.bootstrap.is_empty() || !peers.kept().is_empty(),
-        Err(_) => false,
-    };
+    let config = call.context.repository.config().unwrap_or_default();
     findings.push(match connected {
-        0 if expects => ill(
+        0 => alone(
+            config.network,
+            !config.bootstrap.is_empty() || !peers.kept().is_empty(),
+        ),
+        count => well("peers", counted(count, "connection", "connections")),
+    });
+    if !config.routing.endpoints.is_empty() {
+        let ailing = online.routing.ill_routers();
+        let ailing: Vec<String> = ailing.iter().map(ToString::to_string).collect();
+        findings.push(match ailing.is_empty() {
+            true => well("routers", "none failed when it was asked last".to_owned()),
+            false => ill("routers", ailing.join("; ")),
+        });
+    }
+}
+
+/// What it means to be connected to nobody. In a network of one's own it is no illness; where others were named, or
+/// are to be found, it is.
+fn alone(network: Network, are_named: bool) -> Finding {
+    match (network, are_named) {
+        (_, true) => ill(
             "peers",
             "connected to nobody, though `bootstrap` or `swarm.peering` name some".to_owned(),
         ),
-        0 => well(
+        (Network::Public, false) => ill(
+            "peers",
+            format!(
+                "connected to nobody in the public network, and nobody was named: {HOW_TO_MEET}"
+            ),
+        ),
+        (Network::Local | Network::Lan, false) => well(
             "peers",
             "connected to nobody, and nobody was named".to_owned(),
         ),
-        count => well("peers", format!("{count} connections")),
-    });
+    }
 }
 
 fn well(part: &str, text: String) -> Finding {
@@ -104,5 +134,22 @@ fn ill(part: &str, text: String) -> Finding {
     Finding {
         healthy: false,
         ..well(part, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn to_be_alone_is_an_illness_where_others_are_to_be_met() {
+        assert!(alone(Network::Local, false).healthy);
+        assert!(alone(Network::Lan, false).healthy);
+        for network in Network::ALL {
+            assert!(!alone(network, true).healthy);
+        }
+        let told = alone(Network::Public, false);
+        assert!(!told.healthy, "{told:?}");
+        assert!(told.text.contains("cairn bootstrap add"), "{told:?}");
     }
 }

@@ -148,7 +148,8 @@ mod tests {
                 let mut head = [0; 4096];
                 let length = call.read(&mut head).await.unwrap();
                 assert!(head[..length].starts_with(b"POST /api/v0/version"));
-                let refusal = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                let refusal =
+                    b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
                 call.write_all(refusal).await.unwrap();
             }
         };

@@ -4,7 +4,7 @@ use super::api::Call;
 use super::entries::{Content, Entries};
 use super::error::RpcError;
 use super::reply::Reply;
-use cairn_node::routing::{self, Provider};
+use cairn_node::routing::{self, Provider, Routing};
 use cairn_node::{PeerId, ipns};
 use cairn_store::Cid;
 use cairn_store::cid;
@@ -166,17 +166,38 @@ pub fn find_providers(call: Call) -> Result<Reply, RpcError> {
     Ok(Reply::values(move |out| async move {
         for cid in wanted {
             let mut found = std::pin::pin!(routing.find_providers(cid, limit));
+            let mut nobody = true;
             while let Some(provider) = found.next().await {
+                let provider =
+                    provider.map_err(|error| and_routers(&routing, &error.to_string()))?;
+                nobody = false;
                 out.value(&QueryEvent {
-                    responses: vec![PeerInfo::of(&provider?)],
+                    responses: vec![PeerInfo::of(&provider)],
                     r#type: PROVIDER,
                     ..QueryEvent::default()
                 })
                 .await?;
             }
+            if nobody && routing.has_only_ill_routers() {
+                let why = format!("nobody was found who has {cid}");
+                return Err(and_routers(&routing, &why));
+            }
         }
         Ok(())
     }))
+}
+
+/// A failure, and beside it that of the routers if none of them answers.
+fn and_routers(routing: &Routing, why: &str) -> RpcError {
+    if !routing.has_only_ill_routers() {
+        return RpcError::failed(why);
+    }
+    let ill = routing.ill_routers();
+    let ill: Vec<String> = ill.iter().map(ToString::to_string).collect();
+    RpcError::failed(format!(
+        "{why}; and no router in `routing.endpoints` answers: {}",
+        ill.join("; ")
+    ))
 }
 
 /// `routing provide`.

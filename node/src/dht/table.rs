@@ -308,6 +308,7 @@ impl Table {
                 let here = bucket.peers.iter().filter(of_group).count();
                 let all = self.groups.get(&group).copied().unwrap_or(0);
                 if here - leaves >= GROUP_IN_BUCKET_MAX || all - leaves >= GROUP_MAX {
+                    tracing::debug!(peer = %spare.contact.peer, ?group, "left out of the DHT's table: enough are of its network");
                     continue; // It does not even wait: others of its network would wait with it.
                 }
                 *self.groups.entry(group).or_default() += 1;

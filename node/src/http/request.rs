@@ -93,6 +93,20 @@ impl Failure {
         }
     }
 
+    /// The same for people, who know of whom.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Outside => "it has no address inside the network",
+            Self::Unreachable => "no connection to it is made",
+            Self::Tls => "it does not prove who it is (TLS)",
+            Self::Redirect => "it sends its callers somewhere else",
+            Self::Status => "it answers with an error",
+            Self::TooLarge => "it answers with more than is read",
+            Self::TooSlow => "it does not answer in time",
+            Self::Broken | Self::Stopping => "its answer broke off, or is none that is understood",
+        }
+    }
+
     /// Whether it is the service's, whatever it is asked for.
     pub(crate) fn is_general(self) -> bool {
         matches!(

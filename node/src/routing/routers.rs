@@ -39,6 +39,21 @@ use tokio::time::{Instant, timeout, timeout_at};
 #[derive(Debug, Clone)]
 pub(crate) struct Routers(Arc<[Arc<Router>]>);
 
+/// A router that failed when it was asked last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IllRouter {
+    /// Its address, as `routing.endpoints` has it.
+    pub name: String,
+    /// How it failed.
+    pub why: &'static str,
+}
+
+impl fmt::Display for IllRouter {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.name, self.why)
+    }
+}
+
 /// What comes from a router.
 #[derive(Debug, Clone)]
 pub(super) enum Heard {
@@ -107,16 +122,33 @@ impl Routers {
                 return None;
             };
             Some(Arc::new(Router {
+                name,
                 pool,
                 network,
                 limits,
                 metrics: metrics.clone(),
                 places: Arc::new(Semaphore::new(REQUESTS_MAX)),
                 rest: Mutex::default(),
+                trouble: Mutex::default(),
                 of_use: Filters::parse(None, Some(OF_USE)).unwrap_or_default(),
             }))
         };
         Ok(Self(endpoints.into_iter().filter_map(router).collect()))
+    }
+
+    /// Those that failed when they were asked last.
+    pub(super) fn ill(&self) -> Vec<IllRouter> {
+        let of = |router: &Arc<Router>| {
+            let why = (*router.trouble())?.text();
+            let name = router.name.clone();
+            Some(IllRouter { name, why })
+        };
+        self.0.iter().filter_map(of).collect()
+    }
+
+    /// Whether all of them are such.
+    pub(super) fn are_all_ill(&self) -> bool {
+        self.0.iter().all(|router| router.trouble().is_some())
     }
 
     pub(super) fn are_none(&self) -> bool {
@@ -188,6 +220,7 @@ impl Default for Limits {
 
 /// One of them.
 struct Router {
+    name: String,
     pool: Pool,
     network: Network,
     limits: Limits,
@@ -195,6 +228,8 @@ struct Router {
     /// Questions under way.
     places: Arc<Semaphore>,
     rest: Mutex<Rest>,
+    /// What was wrong when it was asked last.
+    trouble: Mutex<Option<Failure>>,
     /// What a record's peer has to speak, should it say.
     of_use: Filters,
 }
@@ -298,12 +333,12 @@ impl Router {
                 _place: place,
             })),
             Ok(Ok(None)) => {
-                self.rest().answered();
+                self.is_well();
                 self.metrics.count(Outcome::Unsupported);
                 None
             }
             Ok(Err(Refusal::Absent)) => {
-                self.rest().answered();
+                self.is_well();
                 self.metrics.count(Outcome::Absent);
                 None
             }
@@ -374,8 +409,14 @@ impl Router {
         (!had_addresses || !provider.addresses.is_empty()).then_some(provider)
     }
 
-    fn answered(&self, reading: &Reading) {
+    /// It answered, whatever it said.
+    fn is_well(&self) {
         self.rest().answered();
+        *self.trouble() = None;
+    }
+
+    fn answered(&self, reading: &Reading) {
+        self.is_well();
         let outcome = match reading.told {
             0 => Outcome::Empty,
             _ => Outcome::Answered,
@@ -386,8 +427,13 @@ impl Router {
 
     fn failed(&self, failure: Failure, asked_at: Instant) {
         let pause = self.rest().failed(asked_at, Instant::now());
+        *self.trouble() = Some(failure);
         tracing::debug!(router = %self.pool.endpoint(), ?failure, ?pause, "a router failed");
         self.metrics.count(Outcome::Failed(failure));
+    }
+
+    fn trouble(&self) -> std::sync::MutexGuard<'_, Option<Failure>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rest(&self) -> std::sync::MutexGuard<'_, Rest> {

@@ -56,9 +56,14 @@ impl Bootstrap {
         }
     }
 
+    /// Whether there is anybody to begin with.
+    pub(super) const fn knows_nobody(&self) -> bool {
+        self.peers.is_empty() && self.met_before.is_empty()
+    }
+
     /// Done when it is time to dial. May be dropped at any point.
     pub(super) async fn due(&self) {
-        if self.peers.is_empty() && self.met_before.is_empty() {
+        if self.knows_nobody() {
             std::future::pending::<()>().await;
         } else {
             tokio::time::sleep_until(self.next).await;

@@ -30,6 +30,8 @@ pub(super) struct Upgrade {
     tls: Tls,
     noise: Noise,
     offers: Arc<[Security]>,
+    /// Whether it is within a private network.
+    is_private: bool,
     read_bytes: usize,
     settings: Settings,
 }
@@ -49,26 +51,53 @@ pub(super) enum UpgradeError {
     Io(#[from] io::Error),
     #[error(
         "the other end closed the connection before it was up: it may take no new ones for now (it has as \
-         many, or as much memory, as it may), refuse this node, or be no libp2p node"
+         many, or as much memory, as it may), refuse this node, be in a private network (it has a swarm.key and this \
+         node has none), or be no libp2p node"
     )]
     Closed,
+    #[error(
+        "the other end does not speak this private network's protocol: it may have another swarm.key or none, or \
+         take no new connections for now; `cairn daemon` prints the fingerprint of a node's key as it starts"
+    )]
+    OtherKey,
+    #[error(
+        "the other end does not speak libp2p: it may be in a private network (it has a swarm.key and this node has \
+         none), or be something else"
+    )]
+    Garbled,
 }
 
 impl UpgradeError {
-    /// The same, as it looks to who dialled: a node that has no room closes without a word, which would
-    /// read like a fault of the protocol.
-    fn of_dialer(self) -> Self {
-        let is_end = match &self {
+    /// The same, as it looks to who dialled: a node that has no room closes without a word, and one with another
+    /// key sends noise, which would read like a fault of the protocol.
+    fn of_dialer(self, is_private: bool) -> Self {
+        let seen = match &self {
             // The last protocol that is offered is taken for agreed, so nothing but an end fails here.
-            Self::Security(NegotiationError::Failed) => true,
+            Self::Security(NegotiationError::Failed) => Some(Self::Closed),
             Self::Security(NegotiationError::ProtocolError(ProtocolError::IoError(error)))
             | Self::Tls(TlsError::Handshake(error))
             | Self::Noise(NoiseError::Io(error))
-            | Self::Io(error) => ENDS.contains(&error.kind()),
-            _ => false,
+            | Self::Io(error) => match error.kind() {
+                kind if ENDS.contains(&kind) => Some(Self::Closed),
+                io::ErrorKind::InvalidData if is_of_negotiation(error) => Some(Self::Garbled),
+                _ => None,
+            },
+            Self::Security(NegotiationError::ProtocolError(_)) => Some(Self::Garbled),
+            _ => None,
         };
-        if is_end { Self::Closed } else { self }
+        match seen {
+            Some(_) if is_private => Self::OtherKey,
+            Some(seen) => seen,
+            None => self,
+        }
     }
+}
+
+/// Whether what came is nothing of how protocols are agreed upon. That is told without a word, or by one text.
+fn is_of_negotiation(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_none_or(|inner| inner.to_string() == NO_LENGTH)
 }
 
 /// Why the key cannot be used.
@@ -99,6 +128,7 @@ impl Upgrade {
             tls: Tls::new(keys)?,
             noise: Noise::new(keys)?,
             offers: config.security.clone().into(),
+            is_private: config.private.is_some(),
             read_bytes: config.read_buffer_bytes,
             settings: Settings::new(config, meter),
         })
@@ -113,9 +143,12 @@ impl Upgrade {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let dialled = point.is_dialer();
+        let (dialled, is_private) = (point.is_dialer(), self.is_private);
         let up = self.bring_up(socket, point).await;
-        up.map_err(|error| if dialled { error.of_dialer() } else { error })
+        up.map_err(|error| match dialled {
+            true => error.of_dialer(is_private),
+            false => error,
+        })
     }
 
     async fn bring_up<S>(
@@ -280,6 +313,8 @@ impl<S> Drop for Channel<'_, S> {
     }
 }
 
+/// What is said of a length that no line of a negotiation has.
+const NO_LENGTH: &str = "Maximum frame length exceeded";
 /// How a connection looks that the other end has closed.
 const ENDS: [io::ErrorKind; 4] = [
     io::ErrorKind::UnexpectedEof,

@@ -3,9 +3,12 @@
 use super::ConnectError;
 use crate::node::StartError;
 use libp2p::connection_limits::Exceeded;
+use libp2p::core::transport::TransportError;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::DialError;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, dns};
 use std::error::Error;
+use std::io;
 
 pub(super) fn refused(address: &Multiaddr, error: &dyn Error) -> StartError {
     StartError::Listen {
@@ -19,7 +22,7 @@ pub(super) fn failed(peer: PeerId, error: &DialError) -> ConnectError {
         DialError::NoAddresses => return ConnectError::NoAddress(peer),
         DialError::Transport(tried) => tried
             .iter()
-            .map(|(address, error)| format!("{address}: {}", root_of(error)))
+            .map(|(address, error)| format!("{address}: {}", why(address, error)))
             .collect::<Vec<_>>()
             .join("; "),
         DialError::WrongPeerId { obtained, address } => {
@@ -35,6 +38,37 @@ pub(super) fn failed(peer: PeerId, error: &DialError) -> ConnectError {
     ConnectError::Dial { peer, why }
 }
 
+/// Why one address was not reached.
+fn why(address: &Multiaddr, error: &TransportError<io::Error>) -> String {
+    let unresolved = match error {
+        TransportError::Other(error) => error
+            .get_ref()
+            .and_then(|error| error.downcast_ref::<dns::Error<io::Error>>()),
+        TransportError::MultiaddrNotSupported(_) => {
+            return "no transport of this node reaches such an address; it speaks TCP, WebSocket and QUIC".to_owned();
+        }
+    };
+    match (unresolved, name_in(address)) {
+        (Some(dns::Error::ResolveError(error)), Some(name)) => {
+            format!("the name {name} does not resolve: {}", root_of(error))
+        }
+        (Some(dns::Error::TooManyLookups), Some(name)) => {
+            format!("the name {name} leads to more names than are looked up")
+        }
+        _ => root_of(error),
+    }
+}
+
+fn name_in(address: &Multiaddr) -> Option<String> {
+    address.iter().find_map(|part| match part {
+        Protocol::Dns(name)
+        | Protocol::Dns4(name)
+        | Protocol::Dns6(name)
+        | Protocol::Dnsaddr(name) => Some(name.into_owned()),
+        _ => None,
+    })
+}
+
 /// Which number of connections is reached, and where it is set.
 pub(super) fn over(exceeded: &Exceeded) -> String {
     format!("{exceeded}; `fetch.connections` says how many this node may have in all")
@@ -47,4 +81,23 @@ fn root_of(error: &dyn Error) -> String {
         deepest = source;
     }
     deepest.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_does_not_resolve_is_named() {
+        let peer = PeerId::random();
+        for name in ["/dns4/nowhere.example/tcp/1", "/dnsaddr/nowhere.example"] {
+            let address: Multiaddr = name.parse().unwrap();
+            let refused = dns::ResolveError::from("no records found");
+            let refused = dns::Error::<io::Error>::ResolveError(refused);
+            let error = TransportError::Other(io::Error::other(refused));
+            let told = failed(peer, &DialError::Transport(vec![(address.clone(), error)]));
+            let named = "the name nowhere.example does not resolve: no records found";
+            assert!(told.to_string().ends_with(named), "{told}");
+        }
+    }
 }

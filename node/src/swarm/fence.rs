@@ -10,13 +10,14 @@
 //! Inside `local` and `lan` it also gives TCP a head start over QUIC: there, where round trips are
 //! short, TCP carries several times as much.
 
+use super::filters::Filter;
 use super::gate::Gate;
+use crate::config::is_quic;
 use crate::network::Network;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 use libp2p::core::transport::{DialOpts, ListenerId, Transport, TransportError, TransportEvent};
-use libp2p::multiaddr::Protocol;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +32,20 @@ pub(super) struct Fence<T> {
     gate: Arc<Gate>,
 }
 
+/// Why nothing is dialled there, by the setting that says so.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+enum Refusal {
+    #[error("it is outside the network `{0}`; `cairn config set network` changes that")]
+    Outside(Network),
+    #[error("it is in {0}, which is in `swarm.filters`; `cairn swarm filters rm {0}` takes it out")]
+    Filtered(Filter),
+    #[error(
+        "there is no QUIC in a private network (swarm.key), whose key it does not know; use the peer's address over TCP \
+         or WebSocket"
+    )]
+    Quic,
+}
+
 impl<T> Fence<T> {
     pub(super) fn new(inner: T, network: Network, gate: Arc<Gate>) -> Self {
         Self {
@@ -40,17 +55,18 @@ impl<T> Fence<T> {
         }
     }
 
-    /// Whether a dial to this address is turned away, counted if it is.
-    fn turns_away(&self, address: &Multiaddr) -> bool {
+    /// Why a dial to this address is turned away, counted if it is.
+    fn turns_away(&self, address: &Multiaddr) -> Option<Refusal> {
         if !self.network.allows(address) {
             self.gate.outside.dial();
-            return true;
+            return Some(Refusal::Outside(self.network));
         }
-        let is_filtered = self.gate.is_filtered(address);
-        if is_filtered {
+        if let Some(filter) = self.gate.filter_of(address) {
             self.gate.filtered.dial();
+            return Some(Refusal::Filtered(filter));
         }
-        is_filtered
+        // Nothing here would know what to do with it; now it is said why.
+        (self.gate.is_private() && is_quic(address)).then_some(Refusal::Quic)
     }
 
     /// The same for an arrival from there.
@@ -67,8 +83,7 @@ impl<T> Fence<T> {
     }
 
     fn head_start(&self, address: &Multiaddr) -> Option<Duration> {
-        let datagrams = address.iter().any(|part| part == Protocol::QuicV1);
-        (datagrams && self.network != Network::Public).then_some(QUIC_WAITS)
+        (is_quic(address) && self.network != Network::Public).then_some(QUIC_WAITS)
     }
 }
 
@@ -104,8 +119,8 @@ where
         address: Multiaddr,
         options: DialOpts,
     ) -> Result<Self::Dial, TransportError<T::Error>> {
-        if self.turns_away(&address) {
-            return Err(TransportError::MultiaddrNotSupported(address));
+        if let Some(refusal) = self.turns_away(&address) {
+            return Err(TransportError::Other(io::Error::other(refusal).into()));
         }
         let wait = self.head_start(&address);
         let (gate, toll) = (Arc::clone(&self.gate), self.gate.toll(&address));

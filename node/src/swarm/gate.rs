@@ -23,6 +23,8 @@ pub(crate) struct Gate {
     /// Whom somebody waits for, and how many do.
     hurried: Mutex<HashMap<PeerId, usize>>,
     budget: Option<Arc<Budget>>,
+    /// Whether there is a key of a private network.
+    is_private: bool,
     pub(super) outside: Turned,
     pub(super) filtered: Turned,
     /// Dials for which too many waited already.
@@ -94,15 +96,27 @@ impl Gate {
                 limits: config.limits.clone(),
             }),
             budget: Some(Budget::new(a_second, at_once, Instant::now())),
+            is_private: config.private.is_some(),
             ..Self::default()
         }
     }
 
     /// Whether an address is one that nobody is to be dialled at or taken from.
     pub(super) fn is_filtered(&self, address: &Multiaddr) -> bool {
+        self.filter_of(address).is_some()
+    }
+
+    /// The filter that covers it, if one does.
+    pub(super) fn filter_of(&self, address: &Multiaddr) -> Option<Filter> {
         let rules = self.rules();
         let mut filters = rules.filters.iter();
-        filters.any(|filter| filter.covers_address(address))
+        let filter = filters.find(|filter| filter.covers_address(address));
+        filter.copied()
+    }
+
+    /// Whether the network is a private one, of a key.
+    pub(super) const fn is_private(&self) -> bool {
+        self.is_private
     }
 
     /// What a dial costs.

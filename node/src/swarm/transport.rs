@@ -11,7 +11,7 @@
 //!
 //! Names are resolved in `public` only: asking a name server is traffic that leaves the machine.
 
-use super::connect::Upgrade;
+use super::connect::{Upgrade, UpgradeError};
 use super::fence::Fence;
 use super::gate::Gate;
 use super::meter::{Counted, Meter};
@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::network::Network;
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox};
-use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::transport::timeout::{TransportTimeout, TransportTimeoutError};
 use libp2p::core::transport::{Boxed, OrTransport, Transport};
 use libp2p::identity::{Keypair, PeerId};
 use libp2p::multiaddr::{Multiaddr, Protocol};
@@ -29,6 +29,7 @@ use libp2p::{dns, quic, relay, tcp, websocket};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the swarm dials with and listens on.
 pub(super) type Connections = Boxed<(PeerId, StreamMuxerBox)>;
@@ -116,10 +117,33 @@ where
         None => secure(transport, upgrade, config, meter),
         Some(key) => {
             let key = key.pnet();
-            let inside = transport.and_then(move |socket, _| key.handshake(socket));
+            let inside = transport.and_then(move |socket, _| {
+                let secret = key.handshake(socket);
+                // Who has none may have closed the connection by now, for what reads like noise.
+                async move { secret.await.map_err(|_| UpgradeError::OtherKey) }
+            });
             secure(inside.boxed(), upgrade, config, meter)
         }
     }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError<E> {
+    #[error(
+        "no connection within {0:?}: nobody is there, or whoever is there does not answer, as those in a private \
+         network do not (it has a swarm.key and this node has none)"
+    )]
+    Silent(Duration),
+    #[error(
+        "no connection within {0:?}: nobody is there, or whoever is there does not answer: it may have another swarm.key \
+         than this private network, or none"
+    )]
+    SilentInPrivate(Duration),
+    #[error(transparent)]
+    Timer(io::Error),
+    #[error(transparent)]
+    Other(E),
 }
 
 fn secure<S>(
@@ -132,10 +156,17 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (meter, upgrade) = (Arc::clone(meter), upgrade.clone());
+    let (time, is_private) = (config.handshake_timeout, config.private.is_some());
     TransportTimeout::new(
         transport.and_then(move |socket, point| upgrade.run(socket, point)),
-        config.handshake_timeout,
+        time,
     )
+    .map_err(move |error| match error {
+        TransportTimeoutError::Timeout if is_private => ConnectionError::SilentInPrivate(time),
+        TransportTimeoutError::Timeout => ConnectionError::Silent(time),
+        TransportTimeoutError::TimerError(error) => ConnectionError::Timer(error),
+        TransportTimeoutError::Other(error) => ConnectionError::Other(error),
+    })
     .map(move |(peer, muxer), _| (peer, muxer_of(muxer, peer, meter)))
     .boxed()
 }

@@ -283,6 +283,18 @@ async fn nobody_there_is_a_failure_too() {
     let bench = Bench::new(vec![endpoint.parse().unwrap()]);
     assert!(bench.peers(20).await.is_empty());
     assert_eq!(bench.count("unreachable"), 1.0);
+    // It is named until it answers.
+    let told = format!("{endpoint}: no connection to it is made");
+    let ill: Vec<String> = bench
+        .routers
+        .ill()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(ill, [told]);
+    assert!(bench.routers.are_all_ill());
+    bench.routers.0[0].is_well();
+    assert!(bench.routers.ill().is_empty() && !bench.routers.are_all_ill());
 }
 
 #[tokio::test]

@@ -332,17 +332,16 @@ async fn with_the_same_key_nodes_talk_and_with_another_or_none_they_do_not() {
         assert_eq!(inside.peers.connected().await.len(), 1);
         let stranger = node(private('b', listen)).await;
         let open = TestNode::start(&[listen]).await;
+        // Whichever end has none or another, both are told of the key.
         for outside in [&stranger, &open] {
-            outside
-                .peers
-                .connect(inside.address().await)
-                .await
-                .unwrap_err();
-            inside
-                .peers
-                .connect(outside.address().await)
-                .await
-                .unwrap_err();
+            for (from, to) in [(outside, &inside), (&inside, outside)] {
+                let told = from.peers.connect(to.address().await).await;
+                let told = told.unwrap_err().to_string();
+                assert!(told.contains("swarm.key"), "{told}");
+                let told = from.peers.ping(to.address().await).await;
+                let told = told.unwrap_err().to_string();
+                assert!(told.contains("swarm.key"), "{told}");
+            }
         }
         assert_eq!(inside.peers.connected().await.len(), 1);
     }
@@ -381,9 +380,25 @@ async fn a_private_network_has_no_quic_and_does_not_begin_in_the_public_one() {
     })
     .await;
     let open = TestNode::start(&[QUIC]).await;
-    inside
-        .peers
-        .connect(open.address().await)
-        .await
-        .unwrap_err();
+    let told = inside.peers.connect(open.address().await).await;
+    let told = told.unwrap_err().to_string();
+    assert!(told.contains("no QUIC in a private network"), "{told}");
+}
+
+#[tokio::test]
+async fn a_dial_that_is_not_made_names_the_setting_that_forbids_it() {
+    let here = TestNode::start(&[TCP]).await;
+    let there = TestNode::start(&[TCP]).await;
+    let range: Filter = "127.0.0.0/8".parse().unwrap();
+    here.peers.set_filters(vec![range]);
+    let told = here.peers.connect(there.address().await).await;
+    let told = told.unwrap_err().to_string();
+    let why = "it is in /ip4/127.0.0.0/ipcidr/8, which is in `swarm.filters`";
+    assert!(told.contains(why), "{told}");
+    // Of those that are not filtered some may lie outside, which is said of them.
+    here.peers.set_filters(Vec::new());
+    let far = "/ip4/192.0.2.1/tcp/1".parse::<Multiaddr>().unwrap();
+    let far = far.with(Protocol::P2p(there.id()));
+    let told = here.peers.connect(far).await.unwrap_err().to_string();
+    assert!(told.contains("outside the network `local`"), "{told}");
 }
