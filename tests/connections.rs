@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::fs::{self, File, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
@@ -60,6 +61,17 @@ fn a_peered_daemon_is_found_again_after_it_was_killed() {
     assert_eq!(here.ok(["swarm", "peering", "ls"]), "");
     let added = here.ok(["swarm", "peering", "add", &address]);
     assert_eq!(added, format!("add {id} success"));
+    // By its name alone, at the addresses that are known for it.
+    here.ok(["swarm", "peering", "rm", id]);
+    let added = here.ok(["swarm", "peering", "add", id]);
+    assert_eq!(added, format!("add {id} success"));
+    let listed = here.ok(["swarm", "peering", "ls"]);
+    assert!(listed.contains(transport), "{listed}");
+    here.ok(["swarm", "peering", "rm", id]);
+    here.ok(["swarm", "peering", "add", &address]);
+    let stranger = "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
+    let told = here.run(["swarm", "peering", "add", stranger]).failure(1);
+    assert!(told.contains("no address known"), "{told}");
     let told = here
         .run(["swarm", "peering", "add", "/ip4/192.0.2.1/tcp/1"])
         .failure(1);
@@ -87,6 +99,7 @@ fn filters_hold_at_once_and_are_written_down() {
         here.ok(["config", "get", "swarm.filters"]),
         format!("[\"{range}\"]")
     );
+    assert_eq!(here.ok(["swarm", "filters", "ls"]), range);
     let told = here.run(["swarm", "connect", &other.swarm()]).failure(1);
     let why = format!("{range}, which is in `swarm.filters`");
     assert!(told.contains(&why), "{told}");
@@ -278,6 +291,60 @@ fn a_private_network_is_for_those_who_have_its_key() {
     assert!(fingerprint(&giving).is_some() && fingerprint(&giving) == fingerprint(&taking));
     assert_ne!(fingerprint(&giving), fingerprint(&outside[0]));
     assert_eq!(fingerprint(&outside[1]), None);
+}
+
+#[test]
+fn a_key_is_made_as_the_documentation_says() {
+    let text = include_str!("../docs/configuration.md");
+    let mut lines = text.lines();
+    let make = lines.find(|line| line.contains("/key/swarm/psk/1.0.0/\\n"));
+    let repo = Repo::new(CAIRN);
+    let script = make
+        .unwrap()
+        .replace("~/.cairn", repo.path().to_str().unwrap());
+    let made = Command::new("sh").args(["-c", &script]).status().unwrap();
+    assert!(made.success(), "{script}");
+    let daemon = repo.daemon();
+    let has_key = |line: &String| line.starts_with("Swarm key fingerprint: ");
+    assert!(daemon.lines.iter().any(has_key), "{:?}", daemon.lines);
+}
+
+#[test]
+fn what_is_asked_of_ourselves_and_of_others_is_answered_or_refused_by_name() {
+    let (here, there) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let (daemon, other) = (here.daemon(), there.daemon());
+    let own = here.ok(["id", "-f", "<id>"]);
+    let found = here.ok(["routing", "findpeer", &own]);
+    let (transport, _) = daemon
+        .swarm()
+        .rsplit_once("/p2p/")
+        .map(|(at, id)| (at.to_owned(), id.to_owned()))
+        .unwrap();
+    assert_eq!(found, transport);
+    // A name of a short key is that key.
+    let id = there.ok(["id", "-f", "<id>"]);
+    let told = here.run(["id", &id]).failure(1);
+    assert!(told.contains("cairn swarm connect"), "{told}");
+    here.ok(["swarm", "connect", &other.swarm()]);
+    let key = there.ok(["id", "-f", "<pubkey>"]);
+    assert_eq!(here.ok(["id", "-f", "<pubkey>", &id]), key);
+    for (command, query) in [
+        ("stats/bw", format!("peer={id}")),
+        ("stats/bw", "proto=/ipfs/bitswap/1.2.0".to_owned()),
+        ("swarm/peers", "streams=true".to_owned()),
+        ("routing/provide", format!("arg={id}&recursive=true")),
+    ] {
+        let answer = daemon.post(command, &query);
+        assert_eq!(answer.status, 400, "{command}: {}", answer.text());
+        assert!(
+            answer.text().contains("there is no option"),
+            "{}",
+            answer.text()
+        );
+    }
+    daemon.call("swarm/peers", "streams=false");
+    let told = here.run(["bootstrap", "add", "default"]).failure(1);
+    assert!(told.contains("no default list"), "{told}");
 }
 
 #[test]

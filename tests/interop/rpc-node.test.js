@@ -63,7 +63,7 @@ test('what cannot be dialled is told', async () => {
   await assert.rejects(ipfs.swarm.connect(outside), failure(500, /outside the network/))
   const self = (await daemon.addresses())[0]
   await assert.rejects(ipfs.swarm.connect(self), failure(500, /failure: /))
-  await assert.rejects(ipfs.id({ peerId: NOBODY }), failure(500, `not connected to ${NOBODY}`))
+  await assert.rejects(ipfs.id({ peerId: NOBODY }), failure(500, new RegExp(`^not connected to ${NOBODY}`)))
 })
 
 test('a peer with another name than expected is refused', async (t) => {

@@ -26,7 +26,7 @@ pub enum SwarmCommand {
         /// Print round trips.
         #[arg(long)]
         latency: bool,
-        /// Kubo's; what is spoken over each open stream is not told.
+        /// Kubo's, and refused: what is spoken over each open stream is not known here.
         #[arg(long, hide = true)]
         streams: bool,
         /// Print who dialled.
@@ -68,6 +68,8 @@ pub struct SwarmFiltersArgs {
 /// Below `swarm filters`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum SwarmFiltersCommand {
+    /// List them, as without a command.
+    Ls,
     /// Add filters, at once and to the configuration.
     Add {
         /// Ranges, as /ip4/192.168.0.0/ipcidr/16.
@@ -87,7 +89,7 @@ pub enum SwarmFiltersCommand {
 pub enum SwarmPeeringCommand {
     /// Stay connected to peers until the daemon stops; `swarm.peering` in the configuration is for ever.
     Add {
-        /// Addresses that end in /p2p/PEER.
+        /// Addresses that end in /p2p/PEER; or peers whose addresses are known.
         #[arg(required = true)]
         addresses: Vec<String>,
     },

@@ -103,7 +103,7 @@ pub async fn swarm(shell: &mut Shell, command: SwarmCommand) -> Result<(), Failu
                 Some(SwarmFiltersCommand::Rm { ranges }) => {
                     shell.question("swarm/filters/rm").args(ranges)
                 }
-                None => shell.question("swarm/filters"),
+                Some(SwarmFiltersCommand::Ls) | None => shell.question("swarm/filters"),
             };
             shell.print_each(question, print_strings).await
         }

@@ -7,6 +7,7 @@ use crate::output::{self, Printer, Progress, human_bytes, utc};
 use crate::rpc::client::Question;
 use crate::rpc::repo::verify::VerifyLine;
 use crate::rpc::repo::{Collected, Collecting, RebuildLine, RepoStat, RepoVersion, Scrub};
+use cairn_node::explain::counted;
 
 /// `repo`.
 pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure> {
@@ -99,7 +100,8 @@ async fn gc(
         drop(progress);
         let freed = human_bytes(now.freed);
         output::note(&format!(
-            "removed {removed} blocks, {freed} given back to the file system"
+            "removed {}, {freed} given back to the file system",
+            counted(removed, "block", "blocks")
         ));
     }
     Ok(())

@@ -83,6 +83,18 @@ impl Arguments {
         Ok(self.choice(names)?.unwrap_or(false))
     }
 
+    /// Refuses an option that others know and that does nothing here: whoever gave it would take the answer for
+    /// another one. A flag that is off asks for nothing.
+    pub fn lacks(&self, names: &[&str], instead: &str) -> Result<(), RpcError> {
+        match self.text(names) {
+            None | Some("false") => Ok(()),
+            Some(_) => Err(RpcError::wrong(format!(
+                "there is no option {:?} here: {instead}",
+                names.first().copied().unwrap_or_default()
+            ))),
+        }
+    }
+
     /// A number or another plain value.
     pub fn parsed<T: FromStr>(&self, names: &[&str], what: &str) -> Result<Option<T>, RpcError> {
         self.text(names)

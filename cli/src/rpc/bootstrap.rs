@@ -57,8 +57,21 @@ pub fn list(call: Call) -> Result<Reply, RpcError> {
     })
 }
 
+/// Kubo has a list of its maker's servers.
+pub fn no_default() -> RpcError {
+    RpcError::failed(
+        "there is no default list of peers to begin with: no third party's servers are built in; name peers that you \
+         know, as `cairn bootstrap add /ip4/…/tcp/4001/p2p/<peer ID>` (`cairn id` there prints it)",
+    )
+}
+
 /// `bootstrap add`.
 pub async fn add(call: Call) -> Result<Reply, RpcError> {
+    let is_default = |text: &&str| DEFAULT.contains(text);
+    let mut texts = call.arguments.all().into_iter();
+    if call.arguments.flag(&["default"])? || texts.any(|text| is_default(&text)) {
+        return Err(no_default());
+    }
     let given = given(&call)?;
     let _alone = call.context.repository.lock_config().await?;
     let mut peers = current(&call)?;
@@ -93,6 +106,9 @@ pub async fn remove_all(call: Call) -> Result<Reply, RpcError> {
     Reply::value(&PeerList { peers: removed })
 }
 
+/// What Kubo takes for its list.
+const DEFAULT: [&str; 2] = ["default", "auto"];
+
 #[cfg(test)]
 mod tests {
     use super::super::api::Api;
@@ -126,6 +142,10 @@ mod tests {
         assert_eq!(ask(&api, "bootstrap/list").await, one);
         assert_eq!(ask(&api, &format!("bootstrap/rm?arg={PEER}")).await, one);
         assert_eq!(ask(&api, "bootstrap").await, "{\"Peers\":[]}\n");
+        for default in ["?arg=default", "?default=true", "?arg=auto", "/default"] {
+            let refused = ask(&api, &format!("bootstrap/add{default}")).await;
+            assert!(refused.contains("no default list"), "{refused}");
+        }
         let refused = ask(&api, "bootstrap/add?arg=/ip4/127.0.0.1/tcp/1").await;
         assert!(refused.contains("does not end in"), "{refused}");
     }

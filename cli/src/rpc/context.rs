@@ -183,7 +183,11 @@ impl Context {
 
     /// The node, or the error that there is none.
     pub fn node(&self) -> Result<&Online, RpcError> {
-        self.online.as_ref().ok_or_else(RpcError::offline)
+        let none = || match &self.stop {
+            Some(_) => RpcError::daemon_offline(),
+            None => RpcError::offline(),
+        };
+        self.online.as_ref().ok_or_else(none)
     }
 
     /// Whether a node runs.

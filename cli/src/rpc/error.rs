@@ -71,7 +71,18 @@ impl RpcError {
 
     /// The command needs peers.
     pub fn offline() -> Self {
-        Self::failed("this command must be run in online mode. Try running 'cairn daemon' first")
+        Self::failed(
+            "this command must be run in online mode. Try running 'cairn daemon' first: it needs peers, and no \
+             daemon runs on this repository",
+        )
+    }
+
+    /// The same, and the daemon has none.
+    pub fn daemon_offline() -> Self {
+        Self::failed(
+            "this command must be run in online mode, and the daemon was started with --offline; stop it (`cairn \
+             shutdown`) and start it without",
+        )
     }
 
     /// The time given for the request is over, while this was waited for. Tools look for its first words.

@@ -61,15 +61,47 @@ async fn other_peer(call: &Call, wanted: &str) -> Result<Reply, RpcError> {
     let connected = online.peers.connected().await;
     let mut rows = connected.into_iter().filter(|row| row.peer == wanted);
     let Some(first) = rows.next() else {
-        return Err(RpcError::failed(format!("not connected to {wanted}")));
+        return Err(RpcError::failed(format!(
+            "not connected to {wanted}, so it has told nothing of itself; `cairn swarm connect {wanted}` connects, \
+             `cairn routing findpeer {wanted}` tells where it is"
+        )));
     };
     let mut addresses = vec![format!("{}/p2p/{wanted}", first.address)];
     addresses.extend(rows.map(|row| format!("{}/p2p/{wanted}", row.address)));
     Reply::value(&IdAnswer {
         id: wanted.to_string(),
-        public_key: String::new(),
+        public_key: key_in(&wanted).map_or_else(String::new, |key| BASE64.encode(&key)),
         addresses,
         agent_version: first.agent.unwrap_or_default(),
         protocols: first.protocols,
     })
+}
+
+/// The public key that a name consists of, as libp2p encodes it. Those that are long have names made of a hash, and
+/// are not kept.
+fn key_in(peer: &cairn_node::PeerId) -> Option<Vec<u8>> {
+    match peer.to_bytes().as_slice() {
+        [IDENTITY, length, key @ ..] if key.len() == usize::from(*length) => Some(key.to_vec()),
+        _ => None,
+    }
+}
+
+/// The multihash of what is its own hash.
+const IDENTITY: u8 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_key_is_read_from_its_name() {
+        let named = |text: &str| key_in(&text.parse().unwrap());
+        let key = named("12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5").unwrap();
+        // An Ed25519 key of 32 bytes, in libp2p's envelope.
+        assert_eq!((key.len(), &key[..4]), (36, &[8, 1, 18, 32][..]));
+        assert_eq!(
+            named("QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN"),
+            None
+        );
+    }
 }

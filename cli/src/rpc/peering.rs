@@ -5,7 +5,7 @@ use super::api::Call;
 use super::error::RpcError;
 use super::reply::Reply;
 use super::swarm::address_of;
-use cairn_node::PeerId;
+use cairn_node::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 
 /// What became of one peer.
@@ -49,13 +49,20 @@ pub fn add(call: Call) -> Result<Reply, RpcError> {
     let addresses = addresses?;
     Ok(Reply::values(move |out| async move {
         for address in addresses {
-            let peer = peers
-                .keep(address)
-                .map_err(|error| RpcError::failed(error.to_string()))?;
+            let kept = match bare(&address) {
+                Some(peer) => peers.keep_known(peer).await,
+                None => peers.keep(address),
+            };
+            let peer = kept.map_err(|error| RpcError::failed(error.to_string()))?;
             out.value(&success(&peer)).await?;
         }
         Ok(())
     }))
+}
+
+/// The peer of what is a name alone.
+fn bare(address: &Multiaddr) -> Option<PeerId> {
+    address.to_string().strip_prefix("/p2p/")?.parse().ok()
 }
 
 /// `swarm peering rm`.

@@ -9,6 +9,7 @@ use super::error::RpcError;
 use super::reply::Reply;
 use super::teller::Teller;
 use crate::repository::FORMAT;
+use cairn_node::explain::counted;
 use cairn_store::config::Reserve;
 use cairn_store::gc::GcEvent;
 use cairn_store::store::OpenEvent;
@@ -256,7 +257,10 @@ pub async fn rebuild(call: Call) -> Result<Reply, RpcError> {
         rebuilding.await?;
         teller.result()?;
         let blocks = store.stat().blocks;
-        let msg = format!("rebuilt the index of {blocks} blocks");
+        let msg = format!(
+            "rebuilt the index of {}",
+            counted(blocks, "block", "blocks")
+        );
         out.value(&RebuildLine::of(OpenEvent::Notice(msg))).await
     }))
 }

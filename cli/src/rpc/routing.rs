@@ -4,6 +4,7 @@ use super::api::Call;
 use super::entries::{Content, Entries};
 use super::error::RpcError;
 use super::reply::Reply;
+use cairn_node::explain::counted;
 use cairn_node::routing::{self, Provider, Routing};
 use cairn_node::{PeerId, ipns};
 use cairn_store::Cid;
@@ -74,12 +75,21 @@ pub fn find_peer(call: Call) -> Result<Reply, RpcError> {
             ipns::name(name).ok_or_else(|| RpcError::wrong(format!("{text:?} is no peer ID")))
         })
         .collect::<Result<_, _>>()?;
-    let routing = call.context.node()?.routing.clone();
+    let online = call.context.node()?;
+    let (routing, own) = (online.routing.clone(), online.peers.local());
+    let told = call.context.told();
     Ok(Reply::values(move |out| async move {
         for peer in wanted {
-            let found = routing.find_peer(peer).await?;
+            let found = match peer == own {
+                // Others are told the same.
+                true => PeerInfo {
+                    addrs: told.iter().map(ToString::to_string).collect(),
+                    id: own.to_string(),
+                },
+                false => PeerInfo::of(&routing.find_peer(peer).await?),
+            };
             out.value(&QueryEvent {
-                responses: vec![PeerInfo::of(&found)],
+                responses: vec![found],
                 r#type: FINAL_PEER,
                 ..QueryEvent::default()
             })
@@ -141,7 +151,7 @@ pub fn put(call: Call) -> Result<Reply, RpcError> {
         });
         let took = routing.keep(key, value.await?).await?;
         out.value(&QueryEvent {
-            extra: format!("{took} peers took it"),
+            extra: format!("{} took it", counted(took, "peer", "peers")),
             r#type: VALUE,
             ..QueryEvent::default()
         })
@@ -202,6 +212,10 @@ fn and_routers(routing: &Routing, why: &str) -> RpcError {
 
 /// `routing provide`.
 pub async fn provide(call: Call) -> Result<Reply, RpcError> {
+    call.arguments.lacks(
+        &["recursive", "r"],
+        "only what is named is told; with `provide.strategy` = \"pinned\" everything below pins is",
+    )?;
     let routing = call.context.node()?.routing.clone();
     let store = call.context.store().await?.clone();
     let name = call.context.identity().await?.peer_id.to_string();

@@ -71,6 +71,13 @@ pub struct LedgerAnswer {
 
 /// `stats bw`.
 pub fn bandwidth(call: Call) -> Result<Reply, RpcError> {
+    let arguments = &call.arguments;
+    arguments.lacks(
+        &["peer"],
+        "bytes are counted of all peers together; `bitswap ledger` tells what was exchanged with one",
+    )?;
+    arguments.lacks(&["proto"], "bytes are counted of all protocols together")?;
+    arguments.lacks(&["poll"], "ask again for newer figures")?;
     let now = call.context.node()?.peers.bandwidth();
     Reply::value(&BandwidthAnswer {
         total_in: now.total_in,

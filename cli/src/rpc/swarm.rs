@@ -80,6 +80,10 @@ pub struct AutonatAnswer {
 /// `swarm peers`.
 pub async fn peers(call: Call) -> Result<Reply, RpcError> {
     let arguments = &call.arguments;
+    arguments.lacks(
+        &["streams"],
+        "which streams are open is not told; `verbose` tells what each peer speaks",
+    )?;
     let verbose = arguments.flag(&["verbose", "v"])?;
     let latency = verbose || arguments.flag(&["latency"])?;
     let direction = verbose || arguments.flag(&["direction"])?;

@@ -367,6 +367,18 @@ impl Peers {
         Ok(peer)
     }
 
+    /// The same at the addresses that are known for a peer by now.
+    pub async fn keep_known(&self, peer: PeerId) -> Result<PeerId, PeeringError> {
+        self.check(peer)?;
+        let known = self.known().await;
+        let addresses = known.into_iter().find(|(other, _)| *other == peer);
+        let Some((_, addresses)) = addresses.filter(|(_, addresses)| !addresses.is_empty()) else {
+            return Err(ConnectError::NoAddress(peer).into());
+        };
+        self.keeper.keep(peer, addresses)?;
+        Ok(peer)
+    }
+
     /// No longer; whether it was on the list. A connection that is up stays until nobody uses it.
     pub fn let_go(&self, peer: &PeerId) -> bool {
         self.keeper.let_go(peer)
