@@ -374,6 +374,16 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_name_is_of_no_rsa_key_that_is_too_long() {
+        for (bits, is_read) in [(8192, true), (8200, false)] {
+            let given = public_key::tests::rsa_of(bits);
+            let key = PublicKey::try_decode_protobuf(&given).unwrap();
+            let read = key_of(&key.to_peer_id(), Some(&given));
+            assert_eq!(read.is_ok(), is_read, "{bits}: {read:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_signed_or_not_the_same_is_refused() {
         let (keys, name) = named();
         let says = Says::default();

@@ -362,6 +362,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_an_rsa_key_that_is_too_long_no_signature_is_checked() {
+        let honest = Noise::new(&Keypair::generate_ed25519()).unwrap();
+        for (bits, why) in [
+            (2048, "its signature does not fit"),
+            (8200, "its key is malformed, or longer than one may be"),
+        ] {
+            let mut payload = Vec::new();
+            let key = public_key::tests::rsa_of(bits);
+            put(&mut payload, IDENTITY_KEY, &key);
+            put(&mut payload, IDENTITY_SIGNATURE, &[7; 256]);
+            let hostile = Noise {
+                payload: payload.into(),
+                ..Noise::new(&Keypair::generate_ed25519()).unwrap()
+            };
+            let (mut left, mut right) = pipe();
+            let connect = async {
+                let out = honest.connect(&mut left, Incoming::new(0)).await;
+                left.close().await.unwrap();
+                out
+            };
+            let accept = hostile.accept(&mut right, Incoming::new(0)).map(|_| ());
+            let (out, ()) = futures::join!(connect, accept);
+            let is_so = matches!(&out, Err(NoiseError::Identity(said)) if *said == why);
+            assert!(is_so, "{bits}: {:?}", out.err());
+        }
+    }
+
+    #[tokio::test]
     async fn bytes_that_are_no_handshake_end_it() {
         for bytes in [&[0, 1, 7][..], &[0xff, 0xff, 1], &[0, 0], &[0]] {
             let us = Noise::new(&Keypair::generate_ed25519()).unwrap();
