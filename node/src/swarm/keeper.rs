@@ -114,7 +114,7 @@ impl Keeper {
             low: count(config.connections_low),
             high: count(config.connections_high),
             grace: config.connection_grace,
-            full: count(config.connections_max - config.connections_max / SPARE),
+            most: count(config.connections_max),
         };
         let keeper = Self(Arc::new(Shared {
             state: Mutex::new(State {
@@ -405,6 +405,3 @@ impl Peers {
         short.map(|error| error.to_string())
     }
 }
-
-/// One place in so many is kept free for newcomers.
-const SPARE: u32 = 8;

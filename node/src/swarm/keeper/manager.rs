@@ -26,8 +26,8 @@ pub(super) struct Waters {
     pub(super) low: usize,
     pub(super) high: usize,
     pub(super) grace: Duration,
-    /// Beyond so many connections places are made free for newcomers.
-    pub(super) full: usize,
+    /// How many there can be: of the places that the protected leave, some are kept free for newcomers.
+    pub(super) most: usize,
 }
 
 /// Who dialled.
@@ -99,6 +99,7 @@ struct Place {
     is_dialled: bool,
     of_network: Reverse<usize>,
     of_address: Reverse<usize>,
+    connections: Reverse<usize>,
     took: u32,
     serves: bool,
     since: Reverse<Instant>,
@@ -255,10 +256,17 @@ impl Manager {
 
     /// Whose connections are to be closed now so that others find a place.
     pub(super) fn make_room(&mut self, now: Instant) -> Vec<PeerId> {
-        let staying = self.peers.values().filter(|peer| !peer.is_leaving);
-        let mut left: usize = staying.map(|peer| peer.connections.len()).sum();
+        let (mut left, mut firm) = (0, 0);
+        for (id, peer) in self.peers.iter().filter(|(_, peer)| !peer.is_leaving) {
+            left += peer.connections.len();
+            if self.is_protected(id) {
+                firm += peer.connections.len();
+            }
+        }
+        let most = self.waters.most;
+        let full = most - most.saturating_sub(firm) / SPARE;
         let mut closing = Vec::new();
-        while left > self.waters.full {
+        while left > full {
             let Some(peer) = self.least(now) else {
                 break;
             };
@@ -275,8 +283,9 @@ impl Manager {
     fn least(&self, now: Instant) -> Option<PeerId> {
         let (mut networks, mut addresses) = (HashMap::new(), HashMap::new());
         for peer in self.peers.values().filter(|peer| !peer.is_leaving) {
-            *networks.entry(peer.from.map(Group::of)).or_insert(0) += 1;
-            *addresses.entry(peer.from).or_insert(0) += 1;
+            let count = peer.connections.len();
+            *networks.entry(peer.from.map(Group::of)).or_insert(0) += count;
+            *addresses.entry(peer.from).or_insert(0) += count;
         }
         let others = self.peers.iter();
         let others = others.filter(|(id, peer)| self.may_close(id, peer));
@@ -289,6 +298,7 @@ impl Manager {
                 is_dialled: peer.came == Came::Out,
                 of_network: Reverse(of_network.copied().unwrap_or(0)),
                 of_address: Reverse(of_address.copied().unwrap_or(0)),
+                connections: Reverse(peer.connections.len()),
                 took: peer.took.magnitude(now),
                 serves: peer.serves == Serves::Dht,
                 since: Reverse(peer.since),
@@ -355,6 +365,8 @@ impl Lately {
     }
 }
 
+/// Of so many places one is kept free.
+const SPARE: usize = 8;
 /// How long nothing is closed after a trim: who comes back at once must not make it begin again.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether the grace of enough of them is over, while there are too many.
@@ -375,7 +387,7 @@ mod tests {
             low,
             high,
             grace,
-            full: usize::MAX,
+            most: usize::MAX,
         }
     }
 
@@ -420,16 +432,16 @@ mod tests {
         peer
     }
 
-    fn with_room_for(full: usize) -> Manager {
+    fn with_room_for(most: usize) -> Manager {
         Manager::new(Waters {
-            full,
+            most,
             ..waters(1000, 1000)
         })
     }
 
     #[test]
     fn who_comes_while_others_hold_all_places_gets_one_of_theirs() {
-        let (mut manager, start) = (with_room_for(64), Instant::now());
+        let (mut manager, start) = (with_room_for(73), Instant::now());
         // They are there first, from many addresses of one network, and go on coming.
         let mut honest = HashSet::new();
         for number in 0..640 {
@@ -483,6 +495,38 @@ mod tests {
             .values_mut()
             .for_each(|peer| peer.waits = Waits::Yes);
         assert!(manager.make_room(now).is_empty(), "nobody is to go");
+    }
+
+    #[test]
+    fn where_most_are_protected_newcomers_have_the_places_that_are_left() {
+        let (mut manager, now) = (with_room_for(64), Instant::now());
+        for number in 0..56 {
+            let peer = comes(&mut manager, number, [10, 0, 0, 1], now);
+            manager.keep(peer);
+        }
+        for number in 56..63 {
+            comes(&mut manager, number, [20, 0, 0, 1], now);
+            assert!(manager.make_room(now).is_empty(), "{number}");
+        }
+        comes(&mut manager, 63, [20, 0, 0, 1], now);
+        assert_eq!(manager.make_room(now).len(), 1);
+    }
+
+    #[test]
+    fn who_has_many_connections_has_as_much_company() {
+        let (mut manager, now) = (with_room_for(512), Instant::now());
+        for peer in 0..56_u8 {
+            let name = PeerId::random();
+            for connection in 0..8 {
+                let id = ConnectionId::new_unchecked(usize::from(peer) * 8 + connection);
+                manager.connected(name, id, (Came::In, Some([peer, 0, 0, 1].into())), now);
+            }
+        }
+        let later = now + Duration::from_secs(1);
+        let newcomer = comes(&mut manager, 1000, [100, 0, 0, 1], later);
+        let gone = manager.make_room(later);
+        assert_eq!(gone.len(), 1);
+        assert!(!gone.contains(&newcomer));
     }
 
     #[test]
