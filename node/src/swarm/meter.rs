@@ -25,8 +25,29 @@ pub(crate) struct Meter {
     refused: AtomicU64,
     held: AtomicU64,
     seen: Mutex<Seen>,
-    /// Bytes from each peer, while there are connections to it.
-    pulses: Mutex<HashMap<PeerId, Weak<AtomicU64>>>,
+    /// Of each peer, while there are connections to it.
+    pulses: Mutex<HashMap<PeerId, Weak<Pulse>>>,
+}
+
+/// Bytes that came from a peer, and that were handed over to go to it.
+#[derive(Debug, Default)]
+struct Pulse {
+    came: AtomicU64,
+    went: AtomicU64,
+}
+
+/// The same, at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    came: u64,
+    went: u64,
+}
+
+impl Heard {
+    /// Whether the peer was there since: something came, or it took more than what lies in buffers on the way.
+    pub(super) fn is_alive_since(self, before: Self) -> bool {
+        self.came != before.came || self.went.saturating_sub(before.went) >= TAKEN_MIN
+    }
 }
 
 /// What was known at the last look.
@@ -116,15 +137,18 @@ impl Meter {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// How many bytes came from a peer over the connections that are up, and those they followed upon.
-    pub(super) fn heard(&self, peer: &PeerId) -> u64 {
+    /// How many bytes came from a peer and went to it over the connections that are up, and those they followed upon.
+    pub(super) fn heard(&self, peer: &PeerId) -> Heard {
         let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
         let pulse = pulses.get(peer).and_then(Weak::upgrade);
-        pulse.map_or(0, |pulse| pulse.load(Ordering::Relaxed))
+        pulse.map_or_else(Heard::default, |pulse| Heard {
+            came: pulse.came.load(Ordering::Relaxed),
+            went: pulse.went.load(Ordering::Relaxed),
+        })
     }
 
     /// Where the bytes from a peer are counted.
-    fn pulse(&self, peer: PeerId) -> Arc<AtomicU64> {
+    fn pulse(&self, peer: PeerId) -> Arc<Pulse> {
         let mut pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pulse) = pulses.get(&peer).and_then(Weak::upgrade) {
             return pulse;
@@ -132,7 +156,7 @@ impl Meter {
         if pulses.len() == pulses.capacity() {
             pulses.retain(|_, pulse| pulse.strong_count() > 0);
         }
-        let pulse = Arc::new(AtomicU64::new(0));
+        let pulse = Arc::new(Pulse::default());
         pulses.insert(peer, Arc::downgrade(&pulse));
         pulse
     }
@@ -161,7 +185,7 @@ pub(super) struct Counted<T> {
     inner: T,
     meter: Arc<Meter>,
     /// The peer's.
-    pulse: Arc<AtomicU64>,
+    pulse: Arc<Pulse>,
 }
 
 impl<T> Counted<T> {
@@ -184,7 +208,12 @@ impl<T> Counted<T> {
 
     fn received(&self, bytes: usize) {
         self.meter.received(bytes);
-        self.pulse.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.pulse.came.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.meter.sent(bytes);
+        self.pulse.went.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -253,7 +282,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
-        self.meter.sent(written);
+        self.sent(written);
         Poll::Ready(Ok(written))
     }
 
@@ -263,7 +292,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bytes))?;
-        self.meter.sent(written);
+        self.sent(written);
         Poll::Ready(Ok(written))
     }
 
@@ -276,6 +305,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 }
 
+/// Who takes so much between two pings is there: a request now and then lies in buffers for hours.
+const TAKEN_MIN: u64 = 64 << 10;
 /// After this time without traffic a rate has fallen to about a third.
 const MEMORY: Duration = Duration::from_secs(5);
 
@@ -314,14 +345,30 @@ mod tests {
         counted(one).received(5);
         let last = counted(other);
         last.received(1);
-        assert_eq!((meter.heard(&one), meter.heard(&other)), (12, 1));
+        let came = |peer| meter.heard(peer).came;
+        assert_eq!((came(&one), came(&other)), (12, 1));
         drop((first, stream));
-        assert_eq!((meter.heard(&one), meter.heard(&other)), (0, 1));
+        assert_eq!((came(&one), came(&other)), (0, 1));
         // The dead do not stay in memory.
         for _ in 0..1000 {
             drop(counted(PeerId::random()));
         }
         assert!(meter.pulses.lock().unwrap().len() < 100);
+    }
+
+    #[test]
+    fn who_takes_much_or_says_anything_is_there() {
+        let meter = Meter::new(Instant::now());
+        let peer = PeerId::random();
+        let connection = Counted::new((), peer, Arc::clone(&meter));
+        let before = meter.heard(&peer);
+        connection.sent(usize::try_from(TAKEN_MIN).unwrap() - 1);
+        assert!(!meter.heard(&peer).is_alive_since(before));
+        connection.sent(1);
+        let taken = meter.heard(&peer);
+        assert!(taken.is_alive_since(before) && !taken.is_alive_since(taken));
+        connection.received(1);
+        assert!(meter.heard(&peer).is_alive_since(taken));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::book::Book;
 use super::bootstrap::Bootstrap;
 use super::command::Command;
 use super::failure::refused;
-use super::meter::Meter;
+use super::meter::{Heard, Meter};
 use crate::config::Config;
 use crate::dht::acquaintance::Acquaintance;
 use crate::event::Event;
@@ -86,7 +86,7 @@ struct Connection {
     way: Way,
     latency: Option<Duration>,
     /// What had come from the peer when a ping was answered last, or one that was not was borne.
-    heard: u64,
+    heard: Heard,
 }
 
 #[derive(Default)]

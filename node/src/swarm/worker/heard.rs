@@ -233,8 +233,8 @@ impl Worker {
                 self.on_answered(&event.peer);
             }
             Err(ping::Failure::Unsupported) => self.on_answered(&event.peer),
-            // One that has much to say may come late with its answers.
-            Err(_) if heard != connection.heard => connection.heard = heard,
+            // Who says or takes much may come late with its answers.
+            Err(_) if heard.is_alive_since(connection.heard) => connection.heard = heard,
             // Who refuses is there.
             Err(error) if !is_silence(error) => {}
             Err(error) => {
