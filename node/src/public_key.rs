@@ -1,5 +1,5 @@
-//! Public keys as peers show them. Where one comes from a peer it is read here: RSA keys have at most 8,192 bits, and of a
-//! longer one not even a signature is checked.
+//! Public keys as peers show them. RSA keys have at most 8,192 bits, and of a longer one not even a signature is checked. Those in the
+//! certificates of TLS and QUIC are not read here: the library that checks those has the same limit.
 
 use libp2p::identity::{DecodingError, KeyType, PublicKey};
 
@@ -25,7 +25,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<PublicKey, KeyError> {
 }
 
 /// Whether it is one that we deal with.
-pub(crate) fn check(key: &PublicKey) -> Result<(), KeyError> {
+fn check(key: &PublicKey) -> Result<(), KeyError> {
     if key.key_type() != KeyType::RSA {
         return Ok(());
     }

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 #[derive(Debug)]
 pub(super) struct AnyPort<T> {
     inner: T,
-    /// Makes one that listens nowhere. A socket costs a descriptor, so none is made before it is needed.
+    /// Makes one that listens nowhere, where it is needed.
     other: fn() -> T,
 }
 

@@ -137,8 +137,14 @@ async fn a_peer_that_comes_up_later_is_found_by_who_wants_to_stay_with_it() {
 #[tokio::test]
 async fn a_dial_leaves_from_another_port_where_somebody_else_has_ours() {
     // Held at another address of this machine by somebody who shares it with nobody.
-    let holder = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
-    let port = holder.local_addr().unwrap().port();
+    let bind = std::net::TcpListener::bind::<(&str, u16)>;
+    let held = std::iter::repeat_with(|| bind(("127.0.0.2", 0)).unwrap());
+    let port_of = |holder: &std::net::TcpListener| holder.local_addr().unwrap().port();
+    let mut free_here = held
+        .take(100)
+        .filter(|holder| bind(("127.0.0.1", port_of(holder))).is_ok());
+    let holder = free_here.next().unwrap();
+    let port = port_of(&holder);
     let here = node(config(&[&format!("/ip4/127.0.0.1/tcp/{port}")])).await;
     let there = TestNode::start(&[TCP, WEB]).await;
     for address in there.addresses().await {
