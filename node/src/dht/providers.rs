@@ -7,8 +7,9 @@
 //! is farthest from us goes first: others are asked for that.
 //!
 //! Invariants: `held` is the number of records of others in `keys`; a provider is in `providers` exactly while it
-//! has a record, with its number; every record in `keys` has an entry in `expiry` at its time of expiry or
-//! earlier; `groups` has how many records those of each network have; `far` has the keys of which others have records.
+//! has a record, with its number; every record in `keys` has one entry in `expiry`, at its time of expiry or
+//! earlier, and nothing else has; `groups` has how many records those of each network have; `far` has the keys of which
+//! others have records; `changed` has at most [`CHANGES_PER_RECORD`] times the room, and what is kept besides.
 
 use super::place::Place;
 use super::table::Group;
@@ -44,13 +45,16 @@ pub(crate) struct Providers {
     /// How far from us keys are of which others have records, by the first bits; the farthest are last.
     far: BTreeSet<(u64, Key)>,
     /// When to look at which record, the earliest first; the number keeps equal times apart.
-    expiry: BTreeMap<(Instant, u64), (Key, PeerId)>,
+    expiry: BTreeMap<Look, (Key, PeerId)>,
     noted: u64,
     held: usize,
     own: usize,
     /// Records of others that came or went since they were last taken.
     changed: HashSet<(Key, PeerId)>,
 }
+
+/// When a record is looked at, and a number that no other has.
+type Look = (Instant, u64);
 
 /// A record of another peer that came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub(crate) struct Change {
 struct Entry {
     provider: PeerId,
     expires: Instant,
+    /// Its place in `expiry`.
+    look: Look,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -161,6 +167,7 @@ impl Providers {
                 true => self.own >= OWN_RECORDS_MAX,
                 false => {
                     entries.len() >= PROVIDERS_PER_KEY_MAX
+                        || self.has_much_to_tell()
                         || self.has_its_share(&provider, group)
                         || (self.held >= self.records_max && !self.make_room_for(&key))
                 }
@@ -170,11 +177,20 @@ impl Providers {
             }
         }
         self.is_in(provider, group);
-        let entries = self.keys.entry(key.clone()).or_default();
+        let entries = self
+            .keys
+            .get_mut(&key)
+            .map_or(&mut [][..], Vec::as_mut_slice);
         match entries.iter_mut().find(|e| e.provider == provider) {
+            // A renewed record keeps its old place in line; it is looked at then and put back.
             Some(entry) => entry.expires = expires,
             None => {
-                entries.push(Entry { provider, expires });
+                let look = self.look_at(expires, key.clone(), provider);
+                self.keys.entry(key.clone()).or_default().push(Entry {
+                    provider,
+                    expires,
+                    look,
+                });
                 let known = self.providers.entry(provider).or_default();
                 known.records += 1;
                 if ours {
@@ -190,11 +206,7 @@ impl Providers {
             }
         }
         if !ours {
-            self.changed.insert((key.clone(), provider));
-        }
-        // A renewed record keeps its old place in line; it is looked at then and put back.
-        if !renewed {
-            self.look_at(expires, key, provider);
+            self.changed.insert((key, provider));
         }
         // Of a long life, only its beginning; and never earlier than what is known.
         let until = expires.checked_sub(RECORD_LIFE.saturating_sub(ADDRESS_LIFE));
@@ -218,6 +230,11 @@ impl Providers {
         let of_group = group.and_then(|group| self.groups.get(&group));
         let known = self.providers.get(provider);
         known.is_some_and(|known| known.records >= most) || of_group.is_some_and(|of| *of >= most)
+    }
+
+    /// Whether more came and went than can be told, as while a disk is slow. What is kept may be renewed still.
+    fn has_much_to_tell(&self) -> bool {
+        self.changed.len() >= self.records_max.saturating_mul(CHANGES_PER_RECORD)
     }
 
     /// Drops a record of a key that is farther from us than this one, if there is any.
@@ -300,31 +317,35 @@ impl Providers {
             let Some((key, provider)) = due.map(|entry| entry.remove()) else {
                 return;
             };
-            let alive_until = self
-                .keys
-                .get(&key)
-                .and_then(|entries| entries.iter().find(|entry| entry.provider == provider))
-                .map(|entry| entry.expires);
-            match alive_until {
-                Some(expires) if expires > now => self.look_at(expires, key, provider),
-                Some(_) => self.remove(&key, &provider),
-                None => {}
+            let entries = self.keys.get(&key).map_or(&[][..], Vec::as_slice);
+            let entry = entries.iter().find(|entry| entry.provider == provider);
+            match entry.map(|entry| entry.expires) {
+                Some(expires) if expires > now => {
+                    let look = self.look_at(expires, key.clone(), provider);
+                    let entries = self.keys.get_mut(&key).into_iter().flatten();
+                    for entry in entries.filter(|entry| entry.provider == provider) {
+                        entry.look = look;
+                    }
+                }
+                _ => self.remove(&key, &provider),
             }
         }
     }
 
-    fn look_at(&mut self, when: Instant, key: Key, provider: PeerId) {
+    /// Gives its place in line.
+    fn look_at(&mut self, when: Instant, key: Key, provider: PeerId) -> Look {
         self.noted += 1;
-        self.expiry.insert((when, self.noted), (key, provider));
+        let look = (when, self.noted);
+        self.expiry.insert(look, (key, provider));
+        look
     }
 
     pub(crate) fn remove(&mut self, key: &[u8], provider: &PeerId) {
         let Some(entries) = self.keys.get_mut(key) else {
             return;
         };
-        let before = entries.len();
-        entries.retain(|entry| entry.provider != *provider);
-        let removed = entries.len() < before;
+        let at = entries.iter().position(|entry| entry.provider == *provider);
+        let removed = at.map(|at| entries.remove(at));
         let is_ours = |entry: &Entry| entry.provider == self.local;
         if entries.iter().all(is_ours) {
             let key = Key::copy_from_slice(key);
@@ -333,9 +354,10 @@ impl Providers {
         if entries.is_empty() {
             self.keys.remove(key);
         }
-        if !removed {
+        let Some(removed) = removed else {
             return;
-        }
+        };
+        self.expiry.remove(&removed.look);
         if *provider == self.local {
             self.own -= 1;
         } else {
@@ -376,6 +398,9 @@ const SHARE: usize = 16;
 
 /// Records of our own that are noted here. More can be provided, but are not answered from here.
 const OWN_RECORDS_MAX: usize = 1 << 20;
+
+/// Changes that may wait to be taken, for each record that there is room for: it came, and another went for it.
+const CHANGES_PER_RECORD: usize = 2;
 
 /// Expired records dropped in one call.
 const FORGOTTEN_AT_ONCE: usize = 64;
@@ -455,7 +480,13 @@ mod tests {
         let counted: usize = records.providers.values().map(|known| known.records).sum();
         assert_eq!(counted, all.len());
         assert!(records.keys.values().all(|entries| !entries.is_empty()));
-        assert!(records.expiry.len() >= all.len());
+        assert_eq!(records.expiry.len(), all.len());
+        assert!(
+            all.iter()
+                .all(|e| records.expiry.contains_key(&e.look) && e.look.0 <= e.expires)
+        );
+        let most = records.records_max * CHANGES_PER_RECORD + records.held;
+        assert!(records.changed.len() <= most);
         let of_others = |entries: &&Vec<Entry>| entries.iter().any(|e| e.provider != records.local);
         let keys = records.keys.values().filter(of_others).count();
         assert_eq!(records.far.len(), keys);
@@ -530,6 +561,45 @@ mod tests {
         check(&records);
         assert_eq!(records.groups[&group(3)], 5);
         assert_eq!(records.groups[&group(2)], 1);
+    }
+
+    #[test]
+    fn what_was_dropped_for_something_nearer_leaves_nothing_behind() {
+        let (mut records, _) = records(2);
+        let (now, keys) = (Instant::now(), by_distance(&records));
+        let mut told = 0;
+        for key in keys.iter().rev() {
+            add(&mut records, *key, PeerId::random(), now).unwrap();
+            check(&records);
+            told += records.take_changes(now).len();
+        }
+        assert_eq!(records.expiry.len(), 2);
+        assert_eq!(told, 100 + 98);
+        // Renewed and looked at again, each still has one place in line.
+        for (at, hours) in [(0, 30), (0, 60), (0, 90)] {
+            let later = now + Duration::from_secs(hours * 3600);
+            let provider = of(&records, keys[at], later)[0].0;
+            add(&mut records, keys[at], provider, later).unwrap();
+            check(&records);
+        }
+        assert_eq!(records.held(), 1);
+    }
+
+    #[test]
+    fn while_changes_are_not_taken_only_so_much_may_change() {
+        let (mut records, _) = records(2);
+        let (now, keys) = (Instant::now(), by_distance(&records));
+        let mut peers = Vec::new();
+        for key in keys[4..8].iter().rev() {
+            peers.push(PeerId::random());
+            add(&mut records, *key, peers[peers.len() - 1], now).unwrap();
+        }
+        let refused = add(&mut records, keys[0], PeerId::random(), now);
+        assert_eq!(refused, Err(NotKept::Full));
+        assert_eq!(add(&mut records, keys[4], peers[3], now), Ok(()), "renewed");
+        records.take_changes(now);
+        add(&mut records, keys[0], PeerId::random(), now).unwrap();
+        check(&records);
     }
 
     /// A hundred keys, the nearest to us first.
@@ -631,6 +701,9 @@ mod tests {
                 } else {
                     let at = at.checked_sub(1).map(group);
                     let _ = add_in(&mut records, key, peers[peer], at, now);
+                }
+                if hours % 2 == 0 {
+                    records.take_changes(now);
                 }
                 prop_assert!(records.held() <= 9);
                 let most = records.groups.values().max();
