@@ -1,8 +1,8 @@
 //! Values kept under keys for others: public keys and IPNS records, the best of each, within bounds.
 //!
 //! Nothing is kept that its key does not vouch for. A record stays for 48 hours after it came, however long it
-//! says that it holds. No sender has more than a share of the room, nor have those of one network, and where there is
-//! none left what is farthest from us goes first: others are asked for that.
+//! says that it holds. Once half of the room is taken, no sender gets more than a share of it, nor do those of one
+//! network, and where there is none left what is farthest from us goes first: others are asked for that.
 
 use super::place::Place;
 use super::table::Group;
@@ -181,9 +181,8 @@ impl Values {
             }
             self.order.remove(&old.came);
         } else {
-            let most = self.max.div_ceil(SHARE);
-            let has_it = |share| self.shares.get(&share).is_some_and(|count| *count >= most);
-            if sender.is_some_and(|sender| shares(sender).any(has_it)) || !self.has_room(&key) {
+            let has_its_share = sender.is_some_and(|sender| self.has_its_share(sender));
+            if has_its_share || self.has_much_to_tell() || !self.has_room(&key) {
                 return Err(NotKept::Full);
             }
             for share in sender.into_iter().flat_map(shares) {
@@ -204,6 +203,18 @@ impl Values {
         };
         self.kept.insert(key, kept);
         Ok(())
+    }
+
+    /// Whether it gets no more, now that there is little room.
+    fn has_its_share(&self, sender: Sender) -> bool {
+        let most = self.max.div_ceil(SHARE);
+        let has_it = |share| self.shares.get(&share).is_some_and(|count| *count >= most);
+        self.kept.len() >= self.max / SHARED_FROM && shares(sender).any(has_it)
+    }
+
+    /// Whether more came and went than can be told, as while a disk is slow. What is kept may be renewed still.
+    fn has_much_to_tell(&self) -> bool {
+        self.changed.len() >= self.max.saturating_mul(CHANGES_PER_VALUE)
     }
 
     /// Whether there is room for one more key, for which one that is farther may go.
@@ -268,8 +279,12 @@ impl Values {
 }
 
 const PUBLIC_KEY: &[u8] = b"/pk/";
-/// One sender may use up to one in so many of all places, and so may all those of one network.
+/// One sender may use up to one in so many of all places, and so may all those of one network, ...
 const SHARE: usize = 16;
+/// ... once one in so many is taken.
+const SHARED_FROM: usize = 2;
+/// Changes that may wait to be taken, for each value that there is room for: it came, and another went for it.
+const CHANGES_PER_VALUE: usize = 2;
 /// How long a value is kept.
 pub(crate) const LIFE: Duration = Duration::from_secs(48 * 3600);
 
@@ -405,6 +420,22 @@ mod tests {
     }
 
     #[test]
+    fn while_changes_are_not_taken_only_so_much_may_change() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut values = empty(1);
+        let [nearest, near, far] = by_distance();
+        let keep = |values: &mut Values, (keys, key): &(Keypair, Vec<u8>)| {
+            values.keep(key.clone(), numbered(keys, 1), None, now, wall)
+        };
+        assert_eq!(keep(&mut values, &far), Ok(()));
+        assert_eq!(keep(&mut values, &near), Ok(()));
+        assert_eq!(keep(&mut values, &nearest), Err(NotKept::Full));
+        assert_eq!(keep(&mut values, &near), Ok(()), "renewed");
+        assert_eq!(values.take_changes().len(), 2);
+        assert_eq!(keep(&mut values, &nearest), Ok(()));
+    }
+
+    #[test]
     fn neither_one_sender_nor_those_of_one_network_take_all_the_room() {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut values = empty(64);
@@ -413,8 +444,10 @@ mod tests {
             let value = numbered(&keys, 1);
             values.keep(key, value, Some(sender), now, wall).is_ok()
         };
-        let greedy = PeerId::random();
-        let taken = (0..20).filter(|_| bring((greedy, None))).count();
+        let (greedy, late) = (PeerId::random(), PeerId::random());
+        let taken = (0..40).filter(|_| bring((greedy, None))).count();
+        assert_eq!(taken, 32, "half of it, where nobody else wants any");
+        let taken = (0..20).filter(|_| bring((late, None))).count();
         assert_eq!(taken, 4);
         let [one, other] = [1, 2].map(|number| Group::of([10, number, 0, 1].into()));
         let crowd = (0..20).filter(|_| bring((PeerId::random(), Some(one))));
