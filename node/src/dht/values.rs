@@ -123,7 +123,7 @@ pub(crate) struct Change {
 struct Kept {
     value: Vec<u8>,
     came: (Instant, u64),
-    /// Who brought the first under this key.
+    /// Who brought the first under this key, as far as that is known.
     sender: Option<Sender>,
 }
 
@@ -162,7 +162,8 @@ impl Values {
         self.kept.len()
     }
 
-    /// Keeps a value that was checked, unless a better one is kept. Without a sender it is our own.
+    /// Keeps a value that was checked, unless a better one is kept. Without a sender it is our own, or from before the
+    /// start; then whoever brings it again is its sender.
     pub(crate) fn keep(
         &mut self,
         key: Vec<u8>,
@@ -185,9 +186,6 @@ impl Values {
             if has_its_share || self.has_much_to_tell() || !self.has_room(&key) {
                 return Err(NotKept::Full);
             }
-            for share in sender.into_iter().flat_map(shares) {
-                *self.shares.entry(share).or_default() += 1;
-            }
             let distance = self.place.start_of_distance(&key);
             self.far.insert((distance, key.clone()));
         }
@@ -195,7 +193,13 @@ impl Values {
         self.next += 1;
         self.changed.insert(key.clone());
         self.order.insert(came, key.clone());
-        let sender = self.kept.get(&key).map_or(sender, |old| old.sender);
+        let before = self.kept.get(&key).and_then(|old| old.sender);
+        if before.is_none() {
+            for share in sender.into_iter().flat_map(shares) {
+                *self.shares.entry(share).or_default() += 1;
+            }
+        }
+        let sender = before.or(sender);
         let kept = Kept {
             value,
             came,
@@ -417,6 +421,23 @@ mod tests {
         let changes = values.take_changes();
         let gone = changes.iter().filter(|change| change.kept.is_none());
         assert_eq!((changes.len(), gone.count()), (3, 1));
+    }
+
+    #[test]
+    fn who_renews_a_value_from_before_the_start_has_it_in_its_share() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut values = empty(64);
+        let (keys, key) = named();
+        let place = Group::of([10, 1, 0, 1].into());
+        let (first, second) = (PeerId::random(), PeerId::random());
+        for sender in [None, Some((first, Some(place))), Some((second, None))] {
+            let value = numbered(&keys, 1);
+            values.keep(key.clone(), value, sender, now, wall).unwrap();
+        }
+        let counted = HashMap::from([(Share::Peer(first), 1), (Share::Group(place), 1)]);
+        assert_eq!(values.shares, counted);
+        values.forget_expired(now + LIFE);
+        assert!(values.shares.is_empty());
     }
 
     #[test]
