@@ -57,12 +57,10 @@ impl Moment {
         since.saturating_sub(behind).as_secs()
     }
 
-    /// How far ahead of this moment that is.
+    /// How far ahead of this moment that is; not at all, if it is over. `None` for what is no time.
     fn ahead(&self, seconds: u64) -> Option<Duration> {
         let at = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
-        at.duration_since(self.wall)
-            .ok()
-            .filter(|ahead| !ahead.is_zero())
+        Some(at.duration_since(self.wall).unwrap_or_default())
     }
 
     /// How far behind.
@@ -89,23 +87,34 @@ impl Shelf {
         derived::guarded(open).map_err(io::Error::other)
     }
 
-    /// Everything that is still of use; the rest goes. Takes long.
+    /// Everything that is still of use; the rest goes. If all records of a kind are too old, they stay where they are: the
+    /// clock may be ahead. Takes long.
     pub(crate) fn load(&self, moment: Moment) -> io::Result<Pending> {
         let load = || {
             let mut pending = Pending::default();
+            let mut old = Vec::new();
             for item in &self.providers {
                 let (key, value) = item?;
                 match provider_of(&key, &value, moment) {
+                    Some((_, change)) if change.kept.is_none() => old.push(key),
                     Some(provider) => pending.providers.push(provider),
                     None => drop(self.providers.remove(key)?),
                 }
             }
+            if !pending.providers.is_empty() {
+                remove(&self.providers, &mut old)?;
+            }
+            old.clear();
             for item in &self.values {
                 let (key, value) = item?;
                 match value_of(&key, &value, moment) {
+                    Some(change) if change.kept.is_none() => old.push(key),
                     Some(change) => pending.values.push(change),
                     None => drop(self.values.remove(key)?),
                 }
+            }
+            if !pending.values.is_empty() {
+                remove(&self.values, &mut old)?;
             }
             let peers = self.peers.iter();
             let peers = peers.map(|item| item.map(|(key, value)| peer_of(&key, &value)));
@@ -163,6 +172,13 @@ impl Shelf {
     }
 }
 
+fn remove(tree: &sled::Tree, keys: &mut Vec<sled::IVec>) -> sled::Result<()> {
+    for key in keys.drain(..) {
+        tree.remove(key)?;
+    }
+    Ok(())
+}
+
 const fn number(realm: Realm) -> u8 {
     match realm {
         Realm::Wan => 0,
@@ -184,28 +200,32 @@ fn provider_key(realm: Realm, key: &[u8], provider: &PeerId) -> Vec<u8> {
     [&[number(realm), length][..], key, &provider.to_bytes()].concat()
 }
 
+/// `None` for garbage; nothing is kept of what is too old.
 fn provider_of(key: &[u8], value: &[u8], moment: Moment) -> Option<(Realm, providers::Change)> {
     let ([realm, length], rest) = key.split_first_chunk()?;
     let (key, provider) = rest.split_at_checked(usize::from(*length))?;
     let (expires, addresses) = value.split_first_chunk()?;
+    let addresses = addresses_of(addresses)?;
     let left = moment.ahead(u64::from_be_bytes(*expires))?.min(RECORD_LIFE);
     let change = providers::Change {
         key: Bytes::copy_from_slice(key),
         provider: PeerId::from_bytes(provider).ok()?,
-        kept: Some((addresses_of(addresses)?, moment.now + left)),
+        kept: (!left.is_zero()).then(|| (addresses, moment.now + left)),
     };
     Some((realm_of(*realm)?, change))
 }
 
+/// The same.
 fn value_of(key: &[u8], value: &[u8], moment: Moment) -> Option<values::Change> {
     let (came, value) = value.split_first_chunk()?;
     // What came later than now was written while the clock was ahead, or is read while it is behind.
     let age = (moment.behind(u64::from_be_bytes(*came))).unwrap_or_default();
     values::Key::parse(key)?;
-    let came = (age < values::LIFE).then(|| moment.now.checked_sub(age))??;
+    let came = moment.now.checked_sub(age);
+    let came = came.filter(|_| age < values::LIFE);
     Some(values::Change {
         key: key.to_vec(),
-        kept: Some((value.to_vec(), came)),
+        kept: came.map(|came| (value.to_vec(), came)),
     })
 }
 
@@ -294,10 +314,44 @@ mod tests {
             now: moment.now + hour,
             wall: moment.wall + hour,
         };
-        let loaded = Shelf::open(&path).unwrap().load(later).unwrap();
+        let shelf = Shelf::open(&path).unwrap();
+        let loaded = shelf.load(later).unwrap();
         assert_eq!(loaded.providers, [(Realm::Lan, two)]);
+        assert_eq!(
+            shelf.providers.len(),
+            1,
+            "what is too old beside newer ones"
+        );
         assert_eq!(loaded.values, [value]);
         assert_eq!(loaded.peers, Some(vec![(Realm::Wan, contact)]));
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_at_the_start_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let moment = whole_seconds();
+        let shelf = Shelf::open(folder.path()).unwrap();
+        let kept = provider(1, Some((vec![address(1)], moment.now + RECORD_LIFE)));
+        let value = values::Change {
+            key: crate::ipns::key(&kept.provider),
+            kept: Some((vec![7; 300], moment.now)),
+        };
+        let pending = Pending {
+            providers: vec![(Realm::Lan, kept.clone())],
+            values: vec![value.clone()],
+            peers: None,
+        };
+        shelf.write(pending, moment).unwrap();
+        let ahead = Moment {
+            wall: moment.wall + Duration::from_secs(365 * 24 * 3600),
+            ..moment
+        };
+        let loaded = shelf.load(ahead).unwrap();
+        assert_eq!((loaded.providers, loaded.values), (Vec::new(), Vec::new()));
+        // Once the clock is right they are there again.
+        let loaded = shelf.load(moment).unwrap();
+        assert_eq!(loaded.providers, [(Realm::Lan, kept)]);
+        assert_eq!(loaded.values, [value]);
     }
 
     #[test]
