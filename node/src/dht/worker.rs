@@ -6,7 +6,8 @@
 //!
 //! `jobs.rs` is for whom lookups are, `requests.rs` what is asked of peers, `served.rs` what they ask.
 //!
-//! Invariants: `unmet` and `met` have the connected peers, each in one of them; every lookup in `lookups` belongs to a
+//! Invariants: a connected peer is in `unmet` until it says who it is, in `met` once it has, and in neither if it was
+//! asked and did not; every lookup in `lookups` belongs to a
 //! job in `jobs`, which has it among its own. What is counted of tasks is counted by what they hold, so one that ends in
 //! any way is counted no more.
 
@@ -207,15 +208,16 @@ impl Worker {
         }
         for (peer, standing) in news.peers {
             self.unmet.remove(&peer);
+            // It may have gone and come again since: only the last word is told.
+            if !matches!(standing, Standing::Met(_)) {
+                self.met.remove(&peer);
+            }
             match standing {
                 Standing::Connected => {
                     self.unmet.insert(peer);
                 }
                 Standing::Met(met) => self.on_met(peer, met),
-                Standing::Silent => {}
-                Standing::Gone => {
-                    self.met.remove(&peer);
-                }
+                Standing::Silent | Standing::Gone => {}
             }
         }
         self.unpark();
