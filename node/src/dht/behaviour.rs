@@ -3,6 +3,7 @@
 //! Peers may open streams only in the DHTs that this node serves; it opens streams in all it takes part in.
 //! In the network `public` only who is near speaks the DHT of those nearby. Relayed connections, which others lend with a limit, get a handler that speaks nothing.
 
+use super::table::Group;
 use crate::negotiation::{self, Connections, Negotiate, OpenError, is_relayed};
 use crate::network::{self, Network, Realm};
 use libp2p::core::Endpoint;
@@ -41,6 +42,8 @@ pub(crate) struct Order {
 pub(super) struct Arrival {
     pub(super) peer: PeerId,
     pub(super) realm: Realm,
+    /// The network that its connection comes from, where that matters.
+    pub(super) group: Option<Group>,
     pub(super) stream: Stream,
 }
 
@@ -123,8 +126,10 @@ impl Behaviour {
         // One that came over a relay is listened for at the relay's address.
         let is_relayed = is_relayed(local.unwrap_or(remote));
         let is_near = self.network != Network::Public || network::is_near(remote);
+        let group = network::host(remote).map(Group::of);
         Handler {
             peer,
+            group: group.filter(|_| self.network == Network::Public),
             spoken: (!is_relayed).then(|| self.serving.clone()),
             is_near,
             arrivals: self.arrivals.clone(),
@@ -217,6 +222,8 @@ impl NetworkBehaviour for Behaviour {
 #[derive(Debug)]
 pub(crate) struct Handler {
     peer: PeerId,
+    /// The network that the other end is in, where that matters.
+    group: Option<Group>,
     /// What is served; `None` where nothing is spoken.
     spoken: Option<Serving>,
     /// Whether the other end is of those nearby, as far as that matters.
@@ -302,6 +309,7 @@ impl ConnectionHandler for Handler {
                 let arrival = Arrival {
                     peer: self.peer,
                     realm,
+                    group: self.group,
                     stream,
                 };
                 if self.arrivals.try_send(arrival).is_err() {
@@ -357,6 +365,20 @@ mod tests {
         let relay = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
         let relayed = format!("{global}/p2p/{relay}/p2p-circuit");
         assert_eq!(speaks(Network::Public, &relayed), [false, false]);
+    }
+
+    #[test]
+    fn the_network_that_a_connection_comes_from_is_known_before_anything_is_said() {
+        let group = |network, remote: &str| {
+            let (behaviour, _wire) = pair(network, &[Realm::Wan]);
+            let remote = remote.parse().unwrap();
+            behaviour.handler(PeerId::random(), None, &remote).group
+        };
+        let global = "/ip4/192.0.2.1/tcp/1";
+        let its = Group::of([192, 0, 3, 4].into());
+        assert_eq!(group(Network::Public, global), Some(its));
+        assert_eq!(group(Network::Public, "/dns4/example.com/tcp/1"), None);
+        assert_eq!(group(Network::Lan, global), None);
     }
 
     #[test]

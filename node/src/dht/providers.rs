@@ -259,9 +259,9 @@ impl Providers {
         }
     }
 
-    /// A provider is in this network now, with all its records.
+    /// A provider is in this network now, with all its records. Where that is not known it is where it was.
     fn is_in(&mut self, provider: PeerId, group: Option<Group>) {
-        if provider == self.local {
+        if provider == self.local || group.is_none() {
             return;
         }
         let known = self.providers.entry(provider).or_default();
@@ -569,6 +569,8 @@ mod tests {
             add_in(&mut records, key, moves, Some(group(2)), now).unwrap();
         }
         add_in(&mut records, 0, moves, place, now).unwrap();
+        // Where it is not known who it is, it has not moved.
+        add_in(&mut records, 0, moves, None, now).unwrap();
         check(&records);
         assert_eq!(records.groups[&group(3)], 5);
         assert_eq!(records.groups[&group(2)], 1);

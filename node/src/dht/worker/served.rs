@@ -2,22 +2,31 @@
 
 use super::{Count, Message, Worker};
 use crate::dht::Request;
+use crate::dht::acquaintance::Met;
 use crate::dht::behaviour::Arrival;
 use crate::dht::message::{Kind, Record};
 use crate::dht::own::Own;
 use crate::dht::streams::{self, StreamError};
-use crate::dht::table::Contact;
+use crate::dht::table::{Contact, Group};
 use crate::dht::values::Key;
 use crate::network::{Network, Realm};
 use libp2p::PeerId;
 use std::time::{Instant, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
+/// Who asks, and where.
+#[derive(Debug, Clone, Copy)]
+struct Asker {
+    peer: PeerId,
+    realm: Realm,
+    /// The network that its connection comes from, where that matters. It need not have said who it is.
+    group: Option<Group>,
+}
+
 /// What a peer's stream has to say.
 #[derive(Debug)]
 pub(super) struct Asked {
-    realm: Realm,
-    from: PeerId,
+    by: Asker,
     message: Message,
     /// Whether this node provides itself what it is asked for.
     is_own: bool,
@@ -29,8 +38,10 @@ impl Worker {
         let Arrival {
             peer,
             realm,
+            group,
             stream,
         } = arrival;
+        let by = Asker { peer, realm, group };
         let all = self.serving.number();
         let of_peer = self.served.get(&peer).map_or(0, Count::number);
         if all >= STREAMS_MAX || of_peer >= STREAMS_PER_PEER_MAX {
@@ -44,7 +55,7 @@ impl Worker {
         let own = self.parts.own.clone();
         let stop = self.parts.tasks.stopping();
         self.parts.tasks.spawn("dht answers", async move {
-            let answer = |message| answer(realm, peer, message, &own, &questions);
+            let answer = |message| answer(by, message, &own, &questions);
             let served = streams::serve(stream, &room, answer);
             if let Some(Err(error)) = stop.run_until_cancelled(served).await {
                 tracing::debug!(%peer, %error, "DHT stream ended");
@@ -55,28 +66,21 @@ impl Worker {
 
     pub(super) fn on_asked(&mut self, asked: Asked) {
         let Asked {
-            realm,
-            from,
+            by,
             message,
             is_own,
             reply,
         } = asked;
-        let answer = self.answer(realm, from, message, is_own);
+        let answer = self.answer(by, message, is_own);
         // The peer may have gone.
         let _ = reply.send(answer);
     }
 
-    fn answer(
-        &mut self,
-        realm: Realm,
-        from: PeerId,
-        message: Message,
-        is_own: bool,
-    ) -> Option<Message> {
+    fn answer(&mut self, by: Asker, message: Message, is_own: bool) -> Option<Message> {
+        let (from, realm) = (by.peer, by.realm);
         let (now, wall) = (Instant::now(), SystemTime::now());
         self.parts.metrics.asked(message.kind);
-        let group = self.met.get(&from).and_then(|met| met.group);
-        let group = group.filter(|_| self.network == Network::Public && realm == Realm::Wan);
+        let group = by.group_in(self.network, self.met.get(&from));
         let (_, dht) = self.realms.iter_mut().find(|(at, _)| *at == realm)?;
         let Message { kind, key, .. } = message;
         let request = match kind {
@@ -153,10 +157,17 @@ impl Worker {
     }
 }
 
+impl Asker {
+    /// The network that its records are counted for, if any is.
+    fn group_in(&self, network: Network, met: Option<&Met>) -> Option<Group> {
+        let group = self.group.or_else(|| met.and_then(|met| met.group));
+        group.filter(|_| network == Network::Public && self.realm == Realm::Wan)
+    }
+}
+
 /// Has the worker answer one question. Values are checked before, since that takes long.
 async fn answer(
-    realm: Realm,
-    from: PeerId,
+    by: Asker,
     message: Message,
     own: &Own,
     questions: &mpsc::Sender<Asked>,
@@ -174,8 +185,7 @@ async fn answer(
     let is_own = message.kind == Kind::GetProviders && own.has(&message.key).await;
     let (reply, answer) = oneshot::channel();
     let question = Asked {
-        realm,
-        from,
+        by,
         message,
         is_own,
         reply,
@@ -195,3 +205,28 @@ async fn answer(
 const STREAMS_MAX: usize = 1024;
 /// Streams of one peer that are answered at once.
 const STREAMS_PER_PEER_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_not_said_who_it_is_is_counted_for_the_network_that_it_comes_from() {
+        let [here, there] = [1, 2].map(|at| Some(Group::of([10, at, 0, 1].into())));
+        let by = |realm, group| Asker {
+            peer: PeerId::random(),
+            realm,
+            group,
+        };
+        let met = Met {
+            group: there,
+            ..Met::default()
+        };
+        let counted = |by: Asker, met| by.group_in(Network::Public, met);
+        assert_eq!(counted(by(Realm::Wan, here), None), here);
+        assert_eq!(counted(by(Realm::Wan, here), Some(&met)), here);
+        assert_eq!(counted(by(Realm::Wan, None), Some(&met)), there);
+        assert_eq!(counted(by(Realm::Lan, here), Some(&met)), None);
+        assert_eq!(by(Realm::Wan, here).group_in(Network::Lan, None), None);
+    }
+}
