@@ -125,7 +125,9 @@ impl Worker {
         let others = answer.providers.into_iter();
         let others = others.filter(|contact| !is_own || contact.peer != self.local);
         let others = others.map(|contact| self.with_own_addresses(realm, contact));
-        let own = is_own.then(|| self.near(realm, self.local)).flatten();
+        // Where this node has no address for them, they may find one.
+        let itself = || self.with_own_addresses(realm, Contact::new(self.local, Vec::new()));
+        let own = is_own.then(itself);
         Some(Message {
             record: record.map(|value| Record {
                 key: key.clone(),

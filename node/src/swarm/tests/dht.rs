@@ -153,6 +153,26 @@ async fn who_asks_this_node_itself_hears_what_it_provides() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn what_this_node_provides_is_said_even_where_it_has_no_address_to_say() {
+    let mut node = TestNode::start(&[]).await;
+    let (mut swarm, address) = stock().await;
+    let peer = *swarm.local_peer_id();
+    let meeting = async {
+        node.peers.connect(address).await.unwrap();
+        node.until(|event| matches!(event, Event::Identified(who) if *who == peer))
+            .await;
+    };
+    beside(&mut swarm, meeting).await;
+    node.routing.own().ask(|_| async { true });
+    let question = Message::new(Kind::GetProviders, cid(5).hash().to_bytes());
+    let heard = say(&mut swarm, node.id(), &framed(&question)).await;
+    let (length, rest) = unsigned_varint::decode::usize(&heard).unwrap();
+    let answer = Message::decode(&rest[..length]).unwrap();
+    assert_eq!(answer.providers, [Contact::new(node.id(), Vec::new())]);
+    node.stop().await;
+}
+
 /// A record of a name, and what it is kept under.
 fn named(keys: &Keypair, sequence: u64) -> (Vec<u8>, Vec<u8>) {
     let says = ipns::tests::Says {
