@@ -264,8 +264,21 @@ impl Provide {
 impl Shared {
     /// Whether what a multihash names is provided. What cannot be read is not.
     async fn provides(self: &Arc<Self>, hash: Vec<u8>) -> bool {
-        let has = self.with(move |state, _| state.has(&Key::new(&hash)));
-        has.await.unwrap_or_else(|error| {
+        let shared = Arc::clone(self);
+        let has = tokio::task::spawn_blocking(move || {
+            let key = Key::new(&hash);
+            // Nobody waits for the state while the list is read.
+            let (is_fresh, keys) = {
+                let state = shared.state();
+                (state.is_fresh(&key), state.keys.clone())
+            };
+            match keys {
+                Some(keys) if !is_fresh => keys.has(&key),
+                _ => Ok(is_fresh),
+            }
+        });
+        let has = has.await.map_err(io::Error::other).flatten();
+        has.unwrap_or_else(|error| {
             tracing::debug!(%error, "the list of provided keys does not read");
             false
         })

@@ -339,9 +339,9 @@ impl State {
             .count()
     }
 
-    /// Whether a key is provided.
-    pub(super) fn has(&self, key: &Key) -> io::Result<bool> {
-        Ok(self.fresh.contains_key(key) || self.is_gathered(key)?)
+    /// Whether a key came since the last gathering, or is still to be told before its time.
+    pub(super) fn is_fresh(&self, key: &Key) -> bool {
+        self.fresh.contains_key(key)
     }
 
     fn is_gathered(&self, key: &Key) -> io::Result<bool> {

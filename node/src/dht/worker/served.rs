@@ -184,7 +184,7 @@ async fn answer(
         }
     }
     let is_answered = message.kind != Kind::AddProvider;
-    let is_own = message.kind == Kind::GetProviders && own.has(&message.key).await;
+    let is_own = message.kind == Kind::GetProviders && own.has(&by.peer, &message.key).await;
     let (reply, answer) = oneshot::channel();
     let question = Asked {
         by,
