@@ -40,6 +40,7 @@ mod patience;
 pub mod peering;
 pub mod pin;
 pub mod ping;
+mod places;
 pub mod provide;
 pub mod refs;
 pub mod reply;

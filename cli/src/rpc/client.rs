@@ -10,11 +10,11 @@ use super::{FORM, PREFIX, multipart};
 use crate::config::duration::Interval;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, TE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, TE};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -176,27 +176,55 @@ impl Remote {
     }
 
     /// Whether it answers something that costs nothing, whatever it says. A call that is refused at once is
-    /// a sign as well: then the call that is waited for breaks off by itself.
+    /// a sign as well: then the call that is waited for breaks off by itself. The connection is not kept, for
+    /// there are as many of these as commands that wait.
     pub(super) async fn gives_a_sign(&self) -> bool {
-        let request = self.post(&format!("{PREFIX}version")).body(Body::empty());
+        let request = self.post(&format!("{PREFIX}version"));
+        let request = request.header(CONNECTION, "close").body(Body::empty());
         let Ok(request) = request else {
             return true;
         };
         let asked = self.client.request(request).await;
-        asked.map_or_else(|error| !is_timeout(&error), |_| true)
+        asked.map_or_else(|error| !is_not_taken(&error), |_| true)
     }
 
     /// It is there and does not do its work: `why` is what was seen.
     pub(super) fn hangs(&self, why: &str) -> RpcError {
-        let process = match &self.process {
-            Some(process) => format!(" ({process})"),
-            None => String::new(),
-        };
         RpcError::failed(format!(
-            "the daemon at {}{process} does not answer: {why}; it hangs or was stopped: look at its log, let it go \
+            "{} does not answer: {why}; it hangs or was stopped: look at its log, let it go \
              on (`kill -CONT`) or end it (`kill`, then `kill -9`), and start it again with `cairn daemon`",
-            self.address
+            self.named()
         ))
+    }
+
+    /// It may be there: nothing came from it for `time` seconds, and it is waited for all the same.
+    pub(super) fn is_silent(&self, time: u64) -> String {
+        format!(
+            "nothing came from {} for {time} s, not even its version; it has much to do or hangs: still waiting",
+            self.named()
+        )
+    }
+
+    /// No connection in time. Of a process that is known to run only that it hangs is left.
+    fn takes_no_connection(&self) -> RpcError {
+        let why = format!(
+            "it took no connection within {} s",
+            CONNECT_TIME_MAX.as_secs()
+        );
+        match &self.process {
+            Some(_) => self.hangs(&why),
+            None => RpcError::failed(format!(
+                "{} does not answer: {why}; the address is wrong, a firewall keeps it away, or it hangs",
+                self.named()
+            )),
+        }
+    }
+
+    fn named(&self) -> String {
+        match &self.process {
+            Some(process) => format!("the daemon at {} ({process})", self.address),
+            None => format!("the daemon at {}", self.address),
+        }
     }
 
     /// A request to `path`, without a body.
@@ -242,10 +270,7 @@ impl Remote {
                 };
                 Answer::new(response.map(Body::new), asked).await
             }
-            Err(error) if is_timeout(&error) => {
-                let time = CONNECT_TIME_MAX.as_secs();
-                Err(self.hangs(&format!("it took no connection within {time} s")))
-            }
+            Err(error) if is_not_taken(&error) => Err(self.takes_no_connection()),
             Err(error) if !error.is_connect() => Err(told.or(manner.broke_off(&innermost(&error)))),
             Err(error) => Err(told.or(RpcError::failed(format!(
                 "the daemon at {} cannot be asked: {}",
@@ -273,7 +298,11 @@ impl Told {
     }
 }
 
-/// Whether a connection was not taken in time.
+/// Whether a connection was not taken in time. One that was up may time out, too.
+fn is_not_taken(error: &legacy::Error) -> bool {
+    error.is_connect() && is_timeout(error)
+}
+
 fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut layers = std::iter::successors(Some(error), |layer| layer.source());
     layers.any(|layer| {
@@ -505,6 +534,30 @@ mod tests {
         let query = text.split_once('?').unwrap().1;
         let arguments = crate::rpc::arguments::Arguments::parse(query).unwrap();
         assert_eq!(arguments.all(), ["a b&c=d/é"]);
+    }
+
+    #[tokio::test]
+    async fn only_a_connection_that_was_not_taken_is_told_as_such() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let remote = Remote::new(listener.local_addr().unwrap(), None).unwrap();
+        let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        let body = futures::stream::iter([Err::<Bytes, _>(late)]);
+        let request = remote.post("/").body(Body::from_stream(body)).unwrap();
+        let error = remote.client.request(request).await.unwrap_err();
+        assert!(is_timeout(&error), "{error:?}");
+        assert!(!is_not_taken(&error), "{error:?}");
+    }
+
+    #[test]
+    fn a_process_that_nobody_knows_is_not_told_to_be_killed() {
+        let remote = Remote::new("192.0.2.1:5001".parse().unwrap(), None).unwrap();
+        let told = remote.takes_no_connection().to_string();
+        assert!(
+            told.contains("firewall") && !told.contains("kill"),
+            "{told}"
+        );
+        let told = remote.run_by("process 7".to_owned()).takes_no_connection();
+        assert!(told.to_string().contains("kill -CONT"), "{told}");
     }
 
     #[tokio::test]

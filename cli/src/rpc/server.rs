@@ -5,11 +5,12 @@ use super::api::Api;
 use super::drain::Drained;
 use super::error::RpcError;
 use super::guard::Guard;
+use super::places::{Place, Places};
 use super::reply::{error_response, told_in_trailer};
 use axum::body::Body;
 use bytes::Bytes;
 use cairn_node::tasks::Tasks;
-use http::header::{CONTENT_TYPE, HeaderValue, TE};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, TE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use hyper::body::Incoming;
@@ -25,7 +26,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 /// The page of metrics, made when asked for.
 pub type MetricsPage = Arc<dyn Fn() -> String + Send + Sync>;
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Service {
 
 impl Server {
     /// Serves on `listener`, in a family of its own whose alarm tells when it broke down. Who comes
-    /// when there are `connections_max` already waits in the listener's queue.
+    /// when there are `connections_max` already waits, and is told the version all the same.
     pub fn start(
         listener: TcpListener,
         service: Service,
@@ -73,8 +73,8 @@ impl Server {
         tasks: Tasks,
     ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
-        let slots = usize::try_from(connections_max.get()).unwrap_or(Semaphore::MAX_PERMITS);
-        let accepting = accept(listener, service, slots, tasks.clone());
+        let places = Places::new(connections_max);
+        let accepting = accept(listener, service, places, tasks.clone());
         tasks.spawn_critical("accept commands", accepting);
         Ok(Self { address, tasks })
     }
@@ -90,16 +90,15 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, service: Service, slots: usize, tasks: Tasks) {
+async fn accept(listener: TcpListener, service: Service, places: Places, tasks: Tasks) {
     let stop = tasks.stopping();
     let graceful = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(slots));
     loop {
         let accepted = async {
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (listener.accept().await, permit)
+            let place = places.any().await;
+            (listener.accept().await, place)
         };
-        let (accepted, permit) = tokio::select! {
+        let (accepted, place) = tokio::select! {
             () = stop.cancelled() => break,
             accepted = accepted => accepted,
         };
@@ -116,6 +115,7 @@ async fn accept(listener: TcpListener, service: Service, slots: usize, tasks: Ta
         let _ = stream.set_nodelay(true);
         let service = service.clone();
         let drains = tasks.clone();
+        let place = Arc::new(place);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME_MAX)
@@ -127,22 +127,35 @@ async fn accept(listener: TcpListener, service: Service, slots: usize, tasks: Ta
                     let service = service.clone();
                     let drains = drains.clone();
                     let drained = |body| Body::new(Drained::new(body, drains));
-                    async move { Ok::<_, Infallible>(service.answer(request.map(drained)).await) }
+                    let request = request.map(drained);
+                    let place = Arc::clone(&place);
+                    async move { Ok::<_, Infallible>(service.answer_at(&place, request).await) }
                 }),
             );
         let connection = graceful.watch(connection);
         tasks.spawn("answer commands", async move {
-            let _permit = permit;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended badly");
             }
         });
     }
     drop(listener);
+    places.close();
     graceful.shutdown().await;
 }
 
 impl Service {
+    /// Answers one request of a connection that came to `place`. One that costs nothing is answered anywhere.
+    async fn answer_at(&self, place: &Place, request: Request<Body>) -> Response<Body> {
+        if place.is_spare() && request.uri().path() == SIGN_OF_LIFE {
+            return last(self.answer(request).await);
+        }
+        match place.take().await {
+            Ok(()) => self.answer(request).await,
+            Err(error) => last(error_response(&error)),
+        }
+    }
+
     /// Answers one request.
     pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
         match self {
@@ -178,6 +191,13 @@ impl Service {
             }
         }
     }
+}
+
+/// Answers no more over this connection, whose place others need.
+fn last(mut response: Response<Body>) -> Response<Body> {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 /// A browser's question before a request comes without the token that the request will bring.
@@ -245,6 +265,8 @@ impl http_body::Body for CutOnError {
     }
 }
 
+/// What is asked to learn whether this is alive, by commands that wait.
+const SIGN_OF_LIFE: &str = "/api/v0/version";
 /// Most headers of a request.
 const HEADERS_MAX: usize = 100;
 /// Longest head of a request; many arguments make long ones.
@@ -260,7 +282,76 @@ mod tests {
     use crate::config::Rpc;
     use crate::repository::Repository;
     use crate::rpc::context;
+    use crate::rpc::places::SPARE_MIN;
     use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    /// A caller that has asked.
+    async fn caller(at: SocketAddr, request: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let head = format!("{request} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// The first line of what it is answered.
+    async fn status(stream: &mut TcpStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_full_listener_still_tells_its_version_and_lets_others_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::start(
+            listener,
+            service(&Rpc::default()),
+            NonZeroU32::MIN,
+            Tasks::new(),
+        );
+        let at = server.as_ref().unwrap().address();
+        let mut only = caller(at, "GET /metrics").await;
+        assert!(status(&mut only).await.contains("200"));
+        let mut waiting = caller(at, "GET /metrics").await;
+        // More of them than there are places for those who wait: each gives its own back.
+        for _ in 0..2 * SPARE_MIN {
+            let mut asking = caller(at, "POST /api/v0/version").await;
+            assert!(status(&mut asking).await.contains("200"));
+        }
+        // Nobody answered the one that waits meanwhile; it is when there is room.
+        assert!(waiting.try_read(&mut [0]).is_err());
+        drop(only);
+        assert!(status(&mut waiting).await.contains("200"));
+    }
+
+    #[tokio::test]
+    async fn more_callers_than_may_wait_are_refused_and_the_version_is_told_still() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::start(
+            listener,
+            service(&Rpc::default()),
+            NonZeroU32::MIN,
+            Tasks::new(),
+        );
+        let at = server.as_ref().unwrap().address();
+        let mut only = caller(at, "GET /metrics").await;
+        assert!(status(&mut only).await.contains("200"));
+        let mut waiting = Vec::new();
+        for _ in 1..SPARE_MIN {
+            waiting.push(caller(at, "GET /metrics").await);
+        }
+        // Which of them is the one too many is not said.
+        waiting.push(caller(at, "GET /metrics").await);
+        let answers = waiting.iter_mut().map(|stream| Box::pin(status(stream)));
+        let (refused, ..) = futures::future::select_all(answers).await;
+        assert!(refused.contains("503"), "{refused}");
+        let mut asking = caller(at, "POST /api/v0/version").await;
+        assert!(status(&mut asking).await.contains("200"));
+    }
 
     fn service(config: &Rpc) -> Service {
         let repository = Repository::at("/nowhere");
