@@ -267,7 +267,7 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Reads a file's text.
+    /// Reads a file's text. Whether a node would start with it is not asked: much is done without one.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let invalid = |error: &toml::de::Error| ConfigError::Invalid {
             place: error
@@ -278,19 +278,33 @@ impl Config {
             why: error.message().replace('\n', ", "),
         };
         let table: toml::Table = toml::from_str(text).map_err(|error| invalid(&error))?;
-        let config: Self =
-            toml::from_str(text).map_err(|error| match view::first_unknown(&table) {
-                Some(key) => view::unknown(&key),
-                None => keys::first_wrong(&table).unwrap_or_else(|| invalid(&error)),
-            })?;
-        config.check(None)?;
-        Ok(config)
+        toml::from_str(text).map_err(|error| match view::first_unknown(&table) {
+            Some(key) => view::unknown(&key),
+            None => keys::first_wrong(&table).unwrap_or_else(|| invalid(&error)),
+        })
     }
 
     /// Whether a node would start with it; `private` is the key of its private network.
     pub fn check(&self, private: Option<SwarmKey>) -> Result<(), ConfigError> {
         let checked = self.node(private).check();
         checked.map_err(|error| ConfigError::Unfit(error.to_string()))
+    }
+
+    /// Whether it may take the place of what the text `before` means: a node would start with it, or would not
+    /// have started before either, which is put right one key after another. Then this gives what is still
+    /// wrong.
+    pub fn replace(
+        &self,
+        before: &str,
+        private: Option<SwarmKey>,
+    ) -> Result<Option<ConfigError>, ConfigError> {
+        let Err(error) = self.check(private) else {
+            return Ok(None);
+        };
+        match Self::parse(before).and_then(|before| before.check(private)) {
+            Ok(()) => Err(error),
+            Err(_) => Ok(Some(error)),
+        }
     }
 
     /// Where peers reach this node.
@@ -685,6 +699,21 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("line 2"), "{text}");
         assert!(!text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn what_no_node_starts_with_is_read_and_put_right_step_by_step() {
+        let crossed = "[connections]\nlow = 9\nhigh = 8\n";
+        let broken = Config::parse(crossed).unwrap();
+        assert!(broken.check(None).is_err());
+        assert!(broken.replace("", None).is_err());
+        let left = broken.replace(crossed, None).unwrap().unwrap();
+        assert!(left.to_string().starts_with("`connections.low`"), "{left}");
+        let good = Config::default();
+        assert_eq!(good.replace(crossed, None), Ok(None));
+        assert_eq!(good.replace("", None), Ok(None));
+        // What does not even parse is no excuse for less.
+        assert_eq!(good.replace("low = ", None), Ok(None));
     }
 
     #[test]

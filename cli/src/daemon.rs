@@ -57,6 +57,7 @@ pub async fn run(
         printer.line(&format!("peer identity: {name}"))?;
     }
     let config = repository.config()?;
+    starts(&config, global, private)?;
     let store = open_store(&repository, &config).await?;
     let signals = Signals::listen()?;
     let listeners = Listeners::bind(&config).await?;
@@ -87,6 +88,7 @@ pub async fn serve(
     } else {
         repository.config()?
     };
+    starts(&config, global, private)?;
     let mut printer = Printer::default();
     let (store, listeners) = if is_new {
         let listeners = Listeners::bind(&config).await?;
@@ -116,6 +118,15 @@ pub async fn serve(
     printer.line("Daemon is ready")?;
     printer.flush()?;
     daemon.run_until_stopped(signals).await
+}
+
+/// Whether a node would start, before anything is opened for it.
+fn starts(config: &Config, global: &Global, private: Option<SwarmKey>) -> Result<(), Failure> {
+    if global.offline {
+        return Ok(());
+    }
+    let checked = config.check(private);
+    checked.map_err(|error| Failure::runtime(error.to_string()))
 }
 
 /// Adds and pins one path in this process; gives the line of its root.

@@ -7,7 +7,7 @@ use crate::exit::Failure;
 use crate::output::{escape_line, note, warning};
 use crate::repository::{Repository, read_config};
 use crate::rpc::bootstrap::PeerList;
-use crate::rpc::config::ConfigField;
+use crate::rpc::config::{ConfigField, left_over, may_replace};
 use cairn_node::limits::{Limits, Subnet};
 use cairn_store::durable::{self, Access};
 use std::fs::{self, Permissions};
@@ -139,12 +139,19 @@ async fn edit(repository: &Repository, environment: &Environment) -> Result<(), 
 async fn take(repository: &Repository, copy: &Path, original: &str) -> Result<(), Failure> {
     let text = read_config(copy).map_err(|error| about("read", copy, &error))?;
     let _alone = repository.lock_config().await?;
-    let refused = match Config::parse(&text) {
+    let left = Config::parse(&text).and_then(|config| may_replace(repository, original, &config));
+    let refused = match left {
         Err(error) => error.to_string(),
         Ok(_) if repository.config_text()? != original => {
             "the configuration was changed by somebody else meanwhile".to_owned()
         }
-        Ok(_) => return Ok(repository.write_config(&text)?),
+        Ok(left) => {
+            repository.write_config(&text)?;
+            if let Some(error) = left {
+                warning(&left_over(error));
+            }
+            return Ok(());
+        }
     };
     Err(Failure::runtime(format!("{refused}; nothing was changed")))
 }
@@ -250,6 +257,15 @@ mod tests {
         let (failure, kept) = refused("printf '\\377' >").await;
         assert_eq!(kept, b"\xff");
         assert!(failure.starts_with("cannot read /"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn an_edited_text_that_a_swarm_key_forbids_is_kept() {
+        let key = "printf '/key/swarm/psk/1.0.0/\\n/base16/\\n%064d\\n' 7 > swarm.key; chmod 600 swarm.key";
+        let quic = "[addresses]\nswarm = [\"/ip4/127.0.0.1/udp/0/quic-v1\"]\n";
+        let (failure, kept) = refused(&format!("{key}; printf '%s' '{quic}' >")).await;
+        assert_eq!(kept, quic.as_bytes());
+        assert!(failure.contains("quic-v1"), "{failure}");
     }
 
     #[tokio::test]

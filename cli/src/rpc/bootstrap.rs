@@ -1,7 +1,7 @@
 //! `bootstrap`: whom to ask first.
 
 use super::api::Call;
-use super::config::fits_its_key;
+use super::config::may_replace;
 use super::error::RpcError;
 use super::reply::Reply;
 use crate::config::edit;
@@ -21,10 +21,10 @@ fn current(call: &Call) -> Result<Vec<String>, RpcError> {
     Ok(config.bootstrap.iter().map(ToString::to_string).collect())
 }
 
-fn write(call: &Call, peers: &[String]) -> Result<(), RpcError> {
+/// Fewer peers are never worse than more.
+fn write_fewer(call: &Call, peers: &[String]) -> Result<(), RpcError> {
     let repository = &call.context.repository;
-    let (text, config) = edit::set_bootstrap(&repository.config_text()?, peers)?;
-    fits_its_key(repository, &config)?;
+    let (text, _) = edit::set_bootstrap(&repository.config_text()?, peers)?;
     Ok(repository.write_config(&text)?)
 }
 
@@ -80,7 +80,11 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
             peers.push(peer.clone());
         }
     }
-    write(&call, &peers)?;
+    let repository = &call.context.repository;
+    let before = repository.config_text()?;
+    let (text, config) = edit::set_bootstrap(&before, &peers)?;
+    may_replace(repository, &before, &config)?;
+    repository.write_config(&text)?;
     Reply::value(&PeerList { peers: given })
 }
 
@@ -94,7 +98,7 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
     let (removed, kept): (Vec<String>, Vec<String>) = current(&call)?
         .into_iter()
         .partition(|peer| given.contains(peer));
-    write(&call, &kept)?;
+    write_fewer(&call, &kept)?;
     Reply::value(&PeerList { peers: removed })
 }
 
@@ -102,7 +106,7 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
 pub async fn remove_all(call: Call) -> Result<Reply, RpcError> {
     let _alone = call.context.repository.lock_config().await?;
     let removed = current(&call)?;
-    write(&call, &[])?;
+    write_fewer(&call, &[])?;
     Reply::value(&PeerList { peers: removed })
 }
 
@@ -116,6 +120,7 @@ mod tests {
     use crate::config::TEMPLATE;
     use crate::repository::Repository;
     use axum::body::Body;
+    use cairn_store::durable::{self, Access};
     use http::Request;
     use http_body_util::BodyExt;
     use std::sync::Arc;
@@ -128,6 +133,45 @@ mod tests {
         let response = api.handle(request.body(Body::empty()).unwrap()).await;
         let body = response.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    const PUBLIC: &str = "/dnsaddr/bootstrap.libp2p.io/p2p/";
+    const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+
+    #[tokio::test]
+    async fn what_a_swarm_key_forbids_goes_one_after_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = Repository::at(folder.path());
+        let peers: Vec<String> = (0..3)
+            .map(|_| format!("{PUBLIC}{}", cairn_node::PeerId::random()))
+            .collect();
+        repository.write_config("").unwrap();
+        let api = Api::new(Arc::new(Context::offline(repository)));
+        for peer in &peers {
+            ask(&api, &format!("bootstrap/add?arg={peer}")).await;
+        }
+        ask(
+            &api,
+            &format!("config?arg=addresses.swarm&arg=[\"{QUIC}\"]").replace('"', "%22"),
+        )
+        .await;
+        let key = format!("/key/swarm/psk/1.0.0/\n/base16/\n{}\n", "ab".repeat(32));
+        let path = folder.path().join("swarm.key");
+        durable::write(&path, key.as_bytes(), Access::Owner).unwrap();
+        let one = format!("bootstrap/rm?arg={}", peers[0]);
+        assert!(ask(&api, &one).await.contains(&peers[0]));
+        let left: serde_json::Value = serde_json::from_str(&ask(&api, "bootstrap").await).unwrap();
+        assert_eq!(left["Peers"].as_array().unwrap().len(), 2);
+        assert!(ask(&api, "bootstrap/rm/all").await.contains(&peers[2]));
+        // The addresses go now; then nothing is wrong, and what would be is refused.
+        let set = ask(&api, "config?arg=addresses.swarm&arg=[]").await;
+        assert!(
+            set.contains("\"Value\":[]") && !set.contains("Warnings"),
+            "{set}"
+        );
+        let refused = ask(&api, &format!("bootstrap/add?arg={}", peers[0])).await;
+        assert!(refused.contains("swarm.key"), "{refused}");
+        assert_eq!(ask(&api, "bootstrap").await, "{\"Peers\":[]}\n");
     }
 
     #[tokio::test]

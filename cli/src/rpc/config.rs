@@ -4,7 +4,7 @@ use super::api::Call;
 use super::context::Online;
 use super::error::RpcError;
 use super::reply::Reply;
-use crate::config::{Config, edit, view};
+use crate::config::{Config, ConfigError, edit, view};
 use crate::repository::Repository;
 use bytes::Bytes;
 use cairn_node::private::{Need, SwarmKey};
@@ -34,8 +34,9 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
     let (mut applied, mut warnings) = (None, Vec::new());
     if let Some(value) = arguments.get(1) {
         let _alone = repository.lock_config().await?;
-        let (text, config) = edit::set(&repository.config_text()?, key, value)?;
-        fits_its_key(repository, &config)?;
+        let before = repository.config_text()?;
+        let (text, config) = edit::set(&before, key, value)?;
+        warnings.extend(may_replace(repository, &before, &config)?.map(left_over));
         repository.write_config(&text)?;
         if PEERS.contains(&key) {
             warnings.extend(config.peers_outside());
@@ -62,11 +63,21 @@ pub async fn config(call: Call) -> Result<Reply, RpcError> {
     })
 }
 
-/// Refuses what does not go with the key of a private network, if the repository has one. A key that cannot be
-/// read is the daemon's to tell.
-pub(super) fn fits_its_key(repository: &Repository, config: &Config) -> Result<(), RpcError> {
+/// Refuses what a node would not start with, with the key of a private network if the repository has one. Where it
+/// would not have started before either, that is put right one key after another: what is left is given. A key
+/// that cannot be read is the daemon's to tell.
+pub fn may_replace(
+    repository: &Repository,
+    before: &str,
+    config: &Config,
+) -> Result<Option<ConfigError>, ConfigError> {
     let key = SwarmKey::load(repository.path(), Need::May);
-    Ok(config.check(key.ok().flatten())?)
+    config.replace(before, key.ok().flatten())
+}
+
+/// What is wrong with a configuration that was taken all the same.
+pub fn left_over(error: ConfigError) -> String {
+    format!("taken, but the daemon does not start with this configuration yet: {error}")
 }
 
 /// What became of a change in a daemon that runs.
