@@ -116,7 +116,7 @@ impl Routing {
         self.routers.as_ref().map(Routers::ill).unwrap_or_default()
     }
 
-    /// Whether there are routers and none of them answers.
+    /// Whether there are routers and every one failed when it was asked last.
     pub fn has_only_ill_routers(&self) -> bool {
         self.routers.as_ref().is_some_and(Routers::are_all_ill)
     }

@@ -171,7 +171,8 @@ impl About<'_> {
         self.say("summary", &seen.summary()).await;
         let ill = source.routing.iter().flat_map(Routing::ill_routers);
         for router in ill {
-            let text = format!("a router in `routing.endpoints` does not answer: {router}");
+            let text =
+                format!("a router in `routing.endpoints` failed when it was asked last: {router}");
             self.say("router", &text).await;
         }
         let verdict = match &fetched {

@@ -197,7 +197,7 @@ pub fn find_providers(call: Call) -> Result<Reply, RpcError> {
     }))
 }
 
-/// A failure, and beside it that of the routers if none of them answers.
+/// A failure, and beside it that of the routers if every one of them failed.
 fn and_routers(routing: &Routing, why: &str) -> RpcError {
     if !routing.has_only_ill_routers() {
         return RpcError::failed(why);
@@ -205,7 +205,7 @@ fn and_routers(routing: &Routing, why: &str) -> RpcError {
     let ill = routing.ill_routers();
     let ill: Vec<String> = ill.iter().map(ToString::to_string).collect();
     RpcError::failed(format!(
-        "{why}; and no router in `routing.endpoints` answers: {}",
+        "{why}; and every router in `routing.endpoints` failed when it was asked last: {}",
         ill.join("; ")
     ))
 }

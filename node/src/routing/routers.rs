@@ -46,11 +46,19 @@ pub struct IllRouter {
     pub name: String,
     /// How it failed.
     pub why: &'static str,
+    /// How long ago. Nobody asks it for as long as nothing is looked up.
+    pub ago: Duration,
 }
 
 impl fmt::Display for IllRouter {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}", self.name, self.why)
+        let seconds = self.ago.as_secs();
+        let (count, unit) = match seconds {
+            0..120 => (seconds, "s"),
+            120..7200 => (seconds / 60, "min"),
+            _ => (seconds / 3600, "h"),
+        };
+        write!(out, "{}: {}, {count} {unit} ago", self.name, self.why)
     }
 }
 
@@ -139,9 +147,12 @@ impl Routers {
     /// Those that failed when they were asked last.
     pub(super) fn ill(&self) -> Vec<IllRouter> {
         let of = |router: &Arc<Router>| {
-            let why = (*router.trouble())?.text();
-            let name = router.name.clone();
-            Some(IllRouter { name, why })
+            let (failure, at) = (*router.trouble())?;
+            Some(IllRouter {
+                name: router.name.clone(),
+                why: failure.text(),
+                ago: at.elapsed(),
+            })
         };
         self.0.iter().filter_map(of).collect()
     }
@@ -228,8 +239,8 @@ struct Router {
     /// Questions under way.
     places: Arc<Semaphore>,
     rest: Mutex<Rest>,
-    /// What was wrong when it was asked last.
-    trouble: Mutex<Option<Failure>>,
+    /// What was wrong when it was asked last, and when. An answer that is an error is about what was asked for.
+    trouble: Mutex<Option<(Failure, Instant)>>,
     /// What a record's peer has to speak, should it say.
     of_use: Filters,
 }
@@ -427,12 +438,13 @@ impl Router {
 
     fn failed(&self, failure: Failure, asked_at: Instant) {
         let pause = self.rest().failed(asked_at, Instant::now());
-        *self.trouble() = Some(failure);
+        let is_ill = failure.is_general() || matches!(failure, Failure::TooSlow | Failure::Broken);
+        *self.trouble() = is_ill.then(|| (failure, Instant::now()));
         tracing::debug!(router = %self.pool.endpoint(), ?failure, ?pause, "a router failed");
         self.metrics.count(Outcome::Failed(failure));
     }
 
-    fn trouble(&self) -> std::sync::MutexGuard<'_, Option<Failure>> {
+    fn trouble(&self) -> std::sync::MutexGuard<'_, Option<(Failure, Instant)>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -284,17 +284,41 @@ async fn nobody_there_is_a_failure_too() {
     assert!(bench.peers(20).await.is_empty());
     assert_eq!(bench.count("unreachable"), 1.0);
     // It is named until it answers.
-    let told = format!("{endpoint}: no connection to it is made");
-    let ill: Vec<String> = bench
-        .routers
-        .ill()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    assert_eq!(ill, [told]);
+    let mut ill = bench.routers.ill();
+    assert_eq!(ill.len(), 1);
+    for (seconds, ago) in [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h")] {
+        ill[0].ago = Duration::from_secs(seconds);
+        let told = format!("{endpoint}: no connection to it is made, {ago} ago");
+        assert_eq!(ill[0].to_string(), told);
+    }
     assert!(bench.routers.are_all_ill());
     bench.routers.0[0].is_well();
     assert!(bench.routers.ill().is_empty() && !bench.routers.are_all_ill());
+}
+
+#[tokio::test]
+async fn an_error_about_one_question_makes_no_router_ill() {
+    type Say = fn() -> Said;
+    for (say, is_ill) in [
+        ((|| Said::status("500 Broken")) as Say, false),
+        (|| lines(&"x".repeat(70 << 10)), false),
+        (
+            || Said::status("302 Found\r\nlocation: http://127.0.0.1:1/"),
+            true,
+        ),
+        (|| json("[]"), true),
+        (|| Said::Nothing, true),
+    ] {
+        let router = Gateway::start(move |_| say()).await;
+        let bench = Bench::with(vec![router.endpoint()], impatient());
+        assert!(bench.peers(20).await.is_empty());
+        assert_eq!(
+            bench.routers.are_all_ill(),
+            is_ill,
+            "{:?}",
+            bench.routers.ill()
+        );
+    }
 }
 
 #[tokio::test]
