@@ -157,6 +157,15 @@ pub enum ConnectError {
     Stopping,
 }
 
+/// A peer that we are connected to because somebody asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Called {
+    /// Who.
+    pub peer: PeerId,
+    /// Whether it has answered anything so far; one that has not may hang, or be far away.
+    pub answers: bool,
+}
+
 /// A handle on the swarm. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Peers {
@@ -183,23 +192,28 @@ impl Peers {
     /// connection, or a while after that is up; at once if it was. With nothing before the peer id, the
     /// addresses known for that peer are tried.
     pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, ConnectError> {
+        Ok(self.call(address).await?.peer)
+    }
+
+    /// The same, and whether the peer has answered.
+    pub async fn call(&self, address: Multiaddr) -> Result<Called, ConnectError> {
         let (peer, address) = split(address)?;
         let addresses = address.into_iter().collect();
         let _hurry = self.keeper.hurry(peer);
         self.dial(peer, addresses).await?;
-        self.meet(peer).await?;
+        let answers = self.meet(peer).await?;
         self.keeper.asked_for(&peer);
-        Ok(peer)
+        Ok(Called { peer, answers })
     }
 
     /// Waits until a peer that we are connected to has answered anything: one that has no room for us, or
-    /// does not want us, lets the connection come up and closes it then.
-    async fn meet(&self, peer: PeerId) -> Result<(), ConnectError> {
+    /// does not want us, lets the connection come up and closes it then. False for one that answers nothing, but
+    /// keeps the connection, whatever it does.
+    async fn meet(&self, peer: PeerId) -> Result<bool, ConnectError> {
         let met = self.ask(|reply| Command::Meet { peer, reply });
         match timeout(MEETING_TIME_MAX, met).await {
-            Ok(met) => met.unwrap_or(Err(ConnectError::Stopping)),
-            // It keeps the connection, whatever it does.
-            Err(_) => Ok(()),
+            Ok(met) => met.unwrap_or(Err(ConnectError::Stopping)).map(|()| true),
+            Err(_) => Ok(false),
         }
     }
 
@@ -522,7 +536,7 @@ pub const HOW_TO_MEET: &str = "name peers to begin with (`cairn bootstrap add /i
                                start it again), or connect to one (`cairn swarm connect`)";
 
 /// How long a peer has for its first answer, which `connect` waits for.
-const MEETING_TIME_MAX: Duration = Duration::from_secs(5);
+pub const MEETING_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Messages that may wait on their way into a connection's task.
 const HANDLER_EVENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);

@@ -5,6 +5,7 @@ use super::error::RpcError;
 use super::reply::Reply;
 use cairn_node::Multiaddr;
 use cairn_node::reach::Standing;
+use cairn_node::swarm::{Called, MEETING_TIME_MAX};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -218,13 +219,25 @@ pub async fn connect(call: Call) -> Result<Reply, RpcError> {
     let mut strings = Vec::new();
     for address in addresses(&call)? {
         let name = peer_in(&address);
-        let peer = peers
-            .connect(address)
+        let called = peers
+            .call(address)
             .await
             .map_err(|error| RpcError::failed(format!("connect {name} failure: {error}")))?;
-        strings.push(format!("connect {peer} success"));
+        strings.push(told(&called));
     }
     Reply::value(&Strings { strings })
+}
+
+/// Kubo's words, which tools look for; and whether more than a connection is there.
+fn told(called: &Called) -> String {
+    let peer = called.peer;
+    match called.answers {
+        true => format!("connect {peer} success"),
+        false => format!(
+            "connect {peer} success, but it has answered nothing for {} s: it may hang, or be slow",
+            MEETING_TIME_MAX.as_secs()
+        ),
+    }
 }
 
 /// `swarm disconnect`.
@@ -264,6 +277,16 @@ mod tests {
     fn round_trips_are_told_in_a_fitting_unit() {
         assert_eq!(latency_text(Duration::from_micros(950)), "950µs");
         assert_eq!(latency_text(Duration::from_micros(12_345)), "12.345ms");
+    }
+
+    #[test]
+    fn a_peer_that_is_connected_and_answers_nothing_is_told_as_such() {
+        let peer = cairn_node::PeerId::random();
+        let of = |answers| told(&Called { peer, answers });
+        assert_eq!(of(true), format!("connect {peer} success"));
+        let silent = of(false);
+        assert!(silent.starts_with(&of(true)), "{silent}");
+        assert!(silent.contains("answered nothing for 5 s"), "{silent}");
     }
 
     #[test]

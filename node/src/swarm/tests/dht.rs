@@ -480,6 +480,7 @@ async fn a_lookup_does_not_wait_for_ever_for_somebody_to_say_who_it_is() {
         .unwrap()
         .with_swarm_config(|config| config.with_idle_connection_timeout(WATCHDOG))
         .build();
+    let silent_peer = *silent.local_peer_id();
     let mut control = silent.behaviour().new_control();
     let mut asked = control.accept(identify::PROTOCOL_NAME).unwrap();
     silent.dial(node.address().await).unwrap();
@@ -492,7 +493,14 @@ async fn a_lookup_does_not_wait_for_ever_for_somebody_to_say_who_it_is() {
     node.until(|event| matches!(event, Event::Connected(_)))
         .await;
     let _held = timeout(WATCHDOG, asked.next()).await.expect("a question");
-    let found = node.find(cid(1)).await;
+    let called = format!("/p2p/{silent_peer}").parse().unwrap();
+    let (found, called) = futures::join!(node.find(cid(1)), node.peers.call(called));
+    // It is connected, and that it says nothing is told.
+    let silent = Called {
+        peer: silent_peer,
+        answers: false,
+    };
+    assert_eq!(called.unwrap(), silent);
     let alone = |found: &Result<Provider, RoutingError>| {
         matches!(found, Err(RoutingError::NoPeers | RoutingError::TooSlow(_)))
     };
