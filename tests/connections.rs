@@ -238,17 +238,18 @@ fn a_daemon_without_room_for_more_says_so_and_so_does_whoever_comes() {
     let daemon = Daemon::start_logging(full.command(["daemon"]), full.path(), file);
     let _others = (first.daemon(), second.daemon());
     first.ok(["swarm", "connect", &daemon.swarm()]);
-    for _ in 0..3 {
+    for _ in 0..REFUSED {
         let told = second.run(["swarm", "connect", &daemon.swarm()]).failure(1);
         assert!(told.contains("as soon as it was up"), "{told}");
     }
     let refused = "cairn_connections_refused_total{direction=\"in\",reason=\"limit\"}";
-    assert!(daemon.metric(refused) >= 3.0);
+    assert!(daemon.metric(refused) >= REFUSED as f64);
     let log = fs::read_to_string(&log).unwrap();
     let lines = log
         .lines()
         .filter(|line| line.contains("`fetch.connections`"));
-    assert_eq!(lines.count(), 1, "{log}");
+    // One a minute, however many minutes this takes.
+    assert!((1..REFUSED).contains(&lines.count()), "{log}");
 }
 
 /// Gives a repository the key of a private network.
@@ -393,6 +394,8 @@ fn a_key_that_cannot_be_used_stops_the_daemon_with_what_to_do() {
     drop(forced.daemon());
 }
 
+/// How often somebody comes where there is no room.
+const REFUSED: usize = 3;
 /// Connections that the crowd makes.
 const CROWD: usize = 2000;
 
@@ -439,7 +442,7 @@ fn a_crowd_from_one_address_takes_its_share_and_others_connect_and_fetch() {
     let lines = log
         .lines()
         .filter(|line| line.contains("`connections.per_address`"));
-    assert_eq!(lines.count(), 1, "{log}");
+    assert!((1..CROWD / 2).contains(&lines.count()), "{log}");
     // Who was refused has been told by an end.
     let mut last = crowd.pop().unwrap();
     let mut rest = Vec::new();

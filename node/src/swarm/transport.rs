@@ -131,13 +131,13 @@ where
 #[derive(Debug, thiserror::Error)]
 enum ConnectionError<E> {
     #[error(
-        "no connection within {0:?}: nobody is there, or whoever is there does not answer, as those in a private \
-         network do not (it has a swarm.key and this node has none)"
+        "no connection within {0:?}: nobody is there, it has too much to do to answer, or it is in a private network \
+         (it has a swarm.key and this node has none)"
     )]
     Silent(Duration),
     #[error(
-        "no connection within {0:?}: nobody is there, or whoever is there does not answer: it may have another swarm.key \
-         than this private network, or none"
+        "no connection within {0:?}: nobody is there, it has too much to do to answer, or it has another swarm.key than \
+         this private network, or none"
     )]
     SilentInPrivate(Duration),
     #[error(transparent)]
