@@ -93,11 +93,11 @@ impl UpgradeError {
     }
 }
 
-/// Whether what came is nothing of how protocols are agreed upon. That is told without a word, or by one text.
+/// Whether what came is nothing of how protocols are agreed upon. That is told without a word, or by one of two texts.
 fn is_of_negotiation(error: &io::Error) -> bool {
     error
         .get_ref()
-        .is_none_or(|inner| inner.to_string() == NO_LENGTH)
+        .is_none_or(|inner| NO_LENGTH.contains(&inner.to_string().as_str()))
 }
 
 /// Why the key cannot be used.
@@ -313,8 +313,8 @@ impl<S> Drop for Channel<'_, S> {
     }
 }
 
-/// What is said of a length that no line of a negotiation has.
-const NO_LENGTH: &str = "Maximum frame length exceeded";
+/// What is said of a length that no line of a negotiation has, or that is none.
+const NO_LENGTH: [&str; 2] = ["Maximum frame length exceeded", "invalid length prefix"];
 /// How a connection looks that the other end has closed.
 const ENDS: [io::ErrorKind; 4] = [
     io::ErrorKind::UnexpectedEof,

@@ -354,6 +354,27 @@ async fn with_the_same_key_nodes_talk_and_with_another_or_none_they_do_not() {
 }
 
 #[tokio::test]
+async fn of_whoever_sends_noise_it_is_said_what_it_may_be() {
+    use tokio::io::AsyncWriteExt;
+    let here = TestNode::start(&[]).await;
+    // A length that is none, one that is too long, a line that is none.
+    for noise in [&[0x80, 0][..], &[0xff, 0xff], &[1, 7]] {
+        let there = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, peer) = (there.local_addr().unwrap().port(), PeerId::random());
+        let address = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{peer}");
+        let answer = async {
+            let (mut socket, _) = there.accept().await.unwrap();
+            socket.write_all(noise).await.unwrap();
+            socket
+        };
+        let (told, _open) = futures::join!(here.peers.connect(address.parse().unwrap()), answer);
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains("swarm.key"), "{noise:?}: {told}");
+    }
+    here.stop().await;
+}
+
+#[tokio::test]
 async fn a_private_network_has_no_quic_and_does_not_begin_in_the_public_one() {
     let private = Config {
         private: Some(key('a')),
