@@ -235,13 +235,10 @@ fn repo_rebuild_makes_the_index_anew_from_the_blocks() {
         // The bytes are whole again, which only the index does not know.
         damage(repo, b"iello world");
         repo.run(read).failure(1);
-        assert_eq!(
-            repo.ok(["repo", "rebuild"]),
-            "rebuilt the index of 1 blocks"
-        );
+        assert_eq!(repo.ok(["repo", "rebuild"]), "rebuilt the index of 1 block");
         assert_eq!(repo.ok(read), "hello world");
         let lines = repo.ok(["repo", "rebuild", "--json"]);
-        assert_eq!(json(&lines)["Msg"], "rebuilt the index of 1 blocks");
+        assert_eq!(json(&lines)["Msg"], "rebuilt the index of 1 block");
     });
 }
 
