@@ -32,7 +32,7 @@ pub struct Stands {
 }
 
 impl Crowd {
-    /// Lets `count` connections be opened to an address, from [`Ipv4Addr::LOCALHOST`]. Returns at once.
+    /// Lets `count` connections be opened to an address, from [`HERE`]. Returns at once.
     pub fn start(address: &str, count: u64) -> Self {
         let given: [&dyn Display; 2] = [&address, &count];
         Self(Talking::start(
@@ -78,7 +78,7 @@ pub async fn stand(given: &[String]) {
 
 async fn call(to: SocketAddr, number: u64) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().ok()?;
-    let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let from = SocketAddr::from((HERE, 0));
     socket.bind(from).ok()?;
     let connected = timeout(CALL_MAX, socket.connect(to)).await;
     let mut stream = connected.ok()?.ok()?;
@@ -92,17 +92,9 @@ async fn call(to: SocketAddr, number: u64) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Seconds that a new peer at [`HONEST`] takes to be connected to a node, which knows then who it is; `None` if it is not.
+/// Seconds that a new peer, which calls from loopback's usual address, takes to be connected to a node, which knows then who it is; `None` if it is not.
 pub async fn connect(address: &Multiaddr) -> Option<f64> {
     let mut swarm = stock::swarm(Security::Tls);
-    let here = Multiaddr::from(HONEST).with(Protocol::Tcp(0));
-    swarm.listen_on(here).expect("listen");
-    // From where it listens it dials as well.
-    loop {
-        if let Some(SwarmEvent::NewListenAddr { .. }) = swarm.next().await {
-            break;
-        }
-    }
     let start = Instant::now();
     swarm.dial(address.clone()).ok()?;
     let connected = async {
@@ -128,8 +120,8 @@ fn socket(address: &Multiaddr) -> SocketAddr {
 
 /// The part that [`stand`] plays.
 pub const PART: &str = "crowd";
-/// Where the honest peer calls from.
-pub const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// Where the crowd calls from.
+pub const HERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Connections that are opened at once.
 const CALLS_AT_ONCE: usize = 256;
 /// How long the system may take for one.
