@@ -349,10 +349,10 @@ impl World {
     }
 
     /// Nobody says anything any more: every want ends all the same. Each peer in turn may be waited for as long as it
-    /// was ever silent before it sent something, and some twice.
+    /// was ever silent before it sent something.
     fn fall_silent(&mut self) {
         let silence = IDLE_MAX + late::GAP_MAX * u32::from(PEERS);
-        let end = self.now + 2 * silence;
+        let end = self.now + silence;
         while self.now < end && !self.sessions.values().all(BTreeSet::is_empty) {
             self.pass(TICK);
             self.settle();
