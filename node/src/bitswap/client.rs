@@ -97,6 +97,8 @@ struct Peer {
     in_flight: HashMap<Key, InFlight>,
     /// When it last sent something of use.
     progress_at: Instant,
+    /// When all that is wanted of it was last said to it again.
+    repeated_at: Instant,
     /// When bytes last came at a rate worth waiting for, of use or not, or it began to owe some.
     heard_at: Instant,
     /// Bytes that came since, too slowly so far.
@@ -860,6 +862,7 @@ impl Peer {
             list: WantList::default(),
             in_flight: HashMap::new(),
             progress_at: now,
+            repeated_at: now,
             trickled: 0,
             heard_at: now,
             gap: Duration::ZERO,

@@ -390,8 +390,8 @@ impl Client {
             return;
         }
         for (id, peer) in &mut self.peers {
-            if peer.list.len() > 0 && old(peer.progress_at) {
-                peer.progress_at = now;
+            if peer.list.len() > 0 && old(peer.progress_at) && old(peer.repeated_at) {
+                peer.repeated_at = now;
                 peer.list.repeat();
                 self.changed.insert(*id);
             }

@@ -1,6 +1,6 @@
 //! Tests of peers from whom little comes, in simulated time.
 
-use super::late::{OWED_MAX, REPEAT, STALL};
+use super::late::{GAP_MAX, OWED_MAX, REPEAT, STALL};
 use super::*;
 use crate::bitswap::client::crowd::tests::name;
 use crate::bitswap::seeds;
@@ -108,6 +108,39 @@ fn who_waits_for_its_turn_at_somebody_slow_waits_as_long_as_who_has_it() {
     let ever = second_given_up_at(1000, OWED_LONGEST * 2);
     let ever = ever.expect("bytes alone keep it alive");
     assert!(ever > OWED_LONGEST / 2, "{ever:?}");
+}
+
+#[test]
+fn nobody_is_heard_from_because_we_say_again_what_we_said() {
+    let start = Instant::now();
+    let (mut client, peer) = asked(start);
+    client.connected(seeds::peer(1), start);
+    let (mut now, lump) = (start, Duration::from_millis(6400));
+    // Records of 64 KiB, and then nothing any more; something is said again before that is a failure.
+    let silent_from = start + OWED_MAX + REPEAT;
+    loop {
+        now += TICK;
+        let at = now - start;
+        if now <= silent_from && at.as_millis().is_multiple_of(lump.as_millis()) {
+            client.flows(&peer, 64_000, now);
+        }
+        if at == OWED_MAX {
+            assert!(client.peers[&peer].suspect);
+            // One that waits for its turn there, and one that the other says nothing about.
+            client.want(SESSION, name(1), now);
+            client.want(SESSION, name(2), now);
+            client.settle(now);
+            client.presence(&peer, &name(1), PresenceKind::Have, now);
+        }
+        client.tick(now);
+        client.settle(now);
+        let gives_up = |action| matches!(action, Action::GiveUp { .. });
+        if std::iter::from_fn(|| client.poll()).any(gives_up) {
+            break;
+        }
+        assert!(now < silent_from + IDLE + GAP_MAX, "it is waited for still");
+    }
+    assert!(now > silent_from);
 }
 
 #[test]
