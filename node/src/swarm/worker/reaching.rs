@@ -256,9 +256,12 @@ impl Worker {
             if addresses.is_empty() || self.peers.len() >= NEIGHBOURS_ENOUGH {
                 continue;
             }
+            // It hears of us as we hear of it and dials as we do. From the ports we listen at both dials would be
+            // one and the same TCP connection, with no side that listens, and neither would come to anything.
             let dial = DialOpts::peer_id(peer)
                 .condition(PeerCondition::DisconnectedAndNotDialing)
                 .addresses(addresses)
+                .allocate_new_port()
                 .build();
             if let Err(error) = self.swarm.dial(dial) {
                 tracing::debug!(%peer, %error, "neighbour not dialled");
