@@ -5,7 +5,8 @@
 //! misleads one of them. A path is over when the [`SURE`] nearest of it that can be reached have answered,
 //! the lookup when all are, and, if the nearest themselves are wanted, when those have answered too.
 //!
-//! Who takes long no longer counts among those under way, so that a few slow ones hold nothing up.
+//! Who takes long no longer counts among those under way, so that a few slow ones hold nothing up; and who takes very
+//! long is not waited for at the end, though its answer counts as long as the lookup goes on.
 
 use super::place::{Distance, Place};
 use super::table::{BUCKET_PEERS, Contact};
@@ -27,6 +28,8 @@ pub(super) struct Lookup {
     /// Whose turn it is.
     turn: usize,
     requests: usize,
+    /// Whether anybody has answered yet: before that nobody is late.
+    is_answered: bool,
 }
 
 /// What a lookup is for.
@@ -64,8 +67,17 @@ struct Candidate {
 enum State {
     Heard,
     Asked,
+    /// It has not answered for [`LATE`].
+    Late,
     Answered,
     Failed,
+}
+
+impl State {
+    /// Whether it answered, or may be expected to.
+    fn may_answer(self) -> bool {
+        !matches!(self, Self::Failed | Self::Late)
+    }
 }
 
 /// Somebody who has not answered yet.
@@ -96,6 +108,7 @@ impl Lookup {
             asked: HashMap::new(),
             turn: 0,
             requests: 0,
+            is_answered: false,
         };
         for (at, contact) in first.into_iter().enumerate() {
             this.hear(contact, at % paths, 1);
@@ -103,8 +116,23 @@ impl Lookup {
         this
     }
 
+    /// Gives up waiting for who was asked long ago.
+    fn mark_late(&mut self, now: Instant) {
+        for asked in self.asked.values() {
+            if !self.is_answered || now.saturating_duration_since(asked.at) < LATE {
+                continue;
+            }
+            let path = self.paths.get_mut(asked.path);
+            if let Some(candidate) = path.and_then(|path| path.candidates.get_mut(&asked.distance))
+            {
+                candidate.state = State::Late;
+            }
+        }
+    }
+
     /// Whom to ask now; `None` if that depends on answers, or on time.
     pub(super) fn next(&mut self, now: Instant) -> Option<Contact> {
+        self.mark_late(now);
         if self.requests >= REQUESTS_MAX || self.under_way(now) >= PARALLEL {
             return None;
         }
@@ -156,6 +184,7 @@ impl Lookup {
     /// A peer answered and named others; gives how many requests led to it. `None` if it was not asked.
     pub(super) fn answered(&mut self, peer: &PeerId, named: Vec<Contact>) -> Option<u32> {
         let (path, hops) = self.over(peer, State::Answered)?;
+        self.is_answered = true;
         if self.want != Want::Each {
             for contact in named.into_iter().take(BUCKET_PEERS) {
                 self.hear(contact, path, hops + 1);
@@ -178,12 +207,14 @@ impl Lookup {
     }
 
     /// Whether nobody need be asked, nor waited for, any more.
-    pub(super) fn is_done(&self, now: Instant) -> bool {
+    pub(super) fn is_done(&mut self, now: Instant) -> bool {
+        self.mark_late(now);
         if now.saturating_duration_since(self.begun) >= TIME_MAX {
             return true;
         }
         if self.requests >= REQUESTS_MAX {
-            return self.asked.is_empty();
+            let is_late = |asked: &Asked| now.saturating_duration_since(asked.at) >= LATE;
+            return self.asked.values().all(is_late);
         }
         if self.is_soon_enough() {
             return true;
@@ -280,7 +311,7 @@ impl Lookup {
     }
 
     fn nearest_reachable(&self) -> Vec<(usize, Distance, &Candidate)> {
-        self.nearest_of(|state| state != State::Failed)
+        self.nearest_of(State::may_answer)
     }
 
     /// The nearest of all paths that are in such a state, and all others of the region that is wanted.
@@ -335,7 +366,7 @@ impl Path {
             Want::Each => usize::MAX,
         };
         let reachable = self.candidates.values();
-        let reachable = reachable.filter(|candidate| candidate.state != State::Failed);
+        let reachable = reachable.filter(|candidate| candidate.state.may_answer());
         let mut sure = reachable.take(sure);
         sure.all(|candidate| candidate.state == State::Answered)
     }
@@ -362,6 +393,8 @@ const HEARD_MAX: usize = 128;
 const REQUESTS_MAX: usize = 200;
 /// Who takes longer no longer holds others up.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Who takes longer is not waited for: a dial that nobody answers takes far longer.
+const LATE: Duration = Duration::from_secs(3);
 /// Longest time of one lookup.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -452,6 +485,35 @@ mod tests {
         }
         // The nearest of the honest was reached all the same.
         assert!(honest_asked.contains(&honest[0]), "{}", honest_asked.len());
+    }
+
+    #[test]
+    fn who_takes_very_long_is_not_waited_for_once_somebody_has_answered() {
+        for want in [Want::Records, Want::Nearest, Want::Each] {
+            let now = Instant::now();
+            let mut lookup = lookup(want, contacts(1..=5), now);
+            let asked = all_next(&mut lookup, now);
+            assert_eq!(asked.len(), 5);
+            assert!(!lookup.is_done(now + LATE * 2), "nobody is there yet");
+            let (slow, quick) = asked.split_first().unwrap();
+            for contact in &quick[1..] {
+                lookup.answered(&contact.peer, Vec::new());
+            }
+            lookup.failed(&quick[0].peer);
+            assert!(!lookup.is_done(now + LATE / 2));
+            let mut in_time = lookup.clone();
+            assert!(lookup.is_done(now + LATE));
+            assert_eq!(lookup.nearest(), by_distance(quick[1..].to_vec()));
+            // What it says counts for as long as the lookup goes on.
+            in_time.mark_late(now + LATE);
+            in_time.answered(&slow.peer, contacts(6..=6));
+            assert!(in_time.nearest().contains(slow));
+            assert_eq!(
+                in_time.is_done(now + LATE),
+                want == Want::Each,
+                "one more is to be asked"
+            );
+        }
     }
 
     #[test]
