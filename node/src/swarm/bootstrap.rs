@@ -1,5 +1,5 @@
 //! The peers to begin with: dialled whenever there is nobody, less and less often while nobody answers. Those met
-//! before this start come first, so that nobody's server is needed, then those configured.
+//! before come first, the last of them first of all, so that nobody's server is needed, then those configured.
 
 use crate::config::Config;
 use crate::dht::table::Contact;
@@ -85,6 +85,18 @@ impl Bootstrap {
         self.peers.clone()
     }
 
+    /// A peer is gone by no wish of the operator: one that was met, and may be there again.
+    pub(super) fn left(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let is_named = self.peers.iter().any(|(known, _)| *known == peer);
+        if is_named || addresses.is_empty() {
+            return;
+        }
+        self.met_before.retain(|(known, _)| *known != peer);
+        self.met_before.insert(0, (peer, addresses));
+        self.met_before.truncate(MET_BEFORE_MAX);
+        self.dialled = 0;
+    }
+
     pub(super) fn connected(&mut self) {
         self.back_off = BACK_OFF_FIRST;
     }
@@ -97,14 +109,17 @@ impl Bootstrap {
 /// Peers met before this start that are dialled at once.
 const MET_BEFORE_AT_ONCE: usize = 10;
 
+/// Peers met before that are remembered here.
+const MET_BEFORE_MAX: usize = 200;
+
 /// Bootstrap addresses used.
 const BOOTSTRAP_PEERS_MAX: usize = 64;
 
 /// The wait after the first dial that led nowhere, doubled each time.
 const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 
-/// The longest such wait.
-const BACK_OFF_MAX: Duration = Duration::from_secs(300);
+/// The longest such wait: what a network that is back after a night may take.
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -142,6 +157,24 @@ mod tests {
         let sizes: Vec<usize> = rounds.iter().map(Vec::len).collect();
         assert_eq!(sizes, [MET_BEFORE_AT_ONCE, 2, 1, MET_BEFORE_AT_ONCE, 2]);
         assert_eq!(rounds.remove(2)[0].0, configured);
+    }
+
+    #[test]
+    fn who_left_last_is_dialled_first() {
+        let mut bootstrap = with(Vec::new());
+        assert!(bootstrap.knows_nobody());
+        let peers: Vec<PeerId> = (0..MET_BEFORE_MAX + 1).map(|_| PeerId::random()).collect();
+        let place: Vec<Multiaddr> = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
+        for peer in &peers {
+            bootstrap.left(*peer, place.clone());
+        }
+        bootstrap.left(PeerId::random(), Vec::new());
+        bootstrap.left(peers[9], place.clone());
+        assert_eq!(bootstrap.met_before.len(), MET_BEFORE_MAX);
+        let first = bootstrap.begin();
+        assert_eq!(first[0], (peers[9], place));
+        assert_eq!(first[1].0, peers[MET_BEFORE_MAX]);
+        assert!(!bootstrap.knows_nobody());
     }
 
     #[test]

@@ -166,8 +166,11 @@ impl Worker {
         self.told.acquaintance.tell(peer, Standing::Gone);
         self.on_left(&peer);
         self.metrics.peers.dec();
-        for reply in self.closing.remove(&peer).unwrap_or_default() {
-            drop(reply.send(Ok(())));
+        match self.closing.remove(&peer) {
+            Some(wished) => wished
+                .into_iter()
+                .for_each(|reply| drop(reply.send(Ok(())))),
+            None => self.bootstrap.left(peer, self.book.addresses(&peer)),
         }
         for reply in self.meeting.remove(&peer).unwrap_or_default() {
             drop(reply.send(Err(ConnectError::ClosedAtOnce(peer))));
