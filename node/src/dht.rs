@@ -23,6 +23,7 @@ pub mod regions;
 pub(crate) mod shelf;
 mod streams;
 pub mod table;
+mod unreached;
 pub(crate) mod values;
 pub(crate) mod worker;
 

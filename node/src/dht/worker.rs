@@ -25,6 +25,7 @@ use super::place::Place;
 use super::shelf::{Pending, Shelf};
 use super::streams::Room;
 use super::table::{Contact, Group};
+use super::unreached::Unreached;
 use super::values::Values;
 use super::{LookupId, TICK};
 use crate::config::Config;
@@ -76,6 +77,7 @@ pub(crate) struct Worker {
     addresses: Vec<Multiaddr>,
     unmet: HashSet<PeerId>,
     met: HashMap<PeerId, Met>,
+    unreached: Unreached,
     jobs: HashMap<JobId, Job>,
     lookups: HashMap<(usize, LookupId), JobId>,
     next_job: u64,
@@ -142,6 +144,7 @@ impl Worker {
             addresses: Vec::new(),
             unmet: HashSet::new(),
             met: HashMap::new(),
+            unreached: Unreached::default(),
             jobs: HashMap::new(),
             lookups: HashMap::new(),
             next_job: 0,

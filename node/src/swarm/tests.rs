@@ -145,6 +145,26 @@ impl TestNode {
         };
         family.unwrap().get_metric().iter().map(sum).sum()
     }
+
+    /// Those of a family of which some label is this.
+    fn labelled(&self, name: &str, value: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        let has = |metric: &&prometheus::proto::Metric| {
+            metric
+                .get_label()
+                .iter()
+                .any(|label| label.value() == value)
+        };
+        let of = |metric: &prometheus::proto::Metric| metric.get_counter().get_value();
+        family
+            .unwrap()
+            .get_metric()
+            .iter()
+            .filter(has)
+            .map(of)
+            .sum()
+    }
 }
 
 fn cid(byte: u8) -> Cid {

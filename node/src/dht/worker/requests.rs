@@ -53,6 +53,15 @@ impl RequestError {
             Self::Open(_) | Self::Stream(_) => false,
         }
     }
+
+    /// Whether no connection came about.
+    fn is_unreached(&self) -> bool {
+        match self {
+            Self::Slow => true,
+            Self::Dial(error) => matches!(error, crate::swarm::ConnectError::Dial { .. }),
+            Self::Open(_) | Self::Stream(_) => false,
+        }
+    }
 }
 
 /// What a task needs to reach somebody.
@@ -102,6 +111,13 @@ impl Worker {
     }
 
     fn ask(&mut self, at: usize, lookup: LookupId, contact: Contact, request: Request) {
+        let now = Instant::now();
+        if self.rests(&contact.peer, now) {
+            if let Some((_, dht)) = self.realms.get_mut(at) {
+                dht.not_asked(lookup, &contact.peer, now);
+            }
+            return;
+        }
         let Some(line) = self.line(at) else {
             return;
         };
@@ -132,6 +148,9 @@ impl Worker {
 
     /// Tells a peer all of this, for a job.
     pub(super) fn tell(&mut self, at: usize, job: JobId, contact: Contact, all: Vec<Message>) {
+        if self.rests(&contact.peer, Instant::now()) {
+            return;
+        }
         let Some(line) = self.line(at) else {
             return;
         };
@@ -153,6 +172,12 @@ impl Worker {
             let _ = answers.send(answered).await;
             drop(counted);
         });
+    }
+
+    /// Whether a peer was not reached a moment ago. Where nobody is connected it is not known whose fault that was.
+    fn rests(&self, peer: &PeerId, now: Instant) -> bool {
+        let is_here = self.met.contains_key(peer) || self.unmet.contains(peer);
+        !is_here && !self.met.is_empty() && self.unreached.rests(peer, now)
     }
 
     fn line(&self, at: usize) -> Option<Line> {
@@ -184,6 +209,15 @@ impl Worker {
         };
         let networks_matter = self.network == Network::Public && *which == Realm::Wan;
         let now = Instant::now();
+        let error = match &what {
+            What::Answer(_, answer) => answer.as_ref().err(),
+            What::Told(_, told) => told.as_ref().err(),
+        };
+        match error {
+            None => self.unreached.reached(&contact.peer),
+            Some(error) if error.is_unreached() => self.unreached.missed(contact.peer, now),
+            Some(_) => {}
+        }
         match what {
             What::Answer(lookup, Ok(answer)) => {
                 self.parts.metrics.request_ended(metrics::Request::Answered);

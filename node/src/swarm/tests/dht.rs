@@ -461,6 +461,26 @@ async fn who_names_ten_thousand_peers_costs_one_request_and_no_more() {
 
 /// Connected, and asked who it is, it never answers; so nobody knows whether it is to be asked.
 #[tokio::test]
+async fn who_was_not_reached_a_moment_ago_is_not_dialled_by_the_next_lookup() {
+    let (node, mut swarm) = acquainted().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = port.local_addr().unwrap();
+    drop(port);
+    let gone = format!("/ip4/127.0.0.1/tcp/{}", place.port());
+    let kad = &mut swarm.behaviour_mut().kad;
+    kad.add_address(&PeerId::random(), gone.parse().unwrap());
+    beside(&mut swarm, node.find(cid(3))).await;
+    let failed = node.labelled("cairn_dht_requests_total", "failed");
+    assert_eq!(failed, 1.0, "it was named and dialled");
+    let port = std::net::TcpListener::bind(place).unwrap();
+    port.set_nonblocking(true).unwrap();
+    beside(&mut swarm, node.find(cid(4))).await;
+    let came = port.accept();
+    assert!(came.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_lookup_does_not_wait_for_ever_for_somebody_to_say_who_it_is() {
     let hasty = Config {
         lookup_timeout: Duration::from_secs(1),

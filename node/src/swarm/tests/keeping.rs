@@ -15,28 +15,6 @@ fn strict() -> Config {
     }
 }
 
-impl TestNode {
-    /// Those of a family of which some label is this.
-    fn labelled(&self, name: &str, value: &str) -> f64 {
-        let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == name);
-        let has = |metric: &&prometheus::proto::Metric| {
-            metric
-                .get_label()
-                .iter()
-                .any(|label| label.value() == value)
-        };
-        let of = |metric: &prometheus::proto::Metric| metric.get_counter().get_value();
-        family
-            .unwrap()
-            .get_metric()
-            .iter()
-            .filter(has)
-            .map(of)
-            .sum()
-    }
-}
-
 async fn node(config: Config) -> TestNode {
     TestNode::with(&Keypair::generate_ed25519(), config)
         .await
