@@ -485,7 +485,10 @@ mod tests {
     fn a_region_reads_alone_and_from_any_key_on() {
         let keys = sorted(None, 0..10_000);
         let all = expected(0..10_000);
-        for prefix in Prefix::all(5).chain(Prefix::all(9)) {
+        let mut empty = 0;
+        // Of the smallest regions, some have no key.
+        let smallest = Prefix::all(12).step_by(8);
+        for prefix in Prefix::all(5).chain(Prefix::all(9)).chain(smallest) {
             let of_region = |key: &&Key| Prefix::of(key.start, prefix.bits()) == prefix;
             let of_region: Vec<Key> = all.iter().filter(of_region).cloned().collect();
             assert_eq!(read(keys.of(&prefix, None)), of_region);
@@ -493,7 +496,9 @@ mod tests {
                 let rest = read(keys.of(&prefix, Some(middle)));
                 assert_eq!(rest, of_region[of_region.len() / 2 + 1..]);
             }
+            empty += usize::from(of_region.is_empty());
         }
+        assert!(empty > 0);
         assert!(keys.has(&all[77]).unwrap());
         assert!(!keys.has(&Key::new(&hash(10_000))).unwrap());
         let none = sorted(None, 0..0);
