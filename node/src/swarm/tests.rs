@@ -15,6 +15,7 @@ use cairn_store::Cid;
 use futures::StreamExt;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{SwarmBuilder, identify, noise, ping, tcp, tls, yamux};
+use libp2p_stream::IncomingStreams;
 use std::collections::HashSet;
 use std::future::Future;
 use tokio::io::DuplexStream;
@@ -303,6 +304,31 @@ async fn is_understood_both_ways(make: fn() -> Swarm<Plain>) {
     let called = run_plain(make(), &tasks).await;
     let peer = node.peers.connect(called).await.unwrap();
     node.until(|event| matches!(event, Event::Identified(who) if *who == peer))
+/// Calls a node and speaks nothing but by hand. Gives the streams on which it is asked who it is.
+async fn call_by_hand(node: &TestNode, keys: &Keypair, tasks: &Tasks) -> IncomingStreams {
+    let mut swarm = SwarmBuilder::with_existing_identity(keys.clone())
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default(),
+            noise::Config::new,
+            yamux::Config::default,
+        )
+        .unwrap()
+        .with_behaviour(|_| libp2p_stream::Behaviour::new())
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(WATCHDOG))
+        .build();
+    let mut control = swarm.behaviour().new_control();
+    let questions = control.accept(identify::PROTOCOL_NAME).unwrap();
+    swarm.dial(node.address().await).unwrap();
+    tasks.spawn("by hand", async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+    questions
+}
+
         .await;
     let mut caller = make();
     let peer = *caller.local_peer_id();

@@ -488,28 +488,9 @@ async fn a_lookup_does_not_wait_for_ever_for_somebody_to_say_who_it_is() {
     };
     let keys = Keypair::generate_ed25519();
     let mut node = TestNode::with(&keys, hasty).await.unwrap();
-    let mut silent = SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(
-            tcp::Config::default(),
-            tls::Config::new,
-            yamux::Config::default,
-        )
-        .unwrap()
-        .with_behaviour(|_| libp2p_stream::Behaviour::new())
-        .unwrap()
-        .with_swarm_config(|config| config.with_idle_connection_timeout(WATCHDOG))
-        .build();
-    let silent_peer = *silent.local_peer_id();
-    let mut control = silent.behaviour().new_control();
-    let mut asked = control.accept(identify::PROTOCOL_NAME).unwrap();
-    silent.dial(node.address().await).unwrap();
-    let tasks = Tasks::new();
-    tasks.spawn("silent", async move {
-        loop {
-            silent.select_next_some().await;
-        }
-    });
+    let (silent, tasks) = (Keypair::generate_ed25519(), Tasks::new());
+    let silent_peer = silent.public().to_peer_id();
+    let mut asked = call_by_hand(&node, &silent, &tasks).await;
     node.until(|event| matches!(event, Event::Connected(_)))
         .await;
     let _held = timeout(WATCHDOG, asked.next()).await.expect("a question");

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::PeerRecord;
 
-/// A swarm that answers identify with `said`, and tells how often it was asked to the end.
+/// A peer that answers identify with `said`, and tells how often it was asked to the end.
 struct Talker {
     peer: PeerId,
     asked: mpsc::Receiver<()>,
@@ -19,28 +19,8 @@ struct Talker {
 impl Talker {
     /// Calls a node.
     async fn calls(node: &TestNode, keys: &Keypair, said: Vec<u8>) -> Self {
-        let mut swarm = SwarmBuilder::with_existing_identity(keys.clone())
-            .with_tokio()
-            .with_tcp(
-                tcp::Config::default(),
-                noise::Config::new,
-                yamux::Config::default,
-            )
-            .unwrap()
-            .with_behaviour(|_| libp2p_stream::Behaviour::new())
-            .unwrap()
-            .with_swarm_config(|config| config.with_idle_connection_timeout(WATCHDOG))
-            .build();
-        let mut control = swarm.behaviour().new_control();
-        let mut questions = control.accept(identify::PROTOCOL_NAME).unwrap();
-        swarm.dial(node.address().await).unwrap();
-        let peer = *swarm.local_peer_id();
         let tasks = Tasks::new();
-        tasks.spawn("talker", async move {
-            loop {
-                swarm.select_next_some().await;
-            }
-        });
+        let mut questions = call_by_hand(node, keys, &tasks).await;
         let (tell, asked) = mpsc::channel(9);
         tasks.spawn("talk", async move {
             while let Some((_, mut stream)) = questions.next().await {
@@ -54,6 +34,7 @@ impl Talker {
                 }
             }
         });
+        let peer = keys.public().to_peer_id();
         Self { peer, asked, tasks }
     }
 
