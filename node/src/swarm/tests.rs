@@ -102,12 +102,18 @@ impl TestNode {
         timeout(WATCHDOG, seen).await.expect("an event in time");
     }
 
+    /// Connects and waits until it is known who that is.
+    async fn meet(&mut self, address: Multiaddr) -> PeerId {
+        let peer = self.peers.connect(address).await.unwrap();
+        self.until(|event| matches!(event, Event::Identified(who) if *who == peer))
+            .await;
+        peer
+    }
+
     /// Connects and waits until both can look things up through one another.
     async fn join(&mut self, other: &mut Self) {
-        let (us, them) = (self.id(), other.id());
-        self.peers.connect(other.address().await).await.unwrap();
-        self.until(|event| matches!(event, Event::Identified(peer) if *peer == them))
-            .await;
+        let us = self.id();
+        self.meet(other.address().await).await;
         other
             .until(|event| matches!(event, Event::Identified(peer) if *peer == us))
             .await;
@@ -298,12 +304,6 @@ fn tls_only() -> Swarm<Plain> {
         .build()
 }
 
-async fn is_understood_both_ways(make: fn() -> Swarm<Plain>) {
-    let mut node = TestNode::start(&[TCP]).await;
-    let tasks = Tasks::new();
-    let called = run_plain(make(), &tasks).await;
-    let peer = node.peers.connect(called).await.unwrap();
-    node.until(|event| matches!(event, Event::Identified(who) if *who == peer))
 /// Calls a node and speaks nothing but by hand. Gives the streams on which it is asked who it is.
 async fn call_by_hand(node: &TestNode, keys: &Keypair, tasks: &Tasks) -> IncomingStreams {
     let mut swarm = SwarmBuilder::with_existing_identity(keys.clone())
@@ -329,7 +329,11 @@ async fn call_by_hand(node: &TestNode, keys: &Keypair, tasks: &Tasks) -> Incomin
     questions
 }
 
-        .await;
+async fn is_understood_both_ways(make: fn() -> Swarm<Plain>) {
+    let mut node = TestNode::start(&[TCP]).await;
+    let tasks = Tasks::new();
+    let called = run_plain(make(), &tasks).await;
+    node.meet(called).await;
     let mut caller = make();
     let peer = *caller.local_peer_id();
     caller.dial(node.address().await).unwrap();
@@ -529,9 +533,7 @@ async fn addresses_outside_that_a_peer_tells_are_forgotten_and_never_dialled() {
     let outside: Multiaddr = "/ip4/192.0.2.1/tcp/4001".parse().unwrap();
     liar.add_external_address(outside);
     let called = run_plain(liar, &tasks).await;
-    let peer = node.peers.connect(called.clone()).await.unwrap();
-    node.until(|event| matches!(event, Event::Identified(who) if *who == peer))
-        .await;
+    let peer = node.meet(called.clone()).await;
     let known = node.peers.known().await;
     let [(who, addresses)] = &known[..] else {
         panic!("one peer: {known:?}");

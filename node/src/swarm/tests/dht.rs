@@ -69,13 +69,7 @@ async fn beside<T>(swarm: &mut Swarm<Stock>, work: impl Future<Output = T>) -> T
 async fn acquainted() -> (TestNode, Swarm<Stock>) {
     let mut node = TestNode::start(&[TCP]).await;
     let (mut swarm, address) = stock().await;
-    let peer = *swarm.local_peer_id();
-    let meeting = async {
-        node.peers.connect(address).await.unwrap();
-        node.until(|event| matches!(event, Event::Identified(who) if *who == peer))
-            .await;
-    };
-    beside(&mut swarm, meeting).await;
+    beside(&mut swarm, node.meet(address)).await;
     for address in node.peers.listening().await {
         swarm.behaviour_mut().kad.add_address(&node.id(), address);
     }
@@ -157,13 +151,7 @@ async fn who_asks_this_node_itself_hears_what_it_provides() {
 async fn what_this_node_provides_is_said_even_where_it_has_no_address_to_say() {
     let mut node = TestNode::start(&[]).await;
     let (mut swarm, address) = stock().await;
-    let peer = *swarm.local_peer_id();
-    let meeting = async {
-        node.peers.connect(address).await.unwrap();
-        node.until(|event| matches!(event, Event::Identified(who) if *who == peer))
-            .await;
-    };
-    beside(&mut swarm, meeting).await;
+    beside(&mut swarm, node.meet(address)).await;
     node.routing.own().ask(|_| async { true });
     let question = Message::new(Kind::GetProviders, cid(5).hash().to_bytes());
     let heard = say(&mut swarm, node.id(), &framed(&question)).await;
@@ -361,13 +349,7 @@ async fn nobody_provides_for_others_and_a_flood_takes_half_of_the_room_at_most()
     let keys = Keypair::generate_ed25519();
     let mut node = TestNode::with(&keys, small).await.unwrap();
     let (mut swarm, address) = stock().await;
-    let peer = *swarm.local_peer_id();
-    let meeting = async {
-        node.peers.connect(address).await.unwrap();
-        node.until(|event| matches!(event, Event::Identified(who) if *who == peer))
-            .await;
-    };
-    beside(&mut swarm, meeting).await;
+    let peer = beside(&mut swarm, node.meet(address)).await;
     let provides = |provider: PeerId, at: u32| Message {
         providers: vec![Contact::new(provider, Vec::new())],
         ..Message::new(Kind::AddProvider, at.to_be_bytes().to_vec())
@@ -425,7 +407,6 @@ async fn who_names_ten_thousand_peers_costs_one_request_and_no_more() {
     swarm.behaviour_mut().kad.set_mode(Some(kad::Mode::Client));
     let mut control = swarm.behaviour().stream.new_control();
     let mut asked = control.accept(Realm::Lan.protocol()).unwrap();
-    let peer = *swarm.local_peer_id();
     let dead: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
     let many = (0..10_000).map(|_| Contact::new(PeerId::random(), vec![dead.clone()]));
     let answer = framed(&Message {
@@ -440,9 +421,7 @@ async fn who_names_ten_thousand_peers_costs_one_request_and_no_more() {
         }
     };
     let looking = async {
-        node.peers.connect(address).await.unwrap();
-        node.until(|event| matches!(event, Event::Identified(who) if *who == peer))
-            .await;
+        node.meet(address).await;
         node.find(cid(1)).await
     };
     let both = async {
