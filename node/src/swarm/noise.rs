@@ -331,6 +331,19 @@ mod tests {
         talk(out, left, arrived).await;
     }
 
+    /// Why somebody refuses the peer that it called.
+    async fn refused(calls: &Noise, called: &Noise) -> NoiseError {
+        let (mut left, mut right) = pipe();
+        let connect = async {
+            let out = calls.connect(&mut left, Incoming::new(0)).await;
+            left.close().await.unwrap();
+            out.map(|_| ())
+        };
+        let accept = called.accept(&mut right, Incoming::new(0)).map(|_| ());
+        let (out, ()) = futures::join!(connect, accept);
+        out.unwrap_err()
+    }
+
     #[tokio::test]
     async fn who_signs_another_key_is_refused() {
         let keys = Keypair::generate_ed25519();
@@ -349,15 +362,8 @@ mod tests {
             ..honest.clone()
         };
         for hostile in [thief, empty, malformed] {
-            let (mut left, mut right) = pipe();
-            let connect = async {
-                let out = honest.connect(&mut left, Incoming::new(0)).await;
-                left.close().await.unwrap();
-                out
-            };
-            let accept = hostile.accept(&mut right, Incoming::new(0)).map(|_| ());
-            let (out, ()) = futures::join!(connect, accept);
-            assert!(matches!(out, Err(NoiseError::Identity(_))));
+            let refused = refused(&honest, &hostile).await;
+            assert!(matches!(refused, NoiseError::Identity(_)), "{refused}");
         }
     }
 
@@ -376,16 +382,9 @@ mod tests {
                 payload: payload.into(),
                 ..Noise::new(&Keypair::generate_ed25519()).unwrap()
             };
-            let (mut left, mut right) = pipe();
-            let connect = async {
-                let out = honest.connect(&mut left, Incoming::new(0)).await;
-                left.close().await.unwrap();
-                out
-            };
-            let accept = hostile.accept(&mut right, Incoming::new(0)).map(|_| ());
-            let (out, ()) = futures::join!(connect, accept);
-            let is_so = matches!(&out, Err(NoiseError::Identity(said)) if *said == why);
-            assert!(is_so, "{bits}: {:?}", out.err());
+            let refused = refused(&honest, &hostile).await;
+            let is_so = matches!(refused, NoiseError::Identity(said) if said == why);
+            assert!(is_so, "{bits}: {refused}");
         }
     }
 
