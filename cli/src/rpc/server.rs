@@ -304,8 +304,8 @@ mod tests {
         String::from_utf8(head).unwrap()
     }
 
-    #[tokio::test]
-    async fn a_full_listener_still_tells_its_version_and_lets_others_wait() {
+    /// A listener with room for one, and who has that.
+    async fn full() -> (Server, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(
             listener,
@@ -313,9 +313,16 @@ mod tests {
             NonZeroU32::MIN,
             Tasks::new(),
         );
-        let at = server.as_ref().unwrap().address();
-        let mut only = caller(at, "GET /metrics").await;
+        let server = server.unwrap();
+        let mut only = caller(server.address(), "GET /metrics").await;
         assert!(status(&mut only).await.contains("200"));
+        (server, only)
+    }
+
+    #[tokio::test]
+    async fn a_full_listener_still_tells_its_version_and_lets_others_wait() {
+        let (server, only) = full().await;
+        let at = server.address();
         let mut waiting = caller(at, "GET /metrics").await;
         // More of them than there are places for those who wait: each gives its own back.
         for _ in 0..2 * SPARE_MIN {
@@ -330,16 +337,8 @@ mod tests {
 
     #[tokio::test]
     async fn more_callers_than_may_wait_are_refused_and_the_version_is_told_still() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Server::start(
-            listener,
-            service(&Rpc::default()),
-            NonZeroU32::MIN,
-            Tasks::new(),
-        );
-        let at = server.as_ref().unwrap().address();
-        let mut only = caller(at, "GET /metrics").await;
-        assert!(status(&mut only).await.contains("200"));
+        let (server, _only) = full().await;
+        let at = server.address();
         let mut waiting = Vec::new();
         for _ in 1..SPARE_MIN {
             waiting.push(caller(at, "GET /metrics").await);
