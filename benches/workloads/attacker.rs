@@ -2,7 +2,8 @@
 //! wrong thing for as long as it may, connecting again whenever it is dropped.
 
 use crate::Numbered;
-use crate::liar::{self, PROTOCOL, put_bytes, put_varint};
+use crate::frame::{framed, put_varint};
+use crate::liar::{self, PROTOCOL, put_bytes};
 use crate::process::{Talking, child, processor_seconds, with_what_is_left};
 use crate::stock::{self, Security, peer};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
@@ -288,13 +289,6 @@ async fn once(
 
 async fn send_framed(stream: &mut Stream, message: &[u8]) -> Option<()> {
     send(stream, &framed(message)).await
-}
-
-fn framed(message: &[u8]) -> Vec<u8> {
-    let mut framed = Vec::with_capacity(message.len() + 4);
-    put_varint(&mut framed, message.len() as u64);
-    framed.extend_from_slice(message);
-    framed
 }
 
 async fn send(stream: &mut Stream, bytes: &[u8]) -> Option<()> {

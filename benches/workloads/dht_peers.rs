@@ -1,10 +1,11 @@
 //! Peers that serve the DHT and ask a node of it, steadily: what a node has to do that nobody uses.
 
+use crate::frame::{framed, read_message};
 use crate::process::{self, Running};
 use crate::stock::peer;
 use cairn_node::dht::message::{Kind, Message};
 use cairn_node::dht::table::Contact;
-use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use futures::{AsyncWriteExt, StreamExt};
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Stream, SwarmBuilder, identify, ping, tcp, tls, yamux};
 use libp2p_stream::Control;
@@ -210,33 +211,13 @@ async fn ask(
 }
 
 async fn write(stream: &mut Stream, message: &Message) -> io::Result<()> {
-    let bytes = message.encode();
-    let mut framed = Vec::with_capacity(bytes.len() + 3);
-    let mut left = bytes.len();
-    while left >= 0x80 {
-        framed.push((left & 0x7f) as u8 | 0x80);
-        left >>= 7;
-    }
-    framed.push(left as u8);
-    framed.extend_from_slice(&bytes);
-    stream.write_all(&framed).await?;
+    stream.write_all(&framed(&message.encode())).await?;
     stream.flush().await
 }
 
 async fn read(stream: &mut Stream) -> io::Result<Message> {
-    let mut length = 0;
-    for shift in (0..21).step_by(7) {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).await?;
-        let [byte] = byte;
-        length |= usize::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes).await?;
-    Message::decode(&bytes).map_err(io::Error::other)
+    let message = read_message(stream).await?;
+    Message::decode(&message).map_err(io::Error::other)
 }
 
 fn start(work: impl Future<Output = ()> + Send + 'static) {

@@ -4,8 +4,9 @@
 //! that does not match its name: whatever is asked for, it has it; whatever is wanted of it, a block of the
 //! right size comes, under the right prefix, full of sevens.
 
+use crate::frame::{framed, put_varint, read_message, take_varint};
 use crate::stock::{self, Security};
-use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use futures::{AsyncWriteExt, StreamExt};
 use libp2p::{PeerId, Stream, StreamProtocol};
 use libp2p_stream::Control;
 
@@ -33,17 +34,14 @@ async fn answer(mut control: Control, peer: PeerId, mut stream: Stream, bytes: u
     let Ok(mut out) = control.open_stream(peer, PROTOCOL).await else {
         return;
     };
-    while let Some(message) = read_message(&mut stream).await {
+    while let Ok(message) = read_message(&mut stream).await {
         for (cid, kind) in wants(&message) {
             let answer = match kind {
                 Kind::Cancel => continue,
                 Kind::Have => presence(&cid),
                 Kind::Block => forged(&cid, bytes),
             };
-            let mut framed = Vec::with_capacity(answer.len() + 4);
-            put_varint(&mut framed, answer.len() as u64);
-            framed.extend(answer);
-            if out.write_all(&framed).await.is_err() || out.flush().await.is_err() {
+            if out.write_all(&framed(&answer)).await.is_err() || out.flush().await.is_err() {
                 return;
             }
         }
@@ -55,38 +53,17 @@ pub(crate) async fn promise(mut control: Control, peer: PeerId, mut stream: Stre
     let Ok(mut out) = control.open_stream(peer, PROTOCOL).await else {
         return;
     };
-    while let Some(message) = read_message(&mut stream).await {
+    while let Ok(message) = read_message(&mut stream).await {
         for (cid, kind) in wants(&message) {
             if matches!(kind, Kind::Cancel) {
                 continue;
             }
             let answer = presence(&cid);
-            let mut framed = Vec::with_capacity(answer.len() + 4);
-            put_varint(&mut framed, answer.len() as u64);
-            framed.extend(answer);
-            if out.write_all(&framed).await.is_err() || out.flush().await.is_err() {
+            if out.write_all(&framed(&answer)).await.is_err() || out.flush().await.is_err() {
                 return;
             }
         }
     }
-}
-
-async fn read_message(stream: &mut Stream) -> Option<Vec<u8>> {
-    let (mut length, mut shift) = (0, 0);
-    loop {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).await.ok()?;
-        let [byte] = byte;
-        length |= u64::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte < 0x80 {
-            break;
-        }
-        assert!(shift < 35, "a length of a message");
-    }
-    let mut message = vec![0; usize::try_from(length).ok()?];
-    stream.read_exact(&mut message).await.ok()?;
-    Some(message)
 }
 
 enum Kind {
@@ -126,19 +103,6 @@ fn fields(mut message: &[u8]) -> impl Iterator<Item = (u64, &[u8], u64)> {
     })
 }
 
-fn take_varint(from: &mut &[u8]) -> Option<u64> {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let (byte, rest) = from.split_first()?;
-        *from = rest;
-        value |= u64::from(byte & 0x7f).checked_shl(shift)?;
-        shift += 7;
-        if *byte < 0x80 {
-            return Some(value);
-        }
-    }
-}
-
 fn presence(cid: &[u8]) -> Vec<u8> {
     let mut presence = Vec::new();
     put_bytes(&mut presence, 1, cid);
@@ -164,14 +128,6 @@ pub(crate) fn put_bytes(to: &mut Vec<u8>, number: u64, bytes: &[u8]) {
     put_varint(to, number << 3 | 2);
     put_varint(to, bytes.len() as u64);
     to.extend_from_slice(bytes);
-}
-
-pub(crate) fn put_varint(to: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        to.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    to.push(value.to_le_bytes()[0]);
 }
 
 /// The part that [`lie`] plays.

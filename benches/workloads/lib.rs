@@ -13,12 +13,14 @@
 //! * [`stock`], [`web`], [`torrent`], [`helia`]: others who carry the same bytes.
 //! * [`layers`]: connections that are partly ours and partly stock.
 //! * [`liar`], [`attacker`], [`crowd`]: a peer that sends something else; peers that only take time and memory; very many connections.
+//! * `frame`: messages on a stream, for those who speak by hand.
 //! * this file: the input.
 
 pub mod attacker;
 pub mod crowd;
 pub mod dht_peers;
 pub mod disk;
+mod frame;
 pub mod helia;
 pub mod layers;
 pub mod liar;
