@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use workloads::disk::Folder;
 use workloads::options::{Options, size};
 use workloads::plot::{Curve, Plot};
+use workloads::waits::percentile;
 
 fn main() {
     let options = Options::read(
@@ -247,10 +248,8 @@ fn with_churn(network: &mut Network, nodes: u64, lookups: u64) -> Vec<Told> {
 fn report(row: &str, sybils: usize, run: &Run) {
     let told = &run.told;
     let of = |figure: fn(&Told) -> u64| {
-        let mut all: Vec<u64> = told.iter().map(figure).collect();
-        all.sort_unstable();
-        let at = |part: usize| all[(all.len() * part / 100).min(all.len() - 1)];
-        format!("{} ({} of 99 %, {} of all)", at(50), at(99), at(100))
+        let at = |share| percentile(told.iter().map(|told| figure(told) as f64), share);
+        format!("{} ({} of 99 %, {} of all)", at(0.5), at(0.99), at(1.0))
     };
     let among = match sybils {
         0 => String::new(),

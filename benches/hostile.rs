@@ -28,6 +28,7 @@ use workloads::options::{Options, size};
 use workloads::peer::{self, Counts, Peer, Way};
 use workloads::process::open_files;
 use workloads::row::median;
+use workloads::waits::percentile;
 
 fn main() {
     if peer::play() {
@@ -130,19 +131,13 @@ fn stand_in_a_crowd(folder: &Path, count: u64) {
         stands = stands.or_else(|| crowd.stands());
     }
     let told = |all: &[Option<f64>]| {
-        let mut seconds: Vec<f64> = all.iter().flatten().copied().collect();
-        seconds.sort_unstable_by(f64::total_cmp);
-        let at = |part: usize| {
-            let last = seconds.len().saturating_sub(1);
-            let at = seconds.get((seconds.len() * part / 100).min(last));
-            at.map_or(f64::NAN, |seconds| seconds * 1e3)
-        };
+        let millis = || all.iter().flatten().map(|seconds| seconds * 1e3);
         format!(
             "{} of {} connect, p50 {:.1} ms, p99 {:.1} ms",
-            seconds.len(),
+            millis().count(),
             all.len(),
-            at(50),
-            at(99)
+            percentile(millis(), 0.5),
+            percentile(millis(), 0.99)
         )
     };
     println!(

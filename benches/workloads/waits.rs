@@ -64,20 +64,25 @@ impl Waits {
 
     /// Milliseconds that a share of them did not exceed.
     pub fn percentile(&self, share: f64) -> f64 {
-        let mut all: Vec<f64> = self
-            .0
-            .iter()
-            .map(|(due, done)| (*done - *due).as_secs_f64() * 1e3)
-            .collect();
-        all.sort_by(f64::total_cmp);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of a count"
-        )]
-        let at = (share * all.len() as f64).ceil() as usize;
-        all.get(at.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+        let waits = self.0.iter();
+        percentile(
+            waits.map(|(due, done)| (*done - *due).as_secs_f64() * 1e3),
+            share,
+        )
     }
+}
+
+/// What a share of some figures do not exceed; no number if there are none.
+pub fn percentile(figures: impl Iterator<Item = f64>, share: f64) -> f64 {
+    let mut all: Vec<f64> = figures.collect();
+    all.sort_unstable_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a count"
+    )]
+    let at = (share * all.len() as f64).ceil() as usize;
+    all.get(at.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
@@ -93,5 +98,15 @@ mod tests {
         assert_eq!(waits.percentile(0.5).round(), 49.0);
         assert_eq!(waits.percentile(1.0).round(), 99.0);
         assert_eq!(waits.between(at(0), at(15)).count(), 2);
+    }
+
+    #[test]
+    fn percentiles_are_among_the_figures_in_any_order() {
+        let of = |figures: &[f64], share| percentile(figures.iter().copied(), share);
+        let figures: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        let told = [0.0, 0.5, 0.99, 1.0].map(|share| of(&figures, share));
+        assert_eq!(told, [1.0, 50.0, 99.0, 100.0]);
+        assert_eq!(of(&[3.0], 0.5), 3.0);
+        assert!(of(&[], 0.5).is_nan());
     }
 }
