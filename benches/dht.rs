@@ -16,7 +16,7 @@
 //! 80 ms and one for every 256 KiB. Lookups against the regions of the key space, keys an hour of simulated time, who of those that are
 //! truly nearest was told, and the memory that stays.
 //!
-//! `plots=PATH` draws what came out: how many lookups are over after how long, how many requests they took, and what is
+//! `plots=PATH` draws after each row what came out so far: how many lookups are over after how long, how many requests they took, and what is
 //! found among sybils.
 //!
 //! All rows but the last begin with the same nodes; but in `churn` they look over their tables no more while they are measured, which takes
@@ -63,16 +63,16 @@ fn main() {
                 report(row, sybils, &run);
                 plots.add(row, sybils, &run.told);
             }
+            if let Some(folder) = options.plots() {
+                plots
+                    .draw(folder, nodes)
+                    .expect("a folder that can be written to");
+            }
         }
         println!(
             "  {:.0} s of this machine's time",
             began.elapsed().as_secs_f64()
         );
-    }
-    if let Some(folder) = options.plots() {
-        plots
-            .draw(folder, nodes)
-            .expect("a folder that can be written to");
     }
 }
 
@@ -289,7 +289,7 @@ fn millis(told: &Told) -> u64 {
     u64::try_from(told.took.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What is drawn at the end.
+/// What is drawn after each row, so that a run that is broken off leaves what it measured.
 #[derive(Default)]
 struct Plots {
     times: Vec<Curve>,
