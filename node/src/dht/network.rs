@@ -684,6 +684,12 @@ pub(in crate::dht) mod tests {
             .collect();
         let victim = network.any();
         network.poison(victim, 600, groups);
+        let known = network.nodes[victim].dht.contacts();
+        let known = known.map(|contact| network.numbers[&contact.peer]);
+        let liars = known.filter(|number| network.nodes[*number].manner == Manner::Misleads);
+        let places = 1..=usize::from(groups) * 3;
+        let liars = liars.count();
+        assert!(places.contains(&liars), "{liars} of 600 are known");
         // Their joining is most of the work: done here, it is done once for all who begin with this.
         network.pass(Duration::from_secs(20));
         (network, victim, keys)
