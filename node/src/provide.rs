@@ -108,6 +108,15 @@ impl Peers {
         }
     }
 
+    /// The same, for whom it is enough to know who they are.
+    fn without_addresses(&self) -> Self {
+        let bare = |contact: &Contact| Contact {
+            addresses: Vec::new(),
+            ..contact.clone()
+        };
+        Self([&self.0[0], &self.0[1]].map(|all| all.iter().map(bare).collect()))
+    }
+
     /// Those of each DHT that keep the record of one key, each with a number.
     fn keepers(&self, key: &Place, size: Option<f64>) -> impl Iterator<Item = (usize, &Contact)> {
         let Self([first, second]) = self;

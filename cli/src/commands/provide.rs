@@ -65,7 +65,11 @@ fn print_key(key: &KeyAnswer, printer: &mut Printer) -> Result<(), Failure> {
     printer.line(&format!("LastAt: {}", escape_line(&or_never(&key.last_at))))?;
     printer.line(&format!("NextAt: {}", escape_line(&or_never(&key.next_at))))?;
     printer.line(&format!("Region: {}", escape_line(&key.region)))?;
-    printer.line(&format!("Peers: {}", key.peers.len()))?;
+    let peers = match key.peers_known {
+        true => key.peers.len().to_string(),
+        false => "not remembered; they are after the next telling of the region".to_owned(),
+    };
+    printer.line(&format!("Peers: {peers}"))?;
     for peer in &key.peers {
         printer.line(&format!("  {}", escape_line(peer)))?;
     }

@@ -151,6 +151,8 @@ pub struct KeyAnswer {
     pub last_at: String,
     /// Which.
     pub peers: Vec<String>,
+    /// Whether that is remembered; it is of the last telling of all, and of the latest ones of new blocks.
+    pub peers_known: bool,
     /// When they are told again; empty for never.
     pub next_at: String,
     /// The bits that its region's places begin with.
@@ -193,7 +195,8 @@ async fn of_key(provide: &Provide, text: &str) -> Result<KeyAnswer, RpcError> {
         cid: text.to_owned(),
         provided: is_provided,
         last_at: time(told_at),
-        peers: told.iter().map(ToString::to_string).collect(),
+        peers_known: told.is_some(),
+        peers: told.iter().flatten().map(ToString::to_string).collect(),
         next_at: time(next_at),
         region,
     })

@@ -11,7 +11,7 @@ use super::told::Told;
 use crate::dht::place::Place;
 use crate::dht::regions;
 use libp2p::PeerId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(super) provided: u64,
     /// How long turns took, of the last ones: all together and how many.
     pub(super) took: (Duration, u32),
+    /// The last tellings of new keys, the latest at the end.
+    pub(super) tellings: VecDeque<Telling>,
     /// When the keys were gathered last.
     pub(super) gathered_at: Option<Moment>,
 }
@@ -50,6 +52,15 @@ impl Fresh {
     }
 }
 
+/// New keys of a region were told.
+#[derive(Debug)]
+pub(super) struct Telling {
+    at: Moment,
+    prefix: Prefix,
+    /// Whom, without their addresses.
+    peers: Peers,
+}
+
 /// What a lookup was for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part {
@@ -66,8 +77,8 @@ pub struct KeyStat {
     pub is_provided: bool,
     /// When peers were told of it last, since the beginning of Unix time.
     pub told_at: Option<Duration>,
-    /// Which.
-    pub told: Vec<PeerId>,
+    /// Which; `None` if that is not remembered.
+    pub told: Option<Vec<PeerId>>,
     /// When they are told again.
     pub next_at: Option<Duration>,
     /// The first bits of where it lies, which its region has in common.
@@ -94,6 +105,7 @@ impl State {
             size: None,
             provided: 0,
             took: (Duration::ZERO, 0),
+            tellings: VecDeque::new(),
             gathered_at: None,
             folder,
         })
@@ -250,7 +262,7 @@ impl State {
         if self.told.looked_at(prefix).is_some_and(is_recent) {
             return self
                 .told
-                .peers(prefix)
+                .found(prefix)
                 .ok()
                 .filter(|peers| !peers.is_empty());
         }
@@ -281,9 +293,7 @@ impl State {
         for (_, fresh) in of_region.filter(|(_, fresh)| was_there(fresh)) {
             fresh.told_at.get_or_insert(now);
         }
-        let mut told_at = self.schedule.told_at(&turn.prefix);
         if turn.which == Which::All {
-            told_at = Some(now);
             // They are as old as the others now.
             let of_region = range(turn.prefix.first(), turn.prefix.last());
             let gathered_at = self.gathered_at.unwrap_or_default();
@@ -297,26 +307,40 @@ impl State {
             _ => (sum + now.saturating_sub(began), turns + 1),
         };
         self.schedule.told(turn, count, now);
-        let mut looked_at = self.told.looked_at(&turn.prefix);
-        let mut peers = self.told.peers(&turn.prefix)?;
-        match looked {
-            Some((found, Part::Region)) => (looked_at, peers) = (Some(now), found),
-            Some((mut found, Part::Key)) => {
-                found.add(peers);
-                peers = found;
-            }
-            None => {}
+        let (peers, looked_at) = match looked {
+            Some((found, Part::Region)) => (found, Some(now)),
+            Some((found, Part::Key)) => (found, None),
+            None => (self.told.found(&turn.prefix)?, None),
+        };
+        if count > 0 {
+            self.remember(now, turn.prefix, &peers);
         }
-        self.told.note(turn.prefix, told_at, looked_at, peers)
+        match turn.which {
+            Which::All => self.told.note(turn.prefix, Some(now), looked_at, peers),
+            Which::New if looked_at.is_some() => self.told.note_found(turn.prefix, now, peers),
+            Which::New => Ok(()),
+        }
+    }
+
+    /// Keeps whom new keys were told, and forgets that of others if there is no room.
+    fn remember(&mut self, at: Moment, prefix: Prefix, peers: &Peers) {
+        if self.tellings.len() >= TELLINGS_MAX {
+            self.tellings.pop_front();
+        }
+        let peers = peers.without_addresses();
+        self.tellings.push_back(Telling { at, prefix, peers });
     }
 
     /// A turn for new keys of a region that has no others is one for all of them.
     fn whole(&self, turn: Turn) -> io::Result<Turn> {
+        let of_region = range(turn.prefix.first(), turn.prefix.last());
+        let mut new = self.fresh.range(of_region);
         let mut others = self.keys.as_ref().map(|keys| keys.of(&turn.prefix, None));
         let other = others.as_mut().and_then(Iterator::next).transpose()?;
-        let which = match other {
-            Some(_) => turn.which,
-            None => Which::All,
+        let has_others = other.is_some() || new.any(|(_, fresh)| fresh.told_at.is_some());
+        let which = match has_others {
+            true => turn.which,
+            false => Which::All,
         };
         Ok(Turn { which, ..turn })
     }
@@ -358,20 +382,15 @@ impl State {
         let fresh = self.fresh.get(&key).copied();
         let is_gathered = self.is_gathered(&key)?;
         let of_region = self.schedule.told_at(&prefix);
+        // What all of a region was told says nothing of a key that was not among them.
         let told_at = match fresh {
-            Some(fresh) => fresh
-                .told_at
-                .max(of_region.filter(|at| *at >= fresh.added_at)),
+            Some(fresh) => fresh.told_at,
             None => of_region.filter(|_| is_gathered),
         };
-        let told = match told_at {
-            Some(_) => {
-                let peers = self.told.peers(&prefix)?;
-                let place = Place::of(hash);
-                let keepers = peers.keepers(&place, self.size);
-                keepers.map(|(_, contact)| contact.peer).collect()
-            }
-            None => Vec::new(),
+        let told = match (told_at, fresh) {
+            (None, _) => Some(Vec::new()),
+            (Some(at), Some(_)) => self.told_then(at, &key),
+            (Some(_), None) => Some(self.keepers(&self.told.peers(&prefix)?, hash)),
         };
         let gathered_at = self.gathered_at.unwrap_or_default();
         let is_new = |fresh: Fresh| fresh.is_new(gathered_at, now);
@@ -392,6 +411,21 @@ impl State {
                 .collect(),
         })
     }
+
+    /// Whom a new key was told then, if that is remembered.
+    fn told_then(&self, at: Moment, key: &Key) -> Option<Vec<PeerId>> {
+        let has = |telling: &&Telling| {
+            telling.at == at && range(telling.prefix.first(), telling.prefix.last()).contains(key)
+        };
+        let telling = self.tellings.iter().rev().find(has)?;
+        Some(self.keepers(&telling.peers, &key.hash))
+    }
+
+    fn keepers(&self, peers: &Peers, hash: &[u8]) -> Vec<PeerId> {
+        let place = Place::of(hash);
+        let keepers = peers.keepers(&place, self.size);
+        keepers.map(|(_, contact)| contact.peer).collect()
+    }
 }
 
 /// All keys whose places begin with these bits.
@@ -411,3 +445,5 @@ pub(super) const KEYS_AT_ONCE: usize = 8 << 10;
 const RECENT: Duration = Duration::from_secs(3600);
 /// Turns that the time of one is told by.
 const TURNS_MAX: u32 = 64;
+/// Tellings of new keys of which it is remembered who was told: at most 30 kB each.
+const TELLINGS_MAX: usize = 64;

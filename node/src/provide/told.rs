@@ -9,13 +9,17 @@
 //! the beginning of Unix time, 0 for never. The peers of the first DHT stand in the message as providers, those of the second as nearer ones. What does not read ends the
 //! list: it is derived, and costs no more than telling again. The file is written anew when most of it is old.
 //! In memory is when, and where the rest stands.
+//!
+//! Two things are known of a region, and each has its time: whom all of its keys were told, and who was found there when it was
+//! looked over. A telling of all says both, unless it looked for one key only; a look for new keys says the second alone, and its
+//! record has [`LOOK`] where the time of the telling stands.
 
 use super::Peers;
 use super::bytes::Bytes;
 use super::prefix::Prefix;
 use super::schedule::Moment;
 use crate::dht::message::{Kind, MESSAGE_BYTES_MAX, Message};
-use crate::dht::place::Place;
+use crate::dht::place;
 use libp2p::PeerId;
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,9 +40,35 @@ pub(crate) struct Told {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     told_at: Option<Moment>,
+    /// Whom.
+    told: Place,
     looked_at: Option<Moment>,
+    /// Who was found.
+    found: Place,
+}
+
+/// Where a record's message stands in the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Place {
     at: u64,
     len: usize,
+}
+
+/// A record as it stands in the file.
+struct Read {
+    prefix: Prefix,
+    told: What,
+    looked_at: Option<Moment>,
+    place: Place,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// Whom all keys were told, and when; `None` if some are to be told again.
+    All(Option<Moment>),
+    /// Who was found.
+    Look,
 }
 
 impl Told {
@@ -77,15 +107,30 @@ impl Told {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut at = header.len() as u64;
-        while let Some((prefix, entry)) = self.record(at)? {
-            at = entry.at + entry.len as u64;
-            self.regions.insert(prefix, entry);
+        while let Some(read) = self.record(at)? {
+            at = read.place.at + read.place.len as u64;
+            self.enter(&read);
         }
         // What was being written when the power went.
         self.bytes.cut(at)
     }
 
-    fn record(&self, at: u64) -> io::Result<Option<(Prefix, Entry)>> {
+    fn enter(&mut self, read: &Read) {
+        let entry = self.regions.entry(read.prefix).or_insert(Entry {
+            told_at: None,
+            told: Place::default(),
+            looked_at: None,
+            found: Place::default(),
+        });
+        if let What::All(told_at) = read.told {
+            (entry.told_at, entry.told) = (told_at, read.place);
+        }
+        if read.looked_at.is_some() {
+            (entry.looked_at, entry.found) = (read.looked_at, read.place);
+        }
+    }
+
+    fn record(&self, at: u64) -> io::Result<Option<Read>> {
         let head = self.bytes.read(at, HEAD)?;
         let number = |from: usize| {
             let bytes = head
@@ -101,17 +146,22 @@ impl Told {
             return Ok(None);
         }
         let body = self.bytes.read(at + 12, len)?;
-        if body.len() < len || len < HEAD - 12 || Place::of(&body).start() != number(4) {
+        if body.len() < len || len < HEAD - 12 || place::Place::of(&body).start() != number(4) {
             return Ok(None);
         }
         let time = |millis| (millis > 0).then(|| Duration::from_millis(millis));
-        let entry = Entry {
-            told_at: time(number(21)),
+        Ok(Some(Read {
+            prefix: Prefix::of(number(13), u32::from(*bits)),
+            told: match number(21) {
+                LOOK => What::Look,
+                millis => What::All(time(millis)),
+            },
             looked_at: time(number(29)),
-            at: at + HEAD as u64,
-            len: len + 12 - HEAD,
-        };
-        Ok(Some((Prefix::of(number(13), u32::from(*bits)), entry)))
+            place: Place {
+                at: at + HEAD as u64,
+                len: len + 12 - HEAD,
+            },
+        }))
     }
 
     /// When a region was told, if all of it was.
@@ -129,17 +179,26 @@ impl Told {
         self.regions.keys().next().map(Prefix::bits)
     }
 
-    /// Whom a region was told.
+    /// Whom all of a region's keys were told.
     pub(crate) fn peers(&self, prefix: &Prefix) -> io::Result<Peers> {
-        let Some(entry) = self.regions.get(prefix) else {
+        self.peers_at(self.regions.get(prefix).map(|entry| entry.told))
+    }
+
+    /// Who was found in it when it was looked over.
+    pub(crate) fn found(&self, prefix: &Prefix) -> io::Result<Peers> {
+        self.peers_at(self.regions.get(prefix).map(|entry| entry.found))
+    }
+
+    fn peers_at(&self, place: Option<Place>) -> io::Result<Peers> {
+        let Some(place) = place.filter(|place| place.len > 0) else {
             return Ok(Peers::default());
         };
-        let message = self.bytes.read(entry.at, entry.len)?;
+        let message = self.bytes.read(place.at, place.len)?;
         let message = Message::decode(&message).map_err(io::Error::other)?;
         Ok(Peers([message.providers, message.nearer]))
     }
 
-    /// A region's peers and when they were found; `told_at` is when they were told all of its keys.
+    /// All keys of a region were told these peers; `looked_at` if they are all that are there.
     pub(crate) fn note(
         &mut self,
         prefix: Prefix,
@@ -147,16 +206,28 @@ impl Told {
         looked_at: Option<Moment>,
         peers: Peers,
     ) -> io::Result<()> {
-        self.write(prefix, told_at, looked_at, peers)?;
-        let live: usize = self.regions.values().map(|entry| entry.len + HEAD).sum();
+        self.write(prefix, What::All(told_at), looked_at, peers)?;
+        self.tidy()
+    }
+
+    /// These peers were found, and not told all.
+    pub(crate) fn note_found(
+        &mut self,
+        prefix: Prefix,
+        looked_at: Moment,
+        peers: Peers,
+    ) -> io::Result<()> {
+        self.write(prefix, What::Look, Some(looked_at), peers)?;
+        self.tidy()
+    }
+
+    /// Writes the file anew if most of it is old.
+    fn tidy(&mut self) -> io::Result<()> {
+        let live: usize = self.regions.values().map(Entry::bytes).sum();
         if self.bytes.len() > (live * OLD_MAX + OLD_BYTES) as u64 {
-            let regions: Vec<Prefix> = self.regions.keys().copied().collect();
-            self.write_anew(
-                regions
-                    .into_iter()
-                    .map(|region| (region, vec![region]))
-                    .collect(),
-            )?;
+            let regions = self.regions.keys().copied();
+            let regions = regions.map(|region| (region, vec![region])).collect();
+            self.write_anew(regions)?;
         }
         Ok(())
     }
@@ -179,13 +250,17 @@ impl Told {
             return Ok(());
         }
         let peers = self.peers(&prefix)?;
-        self.note(prefix, None, self.looked_at(&prefix), peers)
+        let looked_at = match self.regions.get(&prefix) {
+            Some(entry) if entry.told == entry.found => entry.looked_at,
+            _ => None,
+        };
+        self.note(prefix, None, looked_at, peers)
     }
 
     fn write(
         &mut self,
         prefix: Prefix,
-        told_at: Option<Moment>,
+        told: What,
         looked_at: Option<Moment>,
         peers: Peers,
     ) -> io::Result<()> {
@@ -203,21 +278,27 @@ impl Told {
         let message = message.encode();
         let mut body = vec![bits];
         body.extend(prefix.first().to_be_bytes());
-        body.extend(millis(told_at));
+        body.extend(match told {
+            What::All(told_at) => millis(told_at),
+            What::Look => LOOK.to_be_bytes(),
+        });
         body.extend(millis(looked_at));
         body.extend(&message);
         let len = u32::try_from(body.len()).map_err(io::Error::other)?;
         let mut record = len.to_be_bytes().to_vec();
-        record.extend(Place::of(&body).start().to_be_bytes());
+        record.extend(place::Place::of(&body).start().to_be_bytes());
         record.extend(body);
-        let entry = Entry {
-            told_at,
-            looked_at,
+        let place = Place {
             at: self.bytes.len() + HEAD as u64,
             len: message.len(),
         };
         self.bytes.write_all(&record)?;
-        self.regions.insert(prefix, entry);
+        self.enter(&Read {
+            prefix,
+            told,
+            looked_at,
+            place,
+        });
         Ok(())
     }
 
@@ -240,16 +321,21 @@ impl Told {
     fn write_anew(&mut self, regions: Vec<(Prefix, Vec<Prefix>)>) -> io::Result<()> {
         let mut new = Self::create(self.folder.as_deref(), NAME_NEW, self.local)?;
         for (prefix, of) in regions {
-            let mut peers = Peers::default();
+            let mut told = Peers::default();
+            let mut found = Peers::default();
             for old in &of {
-                peers.add(self.peers(old)?);
+                told.add(self.peers(old)?);
+                found.add(self.found(old)?);
             }
-            let oldest = |time: fn(&Entry) -> Option<Moment>| {
-                let times = of.iter().filter_map(|old| self.regions.get(old)).map(time);
-                times.min().flatten()
-            };
-            let (told_at, looked_at) = (oldest(|old| old.told_at), oldest(|old| old.looked_at));
-            new.write(prefix, told_at, looked_at, peers)?;
+            let of = || of.iter().filter_map(|old| self.regions.get(old));
+            let told_at = of().map(|entry| entry.told_at).min().flatten();
+            let looked_at = of().map(|entry| entry.looked_at).min().flatten();
+            let are_same = of().all(|entry| entry.told == entry.found);
+            let looked_then = looked_at.filter(|_| are_same);
+            new.write(prefix, What::All(told_at), looked_then, told)?;
+            if looked_at.is_some() && !are_same {
+                new.write(prefix, What::Look, looked_at, found)?;
+            }
         }
         new.bytes.sync()?;
         if let Some(folder) = &self.folder {
@@ -257,6 +343,17 @@ impl Told {
         }
         *self = new;
         Ok(())
+    }
+}
+
+impl Entry {
+    /// What its records take in the file.
+    fn bytes(&self) -> usize {
+        let found = match self.found == self.told || self.found.len == 0 {
+            true => 0,
+            false => self.found.len + HEAD,
+        };
+        self.told.len + HEAD + found
     }
 }
 
@@ -270,6 +367,8 @@ fn header(local: &PeerId) -> Vec<u8> {
 const NAME: &str = "told";
 const NAME_NEW: &str = "told.new";
 const MAGIC: &[u8] = b"cairntold";
+/// Stands where the time of a telling would, in a record that tells only of a look.
+const LOOK: u64 = u64::MAX;
 /// Of a record, before the message.
 const HEAD: usize = 4 + 8 + 1 + 3 * 8;
 /// Longest record that is read.
@@ -364,6 +463,30 @@ mod tests {
         for quarter in Prefix::all(2) {
             assert_eq!(told.told_at(&quarter), Some(TIME));
             assert_eq!(told.peers(&quarter).unwrap().0[0].len(), 30);
+        }
+    }
+
+    #[test]
+    fn who_was_found_is_not_who_was_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Told::open(Some(folder.path()), local()).unwrap();
+        let mut told = open();
+        let whole = Prefix::of(0, 0);
+        told.note(whole, Some(TIME), Some(TIME), peers(1..=20))
+            .unwrap();
+        told.note_found(whole, LATER, peers(1..=25)).unwrap();
+        let holds = |told: &Told, prefix: &Prefix| {
+            assert_eq!(told.told_at(prefix), Some(TIME));
+            assert_eq!(told.looked_at(prefix), Some(LATER));
+            assert_eq!(told.peers(prefix).unwrap(), peers(1..=20));
+            assert_eq!(told.found(prefix).unwrap(), peers(1..=25));
+        };
+        holds(&told, &whole);
+        holds(&open(), &whole);
+        told.set_bits(1).unwrap();
+        for half in Prefix::all(1) {
+            holds(&told, &half);
+            holds(&open(), &half);
         }
     }
 

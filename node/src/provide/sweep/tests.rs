@@ -254,7 +254,7 @@ async fn a_new_key_is_told_at_once_and_without_a_lookup_where_one_was_lately() {
     let of_key = |happened: &&Happened| matches!(happened, Happened::Told { keys, .. } if *keys == [hash.clone()]);
     assert_eq!(more.iter().filter(of_key).count(), 20);
     let stat = bench.provide.stat_of(hash).await.unwrap();
-    assert_eq!(stat.told.len(), 20);
+    assert_eq!(stat.told.unwrap().len(), 20);
     assert!(stat.told_at.is_some());
     bench.stop().await;
 }
@@ -320,6 +320,35 @@ async fn after_a_restart_it_goes_on_where_it_was() {
     let mut bench = start(later + CYCLE * 2);
     assert_eq!(told(&bench.until_quiet().await).len(), 500);
     bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_of_a_new_key_is_not_said_of_those_before() {
+    let of = |at: u32| cids(at..at + 1)[0].hash().to_bytes();
+    // The first was gathered, or is as new as the second.
+    for is_gathered in [true, false] {
+        let gathered = cids(0..u32::from(is_gathered));
+        let mut bench = Bench::start(contacts(1..=5), None, gathered);
+        bench.until_quiet().await;
+        if is_gathered {
+            bench.within(Duration::from_secs(3600)).await;
+        } else {
+            bench.queue.push(cids(0..1)[0]);
+            bench.until_quiet().await;
+        }
+        let before = bench.provide.stat_of(of(0)).await.unwrap();
+        assert_eq!(before.told.as_ref().unwrap().len(), 5);
+        *bench.net.peers.lock().unwrap() = contacts(1..=6);
+        bench.queue.push(cids(1..2)[0]);
+        assert_eq!(told(&bench.until_quiet().await).get(&of(1)), Some(&6));
+        let second = bench.provide.stat_of(of(1)).await.unwrap();
+        assert_eq!(second.told.unwrap().len(), 6);
+        assert!(second.told_at > before.told_at);
+        let after = bench.provide.stat_of(of(0)).await.unwrap();
+        assert_eq!(after.told_at, before.told_at);
+        assert_eq!(after.told, before.told);
+        bench.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
