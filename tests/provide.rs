@@ -34,7 +34,7 @@ fn what_is_added_is_told_at_once_and_known_to_be_after_a_kill() {
     let name = name.rsplit('/').next().unwrap();
     let was_told = |told: &str| told.lines().any(|line| line.trim() == name);
     let told = until(&giver, &before, was_told);
-    assert_eq!(field(&told, "Provided"), "yes");
+    assert_eq!(field(&told, "InSet"), "yes");
     let after = giver.run_with(["add", "-Q"], b"after").success().text();
     until(&giver, &after, was_told);
     let stat = giver.ok(["provide", "stat"]);

@@ -21,7 +21,7 @@ pub(crate) mod sweep;
 mod told;
 mod wire;
 
-pub use state::KeyStat;
+pub use state::{ByHand, KeyStat};
 pub use strategy::Strategy;
 
 use crate::Config;
@@ -272,6 +272,15 @@ impl Provide {
 
 impl Shared {
     /// Whether what a multihash names is provided. What cannot be read is not.
+impl Provide {
+    /// So many peers were told of the block that a multihash names because somebody asked for it.
+    pub fn told_by_hand(&self, hash: &[u8], peers: usize) {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.state();
+        state.told_by_hand(Key::new(hash), now, peers);
+    }
+}
+
     async fn provides(self: &Arc<Self>, hash: Vec<u8>) -> bool {
         let shared = Arc::clone(self);
         let has = tokio::task::spawn_blocking(move || {

@@ -198,9 +198,9 @@ impl Routing {
         stream::once(answers).flatten()
     }
 
-    /// Tells the peers nearest to `cid` that we have it. Done when all of them were told or could not be: the
-    /// protocol has no answer.
-    pub async fn provide(&self, cid: Cid) -> Result<(), RoutingError> {
+    /// Tells the peers nearest to `cid` that we have it; gives how many were told. Done when all of them were or could
+    /// not be: the protocol has no answer.
+    pub async fn provide(&self, cid: Cid) -> Result<usize, RoutingError> {
         self.ask(cid, Command::Provide).await
     }
 

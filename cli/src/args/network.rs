@@ -180,7 +180,16 @@ pub enum RoutingCommand {
 pub enum ProvideCommand {
     /// How telling the network what is here goes.
     Stat {
-        /// Of this alone: when peers were told, which, and when they are again.
+        /// Of this block alone: whether it is in the set of what is provided (InSet), when peers were told of it (LastAt) and
+        /// are again (NextAt), the first bits of where it lies, which all of its region share (Region), which peers were
+        /// told then (Peers), and when `routing provide` told of it (RoutingProvide).
+        ///
+        /// Without it: Strategy and Interval are `provide.strategy` and `provide.interval`; Keys are blocks in the set, as it was
+        /// gathered at GatheredAt; KeysWaiting are new ones that nobody was told of yet. The key space is cut into Regions of
+        /// PrefixBits bits, by how many nodes the network seems to have (NetworkSize). Each region is told once an interval:
+        /// RegionsDone were in this one, RegionsLate should have been by now, RegionsActive are being told, RegionsFailing
+        /// were not taken at the last try; Failures counts such tries since the start, RegionTime is how long one takes. LastAt and
+        /// NextAt are when a region was told last and is next, KeysProvided and KeysLastHour how many blocks were told.
         cid: Option<String>,
     },
 }

@@ -6,6 +6,7 @@ use crate::config::duration::Interval;
 use crate::exit::Failure;
 use crate::output::{Printer, escape_line};
 use crate::rpc::provide::{KeyAnswer, ProvideAnswer};
+use cairn_node::explain::counted;
 use std::time::Duration;
 
 /// `provide`.
@@ -58,13 +59,20 @@ fn print_stat(answer: &ProvideAnswer, printer: &mut Printer) -> Result<(), Failu
 
 fn print_key(key: &KeyAnswer, printer: &mut Printer) -> Result<(), Failure> {
     printer.line(&format!("Cid: {}", escape_line(&key.cid)))?;
-    printer.line(&format!(
-        "Provided: {}",
-        if key.provided { "yes" } else { "no" }
-    ))?;
+    let in_set = match (key.provided, key.why_not.as_str()) {
+        (true, _) => "yes".to_owned(),
+        (false, "") => "no".to_owned(),
+        (false, why) => format!("no, {why}"),
+    };
+    printer.line(&format!("InSet: {}", escape_line(&in_set)))?;
     printer.line(&format!("LastAt: {}", escape_line(&or_never(&key.last_at))))?;
     printer.line(&format!("NextAt: {}", escape_line(&or_never(&key.next_at))))?;
     printer.line(&format!("Region: {}", escape_line(&key.region)))?;
+    if !key.by_hand_at.is_empty() {
+        let told = counted(key.by_hand_peers, "peer", "peers");
+        let at = escape_line(&key.by_hand_at);
+        printer.line(&format!("RoutingProvide: {at}, {told}"))?;
+    }
     let peers = match key.peers_known {
         true => key.peers.len().to_string(),
         false => "not remembered; they are after the next telling of the region".to_owned(),

@@ -8,7 +8,8 @@ use super::context::broke;
 use super::error::RpcError;
 use super::reply::Reply;
 use crate::output;
-use cairn_node::provide::{KeyStat, Provide, ProvideStat};
+use cairn_node::provide::{KeyStat, Provide, ProvideStat, Strategy};
+use cairn_store::Cid;
 use cairn_store::cid;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -157,6 +158,20 @@ pub struct KeyAnswer {
     pub next_at: String,
     /// The bits that its region's places begin with.
     pub region: String,
+    /// Why it is not provided; empty if it is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub why_not: String,
+    /// When `routing provide` told of it last; empty if that is not remembered.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub by_hand_at: String,
+    /// How many peers were told then.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub by_hand_peers: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// `provide stat`.
@@ -164,7 +179,7 @@ pub async fn stat(call: Call) -> Result<Reply, RpcError> {
     let provide = call.context.node()?.node()?.provide();
     let asked = call.arguments.all().first().map(|text| (*text).to_owned());
     let key = match asked {
-        Some(text) => Some(of_key(&provide, &text).await?),
+        Some(text) => Some(of_key(&call, &provide, &text).await?),
         None => None,
     };
     let stat = provide.stat().await;
@@ -175,8 +190,14 @@ pub async fn stat(call: Call) -> Result<Reply, RpcError> {
     })
 }
 
-async fn of_key(provide: &Provide, text: &str) -> Result<KeyAnswer, RpcError> {
-    let cid = cid::parse(text.trim_start_matches("/ipfs/"))?;
+async fn of_key(call: &Call, provide: &Provide, text: &str) -> Result<KeyAnswer, RpcError> {
+    let name = text.trim_start_matches("/ipfs/").trim_end_matches('/');
+    if name.contains('/') {
+        return Err(RpcError::wrong(format!(
+            "{text:?} is a path, and this is about one block: `cairn resolve /ipfs/{name}` tells its CID"
+        )));
+    }
+    let cid = cid::parse(name)?;
     let stat = provide.stat_of(cid.hash().to_bytes()).await;
     let stat = stat.map_err(|error| {
         RpcError::failed(format!(
@@ -189,8 +210,12 @@ async fn of_key(provide: &Provide, text: &str) -> Result<KeyAnswer, RpcError> {
         told,
         next_at,
         region,
-        ..
+        by_hand,
     } = stat;
+    let why_not = match is_provided {
+        true => String::new(),
+        false => why_not(call, &cid).await?,
+    };
     Ok(KeyAnswer {
         cid: text.to_owned(),
         provided: is_provided,
@@ -199,7 +224,34 @@ async fn of_key(provide: &Provide, text: &str) -> Result<KeyAnswer, RpcError> {
         peers: told.iter().flatten().map(ToString::to_string).collect(),
         next_at: time(next_at),
         region,
+        why_not,
+        by_hand_at: time(by_hand.map(|told| told.at)),
+        by_hand_peers: by_hand.map_or(0, |told| told.peers as u64),
     })
+}
+
+/// Why a block is not in the set.
+async fn why_not(call: &Call, cid: &Cid) -> Result<String, RpcError> {
+    let config = call.context.repository.config()?;
+    if cid::is_identity(cid) {
+        return Ok("it is in its own name, so nobody has to look for it".to_owned());
+    }
+    if !call.context.store().await?.has(cid).await? {
+        return Ok("the block is not here".to_owned());
+    }
+    if call.context.node()?.denied.names(cid) {
+        return Ok("`serve.content_deny` names it, so nobody is given it or told of it".to_owned());
+    }
+    let what = match config.provide.strategy {
+        Strategy::Roots => "only the roots of pins are, and it was none",
+        Strategy::Pinned => "only what pins reach is, and none reached it",
+        Strategy::All => "it was not here",
+    };
+    let name = config.provide.strategy.name();
+    Ok(format!(
+        "`provide.strategy` = \"{name}\": {what} when the set was gathered last, which GatheredAt of `cairn provide \
+         stat` tells"
+    ))
 }
 
 fn answer(stat: &ProvideStat) -> ProvideAnswer {

@@ -216,7 +216,8 @@ pub async fn provide(call: Call) -> Result<Reply, RpcError> {
         &["recursive", "r"],
         "only what is named is told; with `provide.strategy` = \"pinned\" everything below pins is",
     )?;
-    let routing = call.context.node()?.routing.clone();
+    let online = call.context.node()?;
+    let (routing, provide) = (online.routing.clone(), online.node()?.provide());
     let store = call.context.store().await?.clone();
     let name = call.context.identity().await?.peer_id.to_string();
     let wanted = wanted(&call)?;
@@ -229,8 +230,10 @@ pub async fn provide(call: Call) -> Result<Reply, RpcError> {
     }
     Ok(Reply::values(move |out| async move {
         for cid in wanted {
-            routing.provide(cid).await?;
+            let told = routing.provide(cid).await?;
+            provide.told_by_hand(&cid.hash().to_bytes(), told);
             out.value(&QueryEvent {
+                extra: format!("{} told of {cid}", counted(told, "peer was", "peers were")),
                 id: name.clone(),
                 r#type: VALUE,
                 ..QueryEvent::default()

@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(super) took: (Duration, u32),
     /// The last tellings of new keys, the latest at the end.
     pub(super) tellings: VecDeque<Telling>,
+    /// The last keys that were told because somebody asked for it, the latest at the end.
+    by_hand: VecDeque<(Key, ByHand)>,
     /// When the keys were gathered last.
     pub(super) gathered_at: Option<Moment>,
 }
@@ -70,6 +72,15 @@ pub(super) enum Part {
     Key,
 }
 
+/// A key was told because somebody asked for it, whether or not it is provided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByHand {
+    /// When, since the beginning of Unix time.
+    pub at: Duration,
+    /// How many peers were told.
+    pub peers: usize,
+}
+
 /// What is known of one key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyStat {
@@ -83,6 +94,8 @@ pub struct KeyStat {
     pub next_at: Option<Duration>,
     /// The first bits of where it lies, which its region has in common.
     pub region: String,
+    /// When it was told last because somebody asked for it, as far as that is remembered.
+    pub by_hand: Option<ByHand>,
 }
 
 impl State {
@@ -106,6 +119,7 @@ impl State {
             provided: 0,
             took: (Duration::ZERO, 0),
             tellings: VecDeque::new(),
+            by_hand: VecDeque::new(),
             gathered_at: None,
             folder,
         })
@@ -409,7 +423,22 @@ impl State {
                 .chars()
                 .take(bits)
                 .collect(),
+            by_hand: self.by_hand(&key),
         })
+    }
+
+    fn by_hand(&self, key: &Key) -> Option<ByHand> {
+        let told = self.by_hand.iter().rev();
+        told.map(|(told, how)| (told == key, *how))
+            .find_map(|(is_it, how)| is_it.then_some(how))
+    }
+
+    /// So many peers were told of a key because somebody asked for it.
+    pub(super) fn told_by_hand(&mut self, key: Key, at: Moment, peers: usize) {
+        if self.by_hand.len() >= BY_HAND_MAX {
+            self.by_hand.pop_front();
+        }
+        self.by_hand.push_back((key, ByHand { at, peers }));
     }
 
     /// Whom a new key was told then, if that is remembered.
@@ -447,3 +476,5 @@ const RECENT: Duration = Duration::from_secs(3600);
 const TURNS_MAX: u32 = 64;
 /// Tellings of new keys of which it is remembered who was told: at most 30 kB each.
 const TELLINGS_MAX: usize = 64;
+/// Keys told by hand that are remembered: about 100 bytes each.
+const BY_HAND_MAX: usize = 256;

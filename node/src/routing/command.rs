@@ -14,8 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 pub(crate) enum Command {
     /// Look for providers.
     Find(Find),
-    /// Become a provider.
-    Provide(Ask<Cid, ()>),
+    /// Become a provider. Answers how many were told.
+    Provide(Ask<Cid, usize>),
     /// Look for a peer.
     Peer(Ask<PeerId, Provider>),
     /// Look for the peers nearest to a key.

@@ -36,7 +36,7 @@ enum What {
         find: Find,
         seen: HashSet<PeerId>,
     },
-    Provide(Ask<Cid, ()>),
+    Provide(Ask<Cid, usize>),
     Peer {
         ask: Ask<PeerId, Provider>,
         found: Option<(usize, Contact)>,
@@ -327,7 +327,7 @@ impl Worker {
                 let ended = alone(true);
                 let answer = match ended {
                     Ended::Nobody => Err(RoutingError::NoPeers),
-                    _ if job.told > 0 => Ok(()),
+                    _ if job.told > 0 => Ok(job.told),
                     Ended::TooSlow => Err(RoutingError::TooSlow(cid)),
                     Ended::Done => Err(RoutingError::NotTaken(cid)),
                 };
