@@ -12,6 +12,39 @@ fn add_tree(repo: &Repo, folder: &Path, seed: u64, files: usize) -> String {
 }
 
 #[test]
+fn of_several_peers_each_is_tried_and_told_of() {
+    let (repo, other) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let (_daemon, there) = (repo.daemon(), other.daemon());
+    let stranger = "12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5";
+    let nobody = format!("/ip4/127.0.0.1/tcp/1/p2p/{stranger}");
+    let there = there.swarm();
+    let name = there.rsplit('/').next().unwrap();
+    let tried = repo.run(["swarm", "connect", &nobody, "garbage", &there]);
+    let lines = tried.text();
+    let failed = format!("connect {stranger} failure: ");
+    assert!(lines.starts_with(&failed), "{lines}");
+    assert!(
+        lines.contains("invalid peer address \"garbage\""),
+        "{lines}"
+    );
+    assert!(
+        lines.ends_with(&format!("connect {name} success")),
+        "{lines}"
+    );
+    let told = tried.failure(1);
+    assert!(told.contains("2 of 3 failed"), "{told}");
+    let all = repo.run(["swarm", "disconnect", stranger, "garbage"]);
+    let told = all.failure(1);
+    assert!(
+        told.contains(stranger) && told.contains("garbage"),
+        "{told}"
+    );
+    let tried = repo.run(["swarm", "disconnect", stranger, name]);
+    assert!(tried.text().contains(&format!("disconnect {name} success")));
+    tried.failure(1);
+}
+
+#[test]
 fn a_folder_added_on_one_node_is_got_on_another() {
     let folder = tempfile::tempdir().unwrap();
     let (source, out) = (folder.path().join("source"), folder.path().join("out"));

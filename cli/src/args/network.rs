@@ -38,13 +38,13 @@ pub enum SwarmCommand {
     },
     /// Connect to peers.
     Connect {
-        /// Addresses that end in /p2p/PEER.
+        /// Addresses that end in /p2p/PEER; or peers whose addresses are known.
         #[arg(required = true)]
         addresses: Vec<String>,
     },
     /// Close connections to peers.
     Disconnect {
-        /// Addresses that end in /p2p/PEER.
+        /// Addresses that end in /p2p/PEER; or peers.
         #[arg(required = true)]
         addresses: Vec<String>,
     },

@@ -5,7 +5,9 @@ use super::error::RpcError;
 use super::reply::Reply;
 use cairn_node::Multiaddr;
 use cairn_node::reach::Standing;
-use cairn_node::swarm::{Called, MEETING_TIME_MAX};
+use cairn_node::swarm::{Called, ConnectError, MEETING_TIME_MAX};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -193,11 +195,6 @@ pub async fn local(call: Call) -> Result<Reply, RpcError> {
     Reply::value(&Strings { strings })
 }
 
-fn addresses(call: &Call) -> Result<Vec<Multiaddr>, RpcError> {
-    let texts = call.arguments.some("address")?;
-    texts.into_iter().map(address_of).collect()
-}
-
 /// Where a peer is, as the operator writes it. A bare name means: at the addresses known for it.
 pub fn address_of(text: &str) -> Result<Multiaddr, RpcError> {
     if text.starts_with('/') {
@@ -216,16 +213,49 @@ pub fn address_of(text: &str) -> Result<Multiaddr, RpcError> {
 /// `swarm connect`.
 pub async fn connect(call: Call) -> Result<Reply, RpcError> {
     let peers = call.context.node()?.peers.clone();
-    let mut strings = Vec::new();
-    for address in addresses(&call)? {
-        let name = peer_in(&address);
-        let called = peers
-            .call(address)
-            .await
-            .map_err(|error| RpcError::failed(format!("connect {name} failure: {error}")))?;
-        strings.push(told(&called));
+    let work = |address| {
+        let peers = peers.clone();
+        async move { Ok(told(&peers.call(address).await?)) }.boxed()
+    };
+    each(&call, "connect", work).await
+}
+
+/// Does one thing with each address, whatever became of the others, and tells of each in a line. Of one alone, or
+/// where nothing came of any, a failure is all there is to tell.
+async fn each(
+    call: &Call,
+    verb: &str,
+    work: impl Fn(Multiaddr) -> BoxFuture<'static, Result<String, ConnectError>>,
+) -> Result<Reply, RpcError> {
+    let texts = call.arguments.some("address")?;
+    let (all, mut failures, mut strings) = (texts.len(), Vec::new(), Vec::new());
+    for text in texts {
+        let done = match address_of(text) {
+            Ok(address) => {
+                let name = peer_in(&address);
+                let done = work(address).await;
+                done.map_err(|error| format!("{verb} {name} failure: {error}"))
+            }
+            Err(error) => Err(error.message().to_owned()),
+        };
+        if let Err(failure) = &done {
+            failures.push(failure.clone());
+        }
+        strings.push(done.unwrap_or_else(|failure| failure));
     }
-    Reply::value(&Strings { strings })
+    if failures.is_empty() {
+        return Reply::value(&Strings { strings });
+    }
+    let failed = failures.len();
+    if failed == all {
+        return Err(RpcError::failed(failures.join("; ")));
+    }
+    Ok(Reply::values(move |out| async move {
+        out.value(&Strings { strings }).await?;
+        Err(RpcError::failed(format!(
+            "{failed} of {all} failed; the lines above say which and why"
+        )))
+    }))
 }
 
 /// Kubo's words, which tools look for; and whether more than a connection is there.
@@ -243,16 +273,15 @@ fn told(called: &Called) -> String {
 /// `swarm disconnect`.
 pub async fn disconnect(call: Call) -> Result<Reply, RpcError> {
     let peers = call.context.node()?.peers.clone();
-    let mut strings = Vec::new();
-    for address in addresses(&call)? {
-        let name = peer_in(&address);
-        let peer = peers
-            .disconnect(address)
-            .await
-            .map_err(|error| RpcError::failed(format!("disconnect {name} failure: {error}")))?;
-        strings.push(format!("disconnect {peer} success"));
-    }
-    Reply::value(&Strings { strings })
+    let work = |address| {
+        let peers = peers.clone();
+        async move {
+            let peer = peers.disconnect(address).await?;
+            Ok(format!("disconnect {peer} success"))
+        }
+        .boxed()
+    };
+    each(&call, "disconnect", work).await
 }
 
 /// The name at the end of an address, or the whole address.
