@@ -17,7 +17,7 @@ pub(crate) mod routers;
 pub use directory::Directory;
 pub use filter::{Filters, NoFilter};
 pub use record::{Record, parse_peer};
-pub use routers::IllRouter;
+pub use routers::{IllRouter, RouterStat};
 
 use crate::dht::own::Own;
 use crate::dht::values::{Key, NotKept};
@@ -114,6 +114,11 @@ impl Routing {
     /// The routers that failed when they were asked last.
     pub fn ill_routers(&self) -> Vec<IllRouter> {
         self.routers.as_ref().map(Routers::ill).unwrap_or_default()
+    }
+
+    /// All routers, and what came of asking them.
+    pub fn routers(&self) -> Vec<RouterStat> {
+        self.routers.as_ref().map(Routers::stat).unwrap_or_default()
     }
 
     /// Whether there are routers and every one failed when it was asked last.

@@ -5,9 +5,10 @@
 use super::api::Call;
 use super::error::RpcError;
 use super::reply::Reply;
-use cairn_node::Network;
 use cairn_node::explain::counted;
+use cairn_node::routing::RouterStat;
 use cairn_node::swarm::HOW_TO_MEET;
+use cairn_node::{Network, PeerId};
 use serde::{Deserialize, Serialize};
 
 /// One thing that was looked at.
@@ -82,40 +83,76 @@ async fn network(call: &Call, findings: &mut Vec<Finding>) {
             format!("listening on {}", counted(count, "address", "addresses")),
         ),
     });
-    let connected = peers.connected().await.len();
+    let connected = peers.connected().await;
     let config = call.context.repository.config().unwrap_or_default();
-    findings.push(match connected {
-        0 => alone(
-            config.network,
-            !config.bootstrap.is_empty() || !peers.kept().is_empty(),
-        ),
-        count => well("peers", counted(count, "connection", "connections")),
+    let is_away = |peer: &PeerId| connected.iter().all(|row| row.peer != *peer);
+    let mut away: Vec<String> = Vec::new();
+    for (peer, addresses) in peers.kept() {
+        if is_away(&peer) {
+            let at = addresses.first().map(ToString::to_string);
+            away.push(format!("{}/p2p/{peer}", at.unwrap_or_default()));
+        }
+    }
+    findings.push(match connected.len() {
+        0 => {
+            let bootstrap = config.bootstrap.iter().map(|peer| peer.to_string());
+            away.extend(bootstrap);
+            alone(config.network, &away)
+        }
+        count => {
+            let text = counted(count, "connection", "connections");
+            well(
+                "peers",
+                match away.is_empty() {
+                    true => text,
+                    false => format!(
+                        "{text}; away are, of those to stay connected to, {}",
+                        some(&away)
+                    ),
+                },
+            )
+        }
     });
-    if !config.routing.endpoints.is_empty() {
-        let ailing = online.routing.ill_routers();
-        let ailing: Vec<String> = ailing.iter().map(ToString::to_string).collect();
-        findings.push(match ailing.is_empty() {
-            true => well("routers", "none failed when it was asked last".to_owned()),
-            false => ill("routers", ailing.join("; ")),
-        });
+    let routers = online.routing.routers();
+    if !routers.is_empty() {
+        let all: Vec<String> = routers.iter().map(ToString::to_string).collect();
+        let finding = match routers.iter().any(RouterStat::is_ill) {
+            true => ill,
+            false => well,
+        };
+        findings.push(finding("routers", all.join("; ")));
+    }
+}
+
+/// The first of them, and how many more there are.
+fn some(names: &[String]) -> String {
+    let first = names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>();
+    let first = first.join(", ");
+    match names.len().checked_sub(NAMES_MAX) {
+        None | Some(0) => first,
+        Some(more) => format!("{first} and {more} more"),
     }
 }
 
 /// What it means to be connected to nobody. In a network of one's own it is no illness; where others were named, or
 /// are to be found, it is.
-fn alone(network: Network, are_named: bool) -> Finding {
-    match (network, are_named) {
-        (_, true) => ill(
+fn alone(network: Network, named: &[String]) -> Finding {
+    match (network, named) {
+        (_, [first, ..]) => ill(
             "peers",
-            "connected to nobody, though `bootstrap` or `swarm.peering` name some".to_owned(),
+            format!(
+                "connected to nobody, though `bootstrap` or `swarm.peering` name {}: see that they run and are \
+                 reached; `cairn swarm connect {first}` tries one and says what is wrong",
+                some(named)
+            ),
         ),
-        (Network::Public, false) => ill(
+        (Network::Public, []) => ill(
             "peers",
             format!(
                 "connected to nobody in the public network, and nobody was named: {HOW_TO_MEET}"
             ),
         ),
-        (Network::Local | Network::Lan, false) => well(
+        (Network::Local | Network::Lan, []) => well(
             "peers",
             "connected to nobody, and nobody was named".to_owned(),
         ),
@@ -137,18 +174,29 @@ fn ill(part: &str, text: String) -> Finding {
     }
 }
 
+/// Names that one line holds.
+const NAMES_MAX: usize = 5;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn to_be_alone_is_an_illness_where_others_are_to_be_met() {
-        assert!(alone(Network::Local, false).healthy);
-        assert!(alone(Network::Lan, false).healthy);
+        assert!(alone(Network::Local, &[]).healthy);
+        assert!(alone(Network::Lan, &[]).healthy);
+        let names: Vec<String> = (1..8).map(|at| format!("peer{at}")).collect();
         for network in Network::ALL {
-            assert!(!alone(network, true).healthy);
+            let told = alone(network, &names);
+            assert!(!told.healthy);
+            assert!(told.text.contains("peer1, peer2"), "{told:?}");
+            assert!(told.text.contains("peer5 and 2 more"), "{told:?}");
+            assert!(
+                told.text.contains("`cairn swarm connect peer1`"),
+                "{told:?}"
+            );
         }
-        let told = alone(Network::Public, false);
+        let told = alone(Network::Public, &[]);
         assert!(!told.healthy, "{told:?}");
         assert!(told.text.contains("cairn bootstrap add"), "{told:?}");
     }

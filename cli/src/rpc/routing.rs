@@ -86,7 +86,10 @@ pub fn find_peer(call: Call) -> Result<Reply, RpcError> {
                     addrs: told.iter().map(ToString::to_string).collect(),
                     id: own.to_string(),
                 },
-                false => PeerInfo::of(&routing.find_peer(peer).await?),
+                false => match routing.find_peer(peer).await {
+                    Ok(found) => PeerInfo::of(&found),
+                    Err(error) => return Err(and_routers(&routing, &error)),
+                },
             };
             out.value(&QueryEvent {
                 responses: vec![found],
@@ -178,8 +181,7 @@ pub fn find_providers(call: Call) -> Result<Reply, RpcError> {
             let mut found = std::pin::pin!(routing.find_providers(cid, limit));
             let mut nobody = true;
             while let Some(provider) = found.next().await {
-                let provider =
-                    provider.map_err(|error| and_routers(&routing, &error.to_string()))?;
+                let provider = provider.map_err(|error| and_routers(&routing, &error))?;
                 nobody = false;
                 out.value(&QueryEvent {
                     responses: vec![PeerInfo::of(&provider)],
@@ -188,26 +190,37 @@ pub fn find_providers(call: Call) -> Result<Reply, RpcError> {
                 })
                 .await?;
             }
+            let why = format!("nobody was found who has {cid}");
             if nobody && routing.has_only_ill_routers() {
-                let why = format!("nobody was found who has {cid}");
                 return Err(and_routers(&routing, &why));
+            }
+            if nobody {
+                out.value(&QueryEvent {
+                    extra: why,
+                    r#type: VALUE,
+                    ..QueryEvent::default()
+                })
+                .await?;
             }
         }
         Ok(())
     }))
 }
 
-/// A failure, and beside it that of the routers if every one of them failed.
-fn and_routers(routing: &Routing, why: &str) -> RpcError {
-    if !routing.has_only_ill_routers() {
+/// A failure, and beside it what the routers came to, if there are any.
+fn and_routers(routing: &Routing, why: &impl ToString) -> RpcError {
+    let (why, routers) = (why.to_string(), routing.routers());
+    if routers.is_empty() {
         return RpcError::failed(why);
     }
-    let ill = routing.ill_routers();
-    let ill: Vec<String> = ill.iter().map(ToString::to_string).collect();
-    RpcError::failed(format!(
-        "{why}; and every router in `routing.endpoints` failed when it was asked last: {}",
-        ill.join("; ")
-    ))
+    let all: Vec<String> = routers.iter().map(ToString::to_string).collect();
+    let all = all.join("; ");
+    RpcError::failed(match routing.has_only_ill_routers() {
+        true => format!(
+            "{why}; and every router in `routing.endpoints` failed when it was asked last: {all}"
+        ),
+        false => format!("{why}; and the routers in `routing.endpoints` did not know: {all}"),
+    })
 }
 
 /// `routing provide`.

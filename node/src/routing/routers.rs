@@ -30,6 +30,7 @@ use metrics::{Metrics, Outcome};
 use rest::Rest;
 use rustls::RootCertStore;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -59,6 +60,52 @@ impl fmt::Display for IllRouter {
             _ => (seconds / 3600, "h"),
         };
         write!(out, "{}: {}, {count} {unit} ago", self.name, self.why)
+    }
+}
+
+/// A router, and what came of asking it since the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouterStat {
+    /// Its address, as `routing.endpoints` has it.
+    pub name: String,
+    /// How often it answered with records or an empty list.
+    pub answered: u64,
+    /// How often it said that there is nothing, or that nothing is there where it was asked.
+    pub absent: u64,
+    /// How it failed, if it did when it was asked last.
+    pub ill: Option<IllRouter>,
+}
+
+impl RouterStat {
+    /// Whether it failed when it was asked last.
+    pub const fn is_ill(&self) -> bool {
+        self.ill.is_some()
+    }
+
+    const fn seems_none(&self) -> bool {
+        self.answered == 0 && self.absent >= ABSENT_MAX
+    }
+}
+
+impl fmt::Display for RouterStat {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            answered,
+            absent,
+            ill,
+        } = self;
+        match ill {
+            Some(ill) => write!(out, "{ill}"),
+            None if *answered == 0 && *absent == 0 => write!(out, "{name}: never asked"),
+            None => write!(out, "{name}: answered {answered}, absent {absent}"),
+        }?;
+        if self.seems_none() {
+            out.write_str(
+                " (it has found nothing yet; if nothing of a router is there, see port and path in `routing.endpoints`)",
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -138,23 +185,28 @@ impl Routers {
                 places: Arc::new(Semaphore::new(REQUESTS_MAX)),
                 rest: Mutex::default(),
                 trouble: Mutex::default(),
+                answered: AtomicU64::new(0),
+                absent: AtomicU64::new(0),
                 of_use: Filters::parse(None, Some(OF_USE)).unwrap_or_default(),
             }))
         };
         Ok(Self(endpoints.into_iter().filter_map(router).collect()))
     }
 
+    /// All of them.
+    pub(super) fn stat(&self) -> Vec<RouterStat> {
+        let of = |router: &Arc<Router>| RouterStat {
+            name: router.name.clone(),
+            answered: router.answered.load(Ordering::Relaxed),
+            absent: router.absent.load(Ordering::Relaxed),
+            ill: router.ill(),
+        };
+        self.0.iter().map(of).collect()
+    }
+
     /// Those that failed when they were asked last.
     pub(super) fn ill(&self) -> Vec<IllRouter> {
-        let of = |router: &Arc<Router>| {
-            let (failure, at) = (*router.trouble())?;
-            Some(IllRouter {
-                name: router.name.clone(),
-                why: failure.text(),
-                ago: at.elapsed(),
-            })
-        };
-        self.0.iter().filter_map(of).collect()
+        self.0.iter().filter_map(|router| router.ill()).collect()
     }
 
     /// Whether all of them are such.
@@ -241,6 +293,9 @@ struct Router {
     rest: Mutex<Rest>,
     /// What was wrong when it was asked last, and when. An answer that is an error is about what was asked for.
     trouble: Mutex<Option<(Failure, Instant)>>,
+    /// How often it answered, and how often it said that nothing is there.
+    answered: AtomicU64,
+    absent: AtomicU64,
     /// What a record's peer has to speak, should it say.
     of_use: Filters,
 }
@@ -350,6 +405,7 @@ impl Router {
             }
             Ok(Err(Refusal::Absent)) => {
                 self.is_well();
+                self.absent.fetch_add(1, Ordering::Relaxed);
                 self.metrics.count(Outcome::Absent);
                 None
             }
@@ -380,6 +436,10 @@ impl Router {
         let (connection, response) = send(&self.pool, make, self.limits.times.search).await?;
         if response.status() == StatusCode::NOT_IMPLEMENTED {
             return Ok(None);
+        }
+        if response.status() == StatusCode::NOT_FOUND && is_page(&response) {
+            // Whatever is there, a router it is not.
+            return Err(Failure::Broken.into());
         }
         judge(response.status(), response.headers())?;
         let form = form_of(&response).ok_or(Failure::Broken)?;
@@ -428,6 +488,7 @@ impl Router {
 
     fn answered(&self, reading: &Reading) {
         self.is_well();
+        self.answered.fetch_add(1, Ordering::Relaxed);
         let outcome = match reading.told {
             0 => Outcome::Empty,
             _ => Outcome::Answered,
@@ -444,6 +505,15 @@ impl Router {
         self.metrics.count(Outcome::Failed(failure));
     }
 
+    fn ill(&self) -> Option<IllRouter> {
+        let (failure, at) = (*self.trouble())?;
+        Some(IllRouter {
+            name: self.name.clone(),
+            why: failure.text(),
+            ago: at.elapsed(),
+        })
+    }
+
     fn trouble(&self) -> std::sync::MutexGuard<'_, Option<(Failure, Instant)>> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -451,6 +521,13 @@ impl Router {
     fn rest(&self) -> std::sync::MutexGuard<'_, Rest> {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether it is a page for people.
+fn is_page(response: &Response<Incoming>) -> bool {
+    let kind = response.headers().get(hyper::header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
 }
 
 fn form_of(response: &Response<Incoming>) -> Option<Form> {
@@ -463,6 +540,8 @@ fn form_of(response: &Response<Incoming>) -> Option<Form> {
     }
 }
 
+/// How often a router may say that nothing is there, and never anything else, before that seems odd.
+const ABSENT_MAX: u64 = 3;
 /// Where all of it is, below the address of a router.
 const BASE: &str = "/routing/v1";
 /// A stream is read as it comes; some have none.
