@@ -68,7 +68,7 @@ async fn set(shell: &mut Shell, key: &str, value: &str) -> Result<(), Failure> {
     if applied {
         note("The running daemon has taken this up.");
     } else if shell.is_remote() {
-        note("The running daemon takes this up when it is started again.");
+        note(LATER);
     }
     for text in warnings {
         warning(&escape_line(&text));
@@ -203,15 +203,30 @@ pub async fn bootstrap(shell: &mut Shell, arguments: BootstrapArgs) -> Result<()
             (question, "removed ")
         }
     };
+    let (mut changed, mut warnings) = (false, Vec::new());
+    let look = |list: &PeerList| {
+        changed = !prefix.is_empty() && !list.peers.is_empty();
+        warnings.clone_from(&list.warnings);
+    };
     shell
-        .print_each(question, |list: PeerList, printer| {
+        .print_seen(question, look, |list: PeerList, printer| {
             for peer in list.peers {
                 printer.line(&format!("{prefix}{}", escape_line(&peer)))?;
             }
             Ok(())
         })
-        .await
+        .await?;
+    if changed && shell.is_remote() {
+        note(LATER);
+    }
+    for text in warnings {
+        warning(&escape_line(&text));
+    }
+    Ok(())
 }
+
+/// When a change holds that a running daemon does not take up.
+const LATER: &str = "The running daemon takes this up when it is started again.";
 
 /// Keys of limits.
 const LIMITING: [&str; 2] = ["limits.upload", "limits.download"];

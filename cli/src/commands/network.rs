@@ -156,7 +156,11 @@ async fn peering(shell: &mut Shell, command: SwarmPeeringCommand) -> Result<(), 
     };
     shell
         .print_each(question, |done: Peered, printer| {
-            Ok(printer.line(&escape_line(&format!("{verb} {} {}", done.id, done.status)))?)
+            printer.line(&escape_line(&format!("{verb} {} {}", done.id, done.status)))?;
+            if !done.note.is_empty() {
+                note(&escape_line(&done.note));
+            }
+            Ok(())
         })
         .await
 }

@@ -14,6 +14,18 @@ use serde::{Deserialize, Serialize};
 pub struct PeerList {
     /// Their addresses.
     pub peers: Vec<String>,
+    /// After a change: what does not do what it seems to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl PeerList {
+    fn of(peers: Vec<String>) -> Self {
+        Self {
+            peers,
+            warnings: Vec::new(),
+        }
+    }
 }
 
 fn current(call: &Call) -> Result<Vec<String>, RpcError> {
@@ -52,9 +64,7 @@ fn given(call: &Call) -> Result<Vec<String>, RpcError> {
 
 /// `bootstrap list`.
 pub fn list(call: Call) -> Result<Reply, RpcError> {
-    Reply::value(&PeerList {
-        peers: current(&call)?,
-    })
+    Reply::value(&PeerList::of(current(&call)?))
 }
 
 /// Kubo has a list of its maker's servers.
@@ -85,7 +95,12 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
     let (text, config) = edit::set_bootstrap(&before, &peers)?;
     may_replace(repository, &before, &config)?;
     repository.write_config(&text)?;
-    Reply::value(&PeerList { peers: given })
+    let mut warnings = config.peers_outside();
+    warnings.retain(|text| given.iter().any(|peer| text.starts_with(peer.as_str())));
+    Reply::value(&PeerList {
+        peers: given,
+        warnings,
+    })
 }
 
 /// `bootstrap rm`.
@@ -99,7 +114,14 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
         .into_iter()
         .partition(|peer| given.contains(peer));
     write_fewer(&call, &kept)?;
-    Reply::value(&PeerList { peers: removed })
+    // As in Kubo, who was not on the list is not on it afterwards either.
+    let absent = given.iter().filter(|peer| !removed.contains(peer));
+    let warnings = absent
+        .map(|peer| format!("{peer} was not in `bootstrap`; `cairn bootstrap list` prints who is"));
+    Reply::value(&PeerList {
+        warnings: warnings.collect(),
+        peers: removed,
+    })
 }
 
 /// `bootstrap rm all`.
@@ -107,7 +129,7 @@ pub async fn remove_all(call: Call) -> Result<Reply, RpcError> {
     let _alone = call.context.repository.lock_config().await?;
     let removed = current(&call)?;
     write_fewer(&call, &[])?;
-    Reply::value(&PeerList { peers: removed })
+    Reply::value(&PeerList::of(removed))
 }
 
 /// What Kubo takes for its list.
@@ -190,6 +212,14 @@ mod tests {
             let refused = ask(&api, &format!("bootstrap/add{default}")).await;
             assert!(refused.contains("no default list"), "{refused}");
         }
+        let again = ask(&api, &format!("bootstrap/rm?arg={PEER}")).await;
+        assert!(again.starts_with("{\"Peers\":[]"), "{again}");
+        assert!(again.contains("was not in `bootstrap`"), "{again}");
+        let outside = PEER.replace("127.0.0.1", "8.8.8.8");
+        let warned = ask(&api, &format!("bootstrap/add?arg={outside}")).await;
+        assert!(warned.contains("outside the network `local`"), "{warned}");
+        let well = ask(&api, &format!("bootstrap/add?arg={PEER}")).await;
+        assert_eq!(well, one, "of those before nothing is said");
         let refused = ask(&api, "bootstrap/add?arg=/ip4/127.0.0.1/tcp/1").await;
         assert!(refused.contains("does not end in"), "{refused}");
     }

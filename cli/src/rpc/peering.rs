@@ -18,6 +18,9 @@ pub struct Peered {
     /// `success`.
     #[serde(rename = "Status")]
     pub status: String,
+    /// What is to be known beside that.
+    #[serde(rename = "Note", skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }
 
 /// The answer of `swarm peering ls`.
@@ -79,8 +82,14 @@ pub fn remove(call: Call) -> Result<Reply, RpcError> {
     Ok(Reply::values(move |out| async move {
         for peer in named {
             // As in Kubo, who was not on the list is not on it afterwards either.
-            peers.let_go(&peer);
-            out.value(&success(&peer)).await?;
+            let note = match peers.let_go(&peer) {
+                true => String::new(),
+                false => {
+                    format!("{peer} was not on the list; `cairn swarm peering ls` prints who is")
+                }
+            };
+            let done = success(&peer);
+            out.value(&Peered { note, ..done }).await?;
         }
         Ok(())
     }))
@@ -102,5 +111,6 @@ fn success(peer: &PeerId) -> Peered {
     Peered {
         id: peer.to_string(),
         status: "success".to_owned(),
+        note: String::new(),
     }
 }
