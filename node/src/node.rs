@@ -213,7 +213,7 @@ impl Node {
         let exchange = Exchange::online(store.clone(), bitswap.clone(), config.fetch_idle);
 
         let provide = provide::start(
-            store,
+            (store, config.serve),
             routing.clone(),
             (heard, events.clone()),
             providing,

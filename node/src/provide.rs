@@ -25,6 +25,7 @@ pub use state::{ByHand, KeyStat};
 pub use strategy::Strategy;
 
 use crate::Config;
+use crate::bitswap::policy::Policy;
 use crate::dht::place::Place;
 use crate::dht::regions;
 use crate::dht::table::Contact;
@@ -46,7 +47,7 @@ use tokio::sync::broadcast;
 
 /// Starts the job that provides what a store has.
 pub(crate) fn start(
-    store: Store,
+    (store, rules): (Store, Arc<dyn Policy>),
     routing: Routing,
     events: (broadcast::Receiver<Event>, broadcast::Sender<Event>),
     options: Options,
@@ -57,6 +58,7 @@ pub(crate) fn start(
     let source = OfStore {
         store,
         strategy: options.strategy,
+        rules,
     };
     let (queue, shared) = (routing.announcements(), provide.shared());
     let knows = provide.shared();
@@ -270,8 +272,6 @@ impl Provide {
     }
 }
 
-impl Shared {
-    /// Whether what a multihash names is provided. What cannot be read is not.
 impl Provide {
     /// So many peers were told of the block that a multihash names because somebody asked for it.
     pub fn told_by_hand(&self, hash: &[u8], peers: usize) {
@@ -281,6 +281,8 @@ impl Provide {
     }
 }
 
+impl Shared {
+    /// Whether what a multihash names is provided. What cannot be read is not.
     async fn provides(self: &Arc<Self>, hash: Vec<u8>) -> bool {
         let shared = Arc::clone(self);
         let has = tokio::task::spawn_blocking(move || {

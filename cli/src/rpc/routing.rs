@@ -235,6 +235,12 @@ pub async fn provide(call: Call) -> Result<Reply, RpcError> {
     let name = call.context.identity().await?.peer_id.to_string();
     let wanted = wanted(&call)?;
     for cid in &wanted {
+        if online.denied.names(cid) {
+            return Err(RpcError::failed(format!(
+                "{cid} is not told of: `serve.content_deny` names it, so nobody is given it; take it out there and \
+                 restart the daemon"
+            )));
+        }
         if !store.has(cid).await? {
             return Err(RpcError::failed(format!(
                 "block {cid} not found locally, cannot provide"

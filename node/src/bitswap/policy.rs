@@ -16,6 +16,11 @@ use std::sync::Arc;
 pub trait Policy: fmt::Debug + Send + Sync {
     /// Whether `peer` may have what `cid` names.
     fn decide(&self, peer: &PeerId, cid: &Cid) -> Verdict;
+
+    /// Whether nobody at all may have it, so that nobody need be told that it is here.
+    fn is_for_nobody(&self, _cid: &Cid) -> bool {
+        false
+    }
 }
 
 /// An answer.
@@ -66,6 +71,10 @@ impl Policy for DenyContent {
             Verdict::Serve
         }
     }
+
+    fn is_for_nobody(&self, cid: &Cid) -> bool {
+        self.names(cid)
+    }
 }
 
 /// Everything, but not to everybody: who is denied gets nothing, and if anybody is allowed by name,
@@ -101,6 +110,10 @@ impl Policy for Every {
         } else {
             Verdict::Serve
         }
+    }
+
+    fn is_for_nobody(&self, cid: &Cid) -> bool {
+        self.0.iter().any(|policy| policy.is_for_nobody(cid))
     }
 }
 
@@ -146,6 +159,7 @@ mod tests {
         let deny: DenyContent = [*cid(1).hash()].into_iter().collect();
         let every = Every(vec![Arc::new(ServeAll), Arc::new(deny)]);
         assert_eq!(every.decide(&peer, &cid(1)), Verdict::Refuse);
+        assert!(every.is_for_nobody(&cid(1)) && !every.is_for_nobody(&cid(2)));
         assert_eq!(every.decide(&peer, &cid(2)), Verdict::Serve);
         assert_eq!(Every::default().decide(&peer, &cid(1)), Verdict::Serve);
     }

@@ -1,6 +1,7 @@
 //! What is provided, by the store.
 
 use super::keys::{Key, Keys, Sorter};
+use crate::bitswap::policy::Policy;
 use cairn_store::cid::{self, RAW};
 use cairn_store::dag;
 use cairn_store::pin::PinMode;
@@ -41,6 +42,11 @@ pub(crate) trait Source: Send + Sync + 'static {
     /// A number that changes when other pins are there.
     fn version(&self) -> u64;
 
+    /// Whether others may be told of it at all.
+    fn may_tell(&self, _cid: &Cid) -> bool {
+        true
+    }
+
     /// All keys that are provided, in any order, into `keys`.
     fn keys(&self, keys: &Gathered) -> impl Future<Output = io::Result<()>> + Send;
 }
@@ -49,9 +55,14 @@ pub(crate) trait Source: Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct Gathered(Arc<Mutex<Gathering>>);
 
+/// Who may have what.
+type Rules = Arc<dyn Policy>;
+
 #[derive(Debug)]
 struct Gathering {
     sorter: Sorter,
+    /// What these give nobody is left out.
+    rules: Option<Rules>,
     failed: Option<io::Error>,
 }
 
@@ -59,8 +70,15 @@ impl Gathered {
     pub(crate) fn new(folder: Option<PathBuf>) -> Self {
         Self(Arc::new(Mutex::new(Gathering {
             sorter: Sorter::new(folder),
+            rules: None,
             failed: None,
         })))
+    }
+
+    /// Leaves out from now on what these give nobody.
+    fn rule(&self, rules: &Rules) {
+        let mut gathering = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        gathering.rules = Some(Arc::clone(rules));
     }
 
     /// Takes one. What is in its own name is provided to nobody. Says stop when the disk takes no more.
@@ -69,6 +87,10 @@ impl Gathered {
             return ControlFlow::Continue(());
         }
         let mut gathering = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = gathering.rules.as_ref();
+        if rules.is_some_and(|rules| rules.is_for_nobody(cid)) {
+            return ControlFlow::Continue(());
+        }
         match gathering.sorter.push(&cid.hash().to_bytes()) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
@@ -101,14 +123,20 @@ impl Gathered {
 pub(crate) struct OfStore {
     pub(crate) store: Store,
     pub(crate) strategy: Strategy,
+    pub(crate) rules: Rules,
 }
 
 impl Source for OfStore {
+    fn may_tell(&self, cid: &Cid) -> bool {
+        !self.rules.is_for_nobody(cid)
+    }
+
     fn version(&self) -> u64 {
         self.store.pins_version()
     }
 
     async fn keys(&self, keys: &Gathered) -> io::Result<()> {
+        keys.rule(&self.rules);
         match self.strategy {
             Strategy::All => {
                 // The thread that lists goes on when nobody waits for it any more.
@@ -194,6 +222,7 @@ const WAITING_MAX: usize = 100_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitswap::policy::DenyContent;
     use cairn_store::Block;
     use cairn_store::block::Prefix;
     use cairn_store::cid::{DAG_CBOR, HashKind};
@@ -225,9 +254,14 @@ mod tests {
     }
 
     async fn provided(store: &Store, strategy: Strategy) -> Vec<Vec<u8>> {
+        provided_but(store, strategy, DenyContent::default()).await
+    }
+
+    async fn provided_but(store: &Store, strategy: Strategy, denied: DenyContent) -> Vec<Vec<u8>> {
         let source = OfStore {
             store: store.clone(),
             strategy,
+            rules: Arc::new(denied),
         };
         let gathered = Gathered::new(None);
         source.keys(&gathered).await.unwrap();
@@ -268,6 +302,14 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(provided(&store, Strategy::Pinned).await, all);
+        // What nobody is given, nobody is told of.
+        for strategy in [Strategy::All, Strategy::Pinned] {
+            let denied = [*alone.cid().hash()].into_iter().collect();
+            assert_eq!(provided_but(&store, strategy, denied).await, pinned);
+        }
+        let denied = [*root.cid().hash()].into_iter().collect();
+        let left = provided_but(&store, Strategy::Roots, denied).await;
+        assert_eq!(left, names(&[&alone]));
         store.close().await.unwrap();
     }
 }

@@ -167,7 +167,8 @@ impl<N: Network, S: Source> Sweep<N, S> {
             return;
         }
         self.is_stale = true;
-        let keys: Vec<Vec<u8>> = cids.iter().map(|cid| cid.hash().to_bytes()).collect();
+        let told = cids.iter().filter(|cid| self.source.may_tell(cid));
+        let keys: Vec<Vec<u8>> = told.map(|cid| cid.hash().to_bytes()).collect();
         let added = self.shared.with(move |state, now| {
             keys.iter()
                 .try_for_each(|key| state.add(Key::new(key), now))
