@@ -92,6 +92,12 @@ impl Network {
         }
     }
 
+    /// Whether an address leads anywhere: one of a link alone does only together with the link, which the other end
+    /// calls by another name.
+    pub fn leads_somewhere(address: &Multiaddr) -> bool {
+        !matches!(address.iter().next(), Some(Protocol::Ip6(ip)) if ip.is_unicast_link_local())
+    }
+
     /// The DHTs that this node takes part in. Networks that are not the whole one have only one of their own.
     pub const fn realms(self) -> &'static [Realm] {
         match self {
@@ -349,6 +355,14 @@ mod tests {
         assert!(!Network::Public.fits(Realm::Lan, &address(LOOPBACK[0])));
         assert!(Network::Local.fits(Realm::Lan, &address(LOOPBACK[0])));
         assert!(!Network::Local.fits(Realm::Lan, &address(PRIVATE[0])));
+    }
+
+    #[test]
+    fn an_address_of_a_link_leads_nowhere_without_the_link() {
+        assert!(!Network::leads_somewhere(&address("/ip6/fe80::1/tcp/1")));
+        for text in [LOOPBACK[2], PRIVATE[3], PRIVATE[5], PRIVATE[6]] {
+            assert!(Network::leads_somewhere(&address(text)), "{text}");
+        }
     }
 
     #[test]

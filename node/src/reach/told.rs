@@ -1,7 +1,7 @@
 //! Which of our addresses peers hear of: libp2p's identify, told only what it may tell.
 //!
-//! Where we listen, where peers have reached us and where relays stand in for us, without loopback in `public` and
-//! without what the operator keeps back; or, if the operator says what to tell, just that. A change is pushed
+//! Where we listen, where peers have reached us and where relays stand in for us, without loopback in `public`, nor in `lan` where
+//! there is anything else, and without what the operator keeps back; or, if the operator says what to tell, just that. A change is pushed
 //! to connected peers.
 
 use super::settings::{AddressRule, Settings};
@@ -60,15 +60,19 @@ impl Told {
             return self.announce.clone();
         }
         let all = self.listening.union(&self.confirmed);
-        all.filter(|address| self.may_tell(address))
+        let mut wanted: BTreeSet<Multiaddr> = all
+            .filter(|address| self.may_tell(address))
             .cloned()
-            .collect()
+            .collect();
+        // Who is elsewhere would dial itself there; who is here finds us at the others as well.
+        if self.network == Network::Lan && !wanted.iter().all(is_loopback) {
+            wanted.retain(|address| !is_loopback(address));
+        }
+        wanted
     }
 
     fn may_tell(&self, address: &Multiaddr) -> bool {
-        let is_elsewhere = self.network == Network::Public
-            && !is_relayed(address)
-            && network::host(address).is_some_and(|ip| ip.is_loopback());
+        let is_elsewhere = self.network == Network::Public && is_loopback(address);
         !is_elsewhere && !self.no_announce.iter().any(|rule| rule.matches(address))
     }
 
@@ -91,6 +95,10 @@ impl Told {
         }
         self.told = wanted;
     }
+}
+
+fn is_loopback(address: &Multiaddr) -> bool {
+    !is_relayed(address) && network::host(address).is_some_and(|ip| ip.is_loopback())
 }
 
 impl NetworkBehaviour for Told {
@@ -203,6 +211,26 @@ mod tests {
             texts(&told),
             ["/ip4/10.0.0.1/tcp/1", "/ip4/192.0.2.1/tcp/1"]
         );
+    }
+
+    #[test]
+    fn in_a_lan_loopback_is_told_only_where_there_is_nothing_else() {
+        let mut told = told(Network::Lan, &Settings::default());
+        let listener_id = ListenerId::next();
+        for text in ["/ip4/10.0.0.1/tcp/1", "/ip4/192.0.2.1/tcp/1"] {
+            assert!(texts(&told).contains(&text.to_owned()), "{text}");
+            assert_eq!(
+                told.told().filter(|address| is_loopback(address)).count(),
+                0
+            );
+            let addr = &text.parse().unwrap();
+            told.on_swarm_event(FromSwarm::ExpiredListenAddr(ExpiredListenAddr {
+                listener_id,
+                addr,
+            }));
+            told.on_swarm_event(FromSwarm::ExternalAddrExpired(ExternalAddrExpired { addr }));
+        }
+        assert_eq!(texts(&told), ["/ip4/127.0.0.1/tcp/1"]);
     }
 
     #[test]

@@ -37,6 +37,11 @@ pub(super) struct Fence<T> {
 enum Refusal {
     #[error("it is outside the network `{0}`; `cairn config set network` changes that")]
     Outside(Network),
+    #[error(
+        "it is an address of one link (fe80::…) and does not say which, so it leads nowhere; use another of the peer's \
+         addresses"
+    )]
+    NoZone,
     #[error("it is in {0}, which is in `swarm.filters`; `cairn swarm filters rm {0}` takes it out")]
     Filtered(Filter),
     #[error(
@@ -60,6 +65,9 @@ impl<T> Fence<T> {
         if !self.network.allows(address) {
             self.gate.outside.dial();
             return Some(Refusal::Outside(self.network));
+        }
+        if !Network::leads_somewhere(address) {
+            return Some(Refusal::NoZone);
         }
         if let Some(filter) = self.gate.filter_of(address) {
             self.gate.filtered.dial();
@@ -151,7 +159,7 @@ where
             let outside = match &event {
                 TransportEvent::NewAddress { listen_addr, .. }
                 | TransportEvent::AddressExpired { listen_addr, .. } => {
-                    !self.network.allows(listen_addr)
+                    !self.network.allows(listen_addr) || !Network::leads_somewhere(listen_addr)
                 }
                 TransportEvent::Incoming { send_back_addr, .. } => self.keeps_out(send_back_addr),
                 TransportEvent::ListenerClosed { .. } | TransportEvent::ListenerError { .. } => {
