@@ -67,6 +67,12 @@ pub enum RoutingError {
     /// Nobody took a value.
     #[error("no peer took the value")]
     ValueNotTaken,
+    /// Nobody took a value because all have a newer one.
+    #[error(
+        "no peer took the value: they keep a newer one for this key, with a higher sequence number or a later end, and a \
+         value is only replaced by a newer one"
+    )]
+    NewerValueKept,
     /// A peer was not told.
     #[error("peer {0} could not be told")]
     NotTold(PeerId),
@@ -282,10 +288,19 @@ impl Routing {
 
     /// Has the peers nearest to its key keep a value; gives how many took it.
     pub async fn keep(&self, key: Vec<u8>, value: Vec<u8>) -> Result<usize, RoutingError> {
-        let kind = Key::parse(&key).ok_or(NotKept::Key);
-        let checked = kind.and_then(|kind| kind.check(&value, SystemTime::now()));
+        let kind = Key::parse(&key);
+        let checked = kind.ok_or(NotKept::Key);
+        let checked = checked.and_then(|kind| kind.check(&value, SystemTime::now()));
         checked.map_err(|error| RoutingError::InvalidValue(error.to_string()))?;
-        self.ask((key, value), Command::Keep).await
+        let ours = value.clone();
+        let kept = self.ask((key.clone(), value), Command::Keep).await;
+        if let (Err(RoutingError::ValueNotTaken), Some(kind)) = (&kept, kind)
+            && let Ok(Some(theirs)) = self.value(key).await
+            && kind.is_better(&theirs, &ours)
+        {
+            return Err(RoutingError::NewerValueKept);
+        }
+        kept
     }
 
     /// Tells one peer that this node provides what these multihashes name.

@@ -114,7 +114,8 @@ pub struct Bandwidth {
 pub enum ConnectError {
     /// The network of this node does not reach there.
     #[error(
-        "{address} is outside the network `{network}` this node is limited to; `cairn config set network` changes it"
+        "{address} is outside the network `{network}` this node is limited to{}; `cairn config set network` changes it",
+        failure::of_names(address)
     )]
     Outside {
         /// The address.

@@ -50,12 +50,24 @@ fn why(address: &Multiaddr, error: &TransportError<io::Error>) -> String {
     };
     match (unresolved, name_in(address)) {
         (Some(dns::Error::ResolveError(error)), Some(name)) => {
-            format!("the name {name} does not resolve: {}", root_of(error))
+            let why = match root_of(error) {
+                why if why == NO_SERVER => NO_SERVER_TOLD.to_owned(),
+                why => why,
+            };
+            format!("the name {name} does not resolve: {why}")
         }
         (Some(dns::Error::TooManyLookups), Some(name)) => {
             format!("the name {name} leads to more names than are looked up")
         }
         _ => root_of(error),
+    }
+}
+
+/// What is to be known of a network that an address with a name in it is outside of.
+pub(super) fn of_names(address: &Multiaddr) -> &'static str {
+    match name_in(address) {
+        Some(_) => ", where no names are looked up",
+        None => "",
     }
 }
 
@@ -83,6 +95,10 @@ fn root_of(error: &dyn Error) -> String {
     deepest.to_string()
 }
 
+/// What the resolver says where no name server is reached, and what it means.
+const NO_SERVER: &str = "no connections available";
+const NO_SERVER_TOLD: &str = "no name server was reached; /etc/resolv.conf says which there are";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,8 +106,10 @@ mod tests {
     #[test]
     fn a_name_that_does_not_resolve_is_named() {
         let peer = PeerId::random();
+        assert!(of_names(&"/ip4/127.0.0.1/tcp/1".parse().unwrap()).is_empty());
         for name in ["/dns4/nowhere.example/tcp/1", "/dnsaddr/nowhere.example"] {
             let address: Multiaddr = name.parse().unwrap();
+            assert!(of_names(&address).contains("no names are looked up"));
             let refused = dns::ResolveError::from("no records found");
             let refused = dns::Error::<io::Error>::ResolveError(refused);
             let error = TransportError::Other(io::Error::other(refused));
