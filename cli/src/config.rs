@@ -13,10 +13,11 @@ mod keys;
 pub mod serve;
 pub mod view;
 
+use crate::rpc::guard::Guard;
 use address::{ListenAddress, OptionalAddress};
 use cairn_node::private::{Need, SwarmKey};
 use cairn_node::provide::Strategy;
-use cairn_node::{Endpoint, Limits, Multiaddr, Network, reach};
+use cairn_node::{Endpoint, Limits, Multiaddr, Network, PeerId, reach};
 use connections::{Connections, PeerAddress, Swarm};
 use duration::Interval;
 use serde::de::Error as _;
@@ -284,10 +285,22 @@ impl Config {
         })
     }
 
-    /// Whether a node would start with it; `private` is the key of its private network.
+    /// Whether a daemon would start with it, and do what it says; `private` is the key of its private network.
     pub fn check(&self, private: Option<SwarmKey>) -> Result<(), ConfigError> {
+        let unfit = |why: String| ConfigError::Unfit(why);
+        Guard::new(self.addresses.rpc.0.0, &self.rpc).map_err(|open| unfit(open.to_string()))?;
+        for relay in &self.reach.relays {
+            let text = relay.to_string();
+            let name = text.rsplit_once("/p2p/").map(|(_, name)| name.parse());
+            if !matches!(name, Some(Ok::<PeerId, _>(_))) {
+                return Err(unfit(format!(
+                    "reach.relays: {relay} does not end in /p2p/<peer id>, and anybody there would do without; \
+                     `cairn id` at the relay prints it"
+                )));
+            }
+        }
         let checked = self.node(private).check();
-        checked.map_err(|error| ConfigError::Unfit(error.to_string()))
+        checked.map_err(|error| unfit(error.to_string()))
     }
 
     /// Whether it may take the place of what the text `before` means: a node would start with it, or would not
@@ -678,6 +691,22 @@ mod tests {
     fn the_template_says_what_holds_without_it() {
         assert_eq!(Config::parse(TEMPLATE).unwrap(), Config::default());
         assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn what_a_daemon_would_not_start_with_is_refused_with_the_reason() {
+        let check = |text: &str| Config::parse(text).unwrap().check(None);
+        let open = "[addresses]\nrpc = \"/ip4/0.0.0.0/tcp/5001\"\n";
+        let told = check(open).unwrap_err().to_string();
+        assert!(told.contains("`rpc.token`"), "{told}");
+        check(&format!("{open}[rpc]\ntoken = \"secret\"\n")).unwrap();
+        let relay = |end: &str| format!("[reach]\nrelays = [\"/ip4/192.0.2.1/tcp/1{end}\"]\n");
+        let told = check(&relay("")).unwrap_err().to_string();
+        assert!(told.contains("does not end in /p2p/"), "{told}");
+        check(&relay(
+            "/p2p/12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5",
+        ))
+        .unwrap();
     }
 
     #[test]

@@ -27,6 +27,7 @@ use cairn_node::{Exchange, Node};
 use cairn_store::{Cid, Store};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::io;
@@ -551,10 +552,19 @@ async fn start_node(
     let started = Box::pin(Node::start(store.clone(), keys, config, registry)).await;
     match started {
         Ok(node) => Ok(Arc::new(node)),
-        Err(error @ StartError::Listen { .. }) => Err(Failure::runtime(format!(
-            "{error}; stop what uses it, or choose another address with `cairn config set addresses.swarm \
-             '[\"<address>\"]'` (a port of 0 is any that is free)"
-        ))),
+        Err(StartError::Listen { address, why }) => {
+            let absent = format!("os error {}", Errno::ADDRNOTAVAIL.raw_os_error());
+            let is_absent = why.contains(&absent);
+            let what = match is_absent {
+                true => "no interface of this machine has it;",
+                false => "stop what uses it, or",
+            };
+            let error = StartError::Listen { address, why };
+            Err(Failure::runtime(format!(
+                "{error}; {what} choose another address with `cairn config set addresses.swarm \
+                 '[\"<address>\"]'` (a port of 0 is any that is free)"
+            )))
+        }
         Err(error) => Err(Failure::runtime(error.to_string())),
     }
 }
