@@ -81,8 +81,11 @@ impl Api {
             };
             let arguments = Arguments::parse(&query)?;
             let timeout = arguments.duration(&["timeout"])?;
-            let deadline = timeout.and_then(Deadline::after);
             let path = parts.uri.path().to_owned();
+            let command = path.strip_prefix(PREFIX).ok_or_else(not_found)?;
+            let command = command.trim_end_matches('/');
+            let deadline = timeout.and_then(Deadline::after);
+            let deadline = deadline.map(|end| end.of(command, &arguments.all()));
             let call = Call {
                 context: Arc::clone(&self.context),
                 arguments,
@@ -90,9 +93,8 @@ impl Api {
                 timeout,
                 deadline: deadline.clone(),
             };
-            let command = path.strip_prefix(PREFIX).ok_or_else(not_found)?;
             let reply = async {
-                let reply = Box::pin(run(command.trim_end_matches('/'), call)).await?;
+                let reply = Box::pin(run(command, call)).await?;
                 Ok(reply.into_response(deadline.clone()).await)
             };
             match &deadline {

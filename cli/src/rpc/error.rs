@@ -96,6 +96,14 @@ impl RpcError {
         })
     }
 
+    /// The same where no blocks are waited for.
+    pub fn too_slow_at(given: Duration, work: &str) -> Self {
+        let given = given.as_secs_f64();
+        Self::failed(format!(
+            "context deadline exceeded: after {given} s (--timeout) {work}"
+        ))
+    }
+
     /// Whoever asked is gone. Nobody reads this.
     pub fn reader_gone() -> Self {
         Self::failed("the reader of the answer has gone")
