@@ -161,6 +161,14 @@ impl Repository {
         })
     }
 
+    /// Says how to make it if there is none.
+    pub fn must_exist(&self) -> Result<(), RepositoryError> {
+        match self.exists() {
+            true => Ok(()),
+            false => Err(RepositoryError::Missing { path: self.text() }),
+        }
+    }
+
     /// The text of `config.toml`.
     pub fn config_text(&self) -> Result<String, RepositoryError> {
         let path = self.path.join(CONFIG);
@@ -181,9 +189,7 @@ impl Repository {
     /// Lets nobody else change `config.toml` while the guard lives: whoever writes it holds one from
     /// before reading what to change. Waits for others, but not for ever.
     pub async fn lock_config(&self) -> Result<ConfigGuard, RepositoryError> {
-        if !self.exists() {
-            return Err(RepositoryError::Missing { path: self.text() });
-        }
+        self.must_exist()?;
         // The file stays: were it removed, two could hold a lock each, on two files of one name.
         let path = self.path.join(CONFIG_LOCK);
         let mut options = fs::OpenOptions::new();

@@ -181,11 +181,19 @@ impl Context {
             .await
     }
 
+    /// Says that no daemon runs, or why none can: there is no repository.
+    pub fn no_daemon(&self, otherwise: RpcError) -> RpcError {
+        match self.repository.must_exist() {
+            Ok(()) => otherwise,
+            Err(missing) => missing.into(),
+        }
+    }
+
     /// The node, or the error that there is none.
     pub fn node(&self) -> Result<&Online, RpcError> {
         let none = || match &self.stop {
             Some(_) => RpcError::daemon_offline(),
-            None => RpcError::offline(),
+            None => self.no_daemon(RpcError::offline()),
         };
         self.online.as_ref().ok_or_else(none)
     }

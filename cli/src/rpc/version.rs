@@ -78,7 +78,10 @@ pub fn commands() -> Result<Reply, RpcError> {
 /// `shutdown`: the answer goes out before the daemon goes.
 pub fn shutdown(call: Call) -> Result<Reply, RpcError> {
     let stop = call.context.stop();
-    stop.ok_or_else(|| RpcError::wrong("daemon not running"))?
-        .cancel();
+    let not_running = || {
+        call.context
+            .no_daemon(RpcError::wrong("daemon not running"))
+    };
+    stop.ok_or_else(not_running)?.cancel();
     Ok(Reply::Empty)
 }
