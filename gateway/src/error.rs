@@ -5,7 +5,7 @@
 //! and what to try.
 
 use crate::body::Body;
-use crate::{encode, headers};
+use crate::{encode, headers, routing};
 use cairn_store::SourceError;
 use cairn_store::dag::path::{ParsePathError, ResolveError};
 use cairn_store::unixfs::read::ReadError;
@@ -111,6 +111,13 @@ impl Failure {
                 *ask,
             ),
             Self::Unsupported(why) => (why.clone(), ""),
+            // Were it on, it would have answered.
+            Self::Nowhere if routing::is_below(path) => (
+                format!(
+                    "nothing is served at {path}: delegated routing is switched off at this gateway"
+                ),
+                "`gateway.routing` in its configuration switches it on.",
+            ),
             Self::Nowhere => (
                 format!("nothing is served at {path}"),
                 "Content is served at /ipfs/<cid> and /ipfs/<cid>/<path>.",

@@ -95,9 +95,7 @@ impl Routing {
 
     /// Whether an address is one of these.
     pub(crate) fn is_at(&self, path: &str) -> bool {
-        let below = path.strip_prefix(BASE);
-        !matches!(self, Self::Off)
-            && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        !matches!(self, Self::Off) && is_below(path)
     }
 
     /// Answers what is asked at such an address.
@@ -307,6 +305,12 @@ fn tag(bytes: &[u8]) -> Option<HeaderValue> {
 
 /// Where all of it is.
 const BASE: &str = "/routing/v1";
+
+/// Whether all that is asked at an address is of this kind.
+pub(crate) fn is_below(path: &str) -> bool {
+    let below = path.strip_prefix(BASE);
+    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 /// Lookups at once: half of those that the node has, so that strangers leave room for its own.
 const LOOKUPS_MAX: usize = 32;
 /// How long one may take.
