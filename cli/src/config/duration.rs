@@ -53,7 +53,10 @@ impl FromStr for Interval {
 
 impl fmt::Display for Interval {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.subsec_nanos() == 0 {
+        let seconds = self.0.as_secs();
+        if self.0.subsec_nanos() == 0 && seconds > 0 && seconds.is_multiple_of(3600) {
+            write!(out, "{}h", seconds / 3600)
+        } else if self.0.subsec_nanos() == 0 {
             write!(out, "{}s", self.0.as_secs())
         } else {
             write!(out, "{}ms", self.0.as_millis())
