@@ -24,7 +24,13 @@ pub async fn id(shell: &mut Shell, arguments: IdArgs) -> Result<(), Failure> {
     let format = arguments.format;
     shell
         .print_each(question, |answer: IdAnswer, printer| match &format {
-            Some(format) => Ok(printer.bytes(formatted(format, &answer).as_bytes())?),
+            Some(format) => {
+                let mut text = formatted(format, &answer);
+                if !text.ends_with('\n') {
+                    text.push('\n');
+                }
+                Ok(printer.bytes(text.as_bytes())?)
+            }
             None => Ok(printer.line(&pretty(&answer))?),
         })
         .await
@@ -266,6 +272,12 @@ pub async fn routing(shell: &mut Shell, command: RoutingCommand) -> Result<(), F
         RoutingCommand::Findpeer { peers } => shell.question("routing/findpeer").args(peers),
         RoutingCommand::Get { keys } => return get_values(shell, keys).await,
         RoutingCommand::Put { key, file } => {
+            if file.is_dir() {
+                return Err(Failure::runtime(format!(
+                    "{} is a directory; the value is what one file holds, or standard input for -",
+                    file.display()
+                )));
+            }
             let upload = LocalUpload {
                 sources: sources(vec![file], None),
                 ..LocalUpload::default()

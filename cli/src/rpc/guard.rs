@@ -106,7 +106,8 @@ impl Guard {
         let Some(given) = authorization else {
             return Err(RpcError::with_status(
                 StatusCode::UNAUTHORIZED,
-                "401 - Unauthorized: `Authorization: Bearer <token>` is missing",
+                "401 - Unauthorized: `Authorization: Bearer <token>` is missing; `cairn --api-auth bearer:<token>` sends it, \
+                 and `rpc.token` in the daemon's configuration is what it must be",
             ));
         };
         let given = given.strip_prefix("Bearer ").unwrap_or_default().trim();
@@ -115,7 +116,7 @@ impl Guard {
         } else {
             Err(RpcError::with_status(
                 StatusCode::FORBIDDEN,
-                "403 - Forbidden: wrong token",
+                "403 - Forbidden: wrong token; `rpc.token` in the daemon's configuration is the right one",
             ))
         }
     }

@@ -28,7 +28,8 @@ pub struct IdAnswer {
 pub async fn id(call: Call) -> Result<Reply, RpcError> {
     let identity = call.context.identity().await?;
     let peer_id = identity.peer_id.to_string();
-    if let Some(other) = call.arguments.all().first().filter(|id| **id != peer_id) {
+    let wanted = call.arguments.all().first().map(|text| name_in(text));
+    if let Some(other) = wanted.filter(|id| *id != peer_id) {
         return other_peer(&call, other).await;
     }
     let mut addresses: Vec<String> = call
@@ -52,11 +53,18 @@ pub async fn id(call: Call) -> Result<Reply, RpcError> {
     })
 }
 
+/// The peer at the end of an address, or what is none.
+fn name_in(text: &str) -> &str {
+    text.rsplit_once("/p2p/").map_or(text, |(_, name)| name)
+}
+
 /// What a connected peer told of itself.
 async fn other_peer(call: &Call, wanted: &str) -> Result<Reply, RpcError> {
-    let wanted: cairn_node::PeerId = wanted
-        .parse()
-        .map_err(|_| RpcError::failed("invalid peer id"))?;
+    let wanted: cairn_node::PeerId = wanted.parse().map_err(|_| {
+        RpcError::failed(format!(
+            "invalid peer id {wanted:?}: it is neither a peer ID (12D3KooW…) nor an address that ends in one"
+        ))
+    })?;
     let online = call.context.node()?;
     let connected = online.peers.connected().await;
     let mut rows = connected.into_iter().filter(|row| row.peer == wanted);
@@ -92,6 +100,13 @@ const IDENTITY: u8 = 0;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_is_named_by_an_address_too() {
+        for text in ["/ip4/127.0.0.1/tcp/1/p2p/name", "/p2p/name", "name"] {
+            assert_eq!(name_in(text), "name");
+        }
+    }
 
     #[test]
     fn a_short_key_is_read_from_its_name() {
