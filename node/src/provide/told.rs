@@ -116,7 +116,7 @@ impl Told {
     }
 
     fn enter(&mut self, read: &Read) {
-        let entry = self.regions.entry(read.prefix).or_insert(Entry {
+        let entry = self.regions.entry(read.prefix).or_insert_with(|| Entry {
             told_at: None,
             told: Place::default(),
             looked_at: None,

@@ -124,7 +124,7 @@ async fn providers_come_from_lists_and_from_lines_over_one_connection() {
         assert_eq!(
             router
                 .connections
-                .load(std::sync::atomic::Ordering::Relaxed),
+                .load(Ordering::Relaxed),
             1
         );
         let asked = router.asked().remove(0);
