@@ -35,6 +35,14 @@ fn what_is_added_is_told_at_once_and_known_to_be_after_a_kill() {
     let was_told = |told: &str| told.lines().any(|line| line.trim() == name);
     let told = until(&giver, &before, was_told);
     assert_eq!(field(&told, "InSet"), "yes");
+    let by_hand = giver.run(["routing", "provide", &before]).success();
+    let told = "1 peer was told of";
+    assert!(by_hand.stderr.contains(told), "{by_hand:?}");
+    let stat = giver.ok(["provide", "stat", &before]);
+    assert!(
+        field(&stat, "RoutingProvide").ends_with("Z, 1 peer"),
+        "{stat}"
+    );
     let after = giver.run_with(["add", "-Q"], b"after").success().text();
     until(&giver, &after, was_told);
     let stat = giver.ok(["provide", "stat"]);
@@ -77,6 +85,18 @@ fn providing_needs_a_running_node_and_a_cid() {
     let offline = repo.run(["provide", "stat"]).failure(1);
     assert!(offline.contains("cairn daemon"), "{offline}");
     let _daemon = repo.daemon();
+    let absent = "bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
+    let stat = repo.ok(["provide", "stat", absent]);
+    assert_eq!(field(&stat, "InSet"), "no, the block is not here");
+    let added = repo.run_with(["add", "-Q", "--pin=false"], b"unpinned");
+    let stat = repo.ok(["provide", "stat", &added.success().text()]);
+    assert!(field(&stat, "InSet").contains("\"roots\""), "{stat}");
+    let path = repo.run(["provide", "stat", &format!("{absent}/name")]);
+    let path = path.failure(1);
+    assert!(
+        path.contains(&format!("cairn resolve /ipfs/{absent}/name")),
+        "{path}"
+    );
     let wrong = repo.run(["provide", "stat", "nothing"]).failure(1);
     assert!(wrong.contains("nothing"), "{wrong}");
     let mfs = repo

@@ -100,6 +100,9 @@ fn a_router_that_is_not_there_is_named_wherever_it_is_missed() {
     let _asking = asker.daemon();
     let named = format!("http://{dead}: no connection to it is made");
     let absent = "bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e";
+    let health = asker.run(["diag", "healthy"]).text();
+    let unasked = format!("http://{dead}: never asked");
+    assert!(health.contains(&unasked), "{health}");
     let told = asker.run(["routing", "findprovs", absent]).failure(1);
     assert!(told.contains(&named), "{told}");
     let health = asker.run(["diag", "healthy"]);
