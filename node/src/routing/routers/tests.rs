@@ -121,12 +121,7 @@ async fn providers_come_from_lists_and_from_lines_over_one_connection() {
             assert_eq!(peers(&heard), [one, other]);
             assert!(matches!(heard.last(), Some(Heard::Answered)));
         }
-        assert_eq!(
-            router
-                .connections
-                .load(Ordering::Relaxed),
-            1
-        );
+        assert_eq!(router.connections.load(Ordering::Relaxed), 1);
         let asked = router.asked().remove(0);
         assert_eq!(
             asked.target,
