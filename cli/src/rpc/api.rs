@@ -355,7 +355,11 @@ mod tests {
 
     async fn ask(method: Method, path: &str) -> (StatusCode, String) {
         let folder = tempfile::tempdir().unwrap();
-        let context = Context::offline(Repository::at(folder.path()));
+        ask_in(Repository::at(folder.path()), method, path).await
+    }
+
+    async fn ask_in(repository: Repository, method: Method, path: &str) -> (StatusCode, String) {
+        let context = Context::offline(repository);
         let api = Api::new(Arc::new(context));
         let request = Request::builder().method(method).uri(path);
         let response = api.handle(request.body(Body::empty()).unwrap()).await;
@@ -396,7 +400,14 @@ mod tests {
             "swarm/connect?arg=/ip4/127.0.0.1/tcp/1",
             "stats/bw",
         ] {
-            let (status, body) = ask(Method::POST, &format!("/api/v0/{command}")).await;
+            let path = format!("/api/v0/{command}");
+            let (status, body) = ask(Method::POST, &path).await;
+            assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+            assert!(body.contains("cairn init"), "{body}");
+            let folder = tempfile::tempdir().unwrap();
+            let repository = Repository::at(folder.path());
+            repository.write_config("").unwrap();
+            let (status, body) = ask_in(repository, Method::POST, &path).await;
             assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
             assert!(body.contains("cairn daemon"), "{body}");
         }
