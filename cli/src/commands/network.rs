@@ -11,7 +11,7 @@ use crate::rpc::entries::LocalUpload;
 use crate::rpc::id::IdAnswer;
 use crate::rpc::peering::{Peered, PeeringAnswer};
 use crate::rpc::ping::Pong;
-use crate::rpc::routing::{FINAL_PEER, PROVIDER, QueryEvent, VALUE};
+use crate::rpc::routing::{FINAL_PEER, PROVIDER, QueryEvent};
 use crate::rpc::stats::{BandwidthAnswer, BitswapAnswer, Keys, LedgerAnswer};
 use crate::rpc::swarm::{AddrsAnswer, AutonatAnswer, OUTBOUND, PeersAnswer, Strings};
 use data_encoding::BASE64;
@@ -298,8 +298,10 @@ pub async fn routing(shell: &mut Shell, command: RoutingCommand) -> Result<(), F
                         printer.line(&escape_line(&address))?;
                     }
                 }
-                VALUE if !event.extra.is_empty() => note(&event.extra),
                 _ => {}
+            }
+            if !event.note.is_empty() {
+                note(&escape_line(&event.note));
             }
             Ok(())
         })

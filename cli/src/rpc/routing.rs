@@ -27,6 +27,9 @@ pub struct QueryEvent {
     pub responses: Vec<PeerInfo>,
     /// What happened: [`PROVIDER`] and others, as libp2p numbers them.
     pub r#type: u8,
+    /// A sentence for people. In `Extra`, clients look for a value in base64.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }
 
 /// A peer and where it is.
@@ -154,7 +157,7 @@ pub fn put(call: Call) -> Result<Reply, RpcError> {
         });
         let took = routing.keep(key, value.await?).await?;
         out.value(&QueryEvent {
-            extra: format!("{} took it", counted(took, "peer", "peers")),
+            note: format!("{} took it", counted(took, "peer", "peers")),
             r#type: VALUE,
             ..QueryEvent::default()
         })
@@ -196,7 +199,7 @@ pub fn find_providers(call: Call) -> Result<Reply, RpcError> {
             }
             if nobody {
                 out.value(&QueryEvent {
-                    extra: why,
+                    note: why,
                     r#type: VALUE,
                     ..QueryEvent::default()
                 })
@@ -219,7 +222,7 @@ fn and_routers(routing: &Routing, why: &impl ToString) -> RpcError {
         true => format!(
             "{why}; and every router in `routing.endpoints` failed when it was asked last: {all}"
         ),
-        false => format!("{why}; and the routers in `routing.endpoints` did not know: {all}"),
+        false => format!("{why}; the routers in `routing.endpoints`, since the start: {all}"),
     })
 }
 
@@ -252,7 +255,7 @@ pub async fn provide(call: Call) -> Result<Reply, RpcError> {
             let told = routing.provide(cid).await?;
             provide.told_by_hand(&cid.hash().to_bytes(), told);
             out.value(&QueryEvent {
-                extra: format!("{} told of {cid}", counted(told, "peer was", "peers were")),
+                note: format!("{} told of {cid}", counted(told, "peer was", "peers were")),
                 id: name.clone(),
                 r#type: VALUE,
                 ..QueryEvent::default()
