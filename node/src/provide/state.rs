@@ -304,8 +304,15 @@ impl State {
             .range_mut(range(turn.prefix.first(), turn.prefix.last()));
         // What came later than now came while the clock was ahead, so it was there when the turn began.
         let was_there = |fresh: &Fresh| fresh.added_at <= began || fresh.added_at > now;
-        for (_, fresh) in of_region.filter(|(_, fresh)| was_there(fresh)) {
-            fresh.told_at.get_or_insert(now);
+        let (mut is_news, mut is_left) = (false, false);
+        for (_, fresh) in of_region {
+            match was_there(fresh) {
+                true => {
+                    is_news |= fresh.told_at.is_none();
+                    fresh.told_at.get_or_insert(now);
+                }
+                false => is_left |= fresh.told_at.is_none(),
+            }
         }
         if turn.which == Which::All {
             // They are as old as the others now.
@@ -326,13 +333,20 @@ impl State {
             Some((found, Part::Key)) => (found, None),
             None => (self.told.found(&turn.prefix)?, None),
         };
-        if count > 0 {
+        if count > 0 && is_news {
             self.remember(now, turn.prefix, &peers);
         }
         match turn.which {
             Which::All => self.told.note(turn.prefix, Some(now), looked_at, peers),
-            Which::New if looked_at.is_some() => self.told.note_found(turn.prefix, now, peers),
-            Which::New => Ok(()),
+            Which::New => {
+                if looked_at.is_some() {
+                    self.told.note_found(turn.prefix, now, peers)?;
+                }
+                match is_left {
+                    true => Ok(()),
+                    false => self.told.unmark(turn.prefix),
+                }
+            }
         }
     }
 

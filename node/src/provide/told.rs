@@ -45,6 +45,8 @@ struct Entry {
     looked_at: Option<Moment>,
     /// Who was found.
     found: Place,
+    /// Whether some keys are to be told still: then the file does not say that all were.
+    is_marked: bool,
 }
 
 /// Where a record's message stands in the file.
@@ -121,9 +123,11 @@ impl Told {
             told: Place::default(),
             looked_at: None,
             found: Place::default(),
+            is_marked: false,
         });
         if let What::All(told_at) = read.told {
             (entry.told_at, entry.told) = (told_at, read.place);
+            entry.is_marked = false;
         }
         if read.looked_at.is_some() {
             (entry.looked_at, entry.found) = (read.looked_at, read.place);
@@ -240,8 +244,20 @@ impl Told {
         self.forget(prefix)?;
         if let Some(entry) = self.regions.get_mut(&prefix) {
             entry.told_at = Some(told_at);
+            entry.is_marked = true;
         }
         Ok(())
+    }
+
+    /// Those keys are told.
+    pub(crate) fn unmark(&mut self, prefix: Prefix) -> io::Result<()> {
+        let marked = self.regions.get(&prefix).filter(|entry| entry.is_marked);
+        let Some(entry) = marked.copied() else {
+            return Ok(());
+        };
+        let peers = self.peers(&prefix)?;
+        let looked_at = entry.looked_at.filter(|_| entry.told == entry.found);
+        self.note(prefix, entry.told_at, looked_at, peers)
     }
 
     /// It counts as never told.
@@ -332,7 +348,12 @@ impl Told {
             let looked_at = of().map(|entry| entry.looked_at).min().flatten();
             let are_same = of().all(|entry| entry.told == entry.found);
             let looked_then = looked_at.filter(|_| are_same);
-            new.write(prefix, What::All(told_at), looked_then, told)?;
+            let is_marked = of().any(|entry| entry.is_marked);
+            let all_at = told_at.filter(|_| !is_marked);
+            new.write(prefix, What::All(all_at), looked_then, told)?;
+            if let Some(entry) = new.regions.get_mut(&prefix) {
+                (entry.told_at, entry.is_marked) = (told_at, is_marked);
+            }
             if looked_at.is_some() && !are_same {
                 new.write(prefix, What::Look, looked_at, found)?;
             }
@@ -506,5 +527,30 @@ mod tests {
         told.note(whole, Some(TIME), Some(TIME), peers(1..=20))
             .unwrap();
         assert_eq!(open().told_at(&whole), Some(TIME));
+    }
+
+    #[test]
+    fn a_mark_stays_until_what_it_was_for_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Told::open(Some(folder.path()), local()).unwrap();
+        let mut told = open();
+        let whole = Prefix::of(0, 0);
+        told.note(whole, Some(TIME), Some(TIME), peers(1..=20))
+            .unwrap();
+        told.mark(whole).unwrap();
+        // Written anew in between, it says so still.
+        told.set_bits(1).unwrap();
+        told.note_found(Prefix::of(0, 1), LATER, peers(1..=9))
+            .unwrap();
+        for half in Prefix::all(1) {
+            assert_eq!(told.told_at(&half), Some(TIME));
+            assert_eq!(open().told_at(&half), None);
+            told.unmark(half).unwrap();
+            assert_eq!(told.told_at(&half), Some(TIME));
+            let again = open();
+            assert_eq!(again.told_at(&half), Some(TIME));
+            assert_eq!(again.peers(&half).unwrap(), peers(1..=20));
+        }
+        assert_eq!(open().found(&Prefix::of(0, 1)).unwrap(), peers(1..=9));
     }
 }
