@@ -1,5 +1,6 @@
 //! The peers to begin with: dialled whenever there is nobody, less and less often while nobody answers. Those met
-//! before come first, the last of them first of all, so that nobody's server is needed, then those configured.
+//! before this start come first, so that nobody's server is needed, then those configured. Those who were there last are
+//! dialled in every round: a network that is back has them again.
 
 use crate::config::Config;
 use crate::dht::table::Contact;
@@ -13,6 +14,8 @@ use tokio::time::Instant;
 pub(super) struct Bootstrap {
     peers: Vec<(PeerId, Vec<Multiaddr>)>,
     met_before: Vec<(PeerId, Vec<Multiaddr>)>,
+    /// Those who were there last, the last first.
+    lost: Vec<(PeerId, Vec<Multiaddr>)>,
     /// How many of them were dialled in this round.
     dialled: usize,
     next: Instant,
@@ -50,6 +53,7 @@ impl Bootstrap {
         Self {
             peers,
             met_before,
+            lost: Vec::new(),
             dialled: 0,
             next: Instant::now(),
             back_off: BACK_OFF_FIRST,
@@ -58,7 +62,7 @@ impl Bootstrap {
 
     /// Whether there is anybody to begin with.
     pub(super) const fn knows_nobody(&self) -> bool {
-        self.peers.is_empty() && self.met_before.is_empty()
+        self.peers.is_empty() && self.met_before.is_empty() && self.lost.is_empty()
     }
 
     /// Done when it is time to dial. May be dropped at any point.
@@ -85,16 +89,23 @@ impl Bootstrap {
         self.peers.clone()
     }
 
-    /// A peer is gone by no wish of the operator: one that was met, and may be there again.
+    /// A peer is gone by no wish of the operator, and may be there again.
     pub(super) fn left(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        let is_named = self.peers.iter().any(|(known, _)| *known == peer);
-        if is_named || addresses.is_empty() {
-            return;
+        self.dismissed(&peer);
+        if !addresses.is_empty() {
+            self.lost.insert(0, (peer, addresses));
+            self.lost.truncate(LOST_MAX);
         }
-        self.met_before.retain(|(known, _)| *known != peer);
-        self.met_before.insert(0, (peer, addresses));
-        self.met_before.truncate(MET_BEFORE_MAX);
-        self.dialled = 0;
+    }
+
+    /// The operator does not want it any more.
+    pub(super) fn dismissed(&mut self, peer: &PeerId) {
+        self.lost.retain(|(known, _)| known != peer);
+    }
+
+    /// Whom to dial in every round.
+    pub(super) fn lost(&self) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        self.lost.clone()
     }
 
     pub(super) fn connected(&mut self) {
@@ -109,8 +120,8 @@ impl Bootstrap {
 /// Peers met before this start that are dialled at once.
 const MET_BEFORE_AT_ONCE: usize = 10;
 
-/// Peers met before that are remembered here.
-const MET_BEFORE_MAX: usize = 200;
+/// Those who were there last that are dialled in every round.
+const LOST_MAX: usize = 10;
 
 /// Bootstrap addresses used.
 const BOOTSTRAP_PEERS_MAX: usize = 64;
@@ -160,21 +171,28 @@ mod tests {
     }
 
     #[test]
-    fn who_left_last_is_dialled_first() {
-        let mut bootstrap = with(Vec::new());
-        assert!(bootstrap.knows_nobody());
-        let peers: Vec<PeerId> = (0..MET_BEFORE_MAX + 1).map(|_| PeerId::random()).collect();
+    fn those_who_were_there_last_are_dialled_beside_the_others_in_every_round() {
+        let mut bootstrap = with(vec![address("/ip4/127.0.0.1/tcp/1", PeerId::random())]);
+        let peers: Vec<PeerId> = (0..=LOST_MAX).map(|_| PeerId::random()).collect();
         let place: Vec<Multiaddr> = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
         for peer in &peers {
             bootstrap.left(*peer, place.clone());
         }
         bootstrap.left(PeerId::random(), Vec::new());
-        bootstrap.left(peers[9], place.clone());
-        assert_eq!(bootstrap.met_before.len(), MET_BEFORE_MAX);
-        let first = bootstrap.begin();
-        assert_eq!(first[0], (peers[9], place));
-        assert_eq!(first[1].0, peers[MET_BEFORE_MAX]);
-        assert!(!bootstrap.knows_nobody());
+        bootstrap.left(peers[5], place.clone());
+        bootstrap.dismissed(&peers[7]);
+        for _ in 0..3 {
+            let lost = bootstrap.lost();
+            let lost: Vec<PeerId> = lost.into_iter().map(|(peer, _)| peer).collect();
+            assert_eq!(lost.len(), LOST_MAX - 1);
+            assert_eq!(lost[..2], [peers[5], peers[LOST_MAX]]);
+            assert!(!lost.contains(&peers[0]) && !lost.contains(&peers[7]));
+            assert_eq!(bootstrap.begin().len(), 1, "none of the others has to wait");
+        }
+        let mut alone = with(Vec::new());
+        assert!(alone.knows_nobody());
+        alone.left(peers[0], place);
+        assert!(!alone.knows_nobody());
     }
 
     #[test]

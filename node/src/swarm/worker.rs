@@ -222,12 +222,16 @@ impl Worker {
     }
 
     fn on_bootstrap(&mut self) {
-        for (peer, addresses) in self.bootstrap.begin() {
-            let dial = DialOpts::peer_id(peer)
-                .condition(PeerCondition::DisconnectedAndNotDialing)
-                .addresses(addresses)
-                .build();
-            if let Err(error) = self.swarm.dial(dial) {
+        let dial =
+            |peer| DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing);
+        let lost = self.bootstrap.lost().into_iter();
+        // They have lost us as well and dial too: from the listening ports that would be one connection.
+        let lost = lost
+            .map(|(peer, addresses)| (peer, dial(peer).addresses(addresses).allocate_new_port()));
+        let others = self.bootstrap.begin().into_iter();
+        let others = others.map(|(peer, addresses)| (peer, dial(peer).addresses(addresses)));
+        for (peer, dial) in lost.chain(others).collect::<Vec<_>>() {
+            if let Err(error) = self.swarm.dial(dial.build()) {
                 tracing::debug!(%peer, %error, "bootstrap peer not dialled");
             }
         }

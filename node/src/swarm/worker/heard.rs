@@ -167,9 +167,12 @@ impl Worker {
         self.on_left(&peer);
         self.metrics.peers.dec();
         match self.closing.remove(&peer) {
-            Some(wished) => wished
-                .into_iter()
-                .for_each(|reply| drop(reply.send(Ok(())))),
+            Some(wished) => {
+                self.bootstrap.dismissed(&peer);
+                for reply in wished {
+                    drop(reply.send(Ok(())));
+                }
+            }
             None => self.bootstrap.left(peer, self.book.addresses(&peer)),
         }
         for reply in self.meeting.remove(&peer).unwrap_or_default() {
