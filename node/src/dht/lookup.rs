@@ -214,7 +214,7 @@ impl Lookup {
         }
         if self.requests >= REQUESTS_MAX {
             let is_late = |asked: &Asked| now.saturating_duration_since(asked.at) >= LATE;
-            return self.asked.values().all(is_late);
+            return self.asked.is_empty() || self.is_answered && self.asked.values().all(is_late);
         }
         if self.is_soon_enough() {
             return true;

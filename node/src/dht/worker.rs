@@ -215,6 +215,9 @@ impl Worker {
             if !matches!(standing, Standing::Met(_)) {
                 self.met.remove(&peer);
             }
+            if !matches!(standing, Standing::Gone) {
+                self.unreached.reached(&peer);
+            }
             match standing {
                 Standing::Connected => {
                     self.unmet.insert(peer);
@@ -245,6 +248,9 @@ impl Worker {
             if is_first && dht.peers() > 0 {
                 dht.bootstrap(now);
             }
+        }
+        if self.met.is_empty() {
+            self.unreached.forget();
         }
         self.met.insert(peer, met);
     }

@@ -112,7 +112,7 @@ impl Worker {
 
     fn ask(&mut self, at: usize, lookup: LookupId, contact: Contact, request: Request) {
         let now = Instant::now();
-        if self.rests(&contact.peer, now) {
+        if self.rests(at, &contact, now) {
             if let Some((_, dht)) = self.realms.get_mut(at) {
                 dht.not_asked(lookup, &contact.peer, now);
             }
@@ -122,11 +122,7 @@ impl Worker {
             return;
         };
         let question = self.message_of(at, request);
-        // Whoever named it may have named places where it is not.
-        let known = Contact::new(contact.peer, Vec::new());
-        let mut addresses = self.addresses_of(at, &known);
-        addresses.extend(contact.addresses.iter().cloned());
-        let dialled = Contact::new(contact.peer, addresses);
+        let dialled = Contact::new(contact.peer, self.places_of(at, &contact));
         let counted = self.asking.one_more();
         let answers = self.answers.0.clone();
         let stop = self.parts.tasks.stopping();
@@ -148,7 +144,7 @@ impl Worker {
 
     /// Tells a peer all of this, for a job.
     pub(super) fn tell(&mut self, at: usize, job: JobId, contact: Contact, all: Vec<Message>) {
-        if self.rests(&contact.peer, Instant::now()) {
+        if self.rests(at, &contact, Instant::now()) {
             return;
         }
         let Some(line) = self.line(at) else {
@@ -175,9 +171,19 @@ impl Worker {
     }
 
     /// Whether a peer was not reached a moment ago. Where nobody is connected it is not known whose fault that was.
-    fn rests(&self, peer: &PeerId, now: Instant) -> bool {
+    fn rests(&self, at: usize, contact: &Contact, now: Instant) -> bool {
+        let peer = &contact.peer;
         let is_here = self.met.contains_key(peer) || self.unmet.contains(peer);
-        !is_here && !self.met.is_empty() && self.unreached.rests(peer, now)
+        let addresses = || self.places_of(at, contact);
+        !is_here && !self.met.is_empty() && self.unreached.rests(peer, &addresses(), now)
+    }
+
+    /// Where to dial somebody: where it is known to be, and where whoever named it says, who may be wrong.
+    fn places_of(&self, at: usize, contact: &Contact) -> Vec<Multiaddr> {
+        let known = Contact::new(contact.peer, Vec::new());
+        let mut addresses = self.addresses_of(at, &known);
+        addresses.extend(contact.addresses.iter().cloned());
+        Contact::new(contact.peer, addresses).addresses
     }
 
     fn line(&self, at: usize) -> Option<Line> {
@@ -197,6 +203,7 @@ impl Worker {
             realm,
             what,
         } = answered;
+        self.judge(realm, &contact, &what);
         let met = self.met.get(&contact.peer);
         let group = met.and_then(|met| met.group);
         let contact = match met {
@@ -209,15 +216,6 @@ impl Worker {
         };
         let networks_matter = self.network == Network::Public && *which == Realm::Wan;
         let now = Instant::now();
-        let error = match &what {
-            What::Answer(_, answer) => answer.as_ref().err(),
-            What::Told(_, told) => told.as_ref().err(),
-        };
-        match error {
-            None => self.unreached.reached(&contact.peer),
-            Some(error) if error.is_unreached() => self.unreached.missed(contact.peer, now),
-            Some(_) => {}
-        }
         match what {
             What::Answer(lookup, Ok(answer)) => {
                 self.parts.metrics.request_ended(metrics::Request::Answered);
@@ -249,6 +247,21 @@ impl Worker {
                 });
                 self.told(job, told.is_ok());
             }
+        }
+    }
+
+    /// Remembers whether a peer was reached.
+    fn judge(&mut self, at: usize, contact: &Contact, what: &What) {
+        let error = match what {
+            What::Answer(_, answer) => answer.as_ref().err(),
+            What::Told(_, told) => told.as_ref().err(),
+        };
+        if !error.is_some_and(RequestError::is_unreached) {
+            self.unreached.reached(&contact.peer);
+        } else if self.asking.number() < CROWD && !self.met.is_empty() {
+            // Where many dials wait for their turn, or nobody is there at all, it says nothing of the peer.
+            let tried = self.places_of(at, contact);
+            self.unreached.missed(contact.peer, tried, Instant::now());
         }
     }
 
@@ -370,6 +383,8 @@ impl Line {
     }
 }
 
+/// With so many requests under way a dial may wait for its turn for as long as it may take.
+const CROWD: usize = 128;
 /// Requests under way at once, over all lookups.
 const ASKING_MAX: usize = 512;
 /// How long a dial for a request may take.

@@ -228,7 +228,7 @@ async fn the_best_of_all_values_is_found_and_what_is_none_is_not_sent() {
     assert_eq!(found, Some(second));
     let refused = other.routing.keep(key.clone(), first).await;
     assert!(
-        matches!(refused, Err(RoutingError::ValueNotTaken)),
+        matches!(refused, Err(RoutingError::NewerValueKept)),
         "{refused:?}"
     );
     let garbage = other.routing.keep(key, vec![1]).await;
@@ -438,7 +438,6 @@ async fn who_names_ten_thousand_peers_costs_one_request_and_no_more() {
     node.stop().await;
 }
 
-/// Connected, and asked who it is, it never answers; so nobody knows whether it is to be asked.
 #[tokio::test]
 async fn who_was_not_reached_a_moment_ago_is_not_dialled_by_the_next_lookup() {
     let (node, mut swarm) = acquainted().await;
@@ -459,6 +458,7 @@ async fn who_was_not_reached_a_moment_ago_is_not_dialled_by_the_next_lookup() {
     node.stop().await;
 }
 
+/// Connected, and asked who it is, it never answers; so nobody knows whether it is to be asked.
 #[tokio::test]
 async fn a_lookup_does_not_wait_for_ever_for_somebody_to_say_who_it_is() {
     let hasty = Config {
