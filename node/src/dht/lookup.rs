@@ -118,10 +118,11 @@ impl Lookup {
 
     /// Gives up waiting for who was asked long ago.
     fn mark_late(&mut self, now: Instant) {
-        for asked in self.asked.values() {
-            if !self.is_answered || now.saturating_duration_since(asked.at) < LATE {
-                continue;
-            }
+        if !self.is_answered {
+            return;
+        }
+        let is_late = |asked: &&Asked| now.saturating_duration_since(asked.at) >= LATE;
+        for asked in self.asked.values().filter(is_late) {
             let path = self.paths.get_mut(asked.path);
             if let Some(candidate) = path.and_then(|path| path.candidates.get_mut(&asked.distance))
             {

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 pub(super) struct Bootstrap {
     peers: Vec<(PeerId, Vec<Multiaddr>)>,
     met_before: Vec<(PeerId, Vec<Multiaddr>)>,
-    /// Those who were there last, the last first.
-    lost: Vec<(PeerId, Vec<Multiaddr>)>,
     /// How many of them were dialled in this round.
     dialled: usize,
+    /// Those who were there last, the last first.
+    lost: Vec<(PeerId, Vec<Multiaddr>)>,
     next: Instant,
     back_off: Duration,
 }
