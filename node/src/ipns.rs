@@ -2,10 +2,12 @@
 //!
 //! Only the signature of version 2 counts, over the dag-cbor as it was received; where the fields of version 1 are
 //! there too they must say the same. Bytes are kept as they came. Follows the IPNS record specification.
-//! `sign.rs` makes new ones.
+//! `sign.rs` makes new ones, `look.rs` shows what stands in any.
 
+mod look;
 mod sign;
 
+pub use look::Look;
 pub use sign::{Draft, Readers, SignError};
 
 use crate::protobuf::{FieldError, Fields, Value as Field};
@@ -422,6 +424,34 @@ pub(crate) mod tests {
             }
         }
         assert_eq!(read("").len(), 12, "all of them");
+        // What is refused can be looked at all the same.
+        for (about, sequence, (v1, v2), value) in [
+            (
+                "_v1",
+                100,
+                (true, false),
+                "/ipfs/bafkqadtwgeww63tmpeqhezldn5zgi",
+            ),
+            (
+                "_v2",
+                100,
+                (false, true),
+                "/ipfs/bafkqadtwgiww63tmpeqhezldn5zgi",
+            ),
+            (
+                "_v1-v2-broken-v1-value",
+                100,
+                (true, true),
+                "/ipfs/bafkqahtwgevxmmrao5uxi2bamjzg623fnyqhg2lhnzqxi5lsmuqhmmq",
+            ),
+        ] {
+            let (_, bytes) = of_the_suite(about).remove(0);
+            let look = Look::at(&bytes).unwrap();
+            assert_eq!((look.has_v1, look.has_v2), (v1, v2), "{about}");
+            assert_eq!(String::from_utf8(look.value).unwrap(), value);
+            assert_eq!(look.sequence, sequence, "{about}");
+            assert_eq!(look.validity, b"2123-08-14T12:17:03.694052Z", "{about}");
+        }
     }
 
     #[test]
