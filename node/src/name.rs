@@ -19,6 +19,8 @@ pub mod publish;
 pub mod republish;
 pub mod resolve;
 mod search;
+#[cfg(test)]
+mod simulation;
 
 use crate::ipns::Record;
 use crate::jobs;

@@ -89,17 +89,8 @@ const ENTRY_BYTES: usize = 400;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipns::tests::{Says, record};
+    use crate::name::search::tests::numbered;
     use libp2p::identity::Keypair;
-
-    fn numbered(keys: &Keypair, sequence: u64) -> Record {
-        let says = Says {
-            sequence,
-            ..Says::default()
-        };
-        let name = keys.public().to_peer_id();
-        Record::decode(&name, &record(keys, &says)).unwrap()
-    }
 
     #[test]
     fn the_best_record_of_a_name_stays() {

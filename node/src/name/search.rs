@@ -58,22 +58,23 @@ const AGREEING: usize = 4;
 const QUIET: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::ipns::tests::{Says, record};
     use libp2p::identity::Keypair;
 
+    pub(in crate::name) fn numbered(keys: &Keypair, sequence: u64) -> Record {
+        let says = Says {
+            sequence,
+            ..Says::default()
+        };
+        Record::decode(&keys.public().to_peer_id(), &record(keys, &says)).unwrap()
+    }
+
     #[test]
     fn a_few_that_agree_are_enough_and_fewer_after_a_while() {
         let keys = Keypair::generate_ed25519();
-        let name = keys.public().to_peer_id();
-        let numbered = |sequence| {
-            let says = Says {
-                sequence,
-                ..Says::default()
-            };
-            Record::decode(&name, &record(&keys, &says)).unwrap()
-        };
+        let numbered = |sequence| numbered(&keys, sequence);
         let (mut search, start) = (Search::default(), Instant::now());
         assert_eq!(search.enough_at(), None);
         assert!(search.hear(numbered(2), start));
