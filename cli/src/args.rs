@@ -5,12 +5,14 @@
 
 mod content;
 mod dag;
+mod name;
 mod network;
 mod program;
 mod repo;
 
 pub use content::{AddArgs, CatArgs, GetArgs, LsArgs, RefsArgs, RefsCommand, ResolveArgs};
 pub use dag::{BlockCommand, BlockPutArgs, CidCommand, DagCommand, DagImportArgs, DagPutArgs};
+pub use name::{NameCommand, NameInspectArgs, NamePublishArgs, NameResolveArgs};
 pub use network::{
     BitswapCommand, BitswapStatArgs, DiagCommand, IdArgs, PingArgs, ProvideCommand, RoutingCommand,
     StatsCommand, SwarmAddrsArgs, SwarmAddrsCommand, SwarmCommand, SwarmFiltersArgs,
@@ -189,6 +191,9 @@ pub enum Command {
     /// What the network is told of.
     #[command(subcommand)]
     Provide(ProvideCommand),
+    /// Names that may change what they point at (IPNS).
+    #[command(subcommand)]
+    Name(NameCommand),
     /// Who has what.
     #[command(subcommand)]
     Routing(RoutingCommand),
@@ -266,6 +271,13 @@ mod tests {
             "cairn swarm peering rm x y",
             "cairn ping -n 3 /ip4/127.0.0.1/tcp/1/p2p/x",
             "cairn ping --count=3 x",
+            "cairn name publish -k self -t 24h --ttl 5m --resolve=false -Q --allow-offline bafkqaaa",
+            "cairn name publish --key=self --lifetime 1h --v1compat=false --ipns-base b58mh --sequence 3 /ipns/x",
+            "cairn name resolve",
+            "cairn name resolve -n -s -r=false /ipns/x",
+            "cairn name inspect --verify x --dump file",
+            "cairn name get x",
+            "cairn name put -f --allow-offline x file",
             "cairn diag healthy",
             "cairn config network lan",
             "cairn config network",

@@ -10,6 +10,7 @@ pub mod content;
 pub mod dag;
 pub mod diag;
 pub mod explain;
+pub mod name;
 pub mod network;
 pub mod pin;
 pub mod program;
@@ -143,6 +144,7 @@ async fn dispatch(
         Command::Swarm(command) => network::swarm(shell, command).await,
         Command::Ping(arguments) => network::ping(shell, arguments).await,
         Command::Provide(command) => provide::provide(shell, command).await,
+        Command::Name(command) => name::name(shell, command).await,
         Command::Routing(command) => network::routing(shell, command).await,
         Command::Stats(command) => network::stats(shell, command).await,
         Command::Bitswap(command) => network::bitswap(shell, command).await,

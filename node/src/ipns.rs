@@ -2,6 +2,13 @@
 //!
 //! Only the signature of version 2 counts, over the dag-cbor as it was received; where the fields of version 1 are
 //! there too they must say the same. Bytes are kept as they came. Follows the IPNS record specification.
+//! `sign.rs` makes new ones, `look.rs` shows what stands in any.
+
+mod look;
+mod sign;
+
+pub use look::Look;
+pub use sign::{Draft, Readers, SignError};
 
 use crate::protobuf::{FieldError, Fields, Value as Field};
 use crate::public_key;
@@ -358,6 +365,92 @@ pub(crate) mod tests {
         assert_eq!([super::name(peer), super::name(&cid)], [Some(name); 2]);
         for wrong in ["", "bafkqaaa", "example.com", "12D3"] {
             assert_eq!(super::name(wrong), None, "{wrong}");
+        }
+    }
+
+    /// The records that the public gateway suite has for its readers, under their names.
+    fn of_the_suite(about: &str) -> Vec<(PeerId, Vec<u8>)> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/ipns");
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            if path.extension().is_some_and(|kind| kind == "ipns-record") && name.ends_with(about) {
+                let name = super::name(name.split('_').next().unwrap()).unwrap();
+                found.push((name, std::fs::read(&path).unwrap()));
+            }
+        }
+        assert!(!found.is_empty(), "{about}");
+        found
+    }
+
+    #[test]
+    fn the_suites_records_are_taken_or_refused_as_it_says() {
+        let read = |about: &str| {
+            let of = of_the_suite(about).into_iter();
+            let read = of.map(|(name, bytes)| (Record::decode(&name, &bytes), bytes));
+            read.collect::<Vec<_>>()
+        };
+        for (about, value) in [
+            ("_v2", "/ipfs/bafkqadtwgiww63tmpeqhezldn5zgi"),
+            ("_v1-v2", "/ipfs/bafkqaddwgevxmmraojswg33smq"),
+            (
+                "_v1-v2-broken-signature-v1",
+                "/ipfs/bafkqahtwgevxmmrao5uxi2bamjzg623fnyqhg2lhnzqxi5lsmuqhmmi",
+            ),
+            // By an RSA key, which is in the record.
+            (
+                "QmVujd5Vb7moysJj8itnGufN7MEtPRCNHkKpNuA4onsRa3",
+                "/ipfs/bafkreicysg23kiwv34eg2d7qweipxwosdo2py4ldv42nbauguluen5v6am",
+            ),
+            (
+                "k51qzi5uqu5djokp3m1keo36hoxtd6u3a1d2rg1camf6al7p3huy63dojlm57c",
+                "/ipfs/bafybeib3ffl2teiqdncv3mkz4r23b5ctrwkzrrhctdbne6iboayxuxk5ui/root2",
+            ),
+        ] {
+            for (record, bytes) in read(about) {
+                let record = record.unwrap();
+                assert_eq!(record.value(), value.as_bytes(), "{about}");
+                assert_eq!(record.bytes(), bytes, "{about}");
+            }
+        }
+        for (about, error) in [
+            ("_v1", RecordError::Unsigned),
+            ("_v1-v2-broken-v1-value", RecordError::Differs("value")),
+            ("_v1-v2-broken-signature-v2", RecordError::Signature),
+        ] {
+            for (record, _) in read(about) {
+                assert_eq!(record, Err(error.clone()), "{about}");
+            }
+        }
+        assert_eq!(read("").len(), 12, "all of them");
+        // What is refused can be looked at all the same.
+        for (about, sequence, (v1, v2), value) in [
+            (
+                "_v1",
+                100,
+                (true, false),
+                "/ipfs/bafkqadtwgeww63tmpeqhezldn5zgi",
+            ),
+            (
+                "_v2",
+                100,
+                (false, true),
+                "/ipfs/bafkqadtwgiww63tmpeqhezldn5zgi",
+            ),
+            (
+                "_v1-v2-broken-v1-value",
+                100,
+                (true, true),
+                "/ipfs/bafkqahtwgevxmmrao5uxi2bamjzg623fnyqhg2lhnzqxi5lsmuqhmmq",
+            ),
+        ] {
+            let (_, bytes) = of_the_suite(about).remove(0);
+            let look = Look::at(&bytes).unwrap();
+            assert_eq!((look.has_v1, look.has_v2), (v1, v2), "{about}");
+            assert_eq!(String::from_utf8(look.value).unwrap(), value);
+            assert_eq!(look.sequence, sequence, "{about}");
+            assert_eq!(look.validity, b"2123-08-14T12:17:03.694052Z", "{about}");
         }
     }
 

@@ -15,6 +15,7 @@ use crate::exchange::Exchange;
 use crate::jobs;
 use crate::limits::Limits;
 use crate::metrics;
+use crate::name::Names;
 use crate::perf::{Perf, PerfError, Run};
 use crate::provide::{self, Provide};
 use crate::routing::routers::{Routers, RoutersError};
@@ -37,6 +38,7 @@ pub struct Node {
     peers: Peers,
     routing: Routing,
     directory: Directory,
+    names: Names,
     exchange: Exchange,
     bitswap: Bitswap,
     perf: Perf,
@@ -212,6 +214,7 @@ impl Node {
         let perf = Perf::start(perf, &families.bitswap, registry)?;
         let exchange = Exchange::online(store.clone(), bitswap.clone(), config.fetch_idle);
 
+        let names = Names::new(store.clone(), Some(routing.clone()), &families.jobs);
         let provide = provide::start(
             (store, config.serve),
             routing.clone(),
@@ -228,6 +231,7 @@ impl Node {
             peers,
             routing,
             directory,
+            names,
             exchange,
             bitswap,
             perf,
@@ -257,6 +261,11 @@ impl Node {
     /// Providers.
     pub fn routing(&self) -> Routing {
         self.routing.clone()
+    }
+
+    /// Names that may change.
+    pub fn names(&self) -> Names {
+        self.names.clone()
     }
 
     /// Providers and peers, for others.

@@ -4,6 +4,7 @@
 //! * 1: the first.
 //! * 2: a third stream of segments (`cache`), and kinds of journal records that readers of format 1 do
 //!   not know. What format 1 wrote is read as it is; only its index is built anew.
+//! * 3: notes in the journal. What format 2 wrote is read as it is.
 
 use crate::durable;
 use crate::log::files::Access;
@@ -13,7 +14,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 /// The format this program writes.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Refuses folders of newer programs; marks a new folder, and one of an older format, with ours.
 pub(crate) fn check(root: &Path, access: Access) -> Result<(), OpenError> {
@@ -66,19 +67,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         check(folder.path(), Access::ReadWrite).unwrap();
         check(folder.path(), Access::ReadWrite).unwrap();
-        assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), "2\n");
+        assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), "3\n");
     }
 
     #[test]
     fn refuses_a_newer_format_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE), "3\n").unwrap();
+        fs::write(folder.path().join(FILE), "4\n").unwrap();
         let refused = check(folder.path(), Access::ReadWrite);
         assert!(matches!(
             refused,
             Err(OpenError::Newer {
-                found: 3,
-                known: 2,
+                found: 4,
+                known: 3,
                 ..
             })
         ));

@@ -1,4 +1,4 @@
-//! What blocks cannot tell: how far each segment counts, pins, deletions. The truth beside the log.
+//! What blocks cannot tell: how far each segment counts, pins, notes, deletions. The truth beside the log.
 //!
 //! One file of records, each checksummed and length-prefixed, synced before the answer. A torn end is
 //! cut; damage in what had reached the disk is skipped and reported, never cut. Each group of records
@@ -17,7 +17,9 @@ use crate::durable::{self, Access as FileAccess};
 use crate::log::dead::Dead;
 use crate::log::files::Access;
 use crate::log::{Position, SegmentId, Stream};
+use crate::notes::Notes;
 use crate::pin::Pin;
+use bytes::Bytes;
 use record::Record;
 pub(crate) use replay::Replay;
 use std::collections::{BTreeMap, HashSet};
@@ -43,8 +45,10 @@ pub(crate) struct State {
     pub(crate) since: Vec<(u64, Change)>,
     /// Pins by [`Pin::key`].
     pub(crate) pins: BTreeMap<Vec<u8>, Pin>,
-    /// How many bytes their records take.
-    pin_bytes: u64,
+    /// Notes by kind and key.
+    pub(crate) notes: Notes,
+    /// How many bytes the records of pins and notes take.
+    small_bytes: u64,
 }
 
 /// What may happen to sections.
@@ -300,13 +304,23 @@ impl State {
                 self.since.push((number, Change::Deleted(dead)));
             }
             Record::Pinned(pin) => {
-                self.pin_bytes += record::bytes_of_pin(&pin);
+                self.small_bytes += record::bytes_of_pin(&pin);
                 let before = self.pins.insert(pin.key(), pin);
-                self.pin_bytes -= before.as_ref().map_or(0, record::bytes_of_pin);
+                self.small_bytes -= before.as_ref().map_or(0, record::bytes_of_pin);
             }
             Record::Unpinned(key) => {
                 let before = self.pins.remove(&key);
-                self.pin_bytes -= before.as_ref().map_or(0, record::bytes_of_pin);
+                self.small_bytes -= before.as_ref().map_or(0, record::bytes_of_pin);
+            }
+            Record::Noted { about, key, value } => {
+                let bytes = |value: &Bytes| record::bytes_of_note(&key, value);
+                self.small_bytes += value.as_ref().map_or(0, bytes);
+                let place = (about, key.clone());
+                let before = match value {
+                    Some(value) => self.notes.insert(place, value),
+                    None => self.notes.remove(&place),
+                };
+                self.small_bytes -= before.as_ref().map_or(0, bytes);
             }
             Record::Deleted(positions) => {
                 self.dead.extend(positions.iter().copied());
@@ -362,6 +376,14 @@ impl State {
             .iter()
             .map(|(id, length)| (*id, *length))
             .collect();
+        let notes = self
+            .notes
+            .iter()
+            .map(|((about, key), value)| Record::Noted {
+                about: *about,
+                key: key.clone(),
+                value: Some(value.clone()),
+            });
         let mut buried = self.dead.positions();
         let since: HashSet<&Position> = self
             .since
@@ -389,6 +411,7 @@ impl State {
                     .map(|some| Record::Buried(some.to_vec())),
             )
             .chain(self.pins.values().cloned().map(Record::Pinned))
+            .chain(notes)
             .chain([Record::Checkpointed(self.checkpointed)])
             .chain(changes)
             .collect()
@@ -401,7 +424,7 @@ impl State {
         };
         let kept: usize = self.since.iter().map(kept).sum();
         let others = self.lengths.len() + kept;
-        (self.dead.len() + others as u64) * 8 + self.pin_bytes
+        (self.dead.len() + others as u64) * 8 + self.small_bytes
     }
 }
 
@@ -453,7 +476,7 @@ mod tests {
     };
 
     fn pin(at: u8) -> Pin {
-        let block = Block::new(PREFIX, bytes::Bytes::from(vec![at])).unwrap();
+        let block = Block::new(PREFIX, Bytes::from(vec![at])).unwrap();
         Pin {
             cid: *block.cid(),
             mode: PinMode::Recursive,
@@ -510,7 +533,7 @@ mod tests {
                 hash: cid::HashKind::Sha2_512,
                 ..PREFIX
             };
-            let cid = *Block::new(long, bytes::Bytes::from(at.to_le_bytes().to_vec()))
+            let cid = *Block::new(long, Bytes::from(at.to_le_bytes().to_vec()))
                 .unwrap()
                 .cid();
             Record::Pinned(Pin {
@@ -532,7 +555,7 @@ mod tests {
         let keys: Vec<_> = journal.state.pins.keys().cloned().collect();
         let gone = keys.into_iter().map(Record::Unpinned).collect();
         journal.append(gone, Sync::Leave).unwrap();
-        assert_eq!(journal.state.pin_bytes, 0);
+        assert_eq!(journal.state.small_bytes, 0);
         assert!(journal.length < bytes / 10, "and now it was written anew");
     }
 
@@ -697,11 +720,25 @@ mod tests {
                 .unwrap();
         }
         assert!(longest <= STALE_BYTES_MIN + 100, "{longest}");
+        let noted = |key, value: Option<Bytes>| Record::Noted {
+            about: 3,
+            key: vec![key],
+            value,
+        };
+        let notes = vec![
+            noted(1, Some(Bytes::from_static(b"kept"))),
+            noted(2, Some(Bytes::from_static(b"gone"))),
+            noted(2, None),
+        ];
+        journal.append(notes, Sync::Leave).unwrap();
         let pins = journal.state().pins.clone();
         journal.rewrite().unwrap();
         drop(journal);
         let (again, _) = open(folder.path()).unwrap();
         assert_eq!(again.state().pins, pins);
+        let notes = &again.state().notes;
+        assert_eq!(notes.len(), 1);
+        assert_eq!(notes[&(3, vec![1])], "kept");
         assert_eq!(again.state().lengths.get(&SEGMENT), Some(&19_999));
     }
 }

@@ -21,6 +21,7 @@ pub mod hash;
 mod index;
 mod journal;
 mod log;
+pub mod notes;
 pub mod pin;
 pub mod scrub;
 #[cfg(test)]

@@ -111,6 +111,8 @@ struct Run<'a> {
     blocks: Vec<Known>,
     /// Pins on nodes, by number: recursive.
     pins: Vec<Known>,
+    /// From the number that was last acknowledged in the note to the one that was last tried.
+    numbers: std::ops::Range<u64>,
     /// Blocks and pins that were changed since everything was last made durable.
     loose: BTreeSet<usize>,
     loose_pins: BTreeSet<usize>,
@@ -150,6 +152,7 @@ impl<'a> Run<'a> {
             store: None,
             blocks: vec![Known::Absent; LEAVES + NODES],
             pins: vec![Known::Absent; NODES],
+            numbers: 0..0,
             loose: BTreeSet::new(),
             loose_pins: BTreeSet::new(),
             perhaps_with_holes: BTreeSet::new(),
@@ -331,7 +334,7 @@ impl<'a> Run<'a> {
 
     /// One piece of work, and what it means for the model.
     fn work(&mut self) {
-        match self.random.random_range(0..23) {
+        match self.random.random_range(0..24) {
             0..=5 => self.put(Keep::Kept),
             6..=8 => self.put(Keep::Cached),
             9..=11 => self.pin(),
@@ -358,6 +361,7 @@ impl<'a> Run<'a> {
                 self.tell(|| format!("write out: {done:?}"));
                 self.make_firm(done.is_ok());
             }
+            22 => self.note(),
             _ => self.read_something(),
         }
     }
@@ -455,6 +459,40 @@ impl<'a> Run<'a> {
             self.doubt_visible();
             Known::Unknown
         };
+    }
+
+    /// Counts on, in a note.
+    fn note(&mut self) {
+        self.numbers.end += 1;
+        let value = Bytes::copy_from_slice(&self.numbers.end.to_le_bytes());
+        let noted = Record::Noted {
+            about: 7,
+            key: b"number".to_vec(),
+            value: Some(value),
+        };
+        let done = self.store().inner.commit_to_disk(vec![noted]);
+        self.tell(|| format!("note {}: {done:?}", self.numbers.end));
+        self.make_firm(done.is_ok());
+        if done.is_ok() {
+            self.numbers.start = self.numbers.end;
+        }
+    }
+
+    /// The number in the note is one that was acknowledged, or tried since.
+    fn check_note(&mut self, store: &Store, when: When) {
+        let notes = store.inner.read_notes();
+        let note = notes.get(&(7, b"number".to_vec()));
+        let number = note.map_or(0, |note| u64::from_le_bytes(note[..].try_into().unwrap()));
+        let is_right = (self.numbers.start..=self.numbers.end).contains(&number);
+        assert!(
+            is_right || self.lied,
+            "{number} is noted, not one of {:?}, seed {}",
+            self.numbers,
+            self.seed
+        );
+        if when == When::Opened {
+            self.numbers.start = number;
+        }
     }
 
     /// Deletes blocks that no pin reaches, as far as anybody knows.
@@ -608,6 +646,7 @@ impl<'a> Run<'a> {
                 (When::Working, false) => Known::Hidden,
             };
         }
+        self.check_note(&store, when);
         for number in 0..self.blocks.len() {
             let known = &mut self.blocks[number];
             // What stands there after opening was made durable by it, or was before; what is visible

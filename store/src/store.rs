@@ -13,7 +13,7 @@
 //! * `crate::pin`, `crate::gc`, `crate::evict`, `crate::scrub`: what must stay, what may go, what is
 //!   rotten; `crate::compact`: how space is given back.
 //!
-//! Locks are taken in this order: sweeping, turn, appender, journal, pins, index table. None is held across
+//! Locks are taken in this order: sweeping, turn, appender, journal, pins, notes, index table. None is held across
 //! a wait; the turn is let go as soon as the appender is had.
 
 mod at_once;
@@ -49,6 +49,7 @@ use crate::log::dead::Dead;
 use crate::log::files::{Access, Files};
 use crate::log::segment::Segment;
 use crate::log::{Place, Position, SegmentId, Stream};
+use crate::notes::Notes;
 use crate::pin::Pin;
 use crate::scrub::ScrubState;
 use crate::sink::PutError;
@@ -118,6 +119,7 @@ pub(crate) struct Inner {
     pub(crate) appender: Mutex<Appender>,
     pub(crate) journal: Mutex<Journal>,
     pub(crate) pins: RwLock<Pins>,
+    pub(crate) notes: RwLock<Notes>,
     /// Sections that no longer count although the index may still name them.
     pub(crate) dead: Arc<Dead>,
     pub(crate) holds: Mutex<Vec<Weak<Hold>>>,

@@ -8,8 +8,8 @@ use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
     FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, explain, filters, get,
-    healthy, id, log, ls, peering, pin, ping, provide, refs, repo, resolve, routing, stats, swarm,
-    version,
+    healthy, id, log, ls, name, peering, pin, ping, provide, refs, repo, resolve, routing, stats,
+    swarm, version,
 };
 use axum::body::Body;
 use cairn_node::Session;
@@ -245,6 +245,11 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "routing/findpeer" => routing::find_peer(call),
         "routing/get" => routing::get(call),
         "routing/put" => routing::put(call),
+        "name/get" => name::get(call).await,
+        "name/inspect" => name::inspect(call).await,
+        "name/publish" => name::publish(call).await,
+        "name/put" => name::put(call).await,
+        "name/resolve" => name::resolve(call).await,
         "ping" => ping::ping(call),
         "routing/findprovs" => routing::find_providers(call),
         "routing/provide" => routing::provide(call).await,
@@ -277,7 +282,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 68] = [
+pub const COMMANDS: [&str; 73] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -311,6 +316,11 @@ pub const COMMANDS: [&str; 68] = [
     "log/level",
     "log/ls",
     "ls",
+    "name/get",
+    "name/inspect",
+    "name/publish",
+    "name/put",
+    "name/resolve",
     "pin/add",
     "pin/ls",
     "pin/rm",

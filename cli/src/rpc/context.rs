@@ -1,13 +1,16 @@
 //! What commands work on: the repository, opened when first needed, and the node, if one runs.
 
 use super::error::RpcError;
+use super::name::OWN;
 use crate::output::{self, Progress};
 use crate::repository::Repository;
 use cairn_node::bitswap::policy::DenyContent;
+use cairn_node::name::Names;
 use cairn_node::perf::Perf;
 use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
-use cairn_node::{Exchange, Multiaddr, Node, PeerId};
+use cairn_node::tasks::Tasks;
+use cairn_node::{Exchange, Keypair, Multiaddr, Node, PeerId, identity};
 use cairn_store::sink::PutError;
 use cairn_store::store::OpenEvent;
 use cairn_store::{Cid, Store};
@@ -54,6 +57,8 @@ pub struct Online {
     pub peers: Peers,
     /// Providers.
     pub routing: Routing,
+    /// Names that may change.
+    pub names: Names,
     /// The raw path to peers.
     pub perf: Perf,
     /// What is given to no peer.
@@ -67,6 +72,7 @@ impl Online {
         Self {
             peers: node.peers(),
             routing: node.routing(),
+            names: node.names(),
             perf: node.measuring(),
             denied,
             node: Arc::downgrade(node),
@@ -187,6 +193,27 @@ impl Context {
             Ok(()) => otherwise,
             Err(missing) => missing.into(),
         }
+    }
+
+    /// Names, looked for by the node if one runs.
+    pub async fn names(&self) -> Result<Names, RpcError> {
+        match &self.online {
+            Some(online) => Ok(online.names.clone()),
+            None => {
+                let store = self.store().await?.clone();
+                Ok(Names::new(store, None, &Tasks::new()))
+            }
+        }
+    }
+
+    /// A key that signs, by its name.
+    pub async fn key(&self, name: &str) -> Result<Keypair, RpcError> {
+        self.repository.config_text()?;
+        if name != OWN {
+            return Err(RpcError::failed(format!("there is no key called {name:?}")));
+        }
+        let repository = self.repository.path();
+        identity::load(repository).map_err(|error| RpcError::failed(error.to_string()))
     }
 
     /// The node, or the error that there is none.

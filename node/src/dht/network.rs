@@ -25,6 +25,8 @@ pub struct Network {
     /// Whose end is waited for, and what came of it.
     awaited: Option<(usize, LookupId)>,
     done: Option<(Instant, Outcome)>,
+    /// Values that it has found so far, and when.
+    heard: Vec<(Instant, Vec<u8>)>,
     requests: u64,
     /// Answers that were false, or that did not come although somebody was there.
     false_answers: u64,
@@ -39,6 +41,8 @@ struct Node {
     dht: Dht,
     is_up: bool,
     manner: Manner,
+    /// What it keeps for others.
+    values: HashMap<Vec<u8>, Vec<u8>>,
     /// When it looks at the clock. A tick at another time was meant for before it had something to do.
     ticks_at: Option<Instant>,
 }
@@ -129,6 +133,7 @@ impl Network {
             next: 0,
             awaited: None,
             done: None,
+            heard: Vec::new(),
             requests: 0,
             false_answers: 0,
             rests: false,
@@ -222,6 +227,7 @@ impl Network {
             dht,
             is_up: true,
             manner,
+            values: HashMap::new(),
             ticks_at: None,
         });
         self.act(number);
@@ -307,6 +313,46 @@ impl Network {
     /// Has a node look for providers of a key, until it knows one.
     pub fn find(&mut self, node: usize, key: Vec<u8>) -> Option<Told> {
         self.run(node, |dht, now| dht.find_providers(key, 1, now))
+    }
+
+    /// Has those nearest to a key keep a value, unless `is_better` says that what one keeps is. Gives how many took it.
+    pub fn keep(
+        &mut self,
+        node: usize,
+        key: &[u8],
+        value: &[u8],
+        is_better: impl Fn(&[u8], &[u8]) -> bool,
+    ) -> usize {
+        let told = self.find_nearest(node, key.to_vec());
+        let nearest = told.map(|told| told.outcome.nearest).unwrap_or_default();
+        let mut took = 0;
+        for contact in nearest {
+            let at = self.numbers.get(&contact.peer).copied();
+            let Some(keeper) = at.and_then(|at| self.nodes.get_mut(at)) else {
+                continue;
+            };
+            let old = keeper.values.get(key);
+            if keeper.is_up && old.is_none_or(|old| is_better(value, old)) {
+                keeper.values.insert(key.to_vec(), value.to_vec());
+                took += 1;
+            }
+        }
+        took
+    }
+
+    /// Has a node look for all values kept under a key. Gives what it found, and after how long, in order; and how long
+    /// all of it took.
+    pub fn find_values(
+        &mut self,
+        node: usize,
+        key: Vec<u8>,
+    ) -> Option<(Vec<(Duration, Vec<u8>)>, Duration)> {
+        let begun = self.now;
+        self.heard.clear();
+        let told = self.run(node, |dht, now| dht.find_values(key, now))?;
+        let heard = std::mem::take(&mut self.heard).into_iter();
+        let after = |(at, value): (Instant, Vec<u8>)| (at.saturating_duration_since(begun), value);
+        Some((heard.map(after).collect(), told.took))
     }
 
     /// Has a node look for those nearest to a key.
@@ -409,7 +455,14 @@ impl Network {
                     }
                     return;
                 }
+                let value = match &request {
+                    super::Request::Value(key) => asked.values.get(key).cloned(),
+                    _ => None,
+                };
                 let mut answer = asked.dht.asked(&asking.peer, request, now);
+                if let Some(answer) = &mut answer {
+                    answer.value = value;
+                }
                 self.act(to);
                 if let Some(answer) = &mut answer {
                     self.falsify(answer, manner);
@@ -459,6 +512,7 @@ impl Network {
             return;
         }
         answer.providers.clear();
+        answer.value = None;
         self.false_answers += 1;
         if manner == Manner::Misleads {
             // All of its like that are up: they name each other wherever they lie.
@@ -483,7 +537,12 @@ impl Network {
                 } => {
                     self.send(number, contact.peer, None, request);
                 }
-                Action::Found { .. } | Action::Value { .. } => {}
+                Action::Value { lookup, value } => {
+                    if self.awaited == Some((number, lookup)) {
+                        self.heard.push((self.now, value));
+                    }
+                }
+                Action::Found { .. } => {}
                 Action::Done { lookup, outcome } => {
                     if self.awaited == Some((number, lookup)) {
                         self.done = Some((self.now, outcome));

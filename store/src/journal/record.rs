@@ -7,6 +7,7 @@
 use crate::cid::Cid;
 use crate::log::{Position, SegmentId};
 use crate::pin::{Pin, PinMode};
+use bytes::Bytes;
 
 /// One entry of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,15 @@ pub(crate) enum Record {
         /// The originals, but in the place of those that had died meanwhile their copies.
         dead: Vec<Position>,
     },
+    /// A note of this kind was made, or is gone. What kinds there are is for those to know who make them.
+    Noted {
+        /// Its kind.
+        about: u8,
+        /// What it is found by, among those of its kind.
+        key: Vec<u8>,
+        /// What it says.
+        value: Option<Bytes>,
+    },
 }
 
 /// Appends a record's bytes.
@@ -81,6 +91,11 @@ pub(crate) fn read(bytes: &[u8]) -> Option<(u64, Record, usize)> {
 pub(crate) fn bytes_of_pin(pin: &Pin) -> u64 {
     let name = pin.name.as_ref().map_or(0, String::len);
     (HEADER + pin.cid.encoded_len() + name + PIN_FIELDS) as u64
+}
+
+/// How many bytes the record of a note takes, about.
+pub(crate) fn bytes_of_note(key: &[u8], value: &[u8]) -> u64 {
+    (HEADER + key.len() + value.len() + NOTE_FIELDS) as u64
 }
 
 fn checksum(length: u32, number: u64, payload: &[u8]) -> u32 {
@@ -154,6 +169,17 @@ fn payload(record: &Record) -> Vec<u8> {
             put_positions(&mut out, kept);
             put_positions(&mut out, dead);
         }
+        Record::Noted { about, key, value } => {
+            out.extend_from_slice(&[NOTED, *about]);
+            blob(&mut out, key);
+            match value {
+                None => out.push(0),
+                Some(value) => {
+                    out.push(1);
+                    blob(&mut out, value);
+                }
+            }
+        }
     }
     out
 }
@@ -212,6 +238,16 @@ fn parse(payload: &[u8]) -> Option<Record> {
             kept: positions(&mut cursor)?,
             dead: positions(&mut cursor)?,
         },
+        NOTED => {
+            let [about] = take::<1>(&mut cursor)?;
+            let key = read_blob(&mut cursor)?.to_vec();
+            let value = match take::<1>(&mut cursor)? {
+                [0] => None,
+                [1] => Some(Bytes::copy_from_slice(read_blob(&mut cursor)?)),
+                _ => return None,
+            };
+            Record::Noted { about, key, value }
+        }
         _ => return None,
     };
     cursor.is_empty().then_some(record)
@@ -278,6 +314,8 @@ const RECORD_MAGIC: u32 = 0x7a11_c0de;
 const HEADER: usize = 4 + 4 + 8 + 4;
 /// Kind, mode, two lengths, and whether there is a name.
 const PIN_FIELDS: usize = 5;
+/// Kind, what it is about, two lengths of up to three bytes, and whether there is a value.
+const NOTE_FIELDS: usize = 9;
 const COMMITTED: u8 = 1;
 const PINNED: u8 = 2;
 const UNPINNED: u8 = 3;
@@ -291,6 +329,7 @@ const CHECKPOINTED: u8 = 9;
 const USED: u8 = 10;
 const BURIED: u8 = 11;
 const MOVED: u8 = 12;
+const NOTED: u8 = 13;
 
 #[cfg(test)]
 mod tests {
@@ -337,6 +376,16 @@ mod tests {
                 lengths: vec![(segment, 500)],
                 kept: vec![],
                 dead: vec![position, position],
+            },
+            Record::Noted {
+                about: 1,
+                key: vec![1, 2, 3],
+                value: Some(Bytes::from_static(b"a note")),
+            },
+            Record::Noted {
+                about: 255,
+                key: vec![],
+                value: None,
             },
         ] {
             assert_eq!(parse(&payload(&record)), Some(record));

@@ -268,7 +268,12 @@ impl Inner {
             (appender.touched(), self.take_lists())
         };
         let mut made = self.make_durable(&touched, &lists, &records, sync);
-        let frees = |record: &Record| matches!(record, Record::Unpinned(_) | Record::Deleted(_));
+        let frees = |record: &Record| {
+            matches!(
+                record,
+                Record::Unpinned(_) | Record::Deleted(_) | Record::Noted { value: None, .. }
+            )
+        };
         if matches!(made, Err(PutError::Full(_)))
             && self.adds_nothing(&touched)
             && records.iter().all(frees)
@@ -284,10 +289,18 @@ impl Inner {
             return Err(error);
         }
         let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.notes.write().unwrap_or_else(PoisonError::into_inner);
         for record in records {
             match record {
                 Record::Pinned(pin) => drop(pins.by_key.insert(pin.key(), pin)),
                 Record::Unpinned(key) => drop(pins.by_key.remove(&key)),
+                Record::Noted { about, key, value } => {
+                    match value {
+                        Some(value) => notes.insert((about, key), value),
+                        None => notes.remove(&(about, key)),
+                    };
+                    continue;
+                }
                 _ => continue,
             }
             pins.changes += 1;

@@ -224,6 +224,7 @@ impl Store {
 
         let state = journal.state();
         let by_key = state.pins.clone();
+        let notes = state.notes.clone();
         let dead = state.dead.clone();
         let appender = log.appender(&files, &state.lengths, config);
         let appender = appender.map_err(disk(&blocks_folder))?;
@@ -236,6 +237,7 @@ impl Store {
             segments: RwLock::new(log.segments),
             files,
             pins: RwLock::new(Pins { by_key, changes: 0 }),
+            notes: RwLock::new(notes),
             dead,
             journal: Mutex::new(journal),
             holds: Mutex::default(),

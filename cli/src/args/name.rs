@@ -1,0 +1,97 @@
+//! Names: what they point at.
+
+use crate::config::duration::Interval;
+use clap::{ArgAction, Args, Subcommand};
+use std::path::PathBuf;
+
+/// Below `name`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum NameCommand {
+    /// Have a name point at something: sign a record and tell others.
+    Publish(NamePublishArgs),
+    /// Print what a name points at.
+    Resolve(NameResolveArgs),
+    /// Print what stands in a record, whoever signed it.
+    Inspect(NameInspectArgs),
+    /// Print the newest record of a name, as its bytes.
+    Get {
+        /// The name.
+        name: String,
+    },
+    /// Take in a record of a name, whoever signed it, and tell others.
+    Put {
+        /// The name.
+        name: String,
+        /// The file that has the record; `-` for standard input.
+        file: PathBuf,
+        /// Even if a newer one is known.
+        #[arg(short, long)]
+        force: bool,
+        /// Even if nobody can be told.
+        #[arg(long)]
+        allow_offline: bool,
+    },
+}
+
+/// `name publish`.
+#[derive(Debug, Clone, Args)]
+pub struct NamePublishArgs {
+    /// What the name is to point at: a CID, or a path below /ipfs or /ipns.
+    pub path: String,
+    /// The key that signs, by its name [default: self].
+    #[arg(short, long)]
+    pub key: Option<String>,
+    /// For how long the record holds [default: 48h].
+    #[arg(short = 't', long, value_name = "DURATION")]
+    pub lifetime: Option<Interval>,
+    /// For how long nobody need look for a newer one [default: 5m].
+    #[arg(long, value_name = "DURATION")]
+    pub ttl: Option<Interval>,
+    /// The record's number, above that of every one before it [default: the next].
+    #[arg(long, value_name = "NUMBER")]
+    pub sequence: Option<u64>,
+    /// Look first whether what it points at is there.
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub resolve: bool,
+    /// Print the name alone.
+    #[arg(short = 'Q', long)]
+    pub quieter: bool,
+    /// Add what readers of version 1 need.
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub v1compat: bool,
+    /// Sign it even if nobody can be told; they are once the daemon runs.
+    #[arg(long)]
+    pub allow_offline: bool,
+    /// How the name is written: a multibase, or `b58mh` [default: base36].
+    #[arg(long, value_name = "BASE")]
+    pub ipns_base: Option<String>,
+}
+
+/// `name resolve`.
+#[derive(Debug, Clone, Args)]
+pub struct NameResolveArgs {
+    /// The name [default: this node's].
+    pub name: Option<String>,
+    /// Ask others and wait for them, although a record is known.
+    #[arg(short, long)]
+    pub nocache: bool,
+    /// Print better records as they come.
+    #[arg(short, long)]
+    pub stream: bool,
+    /// Follow a name that points at another one.
+    #[arg(short, long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub recursive: bool,
+}
+
+/// `name inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct NameInspectArgs {
+    /// The file that has the record; `-` for standard input.
+    pub file: PathBuf,
+    /// Check whether it is a record of this name.
+    #[arg(long, value_name = "NAME")]
+    pub verify: Option<String>,
+    /// Print its bytes as well.
+    #[arg(long)]
+    pub dump: bool,
+}

@@ -1,0 +1,159 @@
+//! Names that may change: IPNS records signed, told to others, found and kept fresh.
+//!
+//! ```text
+//! publish ─► a number above all that are known ─► signed ─► noted on disk ─► told to those nearest to the name
+//! resolve ─► what is known and valid: at once, and looked for again behind, if that is not fresh any more
+//!        └─► else looked for: the best record, as soon as it hardly pays to wait for a better one
+//! ```
+//!
+//! * [`publish`]: what this node signs. A number is never used twice: before a record leaves, the journal has it.
+//! * [`resolve`]: from a name to its newest record; `search.rs` says when a search has found enough.
+//! * `cache.rs`: records of others that were found, within bounds.
+//! * `republish.rs`: what was signed is told again before others forget it, and signed anew before it expires.
+//!
+//! Time is the wall's, as records have it: one that has expired is refused a moment later at the latest, and a clock
+//! from before this program was made is not believed at all, or every old record would hold again.
+
+mod cache;
+pub mod publish;
+pub mod republish;
+pub mod resolve;
+mod search;
+#[cfg(test)]
+mod simulation;
+
+use crate::ipns::Record;
+use crate::jobs;
+use crate::routing::{Routing, RoutingError};
+use crate::tasks::Tasks;
+use cache::Cache;
+use cairn_store::Store;
+use cairn_store::notes::About;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{BoxStream, StreamExt};
+use libp2p::PeerId;
+use publish::Noted;
+use republish::{Keys, Republish};
+use resolve::Searches;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// A handle on names. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Names(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    /// Where others are asked and told; none without a network.
+    network: Option<Arc<dyn Network>>,
+    cache: Mutex<Cache>,
+    /// Held by whoever takes the next number of a name.
+    signing: tokio::sync::Mutex<()>,
+    searches: Mutex<Searches>,
+    tasks: Tasks,
+    clock: fn() -> SystemTime,
+}
+
+/// What names need of the network.
+pub(crate) trait Network: fmt::Debug + Send + Sync + 'static {
+    /// Records kept under a key, each valid. An error comes last.
+    fn values(&self, key: Vec<u8>) -> BoxStream<'static, Result<Vec<u8>, RoutingError>>;
+    /// Has others keep a record; how many took it.
+    fn keep(&self, key: Vec<u8>, value: Vec<u8>)
+    -> BoxFuture<'static, Result<usize, RoutingError>>;
+}
+
+impl Network for Routing {
+    fn values(&self, key: Vec<u8>) -> BoxStream<'static, Result<Vec<u8>, RoutingError>> {
+        Self::values(self, key).boxed()
+    }
+
+    fn keep(
+        &self,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    ) -> BoxFuture<'static, Result<usize, RoutingError>> {
+        let this = self.clone();
+        async move { Self::keep(&this, key, value).await }.boxed()
+    }
+}
+
+/// The clock cannot be right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this machine's clock is from before this program was made, so nobody can tell which names have expired; set the clock"
+)]
+pub struct WrongClock;
+
+impl Names {
+    /// Names of a node with a network, or of a repository without one.
+    pub fn new(store: Store, routing: Option<Routing>, tasks: &Tasks) -> Self {
+        let network = routing.map(|routing| Arc::new(routing) as Arc<dyn Network>);
+        Self::over(store, network, tasks, SystemTime::now)
+    }
+
+    fn over(
+        store: Store,
+        network: Option<Arc<dyn Network>>,
+        tasks: &Tasks,
+        clock: fn() -> SystemTime,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            network,
+            cache: Mutex::default(),
+            signing: tokio::sync::Mutex::default(),
+            searches: Mutex::default(),
+            tasks: tasks.clone(),
+            clock,
+        }))
+    }
+
+    /// Whether others can be asked.
+    pub fn is_online(&self) -> bool {
+        self.0.network.is_some()
+    }
+
+    /// The newest record of a name that is known here, valid or not.
+    pub fn known(&self, name: &PeerId) -> Option<Record> {
+        let own = self.noted(name).map(|noted| noted.record);
+        let found = self.cache().of(name).map(|found| found.record);
+        newest(own, found)
+    }
+
+    /// What this node signed last for a name.
+    fn noted(&self, name: &PeerId) -> Option<Noted> {
+        let note = self.0.store.note(About::Published, &name.to_bytes())?;
+        Noted::read(name, &note)
+    }
+
+    /// Tells others again, from time to time, of what was signed here, and signs it anew.
+    pub fn keep_published(&self, keys: Arc<dyn Keys>, every: Duration) {
+        jobs::run(Republish::new(self.clone(), keys, every), &self.0.tasks);
+    }
+
+    fn now(&self) -> Result<SystemTime, WrongClock> {
+        let now = (self.0.clock)();
+        let least = SystemTime::UNIX_EPOCH + Duration::from_secs(MADE);
+        (now >= least).then_some(now).ok_or(WrongClock)
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.0.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn newest(one: Option<Record>, other: Option<Record>) -> Option<Record> {
+    match (one, other) {
+        (Some(one), Some(other)) if other.age(&one).is_gt() => Some(other),
+        (one, other) => one.or(other),
+    }
+}
+
+/// When this program was made, in seconds since 1970, about: the first of November 2026.
+const MADE: u64 = 1_793_491_200;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What was signed here is told again before others forget it, and signed anew before it expires.
+//!
+//! Others keep a record for two days, but they come and go, so all are told again a few times a day, one after the other
+//! and spread over the time, so that many names are no burst. When half of a record's time is over the next one is
+//! signed in its place, if its key is here; else the last one is told for as long as it holds. How often this happens
+//! is measured by a clock that nobody can set.
+
+use super::Names;
+use super::publish::Wish;
+use crate::jobs::Job;
+use cairn_store::notes::About;
+use libp2p::PeerId;
+use libp2p::identity::Keypair;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// Where keys are.
+pub trait Keys: fmt::Debug + Send + Sync + 'static {
+    /// The key of a name, if it is here and can be had.
+    fn key_of(&self, name: &PeerId) -> Option<Keypair>;
+}
+
+/// The job.
+#[derive(Debug)]
+pub(crate) struct Republish {
+    names: Names,
+    keys: Arc<dyn Keys>,
+    every: Duration,
+    /// Whose turn was last.
+    last: Option<Vec<u8>>,
+    due: Instant,
+}
+
+impl Republish {
+    /// Every name once in so long a time.
+    pub(crate) fn new(names: Names, keys: Arc<dyn Keys>, every: Duration) -> Self {
+        Self {
+            names,
+            keys,
+            every,
+            // Anywhere, or after every restart the same ones would be told first.
+            last: Some(PeerId::random().to_bytes()),
+            due: Instant::now() + FIRST_AFTER.min(every),
+        }
+    }
+
+    /// The name whose turn it is, and how many there are.
+    fn turn(&self) -> (Option<PeerId>, u32) {
+        let notes = self.names.0.store.notes(About::Published);
+        let count = u32::try_from(notes.len()).unwrap_or(u32::MAX);
+        let is_after = |key: &Vec<u8>| self.last.as_ref().is_none_or(|last| key > last);
+        let mut keys = notes.iter().map(|(key, _)| key);
+        let next = keys
+            .clone()
+            .find(|key| is_after(key))
+            .or_else(|| keys.next());
+        let name = next.and_then(|key| PeerId::from_bytes(key).ok());
+        (name, count)
+    }
+
+    async fn renew(&self, name: &PeerId) {
+        let (Some(noted), Ok(now)) = (self.names.noted(name), self.names.now()) else {
+            return;
+        };
+        let told = match noted.is_old(now).then(|| self.keys.key_of(name)).flatten() {
+            Some(keys) => {
+                let wish = Wish {
+                    value: String::from_utf8_lossy(noted.record.value()).into_owned(),
+                    lifetime: noted.lifetime,
+                    ttl: noted.record.ttl(),
+                    sequence: None,
+                    readers: noted.readers,
+                };
+                match self.names.publish(&keys, &wish).await {
+                    Ok(published) => published.took,
+                    Err(error) => {
+                        tracing::warn!(%name, %error, "a name was not signed anew");
+                        return;
+                    }
+                }
+            }
+            None if noted.record.expires() > now => self.names.tell(name, &noted.record).await,
+            None => return,
+        };
+        match told {
+            Some(Ok(count)) => tracing::debug!(%name, count, "a name was told again"),
+            Some(Err(error)) => tracing::debug!(%name, %error, "a name was told to nobody"),
+            None => {}
+        }
+    }
+}
+
+impl Job for Republish {
+    const NAME: &'static str = "republish names";
+
+    async fn work(&mut self) {
+        if Instant::now() < self.due {
+            return;
+        }
+        let (name, count) = self.turn();
+        if let Some(name) = name {
+            self.renew(&name).await;
+            self.last = Some(name.to_bytes());
+        }
+        self.due = Instant::now() + self.every / count.max(1);
+    }
+
+    async fn wait(&mut self) {
+        sleep_until(self.due).await;
+    }
+}
+
+/// How long after the start the first one is told: by then there are peers.
+const FIRST_AFTER: Duration = Duration::from_secs(60);

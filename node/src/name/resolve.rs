@@ -1,0 +1,300 @@
+//! From a name to its newest record.
+//!
+//! What is known and valid is the answer, at once. If it is older than its owner lets it be, others are asked behind,
+//! for the next time. Only who knows nothing waits, and only until it hardly pays (`search.rs`);
+//! the search goes on to its end behind as well. Whoever asks for a name that is being looked for joins in.
+
+use super::search::Search;
+use super::{Names, WrongClock, newest};
+use crate::ipns::{self, Record};
+use crate::routing::RoutingError;
+use futures::stream::{self, Stream, StreamExt};
+use libp2p::PeerId;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// How a name is resolved.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How {
+    /// Whether others are asked, and waited for, although a record is known.
+    pub anew: bool,
+}
+
+/// Why a name does not resolve.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// No valid record was found.
+    #[error(
+        "no valid record of {0} was found: nobody that was asked keeps one, so it was never published, or has expired"
+    )]
+    NotFound(PeerId),
+    /// Nobody can be asked.
+    #[error("no valid record of {0} is known here, and without a network nobody else can be asked")]
+    Offline(PeerId),
+    /// There was nobody to ask, or they took too long.
+    #[error("no valid record of {0} is known here: {1}")]
+    Routing(PeerId, RoutingError),
+    /// There are too many searches.
+    #[error(
+        "{SEARCHES_MAX} names are being looked for, and that is the most at once; try again in a while"
+    )]
+    Busy,
+    /// What has expired cannot be told.
+    #[error(transparent)]
+    Clock(#[from] WrongClock),
+}
+
+/// Names that are being looked for.
+pub(super) type Searches = HashMap<PeerId, watch::Receiver<Progress>>;
+
+/// How far a search is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    best: Option<Record>,
+    /// Whether it hardly pays to wait for a better one.
+    is_enough: bool,
+    is_over: bool,
+    error: Option<RoutingError>,
+}
+
+impl Names {
+    /// The newest record of a name that is known or found.
+    pub async fn resolve(&self, name: &PeerId, how: How) -> Result<Record, ResolveError> {
+        let mut found = std::pin::pin!(self.resolve_each(name, how));
+        match found.next().await {
+            Some(found) => found,
+            None => Err(ResolveError::NotFound(*name)),
+        }
+    }
+
+    /// Streams the records of a name: one that is good enough at once or as soon as it is found, then better ones as
+    /// they come.
+    pub fn resolve_each(
+        &self,
+        name: &PeerId,
+        how: How,
+    ) -> impl Stream<Item = Result<Record, ResolveError>> + Send + 'static + use<> {
+        let (this, name) = (self.clone(), *name);
+        let begin = async move {
+            match this.begin(&name, how) {
+                Ok(begun) => begun.follow(name).boxed(),
+                Err(error) => stream::iter([Err(error)]).boxed(),
+            }
+        };
+        stream::once(begin).flatten()
+    }
+
+    fn begin(&self, name: &PeerId, how: How) -> Result<Begun, ResolveError> {
+        let known = self.valid(name)?;
+        let is_fresh = known.is_some() && self.is_fresh(name) && !how.anew;
+        let search = match is_fresh {
+            true => None,
+            false => match self.search(name) {
+                Err(ResolveError::Busy) if known.is_some() => None,
+                search => search?,
+            },
+        };
+        let waits = how.anew && search.is_some();
+        Ok(Begun {
+            at_once: known.clone().filter(|_| !waits),
+            known,
+            search,
+        })
+    }
+
+    /// Takes in a record that was not looked for; of those known, the newest counts.
+    pub fn take_in(&self, name: &PeerId, record: &Record) {
+        let now = Instant::now().into_std();
+        self.cache().keep(*name, record.clone(), now);
+    }
+
+    /// What is known of a name and has not expired.
+    fn valid(&self, name: &PeerId) -> Result<Option<Record>, WrongClock> {
+        let now = self.now()?;
+        let own = self.noted(name).map(|noted| noted.record);
+        let found = self.cache().of(name).map(|found| found.record);
+        let is_valid = |record: &Record| record.expires() > now;
+        Ok(newest(own.filter(is_valid), found.filter(is_valid)))
+    }
+
+    /// Whether nobody need be asked yet.
+    fn is_fresh(&self, name: &PeerId) -> bool {
+        let found = self.cache().of(name);
+        found.is_some_and(|found| found.at.elapsed() < found.record.ttl().min(TTL_MAX))
+    }
+
+    /// The best record that others keep, once all who may keep one were asked.
+    pub(super) async fn search_to_the_end(&self, name: &PeerId) -> Option<Record> {
+        let mut search = self.search(name).ok().flatten()?;
+        let over = search.wait_for(|progress| progress.is_over).await;
+        over.ok()?.best.clone()
+    }
+
+    /// Joins the search for a name, or begins one; `None` without a network.
+    fn search(&self, name: &PeerId) -> Result<Option<watch::Receiver<Progress>>, ResolveError> {
+        let Some(network) = self.0.network.clone() else {
+            return Ok(None);
+        };
+        let mut searches = self.searches();
+        // One whose sender is gone did not come to its end.
+        let under_way = searches
+            .get(name)
+            .filter(|search| search.has_changed().is_ok());
+        if let Some(search) = under_way {
+            return Ok(Some(search.clone()));
+        }
+        if searches.len() >= SEARCHES_MAX {
+            return Err(ResolveError::Busy);
+        }
+        let (progress, search) = watch::channel(Progress::default());
+        searches.insert(*name, search.clone());
+        let (this, name) = (self.clone(), *name);
+        let values = network.values(ipns::key(&name));
+        self.0.tasks.spawn("search for a name", async move {
+            let searched = this.hear(&name, values, &progress);
+            let is_late = timeout(SEARCH_TIME_MAX, searched).await.is_err();
+            // Before the end is told: whoever comes then begins anew.
+            this.searches().remove(&name);
+            progress.send_modify(|now| {
+                now.is_over = true;
+                if is_late && now.best.is_none() {
+                    now.error = Some(RoutingError::LookupTooSlow);
+                }
+            });
+        });
+        Ok(Some(search))
+    }
+
+    /// Takes in what is found until the search is over.
+    async fn hear(
+        &self,
+        name: &PeerId,
+        mut values: impl Stream<Item = Result<Vec<u8>, RoutingError>> + Unpin,
+        progress: &watch::Sender<Progress>,
+    ) {
+        let mut search = Search::default();
+        loop {
+            let enough_at = search.enough_at().filter(|_| !progress.borrow().is_enough);
+            let enough = async {
+                match enough_at {
+                    Some(at) => sleep_until(Instant::from_std(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let value = tokio::select! {
+                biased;
+                () = enough => {
+                    progress.send_modify(|now| now.is_enough = true);
+                    continue;
+                }
+                value = values.next() => value,
+            };
+            match value {
+                None => break,
+                Some(Err(error)) => progress.send_modify(|now| now.error = Some(error)),
+                Some(Ok(value)) => {
+                    let now = Instant::now().into_std();
+                    let Ok(record) = Record::decode(name, &value) else {
+                        continue;
+                    };
+                    if search.hear(record.clone(), now) {
+                        self.cache().keep(*name, record, now);
+                        progress.send_modify(|now| now.best = search.best().cloned());
+                    }
+                }
+            }
+        }
+        self.cache().confirm(name, Instant::now().into_std());
+    }
+
+    fn searches(&self) -> std::sync::MutexGuard<'_, Searches> {
+        let searches = self.0.searches.lock();
+        searches.unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// What is known when a name is asked for.
+struct Begun {
+    /// What is told without waiting.
+    at_once: Option<Record>,
+    known: Option<Record>,
+    search: Option<watch::Receiver<Progress>>,
+}
+
+impl Begun {
+    /// What is known, then what is found that is better.
+    fn follow(self, name: PeerId) -> impl Stream<Item = Result<Record, ResolveError>> + Send {
+        let first = stream::iter(self.at_once.clone().map(Ok));
+        let (known, has_told) = (self.known, self.at_once.is_some());
+        let rest = match self.search {
+            Some(search) => {
+                let rest = Rest {
+                    name,
+                    known,
+                    has_told,
+                    search,
+                };
+                stream::unfold(Some(rest), |rest| async { Some(rest?.next().await) })
+                    .flat_map(stream::iter)
+                    .left_stream()
+            }
+            None => {
+                let error = (!has_told).then_some(Err(ResolveError::Offline(name)));
+                stream::iter(error).right_stream()
+            }
+        };
+        first.chain(rest)
+    }
+}
+
+/// A search that is followed.
+struct Rest {
+    name: PeerId,
+    /// The best that is known.
+    known: Option<Record>,
+    has_told: bool,
+    search: watch::Receiver<Progress>,
+}
+
+impl Rest {
+    /// What is told next, and what follows.
+    async fn next(mut self) -> (Option<Result<Record, ResolveError>>, Option<Self>) {
+        let known = self.known.clone();
+        let is_due =
+            |now: &Progress| now.is_over || (now.is_enough && is_news(now, known.as_ref()));
+        // Whoever searches is gone with the node.
+        let progress = self.search.wait_for(is_due).await.map(|now| now.clone());
+        let progress = progress.unwrap_or(Progress {
+            is_over: true,
+            error: Some(RoutingError::Stopping),
+            ..Progress::default()
+        });
+        let is_news = is_news(&progress, self.known.as_ref());
+        self.known = newest(self.known, progress.best);
+        let told = match (&self.known, progress.error) {
+            (Some(known), _) if is_news || !self.has_told => Some(Ok(known.clone())),
+            (Some(_), _) => None,
+            (None, Some(error)) => Some(Err(ResolveError::Routing(self.name, error))),
+            (None, None) => Some(Err(ResolveError::NotFound(self.name))),
+        };
+        self.has_told = true;
+        (told, (!progress.is_over).then_some(self))
+    }
+}
+
+fn is_news(progress: &Progress, told: Option<&Record>) -> bool {
+    let Some(best) = &progress.best else {
+        return false;
+    };
+    told.is_none_or(|told| best.age(told).is_gt())
+}
+
+/// Searches at once; each asks up to ten peers at a time.
+const SEARCHES_MAX: usize = 32;
+/// How long one may take.
+const SEARCH_TIME_MAX: Duration = Duration::from_secs(60);
+/// However long its owner lets a record be, others are asked after this; what is known is told meanwhile.
+const TTL_MAX: Duration = Duration::from_secs(3600);

@@ -1,0 +1,184 @@
+//! Notes: small things that others keep beside the pins, in the journal; a value under a key of some kind.
+//!
+//! The store does not look into them. What is acknowledged is on the disk, whatever `storage.durability` says: who
+//! numbers what it signs must never begin anew. A note is there as a whole or not at all.
+
+use crate::journal::record::Record;
+use crate::sink::PutError;
+use crate::store::{Inner, Store, blocking};
+use crate::sync::RwLockReadGuard;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+/// What a note is about. The number is what the journal has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum About {
+    /// The newest IPNS record that this node signed for a name; its key is the name's multihash.
+    Published = 1,
+    /// Somebody else's IPNS record that this node keeps alive; its key is the name's multihash.
+    Tended = 2,
+    /// A name that a pin follows.
+    Followed = 3,
+}
+
+/// Why a note was not kept.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoteError {
+    /// It is longer than a note may be.
+    #[error(
+        "a note has at most {NOTE_BYTES_MAX} bytes under at most {NOTE_KEY_BYTES_MAX}, this one has {bytes} under {key}"
+    )]
+    TooLong {
+        /// The length of the value.
+        bytes: usize,
+        /// The length of the key.
+        key: usize,
+    },
+    /// There are too many.
+    #[error("{NOTES_MAX} notes of this kind are kept already, and that is the most")]
+    TooMany,
+    /// The journal could not be written.
+    #[error(transparent)]
+    Put(#[from] PutError),
+}
+
+/// All notes, by kind and key.
+pub(crate) type Notes = BTreeMap<(u8, Vec<u8>), Bytes>;
+
+impl Store {
+    /// What is noted under a key.
+    pub fn note(&self, about: About, key: &[u8]) -> Option<Bytes> {
+        let place = (about as u8, key.to_vec());
+        self.inner.read_notes().get(&place).cloned()
+    }
+
+    /// Everything noted about something, by key.
+    pub fn notes(&self, about: About) -> Vec<(Vec<u8>, Bytes)> {
+        let notes = self.inner.read_notes();
+        let of_kind = notes.range((about as u8, Vec::new())..);
+        of_kind
+            .take_while(|((kind, _), _)| *kind == about as u8)
+            .map(|((_, key), value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
+    /// Notes a value in the place of the one before. On the disk when this returns.
+    pub async fn set_note(
+        &self,
+        about: About,
+        key: Vec<u8>,
+        value: Bytes,
+    ) -> Result<(), NoteError> {
+        if value.len() > NOTE_BYTES_MAX || key.len() > NOTE_KEY_BYTES_MAX {
+            return Err(NoteError::TooLong {
+                bytes: value.len(),
+                key: key.len(),
+            });
+        }
+        // Callers of one kind may come at once: then it is a few more.
+        let is_new = self.note(about, &key).is_none();
+        if is_new && self.inner.count_notes(about) >= NOTES_MAX {
+            return Err(NoteError::TooMany);
+        }
+        Ok(self.write_note(about, key, Some(value)).await?)
+    }
+
+    /// Forgets what is noted under a key. Durable when this returns.
+    pub async fn remove_note(&self, about: About, key: Vec<u8>) -> Result<(), NoteError> {
+        Ok(self.write_note(about, key, None).await?)
+    }
+
+    async fn write_note(
+        &self,
+        about: About,
+        key: Vec<u8>,
+        value: Option<Bytes>,
+    ) -> Result<(), PutError> {
+        let inner = self.inner.clone();
+        let about = about as u8;
+        let noted = Record::Noted { about, key, value };
+        blocking(move || inner.commit_to_disk(vec![noted]))
+            .await
+            .unwrap_or(Err(PutError::Closing))
+    }
+}
+
+impl Inner {
+    pub(crate) fn read_notes(&self) -> RwLockReadGuard<'_, Notes> {
+        self.notes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_notes(&self, about: About) -> usize {
+        let kind = about as u8;
+        self.read_notes()
+            .range((kind, Vec::new())..(kind + 1, Vec::new()))
+            .count()
+    }
+}
+
+/// Most bytes of a note: an IPNS record has at most 10 KiB.
+pub const NOTE_BYTES_MAX: usize = 16 << 10;
+/// Most bytes of a note's key: a multihash or a path has fewer.
+pub const NOTE_KEY_BYTES_MAX: usize = 512;
+/// Most notes of one kind. All of them are in memory, and written again with the journal.
+pub const NOTES_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn opened(folder: &std::path::Path) -> Store {
+        Store::open(folder, &Config::default(), &mut |_| {}).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_noted_stands_after_reopening_each_kind_for_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = opened(folder.path());
+        let set = |about, key: &'static [u8], value: &'static [u8]| {
+            store.set_note(about, key.to_vec(), Bytes::from_static(value))
+        };
+        set(About::Published, b"one", b"first").await.unwrap();
+        set(About::Published, b"one", b"second").await.unwrap();
+        set(About::Published, b"two", b"").await.unwrap();
+        set(About::Followed, b"one", b"another").await.unwrap();
+        set(About::Published, b"gone", b"soon").await.unwrap();
+        let gone = store.remove_note(About::Published, b"gone".to_vec());
+        gone.await.unwrap();
+        let says = |store: &Store| {
+            assert_eq!(store.note(About::Published, b"one").unwrap(), "second");
+            assert_eq!(store.note(About::Followed, b"one").unwrap(), "another");
+            assert_eq!(store.note(About::Tended, b"one"), None);
+            assert_eq!(store.note(About::Published, b"gone"), None);
+            let published = store.notes(About::Published);
+            let keys: Vec<_> = published.iter().map(|(key, _)| &key[..]).collect();
+            assert_eq!(keys, [b"one", b"two"]);
+            assert_eq!(store.notes(About::Tended), []);
+        };
+        says(&store);
+        // Killed, as it were.
+        drop(store);
+        says(&opened(folder.path()));
+    }
+
+    #[tokio::test]
+    async fn a_note_that_is_too_long_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = opened(folder.path());
+        let most = Bytes::from(vec![7; NOTE_BYTES_MAX]);
+        let key = vec![1; NOTE_KEY_BYTES_MAX];
+        let set =
+            |key: &[u8], value: &Bytes| store.set_note(About::Tended, key.to_vec(), value.clone());
+        set(&key, &most).await.unwrap();
+        let longer = Bytes::from(vec![8; NOTE_BYTES_MAX + 1]);
+        let longer_key = vec![1; NOTE_KEY_BYTES_MAX + 1];
+        for refused in [set(&key, &longer).await, set(&longer_key, &most).await] {
+            assert!(matches!(refused, Err(NoteError::TooLong { .. })));
+        }
+        assert_eq!(store.notes(About::Tended), [(key, most)]);
+    }
+}
