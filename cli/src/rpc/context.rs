@@ -4,6 +4,7 @@ use super::error::RpcError;
 use crate::output::{self, Progress};
 use crate::repository::Repository;
 use cairn_node::bitswap::policy::DenyContent;
+use cairn_node::keystore::{Keystore, OWN};
 use cairn_node::perf::Perf;
 use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
@@ -11,7 +12,7 @@ use cairn_node::{Exchange, Multiaddr, Node, PeerId};
 use cairn_store::sink::PutError;
 use cairn_store::store::OpenEvent;
 use cairn_store::{Cid, Store};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,7 @@ pub struct Context {
     pub repository: Repository,
     content: OnceCell<Content>,
     identity: OnceCell<Identity>,
+    keystore: OnceLock<Arc<Keystore>>,
     online: Option<Online>,
     stop: Option<CancellationToken>,
 }
@@ -88,6 +90,7 @@ impl Context {
             repository,
             content: OnceCell::new(),
             identity: OnceCell::new(),
+            keystore: OnceLock::new(),
             online: None,
             stop: None,
         }
@@ -122,6 +125,15 @@ impl Context {
             online,
             stop: Some(stop),
             ..Self::offline(repository)
+        }
+    }
+
+    /// The same, with keys that were opened already.
+    #[must_use]
+    pub fn with_keystore(self, keystore: Arc<Keystore>) -> Self {
+        Self {
+            keystore: OnceLock::from(keystore),
+            ..self
         }
     }
 
@@ -168,11 +180,7 @@ impl Context {
     pub async fn identity(&self) -> Result<&Identity, RpcError> {
         self.identity
             .get_or_try_init(|| async {
-                // Whether there is a repository at all is the better first question.
-                self.repository.config_text()?;
-                let keys = cairn_node::identity::load(self.repository.path())
-                    .map_err(|error| RpcError::failed(error.to_string()))?;
-                let public = keys.public();
+                let public = self.repository.public_keys()?.public(OWN)?;
                 Ok(Identity {
                     peer_id: public.to_peer_id(),
                     public_key: public.encode_protobuf(),
@@ -187,6 +195,15 @@ impl Context {
             Ok(()) => otherwise,
             Err(missing) => missing.into(),
         }
+    }
+
+    /// The keys that names are published under; a daemon has had the secret for them since it started.
+    pub fn keystore(&self) -> Result<Arc<Keystore>, RpcError> {
+        if let Some(keys) = self.keystore.get() {
+            return Ok(Arc::clone(keys));
+        }
+        let keys = Arc::new(self.repository.keystore()?);
+        Ok(Arc::clone(self.keystore.get_or_init(|| keys)))
     }
 
     /// The node, or the error that there is none.
