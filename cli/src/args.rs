@@ -5,6 +5,7 @@
 
 mod content;
 mod dag;
+mod key;
 mod name;
 mod network;
 mod program;
@@ -12,6 +13,7 @@ mod repo;
 
 pub use content::{AddArgs, CatArgs, GetArgs, LsArgs, RefsArgs, RefsCommand, ResolveArgs};
 pub use dag::{BlockCommand, BlockPutArgs, CidCommand, DagCommand, DagImportArgs, DagPutArgs};
+pub use key::{BaseArgs, KeyCommand};
 pub use name::{NameCommand, NameInspectArgs, NamePublishArgs, NameResolveArgs};
 pub use network::{
     BitswapCommand, BitswapStatArgs, DiagCommand, IdArgs, PingArgs, ProvideCommand, RoutingCommand,
@@ -206,6 +208,9 @@ pub enum Command {
     /// Whether the node is well, and how fast what lies below the exchange is.
     #[command(subcommand)]
     Diag(DiagCommand),
+    /// Keys that names are published under.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// The repository: sizes, garbage, damage.
     #[command(subcommand)]
     Repo(RepoCommand),
@@ -294,6 +299,20 @@ mod tests {
             "cairn id --timeout 5s --api-auth bearer:x",
             "cairn log level all debug",
             "cairn serve a b",
+            "cairn key gen --type=rsa --size=2048 mykey",
+            "cairn key gen -t ed25519 -s -1 mykey --ipns-base b58mh",
+            "cairn key list -l",
+            "cairn key ls -l --ipns-base=base36",
+            "cairn key rm -l a b",
+            "cairn key rename -f a b",
+            "cairn key rename --force=true a b",
+            "cairn key export -o file --format=pem-pkcs8-cleartext a",
+            "cairn key import -f pem-pkcs8-cleartext a file.pem",
+            "cairn key import --allow-any-key-type a -",
+            "cairn key sign --key a file",
+            "cairn key verify -k a -s uAAAA file",
+            "cairn key seal --old-passphrase-file x",
+            "cairn key seal --plain --old-key-file x",
             "cairn add -rQ --trickle=false --quiet=true --wrap-with-directory=false a",
             "cairn --offline=true refs --recursive=true -u bafkqaaa",
         ] {

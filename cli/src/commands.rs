@@ -10,6 +10,7 @@ pub mod content;
 pub mod dag;
 pub mod diag;
 pub mod explain;
+pub mod key;
 pub mod name;
 pub mod network;
 pub mod pin;
@@ -43,7 +44,7 @@ pub async fn run(arguments: Arguments, environment: Environment) -> Result<(), F
         .repo_dir
         .clone()
         .unwrap_or_else(|| environment.repository.clone());
-    let repository = Repository::at(path);
+    let repository = Repository::at(path).with_passphrase(environment.passphrase.clone());
     start_logging(&global, &environment, &repository, &command)?;
     match command {
         // These run until they are told to stop, and hear the signals themselves.
@@ -149,6 +150,7 @@ async fn dispatch(
         Command::Stats(command) => network::stats(shell, command).await,
         Command::Bitswap(command) => network::bitswap(shell, command).await,
         Command::Diag(command) => diag::diag(shell, command).await,
+        Command::Key(command) => key::key(shell, command).await,
         Command::Repo(command) => repo::repo(shell, command).await,
         Command::Config(arguments) => config::config(shell, arguments, environment).await,
         Command::Bootstrap(arguments) => config::bootstrap(shell, arguments).await,

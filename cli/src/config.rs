@@ -10,20 +10,25 @@ pub mod connections;
 pub mod duration;
 pub mod edit;
 mod keys;
+pub mod keystore;
 pub mod serve;
 pub mod view;
 
 use crate::rpc::guard::Guard;
 use address::{ListenAddress, OptionalAddress};
+use cairn_node::keystore::{Secret, SecretError};
 use cairn_node::private::{Need, SwarmKey};
 use cairn_node::provide::Strategy;
 use cairn_node::{Endpoint, Limits, Multiaddr, Network, PeerId, reach};
 use connections::{Connections, PeerAddress, Swarm};
 use duration::Interval;
+use keystore::KeystoreSection;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serve::Serve;
+use std::ffi::OsString;
 use std::num::NonZeroU32;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +67,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who is given blocks.
     pub serve: Serve,
+    /// What keys are sealed with.
+    pub keystore: KeystoreSection,
     /// What is logged.
     pub log: Log,
 }
@@ -424,11 +431,13 @@ pub struct Environment {
     pub editor: Option<String>,
     /// `LIBP2P_FORCE_PNET`: whether there must be a `swarm.key`.
     pub swarm_key: Need,
+    /// `CAIRN_PASSPHRASE`: what keys are sealed with.
+    pub passphrase: Option<Secret>,
 }
 
 impl Environment {
     /// Reads the environment.
-    pub fn read() -> Self {
+    pub fn read() -> Result<Self, SecretError> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
         let repository = variable("CAIRN_PATH").map_or_else(
@@ -438,7 +447,9 @@ impl Environment {
             },
             PathBuf::from,
         );
-        Self {
+        let passphrase = variable(PASSPHRASE).map(OsString::into_vec);
+        let passphrase = passphrase.map(|bytes| Secret::passphrase(bytes, "$CAIRN_PASSPHRASE"));
+        Ok(Self {
             repository,
             log: text("CAIRN_LOG"),
             editor: text("VISUAL").or_else(|| text("EDITOR")),
@@ -446,9 +457,13 @@ impl Environment {
                 Some("1") => Need::Must,
                 _ => Need::May,
             },
-        }
+            passphrase: passphrase.transpose()?,
+        })
     }
 }
+
+/// The variable with the passphrase that keys are sealed with.
+const PASSPHRASE: &str = "CAIRN_PASSPHRASE";
 
 /// The file that `init` writes: the defaults, each with what it costs.
 pub const TEMPLATE: &str = r#"# The configuration of this cairn repository. A running daemon reads it at its start.
@@ -605,6 +620,14 @@ peers_deny = []
 # CIDs of blocks that are given to no peer, whatever their codec and version. A folder or a large file is many
 # blocks: this is about the one that is named. Who asks is told that it is not here. The gateway serves it all the same.
 content_deny = []
+
+[keystore]
+# What private keys are sealed with on the disk: a file with at least 32 random bytes, or one with a passphrase (or
+# $CAIRN_PASSPHRASE); "" for neither, and they lie there in the clear, for this user alone. Paths begin at the
+# repository, where neither helps against who takes all of it. New keys are sealed from now on, older ones by `cairn key
+# seal`. Lost, it takes the keys with it. A passphrase costs 64 MiB and a fraction of a second where a key is used.
+key_file = ""
+passphrase_file = ""
 
 [gateway]
 # Whether whoever reaches the gateway may ask it who has what and who is where, at /routing/v1. Up to 32

@@ -20,6 +20,7 @@ use crate::rpc::entries::{Folders, LocalUpload, Walk};
 use crate::rpc::guard::Guard;
 use crate::rpc::server::{MetricsPage, Server, Service};
 use cairn_gateway::Gateway;
+use cairn_node::keystore::{Keystore, OWN};
 use cairn_node::node::StartError;
 use cairn_node::private::{Need, SwarmKey};
 use cairn_node::tasks::Tasks;
@@ -310,6 +311,8 @@ impl Daemon {
             .map_err(register)?;
         let tasks = Tasks::new();
         let stop = CancellationToken::new();
+        // Now, whoever has a key to use: that the secret for them is missing is told at the start.
+        let keystore = Arc::new(repository.keystore()?);
         let node = match reach {
             Reach::Offline => {
                 let share = config.storage.scrub_share;
@@ -318,7 +321,7 @@ impl Daemon {
             }
             Reach::Online(private) => {
                 let settings = config.node(private);
-                Some(start_node(&repository, settings, &store, &registry).await?)
+                Some(start_node(&repository, &keystore, settings, &store, &registry).await?)
             }
         };
         let exchange = match &node {
@@ -346,7 +349,8 @@ impl Daemon {
         };
         let denied = config.serve.denied();
         let online = node.as_ref().map(|node| Online::new(node, denied));
-        let context = Context::daemon(repository.clone(), content, online, stop.clone());
+        let context = Context::daemon(repository.clone(), content, online, stop.clone())
+            .with_keystore(keystore);
         let api = Api::new(Arc::new(context));
         let page = metrics_page(registry, node.as_ref().map(Arc::downgrade));
         let metrics = match listeners.metrics {
@@ -537,12 +541,19 @@ impl Daemon {
 
 async fn start_node(
     repository: &Repository,
+    keystore: &Arc<Keystore>,
     config: cairn_node::Config,
     store: &Store,
     registry: &Registry,
 ) -> Result<Arc<Node>, Failure> {
-    let keys = cairn_node::identity::load(repository.path())
+    let opening = Arc::clone(keystore);
+    let opened = tokio::task::spawn_blocking(move || opening.load(OWN)).await;
+    let own = opened
+        .map_err(|_| Failure::runtime("opening the node's key broke down; this is a bug in cairn"))?
         .map_err(|error| Failure::runtime(error.to_string()))?;
+    let keys = own.keypair().ok_or_else(|| {
+        Failure::runtime("the node's key is an RSA key of more than 4096 bits, with which no connection can be made")
+    })?;
     let folder = (!store.is_read_only()).then(|| repository.path().join(PROVIDE_FOLDER));
     let config = cairn_node::Config {
         memory: Some(repository.peers().join("dht")),

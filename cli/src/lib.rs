@@ -22,6 +22,7 @@ pub mod repository;
 pub mod rpc;
 
 use exit::Failure;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,7 +36,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: args::Arguments) -> Result<(), Failure> {
-    let environment = config::Environment::read();
+    no_core_dump();
+    let environment =
+        config::Environment::read().map_err(|error| Failure::runtime(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("cairn")
@@ -47,5 +50,30 @@ fn run(arguments: args::Arguments) -> Result<(), Failure> {
     result
 }
 
+/// Keeps keys out of core dumps: none is written, and none is given to a program that collects them, unless the limit is
+/// raised while this runs (`prlimit --core`).
+fn no_core_dump() {
+    let limits = getrlimit(Resource::Core);
+    let least = limits
+        .maximum
+        .map_or(CORE_BYTES_MAX, |maximum| maximum.min(CORE_BYTES_MAX));
+    let lowered = setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(least),
+            ..limits
+        },
+    );
+    if let Err(error) = lowered {
+        // Lowering is everybody's right; who runs in a box that forbids it shall know.
+        output::warning(&format!(
+            "core dumps may be written, with keys in them: {error}"
+        ));
+    }
+}
+
+/// Most bytes of a core dump. One is too few for a file; and to Linux it means that a program that collects them is not
+/// started either, which it would be with none (core(5)).
+const CORE_BYTES_MAX: u64 = 1;
 /// How long threads that still work on files are waited for at the end.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);

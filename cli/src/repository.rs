@@ -4,8 +4,10 @@
 //! `config.toml`, and the files `api` and `gateway` that tell where a daemon listens.
 
 use crate::config::address::ListenAddress;
+use crate::config::keystore::Secrets;
 use crate::config::{Config, ConfigError, TEMPLATE};
 use cairn_node::identity::IdentityError;
+use cairn_node::keystore::{Keystore, KeystoreError, OWN, Secret, SecretError};
 use cairn_store::Store;
 use cairn_store::durable::{self, Access};
 pub use cairn_store::format::FORMAT;
@@ -21,6 +23,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
     path: PathBuf,
+    passphrase: Option<Secret>,
 }
 
 /// Why a repository cannot be used.
@@ -71,6 +74,12 @@ pub enum RepositoryError {
     /// Its key is missing or damaged.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// A key is not had.
+    #[error(transparent)]
+    Keys(#[from] KeystoreError),
+    /// The secret that keys are sealed with is not had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// Another process has it open.
     #[error(
         "the repository at {path} is in use by {holder} (it holds {path}/{LOCK}, which goes with it and \
@@ -108,7 +117,39 @@ impl Listener {
 impl Repository {
     /// The repository at `path`, which may not exist yet.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self {
+            path: path.into(),
+            passphrase: None,
+        }
+    }
+
+    /// The same, with the passphrase that the environment gave for its keys.
+    #[must_use]
+    pub fn with_passphrase(self, passphrase: Option<Secret>) -> Self {
+        Self { passphrase, ..self }
+    }
+
+    /// The keys, with what opens and seals them.
+    pub fn keystore(&self) -> Result<Keystore, RepositoryError> {
+        let secrets = self.secrets()?;
+        Ok(Keystore::open_with_old(
+            &self.path,
+            secrets.secret,
+            secrets.old,
+        )?)
+    }
+
+    /// What seals and opens keys, as configured.
+    pub fn secrets(&self) -> Result<Secrets, RepositoryError> {
+        let section = self.config()?.keystore;
+        Ok(section.secrets(&self.path, self.passphrase.clone())?)
+    }
+
+    /// The keys as far as no secret is needed: their names and public halves.
+    pub fn public_keys(&self) -> Result<Keystore, RepositoryError> {
+        // Whether there is a repository at all is the better first question.
+        self.must_exist()?;
+        Ok(Keystore::open(&self.path, None)?)
     }
 
     /// Where it is.
@@ -136,11 +177,15 @@ impl Repository {
             let folder = self.path.join(folder);
             fs::create_dir_all(&folder).map_err(|source| disk("create", &folder, source))?;
         }
-        let keys = match cairn_node::identity::load(&self.path) {
+        let keys = Keystore::open(&self.path, None)?;
+        let id = match keys.named(OWN) {
             // An earlier init was cut short after it made the key.
-            Ok(keys) => keys,
-            Err(IdentityError::Missing { .. }) if !self.holds_something() => {
-                cairn_node::identity::create(&self.path)?
+            Ok(key) => key.id,
+            Err(KeystoreError::Identity(IdentityError::Missing { .. }))
+                if !self.holds_something() =>
+            {
+                let keys = cairn_node::identity::create(&self.path)?;
+                keys.public().to_peer_id()
             }
             Err(error) => return Err(error.into()),
         };
@@ -151,7 +196,7 @@ impl Repository {
             self.write(VERSION, &format!("{FORMAT}\n"))?;
         }
         self.write(CONFIG, TEMPLATE)?;
-        Ok(keys.public().to_peer_id().to_string())
+        Ok(id.to_string())
     }
 
     /// Whether there was a node here before: then it had a name, and gets no other in silence.

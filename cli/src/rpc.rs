@@ -32,6 +32,7 @@ pub mod get;
 pub mod guard;
 pub mod healthy;
 pub mod id;
+pub mod key;
 pub mod log;
 pub mod ls;
 mod manner;

@@ -2,13 +2,16 @@
 //!
 //! `identity.key` holds the private key in libp2p's protobuf encoding, mode 0600. It is written to
 //! a temporary name, synced, and linked to its real name only if that is free, so it exists whole
-//! or not at all and an existing key is never replaced.
+//! or not at all and an existing key is never replaced. [`crate::keystore`] can seal it; then it is
+//! loaded there, with what opens it.
 
+use crate::keystore::file;
 use libp2p::identity::{KeyType, Keypair};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// The key's name in the repository.
 pub const FILE_NAME: &str = "identity.key";
@@ -32,6 +35,12 @@ pub enum IdentityError {
         path: String,
         /// What is wrong.
         why: String,
+    },
+    /// The file is sealed.
+    #[error("{path} is sealed, and opens with the secret of the keystore only")]
+    Sealed {
+        /// The file.
+        path: String,
     },
     /// The file is readable by others.
     #[error("{path} can be read by other users (mode {mode:o}); run `chmod 600 {path}`")]
@@ -62,8 +71,24 @@ pub fn create(repository: &Path) -> Result<Keypair, IdentityError> {
     Ok(keys)
 }
 
-/// Loads `repository/identity.key`.
+/// Loads `repository/identity.key`, which is not sealed.
 pub fn load(repository: &Path) -> Result<Keypair, IdentityError> {
+    let path = repository.join(FILE_NAME);
+    let encoded = read(repository)?;
+    if encoded.starts_with(file::MAGIC) {
+        return Err(IdentityError::Sealed { path: shown(&path) });
+    }
+    let keys = Keypair::from_protobuf_encoding(&encoded)
+        .map_err(|error| damaged(&path, error.to_string()))?;
+    // Whoever changes the file keeps it whole: what follows the key would be lost on a rewrite.
+    match keys.to_protobuf_encoding() {
+        Ok(again) if again == *encoded || keys.key_type() == KeyType::RSA => Ok(keys),
+        _ => Err(damaged(&path, "more than a key".to_owned())),
+    }
+}
+
+/// What is in `repository/identity.key`, which only its owner can read.
+pub(crate) fn read(repository: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
     let path = repository.join(FILE_NAME);
     let file = File::open(&path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => IdentityError::Missing { path: shown(&path) },
@@ -81,7 +106,8 @@ pub fn load(repository: &Path) -> Result<Keypair, IdentityError> {
             mode,
         });
     }
-    let mut encoded = Vec::new();
+    // Room for all of it: what grows is copied, and only the last copy is wiped.
+    let mut encoded = Zeroizing::new(Vec::with_capacity(KEY_BYTES_ROOM));
     file.take(KEY_BYTES_MAX + 1)
         .read_to_end(&mut encoded)
         .map_err(|source| disk(&path, source))?;
@@ -91,13 +117,7 @@ pub fn load(repository: &Path) -> Result<Keypair, IdentityError> {
     if encoded.is_empty() {
         return Err(damaged(&path, "empty".to_owned()));
     }
-    let keys = Keypair::from_protobuf_encoding(&encoded)
-        .map_err(|error| damaged(&path, error.to_string()))?;
-    // Whoever changes the file keeps it whole: what follows the key would be lost on a rewrite.
-    match keys.to_protobuf_encoding() {
-        Ok(again) if again == encoded || keys.key_type() == KeyType::RSA => Ok(keys),
-        _ => Err(damaged(&path, "more than a key".to_owned())),
-    }
+    Ok(encoded)
 }
 
 /// The public half in libp2p's protobuf encoding, as `id` prints it in base64.
@@ -163,6 +183,8 @@ fn disk(path: &Path, source: io::Error) -> IdentityError {
 
 /// An RSA key of 8192 bits has about 4.7 kB; nothing that is a key is longer than this.
 const KEY_BYTES_MAX: u64 = 16 << 10;
+/// Those, and the one that is one too many.
+const KEY_BYTES_ROOM: usize = (16 << 10) + 1;
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ mod identify;
 pub mod identity;
 pub mod ipns;
 mod jobs;
+pub mod keystore;
 pub mod limits;
 mod metrics;
 pub mod name;

@@ -171,7 +171,7 @@ test('log levels are changed', async () => {
 })
 
 test('what is not there yet is not found', async () => {
-  await assert.rejects(ipfs.key.list(), failure(404, '404 page not found'))
+  await assert.rejects(ipfs.files.stat('/'), failure(404, '404 page not found'))
 })
 
 test('stop ends the daemon', async (t) => {

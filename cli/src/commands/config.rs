@@ -252,6 +252,7 @@ mod tests {
         let environment = Environment {
             repository: folder.path().to_owned(),
             log: None,
+            passphrase: None,
             swarm_key: cairn_node::private::Need::May,
             editor: Some(format!("cd {}; {editor}", folder.path().display())),
         };

@@ -189,6 +189,8 @@ const KEYS: &[(&str, &str)] = &[
         "serve.content_deny",
         r#"a list of CIDs like "bafy…" or "Qm…""#,
     ),
+    ("keystore.key_file", PATH),
+    ("keystore.passphrase_file", PATH),
     ("gateway.routing", "true or false"),
     ("gateway.requests_max", COUNT),
     ("gateway.connections_max", COUNT),
@@ -228,6 +230,7 @@ const COUNT: &str = "a whole number from 1 to 4294967295";
 const COUNT_OR_NONE: &str = "a whole number from 0 to 4294967295";
 const RATE: &str = r#"a whole number of bytes a second, alone or with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB or TiB), like "5MB", at least "1KB", or "unlimited" for no limit"#;
 const PEERS: &str = r#"a list of peer IDs like "12D3KooW…""#;
+const PATH: &str = r#"a path like "/etc/cairn/secret", or "" for none"#;
 const SPAN: &str = r#"a time like "30s", from "1ms" to "8760h""#;
 /// Most characters of a wrong value that are told.
 const WAS_CHARS_MAX: usize = 60;

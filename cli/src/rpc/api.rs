@@ -8,7 +8,7 @@ use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
     FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, explain, filters, get,
-    healthy, id, log, ls, name, peering, pin, ping, provide, refs, repo, resolve, routing, stats,
+    healthy, id, key, log, ls, name, peering, pin, ping, provide, refs, repo, resolve, routing, stats,
     swarm, version,
 };
 use axum::body::Body;
@@ -229,6 +229,13 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "pin/update" => pin::update(call).await,
         "pin/verify" => pin::verify(call).await,
         "id" => id::id(call).await,
+        "key/gen" => key::generate(call).await,
+        "key/import" => key::import(call).await,
+        "key/list" | "key/ls" => key::list(call).await,
+        "key/rename" => key::rename(call).await,
+        "key/rm" => key::remove(call).await,
+        "key/sign" => key::sign(call).await,
+        "key/verify" => key::verify(call).await,
         "swarm/addrs" => swarm::known(call).await,
         "swarm/addrs/autonat" => swarm::autonat(&call),
         "swarm/addrs/listen" => swarm::listening(call).await,
@@ -282,7 +289,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 73] = [
+pub const COMMANDS: [&str; 81] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -313,6 +320,14 @@ pub const COMMANDS: [&str; 73] = [
     "explain",
     "get",
     "id",
+    "key/gen",
+    "key/import",
+    "key/list",
+    "key/ls",
+    "key/rename",
+    "key/rm",
+    "key/sign",
+    "key/verify",
     "log/level",
     "log/ls",
     "ls",

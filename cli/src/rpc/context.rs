@@ -5,6 +5,7 @@ use super::name::OWN;
 use crate::output::{self, Progress};
 use crate::repository::Repository;
 use cairn_node::bitswap::policy::DenyContent;
+use cairn_node::keystore::{Keystore, OWN};
 use cairn_node::name::Names;
 use cairn_node::perf::Perf;
 use cairn_node::routing::Routing;
@@ -14,7 +15,7 @@ use cairn_node::{Exchange, Keypair, Multiaddr, Node, PeerId, identity};
 use cairn_store::sink::PutError;
 use cairn_store::store::OpenEvent;
 use cairn_store::{Cid, Store};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ pub struct Context {
     pub repository: Repository,
     content: OnceCell<Content>,
     identity: OnceCell<Identity>,
+    keystore: OnceLock<Arc<Keystore>>,
     online: Option<Online>,
     stop: Option<CancellationToken>,
 }
@@ -94,6 +96,7 @@ impl Context {
             repository,
             content: OnceCell::new(),
             identity: OnceCell::new(),
+            keystore: OnceLock::new(),
             online: None,
             stop: None,
         }
@@ -128,6 +131,15 @@ impl Context {
             online,
             stop: Some(stop),
             ..Self::offline(repository)
+        }
+    }
+
+    /// The same, with keys that were opened already.
+    #[must_use]
+    pub fn with_keystore(self, keystore: Arc<Keystore>) -> Self {
+        Self {
+            keystore: OnceLock::from(keystore),
+            ..self
         }
     }
 
@@ -174,11 +186,7 @@ impl Context {
     pub async fn identity(&self) -> Result<&Identity, RpcError> {
         self.identity
             .get_or_try_init(|| async {
-                // Whether there is a repository at all is the better first question.
-                self.repository.config_text()?;
-                let keys = cairn_node::identity::load(self.repository.path())
-                    .map_err(|error| RpcError::failed(error.to_string()))?;
-                let public = keys.public();
+                let public = self.repository.public_keys()?.public(OWN)?;
                 Ok(Identity {
                     peer_id: public.to_peer_id(),
                     public_key: public.encode_protobuf(),
@@ -206,14 +214,13 @@ impl Context {
         }
     }
 
-    /// A key that signs, by its name.
-    pub async fn key(&self, name: &str) -> Result<Keypair, RpcError> {
-        self.repository.config_text()?;
-        if name != OWN {
-            return Err(RpcError::failed(format!("there is no key called {name:?}")));
+    /// The keys that names are published under; a daemon has had the secret for them since it started.
+    pub fn keystore(&self) -> Result<Arc<Keystore>, RpcError> {
+        if let Some(keys) = self.keystore.get() {
+            return Ok(Arc::clone(keys));
         }
-        let repository = self.repository.path();
-        identity::load(repository).map_err(|error| RpcError::failed(error.to_string()))
+        let keys = Arc::new(self.repository.keystore()?);
+        Ok(Arc::clone(self.keystore.get_or_init(|| keys)))
     }
 
     /// The node, or the error that there is none.

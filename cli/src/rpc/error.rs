@@ -197,6 +197,7 @@ failures!(
     SourceError,
     crate::logging::LevelError,
     cairn_node::perf::PerfError,
+    cairn_node::keystore::KeystoreError,
     crate::rpc::multipart::MultipartError,
     serde_json::Error,
     std::io::Error,
