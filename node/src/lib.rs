@@ -21,6 +21,7 @@ pub mod ipns;
 mod jobs;
 pub mod limits;
 mod metrics;
+pub mod name;
 mod negotiation;
 pub mod network;
 pub mod node;
