@@ -15,6 +15,7 @@ use crate::exchange::Exchange;
 use crate::jobs;
 use crate::limits::Limits;
 use crate::metrics;
+use crate::name::dns::Dns;
 use crate::perf::{Perf, PerfError, Run};
 use crate::provide::{self, Provide};
 use crate::routing::routers::{Routers, RoutersError};
@@ -37,6 +38,7 @@ pub struct Node {
     peers: Peers,
     routing: Routing,
     directory: Directory,
+    dns: Dns,
     exchange: Exchange,
     bitswap: Bitswap,
     perf: Perf,
@@ -180,6 +182,8 @@ impl Node {
         let providing = provide::Options::of(&config);
         let routers = Routers::new(config.network, config.routers, &families.swarm, registry)?;
         let routing = routing.beside(routers);
+        let dns = Dns::new(config.dns, config.network);
+        dns.register(registry)?;
         let directory = Directory::new(
             (routing.clone(), peers.clone()),
             store.clone(),
@@ -228,6 +232,7 @@ impl Node {
             peers,
             routing,
             directory,
+            dns,
             exchange,
             bitswap,
             perf,
@@ -262,6 +267,11 @@ impl Node {
     /// Providers and peers, for others.
     pub fn directory(&self) -> Directory {
         self.directory.clone()
+    }
+
+    /// Where domains lead.
+    pub fn dns(&self) -> Dns {
+        self.dns.clone()
     }
 
     /// What is provided, and how that goes.
