@@ -15,6 +15,7 @@ pub mod view;
 
 use crate::rpc::guard::Guard;
 use address::{ListenAddress, OptionalAddress};
+use cairn_node::name::dns;
 use cairn_node::private::{Need, SwarmKey};
 use cairn_node::provide::Strategy;
 use cairn_node::{Endpoint, Limits, Multiaddr, Network, PeerId, reach};
@@ -48,6 +49,8 @@ pub struct Config {
     pub fetch: Fetch,
     /// How it is found out who has them.
     pub routing: Routing,
+    /// How it is found out where domains lead.
+    pub dns: Dns,
     /// How many connections there are.
     pub connections: Connections,
     /// Whom with, and whom not.
@@ -157,6 +160,45 @@ impl Default for Fetch {
 pub struct Routing {
     /// Services that are asked over HTTP who has what, besides the DHT.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// The `[dns]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    /// Who is asked, by what names end in.
+    pub resolvers: dns::Resolvers,
+    /// For how long an answer is believed at most.
+    #[serde(deserialize_with = "a_memory")]
+    pub max_cache_ttl: Interval,
+}
+
+fn a_memory<'de, D: Deserializer<'de>>(from: D) -> Result<Interval, D::Error> {
+    let interval = Interval::deserialize(from)?;
+    match interval.0 <= dns::TTL_MAX {
+        true => Ok(interval),
+        false => Err(D::Error::custom("too long")),
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            resolvers: dns::Resolvers::default(),
+            max_cache_ttl: Interval(dns::MAX_CACHE_TTL),
+        }
+    }
+}
+
+impl Dns {
+    /// The same for who looks up, with names that are `fixed`.
+    pub fn settings(&self, fixed: &dns::Fixed) -> dns::Settings {
+        dns::Settings {
+            resolvers: self.resolvers.clone(),
+            max_cache_ttl: self.max_cache_ttl.0,
+            fixed: fixed.clone(),
+        }
+    }
 }
 
 /// The `[provide]` section.
@@ -353,7 +395,18 @@ impl Config {
                  set network` changes"
             )
         };
-        gateways.chain(routers).filter(outside).map(tell).collect()
+        let services = gateways.chain(routers).filter(outside).map(tell);
+        // Whoever left the system's resolver where it was named nobody.
+        let resolvers = self.dns.resolvers.iter().filter(|(_, server)| {
+            **server != dns::Server::System && !server.is_within(self.network)
+        });
+        let resolvers = resolvers.map(|(suffix, server)| {
+            format!(
+                "the resolver {server} for \"{suffix}\" in `dns.resolvers` is not asked: it is outside the network \
+                 `{name}`, which `cairn config set network` changes"
+            )
+        });
+        services.chain(resolvers).collect()
     }
 
     /// The peers and addresses that are not dialled because `network` does not reach them, each in a sentence.
@@ -388,6 +441,7 @@ impl Config {
             connections_max: self.fetch.connections.get(),
             gateways: self.fetch.gateways.clone(),
             routers: self.routing.endpoints.clone(),
+            dns: self.dns.settings(&dns::Fixed::default()),
             scrub_share: self.storage.scrub_share,
             provide_strategy: self.provide.strategy,
             provide_interval: self.provide.interval.0,
@@ -424,11 +478,18 @@ pub struct Environment {
     pub editor: Option<String>,
     /// `LIBP2P_FORCE_PNET`: whether there must be a `swarm.key`.
     pub swarm_key: Need,
+    /// `IPFS_NS_MAP`: names of which nobody is asked where they lead.
+    pub fixed: dns::Fixed,
 }
+
+/// Why the environment is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("IPFS_NS_MAP in the environment: {0}")]
+pub struct EnvironmentError(dns::NoMap);
 
 impl Environment {
     /// Reads the environment.
-    pub fn read() -> Self {
+    pub fn read() -> Result<Self, EnvironmentError> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
         let repository = variable("CAIRN_PATH").map_or_else(
@@ -438,7 +499,8 @@ impl Environment {
             },
             PathBuf::from,
         );
-        Self {
+        let fixed = text("IPFS_NS_MAP").unwrap_or_default();
+        Ok(Self {
             repository,
             log: text("CAIRN_LOG"),
             editor: text("VISUAL").or_else(|| text("EDITOR")),
@@ -446,7 +508,8 @@ impl Environment {
                 Some("1") => Need::Must,
                 _ => Need::May,
             },
-        }
+            fixed: fixed.parse().map_err(EnvironmentError)?,
+        })
     }
 }
 
@@ -530,6 +593,16 @@ peering = []
 
 # Where nobody is dialled or taken from, as "/ip4/192.168.0.0/ipcidr/16".
 filters = []
+
+[dns]
+# Who is asked where domains lead (DNSLink), by what they end in: "system", whoever /etc/resolv.conf names;
+# "udp://127.0.0.1:53", "tcp://…" or "https://…/dns-query" (DoH); "" for nobody. Each learns which names are looked
+# up here. "system" and servers with a name are asked in "public" only, others where `network` reaches them.
+resolvers = { "." = "system" }
+
+# For how long an answer is believed at most, however long it says to hold; "0s" asks every time. Longer asks
+# less often and sees changes later.
+max_cache_ttl = "1h"
 
 [provide]
 # Which blocks others are told are here, so that they find them. "roots": the roots of pins; who has

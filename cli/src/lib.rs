@@ -35,7 +35,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: args::Arguments) -> Result<(), Failure> {
-    let environment = config::Environment::read();
+    let environment =
+        config::Environment::read().map_err(|error| Failure::Usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("cairn")

@@ -36,6 +36,7 @@ pub mod log;
 pub mod ls;
 mod manner;
 pub mod multipart;
+pub mod names;
 mod patience;
 pub mod peering;
 pub mod pin;

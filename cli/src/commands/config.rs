@@ -253,6 +253,7 @@ mod tests {
             repository: folder.path().to_owned(),
             log: None,
             swarm_key: cairn_node::private::Need::May,
+            fixed: Default::default(),
             editor: Some(format!("cd {}; {editor}", folder.path().display())),
         };
         let failure = edit(&repository, &environment).await.unwrap_err();

@@ -8,8 +8,8 @@ use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
     FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, explain, filters, get,
-    healthy, id, log, ls, peering, pin, ping, provide, refs, repo, resolve, routing, stats, swarm,
-    version,
+    healthy, id, log, ls, names, peering, pin, ping, provide, refs, repo, resolve, routing, stats,
+    swarm, version,
 };
 use axum::body::Body;
 use cairn_node::Session;
@@ -220,6 +220,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "dag/put" => dag::put(call).await,
         "dag/resolve" => dag::resolve(call).await,
         "dag/stat" => dag::stat::stat(call).await,
+        "dns" => names::dns(call).await,
         "diag/healthy" => healthy::healthy(call).await,
         "diag/perf" => diag::perf(call),
         "explain" => explain::explain(call).await,
@@ -277,7 +278,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 68] = [
+pub const COMMANDS: [&str; 69] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -305,6 +306,7 @@ pub const COMMANDS: [&str; 68] = [
     "dag/stat",
     "diag/healthy",
     "diag/perf",
+    "dns",
     "explain",
     "get",
     "id",

@@ -4,6 +4,7 @@ use super::error::RpcError;
 use crate::output::{self, Progress};
 use crate::repository::Repository;
 use cairn_node::bitswap::policy::DenyContent;
+use cairn_node::name::dns::{Dns, Fixed};
 use cairn_node::perf::Perf;
 use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
@@ -23,6 +24,8 @@ pub struct Context {
     pub repository: Repository,
     content: OnceCell<Content>,
     identity: OnceCell<Identity>,
+    dns: OnceCell<Dns>,
+    fixed: Fixed,
     online: Option<Online>,
     stop: Option<CancellationToken>,
 }
@@ -88,6 +91,8 @@ impl Context {
             repository,
             content: OnceCell::new(),
             identity: OnceCell::new(),
+            dns: OnceCell::new(),
+            fixed: Fixed::default(),
             online: None,
             stop: None,
         }
@@ -123,6 +128,31 @@ impl Context {
             stop: Some(stop),
             ..Self::offline(repository)
         }
+    }
+
+    /// The same, where the operator fixed where some names lead.
+    #[must_use]
+    pub fn with_fixed(self, fixed: Fixed) -> Self {
+        Self { fixed, ..self }
+    }
+
+    /// The same, with what a daemon looks domains up with.
+    #[must_use]
+    pub fn with_dns(self, dns: Dns) -> Self {
+        Self {
+            dns: OnceCell::new_with(Some(dns)),
+            ..self
+        }
+    }
+
+    /// What looks domains up: the daemon's, or one as the configuration says.
+    pub async fn dns(&self) -> Result<&Dns, RpcError> {
+        self.dns
+            .get_or_try_init(|| async {
+                let config = self.repository.config()?;
+                Ok(Dns::new(config.dns.settings(&self.fixed), config.network))
+            })
+            .await
     }
 
     /// What asks the daemon to end, if this is one.
