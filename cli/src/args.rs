@@ -11,7 +11,7 @@ mod network;
 mod program;
 mod repo;
 
-pub use content::{AddArgs, CatArgs, GetArgs, LsArgs, RefsArgs, RefsCommand, ResolveArgs};
+pub use content::{AddArgs, CatArgs, DnsArgs, GetArgs, LsArgs, RefsArgs, RefsCommand, ResolveArgs};
 pub use dag::{BlockCommand, BlockPutArgs, CidCommand, DagCommand, DagImportArgs, DagPutArgs};
 pub use key::{BaseArgs, KeyCommand};
 pub use name::{NameCommand, NameInspectArgs, NamePublishArgs, NameResolveArgs};
@@ -95,7 +95,7 @@ pub struct Global {
     /// Credentials for the RPC, as `bearer:TOKEN`.
     #[arg(long, global = true, value_name = "CREDENTIALS")]
     pub api_auth: Option<String>,
-    /// Fetch nothing from peers; for `daemon`, start without a network.
+    /// Fetch nothing from peers and ask no name server; for `daemon`, start without a network.
     #[arg(long, global = true)]
     pub offline: bool,
     /// Give up after this time, as 30s or 5m.
@@ -169,6 +169,8 @@ pub enum Command {
     Refs(RefsArgs),
     /// Follow a path to the content it names.
     Resolve(ResolveArgs),
+    /// Tell where a domain's DNSLink leads.
+    Dns(DnsArgs),
     /// Single blocks, as they are.
     #[command(subcommand)]
     Block(BlockCommand),
@@ -253,6 +255,8 @@ mod tests {
             "cairn refs -r -u --max-depth=-1 bafkqaaa",
             "cairn refs -e bafkqaaa",
             "cairn refs local",
+            "cairn resolve -r=false --dht-record-count=4 --dht-timeout 5s /ipns/example.org/a",
+            "cairn dns -r=false example.org",
             "cairn pin ls --type=recursive -q --names --enc=json",
             "cairn pin add --recursive=false --name x bafkqaaa",
             "cairn pin rm -r bafkqaaa",

@@ -49,12 +49,10 @@ pub async fn run(arguments: Arguments, environment: Environment) -> Result<(), F
     match command {
         // These run until they are told to stop, and hear the signals themselves.
         Command::Daemon(arguments) => {
-            let need = environment.swarm_key;
-            daemon::run(repository, &global, &arguments, need).await
+            daemon::run(repository, &global, &arguments, environment).await
         }
         Command::Serve(arguments) => {
-            let need = environment.swarm_key;
-            daemon::serve(repository, &global, arguments, need).await
+            daemon::serve(repository, &global, arguments, environment).await
         }
         command => {
             let kept = what_is_kept(&command);
@@ -116,7 +114,7 @@ async fn run_short(
     if let Command::Init(arguments) = &command {
         return program::init(&repository, arguments);
     }
-    let mut shell = Shell::new(global, repository).await?;
+    let mut shell = Shell::new(global, repository, &environment).await?;
     let result = Box::pin(dispatch(&mut shell, command, &environment)).await;
     let closed = shell.close().await;
     result.and(closed)
@@ -137,6 +135,7 @@ async fn dispatch(
         Command::Ls(arguments) => content::ls(shell, arguments).await,
         Command::Refs(arguments) => content::refs(shell, arguments).await,
         Command::Resolve(arguments) => content::resolve(shell, arguments).await,
+        Command::Dns(arguments) => content::dns(shell, arguments).await,
         Command::Block(command) => block::block(shell, command).await,
         Command::Dag(command) => dag::dag(shell, command).await,
         Command::Pin(command) => pin::pin(shell, command).await,
@@ -174,8 +173,12 @@ pub struct Shell {
 
 impl Shell {
     /// Finds out whom to ask.
-    async fn new(global: Global, repository: Repository) -> Result<Self, Failure> {
-        let endpoint = endpoint(&global, &repository).await?;
+    async fn new(
+        global: Global,
+        repository: Repository,
+        environment: &Environment,
+    ) -> Result<Self, Failure> {
+        let endpoint = endpoint(&global, &repository, environment).await?;
         Ok(Self::over(endpoint, global, repository))
     }
 
@@ -315,7 +318,11 @@ impl Shell {
 }
 
 /// The daemon if one is named or runs, else the repository itself.
-async fn endpoint(global: &Global, repository: &Repository) -> Result<Endpoint, Failure> {
+async fn endpoint(
+    global: &Global,
+    repository: &Repository,
+    environment: &Environment,
+) -> Result<Endpoint, Failure> {
     if let Some(address) = &global.api {
         let parsed: ListenAddress = address
             .parse()
@@ -335,7 +342,7 @@ async fn endpoint(global: &Global, repository: &Repository) -> Result<Endpoint, 
             return Ok(Endpoint::There(Box::new(remote)));
         }
     }
-    let context = Context::offline(repository.clone());
+    let context = Context::offline(repository.clone()).with_fixed(environment.fixed.clone());
     Ok(Endpoint::Here(Api::new(Arc::new(context))))
 }
 

@@ -11,18 +11,21 @@ pub mod duration;
 pub mod edit;
 mod keys;
 pub mod keystore;
+pub mod names;
 pub mod serve;
 pub mod view;
 
 use crate::rpc::guard::Guard;
 use address::{ListenAddress, OptionalAddress};
 use cairn_node::keystore::{Secret, SecretError};
+use cairn_node::name::dns;
 use cairn_node::private::{Need, SwarmKey};
 use cairn_node::provide::Strategy;
 use cairn_node::{Endpoint, Limits, Multiaddr, Network, PeerId, reach};
 use connections::{Connections, PeerAddress, Swarm};
 use duration::Interval;
 use keystore::KeystoreSection;
+use names::NamesSection;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serve::Serve;
@@ -53,6 +56,10 @@ pub struct Config {
     pub fetch: Fetch,
     /// How it is found out who has them.
     pub routing: Routing,
+    /// How it is found out where domains lead.
+    pub dns: Dns,
+    /// How names of keys are published and looked for.
+    pub names: NamesSection,
     /// How many connections there are.
     pub connections: Connections,
     /// Whom with, and whom not.
@@ -164,6 +171,45 @@ impl Default for Fetch {
 pub struct Routing {
     /// Services that are asked over HTTP who has what, besides the DHT.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// The `[dns]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    /// Who is asked, by what names end in.
+    pub resolvers: dns::Resolvers,
+    /// For how long an answer is believed at most.
+    #[serde(deserialize_with = "a_memory")]
+    pub max_cache_ttl: Interval,
+}
+
+fn a_memory<'de, D: Deserializer<'de>>(from: D) -> Result<Interval, D::Error> {
+    let interval = Interval::deserialize(from)?;
+    match interval.0 <= dns::TTL_MAX {
+        true => Ok(interval),
+        false => Err(D::Error::custom("too long")),
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            resolvers: dns::Resolvers::default(),
+            max_cache_ttl: Interval(dns::MAX_CACHE_TTL),
+        }
+    }
+}
+
+impl Dns {
+    /// The same for who looks up, with names that are `fixed`.
+    pub fn settings(&self, fixed: &dns::Fixed) -> dns::Settings {
+        dns::Settings {
+            resolvers: self.resolvers.clone(),
+            max_cache_ttl: self.max_cache_ttl.0,
+            fixed: fixed.clone(),
+        }
+    }
 }
 
 /// The `[provide]` section.
@@ -360,7 +406,18 @@ impl Config {
                  set network` changes"
             )
         };
-        gateways.chain(routers).filter(outside).map(tell).collect()
+        let services = gateways.chain(routers).filter(outside).map(tell);
+        // Whoever left the system's resolver where it was named nobody.
+        let resolvers = self.dns.resolvers.iter().filter(|(_, server)| {
+            **server != dns::Server::System && !server.is_within(self.network)
+        });
+        let resolvers = resolvers.map(|(suffix, server)| {
+            format!(
+                "the resolver {server} for \"{suffix}\" in `dns.resolvers` is not asked: it is outside the network \
+                 `{name}`, which `cairn config set network` changes"
+            )
+        });
+        services.chain(resolvers).collect()
     }
 
     /// The peers and addresses that are not dialled because `network` does not reach them, each in a sentence.
@@ -395,6 +452,8 @@ impl Config {
             connections_max: self.fetch.connections.get(),
             gateways: self.fetch.gateways.clone(),
             routers: self.routing.endpoints.clone(),
+            dns: self.dns.settings(&dns::Fixed::default()),
+            names: self.names.options(),
             scrub_share: self.storage.scrub_share,
             provide_strategy: self.provide.strategy,
             provide_interval: self.provide.interval.0,
@@ -433,11 +492,24 @@ pub struct Environment {
     pub swarm_key: Need,
     /// `CAIRN_PASSPHRASE`: what keys are sealed with.
     pub passphrase: Option<Secret>,
+    /// `IPFS_NS_MAP`: names of which nobody is asked where they lead.
+    pub fixed: dns::Fixed,
+}
+
+/// Why the environment is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// What keys are sealed with.
+    #[error(transparent)]
+    Passphrase(#[from] SecretError),
+    /// Where names lead.
+    #[error("IPFS_NS_MAP in the environment: {0}")]
+    Map(#[from] dns::NoMap),
 }
 
 impl Environment {
     /// Reads the environment.
-    pub fn read() -> Result<Self, SecretError> {
+    pub fn read() -> Result<Self, EnvironmentError> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
         let repository = variable("CAIRN_PATH").map_or_else(
@@ -449,6 +521,7 @@ impl Environment {
         );
         let passphrase = variable(PASSPHRASE).map(OsString::into_vec);
         let passphrase = passphrase.map(|bytes| Secret::passphrase(bytes, "$CAIRN_PASSPHRASE"));
+        let fixed = text("IPFS_NS_MAP").unwrap_or_default();
         Ok(Self {
             repository,
             log: text("CAIRN_LOG"),
@@ -458,6 +531,7 @@ impl Environment {
                 _ => Need::May,
             },
             passphrase: passphrase.transpose()?,
+            fixed: fixed.parse::<dns::Fixed>()?,
         })
     }
 }
@@ -545,6 +619,28 @@ peering = []
 
 # Where nobody is dialled or taken from, as "/ip4/192.168.0.0/ipcidr/16".
 filters = []
+
+[dns]
+# Who is asked where domains lead (DNSLink), by what they end in: "system", whoever /etc/resolv.conf names;
+# "udp://127.0.0.1:53", "tcp://…" or "https://…/dns-query" (DoH); "" for nobody. Each learns which names are looked
+# up here. "system" and servers with a name are asked in "public" only, others where `network` reaches them.
+resolvers = { "." = "system" }
+
+# For how long an answer is believed at most, however long it says to hold; "0s" asks every time. Longer asks
+# less often and sees changes later.
+max_cache_ttl = "1h"
+
+[names]
+# For how long a record holds that is published here. It is signed anew when half of that is over, if its key
+# is here; a node that is away for longer has a name that nobody resolves any more.
+lifetime = "48h"
+
+# How often others are told of it again; they forget after 48 hours, and some are gone before.
+republish_interval = "4h"
+
+# For how long a record of others is believed to be the newest at most, however long its owner says. After that
+# it is still the answer, at once, and others are asked behind it.
+max_cache_ttl = "1h"
 
 [provide]
 # Which blocks others are told are here, so that they find them. "roots": the roots of pins; who has

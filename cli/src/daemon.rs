@@ -8,7 +8,7 @@
 use crate::args::{DaemonArgs, Global, ServeArgs};
 use crate::commands::{Shell, add, sources};
 use crate::config::address::ListenAddress;
-use crate::config::{Config, TEMPLATE};
+use crate::config::{Config, Environment, TEMPLATE};
 use crate::exit::Failure;
 use crate::output::{self, Printer, escape};
 use crate::repository::{Listener, Repository, RepositoryError};
@@ -21,6 +21,9 @@ use crate::rpc::guard::Guard;
 use crate::rpc::server::{MetricsPage, Server, Service};
 use cairn_gateway::Gateway;
 use cairn_node::keystore::{Keystore, OWN};
+use cairn_node::name::Names;
+use cairn_node::name::dns::{Dns, Fixed};
+use cairn_node::name::resolver::Resolver;
 use cairn_node::node::StartError;
 use cairn_node::private::{Need, SwarmKey};
 use cairn_node::tasks::Tasks;
@@ -45,12 +48,12 @@ pub async fn run(
     repository: Repository,
     global: &Global,
     arguments: &DaemonArgs,
-    need: Need,
+    environment: Environment,
 ) -> Result<(), Failure> {
     if arguments.enable_gc {
         output::note("--enable-gc does nothing: garbage goes with `cairn repo gc` only");
     }
-    let private = swarm_key(&repository, need)?;
+    let private = swarm_key(&repository, environment.swarm_key)?;
     let mut printer = Printer::default();
     printer.line("Initializing daemon...")?;
     printer.flush()?;
@@ -63,7 +66,7 @@ pub async fn run(
     let store = open_store(&repository, &config).await?;
     let signals = Signals::listen()?;
     let listeners = Listeners::bind(&config).await?;
-    let reach = reach(global, private);
+    let reach = reach(global, private, environment.fixed);
     let daemon = Daemon::start(repository, config, store, listeners, reach).await?;
     daemon.print_addresses(&mut printer).await?;
     printer.line("Daemon is ready")?;
@@ -76,14 +79,14 @@ pub async fn serve(
     repository: Repository,
     global: &Global,
     arguments: ServeArgs,
-    need: Need,
+    environment: Environment,
 ) -> Result<(), Failure> {
     // What can be found wrong is found wrong before anything is made.
     for path in &arguments.paths {
         fs::symlink_metadata(path)
             .map_err(|error| Failure::runtime(format!("{}: {error}", path.display())))?;
     }
-    let private = swarm_key(&repository, need)?;
+    let private = swarm_key(&repository, environment.swarm_key)?;
     let is_new = !repository.exists();
     let config = if is_new {
         Config::parse(TEMPLATE)?
@@ -106,7 +109,7 @@ pub async fn serve(
         (store, Listeners::bind(&config).await?)
     };
     let mut signals = Signals::listen()?;
-    let reach = reach(global, private);
+    let reach = reach(global, private, environment.fixed);
     let daemon = Daemon::start(repository, config, store, listeners, reach).await?;
     let adding = daemon.add_all(global, arguments.paths, &mut printer);
     let added = tokio::select! {
@@ -211,18 +214,22 @@ impl Signals {
     }
 }
 
-/// Whether there is a network at all, and if so whether it is a private one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    Online(Option<SwarmKey>),
-    Offline,
+/// How far a daemon reaches.
+#[derive(Debug)]
+struct Reach {
+    /// Whether there is a network at all.
+    is_online: bool,
+    /// Whether it is a private one.
+    private: Option<SwarmKey>,
+    /// The names of which nobody is asked.
+    fixed: Fixed,
 }
 
-fn reach(global: &Global, private: Option<SwarmKey>) -> Reach {
-    if global.offline {
-        Reach::Offline
-    } else {
-        Reach::Online(private)
+fn reach(global: &Global, private: Option<SwarmKey>, fixed: Fixed) -> Reach {
+    Reach {
+        is_online: !global.offline,
+        private: private.filter(|_| !global.offline),
+        fixed,
     }
 }
 
@@ -313,17 +320,30 @@ impl Daemon {
         let stop = CancellationToken::new();
         // Now, whoever has a key to use: that the secret for them is missing is told at the start.
         let keystore = Arc::new(repository.keystore()?);
-        let node = match reach {
-            Reach::Offline => {
-                let share = config.storage.scrub_share;
-                cairn_node::keep_in_order_offline(store.clone(), share, &tasks);
-                None
-            }
-            Reach::Online(private) => {
-                let settings = config.node(private);
-                Some(start_node(&repository, &keystore, settings, &store, &registry).await?)
+        let dns = config.dns.settings(&reach.fixed);
+        let node = if reach.is_online {
+            let mut settings = config.node(reach.private);
+            settings.dns = dns.clone();
+            Some(start_node(&repository, &keystore, settings, &store, &registry).await?)
+        } else {
+            let share = config.storage.scrub_share;
+            cairn_node::keep_in_order_offline(store.clone(), share, &tasks);
+            None
+        };
+        let resolver = match &node {
+            Some(node) => node.resolver(),
+            None => {
+                let names = Names::new(store.clone(), None, config.names.options(), &tasks);
+                // Nobody is asked for blocks; where names lead is the operator's `--offline` to say.
+                Resolver::new(names, Dns::new(dns, config.network))
             }
         };
+        if node.is_some() {
+            let keys = Arc::clone(&keystore);
+            resolver
+                .names()
+                .keep_published(keys, config.names.republish_interval.0);
+        }
         let exchange = match &node {
             Some(node) => node.exchange(),
             None => Exchange::offline(store.clone()),
@@ -350,7 +370,8 @@ impl Daemon {
         let denied = config.serve.denied();
         let online = node.as_ref().map(|node| Online::new(node, denied));
         let context = Context::daemon(repository.clone(), content, online, stop.clone())
-            .with_keystore(keystore);
+            .with_keystore(keystore)
+            .with_resolver(resolver);
         let api = Api::new(Arc::new(context));
         let page = metrics_page(registry, node.as_ref().map(Arc::downgrade));
         let metrics = match listeners.metrics {
@@ -399,10 +420,7 @@ impl Daemon {
             gateway,
             rpc,
             metrics,
-            private: match reach {
-                Reach::Online(private) => private,
-                Reach::Offline => None,
-            },
+            private: reach.private,
             tasks,
             stop,
         })

@@ -38,7 +38,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: args::Arguments) -> Result<(), Failure> {
     no_core_dump();
     let environment =
-        config::Environment::read().map_err(|error| Failure::runtime(error.to_string()))?;
+        config::Environment::read().map_err(|error| Failure::Usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("cairn")

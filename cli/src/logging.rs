@@ -51,6 +51,9 @@ pub enum Form {
 /// What a command says that was not asked for a log. A collection's own notices come with its answer.
 pub const PLAIN: &str = "warn,cairn_store::gc=error";
 
+/// What others say of strangers' bytes, once for each: no line of them is for an operator, unless one asks for it.
+const QUIET: &str = "hickory_net=error,hickory_resolver=error";
+
 /// Sets logging up, once, from a level or directives.
 pub fn start(directives: &str, form: Form) -> Result<(), LevelError> {
     let (filter, handle) = reload::Layer::new(parse(directives)?);
@@ -148,7 +151,8 @@ pub const SUBSYSTEMS: [&str; 5] = [
 ];
 
 fn parse(directives: &str) -> Result<EnvFilter, LevelError> {
-    EnvFilter::try_new(directives).map_err(|_| LevelError::Unknown(directives.to_owned()))
+    EnvFilter::try_new(format!("{QUIET},{directives}"))
+        .map_err(|_| LevelError::Unknown(directives.to_owned()))
 }
 
 /// Longest directives.

@@ -28,6 +28,7 @@ pub mod entries;
 pub mod error;
 pub mod explain;
 pub mod filters;
+pub mod follow;
 pub mod get;
 pub mod guard;
 pub mod healthy;

@@ -7,6 +7,7 @@
 use crate::bitswap::policy::{Policy, ServeAll};
 use crate::http::Endpoint;
 use crate::limits::Limits;
+use crate::name::{self, dns};
 use crate::network::Network;
 use crate::node::StartError;
 use crate::perf::Answers;
@@ -36,6 +37,10 @@ pub struct Config {
     pub gateways: Vec<Endpoint>,
     /// Services that are asked who has what, beside the DHT. Each learns what is looked up.
     pub routers: Vec<Endpoint>,
+    /// Who is asked where domains lead. Each learns which.
+    pub dns: dns::Settings,
+    /// How names of keys are looked for.
+    pub names: name::Options,
     /// Most connections in all. Each costs a socket, a task and up to `read_buffer_bytes` and
     /// `window_growth_bytes` of memory when busy.
     pub connections_max: u32,
@@ -216,6 +221,8 @@ impl Default for Config {
             fetch_idle: Duration::from_secs(30),
             gateways: Vec::new(),
             routers: Vec::new(),
+            dns: dns::Settings::default(),
+            names: name::Options::default(),
             connections_max: 512,
             connections_per_peer_max: 8,
             connections_pending_max: 128,

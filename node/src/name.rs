@@ -8,6 +8,8 @@
 //!
 //! * [`publish`]: what this node signs. A number is never used twice: before a record leaves, the journal has it.
 //! * [`resolve`]: from a name to its newest record; `search.rs` says when a search has found enough.
+//! * [`path`], [`domain`], [`dnslink`], [`dns`]: the other kind of names, domains, whose DNSLink says where they lead.
+//! * [`follow`]: from name to name until content is reached; [`resolver`] does it with records and DNSLinks.
 //! * `cache.rs`: records of others that were found, within bounds.
 //! * `republish.rs`: what was signed is told again before others forget it, and signed anew before it expires.
 //!
@@ -15,9 +17,15 @@
 //! from before this program was made is not believed at all, or every old record would hold again.
 
 mod cache;
+pub mod dns;
+pub mod dnslink;
+pub mod domain;
+pub mod follow;
+pub mod path;
 pub mod publish;
 pub mod republish;
 pub mod resolve;
+pub mod resolver;
 mod search;
 #[cfg(test)]
 mod simulation;
@@ -53,7 +61,23 @@ struct Inner {
     signing: tokio::sync::Mutex<()>,
     searches: Mutex<Searches>,
     tasks: Tasks,
+    options: Options,
     clock: fn() -> SystemTime,
+}
+
+/// What the operator chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// However long its owner lets a record be, others are asked after this; what is known is told meanwhile.
+    pub max_cache_ttl: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_cache_ttl: MAX_CACHE_TTL,
+        }
+    }
 }
 
 /// What names need of the network.
@@ -89,14 +113,15 @@ pub struct WrongClock;
 
 impl Names {
     /// Names of a node with a network, or of a repository without one.
-    pub fn new(store: Store, routing: Option<Routing>, tasks: &Tasks) -> Self {
+    pub fn new(store: Store, routing: Option<Routing>, options: Options, tasks: &Tasks) -> Self {
         let network = routing.map(|routing| Arc::new(routing) as Arc<dyn Network>);
-        Self::over(store, network, tasks, SystemTime::now)
+        Self::over(store, network, options, tasks, SystemTime::now)
     }
 
     fn over(
         store: Store,
         network: Option<Arc<dyn Network>>,
+        options: Options,
         tasks: &Tasks,
         clock: fn() -> SystemTime,
     ) -> Self {
@@ -107,6 +132,7 @@ impl Names {
             signing: tokio::sync::Mutex::default(),
             searches: Mutex::default(),
             tasks: tasks.clone(),
+            options,
             clock,
         }))
     }
@@ -152,6 +178,8 @@ fn newest(one: Option<Record>, other: Option<Record>) -> Option<Record> {
     }
 }
 
+/// Unless the operator says otherwise.
+pub const MAX_CACHE_TTL: Duration = Duration::from_secs(3600);
 /// When this program was made, in seconds since 1970, about: the first of November 2026.
 const MADE: u64 = 1_793_491_200;
 

@@ -16,6 +16,8 @@ use crate::jobs;
 use crate::limits::Limits;
 use crate::metrics;
 use crate::name::Names;
+use crate::name::dns::Dns;
+use crate::name::resolver::Resolver;
 use crate::perf::{Perf, PerfError, Run};
 use crate::provide::{self, Provide};
 use crate::routing::routers::{Routers, RoutersError};
@@ -38,7 +40,7 @@ pub struct Node {
     peers: Peers,
     routing: Routing,
     directory: Directory,
-    names: Names,
+    resolver: Resolver,
     exchange: Exchange,
     bitswap: Bitswap,
     perf: Perf,
@@ -182,6 +184,8 @@ impl Node {
         let providing = provide::Options::of(&config);
         let routers = Routers::new(config.network, config.routers, &families.swarm, registry)?;
         let routing = routing.beside(routers);
+        let dns = Dns::new(config.dns, config.network);
+        dns.register(registry)?;
         let directory = Directory::new(
             (routing.clone(), peers.clone()),
             store.clone(),
@@ -214,7 +218,12 @@ impl Node {
         let perf = Perf::start(perf, &families.bitswap, registry)?;
         let exchange = Exchange::online(store.clone(), bitswap.clone(), config.fetch_idle);
 
-        let names = Names::new(store.clone(), Some(routing.clone()), &families.jobs);
+        let names = Names::new(
+            store.clone(),
+            Some(routing.clone()),
+            config.names,
+            &families.jobs,
+        );
         let provide = provide::start(
             (store, config.serve),
             routing.clone(),
@@ -231,7 +240,7 @@ impl Node {
             peers,
             routing,
             directory,
-            names,
+            resolver: Resolver::new(names, dns),
             exchange,
             bitswap,
             perf,
@@ -263,9 +272,9 @@ impl Node {
         self.routing.clone()
     }
 
-    /// Names that may change.
-    pub fn names(&self) -> Names {
-        self.names.clone()
+    /// Where names lead.
+    pub fn resolver(&self) -> Resolver {
+        self.resolver.clone()
     }
 
     /// Providers and peers, for others.

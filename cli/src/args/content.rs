@@ -1,5 +1,6 @@
 //! Content: adding it, and what is read of it.
 
+use crate::config::duration::Interval;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -179,9 +180,25 @@ pub enum RefsCommand {
 /// `resolve`.
 #[derive(Debug, Clone, Args)]
 pub struct ResolveArgs {
-    /// A path.
+    /// A path, as CID, /ipfs/CID/path or /ipns/NAME/path.
     pub name: String,
-    /// Follow names that name names.
+    /// Follow names until content is reached; --recursive=false tells what the first one leads to [default: true].
+    #[arg(short, long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub recursive: Option<bool>,
+    /// Kubo's; names end their search by themselves.
+    #[arg(long, visible_alias = "dhtrc", hide = true, value_name = "COUNT")]
+    pub dht_record_count: Option<u32>,
+    /// Kubo's; `--timeout` is for all of it.
+    #[arg(long, visible_alias = "dhtt", hide = true, value_name = "TIME")]
+    pub dht_timeout: Option<Interval>,
+}
+
+/// `dns`.
+#[derive(Debug, Clone, Args)]
+pub struct DnsArgs {
+    /// A domain, or a path that begins with one.
+    pub name: String,
+    /// Follow names until content is reached; --recursive=false tells what the first one leads to [default: true].
     #[arg(short, long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub recursive: Option<bool>,
 }

@@ -254,6 +254,7 @@ mod tests {
             log: None,
             passphrase: None,
             swarm_key: cairn_node::private::Need::May,
+            fixed: Default::default(),
             editor: Some(format!("cd {}; {editor}", folder.path().display())),
         };
         let failure = edit(&repository, &environment).await.unwrap_err();

@@ -1,7 +1,7 @@
-//! `cat`, `get`, `ls`, `refs`, `resolve`: reading what is there.
+//! `cat`, `get`, `ls`, `refs`, `resolve`, `dns`: reading what is there.
 
 use super::Shell;
-use crate::args::{CatArgs, GetArgs, LsArgs, RefsArgs, ResolveArgs};
+use crate::args::{CatArgs, DnsArgs, GetArgs, LsArgs, RefsArgs, ResolveArgs};
 use crate::exit::Failure;
 use crate::extract::{ExtractError, Target, extract, root_of};
 use crate::output::{self, Printer, Progress, escape};
@@ -388,7 +388,22 @@ pub async fn resolve(shell: &mut Shell, arguments: ResolveArgs) -> Result<(), Fa
     let question = shell
         .question("resolve")
         .arg(&arguments.name)
+        .maybe("recursive", arguments.recursive)
+        .maybe("dht-record-count", arguments.dht_record_count)
+        .maybe("dht-timeout", arguments.dht_timeout);
+    print_path(shell, question).await
+}
+
+/// `dns`.
+pub async fn dns(shell: &mut Shell, arguments: DnsArgs) -> Result<(), Failure> {
+    let question = shell
+        .question("dns")
+        .arg(&arguments.name)
         .maybe("recursive", arguments.recursive);
+    print_path(shell, question).await
+}
+
+async fn print_path(shell: &mut Shell, question: Question) -> Result<(), Failure> {
     shell
         .print_each(question, |answer: PathAnswer, printer| {
             Ok(printer.line(&output::escape_line(&answer.path))?)

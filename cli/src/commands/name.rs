@@ -5,7 +5,8 @@ use crate::args::{NameCommand, NameInspectArgs, NamePublishArgs};
 use crate::exit::Failure;
 use crate::output::{Printer, escape_line};
 use crate::rpc::entries::LocalUpload;
-use crate::rpc::name::{InspectAnswer, NameAnswer, PathAnswer};
+use crate::rpc::name::{InspectAnswer, NameAnswer};
+use crate::rpc::resolve::PathAnswer;
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -46,6 +46,9 @@ pub(super) fn wrong(key: &str, value: &toml::Value) -> ConfigError {
         {
             format!("{value}, which is no list; a list with it alone is [{value}]")
         }
+        toml::Value::Table(entries) if let Some((name, entry)) = first_wrong_of(key, entries) => {
+            shortened(&format!("a table with {name:?} = {entry}"))
+        }
         toml::Value::Table(_) => "a section".to_owned(),
         value => shortened(&value.to_string()),
     };
@@ -72,6 +75,22 @@ fn first_wrong_entry<'a>(key: &str, entries: &'a [toml::Value]) -> Option<&'a to
         return None;
     }
     entries.iter().find(is_wrong)
+}
+
+/// The same of a table whose names are the operator's.
+fn first_wrong_of<'a>(
+    key: &str,
+    entries: &'a toml::Table,
+) -> Option<(&'a String, &'a toml::Value)> {
+    let path: Vec<&str> = key.split('.').collect();
+    let reads_with = |entries| reads(&path, &toml::Value::Table(entries));
+    if !reads_with(toml::Table::new()) {
+        return None;
+    }
+    entries.iter().find(|(name, entry)| {
+        let alone = ((*name).clone(), (*entry).clone());
+        !reads_with(toml::Table::from_iter([alone]))
+    })
 }
 
 /// What the value of `key` must be.
@@ -131,6 +150,20 @@ const KEYS: &[(&str, &str)] = &[
         "routing.endpoints",
         r#"a list of services like "http://127.0.0.1:8080" or "/ip4/127.0.0.1/tcp/8080/http""#,
     ),
+    (
+        "dns.resolvers",
+        r#"a table like { "." = "system", "eth." = "https://127.0.0.1/dns-query" } of "system", "", or servers with udp://, tcp:// or https://"#,
+    ),
+    (
+        "dns.max_cache_ttl",
+        r#"a time like "1h" or "30s", up to "24h""#,
+    ),
+    ("names.lifetime", r#"a time like "48h", at least "1m""#),
+    (
+        "names.republish_interval",
+        r#"a time like "4h", from "1m" to "24h""#,
+    ),
+    ("names.max_cache_ttl", r#"a time like "1h" or "30s""#),
     ("connections.low", COUNT_OR_NONE),
     ("connections.high", COUNT_OR_NONE),
     ("connections.grace", r#"a time like "20s" or "1m""#),
@@ -289,6 +322,13 @@ mod tests {
             ("fetch.connections", "many"),
             ("fetch.gateways", "[\"/ip4/127.0.0.1/tcp/4001\"]"),
             ("routing.endpoints", "[\"ftp://127.0.0.1\"]"),
+            ("dns.resolvers", "{ \".\" = \"udp://nowhere\" }"),
+            ("dns.resolvers", "{ \"a b\" = \"system\" }"),
+            ("dns.max_cache_ttl", "25h"),
+            ("names.lifetime", "59s"),
+            ("names.republish_interval", "25h"),
+            ("names.republish_interval", "0s"),
+            ("names.max_cache_ttl", "long"),
             ("limits.upload", "fast"),
             ("limits.upload", "5"),
             ("limits.upload", "0"),
@@ -305,7 +345,7 @@ mod tests {
         ] {
             let error = edit::set(TEMPLATE, key, value).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{key}: must be ")), "{error}");
-            let was = value.trim_matches(['[', ']', '"']);
+            let was = value.trim_matches(['[', ']', '"', '{', '}', ' ']);
             assert!(error.contains(was), "{error}");
         }
         let least = format!("at least \"{SEGMENT_SIZE_MIN}\"");

@@ -56,6 +56,12 @@ pub fn kubo(config: &Config, peer_id: Option<&str>) -> serde_json::Value {
             "ExposeRoutingAPI": config.gateway.routing,
         },
         "Routing": { "Type": "dht" },
+        "Ipns": {
+            "RecordLifetime": config.names.lifetime.to_string(),
+            "RepublishPeriod": config.names.republish_interval.to_string(),
+            "MaxCacheTTL": config.names.max_cache_ttl.to_string(),
+        },
+        "DNS": { "Resolvers": config.dns.resolvers, "MaxCacheTTL": config.dns.max_cache_ttl.to_string() },
         "Discovery": { "MDNS": { "Enabled": false } },
         "Swarm": {
             "AddrFilters": texts(&config.swarm.filters),
@@ -145,7 +151,9 @@ fn known_keys() -> Vec<String> {
 fn collect(table: &toml::Table, prefix: &str, keys: &mut Vec<String>) {
     for (name, value) in table {
         let key = format!("{prefix}{name}");
-        if let toml::Value::Table(section) = value {
+        if let toml::Value::Table(section) = value
+            && !MAPS.contains(&key.as_str())
+        {
             collect(section, &format!("{key}."), keys);
         }
         keys.push(key);
@@ -157,6 +165,8 @@ fn first_unknown_in(table: &toml::Table, known: &toml::Table, prefix: &str) -> O
         let key = format!("{prefix}{name}");
         match (known.get(name), value) {
             (None, _) => Some(key),
+            // Whoever wrote it chose its names.
+            _ if MAPS.contains(&key.as_str()) => None,
             (Some(toml::Value::Table(known)), toml::Value::Table(section)) => {
                 first_unknown_in(section, known, &format!("{key}."))
             }
@@ -209,6 +219,8 @@ fn texts<T: ToString>(values: &[T]) -> Vec<String> {
     values.iter().map(T::to_string).collect()
 }
 
+/// Keys whose values are tables of the operator's own names, and no sections.
+const MAPS: [&str; 1] = ["dns.resolvers"];
 /// What stands in the place of a secret.
 const HIDDEN: &str = "(hidden)";
 /// How alike two keys must be (0 to 1) for one to be suggested for the other.

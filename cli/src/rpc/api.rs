@@ -7,9 +7,9 @@ use super::error::RpcError;
 use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
-    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, explain, filters, get,
-    healthy, id, key, log, ls, name, peering, pin, ping, provide, refs, repo, resolve, routing, stats,
-    swarm, version,
+    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, explain, filters, follow,
+    get, healthy, id, key, log, ls, name, peering, pin, ping, provide, refs, repo, resolve,
+    routing, stats, swarm, version,
 };
 use axum::body::Body;
 use cairn_node::Session;
@@ -220,6 +220,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "dag/put" => dag::put(call).await,
         "dag/resolve" => dag::resolve(call).await,
         "dag/stat" => dag::stat::stat(call).await,
+        "dns" => follow::dns(call).await,
         "diag/healthy" => healthy::healthy(call).await,
         "diag/perf" => diag::perf(call),
         "explain" => explain::explain(call).await,
@@ -289,7 +290,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 81] = [
+pub const COMMANDS: [&str; 82] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -317,6 +318,7 @@ pub const COMMANDS: [&str; 81] = [
     "dag/stat",
     "diag/healthy",
     "diag/perf",
+    "dns",
     "explain",
     "get",
     "id",

@@ -2,8 +2,9 @@
 
 use super::error::RpcError;
 use crate::config::duration::Interval;
+use cairn_node::name::path::{NamePath, PathError};
 use cairn_store::cid::{self, Cid, Version};
-use cairn_store::dag::path::{ContentPath, ParsePathError};
+use cairn_store::dag::path::ParsePathError;
 use multibase::Base;
 use percent_encoding::percent_decode_str;
 use std::str::FromStr;
@@ -114,17 +115,17 @@ impl Arguments {
             .transpose()
     }
 
-    /// Every `arg` as a content path.
-    pub fn paths(&self, name: &str) -> Result<Vec<ContentPath>, RpcError> {
+    /// Every `arg` as a path, which may begin with a name. [`Call::paths`](super::api::Call::paths) follows those.
+    pub fn paths(&self, name: &str) -> Result<Vec<NamePath>, RpcError> {
         self.some(name)?
             .into_iter()
             .map(|text| {
-                ContentPath::from_str(text).map_err(|error| match error {
-                    error @ ParsePathError::Root { .. } => RpcError::failed(format!(
+                NamePath::from_str(text).map_err(|error| match error {
+                    error @ PathError::Content(ParsePathError::Root { .. }) => RpcError::failed(format!(
                         "{error}; argument {name:?} begins with a CID, which looks like bafybeib7xs… or \
                          QmXrkJoq…"
                     )),
-                    error => error.into(),
+                    error => super::follow::wrong(&error),
                 })
             })
             .collect()

@@ -41,7 +41,7 @@ pub struct Removed {
 
 /// The block that the first argument names.
 async fn wanted(call: &Call) -> Result<Block, RpcError> {
-    let paths = call.arguments.paths("cid")?;
+    let paths = call.paths("cid").await?;
     let Some(path) = paths.first() else {
         return Err(RpcError::wrong("argument \"cid\" is required"));
     };

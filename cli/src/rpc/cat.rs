@@ -12,7 +12,7 @@ pub const IS_FOLDER: &str = "this dag node is a directory";
 
 /// `cat`. Every file is opened before the first byte goes out.
 pub async fn cat(call: Call) -> Result<Reply, RpcError> {
-    let paths = call.arguments.paths("ipfs-path")?;
+    let paths = call.paths("ipfs-path").await?;
     let offset: u64 = call
         .arguments
         .parsed(&["offset", "o"], "a number of bytes")?

@@ -1,17 +1,18 @@
 //! What commands work on: the repository, opened when first needed, and the node, if one runs.
 
 use super::error::RpcError;
-use super::name::OWN;
 use crate::output::{self, Progress};
 use crate::repository::Repository;
 use cairn_node::bitswap::policy::DenyContent;
 use cairn_node::keystore::{Keystore, OWN};
 use cairn_node::name::Names;
+use cairn_node::name::dns::{Dns, Fixed};
+use cairn_node::name::resolver::Resolver;
 use cairn_node::perf::Perf;
 use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
 use cairn_node::tasks::Tasks;
-use cairn_node::{Exchange, Keypair, Multiaddr, Node, PeerId, identity};
+use cairn_node::{Exchange, Multiaddr, Node, PeerId};
 use cairn_store::sink::PutError;
 use cairn_store::store::OpenEvent;
 use cairn_store::{Cid, Store};
@@ -28,6 +29,8 @@ pub struct Context {
     content: OnceCell<Content>,
     identity: OnceCell<Identity>,
     keystore: OnceLock<Arc<Keystore>>,
+    resolver: OnceCell<Resolver>,
+    fixed: Fixed,
     online: Option<Online>,
     stop: Option<CancellationToken>,
 }
@@ -59,8 +62,6 @@ pub struct Online {
     pub peers: Peers,
     /// Providers.
     pub routing: Routing,
-    /// Names that may change.
-    pub names: Names,
     /// The raw path to peers.
     pub perf: Perf,
     /// What is given to no peer.
@@ -74,7 +75,6 @@ impl Online {
         Self {
             peers: node.peers(),
             routing: node.routing(),
-            names: node.names(),
             perf: node.measuring(),
             denied,
             node: Arc::downgrade(node),
@@ -97,6 +97,8 @@ impl Context {
             content: OnceCell::new(),
             identity: OnceCell::new(),
             keystore: OnceLock::new(),
+            resolver: OnceCell::new(),
+            fixed: Fixed::default(),
             online: None,
             stop: None,
         }
@@ -141,6 +143,39 @@ impl Context {
             keystore: OnceLock::from(keystore),
             ..self
         }
+    }
+
+    /// The same, where the operator fixed where some names lead.
+    #[must_use]
+    pub fn with_fixed(self, fixed: Fixed) -> Self {
+        Self { fixed, ..self }
+    }
+
+    /// The same, with what a daemon follows names with.
+    #[must_use]
+    pub fn with_resolver(self, resolver: Resolver) -> Self {
+        Self {
+            resolver: OnceCell::new_with(Some(resolver)),
+            ..self
+        }
+    }
+
+    /// What follows names: the daemon's, or one that asks nobody but DNS.
+    pub async fn resolver(&self) -> Result<&Resolver, RpcError> {
+        self.resolver
+            .get_or_try_init(|| async {
+                let config = self.repository.config()?;
+                let store = self.store().await?.clone();
+                let names = Names::new(store, None, config.names.options(), &Tasks::new());
+                let dns = Dns::new(config.dns.settings(&self.fixed), config.network);
+                Ok(Resolver::new(names, dns))
+            })
+            .await
+    }
+
+    /// Names of keys.
+    pub async fn names(&self) -> Result<&Names, RpcError> {
+        Ok(self.resolver().await?.names())
     }
 
     /// What asks the daemon to end, if this is one.
@@ -200,17 +235,6 @@ impl Context {
         match self.repository.must_exist() {
             Ok(()) => otherwise,
             Err(missing) => missing.into(),
-        }
-    }
-
-    /// Names, looked for by the node if one runs.
-    pub async fn names(&self) -> Result<Names, RpcError> {
-        match &self.online {
-            Some(online) => Ok(online.names.clone()),
-            None => {
-                let store = self.store().await?.clone();
-                Ok(Names::new(store, None, &Tasks::new()))
-            }
         }
     }
 

@@ -53,7 +53,7 @@ fn codec_option(call: &Call, name: &str, default: &str) -> Result<u64, RpcError>
 
 /// `dag get`: a block, or a value inside it, in another codec.
 pub async fn get(call: Call) -> Result<Reply, RpcError> {
-    let paths = call.arguments.paths("ref")?;
+    let paths = call.paths("ref").await?;
     let Some(path) = paths.first() else {
         return Err(RpcError::wrong("argument \"ref\" is required"));
     };
@@ -143,7 +143,7 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
 
 /// `dag resolve`.
 pub async fn resolve(call: Call) -> Result<Reply, RpcError> {
-    let paths = call.arguments.paths("ref")?;
+    let paths = call.paths("ref").await?;
     let Some(path) = paths.first() else {
         return Err(RpcError::wrong("argument \"ref\" is required"));
     };

@@ -43,7 +43,7 @@ pub struct Line {
 
 /// `explain`.
 pub async fn explain(call: Call) -> Result<Reply, RpcError> {
-    let paths = call.arguments.paths("cid")?;
+    let paths = call.paths("cid").await?;
     let Some(path) = paths.into_iter().next() else {
         return Err(RpcError::wrong("argument \"cid\" is required"));
     };

@@ -3,11 +3,14 @@
 use super::ahead::{self, Pace};
 use super::api::{Call, resolve_to_block};
 use super::error::{KEPT, RpcError};
+use super::follow::content;
 use super::reply::{Reply, Sink};
 use super::tar::{self, Kind};
 use bytes::Bytes;
 use cairn_gateway::archive::{Names, Taker};
 use cairn_node::Session;
+use cairn_node::name::follow::Depth;
+use cairn_node::name::path::NamePath;
 use cairn_store::cid::{self, Cid};
 use cairn_store::dag::Budget;
 use cairn_store::dag::absent::Absent;
@@ -26,8 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// `get`.
 pub async fn get(call: Call) -> Result<Reply, RpcError> {
     let arguments = &call.arguments;
-    let paths = arguments.paths("ipfs-path")?;
-    let Some(path) = paths.first() else {
+    let Some(given) = arguments.paths("ipfs-path")?.into_iter().next() else {
         return Err(RpcError::wrong("argument \"ipfs-path\" is required"));
     };
     let compress = arguments.flag(&["compress", "C"])?;
@@ -37,13 +39,11 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
     if !(1..=9).contains(&level) {
         return Err(RpcError::wrong("compression level must be between 1 and 9"));
     }
-    let name = match path.segments.last() {
-        Some(name) => name.clone(),
-        None => path.root.to_string(),
-    };
+    let name = own_name(&given);
     tar::check_name(&name)?;
+    let path = content(call.follow(given, Depth::default()).await?.path)?;
     let session = call.session().await?;
-    let root = resolve_to_block(&session, path).await?;
+    let root = resolve_to_block(&session, &path).await?;
     let is_online = call.is_online().await?;
     let cache_max = call.context.store().await?.stat().cache_max;
     if is_online {
@@ -253,6 +253,15 @@ impl BlockSource for Looked {
         self.gaps().take(cid, why);
         Ok(None)
     }
+}
+
+/// The name that a path's content has by itself: its last, or that of its root.
+fn own_name(path: &NamePath) -> String {
+    if let Some(name) = path.segments.last() {
+        return name.clone();
+    }
+    let root = path.root.to_string();
+    root.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 /// Writes what is whole; whatever is not is left out and told of at the end.

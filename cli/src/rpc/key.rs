@@ -115,12 +115,13 @@ fn cid_of(id: &PeerId) -> Option<Cid> {
     Some(Cid::new_v1(LIBP2P_KEY, hash))
 }
 
-fn ids(call: &Call) -> Result<IdText, RpcError> {
+/// How names are to be written: `ipns-base`.
+pub fn ids(call: &Call) -> Result<IdText, RpcError> {
     IdText::named(call.arguments.text(&["ipns-base"]))
 }
 
 /// Does `work`, which blocks, with the keys.
-async fn with_keys<T, F>(keys: Arc<Keystore>, work: F) -> Result<T, RpcError>
+pub async fn with_keys<T, F>(keys: Arc<Keystore>, work: F) -> Result<T, RpcError>
 where
     T: Send + 'static,
     F: FnOnce(&Keystore) -> Result<T, KeystoreError> + Send + 'static,

@@ -80,7 +80,7 @@ type Unresolveds = Pin<Box<dyn Stream<Item = Result<Unresolved, RpcError>> + Sen
 
 /// `ls`.
 pub async fn ls(call: Call) -> Result<Reply, RpcError> {
-    let paths = call.arguments.paths("ipfs-path")?;
+    let paths = call.paths("ipfs-path").await?;
     let stream = call.arguments.flag(&["stream", "s"])?;
     let resolve_type = call.arguments.choice(&["resolve-type"])?.unwrap_or(true);
     let size = call.arguments.choice(&["size"])?.unwrap_or(true);

@@ -1,24 +1,22 @@
 //! `name`: what names point at, published and resolved; and records of names as they are.
 
 use super::api::{Call, resolve_path};
-use super::arguments::base_from_name;
 use super::entries::{Content, Entries};
 use super::error::RpcError;
 use super::reply::Reply;
+use super::resolve::PathAnswer;
+use super::{follow, key};
+use cairn_node::PeerId;
 use cairn_node::ipns::{self, Look, Readers, Record};
+use cairn_node::keystore::{Key, OWN};
+use cairn_node::name::follow::{Depth, FollowError, Walk};
+use cairn_node::name::path::{NamePath, Root};
 use cairn_node::name::publish::{PublishError, Published, Wish};
-use cairn_node::name::resolve::How;
-use cairn_node::routing::RoutingError;
-use cairn_node::{Keypair, PeerId};
-use cairn_store::Cid;
-use cairn_store::cid::{LIBP2P_KEY, Multihash};
-use cairn_store::dag::path::ContentPath;
+use cairn_node::name::resolver::NameError;
 use data_encoding::{BASE64, HEXLOWER};
 use futures::StreamExt;
-use multibase::Base;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 /// What was published.
@@ -29,47 +27,6 @@ pub struct NameAnswer {
     pub name: String,
     /// What it points at.
     pub value: String,
-}
-
-/// What a name points at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct PathAnswer {
-    /// The path.
-    pub path: String,
-}
-
-/// How names are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NameText {
-    /// As a CID of a key, in this base.
-    Cid(Base),
-    /// As peer IDs are: the multihash in base58.
-    Multihash,
-}
-
-impl NameText {
-    /// What `ipns-base` asks for.
-    pub fn of(call: &Call) -> Result<Self, RpcError> {
-        match call.arguments.text(&["ipns-base"]) {
-            None | Some("") => Ok(Self::Cid(Base::Base36Lower)),
-            Some("b58mh") => Ok(Self::Multihash),
-            Some(name) => base_from_name(name).map(Self::Cid),
-        }
-    }
-
-    /// The text of a name.
-    pub fn text(self, name: &PeerId) -> String {
-        let Self::Cid(base) = self else {
-            return name.to_string();
-        };
-        let hash = Multihash::from_bytes(&name.to_bytes());
-        let text = hash.map(|hash| Cid::new_v1(LIBP2P_KEY, hash).to_string_of_base(base));
-        match text {
-            Ok(Ok(text)) => text,
-            _ => name.to_string(),
-        }
-    }
 }
 
 /// A name in any of its forms, with `/ipns/` or without.
@@ -85,18 +42,22 @@ fn name_of(text: &str) -> Result<PeerId, RpcError> {
 /// `name publish`.
 pub async fn publish(call: Call) -> Result<Reply, RpcError> {
     let arguments = &call.arguments;
-    let text = NameText::of(&call)?;
-    let value = path_of(arguments.first("ipfs-path")?)?;
+    let text = key::ids(&call)?;
+    let path = path_of(arguments.first("ipfs-path")?)?;
+    let value = path.to_string();
     let v1 = arguments.choice(&["v1compat"])?.unwrap_or(true);
     let wish = Wish {
         value: value.clone(),
-        lifetime: arguments.duration(&["lifetime", "t"])?.unwrap_or(LIFETIME),
+        lifetime: match arguments.duration(&["lifetime", "t"])? {
+            Some(lifetime) => lifetime,
+            None => call.context.repository.config()?.names.lifetime.0,
+        },
         ttl: arguments.duration(&["ttl"])?.unwrap_or(TTL),
         sequence: arguments.parsed(&["sequence"], "a number")?,
         readers: if v1 { Readers::All } else { Readers::V2 },
     };
     let may_be_offline = arguments.flag(&["allow-offline"])?;
-    let keys = signer(&call).await?;
+    let key = signer(&call).await?;
     let names = call.context.names().await?;
     if !names.is_online() && !may_be_offline {
         return Err(RpcError::failed(
@@ -104,20 +65,22 @@ pub async fn publish(call: Call) -> Result<Reply, RpcError> {
              to sign it now and have it told when the daemon runs",
         ));
     }
-    if arguments.choice(&["resolve"])?.unwrap_or(true)
-        && let Ok(path) = ContentPath::from_str(&value)
-    {
-        let session = call.session_that_tells().await?;
-        resolve_path(&session, &path).await.map_err(|error| {
+    if arguments.choice(&["resolve"])?.unwrap_or(true) {
+        let there = async {
+            let led = call.follow(path, Depth::default()).await?;
+            let session = call.session_that_tells().await?;
+            resolve_path(&session, &follow::content(led.path)?).await
+        };
+        there.await.map_err(|error| {
             RpcError::failed(format!(
                 "{value} is not there to be pointed at ({error}); --resolve=false publishes it all the same"
             ))
         })?;
     }
-    let published = names.publish(&keys, &wish).await?;
+    let published = names.publish(&key, &wish).await?;
     told(&published, may_be_offline)?;
     Reply::value(&NameAnswer {
-        name: text.text(&PeerId::from(keys.public())),
+        name: text.text(&key.id()),
         value,
     })
 }
@@ -133,51 +96,77 @@ fn told(published: &Published, may_be_offline: bool) -> Result<(), RpcError> {
     }
 }
 
-/// The key that signs.
-async fn signer(call: &Call) -> Result<Keypair, RpcError> {
-    let name = call.arguments.text(&["key", "k"]).unwrap_or(OWN);
-    call.context.key(name).await
+/// The key that signs: by its name, or by the name that it signs for.
+async fn signer(call: &Call) -> Result<Key, RpcError> {
+    let name = call.arguments.text(&["key", "k"]);
+    let name = name
+        .filter(|name| !name.is_empty())
+        .unwrap_or(OWN)
+        .to_owned();
+    key::with_keys(call.context.keystore()?, move |keys| {
+        keys.load(&keys.find(&name)?.name)
+    })
+    .await
 }
 
 /// A path that a name may point at, as it is signed.
-fn path_of(text: &str) -> Result<String, RpcError> {
-    if let Ok(path) = ContentPath::from_str(text) {
-        return Ok(path.to_string());
-    }
-    match text
-        .strip_prefix("/ipns/")
-        .or_else(|| text.strip_prefix("ipns://"))
-    {
-        Some(rest) if !rest.is_empty() => Ok(format!("/ipns/{rest}")),
-        _ => Err(RpcError::wrong(format!(
-            "{text:?} is no path that a name can point at; write /ipfs/CID or /ipns/NAME, with a path below it if need be"
-        ))),
-    }
+fn path_of(text: &str) -> Result<NamePath, RpcError> {
+    text.parse().map_err(|error| follow::wrong(&error))
 }
 
 /// `name resolve`.
 pub async fn resolve(call: Call) -> Result<Reply, RpcError> {
     let arguments = &call.arguments;
-    let own;
-    let name = match arguments.all().first() {
-        Some(text) => name_of(text)?,
-        None => {
-            own = call.context.identity().await?.peer_id;
-            own
-        }
+    let count = ["dht-record-count", "dhtrc"];
+    arguments.parsed::<u32>(&count, "a number")?;
+    let path = match arguments.all().first() {
+        Some(text) => follow::named(text)?,
+        None => NamePath {
+            root: Root::Key(call.context.identity().await?.peer_id),
+            segments: Vec::new(),
+        },
     };
-    let how = How {
-        anew: arguments.flag(&["nocache", "n"])?,
-    };
-    let streams = arguments.flag(&["stream", "s"])?;
-    let names = call.context.names().await?;
+    if matches!(path.root, Root::Content(_)) {
+        return Err(RpcError::wrong(format!(
+            "{path} is content and no name; `cairn resolve` takes both"
+        )));
+    }
+    let depth = call.depth()?;
+    if arguments.flag(&["stream", "s"])?
+        && let Root::Key(name) = path.root
+    {
+        return each(call, name, path, depth).await;
+    }
+    let led = call.follow(path, depth).await?;
+    Reply::value(&PathAnswer {
+        path: led.path.to_string(),
+    })
+}
+
+/// Where a key's name leads, and where better records say it does, as they come.
+async fn each(call: Call, name: PeerId, path: NamePath, depth: Depth) -> Result<Reply, RpcError> {
+    let resolver = call.context.resolver().await?.clone();
+    let how = call.how()?;
     Ok(Reply::values(move |out| async move {
-        let mut found = std::pin::pin!(names.resolve_each(&name, how));
+        let mut found = std::pin::pin!(resolver.names().resolve_each(&name, how));
+        let mut last = None;
         while let Some(record) = found.next().await {
-            let path = String::from_utf8_lossy(record?.value()).into_owned();
-            out.value(&PathAnswer { path }).await?;
-            if !streams {
-                break;
+            let mut walk = Walk::new(path.clone(), depth);
+            walk.lead(
+                resolver
+                    .target(&name, &record?)
+                    .map_err(FollowError::Name)?,
+            )
+            .map_err(FollowError::<NameError>::Walk)?;
+            let led = walk.end().path;
+            let led = match depth {
+                Depth::One => led,
+                Depth::Content(_) => call.follow(led, depth).await?.path,
+            };
+            if last.as_ref() != Some(&led) {
+                let path = led.to_string();
+                out.value(&PathAnswer { path }).await?;
+                last = Some(led);
             }
         }
         Ok(())
@@ -188,7 +177,7 @@ pub async fn resolve(call: Call) -> Result<Reply, RpcError> {
 pub async fn get(call: Call) -> Result<Reply, RpcError> {
     let name = name_of(call.arguments.first("name")?)?;
     let names = call.context.names().await?;
-    let record = names.resolve(&name, How::default()).await?;
+    let record = names.resolve(&name, call.how()?).await?;
     let bytes = record.bytes().to_vec();
     let length = Some(bytes.len() as u64);
     Ok(Reply::bytes(RECORD_MEDIA, length, move |out| async move {
@@ -275,7 +264,7 @@ pub struct Validation {
 
 /// `name inspect`.
 pub async fn inspect(call: Call) -> Result<Reply, RpcError> {
-    let text = NameText::of(&call)?;
+    let text = key::ids(&call)?;
     let verified = call.arguments.text(&["verify"]).map(name_of).transpose()?;
     let dumps = call.arguments.flag(&["dump"])?;
     let bytes = call.upload.on_thread(read_record).await?;
@@ -343,10 +332,6 @@ impl From<cairn_node::name::resolve::ResolveError> for RpcError {
     }
 }
 
-/// The node's own key.
-pub const OWN: &str = "self";
-/// For how long a record holds.
-const LIFETIME: Duration = Duration::from_secs(48 * 3600);
 /// For how long nobody need look for a newer one.
 const TTL: Duration = Duration::from_secs(300);
 const RECORD_MEDIA: &str = "application/vnd.ipfs.ipns-record";

@@ -63,7 +63,7 @@ pub struct BadNode {
 
 async fn roots(call: &Call, session: &Session, name: &str) -> Result<Vec<Cid>, RpcError> {
     let mut roots = Vec::new();
-    for path in call.arguments.paths(name)? {
+    for path in call.paths(name).await? {
         roots.push(resolve_to_block(session, &path).await?);
     }
     Ok(roots)

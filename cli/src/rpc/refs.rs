@@ -42,7 +42,7 @@ enum Repeats {
 /// `refs`.
 pub async fn refs(call: Call) -> Result<Reply, RpcError> {
     let arguments = &call.arguments;
-    let paths = arguments.paths("ipfs-path")?;
+    let paths = call.paths("ipfs-path").await?;
     let recursive = arguments.flag(&["recursive", "r"])?;
     let depth: i64 = arguments.parsed(&["max-depth"], "a number")?.unwrap_or(-1);
     let format = arguments

@@ -4,6 +4,9 @@
 use crate::ceiling::within;
 use crate::seeds::Verdict;
 use bytes::Bytes;
+use cairn_node::name::dnslink::{IGNORED_MAX, Links};
+use cairn_node::name::domain::Domain;
+use cairn_node::name::path::NamePath;
 use cairn_node::{PeerId, dht, fuzzing, ipns};
 
 /// A Bitswap message, without its length. What is read is written and read back the same.
@@ -70,6 +73,39 @@ pub fn ipns_record(data: &[u8]) -> Verdict {
     Verdict::of(read.is_ok())
 }
 
+/// The TXT records of a domain, each with its length before it, a byte. Every link is read back the same. Each is
+/// moreover read as a domain and as a label, whose names are read back the same, too.
+pub fn dnslink(data: &[u8]) -> Verdict {
+    let mut records = Vec::new();
+    let mut rest = data;
+    while let Some((length, after)) = rest.split_first() {
+        let (record, after) = after.split_at(usize::from(*length).min(after.len()));
+        records.push(record);
+        rest = after;
+    }
+    let most = FLAT + TEXT_BYTES * data.len();
+    let read = within(data.len(), most, || Links::read(records.iter().copied()));
+    assert!(read.ignored.len() <= IGNORED_MAX);
+    for link in &read.links {
+        let again: NamePath = link.to_string().parse().expect("what was read is a path");
+        assert_eq!(&again, link);
+    }
+    for text in records.iter().filter_map(|record| str::from_utf8(record).ok()) {
+        let named = within(data.len(), FLAT, || {
+            [text.parse::<Domain>(), Domain::from_label(text)]
+        });
+        for name in named.into_iter().flatten() {
+            assert_eq!(name.as_str().parse::<Domain>().as_ref(), Ok(&name));
+            if let Some(label) = name.to_label() {
+                assert_eq!(Domain::from_label(&label), Ok(name));
+            }
+        }
+    }
+    Verdict::of(!read.links.is_empty() && read.ignored.is_empty())
+}
+
+/// What a byte of TXT records can become: a record of its own, or half a name of a path.
+const TEXT_BYTES: usize = 128;
 /// What the lists of a DHT message take at most: 288 peers with 16 addresses each, and how they grow.
 const DHT_LISTS_BYTES: usize = 1 << 20;
 /// What a byte of dag-cbor can become as a value.

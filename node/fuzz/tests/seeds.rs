@@ -4,10 +4,11 @@ use cairn_node_fuzz::seeds::{self, Target};
 use cairn_node_fuzz::targets;
 use std::path::Path;
 
-const TARGETS: [(&str, Target); 4] = [
+const TARGETS: [(&str, Target); 5] = [
     ("bitswap_message", targets::bitswap_message),
     ("framing", targets::framing),
     ("dht_message", targets::dht_message),
+    ("dnslink", targets::dnslink),
     ("ipns_record", targets::ipns_record),
 ];
 

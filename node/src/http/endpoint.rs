@@ -131,8 +131,29 @@ impl Endpoint {
         &self.host
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its address, if that is what it is named by.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self.host {
+            Host::Ip(ip) => Some(ip),
+            Host::Name(_) => None,
+        }
+    }
+
+    /// What its machine is called, in a certificate as well: a name, or an address without brackets.
+    pub(crate) fn host_text(&self) -> String {
+        match &self.host {
+            Host::Ip(ip) => ip.to_string(),
+            Host::Name(name) => name.clone(),
+        }
+    }
+
+    /// Its own path: empty, or with a slash in front and none at its end.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
     }
 
     /// What stands in a request's `Host`.

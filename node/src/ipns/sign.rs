@@ -1,12 +1,12 @@
 //! New records: what is to be said, in the fields that readers of version 1 look at and in the data that is signed.
 
 use super::{END_OF_LIFE, IDENTITY, RECORD_BYTES_MAX, Record, RecordError, SIGNED_AS};
+use crate::keystore::{Key, KeyError};
 use crate::protobuf::{put_bytes, put_number};
 use bytes::BytesMut;
 use cairn_store::dag::cbor;
 use cairn_store::dag::value::Value;
 use libp2p::PeerId;
-use libp2p::identity::Keypair;
 use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -43,7 +43,7 @@ pub enum Readers {
 pub enum SignError {
     /// The key cannot sign.
     #[error("the key does not sign: {0}")]
-    Key(#[from] libp2p::identity::SigningError),
+    Key(#[from] KeyError),
     /// It ends when no date can tell.
     #[error("the record would hold until a date beyond the year 9999; give it a shorter lifetime")]
     Lifetime,
@@ -54,7 +54,7 @@ pub enum SignError {
 
 impl Record {
     /// Signs what is to be said.
-    pub fn sign(keys: &Keypair, draft: &Draft<'_>) -> Result<Self, SignError> {
+    pub fn sign(key: &Key, draft: &Draft<'_>) -> Result<Self, SignError> {
         let validity = date(draft.expires).ok_or(SignError::Lifetime)?;
         let ttl = u64::try_from(draft.ttl.as_nanos())
             .unwrap_or(TTL_MAX)
@@ -64,17 +64,17 @@ impl Record {
         if draft.readers == Readers::All {
             let signed = [draft.value, validity.as_bytes(), SIGNED_AS_V1].concat();
             put_bytes(&mut out, 1, draft.value);
-            put_bytes(&mut out, 2, &keys.sign(&signed)?);
+            put_bytes(&mut out, 2, &key.sign(&signed)?);
             put_number(&mut out, 3, END_OF_LIFE);
             put_bytes(&mut out, 4, validity.as_bytes());
             put_number(&mut out, 5, draft.sequence);
             put_number(&mut out, 6, ttl);
         }
-        let name = PeerId::from(keys.public());
+        let name = key.id();
         if !is_its_own_key(&name) {
-            put_bytes(&mut out, 7, &keys.public().encode_protobuf());
+            put_bytes(&mut out, 7, &key.public().encode_protobuf());
         }
-        put_bytes(&mut out, 8, &keys.sign(&[SIGNED_AS, &data].concat())?);
+        put_bytes(&mut out, 8, &key.sign(&[SIGNED_AS, &data].concat())?);
         put_bytes(&mut out, 9, &data);
         // What others refuse must not become the newest that we know.
         Ok(Self::decode(&name, &out)?)
@@ -120,6 +120,7 @@ const _: () = assert!(RECORD_BYTES_MAX > 4096);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keystore::{Make, RsaBits};
     use proptest::prelude::*;
 
     const SOON: Duration = Duration::from_secs(3600);
@@ -136,12 +137,8 @@ mod tests {
 
     #[test]
     fn what_is_signed_reads_back_by_every_kind_of_key() {
-        let secp = libp2p::identity::secp256k1::Keypair::generate();
-        for keys in [
-            Keypair::generate_ed25519(),
-            Keypair::from(secp),
-            Keypair::generate_ecdsa(),
-        ] {
+        for make in [Make::Ed25519, Make::Secp256k1, Make::Rsa(RsaBits::B2048)] {
+            let keys = Key::generate(make).unwrap();
             for readers in [Readers::All, Readers::V2] {
                 let draft = Draft {
                     readers,
@@ -160,7 +157,7 @@ mod tests {
 
     #[test]
     fn readers_of_version_1_find_a_signature_of_theirs() {
-        let keys = Keypair::generate_ed25519();
+        let keys = Key::generate(Make::Ed25519).unwrap();
         let expires = SystemTime::UNIX_EPOCH + Duration::new(4_102_444_800, 1);
         let draft = Draft {
             expires,
@@ -184,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_others_would_refuse_is_not_signed() {
-        let keys = Keypair::generate_ed25519();
+        let keys = Key::generate(Make::Ed25519).unwrap();
         let long = vec![b'a'; RECORD_BYTES_MAX];
         let refused = Record::sign(&keys, &draft(&long));
         let is_too_large = |error| matches!(error, SignError::Record(RecordError::TooLarge(_)));
@@ -199,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_hundred_years_are_told_to_the_nanosecond() {
-        let keys = Keypair::generate_ed25519();
+        let keys = Key::generate(Make::Ed25519).unwrap();
         let century = Duration::from_secs(3600 * 24 * 36_525) + Duration::from_nanos(1);
         let long = Draft {
             ttl: century,
@@ -223,7 +220,7 @@ mod tests {
             sequence in any::<u64>(),
             seconds in 0..7_000_000_000u64,
         ) {
-            let keys = Keypair::generate_ed25519();
+            let keys = Key::generate(Make::Ed25519).unwrap();
             let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
             let draft = Draft { sequence, expires, ..draft(&value) };
             let made = Record::sign(&keys, &draft).unwrap();

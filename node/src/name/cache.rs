@@ -89,12 +89,12 @@ const ENTRY_BYTES: usize = 400;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keystore::{Key, Make};
     use crate::name::search::tests::numbered;
-    use libp2p::identity::Keypair;
 
     #[test]
     fn the_best_record_of_a_name_stays() {
-        let keys = Keypair::generate_ed25519();
+        let keys = Key::generate(Make::Ed25519).unwrap();
         let name = keys.public().to_peer_id();
         let (mut cache, now) = (Cache::default(), Instant::now());
         assert!(cache.keep(name, numbered(&keys, 2), now));
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn those_asked_for_last_stay_when_there_are_too_many() {
         let (mut cache, now) = (Cache::default(), Instant::now());
-        let keys = Keypair::generate_ed25519();
+        let keys = Key::generate(Make::Ed25519).unwrap();
         let one = numbered(&keys, 1);
         let most = BYTES_MAX / cost(&one);
         let names: Vec<PeerId> = (0..=most).map(|_| PeerId::random()).collect();

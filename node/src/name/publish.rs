@@ -6,11 +6,11 @@
 
 use super::{Names, WrongClock, newest};
 use crate::ipns::{self, Draft, Readers, Record, SignError};
+use crate::keystore::Key;
 use crate::routing::RoutingError;
 use bytes::Bytes;
 use cairn_store::notes::{About, NoteError};
 use libp2p::PeerId;
-use libp2p::identity::Keypair;
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
@@ -86,9 +86,9 @@ pub(super) struct Noted {
 impl Names {
     /// Signs a record that says what is wished, and tells those nearest to the name. Once this returns without an
     /// error the record is on disk and its number used, whoever took it.
-    pub async fn publish(&self, keys: &Keypair, wish: &Wish) -> Result<Published, PublishError> {
-        let record = self.sign(keys, wish).await?;
-        let name = PeerId::from(keys.public());
+    pub async fn publish(&self, key: &Key, wish: &Wish) -> Result<Published, PublishError> {
+        let record = self.sign(key, wish).await?;
+        let name = key.id();
         let took = self.tell(&name, &record).await;
         Ok(Published { record, took })
     }
@@ -103,11 +103,11 @@ impl Names {
         Some(network.keep(ipns::key(name), record.bytes().to_vec()).await)
     }
 
-    async fn sign(&self, keys: &Keypair, wish: &Wish) -> Result<Record, PublishError> {
+    async fn sign(&self, key: &Key, wish: &Wish) -> Result<Record, PublishError> {
         if !is_path(&wish.value) {
             return Err(PublishError::Value(wish.value.clone()));
         }
-        let name = PeerId::from(keys.public());
+        let name = key.id();
         let _signing = self.0.signing.lock().await;
         let now = self.now()?;
         let sequence = self.next_number(&name, wish.sequence).await?;
@@ -119,7 +119,7 @@ impl Names {
             readers: wish.readers,
         };
         let noted = Noted {
-            record: Record::sign(keys, &draft)?,
+            record: Record::sign(key, &draft)?,
             lifetime: wish.lifetime,
             readers: wish.readers,
         };
@@ -175,10 +175,10 @@ impl Noted {
         })
     }
 
-    /// Whether it is time for the next one: half of its time is over.
+    /// Whether it is time for the next one: half of its time is over, or all of it, as after a while without power.
     pub(super) fn is_old(&self, now: SystemTime) -> bool {
         let left = self.record.expires().duration_since(now);
-        left.is_ok_and(|left| left < self.lifetime / 2)
+        left.unwrap_or_default() < self.lifetime / 2
     }
 }
 

@@ -8,9 +8,9 @@
 use super::Names;
 use super::publish::Wish;
 use crate::jobs::Job;
+use crate::keystore::{Key, Keystore, OWN};
 use cairn_store::notes::About;
 use libp2p::PeerId;
-use libp2p::identity::Keypair;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,27 @@ use tokio::time::{Instant, sleep_until};
 
 /// Where keys are.
 pub trait Keys: fmt::Debug + Send + Sync + 'static {
-    /// The key of a name, if it is here and can be had.
-    fn key_of(&self, name: &PeerId) -> Option<Keypair>;
+    /// The key of a name, if it is here and can be had. Blocks.
+    fn key_of(&self, name: &PeerId) -> Option<Arc<Key>>;
+}
+
+impl Keys for Keystore {
+    fn key_of(&self, name: &PeerId) -> Option<Arc<Key>> {
+        let opened = match self.named(OWN) {
+            Ok(own) if own.id == *name => self.load(OWN),
+            _ => {
+                let keys = self.list().unwrap_or_default();
+                self.load(&keys.into_iter().find(|key| key.id == *name)?.name)
+            }
+        };
+        match opened {
+            Ok(key) => Some(Arc::new(key)),
+            Err(error) => {
+                tracing::warn!(%name, %error, "the key of a name cannot be had");
+                None
+            }
+        }
+    }
 }
 
 /// The job.
@@ -60,12 +79,22 @@ impl Republish {
         (name, count)
     }
 
+    async fn key_of(&self, name: &PeerId) -> Option<Arc<Key>> {
+        let (keys, name) = (Arc::clone(&self.keys), *name);
+        let had = tokio::task::spawn_blocking(move || keys.key_of(&name)).await;
+        had.ok().flatten()
+    }
+
     async fn renew(&self, name: &PeerId) {
         let (Some(noted), Ok(now)) = (self.names.noted(name), self.names.now()) else {
             return;
         };
-        let told = match noted.is_old(now).then(|| self.keys.key_of(name)).flatten() {
-            Some(keys) => {
+        let key = match noted.is_old(now) {
+            true => self.key_of(name).await,
+            false => None,
+        };
+        let told = match key {
+            Some(key) => {
                 let wish = Wish {
                     value: String::from_utf8_lossy(noted.record.value()).into_owned(),
                     lifetime: noted.lifetime,
@@ -73,7 +102,7 @@ impl Republish {
                     sequence: None,
                     readers: noted.readers,
                 };
-                match self.names.publish(&keys, &wish).await {
+                match self.names.publish(&key, &wish).await {
                     Ok(published) => published.took,
                     Err(error) => {
                         tracing::warn!(%name, %error, "a name was not signed anew");

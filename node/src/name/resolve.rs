@@ -4,6 +4,7 @@
 //! for the next time. Only who knows nothing waits, and only until it hardly pays (`search.rs`);
 //! the search goes on to its end behind as well. Whoever asks for a name that is being looked for joins in.
 
+use super::path::key_text;
 use super::search::Search;
 use super::{Names, WrongClock, newest};
 use crate::ipns::{self, Record};
@@ -16,10 +17,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// How a name is resolved.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct How {
-    /// Whether others are asked, and waited for, although a record is known.
-    pub anew: bool,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum How {
+    /// What is known is the answer, and others are asked behind it where that is due.
+    #[default]
+    Usual,
+    /// Others are asked and waited for, although a record is known.
+    Anew,
+    /// Nobody is asked.
+    Here,
 }
 
 /// Why a name does not resolve.
@@ -28,14 +34,14 @@ pub struct How {
 pub enum ResolveError {
     /// No valid record was found.
     #[error(
-        "no valid record of {0} was found: nobody that was asked keeps one, so it was never published, or has expired"
+        "no valid record of /ipns/{} was found: nobody that was asked keeps one, so it was never published, or has expired", key_text(.0)
     )]
     NotFound(PeerId),
     /// Nobody can be asked.
-    #[error("no valid record of {0} is known here, and without a network nobody else can be asked")]
+    #[error("no valid record of /ipns/{} is known here, and without a network nobody else is asked", key_text(.0))]
     Offline(PeerId),
     /// There was nobody to ask, or they took too long.
-    #[error("no valid record of {0} is known here: {1}")]
+    #[error("no valid record of /ipns/{name} is known here: {why}", name = key_text(.0), why = .1)]
     Routing(PeerId, RoutingError),
     /// There are too many searches.
     #[error(
@@ -89,15 +95,16 @@ impl Names {
 
     fn begin(&self, name: &PeerId, how: How) -> Result<Begun, ResolveError> {
         let known = self.valid(name)?;
-        let is_fresh = known.is_some() && self.is_fresh(name) && !how.anew;
-        let search = match is_fresh {
-            true => None,
-            false => match self.search(name) {
-                Err(ResolveError::Busy) if known.is_some() => None,
-                search => search?,
-            },
+        let is_due = match how {
+            How::Usual => known.is_none() || !self.is_fresh(name),
+            How::Anew => true,
+            How::Here => false,
         };
-        let waits = how.anew && search.is_some();
+        let search = match is_due.then(|| self.search(name)) {
+            Some(Err(ResolveError::Busy)) if known.is_some() => None,
+            search => search.transpose()?.flatten(),
+        };
+        let waits = how == How::Anew && search.is_some();
         Ok(Begun {
             at_once: known.clone().filter(|_| !waits),
             known,
@@ -123,7 +130,19 @@ impl Names {
     /// Whether nobody need be asked yet.
     fn is_fresh(&self, name: &PeerId) -> bool {
         let found = self.cache().of(name);
-        found.is_some_and(|found| found.at.elapsed() < found.record.ttl().min(TTL_MAX))
+        found.is_some_and(|found| {
+            found.at.elapsed() < found.record.ttl().min(self.0.options.max_cache_ttl)
+        })
+    }
+
+    /// For how much longer nobody need be asked whether there is a newer one than this record of a name.
+    pub fn fresh_for(&self, name: &PeerId, record: &Record) -> Duration {
+        let most = record.ttl().min(self.0.options.max_cache_ttl);
+        let found = self.cache().of(name);
+        let age = found.map_or(Duration::ZERO, |found| found.at.elapsed());
+        let now = (self.0.clock)();
+        let left = record.expires().duration_since(now).unwrap_or_default();
+        most.saturating_sub(age).min(left)
     }
 
     /// The best record that others keep, once all who may keep one were asked.
@@ -296,5 +315,3 @@ fn is_news(progress: &Progress, told: Option<&Record>) -> bool {
 const SEARCHES_MAX: usize = 32;
 /// How long one may take.
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(60);
-/// However long its owner lets a record be, others are asked after this; what is known is told meanwhile.
-const TTL_MAX: Duration = Duration::from_secs(3600);

@@ -61,19 +61,23 @@ const QUIET: Duration = Duration::from_secs(1);
 pub(super) mod tests {
     use super::*;
     use crate::ipns::tests::{Says, record};
-    use libp2p::identity::Keypair;
+    use crate::keystore::{Key, Make};
 
-    pub(in crate::name) fn numbered(keys: &Keypair, sequence: u64) -> Record {
+    pub(in crate::name) fn numbered(keys: &Key, sequence: u64) -> Record {
         let says = Says {
             sequence,
             ..Says::default()
         };
-        Record::decode(&keys.public().to_peer_id(), &record(keys, &says)).unwrap()
+        Record::decode(
+            &keys.public().to_peer_id(),
+            &record(&keys.keypair().unwrap(), &says),
+        )
+        .unwrap()
     }
 
     #[test]
     fn a_few_that_agree_are_enough_and_fewer_after_a_while() {
-        let keys = Keypair::generate_ed25519();
+        let keys = Key::generate(Make::Ed25519).unwrap();
         let numbered = |sequence| numbered(&keys, sequence);
         let (mut search, start) = (Search::default(), Instant::now());
         assert_eq!(search.enough_at(), None);

@@ -4,8 +4,8 @@
 use super::search::{Search, tests::numbered};
 use crate::dht::network::Network;
 use crate::ipns;
+use crate::keystore::{Key, Make};
 use libp2p::PeerId;
-use libp2p::identity::Keypair;
 use std::time::{Duration, Instant};
 
 /// What many searches came to.
@@ -53,8 +53,10 @@ fn names_among(nodes: usize, goes: f64, seed: u64) -> Report {
     }
     network.pass(Duration::from_secs(60));
     let mut report = Report::default();
-    let all: Vec<Keypair> = (0..20).map(|_| Keypair::generate_ed25519()).collect();
-    let is_better = |keys: &Keypair, new: &[u8], old: &[u8]| {
+    let all: Vec<Key> = (0..20)
+        .map(|_| Key::generate(Make::Ed25519).unwrap())
+        .collect();
+    let is_better = |keys: &Key, new: &[u8], old: &[u8]| {
         let name = keys.public().to_peer_id();
         let read = |bytes| ipns::Record::decode(&name, bytes).unwrap();
         read(new).age(&read(old)).is_gt()

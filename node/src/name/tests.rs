@@ -6,9 +6,9 @@ use super::resolve::{How, ResolveError};
 use super::*;
 use crate::ipns::{self, Draft, Readers};
 use crate::jobs::Job;
+use crate::keystore::{Key, Make};
 use cairn_store::config::Config;
 use futures::stream;
-use libp2p::identity::Keypair;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -77,7 +77,7 @@ struct Bench {
     _folder: TempDir,
     others: Arc<Others>,
     names: Names,
-    keys: Keypair,
+    keys: Arc<Key>,
 }
 
 fn now() -> SystemTime {
@@ -96,10 +96,10 @@ impl Bench {
         *others.store.lock().unwrap() = Some(store.clone());
         let network: Arc<dyn Network> = Arc::new(others.clone());
         Self {
-            names: Names::over(store, Some(network), &Tasks::new(), now),
+            names: Names::over(store, Some(network), Options::default(), &Tasks::new(), now),
             _folder: folder,
             others,
-            keys: Keypair::generate_ed25519(),
+            keys: Arc::new(Key::generate(Make::Ed25519).unwrap()),
         }
     }
 
@@ -151,8 +151,8 @@ fn wish(value: &str) -> Wish {
     }
 }
 
-const ANEW: How = How { anew: true };
-const KNOWN: How = How { anew: false };
+const ANEW: How = How::Anew;
+const KNOWN: How = How::Usual;
 
 #[tokio::test]
 async fn every_record_has_the_next_number_and_is_on_disk_before_anybody_gets_it() {
@@ -184,7 +184,13 @@ async fn numbers_go_on_after_a_restart() {
     *bench.others.store.lock().unwrap() = None;
     drop(bench.names);
     for sequence in 0..3 {
-        let names = Names::over(opened(&folder), None, &Tasks::new(), now);
+        let names = Names::over(
+            opened(&folder),
+            None,
+            Options::default(),
+            &Tasks::new(),
+            now,
+        );
         let done = names.publish(&keys, &wish("/ipfs/bafkqaaa")).await.unwrap();
         assert_eq!(done.record.sequence(), sequence);
         assert!(done.took.is_none(), "there is no network");
@@ -344,7 +350,13 @@ async fn a_name_that_nobody_keeps_is_an_error_that_says_why() {
         matches!(alone, Err(ResolveError::Routing(_, RoutingError::NoPeers))),
         "{alone:?}"
     );
-    let offline = Names::over(bench.names.0.store.clone(), None, &Tasks::new(), now);
+    let offline = Names::over(
+        bench.names.0.store.clone(),
+        None,
+        Options::default(),
+        &Tasks::new(),
+        now,
+    );
     let offline = offline.resolve(&name, KNOWN).await;
     assert!(
         matches!(offline, Err(ResolveError::Offline(_))),
@@ -382,9 +394,13 @@ async fn what_has_expired_is_told_to_nobody() {
 #[tokio::test]
 async fn a_clock_that_cannot_be_right_decides_nothing() {
     let bench = Bench::new();
-    let names = Names::over(bench.names.0.store.clone(), None, &Tasks::new(), || {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(3600)
-    });
+    let names = Names::over(
+        bench.names.0.store.clone(),
+        None,
+        Options::default(),
+        &Tasks::new(),
+        || SystemTime::UNIX_EPOCH + Duration::from_secs(3600),
+    );
     let signed = names.publish(&bench.keys, &wish("/ipfs/bafkqaaa")).await;
     assert!(matches!(signed, Err(PublishError::Clock(_))));
     let old = bench.record(
@@ -416,11 +432,11 @@ async fn a_search_that_did_not_come_to_its_end_is_begun_anew() {
 
 /// Keys that are here.
 #[derive(Debug, Default)]
-struct Ring(Vec<Keypair>);
+struct Ring(Vec<Arc<Key>>);
 
 impl Keys for Ring {
-    fn key_of(&self, name: &PeerId) -> Option<Keypair> {
-        let is_its = |keys: &&Keypair| keys.public().to_peer_id() == *name;
+    fn key_of(&self, name: &PeerId) -> Option<Arc<Key>> {
+        let is_its = |keys: &&Arc<Key>| keys.public().to_peer_id() == *name;
         self.0.iter().find(is_its).cloned()
     }
 }
@@ -438,8 +454,14 @@ async fn all_names_are_told_again_one_after_the_other_within_the_time() {
     let bench = Bench::new();
     let mut published = std::collections::BTreeSet::new();
     for _ in 0..4 {
-        let keys = Keypair::generate_ed25519();
-        let offline = Names::over(bench.names.0.store.clone(), None, &Tasks::new(), now);
+        let keys = Key::generate(Make::Ed25519).unwrap();
+        let offline = Names::over(
+            bench.names.0.store.clone(),
+            None,
+            Options::default(),
+            &Tasks::new(),
+            now,
+        );
         let done = offline
             .publish(&keys, &wish("/ipfs/bafkqaaa"))
             .await
@@ -470,7 +492,9 @@ async fn told_after(keys: Ring, lifetime: Duration) -> (Record, Vec<Record>) {
     };
     // As if it had been signed a day ago.
     let store = bench.names.0.store.clone();
-    let before = Names::over(store, None, &Tasks::new(), || now() - DAY);
+    let before = Names::over(store, None, Options::default(), &Tasks::new(), || {
+        now() - DAY
+    });
     let signed = before.publish(&keys.0[0], &wish).await.unwrap().record;
     let name = keys.0[0].public().to_peer_id();
     let ring = Ring(keys.0[1..].to_vec());
@@ -487,7 +511,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[tokio::test(start_paused = true)]
 async fn a_record_of_which_half_is_over_is_signed_anew_if_its_key_is_here() {
-    let keys = Keypair::generate_ed25519();
+    let keys = Arc::new(Key::generate(Make::Ed25519).unwrap());
     let with_key = || Ring(vec![keys.clone(), keys.clone()]);
     let (old, told) = told_after(with_key(), DAY * 3 / 2).await;
     let [new] = &told[..] else { panic!("{told:?}") };
@@ -498,6 +522,10 @@ async fn a_record_of_which_half_is_over_is_signed_anew_if_its_key_is_here() {
         new.bytes().len() < old.bytes().len() + 4,
         "for the same readers"
     );
+    // Nor is it given up for lost when all of it is over.
+    let (gone, told) = told_after(with_key(), DAY).await;
+    let [new] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((gone.sequence(), new.sequence()), (0, 1));
     // Not before.
     let (young, told) = told_after(with_key(), DAY * 3).await;
     assert_eq!(told, [young]);
@@ -505,7 +533,7 @@ async fn a_record_of_which_half_is_over_is_signed_anew_if_its_key_is_here() {
 
 #[tokio::test(start_paused = true)]
 async fn without_its_key_a_record_is_told_for_as_long_as_it_holds() {
-    let keys = || Ring(vec![Keypair::generate_ed25519()]);
+    let keys = || Ring(vec![Arc::new(Key::generate(Make::Ed25519).unwrap())]);
     let (old, told) = told_after(keys(), DAY * 3 / 2).await;
     assert_eq!(told, [old]);
     let (_, told) = told_after(keys(), DAY).await;

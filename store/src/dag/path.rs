@@ -72,21 +72,25 @@ impl std::str::FromStr for ContentPath {
             path: path(),
             source,
         })?;
-        let mut segments = Vec::new();
-        for name in names {
-            match name {
-                "." => {}
-                ".." => {
-                    segments
-                        .pop()
-                        .ok_or_else(|| form("it leads above its root"))?;
-                }
-                _ if segments.len() >= SEGMENTS_MAX => return Err(form("it has too many names")),
-                _ => segments.push(name.to_owned()),
-            }
-        }
+        let segments = segments(names).map_err(form)?;
         Ok(Self { root, segments })
     }
+}
+
+/// The names below a root, with `.` and `..` resolved and empty ones left out; or why they are none.
+pub fn segments<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Vec<String>, &'static str> {
+    let mut segments = Vec::new();
+    for name in names {
+        match name {
+            "" | "." => {}
+            ".." => {
+                segments.pop().ok_or("it leads above its root")?;
+            }
+            _ if segments.len() >= SEGMENTS_MAX => return Err("it has too many names"),
+            _ => segments.push(name.to_owned()),
+        }
+    }
+    Ok(segments)
 }
 
 impl fmt::Display for ContentPath {

@@ -9,7 +9,7 @@ use futures::StreamExt;
 
 /// `dag export`.
 pub async fn export(call: Call) -> Result<Reply, RpcError> {
-    let paths = call.arguments.paths("root")?;
+    let paths = call.paths("root").await?;
     let Some(path) = paths.first() else {
         return Err(RpcError::wrong("argument \"root\" is required"));
     };

@@ -38,7 +38,7 @@ pub struct DagStat {
 
 /// `dag stat`.
 pub async fn stat(call: Call) -> Result<Reply, RpcError> {
-    let paths = call.arguments.paths("root")?;
+    let paths = call.paths("root").await?;
     let progress = call.arguments.choice(&["progress", "p"])?.unwrap_or(false);
     let cids = call.arguments.cids()?;
     let session = call.session().await?;

@@ -165,7 +165,7 @@ async fn asked_for(
         .arguments
         .all()
         .into_iter()
-        .zip(call.arguments.paths("arg")?)
+        .zip(call.paths("arg").await?)
     {
         let cid = resolve_to_block(&session, &path).await?;
         let pinned = store.pin(&cid).filter(|pin| wanted.takes(pin.mode));

@@ -1,0 +1,107 @@
+//! Where names of both kinds lead: keys by their newest record, domains by their DNSLink.
+
+use super::Names;
+use super::dns::{Dns, LookupError};
+use super::domain::Domain;
+use super::follow::{Depth, FollowError, Followed, Lookup, Target, follow};
+use super::path::{NamePath, PathError, Root, key_text};
+use super::resolve::{How, ResolveError};
+use crate::ipns::Record;
+use libp2p::PeerId;
+
+/// Follows names. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Resolver {
+    names: Names,
+    dns: Dns,
+}
+
+/// Why it is not known where a name leads.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// DNS does not tell.
+    #[error(transparent)]
+    Dns(#[from] LookupError),
+    /// There is no record to be had.
+    #[error(transparent)]
+    Record(#[from] ResolveError),
+    /// The record is valid, and what it says leads nowhere.
+    #[error("the newest record of /ipns/{name} leads nowhere: {source}")]
+    Value {
+        /// The name.
+        name: String,
+        /// What is wrong with what it says.
+        source: PathError,
+    },
+}
+
+impl Resolver {
+    /// Over records and DNSLinks.
+    pub const fn new(names: Names, dns: Dns) -> Self {
+        Self { names, dns }
+    }
+
+    /// Names of keys.
+    pub const fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Names that are domains.
+    pub const fn dns(&self) -> &Dns {
+        &self.dns
+    }
+
+    /// Follows the names of a path, one after the other.
+    pub async fn follow(
+        &self,
+        path: NamePath,
+        depth: Depth,
+        how: How,
+    ) -> Result<Followed, FollowError<NameError>> {
+        let asked = Asked {
+            resolver: self,
+            how,
+        };
+        Box::pin(follow(&asked, path, depth)).await
+    }
+
+    /// Where a record leads.
+    pub fn target(&self, name: &PeerId, record: &Record) -> Result<Target, NameError> {
+        let text = String::from_utf8_lossy(record.value());
+        let path = NamePath::value(&text).map_err(|source| NameError::Value {
+            name: key_text(name),
+            source,
+        })?;
+        Ok(Target {
+            path,
+            ttl: Some(self.names.fresh_for(name, record)),
+        })
+    }
+}
+
+/// A resolver that asks as it is told to.
+struct Asked<'a> {
+    resolver: &'a Resolver,
+    how: How,
+}
+
+impl Lookup for Asked<'_> {
+    type Error = NameError;
+
+    async fn record(&self, key: &PeerId) -> Result<Target, NameError> {
+        let record = self.resolver.names.resolve(key, self.how).await?;
+        self.resolver.target(key, &record)
+    }
+
+    async fn dnslink(&self, domain: &Domain) -> Result<Target, NameError> {
+        Ok(match self.how {
+            How::Here => self.resolver.dns.known(domain)?,
+            How::Usual | How::Anew => self.resolver.dns.dnslink(domain).await?,
+        })
+    }
+
+    fn fixed(&self, name: &Root) -> Option<Target> {
+        self.resolver.dns.fixed(name)
+    }
+}
