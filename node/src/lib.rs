@@ -28,6 +28,7 @@ pub mod network;
 pub mod node;
 pub mod perf;
 pub mod ping;
+pub mod pins;
 pub mod private;
 mod protobuf;
 pub mod provide;

@@ -10,6 +10,7 @@
 //! * [`resolve`]: from a name to its newest record; `search.rs` says when a search has found enough.
 //! * [`path`], [`domain`], [`dnslink`], [`dns`]: the other kind of names, domains, whose DNSLink says where they lead.
 //! * [`follow`]: from name to name until content is reached; [`resolver`] does it with records and DNSLinks.
+//! * [`keep`]: other people's records that are told again from here.
 //! * `cache.rs`: records of others that were found, within bounds.
 //! * `republish.rs`: what was signed is told again before others forget it, and signed anew before it expires.
 //!
@@ -21,6 +22,7 @@ pub mod dns;
 pub mod dnslink;
 pub mod domain;
 pub mod follow;
+pub mod keep;
 pub mod path;
 pub mod publish;
 pub mod republish;
@@ -144,9 +146,14 @@ impl Names {
 
     /// The newest record of a name that is known here, valid or not.
     pub fn known(&self, name: &PeerId) -> Option<Record> {
-        let own = self.noted(name).map(|noted| noted.record);
         let found = self.cache().of(name).map(|found| found.record);
-        newest(own, found)
+        newest(self.on_disk(name), found)
+    }
+
+    /// The newest record of a name that stays here: signed here, or kept alive.
+    fn on_disk(&self, name: &PeerId) -> Option<Record> {
+        let own = self.noted(name).map(|noted| noted.record);
+        newest(own, self.kept_record(name))
     }
 
     /// What this node signed last for a name.

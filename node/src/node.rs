@@ -19,6 +19,7 @@ use crate::name::Names;
 use crate::name::dns::Dns;
 use crate::name::resolver::Resolver;
 use crate::perf::{Perf, PerfError, Run};
+use crate::pins::Follows;
 use crate::provide::{self, Provide};
 use crate::routing::routers::{Routers, RoutersError};
 use crate::routing::{Directory, Routing};
@@ -41,6 +42,7 @@ pub struct Node {
     routing: Routing,
     directory: Directory,
     resolver: Resolver,
+    follows: Follows,
     exchange: Exchange,
     bitswap: Bitswap,
     perf: Perf,
@@ -224,6 +226,12 @@ impl Node {
             config.names,
             &families.jobs,
         );
+        let resolver = Resolver::new(names, dns);
+        let told = Some(routing.clone());
+        let follows = Follows::new(exchange.clone(), resolver.clone(), told);
+        if !store.is_read_only() {
+            follows.run(&families.jobs);
+        }
         let provide = provide::start(
             (store, config.serve),
             routing.clone(),
@@ -240,7 +248,8 @@ impl Node {
             peers,
             routing,
             directory,
-            resolver: Resolver::new(names, dns),
+            resolver,
+            follows,
             exchange,
             bitswap,
             perf,
@@ -275,6 +284,11 @@ impl Node {
     /// Where names lead.
     pub fn resolver(&self) -> Resolver {
         self.resolver.clone()
+    }
+
+    /// Pins that follow names.
+    pub fn follows(&self) -> Follows {
+        self.follows.clone()
     }
 
     /// Providers and peers, for others.

@@ -2,18 +2,21 @@
 //!
 //! Others keep a record for two days, but they come and go, so all are told again a few times a day, one after the other
 //! and spread over the time, so that many names are no burst. When half of a record's time is over the next one is
-//! signed in its place, if its key is here; else the last one is told for as long as it holds. How often this happens
+//! signed in its place, if its key is here; else the last one is told for as long as it holds, and of names that are
+//! kept alive for others the newest that anybody has. How often this happens
 //! is measured by a clock that nobody can set.
 
 use super::Names;
 use super::publish::Wish;
 use crate::jobs::Job;
 use crate::keystore::{Key, Keystore, OWN};
+use crate::routing::RoutingError;
 use cairn_store::notes::About;
 use libp2p::PeerId;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until};
 
 /// Where keys are.
@@ -67,10 +70,12 @@ impl Republish {
 
     /// The name whose turn it is, and how many there are.
     fn turn(&self) -> (Option<PeerId>, u32) {
-        let notes = self.names.0.store.notes(About::Published);
-        let count = u32::try_from(notes.len()).unwrap_or(u32::MAX);
+        let store = &self.names.0.store;
+        let noted = [About::Published, About::Tended].map(|about| store.notes(about));
+        let keys: BTreeSet<Vec<u8>> = noted.into_iter().flatten().map(|(key, _)| key).collect();
+        let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
         let is_after = |key: &Vec<u8>| self.last.as_ref().is_none_or(|last| key > last);
-        let mut keys = notes.iter().map(|(key, _)| key);
+        let mut keys = keys.iter();
         let next = keys
             .clone()
             .find(|key| is_after(key))
@@ -86,8 +91,11 @@ impl Republish {
     }
 
     async fn renew(&self, name: &PeerId) {
-        let (Some(noted), Ok(now)) = (self.names.noted(name), self.names.now()) else {
+        let Ok(now) = self.names.now() else {
             return;
+        };
+        let Some(noted) = self.names.noted(name) else {
+            return self.renew_kept(name, now).await;
         };
         let key = match noted.is_old(now) {
             true => self.key_of(name).await,
@@ -113,11 +121,24 @@ impl Republish {
             None if noted.record.expires() > now => self.names.tell(name, &noted.record).await,
             None => return,
         };
-        match told {
-            Some(Ok(count)) => tracing::debug!(%name, count, "a name was told again"),
-            Some(Err(error)) => tracing::debug!(%name, %error, "a name was told to nobody"),
-            None => {}
+        log(name, told);
+    }
+
+    /// Somebody else's: its newest record is told for as long as it holds.
+    async fn renew_kept(&self, name: &PeerId, now: SystemTime) {
+        if let Some(record) = self.names.renewed(name).await
+            && record.expires() > now
+        {
+            log(name, self.names.tell(name, &record).await);
         }
+    }
+}
+
+fn log(name: &PeerId, told: Option<Result<usize, RoutingError>>) {
+    match told {
+        Some(Ok(count)) => tracing::debug!(%name, count, "a name was told again"),
+        Some(Err(error)) => tracing::debug!(%name, %error, "a name was told to nobody"),
+        None => {}
     }
 }
 

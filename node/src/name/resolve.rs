@@ -121,10 +121,10 @@ impl Names {
     /// What is known of a name and has not expired.
     fn valid(&self, name: &PeerId) -> Result<Option<Record>, WrongClock> {
         let now = self.now()?;
-        let own = self.noted(name).map(|noted| noted.record);
         let found = self.cache().of(name).map(|found| found.record);
         let is_valid = |record: &Record| record.expires() > now;
-        Ok(newest(own.filter(is_valid), found.filter(is_valid)))
+        let on_disk = self.on_disk(name).filter(is_valid);
+        Ok(newest(on_disk, found.filter(is_valid)))
     }
 
     /// Whether nobody need be asked yet.

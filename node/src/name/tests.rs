@@ -1,5 +1,7 @@
 //! Names over a network that the test plays.
 
+mod keep;
+
 use super::publish::{PublishError, Wish};
 use super::republish::{Keys, Republish};
 use super::resolve::{How, ResolveError};
@@ -19,6 +21,8 @@ struct Others {
     searches: Mutex<Vec<mpsc::UnboundedSender<Result<Vec<u8>, RoutingError>>>>,
     /// What they were told to keep, and whether the journal had it by then.
     kept: Mutex<Vec<(Vec<u8>, bool)>>,
+    /// All of it, whoever signed it.
+    told: Mutex<Vec<Vec<u8>>>,
     store: Mutex<Option<Store>>,
     begun: tokio::sync::Notify,
 }
@@ -67,6 +71,7 @@ impl Network for Arc<Others> {
         let store = self.store.lock().unwrap().clone().unwrap();
         let note = store.note(About::Published, &name.to_bytes());
         let noted = note.and_then(|note| Noted::read(&name, &note));
+        self.told.lock().unwrap().push(value.clone());
         let has_it = noted.is_some_and(|noted| noted.record.bytes() == value);
         self.kept.lock().unwrap().push((value, has_it));
         async { Ok(20) }.boxed()
