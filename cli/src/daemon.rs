@@ -372,6 +372,10 @@ impl Daemon {
         let context = Context::daemon(repository.clone(), content, online, stop.clone())
             .with_keystore(keystore)
             .with_resolver(resolver);
+        let context = match &node {
+            Some(node) => context.with_follows(node.follows()),
+            None => context,
+        };
         let api = Api::new(Arc::new(context));
         let page = metrics_page(registry, node.as_ref().map(Arc::downgrade));
         let metrics = match listeners.metrics {

@@ -18,6 +18,18 @@ pub enum NameCommand {
         /// The name.
         name: String,
     },
+    /// Tell others again and again of somebody else's name, so that it outlives its owner's node.
+    Keep {
+        /// The name.
+        name: String,
+    },
+    /// Keep a name alive no longer.
+    Unkeep {
+        /// The name.
+        name: String,
+    },
+    /// List the names that are kept alive.
+    Kept,
     /// Take in a record of a name, whoever signed it, and tell others.
     Put {
         /// The name.

@@ -20,6 +20,20 @@ pub enum PinCommand {
         /// Show progress [default: on a terminal].
         #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         progress: Option<bool>,
+        /// Follow the name that the path begins with: when it moves, what it leads to then is pinned.
+        #[arg(long)]
+        follow: bool,
+        /// For how long what a followed name led to before stays pinned [default: 24h].
+        #[arg(long, value_name = "DURATION", requires = "follow")]
+        grace: Option<Interval>,
+    },
+    /// List the names that are followed.
+    Followed,
+    /// Follow a name no longer; what it leads to stays pinned.
+    Unfollow {
+        /// The paths, as they were followed.
+        #[arg(required = true)]
+        paths: Vec<String>,
     },
     /// Keep no longer.
     Rm {

@@ -5,7 +5,7 @@ use crate::args::{NameCommand, NameInspectArgs, NamePublishArgs};
 use crate::exit::Failure;
 use crate::output::{Printer, escape_line};
 use crate::rpc::entries::LocalUpload;
-use crate::rpc::name::{InspectAnswer, NameAnswer};
+use crate::rpc::name::{InspectAnswer, KeptAnswer, NameAnswer};
 use crate::rpc::resolve::PathAnswer;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +32,20 @@ pub async fn name(shell: &mut Shell, command: NameCommand) -> Result<(), Failure
             let question = shell.question("name/get").arg(name);
             shell.print_raw(question).await
         }
+        NameCommand::Keep { name } => {
+            let question = shell.question("name/keep").arg(name);
+            shell.print_each(question, print_kept).await
+        }
+        NameCommand::Unkeep { name } => {
+            let question = shell.question("name/unkeep").arg(name);
+            shell
+                .print_each(question, |(): (), _: &mut Printer| Ok(()))
+                .await
+        }
+        NameCommand::Kept => {
+            let question = shell.question("name/kept");
+            shell.print_each(question, print_kept).await
+        }
         NameCommand::Put {
             name,
             file,
@@ -49,6 +63,11 @@ pub async fn name(shell: &mut Shell, command: NameCommand) -> Result<(), Failure
                 .await
         }
     }
+}
+
+fn print_kept(kept: KeptAnswer, printer: &mut Printer) -> Result<(), Failure> {
+    let (value, validity) = (escape_line(&kept.value), escape_line(&kept.validity));
+    Ok(printer.line(&format!("{} {value} until {validity}", kept.name))?)
 }
 
 fn one(file: PathBuf) -> LocalUpload {

@@ -5,6 +5,7 @@ use crate::args::PinCommand;
 use crate::exit::Failure;
 use crate::output::{self, Printer, Progress, escape};
 use crate::rpc::client::Question;
+use crate::rpc::pin::follow::FollowedAnswer;
 use crate::rpc::pin::list::{PinKeys, PinLine};
 use crate::rpc::pin::{Pins, Verified};
 
@@ -16,6 +17,8 @@ pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> 
             recursive,
             name,
             progress,
+            follow,
+            grace,
         } => {
             let watched = shell.wants_progress(progress);
             let question = shell
@@ -23,6 +26,8 @@ pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> 
                 .args(paths)
                 .with("recursive", recursive)
                 .maybe("name", name)
+                .maybe("follow", follow.then_some(true))
+                .maybe("grace", grace)
                 .with("progress", watched);
             let how = if recursive { "recursively" } else { "directly" };
             let figure = if watched {
@@ -41,6 +46,21 @@ pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> 
                         }
                         Ok(printer.flush_if(watched)?)
                     })
+                })
+                .await
+        }
+        PinCommand::Followed => {
+            let question = shell.question("pin/followed");
+            shell.print_each(question, print_followed).await
+        }
+        PinCommand::Unfollow { paths } => {
+            let question = shell.question("pin/unfollow").args(paths);
+            shell
+                .print_each(question, |line: Pins, printer| {
+                    for cid in line.pins {
+                        printer.line(&format!("{cid} stays pinned"))?;
+                    }
+                    Ok(())
                 })
                 .await
         }
@@ -203,6 +223,28 @@ fn print_verified(printer: &mut Printer, quiet: bool, line: &Verified) -> Result
             "  {}: {}",
             node.cid,
             output::escape_line(&node.err)
+        ))?;
+    }
+    Ok(())
+}
+
+fn print_followed(one: FollowedAnswer, printer: &mut Printer) -> Result<(), Failure> {
+    let path = output::escape_line(&one.path);
+    let next = match (&one.error, one.next_seconds) {
+        (Some(error), Some(next)) => {
+            format!(
+                ", next look in {next} s (the last failed: {})",
+                output::escape_line(error)
+            )
+        }
+        (None, Some(next)) => format!(", next look in {next} s"),
+        (_, None) => String::new(),
+    };
+    printer.line(&format!("{path} {}{next}", one.cid))?;
+    for before in one.before {
+        printer.line(&format!(
+            "  before: {} for {} s",
+            before.cid, before.left_seconds
         ))?;
     }
     Ok(())

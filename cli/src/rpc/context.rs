@@ -9,6 +9,7 @@ use cairn_node::name::Names;
 use cairn_node::name::dns::{Dns, Fixed};
 use cairn_node::name::resolver::Resolver;
 use cairn_node::perf::Perf;
+use cairn_node::pins::Follows;
 use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
 use cairn_node::tasks::Tasks;
@@ -30,6 +31,7 @@ pub struct Context {
     identity: OnceCell<Identity>,
     keystore: OnceLock<Arc<Keystore>>,
     resolver: OnceCell<Resolver>,
+    follows: OnceCell<Follows>,
     fixed: Fixed,
     online: Option<Online>,
     stop: Option<CancellationToken>,
@@ -98,6 +100,7 @@ impl Context {
             identity: OnceCell::new(),
             keystore: OnceLock::new(),
             resolver: OnceCell::new(),
+            follows: OnceCell::new(),
             fixed: Fixed::default(),
             online: None,
             stop: None,
@@ -173,9 +176,29 @@ impl Context {
             .await
     }
 
+    /// Pins that follow names: the daemon's, or what is noted of them.
+    pub async fn follows(&self) -> Result<&Follows, RpcError> {
+        self.follows
+            .get_or_try_init(|| async {
+                let exchange = self.content().await?.exchange.clone();
+                let resolver = self.resolver().await?.clone();
+                Ok(Follows::new(exchange, resolver, None))
+            })
+            .await
+    }
+
     /// Names of keys.
     pub async fn names(&self) -> Result<&Names, RpcError> {
         Ok(self.resolver().await?.names())
+    }
+
+    /// The same, with a daemon's pins that follow names.
+    #[must_use]
+    pub fn with_follows(self, follows: Follows) -> Self {
+        Self {
+            follows: OnceCell::new_with(Some(follows)),
+            ..self
+        }
     }
 
     /// What asks the daemon to end, if this is one.

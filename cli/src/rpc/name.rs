@@ -3,6 +3,7 @@
 use super::api::{Call, resolve_path};
 use super::entries::{Content, Entries};
 use super::error::RpcError;
+use super::key::IdText;
 use super::reply::Reply;
 use super::resolve::PathAnswer;
 use super::{follow, key};
@@ -10,6 +11,7 @@ use cairn_node::PeerId;
 use cairn_node::ipns::{self, Look, Readers, Record};
 use cairn_node::keystore::{Key, OWN};
 use cairn_node::name::follow::{Depth, FollowError, Walk};
+use cairn_node::name::keep::KeepError;
 use cairn_node::name::path::{NamePath, Root};
 use cairn_node::name::publish::{PublishError, Published, Wish};
 use cairn_node::name::resolver::NameError;
@@ -214,6 +216,59 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
     }
 }
 
+/// A name that is kept alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct KeptAnswer {
+    /// The name.
+    pub name: String,
+    /// What it points at.
+    pub value: String,
+    /// Until when, in RFC 3339; after that it resolves no more unless its owner signs a newer record.
+    pub validity: String,
+    /// The number of its record.
+    pub sequence: u64,
+}
+
+fn kept_answer(text: IdText, name: &PeerId, record: &Record) -> KeptAnswer {
+    let look = Look::at(record.bytes());
+    let validity = look.map(|look| String::from_utf8_lossy(&look.validity).into_owned());
+    KeptAnswer {
+        name: text.text(name),
+        value: String::from_utf8_lossy(record.value()).into_owned(),
+        validity: validity.unwrap_or_default(),
+        sequence: record.sequence(),
+    }
+}
+
+/// `name keep`: others are told again and again of somebody else's name.
+pub async fn keep(call: Call) -> Result<Reply, RpcError> {
+    let text = key::ids(&call)?;
+    let name = name_of(call.arguments.first("name")?)?;
+    call.context.writable_store().await?;
+    let record = call.context.names().await?.keep_alive(&name).await?;
+    Reply::value(&kept_answer(text, &name, &record))
+}
+
+/// `name unkeep`.
+pub async fn unkeep(call: Call) -> Result<Reply, RpcError> {
+    let name = name_of(call.arguments.first("name")?)?;
+    call.context.names().await?.let_go(&name).await?;
+    Ok(Reply::Empty)
+}
+
+/// `name kept`.
+pub async fn kept(call: Call) -> Result<Reply, RpcError> {
+    let text = key::ids(&call)?;
+    let names = call.context.names().await?.clone();
+    Ok(Reply::values(move |out| async move {
+        for (name, record) in names.kept() {
+            out.value(&kept_answer(text, &name, &record)).await?;
+        }
+        Ok(())
+    }))
+}
+
 /// What stands in a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -323,6 +378,12 @@ impl From<PublishError> for RpcError {
             }
             error => Self::failed(error.to_string()),
         }
+    }
+}
+
+impl From<KeepError> for RpcError {
+    fn from(error: KeepError) -> Self {
+        Self::failed(error.to_string())
     }
 }
 

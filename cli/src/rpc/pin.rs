@@ -1,5 +1,6 @@
 //! `pin`: what must stay.
 
+pub mod follow;
 pub mod list;
 
 use super::api::{Call, resolve_to_block};
@@ -72,6 +73,9 @@ async fn roots(call: &Call, session: &Session, name: &str) -> Result<Vec<Cid>, R
 /// `pin add`.
 pub async fn add(call: Call) -> Result<Reply, RpcError> {
     let arguments = &call.arguments;
+    if arguments.flag(&["follow"])? {
+        return follow::add(call).await;
+    }
     let recursive = arguments.choice(&["recursive", "r"])?.unwrap_or(true);
     let mode = if recursive {
         PinMode::Recursive
@@ -112,6 +116,8 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
                     RpcError::failed(format!("{error}; pinned before: {}", done.join(" ")))
                 });
             }
+            // It is kept for itself from now on, whatever becomes of a name that leads here.
+            call.context.follows().await?.taken_over(root).await?;
             call.context.announce(root);
         }
         out.value(&Pins {
@@ -140,6 +146,14 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
         .into_iter()
         .filter(|root| seen.insert((root.codec(), *root.hash())))
         .collect();
+    let follows = call.context.follows().await?;
+    for root in &roots {
+        if let Some(path) = follows.holds(root) {
+            return Err(RpcError::failed(format!(
+                "{root} is pinned because {path} is followed, and would be again; `cairn pin unfollow {path}` first"
+            )));
+        }
+    }
     store.pins_remove(&roots, only).await?;
     Reply::value(&Pins {
         pins: roots.iter().map(|root| cids.text(root)).collect(),

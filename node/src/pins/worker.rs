@@ -160,7 +160,7 @@ impl Follows {
             || others.map(|(_, other)| other).any(holds)
     }
 
-    fn ended(&self, path: &str, ended: Result<Option<Duration>, FollowPinError>) {
+    pub(super) fn ended(&self, path: &str, ended: Result<Option<Duration>, FollowPinError>) {
         let mut turns = self.turns();
         let Some(turn) = turns.get_mut(path) else {
             return;
