@@ -202,7 +202,10 @@ fn what_leads_nowhere_says_why_and_offline_asks_nobody() {
             ("single", "no key"),
             ("127.0.0.1", "number"),
             ("bafkqaaa", "/ipfs/bafkqaaa"),
-            ("key.example", "names of keys"),
+            (
+                "key.example",
+                "k51qzi5uqu5dhnwe629wdlncpql6frppdpwnz4wtlcw816aysd5wwlk63g4wmh",
+            ),
         ] {
             let told = repo.run(["cat", &format!("/ipns/{name}")]).failure(1);
             assert!(told.contains(why), "{told}");

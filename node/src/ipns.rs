@@ -431,7 +431,7 @@ pub(crate) mod tests {
             (
                 "_v1-v2-broken-v1-value",
                 (true, true),
-                "/ipfs/bafkqahtwgevxmmrao5uxi2bamjzg623fnyqhg2lhnzqxi5lsmuqhmmq",
+                "/ipfs/bafkqahtwgevxmmraojswg33smqqho2lunaqge4tpnnsw4idwmfwhkzi",
             ),
         ] {
             let (_, bytes) = of_the_suite(about).remove(0);
