@@ -23,6 +23,7 @@ pub mod dnslink;
 pub mod domain;
 pub mod follow;
 pub mod keep;
+mod metrics;
 pub mod path;
 pub mod publish;
 pub mod republish;
@@ -42,6 +43,8 @@ use cairn_store::notes::About;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{BoxStream, StreamExt};
 use libp2p::PeerId;
+use metrics::Metrics;
+use prometheus::Registry;
 use publish::Noted;
 use republish::{Keys, Republish};
 use resolve::Searches;
@@ -64,6 +67,7 @@ struct Inner {
     searches: Mutex<Searches>,
     tasks: Tasks,
     options: Options,
+    metrics: Metrics,
     clock: fn() -> SystemTime,
 }
 
@@ -135,8 +139,14 @@ impl Names {
             searches: Mutex::default(),
             tasks: tasks.clone(),
             options,
+            metrics: Metrics::new(),
             clock,
         }))
+    }
+
+    /// Gives the counters to `registry`.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        self.0.metrics.register(registry)
     }
 
     /// Whether others can be asked.

@@ -226,6 +226,7 @@ impl Node {
             config.names,
             &families.jobs,
         );
+        names.register(registry)?;
         let resolver = Resolver::new(names, dns);
         let told = Some(routing.clone());
         let follows = Follows::new(exchange.clone(), resolver.clone(), told);

@@ -100,7 +100,9 @@ impl Names {
         record: &Record,
     ) -> Option<Result<usize, RoutingError>> {
         let network = self.0.network.clone()?;
-        Some(network.keep(ipns::key(name), record.bytes().to_vec()).await)
+        let kept = network.keep(ipns::key(name), record.bytes().to_vec()).await;
+        self.0.metrics.told(&kept);
+        Some(kept)
     }
 
     async fn sign(&self, key: &Key, wish: &Wish) -> Result<Record, PublishError> {

@@ -85,10 +85,18 @@ impl Names {
     ) -> impl Stream<Item = Result<Record, ResolveError>> + Send + 'static + use<> {
         let (this, name) = (self.clone(), *name);
         let begin = async move {
-            match this.begin(&name, how) {
+            let begun = this.begin(&name, how);
+            let is_known = begun.as_ref().is_ok_and(|begun| begun.at_once.is_some());
+            let answers = match begun {
                 Ok(begun) => begun.follow(name).boxed(),
                 Err(error) => stream::iter([Err(error)]).boxed(),
-            }
+            };
+            let mut is_first = true;
+            answers.inspect(move |answer| {
+                if std::mem::take(&mut is_first) {
+                    this.0.metrics.resolved(answer, is_known);
+                }
+            })
         };
         stream::once(begin).flatten()
     }
