@@ -122,6 +122,15 @@ pub struct Told {
     pub took: Duration,
 }
 
+/// What a search for values came to.
+#[derive(Debug)]
+pub struct Heard {
+    /// Each value, and after how long it came, in order.
+    pub values: Vec<(Duration, Vec<u8>)>,
+    /// How long all of it took.
+    pub took: Duration,
+}
+
 impl Network {
     /// Nobody yet.
     pub fn new(seed: u64) -> Self {
@@ -342,17 +351,16 @@ impl Network {
 
     /// Has a node look for all values kept under a key. Gives what it found, and after how long, in order; and how long
     /// all of it took.
-    pub fn find_values(
-        &mut self,
-        node: usize,
-        key: Vec<u8>,
-    ) -> Option<(Vec<(Duration, Vec<u8>)>, Duration)> {
+    pub fn find_values(&mut self, node: usize, key: Vec<u8>) -> Option<Heard> {
         let begun = self.now;
         self.heard.clear();
         let told = self.run(node, |dht, now| dht.find_values(key, now))?;
         let heard = std::mem::take(&mut self.heard).into_iter();
         let after = |(at, value): (Instant, Vec<u8>)| (at.saturating_duration_since(begun), value);
-        Some((heard.map(after).collect(), told.took))
+        Some(Heard {
+            values: heard.map(after).collect(),
+            took: told.took,
+        })
     }
 
     /// Has a node look for those nearest to a key.

@@ -22,8 +22,8 @@ pub enum KeepError {
     #[error("this name is not kept alive here; `cairn name kept` lists those that are")]
     NotKept,
     /// There is nothing to keep.
-    #[error(transparent)]
-    Resolve(#[from] ResolveError),
+    #[error("{0}")]
+    Resolve(Box<ResolveError>),
     /// The journal did not take it.
     #[error("the record cannot be kept: {0}")]
     Note(#[from] NoteError),
@@ -35,7 +35,8 @@ impl Names {
         if self.noted(name).is_some() {
             return Err(KeepError::Own);
         }
-        let record = self.resolve(name, How::Anew).await?;
+        let record = self.resolve(name, How::Anew).await;
+        let record = record.map_err(|error| KeepError::Resolve(Box::new(error)))?;
         self.note_kept(name, &record).await?;
         Ok(record)
     }

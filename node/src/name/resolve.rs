@@ -294,7 +294,7 @@ impl Rest {
             |now: &Progress| now.is_over || (now.is_enough && is_news(now, known.as_ref()));
         // Whoever searches is gone with the node.
         let progress = self.search.wait_for(is_due).await.map(|now| now.clone());
-        let progress = progress.unwrap_or(Progress {
+        let progress = progress.unwrap_or_else(|_| Progress {
             is_over: true,
             error: Some(RoutingError::Stopping),
             ..Progress::default()

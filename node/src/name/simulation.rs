@@ -2,7 +2,7 @@
 //! waits for sixteen answers?
 
 use super::search::{Search, tests::numbered};
-use crate::dht::network::Network;
+use crate::dht::network::{Heard, Network};
 use crate::ipns;
 use crate::keystore::{Key, Make};
 use libp2p::PeerId;
@@ -45,7 +45,7 @@ fn enough(name: &PeerId, heard: &[(Duration, Vec<u8>)], end: Duration) -> (Durat
 }
 
 /// Publishes names again and again among nodes of which so many go and come between, and resolves each from anywhere.
-fn names_among(nodes: usize, goes: f64, seed: u64) -> Report {
+fn names_among(nodes: usize, gone: usize, seed: u64) -> Report {
     let mut network = Network::new(seed);
     for _ in 0..nodes {
         network.join();
@@ -70,9 +70,9 @@ fn names_among(nodes: usize, goes: f64, seed: u64) -> Report {
             network.keep(publisher, &ipns::key(&name), record.bytes(), better);
         }
         // Half an hour between publishing and resolving.
-        for _ in 0..(nodes as f64 * goes / 2.0) as usize {
-            let gone = network.any();
-            network.leave(gone);
+        for _ in 0..gone {
+            let leaves = network.any();
+            network.leave(leaves);
             network.join();
             network.pass(Duration::from_secs(10));
         }
@@ -81,14 +81,14 @@ fn names_among(nodes: usize, goes: f64, seed: u64) -> Report {
                 let name = keys.public().to_peer_id();
                 let seeker = network.any();
                 let found = network.find_values(seeker, ipns::key(&name));
-                let (heard, end) = found.unwrap();
-                let (took, best) = enough(&name, &heard, end);
+                let Heard { values, took: end } = found.unwrap();
+                let (took, best) = enough(&name, &values, end);
                 report.searches += 1;
                 report.right += usize::from(best == Some(sequence));
                 report.ours.push(took);
                 report
                     .sixteen
-                    .push(heard.get(15).map_or(end, |(after, _)| *after));
+                    .push(values.get(15).map_or(end, |(after, _)| *after));
             }
         }
     }
@@ -97,7 +97,7 @@ fn names_among(nodes: usize, goes: f64, seed: u64) -> Report {
 
 #[test]
 fn a_name_is_found_as_it_is_now_though_nodes_come_and_go() {
-    let report = names_among(100, 0.3, 1);
+    let report = names_among(100, 15, 1);
     let percentile = |times: &[Duration], percent| Report::percentile(times, percent).as_millis();
     println!(
         "{} of {} right; ours p50 {} ms, p95 {} ms; sixteen answers or the end p50 {} ms, p95 {} ms",

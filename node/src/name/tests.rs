@@ -14,11 +14,14 @@ use futures::stream;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+/// Whoever has it tells what others keep.
+type Telling = mpsc::Sender<Result<Vec<u8>, RoutingError>>;
+
 /// Others, played by the test.
 #[derive(Debug, Default)]
 struct Others {
     /// What each search is told; the test feeds it.
-    searches: Mutex<Vec<mpsc::UnboundedSender<Result<Vec<u8>, RoutingError>>>>,
+    searches: Mutex<Vec<Telling>>,
     /// What they were told to keep, and whether the journal had it by then.
     kept: Mutex<Vec<(Vec<u8>, bool)>>,
     /// All of it, whoever signed it.
@@ -29,7 +32,7 @@ struct Others {
 
 impl Others {
     /// Waits for the search of this number to begin.
-    async fn search(&self, at: usize) -> mpsc::UnboundedSender<Result<Vec<u8>, RoutingError>> {
+    async fn search(&self, at: usize) -> Telling {
         loop {
             if let Some(search) = self.searches.lock().unwrap().get(at) {
                 return search.clone();
@@ -45,17 +48,17 @@ impl Others {
     /// The search is over.
     fn end(&self) {
         self.searches.lock().unwrap().iter_mut().for_each(|search| {
-            *search = mpsc::unbounded_channel().0;
+            *search = mpsc::channel(1).0;
         });
     }
 }
 
 impl Network for Arc<Others> {
     fn values(&self, _: Vec<u8>) -> BoxStream<'static, Result<Vec<u8>, RoutingError>> {
-        let (search, found) = mpsc::unbounded_channel();
+        let (search, found) = mpsc::channel(TOLD_MAX);
         self.searches.lock().unwrap().push(search);
         self.begun.notify_one();
-        let next = |mut found: mpsc::UnboundedReceiver<_>| async {
+        let next = |mut found: mpsc::Receiver<_>| async {
             let item = found.recv().await?;
             Some((item, found))
         };
@@ -138,12 +141,20 @@ impl Bench {
         let others = async {
             let search = self.others.search(0).await;
             kept.into_iter()
-                .for_each(|value| search.send(value).unwrap());
+                .for_each(|value| search.try_send(value).unwrap());
             drop(search);
             self.others.end();
         };
         futures::join!(self.names.publish(&self.keys, wish), others).0
     }
+}
+
+/// What the test waits for itself.
+#[expect(clippy::disallowed_methods, reason = "a test waits for its own task")]
+fn spawn<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(task)
 }
 
 fn wish(value: &str) -> Wish {
@@ -277,7 +288,7 @@ async fn what_is_known_is_told_at_once_and_something_better_the_next_time() {
     let mut all = bench.names.resolve_each(&name, KNOWN).boxed();
     assert_eq!(all.next().await.unwrap().unwrap().sequence(), 0);
     for _ in 0..4 {
-        search.send(bench.valid(3)).unwrap();
+        search.try_send(bench.valid(3)).unwrap();
     }
     assert_eq!(all.next().await.unwrap().unwrap().sequence(), 3);
     drop(search);
@@ -297,13 +308,13 @@ async fn what_is_known_is_told_at_once_and_something_better_the_next_time() {
 async fn a_first_search_is_good_enough_before_it_is_over() {
     let bench = Bench::new();
     let (names, name) = (bench.names.clone(), bench.name());
-    let resolving = tokio::spawn(async move { names.resolve(&name, KNOWN).await });
+    let resolving = spawn(async move { names.resolve(&name, KNOWN).await });
     let search = bench.others.search(0).await;
     // Few keep it: then a while is waited for a better one.
-    search.send(bench.valid(2)).unwrap();
+    search.try_send(bench.valid(2)).unwrap();
     assert_eq!(resolving.await.unwrap().unwrap().sequence(), 2);
     // What comes later is for the next.
-    search.send(bench.valid(4)).unwrap();
+    search.try_send(bench.valid(4)).unwrap();
     let mut all = bench.names.resolve_each(&name, ANEW).boxed();
     assert_eq!(all.next().await.unwrap().unwrap().sequence(), 4);
     drop(search);
@@ -320,10 +331,10 @@ async fn who_asks_anew_waits_and_has_what_is_known_if_there_is_nothing_better() 
         .await
         .unwrap();
     let (names, name) = (bench.names.clone(), bench.name());
-    let resolving = tokio::spawn(async move { names.resolve(&name, ANEW).await });
+    let resolving = spawn(async move { names.resolve(&name, ANEW).await });
     let search = bench.others.search(1).await;
     assert!(!resolving.is_finished());
-    search.send(Err(RoutingError::NoPeers)).unwrap();
+    search.try_send(Err(RoutingError::NoPeers)).unwrap();
     drop(search);
     bench.others.end();
     assert_eq!(resolving.await.unwrap().unwrap().sequence(), 0);
@@ -335,7 +346,7 @@ async fn a_name_that_nobody_keeps_is_an_error_that_says_why() {
     let name = bench.name();
     let resolve = |bench: &Bench| {
         let names = bench.names.clone();
-        tokio::spawn(async move { names.resolve(&name, KNOWN).await })
+        spawn(async move { names.resolve(&name, KNOWN).await })
     };
     let resolving = resolve(&bench);
     drop(bench.others.search(0).await);
@@ -347,7 +358,7 @@ async fn a_name_that_nobody_keeps_is_an_error_that_says_why() {
     );
     let resolving = resolve(&bench);
     let search = bench.others.search(1).await;
-    search.send(Err(RoutingError::NoPeers)).unwrap();
+    search.try_send(Err(RoutingError::NoPeers)).unwrap();
     drop(search);
     bench.others.end();
     let alone = resolving.await.unwrap();
@@ -378,7 +389,7 @@ async fn what_has_expired_is_told_to_nobody() {
         .cache()
         .keep(bench.name(), over, std::time::Instant::now());
     let (again, name) = (names.clone(), bench.name());
-    let resolving = tokio::spawn(async move { again.resolve(&name, KNOWN).await });
+    let resolving = spawn(async move { again.resolve(&name, KNOWN).await });
     drop(bench.others.search(0).await);
     bench.others.end();
     let refused = resolving.await.unwrap();
@@ -427,13 +438,16 @@ async fn a_search_that_did_not_come_to_its_end_is_begun_anew() {
     let name = bench.name();
     bench.names.0.searches.lock().unwrap().insert(name, search);
     let names = bench.names.clone();
-    let resolving = tokio::spawn(async move { names.resolve(&name, KNOWN).await });
+    let resolving = spawn(async move { names.resolve(&name, KNOWN).await });
     let search = bench.others.search(0).await;
     for _ in 0..4 {
-        search.send(bench.valid(1)).unwrap();
+        search.try_send(bench.valid(1)).unwrap();
     }
     assert_eq!(resolving.await.unwrap().unwrap().sequence(), 1);
 }
+
+/// Most records that others have in one search.
+const TOLD_MAX: usize = 64;
 
 /// Keys that are here.
 #[derive(Debug, Default)]

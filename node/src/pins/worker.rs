@@ -133,7 +133,7 @@ impl Follows {
             if is_ours && !self.is_wanted_elsewhere(path, &noted, &cid) {
                 match store.pin_remove(&cid, Some(PinMode::Recursive)).await {
                     Ok(()) => {
-                        tracing::info!(path, %cid, "what a followed name led to before is let go")
+                        tracing::info!(path, %cid, "what a followed name led to before is let go");
                     }
                     // Somebody else did it already.
                     Err(PinError::NotPinned | PinError::OtherMode { .. }) => {}

@@ -8,7 +8,7 @@ async fn others_have(bench: &Bench, at: usize, records: Vec<Result<Vec<u8>, Rout
     let search = bench.others.search(at).await;
     records
         .into_iter()
-        .for_each(|value| search.send(value).unwrap());
+        .for_each(|value| search.try_send(value).unwrap());
     drop(search);
     bench.others.end();
 }
