@@ -558,3 +558,52 @@ async fn without_its_key_a_record_is_told_for_as_long_as_it_holds() {
     let (_, told) = told_after(keys(), DAY).await;
     assert_eq!(told, []);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_years_fast_accepts_nothing_that_has_expired_and_signs_each_name_once() {
+    let bench = Bench::new();
+    let others = async { drop(bench.others.search(0).await) };
+    let own = wish("/ipfs/bafkqaaa");
+    let publish = bench.names.publish(&bench.keys, &own);
+    let others = async {
+        others.await;
+        bench.others.end();
+    };
+    futures::join!(publish, others).0.unwrap();
+    let over = |clock| {
+        let network: Arc<dyn Network> = Arc::new(bench.others.clone());
+        let store = bench.names.0.store.clone();
+        Names::over(
+            store,
+            Some(network),
+            Options::default(),
+            &Tasks::new(),
+            clock,
+        )
+    };
+    let fast = over(|| now() + DAY * 3650);
+    let known = fast.resolve(&bench.name(), How::Here).await;
+    assert!(matches!(known, Err(ResolveError::Offline(_))), "{known:?}");
+    let keys = || Arc::new(Ring(vec![Arc::clone(&bench.keys)]));
+    let numbers = || {
+        let kept = bench.others.kept.lock().unwrap().clone();
+        let read = kept
+            .iter()
+            .map(|(value, _)| Record::decode(&bench.name(), value).unwrap().sequence());
+        read.collect::<Vec<_>>()
+    };
+    let mut job = Republish::new(fast, keys(), EVERY);
+    for _ in 0..3 {
+        turn(&mut job).await;
+    }
+    assert_eq!(numbers(), [0, 1, 1, 1]);
+    // Set right, what was signed then is told on, and what is published now is above it.
+    let right = over(now);
+    let mut job = Republish::new(right.clone(), keys(), EVERY);
+    turn(&mut job).await;
+    right.publish(&bench.keys, &own).await.unwrap();
+    turn(&mut job).await;
+    assert_eq!(numbers(), [0, 1, 1, 1, 1, 2, 2]);
+    let newest = right.resolve(&bench.name(), How::Here).await.unwrap();
+    assert_eq!(newest.sequence(), 2);
+}
