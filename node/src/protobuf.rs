@@ -118,9 +118,14 @@ pub(crate) fn put_bytes(out: &mut BytesMut, field: u8, bytes: &[u8]) {
 /// Zero is the default and not written.
 pub(crate) fn put_number(out: &mut BytesMut, field: u8, value: u64) {
     if value != 0 {
-        out.put_u8(field << 3);
-        put_varint(out, value);
+        put_any_number(out, field, value);
     }
+}
+
+/// Written whatever it is.
+pub(crate) fn put_any_number(out: &mut BytesMut, field: u8, value: u64) {
+    out.put_u8(field << 3);
+    put_varint(out, value);
 }
 
 /// Written whatever it is.

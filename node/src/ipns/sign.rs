@@ -2,7 +2,7 @@
 
 use super::{END_OF_LIFE, IDENTITY, RECORD_BYTES_MAX, Record, RecordError, SIGNED_AS};
 use crate::keystore::{Key, KeyError};
-use crate::protobuf::{put_bytes, put_number};
+use crate::protobuf::{put_any_number, put_bytes};
 use bytes::BytesMut;
 use cairn_store::dag::cbor;
 use cairn_store::dag::value::Value;
@@ -65,10 +65,11 @@ impl Record {
             let signed = [draft.value, validity.as_bytes(), SIGNED_AS_V1].concat();
             put_bytes(&mut out, 1, draft.value);
             put_bytes(&mut out, 2, &key.sign(&signed)?);
-            put_number(&mut out, 3, END_OF_LIFE);
+            // Some readers take a number that is not there for no number, and not for zero.
+            put_any_number(&mut out, 3, END_OF_LIFE);
             put_bytes(&mut out, 4, validity.as_bytes());
-            put_number(&mut out, 5, draft.sequence);
-            put_number(&mut out, 6, ttl);
+            put_any_number(&mut out, 5, draft.sequence);
+            put_any_number(&mut out, 6, ttl);
         }
         let name = key.id();
         if !is_its_own_key(&name) {
@@ -121,6 +122,7 @@ const _: () = assert!(RECORD_BYTES_MAX > 4096);
 mod tests {
     use super::*;
     use crate::keystore::{Make, RsaBits};
+    use crate::protobuf::{Fields, Value as Field};
     use proptest::prelude::*;
 
     const SOON: Duration = Duration::from_secs(3600);
@@ -177,6 +179,25 @@ mod tests {
         let lean = Record::sign(&keys, &lean).unwrap();
         let outer = crate::ipns::Outer::decode(lean.bytes()).unwrap();
         assert_eq!((outer.value, outer.signature_v1), (None, None));
+    }
+
+    #[test]
+    fn zeros_of_version_1_are_written() {
+        let keys = Key::generate(Make::Ed25519).unwrap();
+        let zeros = Draft {
+            sequence: 0,
+            ttl: Duration::ZERO,
+            ..draft(b"/ipfs/bafkqaaa")
+        };
+        let made = Record::sign(&keys, &zeros).unwrap();
+        let mut fields = Fields(made.bytes());
+        let mut numbers = Vec::new();
+        while let Some(field) = fields.next().unwrap() {
+            if let (field, Field::Number(number)) = field {
+                numbers.push((field, number));
+            }
+        }
+        assert_eq!(numbers, [(3, END_OF_LIFE), (5, 0), (6, 0)]);
     }
 
     #[test]

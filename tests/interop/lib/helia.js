@@ -1,7 +1,9 @@
 // Helia and js-libp2p with exactly what is listed here: their defaults would look for the public network.
 import { connectionGater } from './loopback.js'
 import { withBitswap } from '@helia/bitswap'
+import { ipns } from '@helia/ipns'
 import { withLibp2pLight } from '@helia/libp2p'
+import { generateKeyPair, privateKeyFromProtobuf, privateKeyToProtobuf, publicKeyFromProtobuf } from '@libp2p/crypto/keys'
 import { identify } from '@libp2p/identify'
 import { kadDHT, removePublicAddressesMapper } from '@libp2p/kad-dht'
 import { noise } from '@libp2p/noise'
@@ -50,6 +52,24 @@ export async function helia (test, libp2p = {}, options = {}, bitswap = {}) {
   const node = await withBitswap(withLibp2pLight(createHeliaLight(options), base(libp2p)), bitswap).start()
   test.after(() => node.stop())
   return node
+}
+
+/** Keys of a kind that Helia does not bring along, as it takes them. */
+const secp256k1 = {
+  type: 'secp256k1',
+  code: 2,
+  generatePrivateKey: async () => secp256k1.privateKeyFromProtobuf(privateKeyToProtobuf(await generateKeyPair('secp256k1'))),
+  privateKeyFromProtobuf: (bytes) => Object.assign(privateKeyFromProtobuf(bytes), { code: 2, toProtobuf: () => bytes }),
+  publicKeyFromProtobuf
+}
+
+/** Helia without a network, which knows keys of all kinds. */
+export const bareHelia = () => createHeliaLight({ cryptos: [secp256k1] })
+
+/** A Helia node that knows keys of all kinds, and its names. Its DHT keeps no record that does not hold. */
+export async function namesOf (test, libp2p) {
+  const node = await helia(test, libp2p, { cryptos: [secp256k1] })
+  return { node, names: ipns(node) }
 }
 
 /** The Bitswap of a Helia node, whose inside is private only by type: to see what it hears. */
