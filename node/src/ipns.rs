@@ -220,10 +220,12 @@ impl Record {
         self.ttl
     }
 
-    /// Which of two records of one name is the newer; equal if that cannot be told.
+    /// Which of two records of one name is the newer. Where they do not say, the larger bytes, so that all agree.
     pub fn age(&self, other: &Self) -> Ordering {
         let place = |record: &Self| (record.sequence, record.expires);
-        place(self).cmp(&place(other))
+        place(self)
+            .cmp(&place(other))
+            .then_with(|| self.bytes.cmp(&other.bytes))
     }
 }
 

@@ -33,7 +33,7 @@ mod search;
 #[cfg(test)]
 mod simulation;
 
-use crate::ipns::Record;
+use crate::ipns::{Record, RecordError};
 use crate::jobs;
 use crate::routing::{Routing, RoutingError};
 use crate::tasks::Tasks;
@@ -48,6 +48,7 @@ use prometheus::Registry;
 use publish::Noted;
 use republish::{Keys, Republish};
 use resolve::Searches;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -62,8 +63,12 @@ struct Inner {
     /// Where others are asked and told; none without a network.
     network: Option<Arc<dyn Network>>,
     cache: Mutex<Cache>,
-    /// Held by whoever takes the next number of a name.
-    signing: tokio::sync::Mutex<()>,
+    /// Held by whoever takes the next number of a name, until the journal has it.
+    signing: Arc<tokio::sync::Mutex<()>>,
+    /// Held by whoever changes what is kept alive.
+    keeping: tokio::sync::Mutex<()>,
+    /// Names whose numbers elsewhere were looked for.
+    looked_for: Mutex<HashSet<PeerId>>,
     searches: Mutex<Searches>,
     tasks: Tasks,
     options: Options,
@@ -117,6 +122,17 @@ impl Network for Routing {
 )]
 pub struct WrongClock;
 
+/// Why bytes are no record that holds.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CheckError {
+    /// They are none, or not now.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Whether it has expired cannot be told.
+    #[error(transparent)]
+    Clock(#[from] WrongClock),
+}
+
 impl Names {
     /// Names of a node with a network, or of a repository without one.
     pub fn new(store: Store, routing: Option<Routing>, options: Options, tasks: &Tasks) -> Self {
@@ -135,7 +151,9 @@ impl Names {
             store,
             network,
             cache: Mutex::default(),
-            signing: tokio::sync::Mutex::default(),
+            signing: Arc::default(),
+            keeping: tokio::sync::Mutex::default(),
+            looked_for: Mutex::default(),
             searches: Mutex::default(),
             tasks: tasks.clone(),
             options,
@@ -177,6 +195,11 @@ impl Names {
         jobs::run(Republish::new(self.clone(), keys, every), &self.0.tasks);
     }
 
+    /// Reads a record of a name, if it is one that holds by this node's clock.
+    pub fn check(&self, name: &PeerId, bytes: &[u8]) -> Result<Record, CheckError> {
+        Ok(Record::valid(name, bytes, self.now()?)?)
+    }
+
     fn now(&self) -> Result<SystemTime, WrongClock> {
         let now = (self.0.clock)();
         let least = SystemTime::UNIX_EPOCH + Duration::from_secs(MADE);
@@ -197,7 +220,8 @@ fn newest(one: Option<Record>, other: Option<Record>) -> Option<Record> {
 
 /// Unless the operator says otherwise.
 pub const MAX_CACHE_TTL: Duration = Duration::from_secs(3600);
-/// When this program was made, in seconds since 1970, about: the first of November 2026.
+/// No clock that is right shows a time before this, in seconds since 1970: the first of November 2026, when there was
+/// no such program yet.
 const MADE: u64 = 1_793_491_200;
 
 #[cfg(test)]

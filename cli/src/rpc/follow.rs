@@ -38,17 +38,17 @@ impl Call {
     pub async fn follow(&self, path: NamePath, depth: Depth) -> Result<Followed, RpcError> {
         let resolver = self.context.resolver().await?;
         let follow = resolver.follow(path, depth, self.how()?);
-        let led = match self.arguments.duration(&["dht-timeout", "dhtt"])? {
-            // Kubo's for "as long as it takes".
-            None | Some(Duration::ZERO) => follow.await,
-            Some(most) => timeout(most, follow).await.map_err(|_| {
-                RpcError::failed(format!(
-                    "the name was not resolved within {}",
-                    Interval(most)
-                ))
-            })?,
-        };
-        Ok(led?)
+        Ok(match self.lookup_time()? {
+            None => follow.await,
+            Some(most) => timeout(most, follow).await.map_err(|_| too_slow(most))?,
+        }?)
+    }
+
+    /// How long names may be looked up, if that was given.
+    pub fn lookup_time(&self) -> Result<Option<Duration>, RpcError> {
+        let most = self.arguments.duration(&["dht-timeout", "dhtt"])?;
+        // Zero is Kubo's for "as long as it takes".
+        Ok(most.filter(|most| !most.is_zero()))
     }
 
     /// Whether anybody is asked where names lead, and waited for.
@@ -92,6 +92,12 @@ pub fn named(text: &str) -> Result<NamePath, RpcError> {
         false => format!("/ipns/{text}").parse(),
     };
     path.map_err(|error| wrong(&error))
+}
+
+/// A name that was not resolved in the time that was given.
+pub fn too_slow(most: Duration) -> RpcError {
+    let most = Interval(most);
+    RpcError::failed(format!("the name was not resolved within {most}"))
 }
 
 /// An argument that is no path.

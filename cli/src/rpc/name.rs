@@ -19,7 +19,8 @@ use data_encoding::{BASE64, HEXLOWER};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// What was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +137,13 @@ pub async fn resolve(call: Call) -> Result<Reply, RpcError> {
     let depth = call.depth()?;
     if arguments.flag(&["stream", "s"])?
         && let Root::Key(name) = path.root
+        && call
+            .context
+            .resolver()
+            .await?
+            .dns()
+            .fixed(&path.root)
+            .is_none()
     {
         return each(call, name, path, depth).await;
     }
@@ -149,21 +157,33 @@ pub async fn resolve(call: Call) -> Result<Reply, RpcError> {
 async fn each(call: Call, name: PeerId, path: NamePath, depth: Depth) -> Result<Reply, RpcError> {
     let resolver = call.context.resolver().await?.clone();
     let how = call.how()?;
+    let most = call.lookup_time()?;
+    let end = most.and_then(|most| Instant::now().checked_add(most));
     Ok(Reply::values(move |out| async move {
         let mut found = std::pin::pin!(resolver.names().resolve_each(&name, how));
         let mut last = None;
-        while let Some(record) = found.next().await {
-            let mut walk = Walk::new(path.clone(), depth);
-            walk.lead(
-                resolver
-                    .target(&name, &record?)
-                    .map_err(FollowError::Name)?,
-            )
-            .map_err(FollowError::<NameError>::Walk)?;
-            let led = walk.end().path;
-            let led = match depth {
-                Depth::One => led,
-                Depth::Content(_) => call.follow(led, depth).await?.path,
+        loop {
+            let step = async {
+                let Some(record) = found.next().await else {
+                    return Ok(None);
+                };
+                let target = resolver.target(&name, &record?);
+                let mut walk = Walk::new(path.clone(), depth);
+                walk.lead(target.map_err(FollowError::Name)?)
+                    .map_err(FollowError::<NameError>::Walk)?;
+                Ok::<_, RpcError>(Some(resolver.go_on(walk, how).await?.path))
+            };
+            let led = match end {
+                None => step.await?,
+                Some(end) => match timeout_at(end, step).await {
+                    Ok(led) => led?,
+                    // What was told stands.
+                    Err(_) if last.is_some() => None,
+                    Err(_) => return Err(follow::too_slow(most.unwrap_or_default())),
+                },
+            };
+            let Some(led) = led else {
+                return Ok(());
             };
             if last.as_ref() != Some(&led) {
                 let path = led.to_string();
@@ -171,7 +191,6 @@ async fn each(call: Call, name: PeerId, path: NamePath, depth: Depth) -> Result<
                 last = Some(led);
             }
         }
-        Ok(())
     }))
 }
 
@@ -194,7 +213,8 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
     let force = call.arguments.flag(&["force", "f"])?;
     let names = call.context.names().await?;
     let bytes = call.upload.on_thread(read_record).await?;
-    let record = Record::valid(&name, &bytes, SystemTime::now())
+    let record = names
+        .check(&name, &bytes)
         .map_err(|error| RpcError::failed(format!("not a record of this name: {error}")))?;
     if let Some(known) = names.known(&name)
         && !force
@@ -206,12 +226,20 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
             record.sequence()
         )));
     }
+    if call.context.stop().is_none() {
+        return Err(RpcError::failed(
+            "without a running daemon nobody is told of the record, and none keeps it; run 'cairn daemon' first",
+        ));
+    }
     names.take_in(&name, &record);
     match names.tell(&name, &record).await {
         None if !may_be_offline => Err(RpcError::failed(
-            "without a running daemon nobody is told of the record; run 'cairn daemon' first",
+            "this daemon is offline, so the record is known here until it stops, and nobody was told of it; \
+             --allow-offline calls that enough",
         )),
-        Some(Err(error)) if !may_be_offline => Err(error.into()),
+        Some(Err(error)) if !may_be_offline => Err(RpcError::failed(format!(
+            "the record is known here now, but nobody else took it: {error}; `cairn name keep {name}` has it told again"
+        ))),
         _ => Ok(Reply::Empty),
     }
 }
@@ -322,11 +350,15 @@ pub async fn inspect(call: Call) -> Result<Reply, RpcError> {
     let text = key::ids(&call)?;
     let verified = call.arguments.text(&["verify"]).map(name_of).transpose()?;
     let dumps = call.arguments.flag(&["dump"])?;
+    let names = match verified {
+        Some(_) => Some(call.context.names().await?.clone()),
+        None => None,
+    };
     let bytes = call.upload.on_thread(read_record).await?;
     let look = Look::at(&bytes)
         .map_err(|error| RpcError::failed(format!("this is no IPNS record: {error}")))?;
-    let validation = verified.map(|name| {
-        let checked = Record::valid(&name, &bytes, SystemTime::now());
+    let validation = verified.zip(names).map(|(name, names)| {
+        let checked = names.check(&name, &bytes);
         Validation {
             valid: checked.is_ok(),
             reason: checked

@@ -173,7 +173,14 @@ pub async fn follow<N: Lookup>(
     path: NamePath,
     depth: Depth,
 ) -> Result<Followed, FollowError<N::Error>> {
-    let mut walk = Walk::new(path, depth);
+    go_on(names, Walk::new(path, depth)).await
+}
+
+/// Goes on with a walk that somebody has begun.
+pub async fn go_on<N: Lookup>(
+    names: &N,
+    mut walk: Walk,
+) -> Result<Followed, FollowError<N::Error>> {
     while let Some(root) = walk.step()? {
         let target = match names.fixed(root) {
             Some(target) => target,

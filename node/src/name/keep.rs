@@ -7,6 +7,7 @@
 use super::resolve::{How, ResolveError};
 use super::{Names, newest};
 use crate::ipns::Record;
+use crate::routing::RoutingError;
 use bytes::Bytes;
 use cairn_store::notes::{About, NoteError};
 use libp2p::PeerId;
@@ -32,17 +33,23 @@ pub enum KeepError {
 impl Names {
     /// Finds the newest record of a name, and tells others of it from now on. It is on disk when this returns.
     pub async fn keep_alive(&self, name: &PeerId) -> Result<Record, KeepError> {
-        if self.noted(name).is_some() {
+        let now = self.now().map_err(ResolveError::from);
+        let now = now.map_err(|error| KeepError::Resolve(Box::new(error)))?;
+        let own = self.noted(name).map(|noted| noted.record);
+        // One that has expired is told of no more, as its key is not here.
+        if own.is_some_and(|own| own.expires() > now) {
             return Err(KeepError::Own);
         }
         let record = self.resolve(name, How::Anew).await;
         let record = record.map_err(|error| KeepError::Resolve(Box::new(error)))?;
+        let _keeping = self.0.keeping.lock().await;
         self.note_kept(name, &record).await?;
         Ok(record)
     }
 
     /// Tells nobody of it any more.
     pub async fn let_go(&self, name: &PeerId) -> Result<(), KeepError> {
+        let _keeping = self.0.keeping.lock().await;
         if self.kept_record(name).is_none() {
             return Err(KeepError::NotKept);
         }
@@ -69,8 +76,12 @@ impl Names {
     /// What to tell others of a name that is kept alive, which is the newest that anybody has.
     pub(super) async fn renewed(&self, name: &PeerId) -> Option<Record> {
         let kept = self.kept_record(name)?;
-        let found = self.search_to_the_end(name).await;
-        let best = newest(newest(Some(kept.clone()), self.known(name)), found)?;
+        // What it finds is known then.
+        let _: Result<(), RoutingError> = self.search_until(name, false).await;
+        let _keeping = self.0.keeping.lock().await;
+        // It may have been let go meanwhile.
+        self.kept_record(name)?;
+        let best = newest(Some(kept.clone()), self.known(name))?;
         if best.age(&kept).is_gt()
             && let Err(error) = self.note_kept(name, &best).await
         {

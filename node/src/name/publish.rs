@@ -4,14 +4,18 @@
 //! before anybody else gets it. After a crash in between, the next one is numbered above it or, if the journal has
 //! not got it, nobody has seen it.
 
-use super::{Names, WrongClock, newest};
+use super::{Names, WrongClock};
 use crate::ipns::{self, Draft, Readers, Record, SignError};
 use crate::keystore::Key;
 use crate::routing::RoutingError;
 use bytes::Bytes;
-use cairn_store::notes::{About, NoteError};
+use cairn_store::notes::{About, NOTES_MAX, NoteError};
+use cairn_store::sink::PutError;
 use libp2p::PeerId;
+use std::collections::HashSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// What a name is to point at, and for how long.
@@ -62,6 +66,15 @@ pub enum PublishError {
         "the newest record of this name has the highest number that there is, so none can follow it"
     )]
     Last,
+    /// It would have expired before anybody could have it.
+    #[error("a record holds for {LIFETIME_MIN:?} at least; give it a longer lifetime")]
+    Short,
+    /// Which numbers others know of is not known.
+    #[error(
+        "whether this name has records elsewhere could not be found out ({0}), and none of its numbers may be used \
+         twice; try again, or give a number above all of them with --sequence"
+    )]
+    Unsure(RoutingError),
     /// The record cannot be made.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -109,8 +122,11 @@ impl Names {
         if !is_path(&wish.value) {
             return Err(PublishError::Value(wish.value.clone()));
         }
+        if wish.lifetime < LIFETIME_MIN {
+            return Err(PublishError::Short);
+        }
         let name = key.id();
-        let _signing = self.0.signing.lock().await;
+        let signing = Arc::clone(&self.0.signing).lock_owned().await;
         let now = self.now()?;
         let sequence = self.next_number(&name, wish.sequence).await?;
         let draft = Draft {
@@ -125,24 +141,35 @@ impl Names {
             lifetime: wish.lifetime,
             readers: wish.readers,
         };
-        let note = self
-            .0
-            .store
-            .set_note(About::Published, name.to_bytes(), noted.write());
-        note.await?;
-        Ok(noted.record)
+        let record = noted.record.clone();
+        let (this, note) = (self.clone(), noted.write());
+        let (done, noted) = oneshot::channel();
+        // To its end, even if nobody waits for it any more: the next number is taken when this one is on disk.
+        self.0.tasks.spawn("note a record", async move {
+            let store = &this.0.store;
+            let set = store
+                .set_note(About::Published, name.to_bytes(), note)
+                .await;
+            drop(signing);
+            // Whoever asked may be gone.
+            let _: Result<(), _> = done.send(set);
+        });
+        noted
+            .await
+            .map_err(|_| NoteError::Put(PutError::Closing))??;
+        self.take_in(&name, &record);
+        Ok(record)
     }
 
     /// A number that no record of the name has.
     async fn next_number(&self, name: &PeerId, given: Option<u64>) -> Result<u64, PublishError> {
-        let mut known = self.known(name);
-        if self.noted(name).is_none() {
-            // The key may come from elsewhere, and with it records that others keep.
-            let search = self.search_to_the_end(name);
-            let found = timeout(OTHERS_KEEP, search).await.ok().flatten();
-            known = newest(known, found);
+        if given.is_none() || self.noted(name).is_none() {
+            let looked = self.look_for_numbers(name).await;
+            if let (Err(error), None, None) = (looked, given, self.known(name)) {
+                return Err(PublishError::Unsure(error));
+            }
         }
-        let known = known.map(|record| record.sequence());
+        let known = self.known(name).map(|record| record.sequence());
         match (known, given) {
             (Some(known), Some(given)) if given <= known => {
                 Err(PublishError::Sequence { given, known })
@@ -151,6 +178,37 @@ impl Names {
             (Some(known), None) => known.checked_add(1).ok_or(PublishError::Last),
             (None, None) => Ok(0),
         }
+    }
+}
+
+impl Names {
+    /// Finds out what numbers others know of, once: the key may come from elsewhere, or sign there too, or what the
+    /// journal says may have come from an old copy. Where it was published from here the first few answers do.
+    async fn look_for_numbers(&self, name: &PeerId) -> Result<(), RoutingError> {
+        if self.looked_for().contains(name) {
+            return Ok(());
+        }
+        let is_noted = self.noted(name).is_some();
+        let search = self.search_until(name, is_noted);
+        match timeout(OTHERS_KEEP, search).await {
+            Ok(Ok(())) => {}
+            // Nobody is there who could have one, or who could be told of ours.
+            Ok(Err(RoutingError::NoPeers)) => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(RoutingError::LookupTooSlow),
+        }
+        let mut looked_for = self.looked_for();
+        // They are looked for again then.
+        if looked_for.len() >= NOTES_MAX {
+            looked_for.clear();
+        }
+        looked_for.insert(*name);
+        Ok(())
+    }
+
+    fn looked_for(&self) -> MutexGuard<'_, HashSet<PeerId>> {
+        let looked_for = self.0.looked_for.lock();
+        looked_for.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -177,10 +235,10 @@ impl Noted {
         })
     }
 
-    /// Whether it is time for the next one: half of its time is over, or all of it, as after a while without power.
-    pub(super) fn is_old(&self, now: SystemTime) -> bool {
-        let left = self.record.expires().duration_since(now);
-        left.unwrap_or_default() < self.lifetime / 2
+    /// Whether it is time for one after `record`: half of its time is over, or all of it, as after a while without power.
+    pub(super) fn is_old(&self, record: &Record, now: SystemTime) -> bool {
+        let left = record.expires().duration_since(now);
+        left.unwrap_or_default() < self.lifetime.max(LIFETIME_MIN) / 2
     }
 }
 
@@ -193,6 +251,8 @@ fn is_path(value: &str) -> bool {
     is_plain && value.len() <= VALUE_BYTES_MAX && first.is_some_and(|first| !first.is_empty())
 }
 
+/// For how long a record holds at least.
+const LIFETIME_MIN: Duration = Duration::from_secs(1);
 /// How long others are asked for records of a name that was never published from here.
 const OTHERS_KEEP: Duration = Duration::from_secs(20);
 /// Longest path: a record has room for it twice.

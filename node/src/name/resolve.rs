@@ -153,11 +153,27 @@ impl Names {
         most.saturating_sub(age).min(left)
     }
 
-    /// The best record that others keep, once all who may keep one were asked.
-    pub(super) async fn search_to_the_end(&self, name: &PeerId) -> Option<Record> {
-        let mut search = self.search(name).ok().flatten()?;
-        let over = search.wait_for(|progress| progress.is_over).await;
-        over.ok()?.best.clone()
+    /// Has others asked for a name until all who may keep a record were, or, if that is `enough`, until it hardly pays.
+    /// What is found is known then. No error if some record was.
+    pub(super) async fn search_until(
+        &self,
+        name: &PeerId,
+        enough: bool,
+    ) -> Result<(), RoutingError> {
+        let mut search = match self.search(name) {
+            Ok(Some(search)) => search,
+            Ok(None) => return Ok(()),
+            Err(_) => return Err(RoutingError::LookupTooSlow),
+        };
+        let is_due = |now: &Progress| now.is_over || (enough && now.is_enough);
+        let progress = match search.wait_for(is_due).await {
+            Ok(progress) => progress.clone(),
+            Err(_) => return Err(RoutingError::Stopping),
+        };
+        match (progress.best, progress.error) {
+            (None, Some(error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Joins the search for a name, or begins one; `None` without a network.
@@ -182,7 +198,10 @@ impl Names {
         let values = network.values(ipns::key(&name));
         self.0.tasks.spawn("search for a name", async move {
             let searched = this.hear(&name, values, &progress);
-            let is_late = timeout(SEARCH_TIME_MAX, searched).await.is_err();
+            // Nobody waits for the rest when the node stops.
+            let stop = this.0.tasks.stopping();
+            let searched = stop.run_until_cancelled(timeout(SEARCH_TIME_MAX, searched));
+            let is_late = searched.await.is_none_or(|searched| searched.is_err());
             // Before the end is told: whoever comes then begins anew.
             this.searches().remove(&name);
             progress.send_modify(|now| {
@@ -234,7 +253,17 @@ impl Names {
                 }
             }
         }
-        self.cache().confirm(name, Instant::now().into_std());
+        // Who could not ask has not learnt that there is no newer one.
+        if progress.borrow().error.is_some() {
+            return;
+        }
+        let now = Instant::now().into_std();
+        match self.on_disk(name) {
+            Some(ours) if self.known(name).as_ref() == Some(&ours) => {
+                self.cache().keep(*name, ours, now);
+            }
+            _ => self.cache().confirm(name, now),
+        }
     }
 
     fn searches(&self) -> std::sync::MutexGuard<'_, Searches> {
@@ -289,9 +318,10 @@ struct Rest {
 impl Rest {
     /// What is told next, and what follows.
     async fn next(mut self) -> (Option<Result<Record, ResolveError>>, Option<Self>) {
-        let known = self.known.clone();
-        let is_due =
-            |now: &Progress| now.is_over || (now.is_enough && is_news(now, known.as_ref()));
+        let (known, has_told) = (self.known.clone(), self.has_told);
+        let is_due = |now: &Progress| {
+            now.is_over || (now.is_enough && (!has_told || is_news(now, known.as_ref())))
+        };
         // Whoever searches is gone with the node.
         let progress = self.search.wait_for(is_due).await.map(|now| now.clone());
         let progress = progress.unwrap_or_else(|_| Progress {

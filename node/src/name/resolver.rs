@@ -3,7 +3,7 @@
 use super::Names;
 use super::dns::{Dns, LookupError};
 use super::domain::Domain;
-use super::follow::{Depth, FollowError, Followed, Lookup, Target, follow};
+use super::follow::{Depth, FollowError, Followed, Lookup, Target, Walk, go_on};
 use super::path::{NamePath, PathError, Root, key_text};
 use super::resolve::{How, ResolveError};
 use crate::ipns::Record;
@@ -59,11 +59,16 @@ impl Resolver {
         depth: Depth,
         how: How,
     ) -> Result<Followed, FollowError<NameError>> {
+        self.go_on(Walk::new(path, depth), how).await
+    }
+
+    /// Goes on with a walk that somebody has begun.
+    pub async fn go_on(&self, walk: Walk, how: How) -> Result<Followed, FollowError<NameError>> {
         let asked = Asked {
             resolver: self,
             how,
         };
-        Box::pin(follow(&asked, path, depth)).await
+        Box::pin(go_on(&asked, walk)).await
     }
 
     /// Where a record leads.

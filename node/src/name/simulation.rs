@@ -4,8 +4,9 @@
 use super::search::{Search, tests::numbered};
 use crate::dht::network::{Heard, Network};
 use crate::ipns;
-use crate::keystore::{Key, Make};
+use crate::keystore::Key;
 use libp2p::PeerId;
+use libp2p::identity::Keypair;
 use std::time::{Duration, Instant};
 
 /// What many searches came to.
@@ -44,6 +45,12 @@ fn enough(name: &PeerId, heard: &[(Duration, Vec<u8>)], end: Duration) -> (Durat
     (took, search.best().map(ipns::Record::sequence))
 }
 
+/// The same keys in every run.
+fn key(number: u8) -> Key {
+    let pair = Keypair::ed25519_from_bytes([number; 32]).unwrap();
+    Key::from_protobuf(&pair.to_protobuf_encoding().unwrap()).unwrap()
+}
+
 /// Publishes names again and again among nodes of which so many go and come between, and resolves each from anywhere.
 fn names_among(nodes: usize, gone: usize, seed: u64) -> Report {
     let mut network = Network::new(seed);
@@ -53,9 +60,7 @@ fn names_among(nodes: usize, gone: usize, seed: u64) -> Report {
     }
     network.pass(Duration::from_secs(60));
     let mut report = Report::default();
-    let all: Vec<Key> = (0..20)
-        .map(|_| Key::generate(Make::Ed25519).unwrap())
-        .collect();
+    let all: Vec<Key> = (1..=20).map(key).collect();
     let is_better = |keys: &Key, new: &[u8], old: &[u8]| {
         let name = keys.public().to_peer_id();
         let read = |bytes| ipns::Record::decode(&name, bytes).unwrap();
@@ -69,7 +74,7 @@ fn names_among(nodes: usize, gone: usize, seed: u64) -> Report {
             let better = |new: &[u8], old: &[u8]| is_better(keys, new, old);
             network.keep(publisher, &ipns::key(&name), record.bytes(), better);
         }
-        // Half an hour between publishing and resolving.
+        // Some go and others come before it is resolved.
         for _ in 0..gone {
             let leaves = network.any();
             network.leave(leaves);

@@ -276,10 +276,11 @@ async fn what_is_no_path_is_not_signed() {
 #[tokio::test]
 async fn what_is_known_is_told_at_once_and_something_better_the_next_time() {
     let bench = Bench::new();
-    bench
-        .publish_beside(vec![], &wish("/ipfs/bafkqaaa"))
-        .await
-        .unwrap();
+    let stale = Wish {
+        ttl: Duration::ZERO,
+        ..wish("/ipfs/bafkqaaa")
+    };
+    bench.publish_beside(vec![], &stale).await.unwrap();
     let name = bench.name();
     let first = bench.names.resolve(&name, KNOWN).await.unwrap();
     assert_eq!(first.sequence(), 0);
@@ -316,7 +317,10 @@ async fn a_first_search_is_good_enough_before_it_is_over() {
     // What comes later is for the next.
     search.try_send(bench.valid(4)).unwrap();
     let mut all = bench.names.resolve_each(&name, ANEW).boxed();
-    assert_eq!(all.next().await.unwrap().unwrap().sequence(), 4);
+    for sequence in [2, 4] {
+        let answer = all.next().await.unwrap().unwrap();
+        assert_eq!(answer.sequence(), sequence);
+    }
     drop(search);
     bench.others.end();
     assert!(all.next().await.is_none());
@@ -460,10 +464,16 @@ impl Keys for Ring {
     }
 }
 
-/// One turn of the job.
+/// One name's turn.
 async fn turn(job: &mut Republish) {
-    job.wait().await;
-    job.work().await;
+    loop {
+        job.wait().await;
+        let is_due = job.is_due();
+        job.work().await;
+        if is_due {
+            return;
+        }
+    }
 }
 
 const EVERY: Duration = Duration::from_secs(4 * 3600);

@@ -61,7 +61,7 @@ impl std::str::FromStr for ContentPath {
             match rest.split_once('/').unwrap_or((rest, "")) {
                 ("ipfs" | "ipld", below) => below,
                 ("ipns", _) => return Err(ParsePathError::Name { path: path() }),
-                _ => return Err(form("it begins with neither /ipfs/ nor a CID")),
+                _ => return Err(form("it begins with neither /ipfs/, /ipns/ nor a CID")),
             }
         } else {
             text
