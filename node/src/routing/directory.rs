@@ -1,6 +1,7 @@
-//! What this node tells whoever asks over HTTP: what the DHT says, what is here, and where it is itself.
+//! What this node tells whoever asks over HTTP: what the DHT says, what is here, and where it is itself; and what it
+//! has kept for them.
 //!
-//! Never by asking routers of its own: two nodes that are each other's routers would ask one another for ever,
+//! Never by asking or telling routers of its own: two nodes that are each other's routers would ask one another for ever,
 //! and what strangers look up is not told to third parties. That a block is here is told only where a stranger
 //! would be given it, and of addresses only those that others may be told.
 
@@ -89,10 +90,27 @@ impl Directory {
         Ok(told.take(NEAREST_MAX).collect())
     }
 
-    /// The newest record of a name that anybody keeps.
+    /// The newest record of a name that anybody in the DHT keeps.
     pub async fn name(&self, name: PeerId) -> Result<Option<ipns::Record>, RoutingError> {
-        let value = self.routing.value(ipns::key(&name)).await?;
+        let value = self.routing.value_in_dht(ipns::key(&name)).await?;
         Ok(value.and_then(|value| ipns::Record::decode(&name, &value).ok()))
+    }
+
+    /// Has a record kept in the DHT for a stranger. Gives how many peers took it; where none did, it is kept here.
+    pub async fn keep(&self, name: PeerId, record: Vec<u8>) -> Result<usize, RoutingError> {
+        let key = ipns::key(&name);
+        let kept = (key.clone(), record.clone());
+        let took = self.routing.keep_in_dht(kept, self.stranger).await;
+        if let Err(RoutingError::NoPeers | RoutingError::ValueNotTaken) = took {
+            // What is here comes first.
+            let mut values = std::pin::pin!(self.routing.values_in_dht(key));
+            if let Some(Ok(value)) = values.next().await
+                && value == record
+            {
+                return Ok(0);
+            }
+        }
+        took
     }
 
     async fn own_record_of(&self, cid: &Cid) -> Option<Record> {
