@@ -17,6 +17,8 @@ use futures::stream::{self, BoxStream};
 use libp2p::PeerId;
 use std::future;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Who has what, for others. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -96,12 +98,17 @@ impl Directory {
         Ok(value.and_then(|value| ipns::Record::decode(&name, &value).ok()))
     }
 
-    /// Has a record kept in the DHT for a stranger. Gives how many peers took it; where none did, it is kept here.
+    /// Has a record kept in the DHT for a stranger. Gives how many peers took it; where none did in time, it is kept
+    /// here.
     pub async fn keep(&self, name: PeerId, record: Vec<u8>) -> Result<usize, RoutingError> {
         let key = ipns::key(&name);
         let kept = (key.clone(), record.clone());
-        let took = self.routing.keep_in_dht(kept, self.stranger).await;
-        if let Err(RoutingError::NoPeers | RoutingError::ValueNotTaken) = took {
+        let took = timeout(KEEP_TIME_MAX, self.routing.keep_in_dht(kept, self.stranger)).await;
+        let took = took.unwrap_or(Err(RoutingError::LookupTooSlow));
+        if let Err(
+            RoutingError::NoPeers | RoutingError::ValueNotTaken | RoutingError::LookupTooSlow,
+        ) = took
+        {
             // What is here comes first.
             let mut values = std::pin::pin!(self.routing.values_in_dht(key));
             if let Some(Ok(value)) = values.next().await
@@ -142,5 +149,7 @@ impl Directory {
 
 /// What a peer speaks that gives blocks.
 const BITSWAP: &str = "transport-bitswap";
+/// How long peers may take to keep a record. Whoever hands it to us waits a little longer.
+const KEEP_TIME_MAX: Duration = Duration::from_secs(30);
 /// As many as a bucket of the DHT holds.
 const NEAREST_MAX: usize = 20;

@@ -447,7 +447,7 @@ impl Router {
                 .body(http::Body::default())
                 .map_err(|_| Failure::Broken)
         };
-        let (connection, response) = self.exchange(&make).await?;
+        let (connection, response) = self.exchange(&make, self.limits.times.search).await?;
         if response.status() == StatusCode::NOT_IMPLEMENTED {
             return Ok(None);
         }
@@ -462,8 +462,9 @@ impl Router {
     async fn exchange(
         &self,
         make: &(dyn Fn() -> Result<Request<http::Body>, Failure> + Sync),
+        patience: Duration,
     ) -> Result<(Connection, Response<Incoming>), Failure> {
-        send(&self.pool, make, self.limits.times.search).await
+        send(&self.pool, make, patience).await
     }
 
     async fn next(&self, reading: &mut Reading) -> Result<Option<Record>, Failure> {

@@ -160,7 +160,9 @@ impl Router {
             let request = request.body(http::Body::new(record.clone()));
             request.map_err(|_| Failure::Broken)
         };
-        let (connection, response) = self.exchange(&make).await?;
+        let (connection, response) = self
+            .exchange(&make, self.limits.times.search + PUT_TIME_MORE)
+            .await?;
         let status = response.status();
         let came = match status {
             _ if status.is_success() => (Outcome::Taken, Put::Taken),
@@ -221,5 +223,7 @@ const NAME_RECORD: &str = "application/vnd.ipfs.ipns-record";
 const TAKES_NONE: Duration = Duration::from_secs(600);
 /// The longest rest of a router that is waited for before it is handed a record.
 const REST_WAITED_FOR_MAX: Duration = Duration::from_secs(5);
+/// How much longer a router may take over a record than over a question: it has others keep it.
+const PUT_TIME_MORE: Duration = Duration::from_secs(10);
 /// How long the rest of an answer is read only to keep its connection.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(1);

@@ -97,11 +97,24 @@ async fn the_newest_record_is_found_whoever_keeps_it() {
         matches!(refused, Err(RoutingError::NewerValueKept)),
         "{refused:?}"
     );
-    // Where it is known here, nobody in the DHT is asked.
-    let refused = hub.routing.keep(key, first).await;
-    assert!(
-        matches!(refused, Err(RoutingError::NewerValueKept)),
-        "{refused:?}"
-    );
     tasks.abort();
+}
+
+#[tokio::test]
+async fn who_knows_a_newer_record_asks_nobody_to_keep_an_older_one() {
+    let keys = Keypair::generate_ed25519();
+    let key = ipns::key(&keys.public().to_peer_id());
+    let node = TestNode::start(&[TCP]).await;
+    let [first, second] = [1, 2].map(|sequence| numbered(&keys, sequence));
+    let routing = &node.routing;
+    let alone = routing.keep(key.clone(), second.clone()).await;
+    assert!(matches!(alone, Err(RoutingError::NoPeers)), "{alone:?}");
+    let older = routing.keep(key.clone(), first).await;
+    assert!(
+        matches!(older, Err(RoutingError::NewerValueKept)),
+        "{older:?}"
+    );
+    // The same again is no older one.
+    let again = routing.keep(key, second).await;
+    assert!(matches!(again, Err(RoutingError::NoPeers)), "{again:?}");
 }
