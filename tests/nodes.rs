@@ -258,7 +258,7 @@ fn a_peer_is_found_by_name_and_only_valid_values_are_put() {
     );
     let name = format!("/ipns/{peer}");
     let nothing = seeker.run(["routing", "get", &name]).failure(1);
-    assert!(nothing.contains("no peer asked keeps a value"), "{nothing}");
+    assert!(nothing.contains("nobody asked keeps a value"), "{nothing}");
     let foreign = seeker.run(["routing", "get", "/secrets/x"]).failure(1);
     assert!(foreign.contains("write /ipns/NAME"), "{foreign}");
     let garbage = seeker

@@ -183,10 +183,11 @@ fn routers_that_flood_and_fail_are_given_up_and_what_another_knows_is_found() {
 
 #[test]
 fn two_nodes_that_are_each_others_router_do_not_ask_for_ever() {
-    let first = Repo::new(CAIRN);
+    let first = keeper();
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = held.local_addr().unwrap();
     let second = asker(&[at]);
+    second.ok(["config", "set", "gateway.routing_put", "true"]);
     let asking = second.daemon();
     let endpoints = format!("[\"http://{}\"]", asking.gateway());
     first.ok(["config", "set", "routing.endpoints", &endpoints]);
@@ -198,6 +199,107 @@ fn two_nodes_that_are_each_others_router_do_not_ask_for_ever() {
     drop(second.run(["routing", "findprovs", missing]));
     assert_eq!(questions(&asking, "empty"), 1.0);
     assert_eq!(questions(&answering, "empty"), 0.0);
+    // Nor do they hand each other the same record for ever.
+    second.ok(["name", "publish", "-Q", "/ipfs/bafkqaaa"]);
+    assert_eq!(questions(&asking, "taken"), 1.0);
+    assert_eq!(questions(&answering, "taken"), 0.0);
+    assert_eq!(questions(&answering, "newer"), 0.0);
+}
+
+/// Somebody who has others' records of names kept.
+fn keeper() -> Repo {
+    let repo = Repo::new(CAIRN);
+    repo.ok(["config", "set", "gateway.routing_put", "true"]);
+    repo
+}
+
+const RECORD: &str = "application/vnd.ipfs.ipns-record";
+
+#[test]
+fn a_name_that_was_published_through_a_router_resolves_through_it_while_its_owner_is_away() {
+    let keeper = keeper();
+    let keeping = keeper.daemon();
+    let routers = [keeping.gateway()];
+    let (owner, reader) = (asker(&routers), asker(&routers));
+    let publishing = owner.daemon();
+    let publish = |path: &str| owner.ok(["name", "publish", "-Q", path]);
+    let name = publish("/ipfs/bafkqaaa");
+    let record = owner.run(["name", "get", &name]).success().stdout;
+    publishing.kill();
+    let _reading = reader.daemon();
+    let resolve = || reader.ok(["name", "resolve", "--nocache", &name]);
+    assert_eq!(resolve(), "/ipfs/bafkqaaa");
+    let path = format!("/routing/v1/ipns/{name}");
+    let told = keeping.get(&path, &[("accept", RECORD)]);
+    assert_eq!(told.body, record, "the bytes that its owner signed");
+    let publishing = owner.daemon();
+    publish("/ipfs/bafkqabtimvwgy3yk");
+    assert_eq!(resolve(), "/ipfs/bafkqabtimvwgy3yk");
+    // Nobody met anybody.
+    for repo in [&keeper, &owner, &reader] {
+        assert_eq!(repo.ok(["swarm", "peers"]), "");
+    }
+    assert_eq!(questions(&publishing, "taken"), 1.0);
+    // The older one does not come back.
+    let kind = [("content-type", RECORD)];
+    assert_eq!(keeping.put(&path, &kind, &record).status, 409);
+    assert_eq!(resolve(), "/ipfs/bafkqabtimvwgy3yk");
+    // What is kept outlives a restart of the one who keeps it.
+    keeper.ok(["config", "set", "addresses.gateway", &multiaddr(routers[0])]);
+    assert!(keeping.stop().0.success());
+    let keeping = keeper.daemon();
+    assert_eq!(keeping.gateway(), routers[0]);
+    assert_eq!(resolve(), "/ipfs/bafkqabtimvwgy3yk");
+}
+
+fn multiaddr(at: SocketAddr) -> String {
+    format!("/ip4/{}/tcp/{}", at.ip(), at.port())
+}
+
+#[test]
+fn a_router_that_keeps_no_records_is_named_and_one_that_lies_about_them_is_not_believed() {
+    let plain = Repo::new(CAIRN);
+    let plain_daemon = plain.daemon();
+    let owner = asker(&[plain_daemon.gateway()]);
+    let publishing = owner.daemon();
+    for _ in 0..2 {
+        let told = owner.run(["name", "publish", "/ipfs/bafkqaaa"]).failure(1);
+        assert!(told.contains("nobody took it"), "{told}");
+    }
+    assert_eq!(questions(&publishing, "unsupported"), 1.0, "asked once");
+    let name = owner.ok(["key", "ls", "-l"]);
+    let name = name.split(' ').next().unwrap();
+    let record = owner.run(["name", "get", name]).success().stdout;
+    // One gives the record of another name, one a flood, one what never ends, and one the right one.
+    let answer = |body: &[u8]| {
+        let head = format!("content-type: {RECORD}\r\ncontent-length: {}", body.len());
+        let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+        let all = [head.as_bytes(), body].concat();
+        move |mut stream: TcpStream| stream.write_all(&all)
+    };
+    let other = owner.ok(["key", "gen", "other"]);
+    drop(owner.run(["name", "publish", "--key=other", "/ipfs/bafkqaaa"]));
+    let others = owner.run(["name", "get", &other]).success().stdout;
+    let hangs = service(|stream| {
+        BufReader::new(stream).lines().for_each(drop);
+        Ok(())
+    });
+    let routers = [
+        service(answer(&others)),
+        flood(RECORD),
+        hangs,
+        service(answer(&record)),
+    ];
+    let reader = asker(&routers);
+    let reading = reader.daemon();
+    assert_eq!(reader.ok(["name", "resolve", name]), "/ipfs/bafkqaaa");
+    drop(reading);
+    let reader = asker(&routers[..2]);
+    let reading = reader.daemon();
+    reader.run(["name", "resolve", name]).failure(1);
+    assert_eq!(questions(&reading, "invalid"), 1.0);
+    assert_eq!(questions(&reading, "too_large"), 1.0);
+    assert_eq!(questions(&reading, "answered"), 0.0);
 }
 
 #[test]

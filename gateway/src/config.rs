@@ -16,6 +16,9 @@ pub struct Config {
     /// Whether whoever reaches the gateway may ask it who has what and who is where, at `/routing/v1` (default
     /// true). Price: up to 32 lookups in the DHT at once for others.
     pub routing: bool,
+    /// Whether whoever reaches the gateway may have records of names kept, at `/routing/v1/ipns` (default false). Price:
+    /// up to 8 publications in the DHT at once for others, and a share of the room for others' records.
+    pub routing_put: bool,
     /// Most requests worked on at once, bodies still being sent included (default 1024). More are
     /// answered with 429 at once. Price: up to 2 MiB of blocks held for each client that stalls.
     pub requests_max: NonZeroU32,
@@ -54,6 +57,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             routing: true,
+            routing_put: false,
             requests_max: count(1024),
             connections_max: count(4096),
             header_timeout: Span::seconds(10),

@@ -24,6 +24,19 @@ pub(crate) enum Failure {
     Key(String),
     /// The media types that the client takes are not those that there are; what to ask with.
     Accept(&'static str),
+    /// What is to be kept comes with no media type, or another than it should.
+    MediaType,
+    /// What is to be kept is more than may be.
+    TooLarge {
+        /// How much may be kept.
+        bytes_max: usize,
+    },
+    /// What is to be kept did not come to its end in time.
+    SlowUpload,
+    /// A newer one is kept.
+    Older(String),
+    /// Nobody keeps what is to be kept.
+    NotKept(String),
     /// It could be asked of a router, but not of this one.
     Unsupported(String),
     /// Nothing is served under this path at all.
@@ -84,10 +97,14 @@ impl Failure {
             Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Broken(_) | Self::TooMuch(_) | Self::Key(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Inside(_) | Self::Names | Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::SlowUpload => StatusCode::REQUEST_TIMEOUT,
+            Self::Older(_) => StatusCode::CONFLICT,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Disk(_) | Self::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotKept(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -110,6 +127,20 @@ impl Failure {
                 "the request takes none of the media types that this is told in".to_owned(),
                 *ask,
             ),
+            Self::MediaType => (
+                "what is to be kept here is a record of a name, and the request does not say that it is one".to_owned(),
+                "Send it with `Content-Type: application/vnd.ipfs.ipns-record`.",
+            ),
+            Self::TooLarge { bytes_max } => (
+                format!("what is to be kept is larger than {bytes_max} bytes, the limit for a record"),
+                "",
+            ),
+            Self::SlowUpload => (
+                "the record did not come to its end in time".to_owned(),
+                "",
+            ),
+            Self::Older(why) => (why.clone(), "Get the newest record, and number the next one above it."),
+            Self::NotKept(why) => (format!("the record was not kept: {why}"), "Try again in a while."),
             Self::Unsupported(why) => (why.clone(), ""),
             // Were it on, it would have answered.
             Self::Nowhere if routing::is_below(path) => (
@@ -188,13 +219,17 @@ impl Failure {
     /// How long to wait before trying again, where that makes sense.
     fn retry_after(&self) -> Option<HeaderValue> {
         match self {
-            Self::Busy | Self::Stopping => Some(HeaderValue::from_static("10")),
+            Self::Busy | Self::NotKept(_) | Self::Stopping => Some(HeaderValue::from_static("10")),
             Self::TooSlow(_) => Some(HeaderValue::from_static("60")),
             Self::Path(_)
             | Self::Parameter(_)
             | Self::Route(_)
             | Self::Key(_)
             | Self::Accept(_)
+            | Self::MediaType
+            | Self::TooLarge { .. }
+            | Self::SlowUpload
+            | Self::Older(_)
             | Self::Unsupported(_)
             | Self::Nowhere
             | Self::Method

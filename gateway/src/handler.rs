@@ -12,6 +12,8 @@ use crate::response::{self, KindExtension};
 use crate::routing::Routing;
 use crate::{encode, headers};
 use http::{HeaderValue, Request, Response, header, request::Parts};
+use std::fmt;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -57,22 +59,38 @@ impl<C: Content> Handler<C> {
         }
     }
 
-    /// Answers one request. Its body, if it has one, is not read: nothing here needs it.
-    pub(crate) async fn answer<B: http_body::Body>(&self, request: Request<B>) -> Response<Body> {
-        let has_body = !request.body().is_end_stream();
-        let (mut parts, _) = request.into_parts();
+    /// Answers one request. Its body, if it has one, is only read where something may be kept.
+    pub(crate) async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data: Send, Error: fmt::Display> + Send,
+    {
+        let (mut parts, body) = request.into_parts();
+        let mut body = pin!(body);
         let broken = parts.extensions.remove::<Broken>();
-        let mut response = self.within_limits(parts, broken).await;
+        let methods = self.shared.routing.methods(parts.uri.path());
+        let mut response = self.within_limits(parts, body.as_mut(), broken).await;
         let map = response.headers_mut();
         headers::allow_other_origins(map);
-        if has_body {
+        map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods.clone());
+        if map.contains_key(header::ALLOW) {
+            map.insert(header::ALLOW, methods);
+        }
+        if !body.is_end_stream() {
             // What follows on this connection could be read as a request that nobody sent.
             map.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
-    async fn within_limits(&self, parts: Parts, broken: Option<Broken>) -> Response<Body> {
+    async fn within_limits<B>(
+        &self,
+        parts: Parts,
+        body: Pin<&mut B>,
+        broken: Option<Broken>,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data: Send, Error: fmt::Display> + Send,
+    {
         let shared = &self.shared;
         let accept = parts.headers.get(header::ACCEPT).cloned();
         let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
@@ -83,7 +101,7 @@ impl<C: Content> Handler<C> {
         let is_head = parts.method == http::Method::HEAD;
         let address = parts.uri.clone();
         let limit = shared.config.head_timeout.duration();
-        let outcome = match tokio::time::timeout(limit, self.route(parts)).await {
+        let outcome = match tokio::time::timeout(limit, self.route(parts, body)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::TooSlow(format!(
                 "looking for it took more than {}, the limit of this gateway",
@@ -124,10 +142,13 @@ impl<C: Content> Handler<C> {
         }
     }
 
-    async fn route(&self, parts: Parts) -> Result<Response<Body>, Failure> {
+    async fn route<B>(&self, parts: Parts, body: Pin<&mut B>) -> Result<Response<Body>, Failure>
+    where
+        B: http_body::Body<Data: Send, Error: fmt::Display> + Send,
+    {
         let shared = &self.shared;
         if shared.routing.is_at(parts.uri.path()) && parts.method != http::Method::OPTIONS {
-            return shared.routing.answer(&shared.config, &parts).await;
+            return shared.routing.answer(&shared.config, &parts, body).await;
         }
         match request::parse(parts)? {
             Asked::Content(request) => {

@@ -18,6 +18,8 @@ pub(crate) const OWN_PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 );
 /// What may be asked.
 pub(crate) const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+/// The same where something may be kept.
+pub(crate) const METHODS_AND_PUT: HeaderValue = HeaderValue::from_static("GET, HEAD, PUT, OPTIONS");
 /// Content under its CID never changes.
 pub(crate) const IMMUTABLE: HeaderValue =
     HeaderValue::from_static("public, max-age=29030400, immutable");
@@ -66,9 +68,14 @@ pub(crate) enum Match {
 
 /// Compares weakly, as conditional reads do.
 pub(crate) fn if_none_match(request: &Request, etag: &str) -> Match {
-    let Some(list) = request.header(header::IF_NONE_MATCH) else {
-        return Match::No;
-    };
+    match request.header(header::IF_NONE_MATCH) {
+        Some(list) => matches(list, etag),
+        None => Match::No,
+    }
+}
+
+/// How a list of entity tags applies to one of them.
+pub(crate) fn matches(list: &str, etag: &str) -> Match {
     if list.trim() == "*" {
         return Match::Any;
     }
@@ -128,6 +135,16 @@ pub(crate) fn last_modified(map: &mut HeaderMap, modified: Option<SystemTime>) {
         && let Ok(value) = HeaderValue::try_from(httpdate::fmt_http_date(time))
     {
         map.insert(header::LAST_MODIFIED, value);
+    }
+}
+
+/// `Expires`, if it is a time that HTTP can say.
+pub(crate) fn expires(map: &mut HeaderMap, at: SystemTime) {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    if since.is_ok_and(|since| since.as_secs() < YEAR_10000)
+        && let Ok(value) = HeaderValue::try_from(httpdate::fmt_http_date(at))
+    {
+        map.insert(header::EXPIRES, value);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Blocks over HTTP, read-only.
+//! Blocks over HTTP, read-only (but for records of names, where the operator lets others have them kept).
 //!
 //! The story of a request: `server` accepts a connection and reads a head; `handler` gives it a
 //! place among the running requests and a time limit; `request` understands it, with `format` for

@@ -1,15 +1,16 @@
-//! Delegated routing, `/routing/v1`: who has what and who is where, for whoever asks over HTTP.
+//! Delegated routing, `/routing/v1`: who has what, who is where and what names point at, for whoever asks over HTTP.
 //!
-//! `request` understands an address; this file finds the answer, within bounds of its own: lookups at once,
+//! `request` understands an address; `keep` has the record of a name kept, if the operator lets it; this file finds the answer, within bounds of its own: lookups at once,
 //! records and time. An answer's head waits for the first record, so that it can say for how long it may be
 //! kept. Nothing found is an answer too (IPIP-513).
 
+mod keep;
 mod request;
 
 use crate::body::Body;
 use crate::config::Config;
 use crate::error::Failure;
-use crate::headers;
+use crate::headers::{self, Match};
 use crate::metrics::Kind;
 use crate::response::KindExtension;
 use bytes::Bytes;
@@ -22,10 +23,11 @@ use cairn_store::{Block, Cid};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, BoxStream, StreamExt};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use request::{Asked, Form, Question};
 use std::fmt;
 use std::future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -41,6 +43,12 @@ pub(crate) trait Lookups: fmt::Debug + Send + Sync + 'static {
     fn nearest(&self, key: Vec<u8>) -> BoxFuture<'static, Result<Vec<Record>, RoutingError>>;
     /// What a name points at.
     fn name(&self, name: PeerId) -> BoxFuture<'static, Result<Option<ipns::Record>, RoutingError>>;
+    /// Has a name's record kept that holds; says how many peers took it.
+    fn keep(
+        &self,
+        name: PeerId,
+        record: Vec<u8>,
+    ) -> BoxFuture<'static, Result<usize, RoutingError>>;
 }
 
 type Found = BoxStream<'static, Result<Record, RoutingError>>;
@@ -64,6 +72,15 @@ impl Lookups for Directory {
         let this = self.clone();
         async move { Self::name(&this, name).await }.boxed()
     }
+
+    fn keep(
+        &self,
+        name: PeerId,
+        record: Vec<u8>,
+    ) -> BoxFuture<'static, Result<usize, RoutingError>> {
+        let this = self.clone();
+        async move { Self::keep(&this, name, record).await }.boxed()
+    }
 }
 
 /// Whether it is answered, and from where.
@@ -78,6 +95,8 @@ pub(crate) enum Routing {
         lookups: Arc<dyn Lookups>,
         /// Places for lookups.
         places: Arc<Semaphore>,
+        /// Places for records that are to be kept, if any are taken.
+        keeping: Option<Arc<Semaphore>>,
     },
 }
 
@@ -89,6 +108,9 @@ impl Routing {
             Some(lookups) => Self::On {
                 lookups,
                 places: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+                keeping: config
+                    .routing_put
+                    .then(|| Arc::new(Semaphore::new(keep::PUTS_MAX))),
             },
         }
     }
@@ -98,20 +120,43 @@ impl Routing {
         !matches!(self, Self::Off) && is_below(path)
     }
 
-    /// Answers what is asked at such an address.
-    pub(crate) async fn answer(
+    /// What may be done at an address.
+    pub(crate) fn methods(&self, path: &str) -> HeaderValue {
+        match self {
+            Self::On {
+                keeping: Some(_), ..
+            } if request::is_of_name(path) => headers::METHODS_AND_PUT,
+            _ => headers::METHODS,
+        }
+    }
+
+    /// Answers what is asked at such an address. The body is read only if it is to be kept.
+    pub(crate) async fn answer<B>(
         &self,
         config: &Config,
         parts: &Parts,
-    ) -> Result<Response<Body>, Failure> {
+        body: Pin<&mut B>,
+    ) -> Result<Response<Body>, Failure>
+    where
+        B: http_body::Body<Data: Send, Error: fmt::Display> + Send,
+    {
         let question = request::parse(parts)?;
-        let Self::On { lookups, places } = self else {
+        let Self::On {
+            lookups,
+            places,
+            keeping,
+        } = self
+        else {
             return Err(Failure::Unsupported(
                 "this node runs offline, so it looks nothing up".to_owned(),
             ));
         };
         if parts.method == Method::HEAD {
             return Ok(head(&question));
+        }
+        if let Question::Keep(name) = question {
+            let keeping = keeping.as_ref().ok_or_else(keep::is_off)?;
+            return keep::keep(&**lookups, keeping, config, (name, &parts.headers), body).await;
         }
         let place = Arc::clone(places).try_acquire_owned();
         let place = place.map_err(|_| Failure::Busy)?;
@@ -125,7 +170,11 @@ impl Routing {
                 filters,
                 form,
             } => lookup.records(&**lookups, asked, filters, form).await,
-            Question::Name(name) => lookup.name(&**lookups, name).await,
+            Question::Name(name) => {
+                let known = parts.headers.get(header::IF_NONE_MATCH);
+                lookup.name(&**lookups, name, known).await
+            }
+            Question::Keep(_) => Err(Failure::Method),
         }?;
         response
             .extensions_mut()
@@ -211,7 +260,12 @@ impl Lookup {
         Ok(response)
     }
 
-    async fn name(self, lookups: &dyn Lookups, name: PeerId) -> Result<Response<Body>, Failure> {
+    async fn name(
+        self,
+        lookups: &dyn Lookups,
+        name: PeerId,
+        known: Option<&HeaderValue>,
+    ) -> Result<Response<Body>, Failure> {
         let found = tokio::time::timeout_at(self.until, lookups.name(name)).await;
         let found = match found {
             Ok(Err(RoutingError::Stopping)) => return Err(Failure::Stopping),
@@ -240,8 +294,20 @@ impl Lookup {
         map.insert(header::VARY, HeaderValue::from_static("Accept"));
         map.insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
         map.insert(header::CACHE_CONTROL, name_caching(&record, now));
-        if let Some(tag) = tag(record.bytes()) {
-            map.insert(header::ETAG, tag);
+        headers::expires(map, record.expires());
+        headers::last_modified(map, Some(now));
+        let tag = tag(record.bytes());
+        if let Some(tag) = &tag {
+            map.insert(header::ETAG, tag.clone());
+        }
+        let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
+        let (known, tag) = (known.map(text), tag.as_ref().map(text));
+        if let (Some(known), Some(tag)) = (known, tag)
+            && headers::matches(&known, &tag) != Match::No
+        {
+            map.remove(header::CONTENT_TYPE);
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            *response.body_mut() = Body::empty();
         }
         Ok(response)
     }
@@ -253,7 +319,7 @@ fn head(question: &Question) -> Response<Body> {
     let map = response.headers_mut();
     let kind = match question {
         Question::Records { form, .. } => form.media_type(),
-        Question::Name(_) => request::NAME_RECORD,
+        Question::Name(_) | Question::Keep(_) => request::NAME_RECORD,
     };
     map.insert(header::CONTENT_TYPE, kind);
     map.insert(header::VARY, HeaderValue::from_static("Accept"));

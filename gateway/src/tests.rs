@@ -8,6 +8,7 @@ mod documents;
 mod files;
 mod folders;
 mod hostile;
+mod names;
 mod routing;
 mod support;
 mod wire;

@@ -13,7 +13,7 @@ pub(crate) mod testing;
 
 pub(crate) use connection::{Connection, Fence, Pool};
 pub use endpoint::{Endpoint, NoEndpoint};
-pub(crate) use request::{Failure, Refusal, get, judge, send};
+pub(crate) use request::{Body, Failure, Refusal, get, judge, put, send};
 
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};

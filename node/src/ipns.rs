@@ -17,6 +17,7 @@ use cairn_store::dag::cbor;
 use cairn_store::dag::value::Value;
 use libp2p::PeerId;
 use libp2p::identity::PublicKey;
+use multibase::Base;
 use std::cmp::Ordering;
 use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
@@ -241,6 +242,16 @@ pub fn name(text: &str) -> Option<PeerId> {
         .filter(|_| is_name)
 }
 
+/// A name as it is written in addresses: a CID of the codec libp2p-key in base36.
+pub fn text(name: &PeerId) -> String {
+    let bytes = name.to_bytes();
+    let hash = cairn_store::cid::Multihash::from_bytes(&bytes).ok();
+    let cid = hash.map(|hash| cairn_store::Cid::new_v1(LIBP2P_KEY, hash));
+    // Every peer ID is a multihash of such a length.
+    let text = cid.and_then(|cid| cid.to_string_of_base(Base::Base36Lower).ok());
+    text.unwrap_or_else(|| name.to_string())
+}
+
 /// What the record of a name is kept under in the DHT.
 pub fn key(name: &PeerId) -> Vec<u8> {
     [KEY_PREFIX, &name.to_bytes()].concat()
@@ -365,6 +376,9 @@ pub(crate) mod tests {
         let hash = cairn_store::cid::Multihash::from_bytes(&name.to_bytes()).unwrap();
         let cid = cairn_store::Cid::new_v1(LIBP2P_KEY, hash).to_string();
         assert_eq!([super::name(peer), super::name(&cid)], [Some(name); 2]);
+        let text = text(&name);
+        assert!(text.starts_with("k51"), "{text}");
+        assert_eq!(super::name(&text), Some(name));
         for wrong in ["", "bafkqaaa", "example.com", "12D3"] {
             assert_eq!(super::name(wrong), None, "{wrong}");
         }

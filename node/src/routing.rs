@@ -1,5 +1,6 @@
-//! Who has what and who is where: looked up and told through the DHT, and looked up at routers, if the
-//! operator named any (`routers.rs`; `merge.rs` joins what both say).
+//! Who has what, who is where and what names point at: looked up and told through the DHT, and looked up at routers, if
+//! the operator named any (`routers.rs`; `merge.rs` joins what both say). Routers are told the records of names, too
+//! (`names.rs` joins what comes of both).
 //!
 //! [`Routing`] is a handle; the DHT's worker (`dht/worker.rs`) runs the lookups, at most `LOOKUPS_MAX` at once.
 //! A provider record's key is the multihash, so every CID of one block finds the same providers.
@@ -10,6 +11,7 @@ mod directory;
 mod filter;
 mod merge;
 mod missing;
+mod names;
 pub(crate) mod queue;
 mod record;
 pub(crate) mod routers;
@@ -22,15 +24,15 @@ pub use routers::{IllRouter, RouterStat};
 use crate::dht::own::Own;
 use crate::dht::values::{Key, NotKept};
 use crate::provide::sweep::Reach;
+use bytes::Bytes;
 use cairn_store::Cid;
-use command::{Ask, Command, Find, Region, Values};
-use futures::{Stream, StreamExt, stream};
+use command::{Ask, Command, Find, Region, Value, Values};
+use futures::{Stream, StreamExt, future, stream};
 use libp2p::{Multiaddr, PeerId};
 use missing::Missing;
 use queue::Queue;
 use routers::Routers;
 use std::collections::HashSet;
-use std::future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
@@ -67,9 +69,9 @@ pub enum RoutingError {
     /// Nobody took a value.
     #[error("no peer took the value")]
     ValueNotTaken,
-    /// Nobody took a value because all have a newer one.
+    /// Nobody took a value because a newer one is known.
     #[error(
-        "no peer took the value: they keep a newer one for this key, with a higher sequence number or a later end, and a \
+        "the value was not taken: a newer one is kept for this key, with a higher sequence number or a later end, and a \
          value is only replaced by a newer one"
     )]
     NewerValueKept,
@@ -235,8 +237,24 @@ impl Routing {
     }
 
     /// Streams the values kept under a key (`/ipns/` or `/pk/` and the bytes of a peer ID) as they are found; each is
-    /// valid, and none is better than a later one only by chance. An error is the last item.
+    /// valid, and none is better than a later one only by chance. Routers are asked for the records of names, too. An
+    /// error is the last item.
     pub fn values(
+        &self,
+        key: Vec<u8>,
+    ) -> impl Stream<Item = Result<Vec<u8>, RoutingError>> + Send + 'static + use<> {
+        let routers = self.routers_of(&key);
+        let dht = self.values_in_dht(key);
+        match routers {
+            None => dht.left_stream(),
+            Some((routers, name)) => {
+                names::merge(dht.boxed(), routers.records(&name)).right_stream()
+            }
+        }
+    }
+
+    /// What the DHT alone says. Whoever asks on behalf of others asks here, as with [`Self::find_in_dht`].
+    pub(crate) fn values_in_dht(
         &self,
         key: Vec<u8>,
     ) -> impl Stream<Item = Result<Vec<u8>, RoutingError>> + Send + 'static + use<> {
@@ -265,42 +283,62 @@ impl Routing {
 
     /// The best value kept under a key, once all who keep it were asked; `None` if nobody keeps any.
     pub async fn value(&self, key: Vec<u8>) -> Result<Option<Vec<u8>>, RoutingError> {
-        let kind =
-            Key::parse(&key).ok_or_else(|| RoutingError::InvalidValue(NotKept::Key.to_string()))?;
-        let mut found = std::pin::pin!(self.values(key));
-        let mut best: Option<Vec<u8>> = None;
-        while let Some(value) = found.next().await {
-            match value {
-                Ok(value)
-                    if best
-                        .as_ref()
-                        .is_none_or(|best| kind.is_better(&value, best)) =>
-                {
-                    best = Some(value);
-                }
-                Ok(_) => {}
-                Err(error) if best.is_none() => return Err(error),
-                Err(_) => {}
-            }
-        }
-        Ok(best)
+        best(&key, self.values(key.clone())).await
     }
 
-    /// Has the peers nearest to its key keep a value; gives how many took it.
+    /// The same by the DHT alone.
+    pub(crate) async fn value_in_dht(&self, key: Vec<u8>) -> Result<Option<Vec<u8>>, RoutingError> {
+        best(&key, self.values_in_dht(key.clone())).await
+    }
+
+    /// Has the peers nearest to its key keep a value, and the routers the record of a name; gives how many took it.
     pub async fn keep(&self, key: Vec<u8>, value: Vec<u8>) -> Result<usize, RoutingError> {
-        let kind = Key::parse(&key);
-        let checked = kind.ok_or(NotKept::Key);
-        let checked = checked.and_then(|kind| kind.check(&value, SystemTime::now()));
-        checked.map_err(|error| RoutingError::InvalidValue(error.to_string()))?;
-        let ours = value.clone();
-        let kept = self.ask((key.clone(), value), Command::Keep).await;
-        if let (Err(RoutingError::ValueNotTaken), Some(kind)) = (&kept, kind)
-            && let Ok(Some(theirs)) = self.value(key).await
+        check(&key, &value)?;
+        let routers = self.routers_of(&key);
+        let record = Bytes::copy_from_slice(&value);
+        let dht = self.keep_checked(Value {
+            key,
+            value,
+            by: None,
+        });
+        match routers {
+            None => dht.await,
+            Some((routers, name)) => {
+                let (dht, routers) = future::join(dht, routers.put(&name, record)).await;
+                names::kept(dht, &routers)
+            }
+        }
+    }
+
+    /// The same by the DHT alone, for somebody else.
+    pub(crate) async fn keep_in_dht(
+        &self,
+        (key, value): (Vec<u8>, Vec<u8>),
+        by: PeerId,
+    ) -> Result<usize, RoutingError> {
+        check(&key, &value)?;
+        let by = Some(by);
+        self.keep_checked(Value { key, value, by }).await
+    }
+
+    async fn keep_checked(&self, kept: Value) -> Result<usize, RoutingError> {
+        let (key, ours) = (kept.key.clone(), kept.value.clone());
+        let took = self.ask(kept, Command::Keep).await;
+        if let (Err(RoutingError::ValueNotTaken), Some(kind)) = (&took, Key::parse(&key))
+            && let Ok(Some(theirs)) = self.value_in_dht(key).await
             && kind.is_better(&theirs, &ours)
         {
             return Err(RoutingError::NewerValueKept);
         }
-        kept
+        took
+    }
+
+    /// The routers, if a key is that of a name, and the name.
+    fn routers_of(&self, key: &[u8]) -> Option<(Routers, PeerId)> {
+        let Some(Key::Name(name)) = Key::parse(key) else {
+            return None;
+        };
+        Some((self.routers.clone()?, name))
     }
 
     /// Tells one peer that this node provides what these multihashes name.
@@ -384,6 +422,38 @@ impl Routing {
 /// The key of a value, from how people write it: `/ipns/` or `/pk/` and a name. `None` for what is none.
 pub fn value_key(text: &str) -> Option<Vec<u8>> {
     Key::of_text(text).map(Key::to_bytes)
+}
+
+fn check(key: &[u8], value: &[u8]) -> Result<(), RoutingError> {
+    let kind = Key::parse(key).ok_or(NotKept::Key);
+    let checked = kind.and_then(|kind| kind.check(value, SystemTime::now()));
+    checked.map_err(|error| RoutingError::InvalidValue(error.to_string()))
+}
+
+/// The best of values that are valid, once all have come.
+async fn best(
+    key: &[u8],
+    values: impl Stream<Item = Result<Vec<u8>, RoutingError>>,
+) -> Result<Option<Vec<u8>>, RoutingError> {
+    let kind =
+        Key::parse(key).ok_or_else(|| RoutingError::InvalidValue(NotKept::Key.to_string()))?;
+    let mut found = std::pin::pin!(values);
+    let mut best: Option<Vec<u8>> = None;
+    while let Some(value) = found.next().await {
+        match value {
+            Ok(value)
+                if best
+                    .as_ref()
+                    .is_none_or(|best| kind.is_better(&value, best)) =>
+            {
+                best = Some(value);
+            }
+            Ok(_) => {}
+            Err(error) if best.is_none() => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(best)
 }
 
 fn receive<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {

@@ -289,6 +289,11 @@ impl Daemon {
         http::request(self.gateway(), "GET", target, headers, b"").expect("answer")
     }
 
+    /// Has its gateway keep something.
+    pub fn put(&self, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        http::request(self.gateway(), "PUT", target, headers, body).expect("answer")
+    }
+
     /// Its process.
     pub fn process(&self) -> u32 {
         self.child.id()

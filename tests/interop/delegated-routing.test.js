@@ -4,6 +4,7 @@ import { test } from 'node:test'
 import { delegatedRoutingV1HttpApiClient } from '@helia/delegated-routing-v1-http-api-client'
 import { unixfs } from '@helia/unixfs'
 import { peerIdFromCID } from '@libp2p/peer-id'
+import { base36 } from 'multiformats/bases/base36'
 import { CID } from 'multiformats/cid'
 import { bytes, collect, same } from './lib/bytes.js'
 import { Repository } from './lib/cairn.js'
@@ -83,4 +84,35 @@ test('what nobody has is an empty answer', async (t) => {
   const stranger = await libp2p(t)
   assert.deepEqual(await all(routing.getPeers(stranger.peerId.toCID())), [])
   await assert.rejects(routing.getIPNS(stranger.peerId.toCID()), { name: 'NotFoundError' })
+})
+
+test('a name that Helia brings to one gateway resolves for whoever asks there, and for cairn beside it', async (t) => {
+  const owner = await Repository.make(t)
+  const name = await owner.ok('name', 'publish', '-Q', '--allow-offline', '/ipfs/bafkqaaa')
+  const record = await owner.bytes('name', 'get', name)
+
+  const keeper = await Repository.make(t)
+  await keeper.ok('config', 'set', 'gateway.routing_put', 'true')
+  const daemon = await keeper.daemon()
+  const routing = await client(t, daemon)
+  const key = CID.parse(name, base36)
+  await routing.putIPNS(key, record)
+  same(await routing.getIPNS(key), record, 'the record')
+  const changed = Uint8Array.from(record)
+  changed[changed.length - 1] ^= 1
+  await assert.rejects(routing.putIPNS(key, changed), { name: 'BadResponseError' })
+
+  const asker = await Repository.make(t)
+  await asker.ok('config', 'set', 'routing.endpoints', JSON.stringify([await daemon.gateway()]))
+  await asker.daemon()
+  assert.equal(await asker.ok('name', 'resolve', name), '/ipfs/bafkqaaa')
+})
+
+test('nothing is kept for Helia unless the operator lets it', async (t) => {
+  const repository = await Repository.make(t)
+  const name = await repository.ok('name', 'publish', '-Q', '--allow-offline', '/ipfs/bafkqaaa')
+  const record = await repository.bytes('name', 'get', name)
+  const daemon = await repository.daemon()
+  const routing = await client(t, daemon)
+  await assert.rejects(routing.putIPNS(CID.parse(name, base36), record), { name: 'BadResponseError' })
 })

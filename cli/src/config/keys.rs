@@ -225,6 +225,7 @@ const KEYS: &[(&str, &str)] = &[
     ("keystore.key_file", PATH),
     ("keystore.passphrase_file", PATH),
     ("gateway.routing", "true or false"),
+    ("gateway.routing_put", "true or false"),
     ("gateway.requests_max", COUNT),
     ("gateway.connections_max", COUNT),
     ("gateway.header_timeout", SPAN),

@@ -5,7 +5,7 @@ use super::entries::{Content, Entries};
 use super::error::RpcError;
 use super::reply::Reply;
 use cairn_node::explain::counted;
-use cairn_node::routing::{self, Provider, Routing};
+use cairn_node::routing::{self, Provider, Routing, RoutingError};
 use cairn_node::{PeerId, ipns};
 use cairn_store::Cid;
 use cairn_store::cid;
@@ -122,10 +122,11 @@ pub fn get(call: Call) -> Result<Reply, RpcError> {
     let routing = call.context.node()?.routing.clone();
     Ok(Reply::values(move |out| async move {
         for (text, key) in keys {
-            let value = routing.value(key).await?;
+            let value = routing.value(key).await;
+            let value = value.map_err(|error| and_routers(&routing, &error))?;
             let value = value.ok_or_else(|| {
                 RpcError::failed(format!(
-                    "{text}: not found, no peer asked keeps a value for it"
+                    "{text}: not found, nobody asked keeps a value for it"
                 ))
             })?;
             out.value(&QueryEvent {
@@ -155,9 +156,20 @@ pub fn put(call: Call) -> Result<Reply, RpcError> {
                 .read_to_end(&mut value)?;
             Ok(value)
         });
-        let took = routing.keep(key, value.await?).await?;
+        let took = match routing.keep(key, value.await?).await {
+            Ok(took) => took,
+            // Neither is a matter of who was asked.
+            Err(error @ (RoutingError::InvalidValue(_) | RoutingError::NewerValueKept)) => {
+                return Err(error.into());
+            }
+            Err(error) => return Err(and_routers(&routing, &error)),
+        };
+        let (one, many) = match routing.routers().is_empty() {
+            true => ("peer", "peers"),
+            false => ("peer or router", "peers and routers"),
+        };
         out.value(&QueryEvent {
-            note: format!("{} took it", counted(took, "peer", "peers")),
+            note: format!("{} took it", counted(took, one, many)),
             r#type: VALUE,
             ..QueryEvent::default()
         })

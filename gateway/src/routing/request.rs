@@ -21,6 +21,8 @@ pub(super) enum Question {
     },
     /// What a name points at.
     Name(PeerId),
+    /// That the record of a name is kept, which comes in the body.
+    Keep(PeerId),
 }
 
 /// Which peers.
@@ -70,9 +72,10 @@ pub(super) fn parse(parts: &Parts) -> Result<Question, Failure> {
     };
     match (&parts.method, asked) {
         (&Method::GET | &Method::HEAD, _) => {}
-        (&Method::PUT, _) => {
+        (&Method::PUT, Err(name)) => return Ok(Question::Keep(peer(name)?)),
+        (&Method::PUT, Ok(_)) => {
             return Err(Failure::Unsupported(
-                "this node publishes nothing for others".to_owned(),
+                "this node publishes nothing for others but the records of names".to_owned(),
             ));
         }
         _ => return Err(Failure::Method),
@@ -154,6 +157,20 @@ fn accepts_name_record(headers: &HeaderMap) -> Result<(), Failure> {
             "Ask with `Accept: application/vnd.ipfs.ipns-record`.",
         )),
     }
+}
+
+/// Whether a body says that it is the record of a name.
+pub(super) fn is_name_record(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(NAME_RECORD_TEXT))
+}
+
+/// Whether an address is that of a name's record.
+pub(super) fn is_of_name(path: &str) -> bool {
+    let below = path.strip_prefix(BASE);
+    below.is_some_and(|rest| rest.starts_with("/ipns/"))
 }
 
 /// Media types in lower case, each with its weight in thousandths.

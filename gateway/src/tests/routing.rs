@@ -1,28 +1,32 @@
 //! Delegated routing, over lookups made by hand.
 
-use super::support::{Answer, Site, ask, bytes};
+use super::support::{Answer, Site, ask};
 use crate::handler::Handler;
 use crate::routing::Lookups;
 use bytes::Bytes;
 use cairn_node::routing::{Record, RoutingError};
-use cairn_node::{Keypair, PeerId, ipns};
-use cairn_store::dag::cbor;
-use cairn_store::dag::value::Value;
+use cairn_node::{PeerId, ipns};
 use cairn_store::{Cid, cid};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, BoxStream, StreamExt};
 use http::Request;
 use http_body_util::{BodyExt, Empty};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+/// A name, and the record that is to be kept of it.
+type Put = (PeerId, Vec<u8>);
 
 /// What is known, and how it ends.
 #[derive(Debug, Clone, Default)]
-struct Known {
-    records: Vec<Record>,
-    error: Option<RoutingError>,
+pub(super) struct Known {
+    pub(super) records: Vec<Record>,
+    pub(super) error: Option<RoutingError>,
     /// Whether it never ends.
-    hangs: bool,
-    name: Option<ipns::Record>,
+    pub(super) hangs: bool,
+    pub(super) name: Option<ipns::Record>,
+    /// What it is told to keep, and how many peers take it.
+    pub(super) kept: Arc<Mutex<Vec<Put>>>,
+    pub(super) takers: usize,
 }
 
 impl Lookups for Known {
@@ -60,6 +64,23 @@ impl Lookups for Known {
         }
         .boxed()
     }
+
+    fn keep(
+        &self,
+        name: PeerId,
+        record: Vec<u8>,
+    ) -> BoxFuture<'static, Result<usize, RoutingError>> {
+        let this = self.clone();
+        async move {
+            this.kept.lock().unwrap().push((name, record));
+            match (this.hangs, this.error) {
+                (true, _) => std::future::pending().await,
+                (false, Some(error)) => Err(error),
+                (false, None) => Ok(this.takers),
+            }
+        }
+        .boxed()
+    }
 }
 
 impl Known {
@@ -70,11 +91,11 @@ impl Known {
         }
     }
 
-    fn handler(self) -> Handler<Arc<Site>> {
+    pub(super) fn handler(self) -> Handler<Arc<Site>> {
         Site::new().handler_with(Some(Arc::new(self)))
     }
 
-    async fn get(self, path: &str, accept: &str) -> Answer {
+    pub(super) async fn get(self, path: &str, accept: &str) -> Answer {
         ask(&self.handler(), "GET", path, &[("accept", accept)]).await
     }
 }
@@ -92,7 +113,8 @@ const LINES: &str = "application/x-ndjson";
 const WANTED: &str =
     "/routing/v1/providers/bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";
 const FOUND: &str = "public, max-age=300, stale-while-revalidate=172800, stale-if-error=172800";
-const EMPTY: &str = "public, max-age=15, stale-while-revalidate=172800, stale-if-error=172800";
+pub(super) const EMPTY: &str =
+    "public, max-age=15, stale-while-revalidate=172800, stale-if-error=172800";
 
 #[tokio::test]
 async fn providers_are_told_as_a_list_and_as_lines() {
@@ -301,7 +323,7 @@ async fn what_cannot_be_asked_is_refused_with_a_reason() {
         ("GET", list, "text/html", 406, "application/json"),
         ("GET", list, "application/json;q=0", 406, "x-ndjson"),
         ("POST", list, JSON, 405, "GET, HEAD or OPTIONS"),
-        ("PUT", list, JSON, 501, "publishes nothing"),
+        ("PUT", list, JSON, 501, "but the records of names"),
     ] {
         let (handler, path) = (Known::default().handler(), format!("/routing/v1{path}"));
         let answer = ask(&handler, method, &path, &[("accept", accept)]).await;
@@ -352,47 +374,4 @@ async fn a_gateway_without_it_has_nothing_there_and_one_without_a_network_says_s
     site.config.routing = false;
     assert_eq!(site.get(WANTED).await.code(), 404);
     assert_eq!(site.get("/routing/v1x").await.code(), 404);
-}
-
-/// A record that holds for ever, signed by `keys`.
-fn named(keys: &Keypair, ttl: i128) -> Vec<u8> {
-    let text = |text: &str| Value::Bytes(text.as_bytes().to_vec().into());
-    let data = cbor::encode(&Value::Map(vec![
-        ("TTL".to_owned(), Value::Integer(ttl)),
-        ("Value".to_owned(), text("/ipfs/bafkqaaa")),
-        ("Sequence".to_owned(), Value::Integer(1)),
-        ("Validity".to_owned(), text("2100-01-01T00:00:00Z")),
-        ("ValidityType".to_owned(), Value::Integer(0)),
-    ]));
-    let signed = [&b"ipns-signature:"[..], &data].concat();
-    let mut out = Vec::new();
-    bytes(&mut out, 8, &keys.sign(&signed).unwrap());
-    bytes(&mut out, 9, &data);
-    out
-}
-
-#[tokio::test]
-async fn a_names_record_is_given_as_it_was_signed() {
-    let keys = Keypair::generate_ed25519();
-    let name = keys.public().to_peer_id();
-    let path = format!("/routing/v1/ipns/{name}");
-    for (ttl, fresh) in [(120_000_000_000, 120), (0, 60)] {
-        let signed = named(&keys, ttl);
-        let known = Known {
-            name: Some(ipns::Record::decode(&name, &signed).unwrap()),
-            ..Known::default()
-        };
-        let answer = known.get(&path, "application/vnd.ipfs.ipns-record").await;
-        assert_eq!((answer.code(), answer.bytes()), (200, &signed[..]));
-        assert_eq!(
-            answer.header("content-type"),
-            "application/vnd.ipfs.ipns-record"
-        );
-        let caching = format!("public, max-age={fresh}, stale-while-revalidate=172800");
-        assert!(answer.header("cache-control").starts_with(&caching));
-        assert!(answer.header("etag").starts_with('"'));
-    }
-    let none = Known::default().get(&path, "*/*").await;
-    assert_eq!((none.code(), none.header("cache-control")), (200, EMPTY));
-    assert_eq!(none.header("content-type"), "text/plain; charset=utf-8");
 }

@@ -13,7 +13,7 @@ use cairn_store::unixfs::Profile;
 use cairn_store::unixfs::import::{Importer, Metadata};
 use cairn_store::{Block, BlockSource, Cid, SourceError};
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,11 +216,34 @@ pub(super) async fn ask(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Answer {
+    send(handler, (method, path), headers, Empty::<Bytes>::new()).await
+}
+
+/// The same with a body.
+pub(super) async fn put(
+    handler: &Handler<Arc<Site>>,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let body = Full::new(Bytes::copy_from_slice(body));
+    send(handler, ("PUT", path), headers, body).await
+}
+
+pub(super) async fn send<B>(
+    handler: &Handler<Arc<Site>>,
+    (method, path): (&str, &str),
+    headers: &[(&str, &str)],
+    body: B,
+) -> Answer
+where
+    B: http_body::Body<Data: Send, Error: std::fmt::Display> + Send,
+{
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let request = request.body(body).unwrap();
     let (parts, body) = handler.answer(request).await.into_parts();
     let body = match body.collect().await {
         Ok(body) => Ok(body.to_bytes()),

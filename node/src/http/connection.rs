@@ -8,14 +8,12 @@
 //! ask.
 
 use super::endpoint::{Endpoint, Host, Scheme};
-use super::request::Failure;
+use super::request::{Body, Failure};
 use super::{Standing, Times};
 use crate::network::Network;
 use crate::tasks::Tasks;
 use crate::throttle::{Gate, Way};
-use bytes::Bytes;
 use futures_rustls::TlsConnector;
-use http_body_util::Empty;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
@@ -30,7 +28,7 @@ use tokio::time::timeout;
 use tokio_util::compat::{FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
 
 /// One that can take a request.
-pub(crate) type Connection = SendRequest<Empty<Bytes>>;
+pub(crate) type Connection = SendRequest<Body>;
 
 /// The connections to one service.
 pub(crate) struct Pool {

@@ -1,4 +1,4 @@
-//! One question to an HTTP service: sent over a kept connection if there is one, its answer judged
+//! One question to an HTTP service, or one thing told to it: sent over a kept connection if there is one, its answer judged
 //! by its head.
 //!
 //! Redirects are not followed: nobody but who was named is asked.
@@ -6,12 +6,15 @@
 use super::connection::{Connection, Pool};
 use super::endpoint::Endpoint;
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::http::request::Builder;
 use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use std::time::Duration;
 use tokio::time::timeout;
+
+/// What goes with a request: nothing, if it is a question.
+pub(crate) type Body = Full<Bytes>;
 
 /// A question for `rest` below the service's path, without a body.
 pub(crate) fn get(endpoint: &Endpoint, rest: &str, accept: &str) -> Builder {
@@ -21,10 +24,18 @@ pub(crate) fn get(endpoint: &Endpoint, rest: &str, accept: &str) -> Builder {
         .header(header::USER_AGENT, USER_AGENT)
 }
 
-/// Sends a request, over a kept connection if there is one.
+/// The same to have something kept there, of this media type.
+pub(crate) fn put(endpoint: &Endpoint, rest: &str, kind: &str) -> Builder {
+    Request::put(endpoint.target(rest))
+        .header(header::HOST, endpoint.authority())
+        .header(header::CONTENT_TYPE, kind)
+        .header(header::USER_AGENT, USER_AGENT)
+}
+
+/// Sends a request that may be sent twice, over a kept connection if there is one.
 pub(crate) async fn send(
     pool: &Pool,
-    make: impl Fn() -> Result<Request<Empty<Bytes>>, Failure>,
+    make: impl Fn() -> Result<Request<Body>, Failure>,
     patience: Duration,
 ) -> Result<(Connection, Response<Incoming>), Failure> {
     while let Some(mut kept) = pool.kept() {

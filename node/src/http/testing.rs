@@ -8,15 +8,19 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
 /// What it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Question {
+    pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) accept: String,
     pub(crate) only_if_cached: bool,
+    /// What is sent with it, and of which media type.
+    pub(crate) body: Vec<u8>,
+    pub(crate) kind: String,
 }
 
 impl Question {
@@ -133,11 +137,20 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         }
         let head = String::from_utf8(head).unwrap();
         let lines = head.to_lowercase();
-        let accept = lines.lines().find_map(|line| line.strip_prefix("accept: "));
+        let header = |name: &str| {
+            let mut values = lines.lines().filter_map(|line| line.strip_prefix(name));
+            values.next().unwrap_or_default().to_owned()
+        };
+        let length = header("content-length: ").parse().unwrap_or(0);
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await?;
         let question = Question {
+            method: head.split(' ').next().unwrap().to_owned(),
             target: head.split(' ').nth(1).unwrap().to_owned(),
-            accept: accept.unwrap_or_default().to_owned(),
+            accept: header("accept: "),
             only_if_cached: lines.contains("cache-control: only-if-cached"),
+            body,
+            kind: header("content-type: "),
         };
         let answer = answer(&question);
         asked.lock().unwrap().push(question);

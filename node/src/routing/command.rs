@@ -23,7 +23,7 @@ pub(crate) enum Command {
     /// Look for the values kept under a key.
     Values(Values),
     /// Have a value kept by those nearest to its key. Answers how many took it.
-    Keep(Ask<(Vec<u8>, Vec<u8>), usize>),
+    Keep(Ask<Value, usize>),
     /// Tell one peer that this node provides what these keys name. Answers whether it was told.
     Tell(Ask<(Provider, Vec<Vec<u8>>), ()>),
     /// Look for all who keep records of keys of one region. Answers for each DHT.
@@ -63,6 +63,17 @@ pub(crate) struct Values {
     pub(crate) found: mpsc::Sender<Result<Vec<u8>, RoutingError>>,
     /// The right to have a lookup under way.
     pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// A value that is to be kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Value {
+    /// Its key.
+    pub(crate) key: Vec<u8>,
+    /// It holds: that was checked.
+    pub(crate) value: Vec<u8>,
+    /// Who brought it, if that was somebody else: what one brings has no more than a share of the room here.
+    pub(crate) by: Option<PeerId>,
 }
 
 /// A question with one answer.

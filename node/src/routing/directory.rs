@@ -1,6 +1,7 @@
-//! What this node tells whoever asks over HTTP: what the DHT says, what is here, and where it is itself.
+//! What this node tells whoever asks over HTTP: what the DHT says, what is here, and where it is itself; and what it
+//! has kept for them.
 //!
-//! Never by asking routers of its own: two nodes that are each other's routers would ask one another for ever,
+//! Never by asking or telling routers of its own: two nodes that are each other's routers would ask one another for ever,
 //! and what strangers look up is not told to third parties. That a block is here is told only where a stranger
 //! would be given it, and of addresses only those that others may be told.
 
@@ -16,6 +17,8 @@ use futures::stream::{self, BoxStream};
 use libp2p::PeerId;
 use std::future;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Who has what, for others. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -89,10 +92,32 @@ impl Directory {
         Ok(told.take(NEAREST_MAX).collect())
     }
 
-    /// The newest record of a name that anybody keeps.
+    /// The newest record of a name that anybody in the DHT keeps.
     pub async fn name(&self, name: PeerId) -> Result<Option<ipns::Record>, RoutingError> {
-        let value = self.routing.value(ipns::key(&name)).await?;
+        let value = self.routing.value_in_dht(ipns::key(&name)).await?;
         Ok(value.and_then(|value| ipns::Record::decode(&name, &value).ok()))
+    }
+
+    /// Has a record kept in the DHT for a stranger. Gives how many peers took it; where none did in time, it is kept
+    /// here.
+    pub async fn keep(&self, name: PeerId, record: Vec<u8>) -> Result<usize, RoutingError> {
+        let key = ipns::key(&name);
+        let kept = (key.clone(), record.clone());
+        let took = timeout(KEEP_TIME_MAX, self.routing.keep_in_dht(kept, self.stranger)).await;
+        let took = took.unwrap_or(Err(RoutingError::LookupTooSlow));
+        if let Err(
+            RoutingError::NoPeers | RoutingError::ValueNotTaken | RoutingError::LookupTooSlow,
+        ) = took
+        {
+            // What is here comes first.
+            let mut values = std::pin::pin!(self.routing.values_in_dht(key));
+            if let Some(Ok(value)) = values.next().await
+                && value == record
+            {
+                return Ok(0);
+            }
+        }
+        took
     }
 
     async fn own_record_of(&self, cid: &Cid) -> Option<Record> {
@@ -124,5 +149,7 @@ impl Directory {
 
 /// What a peer speaks that gives blocks.
 const BITSWAP: &str = "transport-bitswap";
+/// How long peers may take to keep a record. Whoever hands it to us waits a little longer.
+const KEEP_TIME_MAX: Duration = Duration::from_secs(30);
 /// As many as a bucket of the DHT holds.
 const NEAREST_MAX: usize = 20;

@@ -1,4 +1,5 @@
-//! Routers: services that are asked who has what, over HTTP (Delegated Routing V1).
+//! Routers: services that are asked who has what and what names point at, over HTTP (Delegated Routing V1), and that
+//! are handed the records of names (`names.rs`).
 //!
 //! The operator names them; each learns what is looked up. They are asked beside the DHT and at the
 //! same time (`merge.rs` joins both). What they say is a stranger's word: addresses outside the network are
@@ -7,6 +8,7 @@
 
 mod answer;
 mod metrics;
+mod names;
 mod rest;
 #[cfg(test)]
 mod tests;
@@ -15,18 +17,18 @@ use super::Provider;
 use super::filter::Filters;
 use super::record::{RECORDS_MAX, Record};
 use crate::http::{
-    self, Endpoint, Failure, Fence, Pool, REQUESTS_MAX, Refusal, Standing, Times, judge, send,
+    self, Connection, Endpoint, Failure, Fence, Pool, REQUESTS_MAX, Refusal, Standing, Times,
+    judge, send,
 };
 use crate::network::Network;
 use crate::tasks::Tasks;
 use answer::{Answer, Form};
-use bytes::Bytes;
 use cairn_store::Cid;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
-use http_body_util::Empty;
 use hyper::{Request, Response, StatusCode, body::Incoming};
 use libp2p::PeerId;
 use metrics::{Metrics, Outcome};
+pub(super) use names::{Known, Put};
 use rest::Rest;
 use rustls::RootCertStore;
 use std::fmt;
@@ -187,6 +189,7 @@ impl Routers {
                 trouble: Mutex::default(),
                 answered: AtomicU64::new(0),
                 absent: AtomicU64::new(0),
+                takes_none: Mutex::default(),
                 of_use: Filters::parse(None, Some(OF_USE)).unwrap_or_default(),
             }))
         };
@@ -296,6 +299,8 @@ struct Router {
     /// How often it answered, and how often it said that nothing is there.
     answered: AtomicU64,
     absent: AtomicU64,
+    /// Until when it is handed no records of names: it takes none.
+    takes_none: Mutex<Option<Instant>>,
     /// What a record's peer has to speak, should it say.
     of_use: Filters,
 }
@@ -378,19 +383,8 @@ impl Router {
 
     /// Asks; `None` if it may not be asked now, or nothing comes of it.
     async fn open(&self, question: &Question) -> Option<Box<Reading>> {
-        let at = Instant::now();
-        if !self.rest().may_ask(at) {
-            self.metrics.count(Outcome::Rests);
-            return None;
-        }
-        let until = at + self.limits.whole;
-        let asked = Asked { at, until };
-        let place = timeout_at(until, Arc::clone(&self.places).acquire_owned()).await;
-        let Ok(Ok(place)) = place else {
-            self.metrics.count(Outcome::Rests);
-            return None;
-        };
-        match timeout_at(until, self.send(question)).await {
+        let (asked, place) = self.place().await?;
+        match timeout_at(asked.until, self.send(question)).await {
             Ok(Ok(Some(answer))) => Some(Box::new(Reading {
                 answer,
                 left: question.limit,
@@ -403,37 +397,57 @@ impl Router {
                 self.metrics.count(Outcome::Unsupported);
                 None
             }
-            Ok(Err(Refusal::Absent)) => {
-                self.is_well();
-                self.absent.fetch_add(1, Ordering::Relaxed);
-                self.metrics.count(Outcome::Absent);
+            Ok(Err(refusal)) => {
+                self.refused(refusal, asked.at);
                 None
             }
-            Ok(Err(Refusal::Busy(wait))) => {
-                self.rest().busy(wait, at, Instant::now());
-                self.metrics.count(Outcome::Busy);
-                None
-            }
-            Ok(Err(Refusal::NotCached)) | Err(_) => {
-                self.failed(Failure::TooSlow, at);
-                None
-            }
-            Ok(Err(Refusal::Failed(failure))) => {
-                self.failed(failure, at);
+            Err(_) => {
+                self.failed(Failure::TooSlow, asked.at);
                 None
             }
         }
     }
 
+    /// The right to ask it something now, if it may be asked.
+    async fn place(&self) -> Option<(Asked, OwnedSemaphorePermit)> {
+        let at = Instant::now();
+        let until = at + self.limits.whole;
+        let place = match self.rest().may_ask(at) {
+            true => Some(Arc::clone(&self.places).acquire_owned()),
+            false => None,
+        };
+        if let Some(place) = place
+            && let Ok(Ok(place)) = timeout_at(until, place).await
+        {
+            return Some((Asked { at, until }, place));
+        }
+        self.metrics.count(Outcome::Rests);
+        None
+    }
+
     /// The answer's head; `None` if such questions are not answered there.
     async fn send(&self, question: &Question) -> Result<Option<Answer>, Refusal> {
+        let Some((connection, response)) = self.head(&question.rest, ACCEPT).await? else {
+            return Ok(None);
+        };
+        let form = form_of(&response).ok_or(Failure::Broken)?;
+        let body = response.into_body();
+        Ok(Some(Answer::new(connection, body, form, self.limits.bytes)))
+    }
+
+    /// The head of an answer that is none of an error; `None` if such questions are not answered there.
+    async fn head(
+        &self,
+        rest: &str,
+        accept: &str,
+    ) -> Result<Option<(Connection, Response<Incoming>)>, Refusal> {
         let make = || {
-            http::get(self.pool.endpoint(), &question.rest, ACCEPT)
-                .body(Empty::<Bytes>::new())
+            let request = http::get(self.pool.endpoint(), rest, accept);
+            request
+                .body(http::Body::default())
                 .map_err(|_| Failure::Broken)
         };
-        let make: &(dyn Fn() -> Result<Request<Empty<Bytes>>, Failure> + Sync) = &make;
-        let (connection, response) = send(&self.pool, make, self.limits.times.search).await?;
+        let (connection, response) = self.exchange(&make, self.limits.times.search).await?;
         if response.status() == StatusCode::NOT_IMPLEMENTED {
             return Ok(None);
         }
@@ -442,9 +456,15 @@ impl Router {
             return Err(Failure::Broken.into());
         }
         judge(response.status(), response.headers())?;
-        let form = form_of(&response).ok_or(Failure::Broken)?;
-        let body = response.into_body();
-        Ok(Some(Answer::new(connection, body, form, self.limits.bytes)))
+        Ok(Some((connection, response)))
+    }
+
+    async fn exchange(
+        &self,
+        make: &(dyn Fn() -> Result<Request<http::Body>, Failure> + Sync),
+        patience: Duration,
+    ) -> Result<(Connection, Response<Incoming>), Failure> {
+        send(&self.pool, make, patience).await
     }
 
     async fn next(&self, reading: &mut Reading) -> Result<Option<Record>, Failure> {
@@ -457,11 +477,15 @@ impl Router {
 
     /// Keeps the connection of an answer that was read to its end.
     async fn keep(&self, answer: Answer) {
-        if let Some(mut connection) = answer.into_connection() {
-            let ready = timeout(self.limits.times.body_idle, connection.ready());
-            if matches!(ready.await, Ok(Ok(()))) {
-                self.pool.keep(connection);
-            }
+        if let Some(connection) = answer.into_connection() {
+            self.keep_connection(connection).await;
+        }
+    }
+
+    async fn keep_connection(&self, mut connection: Connection) {
+        let ready = timeout(self.limits.times.body_idle, connection.ready());
+        if matches!(ready.await, Ok(Ok(()))) {
+            self.pool.keep(connection);
         }
     }
 
@@ -497,6 +521,23 @@ impl Router {
         self.metrics.records.inc_by(reading.told);
     }
 
+    /// Nothing came of what it was asked then.
+    fn refused(&self, refusal: Refusal, asked_at: Instant) {
+        match refusal {
+            Refusal::Absent => {
+                self.is_well();
+                self.absent.fetch_add(1, Ordering::Relaxed);
+                self.metrics.count(Outcome::Absent);
+            }
+            Refusal::Busy(wait) => {
+                self.rest().busy(wait, asked_at, Instant::now());
+                self.metrics.count(Outcome::Busy);
+            }
+            Refusal::NotCached => self.failed(Failure::TooSlow, asked_at),
+            Refusal::Failed(failure) => self.failed(failure, asked_at),
+        }
+    }
+
     fn failed(&self, failure: Failure, asked_at: Instant) {
         let pause = self.rest().failed(asked_at, Instant::now());
         let is_ill = failure.is_general() || matches!(failure, Failure::TooSlow | Failure::Broken);
@@ -525,19 +566,21 @@ impl Router {
 
 /// Whether it is a page for people.
 fn is_page(response: &Response<Incoming>) -> bool {
-    let kind = response.headers().get(hyper::header::CONTENT_TYPE);
-    let kind = kind.and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
+    media_type(response).is_some_and(|kind| kind == "text/html")
 }
 
 fn form_of(response: &Response<Incoming>) -> Option<Form> {
-    let kind = response.headers().get(hyper::header::CONTENT_TYPE)?;
-    let kind = kind.to_str().ok()?.split(';').next()?.trim();
-    match kind.to_ascii_lowercase().as_str() {
+    match media_type(response)?.as_str() {
         "application/x-ndjson" => Some(Form::Lines),
         "application/json" => Some(Form::Whole),
         _ => None,
     }
+}
+
+fn media_type(response: &Response<Incoming>) -> Option<String> {
+    let kind = response.headers().get(hyper::header::CONTENT_TYPE)?;
+    let kind = kind.to_str().ok()?.split(';').next()?.trim();
+    Some(kind.to_ascii_lowercase())
 }
 
 /// How often a router may say that nothing is there, and never anything else, before that seems odd.

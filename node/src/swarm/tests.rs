@@ -6,6 +6,7 @@
 mod dht;
 mod hostile;
 mod keeping;
+mod routers;
 mod strangers;
 
 use super::*;

@@ -19,7 +19,7 @@ use cairn_store::car::read::CarReader;
 use cairn_store::cid::is_identity;
 use cairn_store::dag::links;
 use cairn_store::{Block, Cid};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use libp2p::PeerId;
 use std::collections::HashSet;
@@ -133,7 +133,7 @@ impl<B: Blocks> CarFetch<B> {
         let rest = target(self.root.cid(), "car&dag-scope=all");
         let make = || {
             http::get(self.pool.endpoint(), &rest, ACCEPT)
-                .body(Empty::new())
+                .body(http::Body::default())
                 .map_err(|_| Failure::Broken)
         };
         let (_, response) = send(&self.pool, make, self.pool.times.head).await?;

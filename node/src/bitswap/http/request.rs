@@ -16,7 +16,7 @@ use crate::http::{self, Failure, Pool, Refusal, judge, send};
 use bytes::{Bytes, BytesMut};
 use cairn_store::Cid;
 use cairn_store::block::BLOCK_BYTES_MAX;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::{Request, header};
 use std::sync::atomic::Ordering;
@@ -131,13 +131,15 @@ impl Desk<'_> {
         sent.map_err(|_| Failure::Stopping.into())
     }
 
-    fn request(&self, cid: &Cid, ask: Ask) -> Result<Request<Empty<Bytes>>, Failure> {
+    fn request(&self, cid: &Cid, ask: Ask) -> Result<Request<http::Body>, Failure> {
         let endpoint = self.pool.endpoint();
         let mut request = http::get(endpoint, &target(cid, "raw"), "application/vnd.ipld.raw");
         if ask == Ask::Stored {
             request = request.header(header::CACHE_CONTROL, "only-if-cached");
         }
-        request.body(Empty::new()).map_err(|_| Failure::Broken)
+        request
+            .body(http::Body::default())
+            .map_err(|_| Failure::Broken)
     }
 
     /// Reads a body of any length that a block may have.

@@ -1,11 +1,12 @@
 //! For whom lookups are: each job has a lookup in every DHT that this node takes part in, and is over when all are.
 
 use super::{Contact, Realm, Worker, requests};
+use crate::dht::values::Key;
 use crate::dht::{Dht, LookupId, Outcome};
 use crate::event::Event;
 use crate::metrics::{Ended, Query};
 use crate::provide::sweep::Reach;
-use crate::routing::command::{Ask, Command, Find, Region, Values};
+use crate::routing::command::{Ask, Command, Find, Region, Value, Values};
 use crate::routing::{Provider, RoutingError};
 use cairn_store::Cid;
 use libp2p::PeerId;
@@ -49,7 +50,7 @@ enum What {
         values: Values,
         found: usize,
     },
-    Keep(Ask<(Vec<u8>, Vec<u8>), usize>),
+    Keep(Ask<Value, usize>),
     Tell(Ask<(Provider, Vec<Vec<u8>>), ()>),
     Region {
         ask: Ask<Region, Vec<Vec<Provider>>>,
@@ -126,11 +127,19 @@ impl Worker {
                 });
             }
             Command::Keep(ask) => {
-                let (key, value) = ask.about.clone();
+                let Value { key, value, by } = ask.about.clone();
+                let (now, wall) = (Instant::now(), SystemTime::now());
+                let own = self.values.of(&key, now, wall);
+                let is_newer = |own: &Vec<u8>| {
+                    Key::parse(&key).is_some_and(|kind| kind.is_better(own, &value))
+                };
+                if own.as_ref().is_some_and(is_newer) {
+                    let _ = ask.reply.send(Err(RoutingError::NewerValueKept));
+                    return;
+                }
+                let sender = by.map(|peer| (peer, None));
                 // Others can be asked to keep it even if there is no room here.
-                let _ =
-                    self.values
-                        .keep(key.clone(), value, None, Instant::now(), SystemTime::now());
+                let _ = self.values.keep(key.clone(), value, sender, now, wall);
                 self.begin(What::Keep(ask), |dht, now| {
                     dht.find_nearest(key.clone(), now)
                 });
@@ -254,7 +263,10 @@ impl Worker {
                     let contacts = outcome.nearest.into_iter();
                     nearest.extend(contacts.map(|contact| (realm, contact)));
                 }
-                What::Keep(ask) => keep = Some((ask.about.clone(), outcome.nearest)),
+                What::Keep(ask) => {
+                    let Value { key, value, .. } = ask.about.clone();
+                    keep = Some(((key, value), outcome.nearest));
+                }
                 What::Find { .. } | What::Provide(_) | What::Values { .. } | What::Tell(_) => {}
             }
         }

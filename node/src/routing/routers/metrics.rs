@@ -12,8 +12,16 @@ pub(super) enum Outcome {
     Empty,
     /// The same, said by a status.
     Absent,
-    /// Such questions are not answered there.
+    /// Such questions are not answered there, or such records not taken.
     Unsupported,
+    /// A record that is none of the name that was asked about, or has expired.
+    Invalid,
+    /// A record that was handed to it: it keeps it.
+    Taken,
+    /// It has a newer one.
+    Newer,
+    /// It does not want it.
+    Refused,
     /// It wants to be left alone.
     Busy,
     /// It was not asked: it failed a short while ago.
@@ -22,11 +30,15 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    const WORDS: [&str; 6] = [
+    const WORDS: [&str; 10] = [
         "answered",
         "empty",
         "absent",
         "unsupported",
+        "invalid",
+        "taken",
+        "newer",
+        "refused",
         "busy",
         "rests",
     ];
@@ -37,6 +49,10 @@ impl Outcome {
             Self::Empty => "empty",
             Self::Absent => "absent",
             Self::Unsupported => "unsupported",
+            Self::Invalid => "invalid",
+            Self::Taken => "taken",
+            Self::Newer => "newer",
+            Self::Refused => "refused",
             Self::Busy => "busy",
             Self::Rests => "rests",
             Self::Failed(failure) => failure.word(),
@@ -56,7 +72,7 @@ impl Metrics {
         let questions = IntCounterVec::new(
             Opts::new(
                 "cairn_routers_questions_total",
-                "Questions to routers over HTTP, by what came of them.",
+                "Questions to routers over HTTP, and records handed to them, by what came of them.",
             ),
             &["outcome"],
         )?;

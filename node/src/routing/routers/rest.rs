@@ -19,6 +19,12 @@ impl Rest {
         self.until.is_none_or(|until| until <= now)
     }
 
+    /// For how long it is left alone yet.
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        self.until
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
     /// It answered, whatever it said.
     pub(super) fn answered(&mut self) {
         *self = Self::default();

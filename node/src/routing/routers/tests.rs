@@ -1,5 +1,7 @@
 //! Routers on loopback that tell the truth, nonsense, too much, or nothing.
 
+mod names;
+
 use super::*;
 use crate::http::testing::{Answer as Said, Gateway, Question as Asked, raw};
 use futures::StreamExt;
