@@ -77,7 +77,7 @@ pub(super) fn pair(keys: &Keypair) -> Result<(Behaviour, Wire), String> {
     let (told, news) = mpsc::channel(NEWS_MAX);
     let ours = Ours::default();
     let behaviour = Behaviour {
-        gossip: gossip::build(keys, &ours)?,
+        gossip: Box::new(gossip::build(keys, &ours)?),
         ours,
         peers: HashMap::new(),
         without: HashSet::new(),
@@ -89,7 +89,8 @@ pub(super) fn pair(keys: &Keypair) -> Result<(Behaviour, Wire), String> {
 
 /// Gossipsub, bounded.
 pub(crate) struct Behaviour {
-    gossip: Gossip,
+    /// It is large, and where it is off only this much smaller.
+    gossip: Box<Gossip>,
     ours: Ours,
     /// Those with a connection that carries it.
     peers: HashMap<PeerId, Peer>,
