@@ -232,7 +232,8 @@ impl Node {
             &families.jobs,
         );
         if let Some(wires) = pubsub {
-            Pubsub::start(wires, &names, &events, &families.jobs, registry)?;
+            let network = (routing.clone(), peers.clone());
+            Pubsub::start(wires, &names, network, &events, &families.jobs, registry)?;
         }
         names.register(registry)?;
         let resolver = Resolver::new(names, dns);

@@ -9,6 +9,8 @@
 //! A topic is a name's, so anybody who speaks gossipsub with us sees which names are followed here. Nothing is passed on
 //! that is not valid and newer than what was, so what hostile peers say ends where it arrives.
 //!
+//! Others who follow a name are found through the DHT (`rendezvous.rs`).
+//!
 //! [`Pubsub`] is the handle. `behaviour.rs` is the part in the swarm, `gossip.rs` its settings, `topics.rs` decides
 //! what is followed and when it is told again, `worker.rs` does it. Records are kept where all are (`cache.rs`).
 
@@ -17,6 +19,7 @@ pub(crate) mod behaviour;
 pub(crate) mod fetch;
 pub(crate) mod gossip;
 mod metrics;
+mod rendezvous;
 mod topic;
 mod topics;
 mod worker;
@@ -28,11 +31,14 @@ use super::Names;
 use crate::event::Event;
 use crate::ipns::Record;
 use crate::perf::{self, Answers};
+use crate::routing::Routing;
+use crate::swarm::Peers;
 use crate::tasks::Tasks;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 use metrics::Metrics;
 use prometheus::Registry;
+use rendezvous::Rendezvous;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -103,6 +109,7 @@ impl Pubsub {
     pub(crate) fn start(
         wires: Wires,
         names: &Names,
+        network: (Routing, Peers),
         events: &broadcast::Sender<Event>,
         tasks: &Tasks,
         registry: &Registry,
@@ -119,7 +126,8 @@ impl Pubsub {
         let (questions, asking) = (fetch.arrived, fetch.orders);
         worker::answer_questions(questions, names, &topics, &metrics, tasks);
         let known = (names.clone(), topics, events.clone());
-        let worker = Worker::new(gossip, inbox, known, asking, metrics, tasks);
+        let ways = (asking, Rendezvous::new(network, tasks));
+        let worker = Worker::new(gossip, inbox, known, ways, metrics, tasks);
         tasks.spawn("names over gossipsub", worker.run());
         Ok(this)
     }

@@ -35,21 +35,21 @@ pub(super) enum Fetched {
 impl Metrics {
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let topics = IntGauge::new(
-            "cairn_name_pubsub_topics",
+            "cairn_names_pubsub_topics",
             "Names that are followed over gossipsub.",
         )?;
         let counted =
             |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), &["result"]);
         let messages = counted(
-            "cairn_name_pubsub_messages_total",
+            "cairn_names_pubsub_messages_total",
             "Messages with IPNS records on topics of names that are followed, by what became of them.",
         )?;
         let asked = counted(
-            "cairn_name_fetches_total",
+            "cairn_names_fetches_total",
             "Questions to peers for their record of a name (/libp2p/fetch/0.0.1), by how they ended.",
         )?;
         let answered = counted(
-            "cairn_name_fetch_answers_total",
+            "cairn_names_fetch_answers_total",
             "Such questions of peers, by how they were answered.",
         )?;
         registry.register(Box::new(topics.clone()))?;

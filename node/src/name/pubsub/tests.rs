@@ -13,7 +13,8 @@ use crate::name::{self, Names};
 use crate::node::Node;
 use cairn_store::Store;
 use futures::StreamExt;
-use futures::io::AsyncWriteExt;
+use futures::future::{Either, select};
+use futures::io::{AsyncReadExt, AsyncWriteExt};
 use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol, SwarmEvent};
@@ -123,7 +124,7 @@ impl TestNode {
     }
 
     fn messages(&self, became: &str) -> f64 {
-        self.metric("cairn_name_pubsub_messages_total", became)
+        self.metric("cairn_names_pubsub_messages_total", became)
     }
 
     async fn stop(self) {
@@ -278,6 +279,26 @@ async fn who_follows_a_name_hears_of_each_new_record_of_it() {
 }
 
 #[tokio::test]
+async fn those_who_follow_a_name_find_one_another_through_the_dht() {
+    let mut hub = TestNode::with(false).await;
+    let (mut follower, mut publisher) = (TestNode::start().await, TestNode::start().await);
+    let (key, name) = key();
+    for node in [&mut follower, &mut publisher] {
+        let us = node.node.peer_id();
+        node.connect(&hub).await;
+        hub.until(|event| matches!(event, Event::Identified(who) if *who == us))
+            .await;
+    }
+    in_time(follower.pubsub().find(name)).await;
+    let published = in_time(publisher.names().publish(&key, &wish("/ipfs/bafkqaaa"))).await;
+    published.unwrap();
+    follower.until_known(&name, 0).await;
+    for node in [hub, follower, publisher] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn who_comes_late_asks_those_on_the_topic() {
     let (mut late, publisher) = (TestNode::start().await, TestNode::start().await);
     let (key, name) = key();
@@ -286,9 +307,9 @@ async fn who_comes_late_asks_those_on_the_topic() {
     late.connect(&publisher).await;
     in_time(late.pubsub().find(name)).await;
     late.until_known(&name, 0).await;
-    assert_eq!(late.metric("cairn_name_fetches_total", "found"), 1.0);
+    assert_eq!(late.metric("cairn_names_fetches_total", "found"), 1.0);
     assert_eq!(
-        publisher.metric("cairn_name_fetch_answers_total", "found"),
+        publisher.metric("cairn_names_fetch_answers_total", "found"),
         1.0
     );
     late.stop().await;
@@ -388,16 +409,20 @@ async fn a_message_of_a_mebibyte_ends_its_stream_and_nothing_else() {
     let mut large = Stranger::calls(&node, &name).await;
     let spoken = StreamProtocol::new("/meshsub/1.1.0");
     let stream = in_time(large.streams.open_stream(node.node.peer_id(), spoken)).await;
-    let mut stream = stream.unwrap();
+    let (mut reader, mut writer) = stream.unwrap().split();
     // A message to be passed on, of a length that is told before it and is true.
     let message = [
         &[0x84, 0x80, 0x40, 0x12, 0x80, 0x80, 0x40][..],
         &vec![0; 1 << 20],
     ]
     .concat();
-    in_time(stream.write_all(&message))
-        .await
-        .expect_err("it is not read to its end");
+    let mut rest = Vec::new();
+    let (end, write) = (reader.read_to_end(&mut rest), writer.write_all(&message));
+    // It is not read to its end, so it is not written to its end either.
+    let ended = in_time(select(end, write)).await;
+    if let Either::Right((written, _)) = ended {
+        written.expect_err("all of it was read");
+    }
     let honest = Stranger::calls(&node, &name).await;
     honest.say(numbered(&keys, 1)).await;
     node.until_known(&name, 1).await;

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Topics {
     by_name: HashMap<PeerId, Topic>,
     may_enter: Allowance,
+    /// Before this, others are not looked for: too many of these searches are under way.
+    may_visit_at: Instant,
     /// The place in the order of asking of who asks next.
     turn: u64,
 }
@@ -27,6 +29,8 @@ struct Topic {
     told_at: Option<Instant>,
     /// When ours is told again.
     due: Option<Instant>,
+    /// When others who follow it are looked for next.
+    visit: Instant,
     /// Who was asked for a record lately.
     asked: Vec<(PeerId, Instant)>,
     may_change: Allowance,
@@ -48,6 +52,7 @@ impl Topics {
         Self {
             by_name: HashMap::new(),
             may_enter: Allowance::new(ENTERED_AT_ONCE, ENTER_EVERY, now),
+            may_visit_at: now,
             turn: 0,
         }
     }
@@ -76,6 +81,7 @@ impl Topics {
             is_own,
             told_at: None,
             due: None,
+            visit: now,
             asked: Vec::new(),
             may_change: Allowance::new(CHANGES_AT_ONCE, CHANGE_EVERY, now),
         };
@@ -140,9 +146,34 @@ impl Topics {
         }
     }
 
-    /// When the next record is to be told.
+    /// When the next record is to be told, or others are to be looked for.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.by_name.values().filter_map(|topic| topic.due).min()
+        let may_visit = self.may_visit_at;
+        let all = self.by_name.values();
+        let next = all.map(|topic| {
+            let visit = topic.visit.max(may_visit);
+            topic.due.map_or(visit, |due| due.min(visit))
+        });
+        next.min()
+    }
+
+    /// A name of which others who follow it are to be looked for now. They are again after hours.
+    pub(super) fn take_unvisited(&mut self, now: Instant) -> Option<PeerId> {
+        if now < self.may_visit_at {
+            return None;
+        }
+        let mut all = self.by_name.iter_mut();
+        let (name, topic) = all.find(|(_, topic)| topic.visit <= now)?;
+        topic.visit = now + VISIT_EVERY;
+        Some(*name)
+    }
+
+    /// There is no room to look for others just now.
+    pub(super) fn put_off(&mut self, name: &PeerId, now: Instant) {
+        self.may_visit_at = now + VISIT_LATER;
+        if let Some(topic) = self.by_name.get_mut(name) {
+            topic.visit = now;
+        }
     }
 
     /// A name whose record is to be told now. It is due no more.
@@ -184,6 +215,10 @@ const TELL_LEAST: Duration = Duration::from_secs(60);
 const CHANGES_AT_ONCE: u32 = 16;
 /// How long until there may be one more.
 const CHANGE_EVERY: Duration = Duration::from_secs(1);
+/// How often others who follow a name are looked for, and told that it is followed here: as go-libp2p does it.
+const VISIT_EVERY: Duration = Duration::from_secs(3 * 3600);
+/// How long until it is tried again where there was no room.
+const VISIT_LATER: Duration = Duration::from_secs(5);
 /// Peers that are asked for one name's record within [`ASK_AGAIN`].
 pub(super) const ASKED_MAX: usize = 8;
 /// How long after it was asked a peer is not asked again.
@@ -247,7 +282,8 @@ mod tests {
         let start = Instant::now();
         let (mut topics, name) = (Topics::new(start), PeerId::random());
         topics.follow(name, false, start);
-        assert_eq!(topics.next_due(), None);
+        assert_eq!(topics.take_unvisited(start), Some(name));
+        assert_eq!(topics.next_due(), Some(start + VISIT_EVERY));
         // Nobody was there when it was published.
         topics.untold(&name);
         topics.joined(&name, start);
@@ -268,6 +304,22 @@ mod tests {
         );
         assert!(topics.cancel(&name));
         assert_eq!((topics.next_due(), topics.cancel(&name)), (None, false));
+    }
+
+    #[test]
+    fn others_who_follow_a_name_are_looked_for_every_few_hours_and_later_if_there_is_no_room() {
+        let start = Instant::now();
+        let (mut topics, name) = (Topics::new(start), PeerId::random());
+        topics.follow(name, false, start);
+        assert_eq!(topics.next_due(), Some(start));
+        assert_eq!(topics.take_unvisited(start), Some(name));
+        topics.put_off(&name, start);
+        assert_eq!(topics.take_unvisited(start), None);
+        let later = start + VISIT_LATER;
+        assert_eq!(topics.next_due(), Some(later));
+        assert_eq!(topics.take_unvisited(later), Some(name));
+        assert_eq!(topics.take_unvisited(later), None);
+        assert_eq!(topics.next_due(), Some(later + VISIT_EVERY));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::behaviour::{Act, News, Wire};
 use super::fetch;
 use super::metrics::{Fetched as Ended, Message, Metrics};
+use super::rendezvous::Rendezvous;
 use super::topics::Followed;
 use super::{Command, Shared, topic};
 use crate::event::Event;
@@ -34,6 +35,7 @@ pub(super) struct Worker {
     events: broadcast::Sender<Event>,
     /// Opens streams to peers.
     asking: mpsc::Sender<Order>,
+    rendezvous: Rendezvous,
     fetched: mpsc::Receiver<Fetched>,
     /// Where those tell that ask peers; as many as there is room for.
     fetches: mpsc::Sender<Fetched>,
@@ -85,7 +87,7 @@ impl Worker {
         wire: Wire,
         inbox: mpsc::Receiver<Command>,
         (names, topics, events): (Names, Shared, broadcast::Sender<Event>),
-        asking: mpsc::Sender<Order>,
+        (asking, rendezvous): (mpsc::Sender<Order>, Rendezvous),
         metrics: Metrics,
         tasks: &Tasks,
     ) -> Self {
@@ -98,6 +100,7 @@ impl Worker {
             topics,
             events,
             asking,
+            rendezvous,
             fetched,
             fetches,
             under_way: 0,
@@ -314,6 +317,17 @@ impl Worker {
     }
 
     async fn on_due(&mut self) {
+        loop {
+            let now = Instant::now();
+            let unvisited = self.topics.lock().take_unvisited(now);
+            let Some(name) = unvisited else {
+                break;
+            };
+            if !self.rendezvous.visit(&topic::of(&name)) {
+                self.topics.lock().put_off(&name, now);
+                break;
+            }
+        }
         loop {
             let due = self.topics.lock().take_due(Instant::now());
             let Some(name) = due else {
