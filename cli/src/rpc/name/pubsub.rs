@@ -45,7 +45,7 @@ pub async fn state(call: Call) -> Result<Reply, RpcError> {
 pub async fn subs(call: Call) -> Result<Reply, RpcError> {
     let text = key::ids(&call)?;
     let names = call.context.names().await?;
-    let followed = switched_on(&names)?.followed();
+    let followed = switched_on(names)?.followed();
     let strings = followed
         .iter()
         .map(|name| format!("/ipns/{}", text.text(name)));
@@ -59,7 +59,7 @@ pub async fn cancel(call: Call) -> Result<Reply, RpcError> {
     let name = name_of(call.arguments.first("name")?)?;
     let names = call.context.names().await?;
     Reply::value(&CancelAnswer {
-        canceled: switched_on(&names)?.cancel(name).await,
+        canceled: switched_on(names)?.cancel(name).await,
     })
 }
 
