@@ -73,7 +73,7 @@ impl Rendezvous {
 }
 
 /// What those on a topic provide.
-fn cid(topic: &str) -> Option<Cid> {
+pub(super) fn cid(topic: &str) -> Option<Cid> {
     let hash = digest(HashKind::Sha2_256, [SPACE, topic].concat().as_bytes());
     Some(Cid::new_v1(RAW, hash.ok()?))
 }
