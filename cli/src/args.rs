@@ -14,7 +14,7 @@ mod repo;
 pub use content::{AddArgs, CatArgs, DnsArgs, GetArgs, LsArgs, RefsArgs, RefsCommand, ResolveArgs};
 pub use dag::{BlockCommand, BlockPutArgs, CidCommand, DagCommand, DagImportArgs, DagPutArgs};
 pub use key::{BaseArgs, KeyCommand};
-pub use name::{NameCommand, NameInspectArgs, NamePublishArgs, NameResolveArgs};
+pub use name::{NameCommand, NameInspectArgs, NamePublishArgs, NamePubsubCommand, NameResolveArgs};
 pub use network::{
     BitswapCommand, BitswapStatArgs, DiagCommand, IdArgs, PingArgs, ProvideCommand, RoutingCommand,
     StatsCommand, SwarmAddrsArgs, SwarmAddrsCommand, SwarmCommand, SwarmFiltersArgs,
@@ -282,6 +282,9 @@ mod tests {
             "cairn ping --count=3 x",
             "cairn name publish -k self -t 24h --ttl 5m --resolve=false -Q --allow-offline bafkqaaa",
             "cairn name publish --key=self --lifetime 1h --v1compat=false --ipns-base b58mh --sequence 3 /ipns/x",
+            "cairn name pubsub state",
+            "cairn name pubsub subs --ipns-base b58mh",
+            "cairn name pubsub cancel /ipns/x",
             "cairn name resolve",
             "cairn name resolve -n -s -r=false /ipns/x",
             "cairn name inspect --verify x --dump file",

@@ -642,6 +642,10 @@ republish_interval = "4h"
 # it is still the answer, at once, and others are asked behind it.
 max_cache_ttl = "1h"
 
+# Follow names over gossipsub: whoever has asked for one here hears of its new records at once, from others who follow
+# it, and those published here are told the same way (Kubo: Ipns.UsePubsub). Peers see which names are followed.
+pubsub = false
+
 [provide]
 # Which blocks others are told are here, so that they find them. "roots": the roots of pins; who has
 # found a root asks the same node for the rest. "pinned": every block below a pin. "all": every block

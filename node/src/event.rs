@@ -24,6 +24,8 @@ pub enum Event {
     Reach(Reachability),
     /// A block came from a peer and is in the store.
     Fetched(Cid),
+    /// A peer told of a newer record of a name that is followed here.
+    Renewed(PeerId),
     /// Peers were told that we have this.
     Provided(Cid),
     /// Peers were told of all keys of a region that were to be told.

@@ -29,6 +29,7 @@ pub mod node;
 pub mod perf;
 pub mod ping;
 pub mod pins;
+mod places;
 pub mod private;
 mod protobuf;
 pub mod provide;

@@ -11,6 +11,7 @@
 //! * [`path`], [`domain`], [`dnslink`], [`dns`]: the other kind of names, domains, whose DNSLink says where they lead.
 //! * [`follow`]: from name to name until content is reached; [`resolver`] does it with records and DNSLinks.
 //! * [`keep`]: other people's records that are told again from here.
+//! * [`pubsub`]: records that others tell of as soon as they are published, over gossipsub.
 //! * `cache.rs`: records of others that were found, within bounds.
 //! * `republish.rs`: what was signed is told again before others forget it, and signed anew before it expires.
 //!
@@ -26,6 +27,7 @@ pub mod keep;
 mod metrics;
 pub mod path;
 pub mod publish;
+pub mod pubsub;
 pub mod republish;
 pub mod resolve;
 pub mod resolver;
@@ -46,11 +48,12 @@ use libp2p::PeerId;
 use metrics::Metrics;
 use prometheus::Registry;
 use publish::Noted;
+use pubsub::Pubsub;
 use republish::{Keys, Republish};
 use resolve::Searches;
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// A handle on names. Cheap to clone.
@@ -70,6 +73,8 @@ struct Inner {
     /// Names whose numbers elsewhere were looked for.
     looked_for: Mutex<HashSet<PeerId>>,
     searches: Mutex<Searches>,
+    /// How new records of names that are asked for are heard of at once, where that is switched on.
+    pubsub: OnceLock<Pubsub>,
     tasks: Tasks,
     options: Options,
     metrics: Metrics,
@@ -81,12 +86,15 @@ struct Inner {
 pub struct Options {
     /// However long its owner lets a record be, others are asked after this; what is known is told meanwhile.
     pub max_cache_ttl: Duration,
+    /// Whether names that are asked for are followed over gossipsub. Peers see which ones are.
+    pub pubsub: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             max_cache_ttl: MAX_CACHE_TTL,
+            pubsub: false,
         }
     }
 }
@@ -155,6 +163,7 @@ impl Names {
             keeping: tokio::sync::Mutex::default(),
             looked_for: Mutex::default(),
             searches: Mutex::default(),
+            pubsub: OnceLock::new(),
             tasks: tasks.clone(),
             options,
             metrics: Metrics::new(),
@@ -170,6 +179,17 @@ impl Names {
     /// Whether others can be asked.
     pub fn is_online(&self) -> bool {
         self.0.network.is_some()
+    }
+
+    /// What is followed over gossipsub, if that is switched on.
+    pub fn pubsub(&self) -> Option<&Pubsub> {
+        self.0.pubsub.get()
+    }
+
+    /// Names that are asked for from now on are followed there.
+    fn follow_over(&self, pubsub: Pubsub) {
+        // A second one would follow what the first does.
+        drop(self.0.pubsub.set(pubsub));
     }
 
     /// The newest record of a name that is known here, valid or not.

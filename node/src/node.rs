@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::metrics;
 use crate::name::Names;
 use crate::name::dns::Dns;
+use crate::name::pubsub::Pubsub;
 use crate::name::resolver::Resolver;
 use crate::perf::{Perf, PerfError, Run};
 use crate::pins::Follows;
@@ -145,6 +146,9 @@ pub enum StartError {
     /// The transports could not be built from the key.
     #[error("cannot set up the transports: {0}")]
     Transport(String),
+    /// Its settings do not fit together.
+    #[error("cannot set up IPNS over gossipsub: {0}; `names.pubsub = false` starts without it")]
+    Pubsub(String),
     /// What is provided cannot be remembered, not even in memory.
     #[error("cannot set up providing: {0}")]
     Provide(String),
@@ -181,6 +185,7 @@ impl Node {
             routing,
             wire,
             perf,
+            pubsub,
             foreign,
         } = swarm::start(&keys, &config, &families.swarm, &events, registry).await?;
         let providing = provide::Options::of(&config);
@@ -226,6 +231,10 @@ impl Node {
             config.names,
             &families.jobs,
         );
+        if let Some(wires) = pubsub {
+            let network = (routing.clone(), peers.clone());
+            Pubsub::start(wires, &names, network, &events, &families.jobs, registry)?;
+        }
         names.register(registry)?;
         let resolver = Resolver::new(names, dns);
         let told = Some(routing.clone());

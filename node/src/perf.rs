@@ -12,15 +12,14 @@ mod behaviour;
 pub(crate) use behaviour::{Answers, Behaviour, Order, PROTOCOL, Wire, pair, pair_of};
 
 use crate::negotiation::OpenError;
+use crate::places::Places;
 use crate::tasks::Tasks;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::core::upgrade::NegotiationError;
 use libp2p::{Multiaddr, PeerId};
 use prometheus::{IntCounterVec, Opts, Registry};
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -89,12 +88,12 @@ impl Perf {
             orders,
         } = wire;
         let (family, stopping) = (tasks.clone(), tasks.stopping());
-        let room = Room::default();
+        let places = Places::new(ANSWERS_PER_PEER_MAX, ANSWERS_MAX);
         tasks.spawn("perf", async move {
             while let Some(Some((peer, stream))) =
                 stopping.run_until_cancelled(arrived.recv()).await
             {
-                let Some(permit) = room.admit(peer) else {
+                let Some(place) = places.take(peer) else {
                     answers.with_label_values(&["refused"]).inc();
                     tracing::debug!(%peer, "measurement refused: too many run");
                     continue;
@@ -113,7 +112,7 @@ impl Perf {
                         }
                     };
                     answers.with_label_values(&[result]).inc();
-                    drop(permit);
+                    drop(place);
                 });
             }
         });
@@ -157,48 +156,6 @@ impl Perf {
             let why = error.to_string();
             PerfError::Failed { peer, why }
         })
-    }
-}
-
-/// Who is answered now, by how many streams each.
-#[derive(Debug, Clone, Default)]
-struct Room(Arc<Mutex<HashMap<PeerId, usize>>>);
-
-impl Room {
-    /// Room for one more stream of a peer, until what is returned is dropped.
-    fn admit(&self, peer: PeerId) -> Option<Admitted> {
-        let mut answered = self.lock();
-        let own = answered.get(&peer).copied().unwrap_or(0);
-        let all: usize = answered.values().sum();
-        if own >= ANSWERS_PER_PEER_MAX || all >= ANSWERS_MAX {
-            return None;
-        }
-        answered.insert(peer, own + 1);
-        let room = self.clone();
-        Some(Admitted { room, peer })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A stream that is answered.
-#[derive(Debug)]
-struct Admitted {
-    room: Room,
-    peer: PeerId,
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        let mut answered = self.room.lock();
-        if let Some(own) = answered.get_mut(&self.peer) {
-            *own -= 1;
-            if *own == 0 {
-                answered.remove(&self.peer);
-            }
-        }
     }
 }
 
@@ -331,24 +288,6 @@ mod tests {
     ) {
         let (one, other) = tokio::io::duplex(64 << 10);
         (one.compat(), other.compat())
-    }
-
-    #[test]
-    fn one_peer_is_answered_over_so_many_streams_and_leaves_room_for_others() {
-        let (room, greedy) = (Room::default(), PeerId::random());
-        let mut held: Vec<Admitted> = (0..100).map_while(|_| room.admit(greedy)).collect();
-        assert_eq!(held.len(), ANSWERS_PER_PEER_MAX);
-        let other = room.admit(PeerId::random()).expect("room for another");
-        held.pop();
-        held.extend(room.admit(greedy));
-        assert_eq!(held.len(), ANSWERS_PER_PEER_MAX);
-        assert!(room.admit(greedy).is_none());
-        // All together have their bound as before.
-        let rest = (0..100).map_while(|_| room.admit(PeerId::random()));
-        let rest: Vec<Admitted> = rest.collect();
-        assert_eq!(rest.len() + held.len() + 1, ANSWERS_MAX);
-        drop((held, other, rest));
-        assert!(room.lock().is_empty(), "nothing is remembered");
     }
 
     #[tokio::test(start_paused = true)]

@@ -46,6 +46,7 @@ use crate::dht::worker::Remembered;
 use crate::event::Event;
 use crate::limits::{Limits, Memory};
 use crate::metrics::{self, Foreign, Metrics};
+use crate::name::pubsub;
 use crate::network::Network;
 use crate::node::StartError;
 use crate::perf;
@@ -175,6 +176,7 @@ pub struct Peers {
     network: Network,
     serving: Serving,
     perf: perf::Answers,
+    pubsub: bool,
     settings: reach::Settings,
     reach: watch::Receiver<reach::Status>,
     meter: Arc<Meter>,
@@ -309,7 +311,8 @@ impl Peers {
     /// What we speak.
     pub fn protocols(&self) -> Vec<String> {
         let is = self.reach.borrow().reachability;
-        behaviour::protocols(&self.serving, self.network, (&self.settings, is), self.perf)
+        let more = (self.perf, self.pubsub);
+        behaviour::protocols(&self.serving, self.network, (&self.settings, is), more)
     }
 
     /// Whether and where we can be reached, as far as known.
@@ -373,6 +376,8 @@ pub(crate) struct Online {
     pub(crate) routing: Routing,
     pub(crate) wire: bitswap::Wire,
     pub(crate) perf: perf::Wire,
+    /// Where it is switched on.
+    pub(crate) pubsub: Option<pubsub::Wires>,
     pub(crate) foreign: Arc<prometheus_client::registry::Registry>,
 }
 
@@ -409,6 +414,9 @@ pub(crate) async fn start(
     let (dht, dht_wire) = dht::behaviour::pair(config.network, &behaviour::SERVED);
     let serving = dht.serving();
     let (asked, pings) = ping::pair();
+    let pubsub = config.names.pubsub.then(|| pubsub::pair(keys));
+    let pubsub = pubsub.transpose().map_err(StartError::Pubsub)?;
+    let (gossip, pubsub) = pubsub.unzip();
     let doors = (Arc::clone(&ceiling), keeper.clone());
     let spoken = Spoken {
         dht,
@@ -416,6 +424,7 @@ pub(crate) async fn start(
         perf,
         asked,
         relays,
+        pubsub: gossip,
     };
     let behaviour = Behaviour::new(keys.public(), config, doors, spoken);
     let swarm = Swarm::new(transport, behaviour, local, settings(config, tasks));
@@ -454,6 +463,7 @@ pub(crate) async fn start(
         network: config.network,
         serving,
         perf: config.perf(),
+        pubsub: pubsub.is_some(),
         settings: config.reach.clone(),
         reach,
         meter,
@@ -483,6 +493,7 @@ pub(crate) async fn start(
         routing: Routing::new(lookups, announcements, own),
         wire,
         perf: perf_wire,
+        pubsub,
         foreign: foreign_registry,
     })
 }

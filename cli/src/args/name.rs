@@ -1,5 +1,6 @@
 //! Names: what they point at.
 
+use super::key::BaseArgs;
 use crate::config::duration::Interval;
 use clap::{ArgAction, Args, Subcommand};
 use std::path::PathBuf;
@@ -42,6 +43,27 @@ pub enum NameCommand {
         /// Even if nobody can be told.
         #[arg(long)]
         allow_offline: bool,
+    },
+    /// Names whose new records are heard of at once, over gossipsub.
+    #[command(subcommand)]
+    Pubsub(NamePubsubCommand),
+}
+
+/// Below `name pubsub`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum NamePubsubCommand {
+    /// Print whether it is switched on.
+    State,
+    /// Print the names that are followed, those asked for last first.
+    Subs {
+        /// How names are written.
+        #[command(flatten)]
+        ids: BaseArgs,
+    },
+    /// End following a name, until somebody asks for it again.
+    Cancel {
+        /// The name.
+        name: String,
     },
 }
 

@@ -1,5 +1,7 @@
 //! `name`: what names point at.
 
+mod pubsub;
+
 use super::{Shell, sources};
 use crate::args::{NameCommand, NameInspectArgs, NamePublishArgs};
 use crate::exit::Failure;
@@ -28,6 +30,7 @@ pub async fn name(shell: &mut Shell, command: NameCommand) -> Result<(), Failure
                 .await
         }
         NameCommand::Inspect(arguments) => inspect(shell, arguments).await,
+        NameCommand::Pubsub(command) => pubsub::pubsub(shell, command).await,
         NameCommand::Get { name } => {
             let question = shell.question("name/get").arg(name);
             shell.print_raw(question).await

@@ -164,6 +164,7 @@ const KEYS: &[(&str, &str)] = &[
         r#"a time like "4h", from "1m" to "24h""#,
     ),
     ("names.max_cache_ttl", r#"a time like "1h" or "30s""#),
+    ("names.pubsub", "true or false"),
     ("connections.low", COUNT_OR_NONE),
     ("connections.high", COUNT_OR_NONE),
     ("connections.grace", r#"a time like "20s" or "1m""#),

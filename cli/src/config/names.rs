@@ -18,6 +18,8 @@ pub struct NamesSection {
     pub republish_interval: Interval,
     /// However long its owner lets a record be, others are asked after this.
     pub max_cache_ttl: Interval,
+    /// Whether names that are asked for are followed over gossipsub.
+    pub pubsub: bool,
 }
 
 impl Default for NamesSection {
@@ -26,6 +28,7 @@ impl Default for NamesSection {
             lifetime: Interval(LIFETIME),
             republish_interval: Interval(REPUBLISH_INTERVAL),
             max_cache_ttl: Interval(MAX_CACHE_TTL),
+            pubsub: false,
         }
     }
 }
@@ -35,6 +38,7 @@ impl NamesSection {
     pub const fn options(&self) -> Options {
         Options {
             max_cache_ttl: self.max_cache_ttl.0,
+            pubsub: self.pubsub,
         }
     }
 }

@@ -60,6 +60,7 @@ pub fn kubo(config: &Config, peer_id: Option<&str>) -> serde_json::Value {
             "RecordLifetime": config.names.lifetime.to_string(),
             "RepublishPeriod": config.names.republish_interval.to_string(),
             "MaxCacheTTL": config.names.max_cache_ttl.to_string(),
+            "UsePubsub": config.names.pubsub,
         },
         "DNS": { "Resolvers": config.dns.resolvers, "MaxCacheTTL": config.dns.max_cache_ttl.to_string() },
         "Discovery": { "MDNS": { "Enabled": false } },

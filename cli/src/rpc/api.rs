@@ -260,6 +260,9 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "name/keep" => name::keep(call).await,
         "name/kept" => name::kept(call).await,
         "name/publish" => name::publish(call).await,
+        "name/pubsub/cancel" => name::pubsub::cancel(call).await,
+        "name/pubsub/state" => name::pubsub::state(call).await,
+        "name/pubsub/subs" => name::pubsub::subs(call).await,
         "name/put" => name::put(call).await,
         "name/resolve" => name::resolve(call).await,
         "name/unkeep" => name::unkeep(call).await,
@@ -295,7 +298,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 87] = [
+pub const COMMANDS: [&str; 90] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -343,6 +346,9 @@ pub const COMMANDS: [&str; 87] = [
     "name/keep",
     "name/kept",
     "name/publish",
+    "name/pubsub/cancel",
+    "name/pubsub/state",
+    "name/pubsub/subs",
     "name/put",
     "name/resolve",
     "name/unkeep",

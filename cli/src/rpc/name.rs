@@ -1,5 +1,7 @@
 //! `name`: what names point at, published and resolved; and records of names as they are.
 
+pub mod pubsub;
+
 use super::api::{Call, resolve_path};
 use super::entries::{Content, Entries};
 use super::error::RpcError;

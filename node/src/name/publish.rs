@@ -106,13 +106,16 @@ impl Names {
         Ok(Published { record, took })
     }
 
-    /// Tells those nearest to a name of its record. `None` without a network.
+    /// Tells those nearest to a name of its record, and those who follow it. `None` without a network.
     pub async fn tell(
         &self,
         name: &PeerId,
         record: &Record,
     ) -> Option<Result<usize, RoutingError>> {
         let network = self.0.network.clone()?;
+        if let Some(pubsub) = self.pubsub() {
+            pubsub.publish(*name, record.clone()).await;
+        }
         let kept = network.keep(ipns::key(name), record.bytes().to_vec()).await;
         self.0.metrics.told(&kept);
         Some(kept)

@@ -103,6 +103,9 @@ impl Names {
 
     fn begin(&self, name: &PeerId, how: How) -> Result<Begun, ResolveError> {
         let known = self.valid(name)?;
+        if let Some(pubsub) = self.pubsub().filter(|_| how != How::Here) {
+            pubsub.follow(*name);
+        }
         let is_due = match how {
             How::Usual => known.is_none() || !self.is_fresh(name),
             How::Anew => true,
@@ -127,7 +130,7 @@ impl Names {
     }
 
     /// What is known of a name and has not expired.
-    fn valid(&self, name: &PeerId) -> Result<Option<Record>, WrongClock> {
+    pub(super) fn valid(&self, name: &PeerId) -> Result<Option<Record>, WrongClock> {
         let now = self.now()?;
         let found = self.cache().of(name).map(|found| found.record);
         let is_valid = |record: &Record| record.expires() > now;
@@ -195,7 +198,7 @@ impl Names {
         let (progress, search) = watch::channel(Progress::default());
         searches.insert(*name, search.clone());
         let (this, name) = (self.clone(), *name);
-        let values = network.values(ipns::key(&name));
+        let values = stream::select(network.values(ipns::key(&name)), self.heard(name).boxed());
         self.0.tasks.spawn("search for a name", async move {
             let searched = this.hear(&name, values, &progress);
             // Nobody waits for the rest when the node stops.
@@ -212,6 +215,20 @@ impl Names {
             });
         });
         Ok(Some(search))
+    }
+
+    /// What those know who follow a name; nothing where nobody does.
+    fn heard(
+        &self,
+        name: PeerId,
+    ) -> impl Stream<Item = Result<Vec<u8>, RoutingError>> + Send + 'static + use<> {
+        let this = self.clone();
+        let hear = async move {
+            this.pubsub()?.find(name).await;
+            let record = this.valid(&name).ok()??;
+            Some(Ok(record.bytes().to_vec()))
+        };
+        stream::once(hear).filter_map(|heard| async { heard })
     }
 
     /// Takes in what is found until the search is over.

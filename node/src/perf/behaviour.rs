@@ -1,5 +1,5 @@
 //! Between the swarm and the measuring tasks: negotiates and hands streams over. Pings go the same way
-//! (`ping.rs`), over a protocol that somebody else answers.
+//! (`ping.rs`), over a protocol that somebody else answers, and questions for records (`name/pubsub/fetch.rs`).
 
 use crate::negotiation::{self, Connections, Negotiate, OpenError, is_relayed};
 use libp2p::core::Endpoint;
@@ -44,7 +44,7 @@ pub(crate) struct Order {
 /// The other end of a [`Behaviour`].
 #[derive(Debug)]
 pub(crate) struct Wire {
-    pub(super) arrived: mpsc::Receiver<(PeerId, Stream)>,
+    pub(crate) arrived: mpsc::Receiver<(PeerId, Stream)>,
     pub(crate) orders: mpsc::Sender<Order>,
 }
 
@@ -254,7 +254,7 @@ impl ConnectionHandler for Handler {
             }) => {
                 let handed = self.arrivals.try_send((self.peer, stream));
                 if handed.is_err() {
-                    tracing::debug!(peer = %self.peer, "measurement refused: too many wait");
+                    tracing::debug!(peer = %self.peer, "stream refused: too many wait");
                 }
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {

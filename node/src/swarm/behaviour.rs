@@ -10,6 +10,7 @@ use crate::bitswap;
 use crate::config::Config;
 use crate::dht;
 use crate::dht::behaviour::Serving;
+use crate::name::pubsub::{self, fetch, gossip};
 use crate::network::{Network, Realm};
 use crate::perf;
 use crate::reach::kept::Kept;
@@ -46,6 +47,9 @@ pub(super) struct Behaviour {
     pub(super) punch: Toggle<Kept<dcutr::Behaviour>>,
     pub(super) upnp: Toggle<Kept<upnp::tokio::Behaviour>>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) fetch: Toggle<perf::Behaviour>,
+    /// The last: what others behind it refused it would go on counting.
+    pub(super) gossip: Toggle<pubsub::behaviour::Behaviour>,
 }
 
 /// Those of them that somebody else holds another end of.
@@ -55,6 +59,7 @@ pub(super) struct Spoken {
     pub(super) perf: perf::Behaviour,
     pub(super) asked: perf::Behaviour,
     pub(super) relays: ThroughRelays,
+    pub(super) pubsub: Option<pubsub::Spoken>,
 }
 
 impl Behaviour {
@@ -70,7 +75,9 @@ impl Behaviour {
             perf,
             asked,
             relays,
+            pubsub,
         } = spoken;
+        let (gossip, fetch) = pubsub.map(|spoken| (spoken.gossip, spoken.fetch)).unzip();
         let local = key.to_peer_id();
         let (network, reach) = (config.network, &config.reach);
         let in_the_open = network == Network::Public;
@@ -109,6 +116,8 @@ impl Behaviour {
                 .then(|| neighbours(local))
                 .flatten()
                 .into(),
+            fetch: fetch.into(),
+            gossip: gossip.into(),
         }
     }
 }
@@ -166,7 +175,7 @@ pub(super) fn protocols(
     serving: &Serving,
     network: Network,
     (reach, is): (&reach::Settings, Reachability),
-    perf: perf::Answers,
+    (perf, pubsub): (perf::Answers, bool),
 ) -> Vec<String> {
     let mut names: Vec<String> = [
         "/ipfs/bitswap",
@@ -200,6 +209,10 @@ pub(super) fn protocols(
     }
     if perf == perf::Answers::Yes {
         names.push(perf::PROTOCOL.to_string());
+    }
+    if pubsub {
+        names.extend(gossip::PROTOCOLS.map(str::to_owned));
+        names.push(fetch::PROTOCOL.to_string());
     }
     names.sort_unstable();
     names
