@@ -232,14 +232,16 @@ impl Record {
 
 /// A name, or a peer ID: in base58 (`12D3…`, `Qm…`) or as a CID (`k51…`, `bafz…`).
 pub fn name(text: &str) -> Option<PeerId> {
-    if let Ok(name) = text.parse::<PeerId>() {
-        return Some(name);
-    }
-    let cid = cairn_store::cid::parse(text).ok()?;
-    let is_name = matches!(cid.codec(), LIBP2P_KEY | DAG_PB);
-    PeerId::from_bytes(&cid.hash().to_bytes())
-        .ok()
-        .filter(|_| is_name)
+    let name = match text.parse::<PeerId>() {
+        Ok(name) => name,
+        Err(_) => {
+            let cid = cairn_store::cid::parse(text).ok()?;
+            matches!(cid.codec(), LIBP2P_KEY | DAG_PB).then_some(())?;
+            PeerId::from_bytes(&cid.hash().to_bytes()).ok()?
+        }
+    };
+    let hash: &libp2p::multihash::Multihash<64> = name.as_ref();
+    (hash.digest().len() >= DIGEST_BYTES_MIN).then_some(name)
 }
 
 /// A name as it is written in addresses: a CID of the codec libp2p-key in base36.
@@ -283,6 +285,8 @@ const SIGNED_AS: &[u8] = b"ipns-signature:";
 const END_OF_LIFE: u64 = 0;
 /// The multihash code of a name that is its own key.
 const IDENTITY: u64 = 0;
+/// A name is a hash of 256 bits or a whole public key; none of these is shorter.
+const DIGEST_BYTES_MIN: usize = 32;
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -6,10 +6,9 @@
 use super::domain::{Domain, NoDomain};
 use crate::ipns;
 use cairn_store::Cid;
-use cairn_store::cid::{self, LIBP2P_KEY};
+use cairn_store::cid;
 use cairn_store::dag::path::{self, ContentPath, ParsePathError};
 use libp2p::PeerId;
-use multibase::Base;
 use std::fmt;
 use std::str::FromStr;
 
@@ -163,12 +162,7 @@ impl fmt::Display for NamePath {
 
 /// A key's name as a CID in base36, as in `k51…`: the form that fits into a label of DNS.
 pub fn key_text(key: &PeerId) -> String {
-    let hash = libp2p::multihash::Multihash::from_bytes(&key.to_bytes());
-    let text = hash.ok().and_then(|hash| {
-        let cid = Cid::new_v1(LIBP2P_KEY, hash);
-        cid.to_string_of_base(Base::Base36Lower).ok()
-    });
-    text.unwrap_or_else(|| key.to_string())
+    ipns::text(key)
 }
 
 fn form(text: &str, why: &'static str) -> PathError {
@@ -265,6 +259,13 @@ mod tests {
             "",
         ] {
             assert!(NamePath::value(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_short_text_that_happens_to_be_a_multihash_is_no_key() {
+        for text in ["1FY1", "11", "12"] {
+            assert!(!matches!(Root::name(text), Ok(Root::Key(_))), "{text}");
         }
     }
 
