@@ -287,18 +287,35 @@ fn a_pin_follows_a_name() {
         before.starts_with(&format!("  before: {first} for ")),
         "{before}"
     );
-    publishing.kill();
     assert_eq!(follower.ok(["cat", &second]), "second");
+    // It moves once more: the follower has the record and the block, and is stopped before it looks.
+    let third = added(&owner, "third");
+    owner.ok(["name", "publish", &third]);
+    assert_eq!(follower.ok(["cat", &third]), "third");
+    let newest = follower.ok(["name", "resolve", "--nocache", &name]);
+    assert_eq!(newest, format!("/ipfs/{third}"));
+    follower.ok(["name", "keep", &name]);
+    publishing.kill();
     following.kill();
     // It is followed after a restart, and no longer when that is asked for.
     let _following = follower.daemon();
     wait_until("a look at it", || {
-        follower.ok(["pin", "followed"]).contains("next look in")
+        follower
+            .ok(["pin", "followed"])
+            .starts_with(&format!("{path} {third}, next look in "))
     });
+    let pins = follower.ok(["pin", "ls", "--names"]);
+    assert!(
+        pins.contains(&format!("{third} recursive {path}")),
+        "{pins}"
+    );
+    // Nor does another command unpin it.
+    let refused = follower.run(["pin", "update", &third, &first]).failure(1);
+    assert!(refused.contains("pin unfollow"), "{refused}");
     let ended = follower.ok(["pin", "unfollow", &path]);
-    assert_eq!(ended, format!("{second} stays pinned"));
+    assert_eq!(ended, format!("{third} stays pinned"));
     assert_eq!(follower.ok(["pin", "followed"]), "");
-    follower.ok(["pin", "rm", &second]);
+    follower.ok(["pin", "rm", &third]);
     let again = follower.run(["pin", "unfollow", &path]).failure(1);
     assert!(again.contains("is not followed"), "{again}");
 }

@@ -734,6 +734,9 @@ passphrase_file = ""
 # lookups in the DHT at once are made for others.
 routing = true
 
+# Whether they may have records of names kept as well, in the DHT and here. Up to 8 at once are told to others.
+routing_put = false
+
 # Most requests worked on at once; more are answered with 429.
 requests_max = 1024
 

@@ -6,11 +6,12 @@
 //! ```
 //!
 //! In this order, so that at any moment, a crash included, one version of it is here as a whole. Only a pin that was
-//! made here is removed here: not one that stood before, nor one that somebody asked for meanwhile
-//! ([`Follows::taken_over`]).
+//! made here is removed here: not one that stood before, in whatever mode, nor one that somebody asked for meanwhile, which
+//! is why all commands pin through [`Follows::pin`].
 //!
-//! `note.rs` is what the journal has of each, `worker.rs` goes after them.
+//! `note.rs` is what the journal has of each, `ledger.rs` all that changes it, `worker.rs` goes after them.
 
+mod ledger;
 mod note;
 #[cfg(test)]
 mod tests;
@@ -24,11 +25,14 @@ use crate::name::resolver::{NameError, Resolver};
 use crate::routing::Routing;
 use cairn_store::cid::Cid;
 use cairn_store::dag::path::{self, ResolveError};
-use cairn_store::notes::{About, NOTE_KEY_BYTES_MAX, NoteError};
-use cairn_store::pin::{PinError, PinMode, PinProgress};
+use cairn_store::notes::{About, NOTE_KEY_BYTES_MAX};
+use cairn_store::pin::{PIN_NAME_BYTES_MAX, Pin, PinError, PinMode, PinProgress, Whole};
+use cairn_store::sink::PutError;
 use cairn_store::source::SourceError;
-use note::{Held, Noted, Old};
-use std::collections::BTreeMap;
+use ledger::{Lead, Settled, TRIES_MAX, Terms};
+use note::Noted;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
@@ -45,8 +49,10 @@ struct Inner {
     /// Who is told that there is something new; nobody without a network.
     routing: Option<Routing>,
     turns: Mutex<BTreeMap<String, Turn>>,
-    /// Held by whoever changes a note.
-    noting: tokio::sync::Mutex<()>,
+    /// Held by whoever changes a note, or decides about a pin because of one.
+    noting: Arc<tokio::sync::Mutex<()>>,
+    /// Whether it was told that there are notes that cannot be read.
+    told: AtomicBool,
     woken: Notify,
     clock: fn() -> SystemTime,
 }
@@ -110,6 +116,41 @@ pub enum FollowPinError {
     /// Longer than can be noted.
     #[error("a path that is followed has at most {NOTE_KEY_BYTES_MAX} bytes, this one has {0}")]
     Long(usize),
+    /// Too long for the name of its pins.
+    #[error(
+        "a pin's name has at most {PIN_NAME_BYTES_MAX} bytes, this one has {0}; give a shorter one with --name"
+    )]
+    LongName(usize),
+    /// What is old would stay for ever.
+    #[error("what a name led to before stays for a year at most; give a shorter --grace")]
+    Grace,
+    /// The clock is wrong.
+    #[error(
+        "the clock of this machine says that it is before November 2026; nothing is noted until it is right"
+    )]
+    Clock,
+    /// Somebody serves an older record than the one that was followed.
+    #[error(
+        "only record {found} of {path} was found, and {known} led to what is pinned; it is followed anyway if that is asked for anew"
+    )]
+    Older {
+        /// The path.
+        path: String,
+        /// The number of the record that was found.
+        found: u64,
+        /// The number of the one before.
+        known: u64,
+    },
+    /// It takes too long.
+    #[error(
+        "{path} leads to something new, not all of which came in {minutes} minutes; what came stays until the next garbage collection, and the rest is asked for later"
+    )]
+    Slow {
+        /// The path.
+        path: String,
+        /// How long it was tried.
+        minutes: u64,
+    },
     /// It is not followed.
     #[error("{0} is not followed; `cairn pin followed` lists what is")]
     Unknown(String),
@@ -140,7 +181,7 @@ pub enum FollowPinError {
     Source(#[from] SourceError),
     /// The journal did not take it.
     #[error("that it is followed cannot be kept: {0}")]
-    Note(#[from] NoteError),
+    Note(PutError),
 }
 
 impl Follows {
@@ -160,21 +201,22 @@ impl Follows {
             resolver,
             routing,
             turns: Mutex::default(),
-            noting: tokio::sync::Mutex::default(),
+            noting: Arc::default(),
+            told: AtomicBool::new(false),
             woken: Notify::new(),
             clock,
         }))
     }
 
-    /// Pins what a path leads to, over `session`, and follows it from now on. One that is followed already has its pins
-    /// named, and its grace time set, anew. Both are on disk when this returns.
+    /// Pins what a path leads to, over `session`, and follows it from now on. Of one that is followed already the grace
+    /// time is set anew, and what it leads to, if pinned for this, named anew. All is on disk when this returns.
     pub async fn add(
         &self,
         path: &NamePath,
         wish: Wish,
         session: &Session,
         how: How,
-        on_progress: impl FnMut(PinProgress) + Send,
+        mut on_progress: impl FnMut(PinProgress) + Send,
     ) -> Result<Cid, FollowPinError> {
         let text = path.to_string();
         if matches!(path.root, Root::Content(_)) {
@@ -183,44 +225,34 @@ impl Follows {
         if text.len() > NOTE_KEY_BYTES_MAX {
             return Err(FollowPinError::Long(text.len()));
         }
+        let terms = Terms {
+            pin_name: wish.pin_name.unwrap_or_else(|| text.clone()),
+            grace: wish.grace,
+        };
+        if terms.pin_name.len() > PIN_NAME_BYTES_MAX {
+            return Err(FollowPinError::LongName(terms.pin_name.len()));
+        }
+        if terms.grace > GRACE_MAX {
+            return Err(FollowPinError::Grace);
+        }
         let all = self.notes();
         if all.len() >= FOLLOWED_MAX && !all.iter().any(|(known, _)| *known == text) {
             return Err(FollowPinError::TooMany);
         }
-        let (cid, _) = self.target(path, session, how).await?;
-        let name = wish.pin_name.unwrap_or_else(|| text.clone());
-        let held = self.pin(&text, cid, &name, session, on_progress).await?;
-        let _noting = self.0.noting.lock().await;
-        let mut noted = Noted {
-            pin_name: name,
-            grace: wish.grace,
-            ..match self.noted(&text) {
-                Some(noted) => noted,
-                None => Noted::new(held.clone()),
-            }
-        };
-        noted.moves(held, (self.0.clock)());
-        noted.is_over = false;
-        self.write(&text, &noted).await?;
-        drop(_noting);
+        let lead = self.target(path, session, how).await?;
+        let settled = self.have(&text, &lead, session, Some(&terms), &mut on_progress);
+        settled.await?;
         self.schedule(&text, FIRST_AFTER);
-        Ok(cid)
+        Ok(lead.cid)
     }
 
     /// Follows a path no longer. What it leads to stays pinned; what it led to before goes when its time is over.
     pub async fn end(&self, path: &NamePath) -> Result<Cid, FollowPinError> {
         let text = path.to_string();
-        let _noting = self.0.noting.lock().await;
-        let noted = self.noted(&text).filter(|noted| !noted.is_over);
-        let Some(mut noted) = noted else {
+        let Some(cid) = self.part(&text).await? else {
             return Err(FollowPinError::Unknown(text));
         };
-        let cid = noted.now.cid;
-        noted.is_over = true;
-        match noted.before.is_empty() {
-            true => self.forget(&text).await?,
-            false => self.write(&text, &noted).await?,
-        }
+        self.schedule(&text, Duration::ZERO);
         Ok(cid)
     }
 
@@ -232,10 +264,11 @@ impl Follows {
         followed
             .map(|(path, noted)| {
                 let turn = turns.get(&path);
-                let until = |old: &Old| (old.held.cid, old.since + noted.grace);
+                let before = noted.before.iter();
+                let before = before.map(|old| (old.held.cid, noted.until(old)));
                 Followed {
                     cid: noted.now.cid,
-                    before: noted.before.iter().map(until).collect(),
+                    before: before.collect(),
                     error: turn.and_then(|turn| turn.error.clone()),
                     next: turn.map(|turn| turn.due.saturating_duration_since(now)),
                     pin_name: noted.pin_name,
@@ -246,72 +279,97 @@ impl Follows {
             .collect()
     }
 
-    /// The path because of which this is pinned, if that is why.
-    pub fn holds(&self, cid: &Cid) -> Option<String> {
-        let holds = |noted: &Noted| noted.now.is_ours && is_same(&noted.now.cid, cid);
+    /// One of these that a followed path leads to, and the path: it would be pinned again.
+    pub fn holds(&self, cids: &[Cid]) -> Option<(Cid, String)> {
+        let key = |cid: &Cid| (cid.codec(), *cid.hash());
+        let wanted: HashSet<_> = cids.iter().map(key).collect();
         let mut all = self.notes().into_iter();
-        let (path, _) = all.find(|(_, noted)| !noted.is_over && holds(noted))?;
-        Some(path)
+        let (path, noted) =
+            all.find(|(_, noted)| !noted.is_over && wanted.contains(&key(&noted.now.cid)))?;
+        Some((noted.now.cid, path))
     }
 
-    /// Somebody pinned this for itself: it stays whatever becomes of the name.
-    pub async fn taken_over(&self, cid: &Cid) -> Result<(), NoteError> {
-        let _noting = self.0.noting.lock().await;
-        for (path, mut noted) in self.notes() {
-            if noted.release(cid) {
-                self.write(&path, &noted).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Where a path leads, and for how long that need not be asked again.
     async fn target(
         &self,
         path: &NamePath,
         session: &Session,
         how: How,
-    ) -> Result<(Cid, Option<Duration>), FollowPinError> {
+    ) -> Result<Lead, FollowPinError> {
         let resolver = &self.0.resolver;
         let led = resolver.follow(path.clone(), Depth::default(), how).await?;
+        let sequence = match &path.root {
+            Root::Key(key) if resolver.dns().fixed(&path.root).is_none() => {
+                let record = resolver.names().known(key);
+                record.map(|record| record.sequence())
+            }
+            _ => None,
+        };
         let Some(content) = led.path.content() else {
             return Err(FollowPinError::Inside(led.path.to_string()));
         };
         let resolved = path::resolve(session, &content.root, &content.segments).await?;
         match resolved.remainder.is_empty() {
-            true => Ok((resolved.cid, led.ttl)),
+            true => Ok(Lead {
+                cid: resolved.cid,
+                ttl: led.ttl,
+                sequence,
+            }),
             false => Err(FollowPinError::Inside(led.path.to_string())),
         }
     }
 
-    /// Pins what a path leads to, unless it is.
-    async fn pin(
+    /// Fetches what a path leads to unless it is pinned, and has it pinned and noted.
+    async fn have(
         &self,
         path: &str,
-        cid: Cid,
-        name: &str,
+        lead: &Lead,
         session: &Session,
-        on_progress: impl FnMut(PinProgress) + Send,
-    ) -> Result<Held, FollowPinError> {
+        terms: Option<&Terms>,
+        on_progress: &mut (impl FnMut(PinProgress) + Send),
+    ) -> Result<Settled, FollowPinError> {
+        for _ in 0..TRIES_MAX {
+            let whole = self.fetch(path, &lead.cid, session, on_progress).await?;
+            let is_new = whole.is_some();
+            let settled = self.settle(path, lead, whole, terms).await?;
+            if settled == Settled::Overtaken {
+                continue;
+            }
+            if let (true, Some(routing)) = (is_new, &self.0.routing) {
+                routing.announce(lead.cid);
+            }
+            return Ok(settled);
+        }
+        Err(FollowPinError::pin(path, lead.cid, PinError::NotPinned))
+    }
+
+    async fn fetch(
+        &self,
+        path: &str,
+        cid: &Cid,
+        session: &Session,
+        on_progress: &mut (impl FnMut(PinProgress) + Send),
+    ) -> Result<Option<Whole>, FollowPinError> {
         let store = self.0.exchange.store();
-        let before = store.pin(&cid).filter(|pin| pin.mode == PinMode::Recursive);
-        if let Some(pin) = before {
-            // By us, if it is called so: before a crash, or for another path.
-            let is_ours = pin.name.as_deref() == Some(name);
-            return Ok(Held { cid, is_ours });
+        let pin = store.pin(cid);
+        if pin.is_some_and(|pin| pin.mode == PinMode::Recursive) {
+            return Ok(None);
         }
-        session.prefetch(&cid).await?;
-        let name = Some(name.to_owned());
-        let pinned = store.pin_add(session.clone(), cid, PinMode::Recursive, name, on_progress);
-        pinned.await.map_err(|source| FollowPinError::Pin {
-            path: path.to_owned(),
-            cid,
-            source,
-        })?;
-        if let Some(routing) = &self.0.routing {
-            routing.announce(cid);
-        }
-        Ok(Held { cid, is_ours: true })
+        session.prefetch(cid).await?;
+        let pin = Pin {
+            cid: *cid,
+            mode: PinMode::Recursive,
+            name: None,
+        };
+        let fetched = store.pin_fetch(session.clone(), &pin, on_progress).await;
+        let whole = fetched.map_err(|source| FollowPinError::pin(path, *cid, source))?;
+        Ok(Some(whole))
+    }
+
+    /// What time it is, if the clock can be right.
+    fn now(&self) -> Result<SystemTime, FollowPinError> {
+        let now = (self.0.clock)();
+        let least = SystemTime::UNIX_EPOCH + CLOCK_MIN;
+        (now >= least).then_some(now).ok_or(FollowPinError::Clock)
     }
 
     fn noted(&self, path: &str) -> Option<Noted> {
@@ -321,28 +379,32 @@ impl Follows {
 
     fn notes(&self) -> Vec<(String, Noted)> {
         let notes = self.0.exchange.store().notes(About::Followed);
-        let read = notes
-            .into_iter()
-            .filter_map(|(path, note)| Some((String::from_utf8(path).ok()?, Noted::read(&note)?)));
+        let read = notes.into_iter().filter_map(|(path, note)| {
+            let path = String::from_utf8_lossy(&path).into_owned();
+            let noted = Noted::read(&note);
+            if noted.is_none() && !self.0.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    path,
+                    "what is noted of a followed name cannot be read, so it is not followed; perhaps a newer version wrote it"
+                );
+            }
+            Some((path, noted?))
+        });
         read.collect()
-    }
-
-    async fn write(&self, path: &str, noted: &Noted) -> Result<(), NoteError> {
-        let store = self.0.exchange.store();
-        let key = path.as_bytes().to_vec();
-        store.set_note(About::Followed, key, noted.write()).await
-    }
-
-    async fn forget(&self, path: &str) -> Result<(), NoteError> {
-        let store = self.0.exchange.store();
-        let gone = store.remove_note(About::Followed, path.as_bytes().to_vec());
-        gone.await?;
-        self.turns().remove(path);
-        Ok(())
     }
 
     fn turns(&self) -> MutexGuard<'_, BTreeMap<String, Turn>> {
         self.0.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FollowPinError {
+    fn pin(path: &str, cid: Cid, source: PinError) -> Self {
+        Self::Pin {
+            path: path.to_owned(),
+            cid,
+            source,
+        }
     }
 }
 
@@ -353,6 +415,10 @@ fn is_same(one: &Cid, other: &Cid) -> bool {
 
 /// For how long what a name led to before stays, unless somebody says otherwise.
 pub const GRACE: Duration = Duration::from_secs(24 * 3600);
+/// Longest that can be asked for: a year.
+pub const GRACE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// A clock before this, the first of November 2026 in time since 1970, is wrong: this program was not made then.
+const CLOCK_MIN: Duration = Duration::from_secs(1_793_491_200);
 /// Most names that are followed. Each is resolved as often as its owner asks for.
 pub const FOLLOWED_MAX: usize = 1000;
 /// How long after it was pinned a name is looked at for the first time.

@@ -8,10 +8,12 @@ use crate::cid::{self, Cid};
 use crate::dag::absent::Absent;
 use crate::dag::walk::{self, Missing, Order, Visit, walk};
 use crate::journal::record::Record;
+use crate::notes::About;
 use crate::sink::PutError;
 use crate::source::BlockSource;
 use crate::store::{Committed, Hold, Inner, Keep, Only, Store, blocking};
 use crate::unixfs::read::{self, ReadError};
+use bytes::Bytes;
 use futures::StreamExt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -44,6 +46,31 @@ pub struct Pin {
     pub mode: PinMode,
     /// The operator's name for it.
     pub name: Option<String>,
+}
+
+/// A DAG that is here as a whole, and stays for as long as this lives.
+#[derive(Debug)]
+pub struct Whole(Arc<Hold>);
+
+/// What becomes of a note together with a pin.
+#[derive(Debug, Clone)]
+pub struct NoteChange {
+    /// What the note is about.
+    pub about: About,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// What it says from now on; `None` if it is gone.
+    pub value: Option<Bytes>,
+}
+
+impl NoteChange {
+    fn record(self) -> Record {
+        Record::Noted {
+            about: self.about as u8,
+            key: self.key,
+            value: self.value,
+        }
+    }
 }
 
 /// Longest pin name in bytes.
@@ -138,10 +165,9 @@ impl Store {
         cid: Cid,
         mode: PinMode,
         name: Option<String>,
-        mut on_progress: impl FnMut(PinProgress) + Send,
+        on_progress: impl FnMut(PinProgress) + Send,
     ) -> Result<(), PinError> {
-        let hold = self.inner.hold();
-        let new = Pin::new(cid, mode, self.inner.pin_name(&cid, name))?;
+        let pin = Pin::new(cid, mode, name)?;
         if let Some(old) = self.pin(&cid) {
             if old.mode == PinMode::Recursive && mode == PinMode::Direct {
                 return Err(PinError::OtherMode {
@@ -149,15 +175,26 @@ impl Store {
                     mode: old.mode,
                 });
             }
-            if old == new {
-                return Ok(());
-            }
             // All below it is here for as long as it stands; once it is gone, a collection may be faster.
-            if old.mode == mode && self.rename(new.clone(), hold.clone()).await? == Committed::Yes {
+            if old.mode == mode && self.pin_noted(pin.clone(), None, Vec::new(), ()).await? {
                 return Ok(());
             }
         }
-        let max_depth = (mode == PinMode::Direct).then_some(0);
+        let whole = self.pin_fetch(source, &pin, on_progress).await?;
+        let pinned = self.pin_noted(pin, Some(whole), Vec::new(), ());
+        pinned.await.map(drop)
+    }
+
+    /// The first half of [`Store::pin_add`]: reads the whole DAG and keeps it, and pins nothing yet.
+    pub async fn pin_fetch<S: BlockSource + Clone + 'static>(
+        &self,
+        source: S,
+        pin: &Pin,
+        mut on_progress: impl FnMut(PinProgress) + Send,
+    ) -> Result<Whole, PinError> {
+        let (cid, hold) = (pin.cid, self.inner.hold());
+        Pin::new(cid, pin.mode, pin.name.clone())?;
+        let max_depth = (pin.mode == PinMode::Direct).then_some(0);
         let options = walk::Options {
             max_depth,
             missing: Missing::Tell,
@@ -202,30 +239,79 @@ impl Store {
         if !absent.is_empty() {
             return Err(PinError::Absent(absent));
         }
+        Ok(Whole(hold))
+    }
+
+    /// The second half: pins what is `whole`; without that, only gives a pin that stands with this mode another name,
+    /// or gives false if none does. Without a name the one that is there stays. The notes are changed in the same commit,
+    /// before the pin if it is cut short. On the disk when this returns; it happens even if nobody waits for it any more,
+    /// and `along` lives until then.
+    pub async fn pin_noted(
+        &self,
+        pin: Pin,
+        whole: Option<Whole>,
+        notes: Vec<NoteChange>,
+        along: impl Send + 'static,
+    ) -> Result<bool, PinError> {
+        let (cid, mode) = (pin.cid, pin.mode);
+        let new = Pin::new(cid, mode, self.inner.pin_name(&cid, pin.name))?;
+        if notes.is_empty() && whole.is_none() && self.pin(&cid).as_ref() == Some(&new) {
+            return Ok(true);
+        }
+        let only = match (&whole, mode) {
+            (None, _) => Only::With(vec![new.clone()]),
+            (Some(_), PinMode::Recursive) => Only::Always,
+            (Some(_), PinMode::Direct) => Only::Beside(new.clone()),
+        };
         let inner = self.inner.clone();
+        let is_noted = !notes.is_empty();
+        let mut records: Vec<Record> = notes.into_iter().map(NoteChange::record).collect();
+        records.push(Record::Pinned(new));
         // The hold goes along: it must outlive the commit even if nobody waits for it any more.
         let commit = move || {
-            let only = match mode {
-                PinMode::Recursive => Only::Always,
-                PinMode::Direct => Only::Beside(new.clone()),
-            };
-            inner.commit_only(hold.losses, vec![Record::Pinned(new)], only)
+            let (_along, whole) = (along, whole);
+            let losses = whole
+                .as_ref()
+                .map_or_else(|| inner.losses(), |it| it.0.losses);
+            let committed = inner.commit_only(losses, records, only)?;
+            if is_noted {
+                inner.commit_to_disk(Vec::new())?;
+            }
+            Ok(committed)
         };
         match blocking(commit).await.unwrap_or(Err(PutError::Closing))? {
-            Committed::Yes => Ok(()),
-            Committed::Overtaken => Err(PinError::OtherMode {
-                cid,
-                mode: PinMode::Recursive,
-            }),
+            Committed::Yes => Ok(true),
+            Committed::Overtaken if mode == PinMode::Direct && self.pin(&cid).is_some() => {
+                Err(PinError::OtherMode {
+                    cid,
+                    mode: PinMode::Recursive,
+                })
+            }
+            Committed::Overtaken => Ok(false),
         }
     }
 
-    /// Gives a pin that stands another name.
-    async fn rename(&self, new: Pin, hold: Arc<Hold>) -> Result<Committed, PutError> {
+    /// Removes a pin, if there is one to remove and it stands, and changes notes once it is gone. Happens even if nobody
+    /// waits for it any more, and `along` lives until then. Durable when this returns.
+    pub async fn unpin_noted(
+        &self,
+        pin: Option<Pin>,
+        notes: Vec<NoteChange>,
+        along: impl Send + 'static,
+    ) -> Result<(), PutError> {
         let inner = self.inner.clone();
         let commit = move || {
-            let records = vec![Record::Pinned(new.clone())];
-            inner.commit_only(hold.losses, records, Only::With(vec![new]))
+            let _along = along;
+            if let Some(pin) = pin {
+                let gone = vec![Record::Unpinned(pin.key())];
+                // Overtaken: somebody else did it already.
+                let _: Committed =
+                    inner.commit_only(inner.losses(), gone, Only::With(vec![pin]))?;
+            }
+            match notes.is_empty() {
+                true => Ok(()),
+                false => inner.commit_to_disk(notes.into_iter().map(NoteChange::record).collect()),
+            }
         };
         blocking(commit).await.unwrap_or(Err(PutError::Closing))
     }

@@ -9,6 +9,7 @@ use super::entries::{Content, Entries, Entry};
 use super::error::RpcError;
 use super::reply::{Reply, Sink};
 use cairn_store::cid::{Cid, HashKind, Version};
+use cairn_store::pin::PinMode;
 use cairn_store::sink::{BlockSink, Nowhere};
 use cairn_store::store::Keep;
 use cairn_store::unixfs::import::{
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, Read};
+use tokio::runtime::Handle;
 
 /// A line of the answer: progress (`Bytes`) or a result (`Hash` and `Size`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,12 +205,15 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
         Target::Nowhere => None,
         Target::Kept | Target::Pinned(_) => Some(call.context.writable_store().await?.clone()),
     };
-    let pinned = matches!(options.target, Target::Pinned(_));
     Ok(Reply::values(move |out| async move {
+        let Call {
+            context, upload, ..
+        } = call;
+        let runtime = Handle::current();
         let work = move |entries: &mut dyn Entries| {
             let teller = RefCell::new(Teller::new(&options, out));
-            let roots = match store {
-                None => import(entries, &options, Nowhere, &teller)?,
+            match store {
+                None => drop(import(entries, &options, Nowhere, &teller)?),
                 Some(store) => {
                     let mut writer = store.writer(Keep::Kept);
                     // One thread reads and hashes while another appends.
@@ -220,22 +225,22 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
                         Target::Pinned(name) => {
                             let cids: Vec<Cid> = roots.iter().map(|root| root.cid).collect();
                             writer.commit_and_pin(&cids, name.as_deref())?;
+                            // A followed name may have had it pinned: it is to go with that no more.
+                            for cid in cids {
+                                let (source, name) = (store.clone(), name.clone());
+                                let pin =
+                                    context.pin(source, cid, PinMode::Recursive, name, |_| {});
+                                runtime.block_on(pin)?;
+                            }
                         }
                         Target::Kept | Target::Nowhere => writer.commit()?,
                     }
-                    roots
                 }
-            };
-            teller.into_inner().finish()?;
-            Ok(roots.into_iter().map(|root| root.cid).collect::<Vec<Cid>>())
-        };
-        let roots = call.upload.on_thread(work).await?;
-        if pinned {
-            for root in &roots {
-                call.context.announce(root);
             }
-        }
-        Ok(())
+            teller.into_inner().finish()?;
+            Ok(())
+        };
+        upload.on_thread(work).await
     }))
 }
 

@@ -144,9 +144,8 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
         let Call {
             context, upload, ..
         } = call;
-        let writing = store.clone();
         let put = upload.on_thread(move |entries: &mut dyn Entries| {
-            let mut writer = writing.writer(Keep::Kept);
+            let mut writer = store.writer(Keep::Kept);
             let mut put = Vec::new();
             while let Some(entry) = entries.next()? {
                 let Content::File(mut content) = entry.content else {
@@ -157,15 +156,16 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
                 writer.put(vec![block])?;
             }
             writer.commit()?;
-            Ok(put)
+            // The writer goes on holding what it took until that is pinned.
+            Ok((put, writer))
         });
-        for (cid, size) in put.await? {
+        let (put, writer) = put.await?;
+        for (cid, size) in put {
             if pin {
                 let source = local.clone();
-                store
-                    .pin_add(source, cid, PinMode::Recursive, None, |_| {})
+                context
+                    .pin(source, cid, PinMode::Recursive, None, |_| {})
                     .await?;
-                context.announce(&cid);
             }
             out.value(&BlockStat {
                 key: cids.text(&cid),
@@ -173,6 +173,7 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
             })
             .await?;
         }
+        drop(writer);
         Ok(())
     }))
 }

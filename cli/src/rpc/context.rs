@@ -14,7 +14,9 @@ use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
 use cairn_node::tasks::Tasks;
 use cairn_node::{Exchange, Multiaddr, Node, PeerId};
+use cairn_store::pin::{Pin, PinMode, PinProgress};
 use cairn_store::sink::PutError;
+use cairn_store::source::BlockSource;
 use cairn_store::store::OpenEvent;
 use cairn_store::{Cid, Store};
 use std::sync::{Arc, OnceLock, Weak};
@@ -185,6 +187,23 @@ impl Context {
                 Ok(Follows::new(exchange, resolver, None))
             })
             .await
+    }
+
+    /// Pins what somebody asked for and tells the network of it. All commands that pin do it here: what a followed name
+    /// was pinned for before is kept for itself from now on.
+    pub async fn pin<S: BlockSource + Clone + 'static>(
+        &self,
+        source: S,
+        cid: Cid,
+        mode: PinMode,
+        name: Option<String>,
+        on_progress: impl FnMut(PinProgress) + Send,
+    ) -> Result<(), RpcError> {
+        let pin = Pin { cid, mode, name };
+        let follows = self.follows().await?;
+        follows.pin(source, pin, on_progress).await?;
+        self.announce(&cid);
+        Ok(())
     }
 
     /// Names of keys.

@@ -88,7 +88,7 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
     let name = name.map(str::to_owned);
     let progress = arguments.flag(&["progress"])?;
     let cids = arguments.cids()?;
-    let store = call.context.writable_store().await?.clone();
+    call.context.writable_store().await?;
     let session = call.session().await?;
     Ok(Reply::values(move |out| async move {
         let roots = roots(&call, &session, "ipfs-path").await?;
@@ -101,24 +101,20 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
                 if mode == PinMode::Recursive {
                     session.prefetch(root).await.map_err(ReadError::from)?;
                 }
-                let name = name.clone();
-                store
-                    .pin_add(session.clone(), *root, mode, name, on_progress)
+                let (source, name) = (session.clone(), name.clone());
+                call.context
+                    .pin(source, *root, mode, name, on_progress)
                     .await
             };
             let pinned = tell_while(&meter, teller, pinning).await;
             if let Err(error) = pinned {
                 let done: Vec<String> = roots.iter().take(at).map(|root| cids.text(root)).collect();
-                let error = RpcError::from(error);
                 return Err(if done.is_empty() {
                     error
                 } else {
                     RpcError::failed(format!("{error}; pinned before: {}", done.join(" ")))
                 });
             }
-            // It is kept for itself from now on, whatever becomes of a name that leads here.
-            call.context.follows().await?.taken_over(root).await?;
-            call.context.announce(root);
         }
         out.value(&Pins {
             pins: roots.iter().map(|root| cids.text(root)).collect(),
@@ -146,19 +142,22 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
         .into_iter()
         .filter(|root| seen.insert((root.codec(), *root.hash())))
         .collect();
-    let follows = call.context.follows().await?;
-    for root in &roots {
-        if let Some(path) = follows.holds(root) {
-            return Err(RpcError::failed(format!(
-                "{root} is pinned because {path} is followed, and would be again; `cairn pin unfollow {path}` first"
-            )));
-        }
-    }
+    not_followed(&call, &roots).await?;
     store.pins_remove(&roots, only).await?;
     Reply::value(&Pins {
         pins: roots.iter().map(|root| cids.text(root)).collect(),
         ..Pins::default()
     })
+}
+
+/// What a followed name leads to would be pinned again.
+async fn not_followed(call: &Call, roots: &[Cid]) -> Result<(), RpcError> {
+    match call.context.follows().await?.holds(roots) {
+        None => Ok(()),
+        Some((root, path)) => Err(RpcError::failed(format!(
+            "{root} is pinned because {path} is followed, and would be again; `cairn pin unfollow {path}` first"
+        ))),
+    }
 }
 
 /// `pin update`: the new pin is whole before the old one goes.
@@ -177,10 +176,13 @@ pub async fn update(call: Call) -> Result<Reply, RpcError> {
             .filter(|pin| pin.mode == PinMode::Recursive)
             .ok_or_else(|| RpcError::failed("'from' cid was not recursively pinned already"))?;
         if from.hash() != to.hash() {
-            store
-                .pin_add(session, *to, PinMode::Recursive, old.name, |_| {})
+            if unpin {
+                not_followed(&call, &[*from]).await?;
+            }
+            let mode = PinMode::Recursive;
+            call.context
+                .pin(session, *to, mode, old.name, |_| {})
                 .await?;
-            call.context.announce(to);
             if unpin {
                 store.pin_remove(from, Some(PinMode::Recursive)).await?;
             }

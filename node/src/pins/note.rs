@@ -1,6 +1,6 @@
 //! What the journal has of a name that is followed, as JSON.
 
-use super::is_same;
+use super::{GRACE_MAX, is_same};
 use bytes::Bytes;
 use cairn_store::cid::{self, Cid};
 use serde::{Deserialize, Serialize};
@@ -18,13 +18,15 @@ pub(super) struct Noted {
     pub(super) before: Vec<Old>,
     /// Whether it is followed no longer, and only waits for what is left of it to go.
     pub(super) is_over: bool,
+    /// The number of the record that led there, where the path begins with a key's name.
+    pub(super) sequence: Option<u64>,
 }
 
 /// What is pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) cid: Cid,
-    /// Whether it is pinned for this alone, and so is let go with it.
+    /// Whether it is pinned for names alone, and so is let go with the last of them. The same in all notes.
     pub(super) is_ours: bool,
 }
 
@@ -44,6 +46,8 @@ struct Written {
     now: WrittenHeld,
     before: Vec<WrittenOld>,
     is_over: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,42 +73,41 @@ impl Noted {
             now,
             before: Vec::new(),
             is_over: false,
+            sequence: None,
         }
     }
 
-    /// The name leads elsewhere.
+    /// The name leads there now, perhaps as before.
     pub(super) fn moves(&mut self, to: Held, at: SystemTime) {
-        if is_same(&to.cid, &self.now.cid) {
-            return;
-        }
-        // It may have gone back: then what waited to be let go is what counts.
-        let back = self
-            .before
-            .iter()
-            .position(|old| is_same(&old.held.cid, &to.cid));
-        let to = match back {
-            Some(at) => self.before.remove(at).held,
-            None => to,
-        };
+        // It may have gone back to what waited to be let go.
+        self.before.retain(|old| !is_same(&old.held.cid, &to.cid));
+        let is_new = !is_same(&to.cid, &self.now.cid);
         let held = std::mem::replace(&mut self.now, to);
-        self.before.push(Old { held, since: at });
+        if is_new {
+            self.before.push(Old { held, since: at });
+        }
     }
 
     /// The oldest whose time is over, or that there is no room for.
     pub(super) fn due(&self, now: SystemTime) -> Option<&Old> {
         let oldest = self.before.first()?;
-        let is_over = now >= oldest.since + self.grace;
+        let is_over = now >= self.until(oldest);
         (is_over || self.before.len() > BEFORE_MAX).then_some(oldest)
     }
 
-    /// What is pinned here is somebody else's from now on; gives whether that changes anything.
-    pub(super) fn release(&mut self, cid: &Cid) -> bool {
-        let all = self.before.iter_mut().map(|old| &mut old.held);
-        let mut changed = false;
-        for held in all.chain([&mut self.now]) {
-            changed |= is_same(&held.cid, cid) && std::mem::replace(&mut held.is_ours, false);
-        }
-        changed
+    /// Until when an old one stays.
+    pub(super) fn until(&self, old: &Old) -> SystemTime {
+        old.since.checked_add(self.grace).unwrap_or(old.since)
+    }
+
+    /// Everything that is held because of this.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Held> {
+        self.before.iter().map(|old| &old.held).chain([&self.now])
+    }
+
+    pub(super) fn held_mut(&mut self) -> impl Iterator<Item = &mut Held> {
+        let before = self.before.iter_mut().map(|old| &mut old.held);
+        before.chain([&mut self.now])
     }
 
     pub(super) fn write(&self) -> Bytes {
@@ -126,6 +129,7 @@ impl Noted {
                 })
                 .collect(),
             is_over: self.is_over,
+            sequence: self.sequence,
         };
         // Texts, numbers and lists of them always are.
         serde_json::to_vec(&written).unwrap_or_default().into()
@@ -149,7 +153,8 @@ impl Noted {
         });
         Some(Self {
             pin_name: written.name,
-            grace: Duration::from_secs(written.grace_seconds),
+            grace: Duration::from_secs(written.grace_seconds).min(GRACE_MAX),
+            sequence: written.sequence,
             before: before.collect::<Option<_>>()?,
             now: held(written.now)?,
             is_over: written.is_over,

@@ -1,3 +1,4 @@
+use super::note::Held;
 use super::*;
 use crate::keystore::{Key, Make};
 use crate::name::dns::{self, Dns};
@@ -9,8 +10,8 @@ use cairn_store::Store;
 use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{HashKind, RAW, Version};
 use cairn_store::config::Config;
-
 use cairn_store::store::Keep;
+use std::sync::atomic::AtomicU64;
 use tempfile::TempDir;
 
 struct Bench {
@@ -74,6 +75,38 @@ impl Bench {
             root: Root::Key(self.key.id()),
             segments: Vec::new(),
         }
+    }
+
+    /// Another name that leads to the same, and its path.
+    async fn chained(&self) -> NamePath {
+        let other = Key::generate(Make::Ed25519).unwrap();
+        let through = Publish {
+            value: self.path().to_string(),
+            lifetime: HOUR,
+            ttl: Duration::ZERO,
+            sequence: None,
+            readers: crate::ipns::Readers::All,
+        };
+        self.names.publish(&other, &through).await.unwrap();
+        NamePath {
+            root: Root::Key(other.id()),
+            segments: Vec::new(),
+        }
+    }
+
+    /// Somebody pins this for itself.
+    async fn pin(&self, follows: &Follows, cid: Cid, mode: PinMode, name: Option<&str>) {
+        let name = name.map(str::to_owned);
+        let pin = Pin { cid, mode, name };
+        follows.pin(self.store.clone(), pin, |_| {}).await.unwrap();
+    }
+
+    /// The name moves there, and what it led to before goes.
+    async fn moves_for_good(&self, path: &NamePath, to: &Cid) {
+        self.leads_to(to).await;
+        let text = path.to_string();
+        self.follows(start).turn(&text).await.unwrap();
+        self.follows(an_hour_later).turn(&text).await.unwrap();
     }
 
     async fn follow(&self, follows: &Follows, path: &NamePath) -> Result<Cid, FollowPinError> {
@@ -177,30 +210,108 @@ async fn a_pin_that_somebody_asked_for_is_not_removed() {
         bench.block(b"three").await,
     ];
     let [one, two, three] = cids;
-    let exchange = Exchange::offline(bench.store.clone());
-    let pin = |cid: Cid| {
-        let session = exchange.session(None);
-        bench
-            .store
-            .pin_add(session, cid, PinMode::Recursive, None, |_| {})
-    };
+    let follows = bench.follows(start);
     // Before it was followed.
-    pin(one).await.unwrap();
+    bench
+        .pin(&follows, one, PinMode::Recursive, Some("site"))
+        .await;
+    bench.leads_to(&one).await;
+    let session = Exchange::offline(bench.store.clone()).session(None);
+    let wish = Wish {
+        pin_name: Some("site".to_owned()),
+        grace: HOUR,
+    };
+    let path = bench.path();
+    let adding = follows.add(&path, wish, &session, How::Usual, |_| {});
+    adding.await.unwrap();
+    bench.leads_to(&two).await;
+    bench.turn(start).await.unwrap();
+    // And after.
+    bench.pin(&follows, two, PinMode::Recursive, None).await;
+    bench.moves_for_good(&bench.path(), &three).await;
+    assert_eq!(bench.pinned(), sorted(cids));
+}
+
+#[tokio::test]
+async fn a_block_that_somebody_pinned_alone_is_not_unpinned() {
+    let bench = Bench::new();
+    let (one, two) = (bench.block(b"one").await, bench.block(b"two").await);
+    bench.leads_to(&one).await;
+    let follows = bench.follows(start);
+    bench
+        .pin(&follows, one, PinMode::Direct, Some("mine"))
+        .await;
+    bench.follow(&follows, &bench.path()).await.unwrap();
+    let pin = bench.store.pin(&one).unwrap();
+    assert_eq!(pin.mode, PinMode::Recursive);
+    assert_eq!(pin.name.as_deref(), Some("mine"));
+    bench.moves_for_good(&bench.path(), &two).await;
+    assert_eq!(bench.pinned(), sorted([one, two]));
+}
+
+#[tokio::test]
+async fn a_pin_that_somebody_asks_for_while_the_same_is_fetched_for_a_name_is_not_removed() {
+    let bench = Bench::new();
+    let cids = [
+        bench.block(b"one").await,
+        bench.block(b"two").await,
+        bench.block(b"three").await,
+    ];
+    let [one, two, three] = cids;
     bench.leads_to(&one).await;
     let follows = bench.follows(start);
     bench.follow(&follows, &bench.path()).await.unwrap();
-    assert_eq!(follows.holds(&one), None);
     bench.leads_to(&two).await;
+    let path = bench.path().to_string();
+    let session = Exchange::offline(bench.store.clone()).session(None);
+    let lead = follows
+        .target(&bench.path(), &session, How::Anew)
+        .await
+        .unwrap();
+    let whole = follows.fetch(&path, &two, &session, &mut |_| {}).await;
+    bench.pin(&follows, two, PinMode::Recursive, None).await;
+    let settled = follows.settle(&path, &lead, whole.unwrap(), None).await;
+    assert_eq!(settled.unwrap(), Settled::Pinned);
+    bench.moves_for_good(&bench.path(), &three).await;
+    assert_eq!(bench.pinned(), sorted([two, three]));
+}
+
+#[tokio::test]
+async fn a_pin_that_was_counted_on_and_is_gone_by_then_is_not_noted() {
+    let bench = Bench::new();
+    let (one, two) = (bench.block(b"one").await, bench.block(b"two").await);
+    bench.leads_to(&one).await;
+    let follows = bench.follows(start);
+    bench.follow(&follows, &bench.path()).await.unwrap();
+    bench.pin(&follows, two, PinMode::Recursive, None).await;
+    let path = bench.path().to_string();
+    let lead = Lead {
+        cid: two,
+        ttl: None,
+        sequence: None,
+    };
+    bench.store.pin_remove(&two, None).await.unwrap();
+    let settled = follows.settle(&path, &lead, None, None).await;
+    assert_eq!(settled.unwrap(), Settled::Overtaken);
+    assert_eq!(follows.list()[0].cid, one);
+    assert_eq!(bench.pinned(), [one]);
+}
+
+#[tokio::test]
+async fn what_was_unpinned_is_pinned_again_for_the_name_and_goes_with_it() {
+    let bench = Bench::new();
+    let (one, two) = (bench.block(b"one").await, bench.block(b"two").await);
+    let follows = bench.follows(start);
+    bench.pin(&follows, one, PinMode::Recursive, None).await;
+    bench.leads_to(&one).await;
+    bench.follow(&follows, &bench.path()).await.unwrap();
+    let held = follows.holds(&[two, one]);
+    assert_eq!(held, Some((one, bench.path().to_string())));
+    bench.store.pin_remove(&one, None).await.unwrap();
     bench.turn(start).await.unwrap();
-    assert_eq!(follows.holds(&two), Some(bench.path().to_string()));
-    // And after.
-    pin(two).await.unwrap();
-    follows.taken_over(&two).await.unwrap();
-    assert_eq!(follows.holds(&two), None);
-    bench.leads_to(&three).await;
-    bench.turn(start).await.unwrap();
-    bench.turn(an_hour_later).await.unwrap();
-    assert_eq!(bench.pinned(), sorted(cids));
+    assert_eq!(bench.pinned(), [one]);
+    bench.moves_for_good(&bench.path(), &two).await;
+    assert_eq!(bench.pinned(), [two]);
 }
 
 #[tokio::test]
@@ -209,20 +320,7 @@ async fn what_two_names_lead_to_stays_for_the_other() {
     let (one, two) = (bench.block(b"one").await, bench.block(b"two").await);
     bench.leads_to(&one).await;
     let follows = bench.follows(start);
-    // The same name by another path is followed for itself.
-    let other = Key::generate(Make::Ed25519).unwrap();
-    let through = Publish {
-        value: bench.path().to_string(),
-        lifetime: HOUR,
-        ttl: Duration::ZERO,
-        sequence: None,
-        readers: crate::ipns::Readers::All,
-    };
-    bench.names.publish(&other, &through).await.unwrap();
-    let chained = NamePath {
-        root: Root::Key(other.id()),
-        segments: Vec::new(),
-    };
+    let chained = bench.chained().await;
     bench.follow(&follows, &bench.path()).await.unwrap();
     bench.follow(&follows, &chained).await.unwrap();
     bench.leads_to(&two).await;
@@ -234,6 +332,173 @@ async fn what_two_names_lead_to_stays_for_the_other() {
     bench.follows(an_hour_later).turn(&text).await.unwrap();
     assert_eq!(follows.list().len(), 2);
     assert!(follows.list().iter().all(|followed| followed.cid == two));
+    assert_eq!(bench.pinned(), [two], "the last one lets it go");
+}
+
+#[tokio::test]
+async fn what_was_followed_stays_pinned_whatever_else_led_there() {
+    let bench = Bench::new();
+    let cids = [
+        bench.block(b"one").await,
+        bench.block(b"two").await,
+        bench.block(b"three").await,
+    ];
+    let [one, two, three] = cids;
+    bench.leads_to(&one).await;
+    let follows = bench.follows(start);
+    let chained = bench.chained().await;
+    for path in [&bench.path(), &chained] {
+        bench.follow(&follows, path).await.unwrap();
+    }
+    bench.leads_to(&two).await;
+    for path in [&bench.path(), &chained] {
+        follows.turn(&path.to_string()).await.unwrap();
+    }
+    assert_eq!(follows.end(&bench.path()).await.unwrap(), two);
+    // A turn that was under way by then.
+    let lead = Lead {
+        cid: three,
+        ttl: None,
+        sequence: None,
+    };
+    let session = Exchange::offline(bench.store.clone()).session(None);
+    let path = bench.path().to_string();
+    let whole = follows.fetch(&path, &three, &session, &mut |_| {}).await;
+    let settled = follows.settle(&path, &lead, whole.unwrap(), None).await;
+    assert_eq!(settled.unwrap(), Settled::Over);
+    assert_eq!(bench.pinned(), sorted([one, two]));
+    bench.moves_for_good(&chained, &three).await;
+    bench.turn(an_hour_later).await.unwrap();
+    assert_eq!(bench.pinned(), sorted([two, three]));
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_noted_before_the_next_looks() {
+    let bench = Bench::new();
+    let one = bench.block(b"one").await;
+    bench.leads_to(&one).await;
+    let follows = bench.follows(start);
+    bench.follow(&follows, &bench.path()).await.unwrap();
+    let path = bench.path();
+    let mut ending = Box::pin(follows.end(&path));
+    assert!(futures::poll!(&mut ending).is_pending());
+    drop(ending);
+    let again = follows.end(&path).await;
+    assert!(matches!(again, Err(FollowPinError::Unknown(_))));
+}
+
+#[tokio::test]
+async fn an_older_record_brings_nothing_back() {
+    let bench = Bench::new();
+    let (one, two) = (bench.block(b"one").await, bench.block(b"two").await);
+    bench.leads_to(&one).await;
+    let follows = bench.follows(start);
+    bench.follow(&follows, &bench.path()).await.unwrap();
+    let lead = Lead {
+        cid: one,
+        ttl: None,
+        sequence: Some(5),
+    };
+    let path = bench.path().to_string();
+    follows.settle(&path, &lead, None, None).await.unwrap();
+    bench.leads_to(&two).await;
+    let refused = bench.turn(start).await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            FollowPinError::Older {
+                found: 1,
+                known: 5,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert_eq!(bench.pinned(), [one]);
+    // Unless it is asked for.
+    bench.follow(&follows, &bench.path()).await.unwrap();
+    assert_eq!(follows.list()[0].cid, two);
+}
+
+#[tokio::test]
+async fn while_the_clock_is_wrong_nothing_is_noted_and_nothing_goes() {
+    let bench = Bench::new();
+    let (one, two) = (bench.block(b"one").await, bench.block(b"two").await);
+    bench.leads_to(&one).await;
+    let follows = bench.follows(start);
+    bench.follow(&follows, &bench.path()).await.unwrap();
+    bench.leads_to(&two).await;
+    let refused = bench.turn(|| SystemTime::UNIX_EPOCH).await.unwrap_err();
+    assert!(matches!(refused, FollowPinError::Clock), "{refused}");
+    assert_eq!(follows.list()[0].cid, one);
+    assert_eq!(follows.list()[0].before, []);
+}
+
+#[tokio::test]
+async fn what_is_old_goes_when_its_time_is_over_though_the_next_does_not_come() {
+    let bench = Bench::new();
+    let (one, two) = (bench.block(b"one").await, bench.block(b"two").await);
+    bench.leads_to(&one).await;
+    let follows = bench.follows(start);
+    bench.follow(&follows, &bench.path()).await.unwrap();
+    bench.leads_to(&two).await;
+    bench.turn(start).await.unwrap();
+    bench.leads_to(block(b"three").cid()).await;
+    bench.turn(an_hour_later).await.unwrap_err();
+    assert_eq!(bench.pinned(), [two]);
+}
+
+#[tokio::test]
+async fn one_that_is_followed_already_is_named_anew() {
+    let bench = Bench::new();
+    let one = bench.block(b"one").await;
+    bench.leads_to(&one).await;
+    let follows = bench.follows(start);
+    bench.follow(&follows, &bench.path()).await.unwrap();
+    let session = Exchange::offline(bench.store.clone()).session(None);
+    let wish = |name: &str, grace| Wish {
+        pin_name: Some(name.to_owned()),
+        grace,
+    };
+    let path = bench.path();
+    let add = |wish| follows.add(&path, wish, &session, How::Usual, |_| {});
+    add(wish("new", GRACE)).await.unwrap();
+    assert_eq!(bench.store.pin(&one).unwrap().name.as_deref(), Some("new"));
+    assert_eq!(follows.list()[0].grace, GRACE);
+    let long = add(wish(&"x".repeat(256), GRACE)).await;
+    assert!(matches!(long, Err(FollowPinError::LongName(256))));
+    let ever = add(wish("new", Duration::from_secs(u64::MAX))).await;
+    assert!(matches!(ever, Err(FollowPinError::Grace)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_worker_pins_what_a_name_moves_to_and_lets_go_of_the_rest() {
+    static NOW: AtomicU64 = AtomicU64::new(1_800_000_000);
+    let bench = Bench::new();
+    let (one, two) = (bench.block(b"one").await, bench.block(b"two").await);
+    bench.leads_to(&one).await;
+    let follows =
+        bench.follows(|| SystemTime::UNIX_EPOCH + Duration::from_secs(NOW.load(Ordering::Relaxed)));
+    bench.follow(&follows, &bench.path()).await.unwrap();
+    let tasks = Tasks::new();
+    follows.run(&tasks);
+    bench.leads_to(&two).await;
+    // Time stands still while anything else is done.
+    let until = async |what: &str, wanted: &[Cid]| {
+        let there = async {
+            while bench.pinned() != wanted {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let waited = tokio::time::timeout(HOUR, there).await;
+        waited.unwrap_or_else(|_| panic!("{what}: {:?}", follows.list()));
+    };
+    until("the new", &sorted([one, two])).await;
+    // The next does not come, whatever is tried.
+    bench.leads_to(block(b"three").cid()).await;
+    NOW.fetch_add(HOUR.as_secs(), Ordering::Relaxed);
+    until("the new alone", &[two]).await;
+    assert!(tasks.stop(HOUR).await);
 }
 
 #[tokio::test]

@@ -1,16 +1,18 @@
 //! Goes after what is followed: each name when its owner lets it change, and later and later while it fails.
 
+use super::ledger::Settled;
 use super::note::Noted;
-use super::{FollowPinError, Follows, Turn};
+use super::{FollowPinError, Follows, Turn, is_same};
+use crate::name::path::NamePath;
 use crate::name::resolve::How;
 use crate::tasks::Tasks;
-use cairn_store::pin::{PinError, PinMode};
-use futures::future::Either;
+use cairn_store::pin::PinMode;
+use futures::future::{Either, join};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::future::pending;
 use std::str::FromStr;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 impl Follows {
     /// Starts to.
@@ -20,7 +22,8 @@ impl Follows {
             for (path, _) in this.notes() {
                 this.schedule(&path, Duration::ZERO);
             }
-            let _: Option<()> = stop.run_until_cancelled(this.work()).await;
+            let working = join(this.work(), this.sweep());
+            let _: Option<((), ())> = stop.run_until_cancelled(working).await;
         });
     }
 
@@ -47,24 +50,45 @@ impl Follows {
         }
     }
 
+    /// Lets go of everything whose time is over, however long the names that are gone after take.
+    async fn sweep(&self) {
+        let mut ticks = interval(SWEPT_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            for (path, noted) in self.notes() {
+                if self.is_due(&noted)
+                    && let Err(error) = self.let_go(&path).await
+                {
+                    tracing::warn!(path, %error, "an old pin of a followed name was not let go; trying again later");
+                }
+            }
+        }
+    }
+
     /// Has a name looked at after so long.
     pub(super) fn schedule(&self, path: &str, after: Duration) {
+        let mut turns = self.turns();
+        let is_under_way = turns.get(path).is_some_and(|turn| turn.is_under_way);
         let turn = Turn {
             due: Instant::now() + after,
-            is_under_way: false,
+            is_under_way,
             failures: 0,
             error: None,
         };
-        self.turns().insert(path.to_owned(), turn);
+        turns.insert(path.to_owned(), turn);
+        drop(turns);
         self.0.woken.notify_one();
     }
 
-    /// One that is due, if there is any.
+    /// The one that has been due for longest, if there is any.
     fn begin(&self) -> Option<String> {
         let now = Instant::now();
         let mut turns = self.turns();
-        let due = |turn: &Turn| !turn.is_under_way && turn.due <= now;
-        let (path, turn) = turns.iter_mut().find(|(_, turn)| due(turn))?;
+        let due = turns
+            .iter_mut()
+            .filter(|(_, turn)| !turn.is_under_way && turn.due <= now);
+        let (path, turn) = due.min_by_key(|(_, turn)| turn.due)?;
         turn.is_under_way = true;
         Some(path.clone())
     }
@@ -77,87 +101,47 @@ impl Follows {
 
     /// Goes after one; gives after how long it is to be looked at again, if at all.
     pub(super) async fn turn(&self, path: &str) -> Result<Option<Duration>, FollowPinError> {
+        // Whatever becomes of the new.
+        self.let_go(path).await?;
         let Some(noted) = self.noted(path) else {
             return Ok(None);
         };
-        let next = match noted.is_over {
-            true => Ok(LOOKED_AT_LEAST),
-            false => self.go_after(path, &noted).await,
-        };
-        // Whether that worked or not.
-        let left = self.let_go(path).await?;
-        if noted.is_over && left == 0 {
-            let _noting = self.0.noting.lock().await;
-            if self.noted(path).is_some_and(|noted| noted.is_over) {
-                self.forget(path).await?;
-            }
-            return Ok(None);
+        if noted.is_over {
+            return Ok(Some(LOOKED_AT_LEAST));
         }
-        Ok(Some(next?))
+        // Cut off anywhere, it leaves nothing half done.
+        let going = timeout(TURN_MAX, self.go_after(path, &noted)).await;
+        let slow = |_| FollowPinError::Slow {
+            path: path.to_owned(),
+            minutes: TURN_MAX.as_secs() / 60,
+        };
+        let next = going.map_err(slow)??;
+        // Of a name that moves all the time the oldest go at once.
+        self.let_go(path).await?;
+        Ok(Some(next))
     }
 
     async fn go_after(&self, path: &str, noted: &Noted) -> Result<Duration, FollowPinError> {
         let session = self.0.exchange.session(None);
         // It was written as one.
-        let Ok(name) = crate::name::path::NamePath::from_str(path) else {
+        let Ok(name) = NamePath::from_str(path) else {
             return Ok(LOOKED_AT_LEAST);
         };
-        let (cid, ttl) = self.target(&name, &session, How::Anew).await?;
-        let held = self
-            .pin(path, cid, &noted.pin_name, &session, |_| {})
-            .await?;
-        let _noting = self.0.noting.lock().await;
-        // It may have been let go meanwhile; then the new pin stays, as the last one does.
-        if let Some(mut noted) = self.noted(path) {
-            let before = noted.clone();
-            noted.moves(held, (self.0.clock)());
-            if noted != before {
-                tracing::info!(path, %cid, before = %before.now.cid, "a name that is followed has moved");
-                self.write(path, &noted).await?;
+        let lead = self.target(&name, &session, How::Anew).await?;
+        lead.is_no_older(path, noted)?;
+        let (cid, before) = (lead.cid, noted.now.cid);
+        let stands = self.0.exchange.store().pin(&cid);
+        let is_known = stands.is_some_and(|pin| pin.mode == PinMode::Recursive)
+            && is_same(&cid, &before)
+            && lead.sequence == noted.sequence;
+        if !is_known {
+            let settled = self.have(path, &lead, &session, None, &mut |_| {}).await?;
+            if settled == Settled::Pinned && !is_same(&cid, &before) {
+                tracing::info!(path, %cid, %before, "a name that is followed has moved");
             }
         }
-        let ttl = ttl.unwrap_or(LOOKED_AT_USUALLY);
+        let ttl = lead.ttl.unwrap_or(LOOKED_AT_USUALLY);
         Ok(ttl.clamp(LOOKED_AT_MOST, LOOKED_AT_LEAST))
-    }
-
-    /// Removes old pins whose time is over; gives how many are left.
-    async fn let_go(&self, path: &str) -> Result<usize, FollowPinError> {
-        let _noting = self.0.noting.lock().await;
-        let store = self.0.exchange.store();
-        while let Some(mut noted) = self.noted(path) {
-            let Some(due) = noted.due((self.0.clock)()) else {
-                return Ok(noted.before.len());
-            };
-            let cid = due.held.cid;
-            let is_ours = due.held.is_ours;
-            if is_ours && !self.is_wanted_elsewhere(path, &noted, &cid) {
-                match store.pin_remove(&cid, Some(PinMode::Recursive)).await {
-                    Ok(()) => {
-                        tracing::info!(path, %cid, "what a followed name led to before is let go");
-                    }
-                    // Somebody else did it already.
-                    Err(PinError::NotPinned | PinError::OtherMode { .. }) => {}
-                    Err(source) => {
-                        let path = path.to_owned();
-                        return Err(FollowPinError::Pin { path, cid, source });
-                    }
-                }
-            }
-            noted.before.remove(0);
-            self.write(path, &noted).await?;
-        }
-        Ok(0)
-    }
-
-    /// Whether another followed name holds this pin as well, or this one does again.
-    fn is_wanted_elsewhere(&self, path: &str, noted: &Noted, cid: &cairn_store::Cid) -> bool {
-        let is = |other: &cairn_store::Cid| super::is_same(other, cid);
-        let others = self.notes().into_iter().filter(|(other, _)| other != path);
-        let holds =
-            |other: Noted| is(&other.now.cid) || other.before.iter().any(|old| is(&old.held.cid));
-        is(&noted.now.cid)
-            || noted.before.iter().skip(1).any(|old| is(&old.held.cid))
-            || others.map(|(_, other)| other).any(holds)
     }
 
     pub(super) fn ended(&self, path: &str, ended: Result<Option<Duration>, FollowPinError>) {
@@ -190,6 +174,10 @@ impl Follows {
 
 /// Names gone after at once; each may be fetching a DAG.
 const AT_ONCE: usize = 4;
+/// How long one may take at a time; what did not come by then is asked for in another turn, and others have theirs first.
+const TURN_MAX: Duration = Duration::from_secs(15 * 60);
+/// How often it is looked which old versions are to go, beside the turns of their names.
+const SWEPT_EVERY: Duration = Duration::from_secs(60);
 /// A name is not looked at more often than this, whatever its owner says; and this long after a first failure.
 const LOOKED_AT_MOST: Duration = Duration::from_secs(60);
 /// Nor less often.

@@ -83,16 +83,14 @@ pub async fn import(call: Call) -> Result<Reply, RpcError> {
         if pin_roots {
             for root in roots {
                 let source = local.clone();
-                let pinned = store
-                    .pin_add(source, root, PinMode::Recursive, None, |_| {})
+                let pinned = context
+                    .pin(source, root, PinMode::Recursive, None, |_| {})
                     .await;
                 let why = match pinned {
                     Ok(()) => String::new(),
-                    Err(error) => RpcError::from(error).message().to_owned(),
+                    Err(error) => error.message().to_owned(),
                 };
-                if why.is_empty() {
-                    context.announce(&root);
-                } else {
+                if !why.is_empty() {
                     failed.push(format!("pinning root {:?} FAILED: {why}", cids.text(&root)));
                 }
                 if !silent || !why.is_empty() {

@@ -137,7 +137,10 @@ pub async fn end(call: Call) -> Result<Reply, RpcError> {
 impl From<FollowPinError> for RpcError {
     fn from(error: FollowPinError) -> Self {
         match error {
-            FollowPinError::Content(_) | FollowPinError::Long(_) => Self::wrong(error.to_string()),
+            FollowPinError::Content(_)
+            | FollowPinError::Long(_)
+            | FollowPinError::LongName(_)
+            | FollowPinError::Grace => Self::wrong(error.to_string()),
             error => Self::failed(error.to_string()),
         }
     }
