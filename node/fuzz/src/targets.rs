@@ -90,7 +90,10 @@ pub fn dnslink(data: &[u8]) -> Verdict {
         let again: NamePath = link.to_string().parse().expect("what was read is a path");
         assert_eq!(&again, link);
     }
-    for text in records.iter().filter_map(|record| str::from_utf8(record).ok()) {
+    for text in records
+        .iter()
+        .filter_map(|record| str::from_utf8(record).ok())
+    {
         let named = within(data.len(), FLAT, || {
             [text.parse::<Domain>(), Domain::from_label(text)]
         });
