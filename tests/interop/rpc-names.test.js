@@ -158,3 +158,18 @@ async function nameServer (links) {
   after(() => socket.close())
   return socket.address().port
 }
+
+test('whether names are followed over pubsub is asked, which ones, and one is let go', async () => {
+  assert.deepEqual(await ipfs.name.pubsub.state(), { enabled: false })
+  await assert.rejects(ipfs.name.pubsub.subs(), failure(500, /names\.pubsub/))
+  const following = await Repository.make({ after })
+  await following.ok('config', 'set', 'names.pubsub', 'true')
+  const rpc = await client(await following.daemon())
+  assert.deepEqual(await rpc.name.pubsub.state(), { enabled: true })
+  const { name } = await rpc.name.publish('/ipfs/bafkqaaa', alone)
+  assert.deepEqual(await all(rpc.name.resolve(name)), ['/ipfs/bafkqaaa'])
+  assert.deepEqual(await rpc.name.pubsub.subs(), [`/ipns/${name}`])
+  assert.deepEqual(await rpc.name.pubsub.cancel(name), { canceled: true })
+  assert.deepEqual(await rpc.name.pubsub.cancel(name), { canceled: false })
+  assert.deepEqual(await rpc.name.pubsub.subs(), [])
+})
