@@ -1,7 +1,7 @@
 //! Keys that names are published under, each under a name of its owner's.
 //!
-//! [`Keystore`] keeps them in `keystore/` of the repository, a file a key ([`folder`]): the public key in the clear, the private one
-//! plain, or sealed where there is a [`Secret`] ([`seal`], [`file`]). [`Key`] is one in memory ([`key`]), and [`forms`] is how keys are
+//! [`Keystore`] keeps them in `keystore/` of the repository, a file a key (`folder.rs`): the public key in the clear, the private one
+//! plain, or sealed where there is a [`Secret`] (`seal.rs`, `file.rs`). [`Key`] is one in memory (`key.rs`), and `forms.rs` is how keys are
 //! brought in and given away. What holds:
 //!
 //! * A file exists whole or not at all, and only its owner can read it; one that others can read is not used.
