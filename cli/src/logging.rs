@@ -52,7 +52,7 @@ pub enum Form {
 pub const PLAIN: &str = "warn,cairn_store::gc=error";
 
 /// What others say of strangers' bytes, once for each: no line of them is for an operator, unless one asks for it.
-const QUIET: &str = "hickory_net=error,hickory_resolver=error";
+const QUIET: &str = "hickory_net=error,hickory_resolver=error,libp2p_gossipsub=off";
 
 /// Sets logging up, once, from a level or directives.
 pub fn start(directives: &str, form: Form) -> Result<(), LevelError> {

@@ -15,6 +15,7 @@ use crate::metrics::Kind;
 use crate::response::KindExtension;
 use bytes::Bytes;
 use cairn_node::PeerId;
+use cairn_node::clock;
 use cairn_node::ipns;
 use cairn_node::routing::{Directory, Filters, Record, RoutingError};
 use cairn_store::block::Prefix;
@@ -277,7 +278,7 @@ impl Lookup {
             Err(_) => None,
         };
         drop(self.place);
-        let now = SystemTime::now();
+        let now = clock::wall();
         // One that has expired is as good as none.
         let found = found.filter(|record| record.expires() > now);
         let Some(record) = found else {

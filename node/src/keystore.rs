@@ -333,6 +333,7 @@ impl Keystore {
         if self.folder.names()?.len() >= KEYS_MAX {
             return Err(KeystoreError::Full);
         }
+        self.opens_others()?;
         let file = written(&self.locksmith, path, key, self.salt())?;
         match self.folder.create(&alone, path, &file) {
             Ok(()) => Ok(Named {
@@ -345,6 +346,36 @@ impl Keystore {
             }
             Err(error) => Err(disk("write", path, error)),
         }
+    }
+
+    /// A secret that does not open a key that is sealed already may be a slip of the pen: nothing is sealed with it.
+    fn opens_others(&self) -> Result<(), KeystoreError> {
+        if self.locksmith.kind().is_none() {
+            return Ok(());
+        }
+        let mut wrong = None;
+        let mut tried = 0;
+        for name in self.folder.names()? {
+            let path = self.folder.file(&name)?;
+            let Ok(bytes) = folder::read(&path) else {
+                continue;
+            };
+            if file::parse(&bytes).map_or(true, |parsed| parsed.lock == file::Lock::Plain) {
+                continue;
+            }
+            // One that does not open may be damaged.
+            match open_file(&self.locksmith, &path, &bytes) {
+                Ok(_) => return Ok(()),
+                // Of the other kind: secrets are being changed.
+                Err(KeystoreError::Locked { .. }) => continue,
+                Err(error) => wrong = wrong.or(Some(error)),
+            }
+            tried += 1;
+            if tried == TRIED_MAX {
+                break;
+            }
+        }
+        wrong.map_or(Ok(()), Err)
     }
 
     /// The salt that the passphrase has in the first key that is sealed with one.
@@ -445,3 +476,5 @@ pub const OWN: &str = "self";
 pub const KEYS_MAX: usize = 10_000;
 /// Longest name of a key.
 pub const NAME_BYTES_MAX: usize = 128;
+/// Sealed keys that a secret is tried on before something is sealed with it: each costs what a passphrase costs.
+const TRIED_MAX: usize = 3;

@@ -9,6 +9,7 @@
 //! [`network`] says how far any of it may reach.
 
 pub mod bitswap;
+pub mod clock;
 pub mod config;
 pub mod dht;
 pub mod event;

@@ -35,6 +35,7 @@ mod search;
 #[cfg(test)]
 mod simulation;
 
+use crate::clock::{self, WrongClock};
 use crate::ipns::{Record, RecordError};
 use crate::jobs;
 use crate::routing::{Routing, RoutingError};
@@ -49,7 +50,7 @@ use metrics::Metrics;
 use prometheus::Registry;
 use publish::Noted;
 use pubsub::Pubsub;
-use republish::{Keys, Republish};
+use republish::{Fresh, Keys, Republish};
 use resolve::Searches;
 use std::collections::HashSet;
 use std::fmt;
@@ -77,6 +78,8 @@ struct Inner {
     pubsub: OnceLock<Pubsub>,
     tasks: Tasks,
     options: Options,
+    /// What was published lately, for who tells it again.
+    fresh: Fresh,
     metrics: Metrics,
     clock: fn() -> SystemTime,
 }
@@ -123,13 +126,6 @@ impl Network for Routing {
     }
 }
 
-/// The clock cannot be right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "this machine's clock is from before this program was made, so nobody can tell which names have expired; set the clock"
-)]
-pub struct WrongClock;
-
 /// Why bytes are no record that holds.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CheckError {
@@ -166,6 +162,7 @@ impl Names {
             pubsub: OnceLock::new(),
             tasks: tasks.clone(),
             options,
+            fresh: Fresh::default(),
             metrics: Metrics::new(),
             clock,
         }))
@@ -221,9 +218,7 @@ impl Names {
     }
 
     fn now(&self) -> Result<SystemTime, WrongClock> {
-        let now = (self.0.clock)();
-        let least = SystemTime::UNIX_EPOCH + Duration::from_secs(MADE);
-        (now >= least).then_some(now).ok_or(WrongClock)
+        clock::checked((self.0.clock)())
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -240,9 +235,6 @@ fn newest(one: Option<Record>, other: Option<Record>) -> Option<Record> {
 
 /// Unless the operator says otherwise.
 pub const MAX_CACHE_TTL: Duration = Duration::from_secs(3600);
-/// No clock that is right shows a time before this, in seconds since 1970: the first of November 2026, when there was
-/// no such program yet.
-const MADE: u64 = 1_793_491_200;
 
 #[cfg(test)]
 mod tests;

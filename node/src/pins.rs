@@ -299,7 +299,7 @@ impl Follows {
         let led = resolver.follow(path.clone(), Depth::default(), how).await?;
         let sequence = match &path.root {
             Root::Key(key) if resolver.dns().fixed(&path.root).is_none() => {
-                let record = resolver.names().known(key);
+                let record = resolver.names().current(key);
                 record.map(|record| record.sequence())
             }
             _ => None,

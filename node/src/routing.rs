@@ -35,7 +35,7 @@ use routers::Routers;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// A peer that says it has something.
@@ -426,7 +426,7 @@ pub fn value_key(text: &str) -> Option<Vec<u8>> {
 
 fn check(key: &[u8], value: &[u8]) -> Result<(), RoutingError> {
     let kind = Key::parse(key).ok_or(NotKept::Key);
-    let checked = kind.and_then(|kind| kind.check(value, SystemTime::now()));
+    let checked = kind.and_then(|kind| kind.check(value, crate::clock::wall()));
     checked.map_err(|error| RoutingError::InvalidValue(error.to_string()))
 }
 

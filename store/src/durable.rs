@@ -22,7 +22,7 @@ pub(crate) fn write_on(
     file.write(0, &[bytes])?;
     file.sync()?; // Before the rename, or the new name may point at missing bytes.
     disk.rename(&temporary.path, path)?;
-    disk.sync_folder(path.parent().unwrap_or_else(|| Path::new(".")))
+    disk.sync_folder(folder_of(path))
 }
 
 /// Whether a file's name is one that [`write()`] left behind when it was killed.
@@ -73,6 +73,14 @@ impl Drop for Temporary<'_> {
 
 /// What temporary names end with.
 const SUFFIX: &str = ".tmp";
+
+/// The folder that a path is in; of a bare name that is the one we are in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -14,10 +14,13 @@ pub enum NameCommand {
     Resolve(NameResolveArgs),
     /// Print what stands in a record, whoever signed it.
     Inspect(NameInspectArgs),
-    /// Print the newest record of a name, as its bytes.
+    /// Print the newest record of a name that is known, as its bytes.
     Get {
         /// The name.
         name: String,
+        /// Ask others and wait for them, although a record is known.
+        #[arg(short, long)]
+        nocache: bool,
     },
     /// Tell others again and again of somebody else's name, so that it outlives its owner's node.
     Keep {
@@ -112,6 +115,12 @@ pub struct NameResolveArgs {
     /// Print better records as they come.
     #[arg(short, long)]
     pub stream: bool,
+    /// How long it may take [default: as long as it does].
+    #[arg(long, visible_alias = "dhtt", value_name = "DURATION")]
+    pub dht_timeout: Option<Interval>,
+    /// Taken for Kubo's sake; as many answers are waited for as pay.
+    #[arg(long, visible_alias = "dhtrc", value_name = "NUMBER")]
+    pub dht_record_count: Option<u32>,
     /// Follow a name that points at another one.
     #[arg(short, long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub recursive: bool,

@@ -22,7 +22,9 @@ pub async fn name(shell: &mut Shell, command: NameCommand) -> Result<(), Failure
                 .maybe("arg", arguments.name)
                 .with("recursive", arguments.recursive)
                 .maybe("nocache", arguments.nocache.then_some(true))
-                .maybe("stream", arguments.stream.then_some(true));
+                .maybe("stream", arguments.stream.then_some(true))
+                .maybe("dht-timeout", arguments.dht_timeout)
+                .maybe("dht-record-count", arguments.dht_record_count);
             shell
                 .print_each(question, |answer: PathAnswer, printer| {
                     Ok(printer.line(&escape_line(&answer.path))?)
@@ -31,8 +33,11 @@ pub async fn name(shell: &mut Shell, command: NameCommand) -> Result<(), Failure
         }
         NameCommand::Inspect(arguments) => inspect(shell, arguments).await,
         NameCommand::Pubsub(command) => pubsub::pubsub(shell, command).await,
-        NameCommand::Get { name } => {
-            let question = shell.question("name/get").arg(name);
+        NameCommand::Get { name, nocache } => {
+            let question = shell
+                .question("name/get")
+                .arg(name)
+                .maybe("nocache", nocache.then_some(true));
             shell.print_raw(question).await
         }
         NameCommand::Keep { name } => {

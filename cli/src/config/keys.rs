@@ -158,7 +158,10 @@ const KEYS: &[(&str, &str)] = &[
         "dns.max_cache_ttl",
         r#"a time like "1h" or "30s", up to "24h""#,
     ),
-    ("names.lifetime", r#"a time like "48h", at least "1m""#),
+    (
+        "names.lifetime",
+        r#"a time like "48h", from "1m" to "876000h""#,
+    ),
     (
         "names.republish_interval",
         r#"a time like "4h", from "1m" to "24h""#,

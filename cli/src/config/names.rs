@@ -44,7 +44,7 @@ impl NamesSection {
 }
 
 fn a_lifetime<'de, D: Deserializer<'de>>(from: D) -> Result<Interval, D::Error> {
-    within(from, LIFETIME_MIN, Duration::MAX)
+    within(from, LIFETIME_MIN, LIFETIME_MAX)
 }
 
 fn an_interval<'de, D: Deserializer<'de>>(from: D) -> Result<Interval, D::Error> {
@@ -67,6 +67,8 @@ fn within<'de, D: Deserializer<'de>>(
 const LIFETIME: Duration = Duration::from_secs(48 * 3600);
 /// What is shorter has expired before everybody has it who shall keep it.
 const LIFETIME_MIN: Duration = Duration::from_secs(60);
+/// A hundred years: what ends later than a date can tell is not signed.
+const LIFETIME_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// As in Kubo.
 const REPUBLISH_INTERVAL: Duration = Duration::from_secs(4 * 3600);
 /// Those who keep a record are told of it again a thousand times before they would forget it.

@@ -17,6 +17,7 @@ use cairn_node::name::keep::KeepError;
 use cairn_node::name::path::{NamePath, Root};
 use cairn_node::name::publish::{PublishError, Published, Wish};
 use cairn_node::name::resolver::NameError;
+use cairn_store::BlockSource;
 use data_encoding::{BASE64, HEXLOWER};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,9 @@ pub struct NameAnswer {
 
 /// A name in any of its forms, with `/ipns/` or without.
 fn name_of(text: &str) -> Result<PeerId, RpcError> {
-    let bare = text.strip_prefix("/ipns/").unwrap_or(text);
+    let starts = ["/ipns/", "ipns://"];
+    let bare = starts.iter().find_map(|start| text.strip_prefix(start));
+    let bare = bare.unwrap_or(text);
     ipns::name(bare).ok_or_else(|| {
         RpcError::wrong(format!(
             "{text:?} is no IPNS name; names look like k51qzi5u…, 12D3KooW… or Qm…, with /ipns/ before them or without"
@@ -50,6 +53,7 @@ pub async fn publish(call: Call) -> Result<Reply, RpcError> {
     let text = key::ids(&call)?;
     let path = path_of(arguments.first("ipfs-path")?)?;
     let value = path.to_string();
+    let may_be_offline = arguments.flag(&["allow-offline"])?;
     let v1 = arguments.choice(&["v1compat"])?.unwrap_or(true);
     let wish = Wish {
         value: value.clone(),
@@ -60,8 +64,8 @@ pub async fn publish(call: Call) -> Result<Reply, RpcError> {
         ttl: arguments.duration(&["ttl"])?.unwrap_or(TTL),
         sequence: arguments.parsed(&["sequence"], "a number")?,
         readers: if v1 { Readers::All } else { Readers::V2 },
+        may_be_alone: may_be_offline,
     };
-    let may_be_offline = arguments.flag(&["allow-offline"])?;
     let key = signer(&call).await?;
     let names = call.context.names().await?;
     if !names.is_online() && !may_be_offline {
@@ -74,7 +78,14 @@ pub async fn publish(call: Call) -> Result<Reply, RpcError> {
         let there = async {
             let led = call.follow(path, Depth::default()).await?;
             let session = call.session_that_tells().await?;
-            resolve_path(&session, &follow::content(led.path)?).await
+            let resolved = resolve_path(&session, &follow::content(led.path)?).await?;
+            match session.block(&resolved.cid).await? {
+                Some(_) => Ok(()),
+                None => Err(RpcError::failed(format!(
+                    "block {} was not found",
+                    resolved.cid
+                ))),
+            }
         };
         there.await.map_err(|error| {
             RpcError::failed(format!(
@@ -104,10 +115,12 @@ fn told(published: &Published, may_be_offline: bool) -> Result<(), RpcError> {
 /// The key that signs: by its name, or by the name that it signs for.
 async fn signer(call: &Call) -> Result<Key, RpcError> {
     let name = call.arguments.text(&["key", "k"]);
-    let name = name
-        .filter(|name| !name.is_empty())
-        .unwrap_or(OWN)
-        .to_owned();
+    if name == Some("") {
+        return Err(RpcError::wrong(
+            "the name of the key is empty; leave it out for the node's own key",
+        ));
+    }
+    let name = name.unwrap_or(OWN).to_owned();
     key::with_keys(call.context.keystore()?, move |keys| {
         keys.load(&keys.find(&name)?.name)
     })
@@ -240,7 +253,7 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
              --allow-offline calls that enough",
         )),
         Some(Err(error)) if !may_be_offline => Err(RpcError::failed(format!(
-            "the record is known here now, but nobody else took it: {error}; `cairn name keep {name}` has it told again"
+            "the record is known here now, but nobody else took it: {error}"
         ))),
         _ => Ok(Reply::Empty),
     }
@@ -357,6 +370,9 @@ pub async fn inspect(call: Call) -> Result<Reply, RpcError> {
         None => None,
     };
     let bytes = call.upload.on_thread(read_record).await?;
+    if bytes.is_empty() {
+        return Err(RpcError::failed("this is no IPNS record: it is empty"));
+    }
     let look = Look::at(&bytes)
         .map_err(|error| RpcError::failed(format!("this is no IPNS record: {error}")))?;
     let validation = verified.zip(names).map(|(name, names)| {

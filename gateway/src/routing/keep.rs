@@ -12,6 +12,7 @@ use crate::metrics::Kind;
 use crate::response::KindExtension;
 use bytes::Buf;
 use cairn_node::PeerId;
+use cairn_node::clock;
 use cairn_node::ipns::{RECORD_BYTES_MAX, Record};
 use cairn_node::routing::RoutingError;
 use http::{HeaderMap, HeaderValue, Response, header};
@@ -19,7 +20,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -44,13 +45,14 @@ where
     if !request::is_name_record(headers) {
         return Err(Failure::MediaType);
     }
+    let record = timeout(config.header_timeout.duration(), read(body)).await;
+    let record = record.unwrap_or(Err(Failure::SlowUpload))?;
+    Record::valid(&name, &record, clock::wall())
+        .map_err(|error| Failure::Parameter(error.to_string()))?;
+    // Now, or whoever sends slowly would have it.
     let _place = Arc::clone(places)
         .try_acquire_owned()
         .map_err(|_| Failure::Busy)?;
-    let record = timeout(config.header_timeout.duration(), read(body)).await;
-    let record = record.unwrap_or(Err(Failure::SlowUpload))?;
-    Record::valid(&name, &record, SystemTime::now())
-        .map_err(|error| Failure::Parameter(error.to_string()))?;
     // It ends by itself before that; and before the gateway gives up on the request as a whole.
     let patience = KEEP_TIME_MAX.min(config.head_timeout.duration() * 3 / 4);
     let kept = timeout(patience, lookups.keep(name, record)).await;

@@ -15,11 +15,11 @@ pub(super) struct Cache {
     bytes: usize,
 }
 
-/// A record, and when others last had no better one.
+/// A record, and when others last had no better one, if they were asked.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) record: Record,
-    pub(super) at: Instant,
+    pub(super) at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -39,18 +39,21 @@ impl Cache {
         Some(entry.found.clone())
     }
 
-    /// Keeps a record that is valid, unless a better one is kept; gives whether it is the best now.
-    pub(super) fn keep(&mut self, name: PeerId, record: Record, now: Instant) -> bool {
+    /// Keeps a record that is valid, unless a better one is kept; gives whether it is the best now. `at` is when it was
+    /// found out that others have no better one.
+    pub(super) fn keep(&mut self, name: PeerId, record: Record, at: Option<Instant>) -> bool {
         let before = self.by_name.get(&name);
         if before.is_some_and(|before| before.found.record.age(&record).is_gt()) {
             return false;
         }
+        let same = before.filter(|before| before.found.record == record);
+        let at = at.or_else(|| same.and_then(|same| same.found.at));
         self.remove(&name);
         self.bytes += cost(&record);
         let turn = self.next;
         self.next += 1;
         self.order.insert(turn, name);
-        let found = Found { record, at: now };
+        let found = Found { record, at };
         self.by_name.insert(name, Entry { found, turn });
         while self.bytes > BYTES_MAX
             && let Some((_, oldest)) = self.order.first_key_value()
@@ -64,7 +67,7 @@ impl Cache {
     /// Others were asked, and had no better one.
     pub(super) fn confirm(&mut self, name: &PeerId, now: Instant) {
         if let Some(entry) = self.by_name.get_mut(name) {
-            entry.found.at = now;
+            entry.found.at = Some(now);
         }
     }
 
@@ -97,10 +100,10 @@ mod tests {
         let keys = Key::generate(Make::Ed25519).unwrap();
         let name = keys.public().to_peer_id();
         let (mut cache, now) = (Cache::default(), Instant::now());
-        assert!(cache.keep(name, numbered(&keys, 2), now));
-        assert!(!cache.keep(name, numbered(&keys, 1), now));
+        assert!(cache.keep(name, numbered(&keys, 2), Some(now)));
+        assert!(!cache.keep(name, numbered(&keys, 1), Some(now)));
         assert_eq!(cache.of(&name).unwrap().record.sequence(), 2);
-        assert!(cache.keep(name, numbered(&keys, 3), now));
+        assert!(cache.keep(name, numbered(&keys, 3), Some(now)));
         assert_eq!(cache.of(&name).unwrap().record.sequence(), 3);
         assert!(cache.of(&PeerId::random()).is_none());
     }
@@ -113,10 +116,10 @@ mod tests {
         let most = BYTES_MAX / cost(&one);
         let names: Vec<PeerId> = (0..=most).map(|_| PeerId::random()).collect();
         for name in &names[..most] {
-            cache.keep(*name, one.clone(), now);
+            cache.keep(*name, one.clone(), Some(now));
         }
         assert!(cache.of(&names[0]).is_some());
-        cache.keep(names[most], one, now);
+        cache.keep(names[most], one, Some(now));
         assert!(cache.bytes <= BYTES_MAX);
         assert!(cache.of(&names[0]).is_some(), "it was asked for");
         assert!(cache.of(&names[1]).is_none(), "it was not");

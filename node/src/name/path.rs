@@ -6,7 +6,7 @@
 use super::domain::{Domain, NoDomain};
 use crate::ipns;
 use cairn_store::Cid;
-use cairn_store::cid;
+use cairn_store::cid::{self, LIBP2P_KEY};
 use cairn_store::dag::path::{self, ContentPath, ParsePathError};
 use libp2p::PeerId;
 use std::fmt;
@@ -112,6 +112,10 @@ impl FromStr for NamePath {
         let name = ["/ipns/", "ipns://"];
         let Some(below) = name.iter().find_map(|start| text.strip_prefix(start)) else {
             return match text.parse::<ContentPath>() {
+                Ok(path) if path.root.codec() == LIBP2P_KEY => Err(form(
+                    text,
+                    "it begins with a key's name, which is no content; write it after /ipns/",
+                )),
                 Ok(path) => Ok(path.into()),
                 // All that is left of those: `/ipns` without anything.
                 Err(ParsePathError::Name { .. }) => Err(form(text, "it has no name")),

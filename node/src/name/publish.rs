@@ -4,7 +4,8 @@
 //! before anybody else gets it. After a crash in between, the next one is numbered above it or, if the journal has
 //! not got it, nobody has seen it.
 
-use super::{Names, WrongClock};
+use super::Names;
+use crate::clock::WrongClock;
 use crate::ipns::{self, Draft, Readers, Record, SignError};
 use crate::keystore::Key;
 use crate::routing::RoutingError;
@@ -31,6 +32,8 @@ pub struct Wish {
     pub sequence: Option<u64>,
     /// Who is to be able to read it.
     pub readers: Readers,
+    /// Whether it is signed although nobody is there to be asked what numbers this name has had elsewhere.
+    pub may_be_alone: bool,
 }
 
 /// What became of it.
@@ -72,7 +75,8 @@ pub enum PublishError {
     /// Which numbers others know of is not known.
     #[error(
         "whether this name has records elsewhere could not be found out ({0}), and none of its numbers may be used \
-         twice; try again, or give a number above all of them with --sequence"
+         twice; try again once peers are connected, give a number above all of them with --sequence, or, if it has none, \
+         --allow-offline"
     )]
     Unsure(RoutingError),
     /// The record cannot be made.
@@ -103,6 +107,8 @@ impl Names {
         let record = self.sign(key, wish).await?;
         let name = key.id();
         let took = self.tell(&name, &record).await;
+        let was_told = took.as_ref().is_some_and(Result::is_ok);
+        self.0.fresh.publish(name, was_told);
         Ok(Published { record, took })
     }
 
@@ -131,7 +137,7 @@ impl Names {
         let name = key.id();
         let signing = Arc::clone(&self.0.signing).lock_owned().await;
         let now = self.now()?;
-        let sequence = self.next_number(&name, wish.sequence).await?;
+        let sequence = self.next_number(&name, wish).await?;
         let draft = Draft {
             value: wish.value.as_bytes(),
             sequence,
@@ -153,6 +159,13 @@ impl Names {
             let set = store
                 .set_note(About::Published, name.to_bytes(), note)
                 .await;
+            // What was kept alive for its owner is its owner's again.
+            if set.is_ok() && store.note(About::Tended, &name.to_bytes()).is_some() {
+                let gone = store.remove_note(About::Tended, name.to_bytes()).await;
+                if let Err(error) = gone {
+                    tracing::warn!(%name, %error, "a name of our own is kept alive as well");
+                }
+            }
             drop(signing);
             // Whoever asked may be gone.
             let _: Result<(), _> = done.send(set);
@@ -160,15 +173,20 @@ impl Names {
         noted
             .await
             .map_err(|_| NoteError::Put(PutError::Closing))??;
-        self.take_in(&name, &record);
+        let now = tokio::time::Instant::now().into_std();
+        self.cache().keep(name, record.clone(), Some(now));
         Ok(record)
     }
 
     /// A number that no record of the name has.
-    async fn next_number(&self, name: &PeerId, given: Option<u64>) -> Result<u64, PublishError> {
+    async fn next_number(&self, name: &PeerId, wish: &Wish) -> Result<u64, PublishError> {
+        let (given, may_be_alone) = (wish.sequence, wish.may_be_alone);
         if given.is_none() || self.noted(name).is_none() {
             let looked = self.look_for_numbers(name).await;
-            if let (Err(error), None, None) = (looked, given, self.known(name)) {
+            let is_alone = matches!(looked, Err(RoutingError::NoPeers));
+            if let (Err(error), None, None) = (looked, given, self.known(name))
+                && !(is_alone && may_be_alone)
+            {
                 return Err(PublishError::Unsure(error));
             }
         }
@@ -195,8 +213,6 @@ impl Names {
         let search = self.search_until(name, is_noted);
         match timeout(OTHERS_KEEP, search).await {
             Ok(Ok(())) => {}
-            // Nobody is there who could have one, or who could be told of ours.
-            Ok(Err(RoutingError::NoPeers)) => return Ok(()),
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(RoutingError::LookupTooSlow),
         }

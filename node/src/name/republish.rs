@@ -12,12 +12,13 @@ use super::publish::{Noted, Wish};
 use crate::jobs::Job;
 use crate::keystore::{Key, Keystore, OWN};
 use crate::routing::RoutingError;
-use cairn_store::notes::About;
+use cairn_store::notes::{About, NOTES_MAX};
 use libp2p::PeerId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 /// Where keys are.
@@ -42,6 +43,32 @@ impl Keys for Keystore {
                 None
             }
         }
+    }
+}
+
+/// What was published since the job looked last, and whether anybody took it.
+#[derive(Debug, Default)]
+pub(super) struct Fresh {
+    names: Mutex<BTreeMap<PeerId, bool>>,
+    woken: Notify,
+}
+
+impl Fresh {
+    pub(super) fn publish(&self, name: PeerId, was_told: bool) {
+        let mut names = self.names();
+        // Without a job nobody takes them out, and there are no more than can be noted.
+        if names.len() < NOTES_MAX {
+            names.insert(name, was_told);
+        }
+        self.woken.notify_one();
+    }
+
+    fn take(&self) -> BTreeMap<PeerId, bool> {
+        std::mem::take(&mut *self.names())
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeMap<PeerId, bool>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,7 +117,16 @@ impl Republish {
         let noted = [About::Published, About::Tended].map(|about| store.notes(about));
         let names: BTreeSet<Vec<u8>> = noted.into_iter().flatten().map(|(key, _)| key).collect();
         self.turns.retain(|name, _| names.contains(name));
-        let first = Instant::now() + FIRST_AFTER.min(self.every);
+        for (name, was_told) in self.names.0.fresh.take() {
+            let name = name.to_bytes();
+            let after = match was_told {
+                true => self.interval(&name),
+                false => AGAIN_AFTER.min(self.interval(&name)),
+            };
+            let due = Instant::now() + after;
+            self.turns.insert(name, Turn { due, failures: 0 });
+        }
+        let first = Instant::now();
         let count = u32::try_from(names.len()).unwrap_or(u32::MAX).max(1);
         let offset = rand::random_range(0..count);
         let mut due = Vec::new();
@@ -100,10 +136,12 @@ impl Republish {
             }
             let place = (at + offset) % count;
             let after = match (self.begun, self.is_old(&name)) {
-                // It was told just now.
+                // Somebody else's, which was found just now.
                 (true, _) => self.interval(&name),
-                (false, true) => Duration::ZERO,
-                (false, false) => (self.every / count * place).min(self.interval(&name)),
+                (false, true) => OLD_AFTER,
+                (false, false) => {
+                    FIRST_AFTER + (self.every / count * place).min(self.interval(&name))
+                }
             };
             due.push((name, first + after));
         }
@@ -147,14 +185,23 @@ impl Republish {
         let Ok(now) = self.names.now() else {
             return Outcome::Failed;
         };
-        let Some(noted) = self.names.noted(name) else {
+        let noted = self.names.noted(name);
+        let is_kept = self.names.kept_record(name).is_some();
+        let Some(noted) = noted.filter(|_| !is_kept) else {
             return self.renew_kept(name, now).await;
         };
-        // The same key may sign elsewhere.
-        let latest = self
-            .names
-            .known(name)
-            .unwrap_or_else(|| noted.record.clone());
+        let latest = || {
+            let known = self.names.known(name);
+            known.unwrap_or_else(|| noted.record.clone())
+        };
+        // The same key may sign elsewhere: what it said there last is what is signed anew.
+        if noted.is_old(&latest(), now)
+            && let Err(error) = self.names.search_until(name, false).await
+        {
+            tracing::debug!(%name, %error, "a name is not signed anew before others were asked");
+            return Outcome::Failed;
+        }
+        let latest = latest();
         let key = match noted.is_old(&latest, now) {
             true => self.key_of(name).await,
             false => None,
@@ -167,8 +214,12 @@ impl Republish {
                     ttl: latest.ttl(),
                     sequence: None,
                     readers: noted.readers,
+                    may_be_alone: false,
                 };
-                match self.names.publish(&key, &wish).await {
+                let published = self.names.publish(&key, &wish).await;
+                // When it is told again is told by this turn.
+                self.names.0.fresh.names().remove(name);
+                match published {
                     Ok(published) => published.took,
                     Err(error) => {
                         tracing::warn!(%name, %error, "a name was not signed anew");
@@ -177,8 +228,14 @@ impl Republish {
                 }
             }
             None if latest.expires() > now => self.names.tell(name, &latest).await,
-            None => return self.renew_kept(name, now).await,
+            None => return Outcome::Done,
         };
+        if let Some(Err(RoutingError::NewerValueKept)) = told {
+            // Signed elsewhere: it is known from now on, and told at the next turn.
+            let asked = self.names.search_until(name, false).await;
+            tracing::debug!(%name, ?asked, "others keep a newer record of a name that is published here");
+            return Outcome::Done;
+        }
         outcome(name, told)
     }
 
@@ -235,12 +292,18 @@ impl Job for Republish {
     async fn wait(&mut self) {
         let next = self.turns.values().map(|turn| turn.due).min();
         let count = Instant::now() + COUNTED_EVERY;
-        sleep_until(next.map_or(count, |next| next.min(count))).await;
+        let due = sleep_until(next.map_or(count, |next| next.min(count)));
+        tokio::select! {
+            () = due => {}
+            () = self.names.0.fresh.woken.notified() => {}
+        }
     }
 }
 
 /// How long after the start the first one is told: by then there are peers.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
+/// The same for those whose record is old: nobody may resolve them any more.
+const OLD_AFTER: Duration = Duration::from_secs(10);
 /// However short-lived its records are, a name is not told more often.
 const INTERVAL_MIN: Duration = Duration::from_secs(20);
 /// How long after nobody took a record it is told again for the first time.

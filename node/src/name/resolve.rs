@@ -6,7 +6,8 @@
 
 use super::path::key_text;
 use super::search::Search;
-use super::{Names, WrongClock, newest};
+use super::{Names, newest};
+use crate::clock::WrongClock;
 use crate::ipns::{self, Record};
 use crate::routing::RoutingError;
 use futures::stream::{self, Stream, StreamExt};
@@ -125,8 +126,12 @@ impl Names {
 
     /// Takes in a record that was not looked for; of those known, the newest counts.
     pub fn take_in(&self, name: &PeerId, record: &Record) {
-        let now = Instant::now().into_std();
-        self.cache().keep(*name, record.clone(), now);
+        self.cache().keep(*name, record.clone(), None);
+    }
+
+    /// The newest record of a name that is known here and has not expired.
+    pub fn current(&self, name: &PeerId) -> Option<Record> {
+        self.valid(name).ok()?
     }
 
     /// What is known of a name and has not expired.
@@ -140,17 +145,19 @@ impl Names {
 
     /// Whether nobody need be asked yet.
     fn is_fresh(&self, name: &PeerId) -> bool {
-        let found = self.cache().of(name);
-        found.is_some_and(|found| {
-            found.at.elapsed() < found.record.ttl().min(self.0.options.max_cache_ttl)
-        })
+        let Some(found) = self.cache().of(name) else {
+            return false;
+        };
+        let ttl = found.record.ttl().min(self.0.options.max_cache_ttl);
+        found.at.is_some_and(|at| at.elapsed() < ttl)
     }
 
     /// For how much longer nobody need be asked whether there is a newer one than this record of a name.
     pub fn fresh_for(&self, name: &PeerId, record: &Record) -> Duration {
         let most = record.ttl().min(self.0.options.max_cache_ttl);
         let found = self.cache().of(name);
-        let age = found.map_or(Duration::ZERO, |found| found.at.elapsed());
+        let asked = found.and_then(|found| found.at);
+        let age = asked.map_or(Duration::ZERO, |at| at.elapsed());
         let now = (self.0.clock)();
         let left = record.expires().duration_since(now).unwrap_or_default();
         most.saturating_sub(age).min(left)
@@ -224,9 +231,11 @@ impl Names {
     ) -> impl Stream<Item = Result<Vec<u8>, RoutingError>> + Send + 'static + use<> {
         let this = self.clone();
         let hear = async move {
+            let before = this.valid(&name).ok()?;
             this.pubsub()?.find(name).await;
             let record = this.valid(&name).ok()??;
-            Some(Ok(record.bytes().to_vec()))
+            // What was known here is nobody's answer.
+            (before.as_ref() != Some(&record)).then(|| Ok(record.bytes().to_vec()))
         };
         stream::once(hear).filter_map(|heard| async { heard })
     }
@@ -264,7 +273,7 @@ impl Names {
                         continue;
                     };
                     if search.hear(record.clone(), now) {
-                        self.cache().keep(*name, record, now);
+                        self.cache().keep(*name, record, None);
                         progress.send_modify(|now| now.best = search.best().cloned());
                     }
                 }
@@ -277,7 +286,7 @@ impl Names {
         let now = Instant::now().into_std();
         match self.on_disk(name) {
             Some(ours) if self.known(name).as_ref() == Some(&ours) => {
-                self.cache().keep(*name, ours, now);
+                self.cache().keep(*name, ours, Some(now));
             }
             _ => self.cache().confirm(name, now),
         }

@@ -6,11 +6,13 @@ use super::publish::{PublishError, Wish};
 use super::republish::{Keys, Republish};
 use super::resolve::{How, ResolveError};
 use super::*;
+use crate::clock::LEAST;
 use crate::ipns::{self, Draft, Readers};
 use crate::jobs::Job;
 use crate::keystore::{Key, Make};
 use cairn_store::config::Config;
 use futures::stream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -27,6 +29,8 @@ struct Others {
     /// All of it, whoever signed it.
     told: Mutex<Vec<Vec<u8>>>,
     store: Mutex<Option<Store>>,
+    /// Whether nobody keeps anything.
+    are_silent: AtomicBool,
     begun: tokio::sync::Notify,
 }
 
@@ -55,6 +59,9 @@ impl Others {
 
 impl Network for Arc<Others> {
     fn values(&self, _: Vec<u8>) -> BoxStream<'static, Result<Vec<u8>, RoutingError>> {
+        if self.are_silent.load(Ordering::Relaxed) {
+            return stream::empty().boxed();
+        }
         let (search, found) = mpsc::channel(TOLD_MAX);
         self.searches.lock().unwrap().push(search);
         self.begun.notify_one();
@@ -89,7 +96,7 @@ struct Bench {
 }
 
 fn now() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(MADE + 1_000_000)
+    SystemTime::UNIX_EPOCH + Duration::from_secs(LEAST + 1_000_000)
 }
 
 fn opened(folder: &TempDir) -> Store {
@@ -164,6 +171,7 @@ fn wish(value: &str) -> Wish {
         ttl: Duration::from_secs(300),
         sequence: None,
         readers: Readers::All,
+        may_be_alone: true,
     }
 }
 
@@ -391,7 +399,7 @@ async fn what_has_expired_is_told_to_nobody() {
     let over = bench.record(9, now());
     names
         .cache()
-        .keep(bench.name(), over, std::time::Instant::now());
+        .keep(bench.name(), over, Some(std::time::Instant::now()));
     let (again, name) = (names.clone(), bench.name());
     let resolving = spawn(async move { again.resolve(&name, KNOWN).await });
     drop(bench.others.search(0).await);
@@ -429,7 +437,7 @@ async fn a_clock_that_cannot_be_right_decides_nothing() {
     );
     names
         .cache()
-        .keep(bench.name(), old, std::time::Instant::now());
+        .keep(bench.name(), old, Some(std::time::Instant::now()));
     let found = names.resolve(&bench.name(), KNOWN).await;
     assert!(matches!(found, Err(ResolveError::Clock(_))), "{found:?}");
 }
@@ -527,6 +535,7 @@ async fn told_after(keys: Ring, lifetime: Duration) -> (Record, Vec<Record>) {
     let signed = before.publish(&keys.0[0], &wish).await.unwrap().record;
     let name = keys.0[0].public().to_peer_id();
     let ring = Ring(keys.0[1..].to_vec());
+    bench.others.are_silent.store(true, Ordering::Relaxed);
     let mut job = Republish::new(bench.names.clone(), Arc::new(ring), EVERY);
     turn(&mut job).await;
     let kept = bench.others.kept.lock().unwrap().clone();
@@ -602,6 +611,7 @@ async fn a_clock_that_is_years_fast_accepts_nothing_that_has_expired_and_signs_e
             .map(|(value, _)| Record::decode(&bench.name(), value).unwrap().sequence());
         read.collect::<Vec<_>>()
     };
+    bench.others.are_silent.store(true, Ordering::Relaxed);
     let mut job = Republish::new(fast, keys(), EVERY);
     for _ in 0..3 {
         turn(&mut job).await;
@@ -616,4 +626,74 @@ async fn a_clock_that_is_years_fast_accepts_nothing_that_has_expired_and_signs_e
     assert_eq!(numbers(), [0, 1, 1, 1, 1, 2, 2]);
     let newest = right.resolve(&bench.name(), How::Here).await.unwrap();
     assert_eq!(newest.sequence(), 2);
+}
+
+/// What others were told, in order: the number and the value of each record.
+fn told_of(bench: &Bench) -> Vec<(u64, String)> {
+    let told = bench.others.told.lock().unwrap().clone();
+    let read = told.iter().map(|value| {
+        let record = Record::decode(&bench.name(), value).unwrap();
+        let says = String::from_utf8_lossy(record.value()).into_owned();
+        (record.sequence(), says)
+    });
+    read.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_same_key_published_elsewhere_meanwhile_is_signed_on_and_not_undone() {
+    let bench = Bench::new();
+    let ours = wish("/ipfs/bafkqaaa/ours");
+    bench.publish_beside(vec![], &ours).await.unwrap();
+    // Days later, after a start: here only the old one is known, and others keep what another machine signed.
+    let later = || now() + DAY * 3;
+    let network: Arc<dyn Network> = Arc::new(bench.others.clone());
+    let names = Names::over(
+        bench.names.0.store.clone(),
+        Some(network),
+        Options::default(),
+        &Tasks::new(),
+        later,
+    );
+    let theirs = Draft {
+        value: b"/ipfs/bafkqaaa/theirs",
+        sequence: 6,
+        expires: later() + Duration::from_secs(3600),
+        ttl: Duration::from_secs(60),
+        readers: Readers::All,
+    };
+    let theirs = Record::sign(&bench.keys, &theirs).unwrap();
+    let ring = Ring(vec![Arc::clone(&bench.keys)]);
+    let mut job = Republish::new(names, Arc::new(ring), EVERY);
+    let others = async {
+        let search = bench.others.search(1).await;
+        search.try_send(Ok(theirs.bytes().to_vec())).unwrap();
+        drop(search);
+        bench.others.end();
+        // Before it signs, it looks for numbers once more.
+        drop(bench.others.search(2).await);
+        bench.others.end();
+    };
+    futures::join!(turn(&mut job), others);
+    let expected = [
+        (0, "/ipfs/bafkqaaa/ours".to_owned()),
+        (7, "/ipfs/bafkqaaa/theirs".to_owned()),
+    ];
+    assert_eq!(told_of(&bench), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_published_while_the_job_waits_is_told_again_in_its_time() {
+    let bench = Bench::new();
+    let ring = Ring(vec![Arc::clone(&bench.keys)]);
+    let mut job = Republish::new(bench.names.clone(), Arc::new(ring), EVERY);
+    job.work().await;
+    let short = Wish {
+        lifetime: Duration::from_secs(90),
+        ..wish("/ipfs/bafkqaaa")
+    };
+    bench.publish_beside(vec![], &short).await.unwrap();
+    let published = tokio::time::Instant::now();
+    turn(&mut job).await;
+    assert_eq!(published.elapsed().as_secs(), 30, "a third of its life");
+    assert_eq!(told_of(&bench).len(), 2);
 }

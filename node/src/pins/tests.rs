@@ -59,6 +59,7 @@ impl Bench {
             ttl: Duration::ZERO,
             sequence: None,
             readers: crate::ipns::Readers::All,
+            may_be_alone: true,
         };
         self.names.publish(&self.key, &wish).await.unwrap();
     }
@@ -86,6 +87,7 @@ impl Bench {
             ttl: Duration::ZERO,
             sequence: None,
             readers: crate::ipns::Readers::All,
+            may_be_alone: true,
         };
         self.names.publish(&other, &through).await.unwrap();
         NamePath {

@@ -11,7 +11,7 @@ use crate::routing::{Provider, RoutingError};
 use cairn_store::Cid;
 use libp2p::PeerId;
 use std::collections::HashSet;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// A job's number.
@@ -115,7 +115,7 @@ impl Worker {
             }
             Command::Values(values) => {
                 let key = values.key.clone();
-                let own = self.values.of(&key, Instant::now(), SystemTime::now());
+                let own = self.values.of(&key, Instant::now(), crate::clock::wall());
                 let mut found = 0;
                 if let Some(own) = own {
                     found = 1;
@@ -128,7 +128,7 @@ impl Worker {
             }
             Command::Keep(ask) => {
                 let Value { key, value, by } = ask.about.clone();
-                let (now, wall) = (Instant::now(), SystemTime::now());
+                let (now, wall) = (Instant::now(), crate::clock::wall());
                 let own = self.values.of(&key, now, wall);
                 let is_newer = |own: &Vec<u8>| {
                     Key::parse(&key).is_some_and(|kind| kind.is_better(own, &value))

@@ -2,7 +2,7 @@
 
 use super::{Remembered, Worker};
 use crate::dht::shelf::{Moment, Pending, Shelf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// When what was written last, and where.
@@ -56,7 +56,7 @@ impl Worker {
         for change in records.values {
             if let Some((value, came)) = change.kept {
                 // There may be less room than there was.
-                let wall = SystemTime::now();
+                let wall = crate::clock::wall();
                 let _ = self.values.keep(change.key, value, None, came, wall);
             }
         }

@@ -13,7 +13,7 @@ use crate::negotiation::OpenError;
 use crate::network::{Network, Realm};
 use crate::swarm::Peers;
 use libp2p::{Multiaddr, PeerId};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -373,7 +373,7 @@ impl Line {
         let value = value.filter(|record| record.key == question.key || record.key.is_empty());
         let is_valid = |value: &Vec<u8>| {
             let key = Key::parse(&question.key);
-            key.is_some_and(|key| key.check(value, SystemTime::now()).is_ok())
+            key.is_some_and(|key| key.check(value, crate::clock::wall()).is_ok())
         };
         Answer {
             nearer: nearer.collect(),

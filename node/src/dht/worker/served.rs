@@ -11,7 +11,7 @@ use crate::dht::table::{Contact, Group};
 use crate::dht::values::Key;
 use crate::network::{Network, Realm};
 use libp2p::PeerId;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// Who asks, and where.
@@ -78,7 +78,7 @@ impl Worker {
 
     fn answer(&mut self, by: Asker, message: Message, is_own: bool) -> Option<Message> {
         let (from, realm) = (by.peer, by.realm);
-        let (now, wall) = (Instant::now(), SystemTime::now());
+        let (now, wall) = (Instant::now(), crate::clock::wall());
         self.parts.metrics.asked(message.kind);
         let group = by.group_in(self.network, self.met.get(&from));
         let (_, dht) = self.realms.iter_mut().find(|(at, _)| *at == realm)?;
@@ -177,7 +177,7 @@ async fn answer(
     if message.kind == Kind::PutValue {
         let is_valid = message.record.as_ref().is_some_and(|record| {
             let key = Key::parse(&message.key).filter(|_| record.key == message.key);
-            key.is_some_and(|key| key.check(&record.value, SystemTime::now()).is_ok())
+            key.is_some_and(|key| key.check(&record.value, crate::clock::wall()).is_ok())
         });
         if !is_valid {
             return Err(StreamError::Refused);

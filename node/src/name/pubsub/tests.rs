@@ -143,6 +143,7 @@ fn wish(value: &str) -> Wish {
         ttl: Duration::from_secs(300),
         sequence: None,
         readers: crate::ipns::Readers::All,
+        may_be_alone: true,
     }
 }
 

@@ -390,11 +390,10 @@ pub(super) fn answer_questions(
             family.spawn("answer with a record", async move {
                 let look = |key: &[u8]| {
                     let name = topic::name_of_key(key)?;
-                    let record = names.valid(&name).ok()?;
-                    let is_followed = topics.lock().follows(&name);
-                    record
-                        .filter(|_| is_followed)
-                        .map(|record| record.bytes().to_vec())
+                    // First, or a stranger's questions would keep what nobody else asks for.
+                    topics.lock().follows(&name).then_some(())?;
+                    let record = names.valid(&name).ok()??;
+                    Some(record.bytes().to_vec())
                 };
                 let answering = fetch::answer(stream, look);
                 if let Some(answered) = stopping.run_until_cancelled(answering).await {

@@ -17,7 +17,7 @@ use hyper::{Response, StatusCode};
 use libp2p::PeerId;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// What a router knows of a name.
@@ -90,7 +90,7 @@ impl Router {
         };
         self.is_well();
         let (outcome, known) = match answer {
-            Answer::Bytes(bytes) => match ipns::Record::valid(name, &bytes, SystemTime::now()) {
+            Answer::Bytes(bytes) => match ipns::Record::valid(name, &bytes, crate::clock::wall()) {
                 Ok(_) => (Outcome::Answered, Known::Record(bytes)),
                 Err(error) => {
                     let router = self.pool.endpoint();
