@@ -3,7 +3,8 @@
 use harness::{Mounts, Repo, tell_skipped};
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -225,6 +226,47 @@ fn what_leads_nowhere_says_why_and_offline_asks_nobody() {
     assert!(told.contains("not looked up offline"), "{told}");
     assert_eq!(names.count(), before);
     check();
+}
+
+/// A name server that answers otherwise the next time changes what is asked for, and never where a connection goes.
+#[test]
+fn a_domain_that_is_bound_anew_leads_to_other_content_and_never_to_an_address() {
+    let names = Names::start();
+    let repo = asker(&names);
+    repo.ok(["config", "set", "dns.max_cache_ttl", "0s"]);
+    let root = site(&repo);
+    let inside = TcpListener::bind("127.0.0.1:0").unwrap();
+    inside.set_nonblocking(true).unwrap();
+    let at = inside.local_addr().unwrap();
+    let _daemon = repo.daemon();
+    names.link("rebound.example", &format!("/ipfs/{root}/sub"));
+    assert_eq!(
+        repo.ok(["cat", "/ipns/rebound.example/file"]),
+        "through a name"
+    );
+    for elsewhere in [
+        format!("http://{at}/"),
+        format!("/ip4/127.0.0.1/tcp/{}", at.port()),
+        format!("/http/{at}"),
+        at.to_string(),
+    ] {
+        names.link("rebound.example", &elsewhere);
+        let told = repo.run(["cat", "/ipns/rebound.example/file"]).failure(1);
+        assert!(told.contains("leads nowhere"), "{elsewhere}: {told}");
+    }
+    names.link("rebound.example", "/ipfs/bafkqaaa");
+    assert_eq!(
+        repo.ok(["resolve", "/ipns/rebound.example"]),
+        "/ipfs/bafkqaaa"
+    );
+    let nobody = inside.accept().map(|(_, from)| from);
+    assert_eq!(nobody.unwrap_err().kind(), ErrorKind::WouldBlock);
+    // Nor is anything asked for but the link.
+    let asked = names.asked.lock().unwrap().clone();
+    assert!(
+        asked.iter().all(|name| name == "_dnslink.rebound.example."),
+        "{asked:?}"
+    );
 }
 
 #[test]

@@ -314,6 +314,8 @@ fn neighbours_find_each_other_in_lan_and_nothing_leaves_the_machine_in_local() {
         let refused = taker.run(["swarm", "connect", &format!("{outside}/p2p/{stranger}")]);
         assert_ne!(refused.code, Some(0), "{refused:?}");
     }
+    let unknown = taker.run(["name", "resolve", "example.com"]).failure(1);
+    assert!(unknown.contains("outside the network `local`"), "{unknown}");
     assert_eq!(nets.packets_out(&hosts[0].name, "lan"), before);
 
     let (one, _one) = start(&hosts[0], "lan");
@@ -327,6 +329,14 @@ fn neighbours_find_each_other_in_lan_and_nothing_leaves_the_machine_in_local() {
         &hosts[0].name,
         "! ss -Htn sport = :4001 and dport = :4001 | grep .",
     );
+    // Names are published and found there as well.
+    let cid = one.ok(["add", "-Q", path.to_str().unwrap()]);
+    wait_until("a neighbour that takes a record", || {
+        one.run(["name", "publish", &cid]).code == Some(0)
+    });
+    let name = one.ok(["name", "publish", "-Q", &cid]);
+    let resolved = other.ok(["name", "resolve", &name]);
+    assert_eq!(resolved, format!("/ipfs/{cid}"));
     // The same count sees it when something does leave.
     assert!(nets.packets_out(&hosts[0].name, "lan") > before);
 }
