@@ -223,12 +223,13 @@ impl Keystore {
     }
 
     /// Writes every key anew that is not sealed with the secret yet, the node's own too, one after the other; tells `on_key` of
-    /// each. Broken off at any moment, each key is there as it was or as it shall be, and doing it again does the rest.
+    /// each. A secret that opens none of those that are sealed seals none. Broken off at any moment, each key is there as it was or as it shall be, and doing it again does the rest.
     pub fn seal(
         &self,
         mut on_key: impl FnMut(&str, Result<Sealed, KeystoreError>),
     ) -> Result<(), KeystoreError> {
         let alone = self.folder.lock()?;
+        self.opens_others()?;
         folder::sweep(&self.repository);
         let salt = self.salt();
         on_key(OWN, self.seal_own(salt));

@@ -359,6 +359,24 @@ fn a_sealed_key_opens_with_its_secret_only() {
 }
 
 #[test]
+fn a_slip_in_the_passphrase_seals_nothing() {
+    let repository = repository();
+    let path = repository.path();
+    let right = Keystore::open(path, Some(passphrase("open sesame"))).unwrap();
+    right.generate("a", Make::Ed25519).unwrap();
+    plain(&repository).generate("clear", Make::Ed25519).unwrap();
+    let wrong = Keystore::open(path, Some(passphrase("open sesam"))).unwrap();
+    let refused = wrong.generate("b", Make::Ed25519).unwrap_err();
+    assert!(refused.to_string().contains("key_me"), "{refused}");
+    let sealed = wrong.seal(|name, _| panic!("{name}"));
+    assert_eq!(sealed.unwrap_err().to_string(), refused.to_string());
+    assert!(plain(&repository).load("clear").is_ok());
+    right.seal(|_, sealed| assert!(sealed.is_ok())).unwrap();
+    assert!(plain(&repository).load("clear").is_err());
+    assert!(right.generate("b", Make::Ed25519).is_ok());
+}
+
+#[test]
 fn a_passphrase_is_paid_for_once_whatever_the_number_of_keys() {
     let repository = repository();
     let open = || Keystore::open(repository.path(), Some(passphrase("words"))).unwrap();
@@ -432,11 +450,16 @@ fn plain_keys_are_read_while_there_is_a_secret_and_sealed_when_asked() {
 fn sealing_goes_past_a_key_that_does_not_open_and_leaves_it() {
     let repository = repository();
     let path = repository.path();
-    let sealed = Keystore::open(path, Some(passphrase("forgotten"))).unwrap();
-    sealed.generate("a", Make::Ed25519).unwrap();
-    plain(&repository).generate("b", Make::Ed25519).unwrap();
-    let before = fs::read(&files(path)[0]).unwrap();
     let keys = Keystore::open(path, Some(passphrase("words"))).unwrap();
+    keys.generate("c", Make::Ed25519).unwrap();
+    plain(&repository).generate("b", Make::Ed25519).unwrap();
+    // From a backup, whose passphrase nobody knows any more.
+    let backup = self::repository();
+    let sealed = Keystore::open(backup.path(), Some(passphrase("forgotten"))).unwrap();
+    sealed.generate("a", Make::Ed25519).unwrap();
+    let from = files(backup.path()).remove(0);
+    fs::copy(&from, path.join(FOLDER).join(from.file_name().unwrap())).unwrap();
+    let before = fs::read(&files(path)[0]).unwrap();
     let mut failed = Vec::new();
     keys.seal(|name, result| {
         if result.is_err() {
