@@ -246,13 +246,19 @@ pub fn name(text: &str) -> Option<PeerId> {
 
 /// A name as it is written in addresses: a CID of the codec libp2p-key in base36.
 pub fn text(name: &PeerId) -> String {
-    let bytes = name.to_bytes();
-    let hash = cairn_store::cid::Multihash::from_bytes(&bytes).ok();
-    let cid = hash.map(|hash| cairn_store::Cid::new_v1(LIBP2P_KEY, hash));
+    let text = cid(name).and_then(|cid| cid.to_string_of_base(Base::Base36Lower).ok());
     // Every peer ID is a multihash of such a length.
-    let text = cid.and_then(|cid| cid.to_string_of_base(Base::Base36Lower).ok());
     text.unwrap_or_else(|| name.to_string())
 }
+
+/// A name as a CID of the codec libp2p-key.
+pub fn cid(name: &PeerId) -> Option<cairn_store::Cid> {
+    let hash = cairn_store::cid::Multihash::from_bytes(&name.to_bytes()).ok()?;
+    Some(cairn_store::Cid::new_v1(LIBP2P_KEY, hash))
+}
+
+/// The media type of records.
+pub const RECORD_MEDIA: &str = "application/vnd.ipfs.ipns-record";
 
 /// What the record of a name is kept under in the DHT.
 pub fn key(name: &PeerId) -> Vec<u8> {

@@ -17,6 +17,7 @@ mod note;
 mod tests;
 mod worker;
 
+use crate::clock::{self, WrongClock};
 use crate::exchange::{Exchange, Session};
 use crate::name::follow::{Depth, FollowError};
 use crate::name::path::{NamePath, Root};
@@ -125,10 +126,8 @@ pub enum FollowPinError {
     #[error("what a name led to before stays for a year at most; give a shorter --grace")]
     Grace,
     /// The clock is wrong.
-    #[error(
-        "the clock of this machine says that it is before November 2026; nothing is noted until it is right"
-    )]
-    Clock,
+    #[error(transparent)]
+    Clock(#[from] WrongClock),
     /// Somebody serves an older record than the one that was followed.
     #[error(
         "only record {found} of {path} was found, and {known} led to what is pinned; it is followed anyway if that is asked for anew"
@@ -367,9 +366,7 @@ impl Follows {
 
     /// What time it is, if the clock can be right.
     fn now(&self) -> Result<SystemTime, FollowPinError> {
-        let now = (self.0.clock)();
-        let least = SystemTime::UNIX_EPOCH + CLOCK_MIN;
-        (now >= least).then_some(now).ok_or(FollowPinError::Clock)
+        Ok(clock::checked((self.0.clock)())?)
     }
 
     fn noted(&self, path: &str) -> Option<Noted> {
@@ -417,8 +414,6 @@ fn is_same(one: &Cid, other: &Cid) -> bool {
 pub const GRACE: Duration = Duration::from_secs(24 * 3600);
 /// Longest that can be asked for: a year.
 pub const GRACE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
-/// A clock before this, the first of November 2026 in time since 1970, is wrong: this program was not made then.
-const CLOCK_MIN: Duration = Duration::from_secs(1_793_491_200);
 /// Most names that are followed. Each is resolved as often as its owner asks for.
 pub const FOLLOWED_MAX: usize = 1000;
 /// How long after it was pinned a name is looked at for the first time.

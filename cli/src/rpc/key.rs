@@ -15,7 +15,6 @@ use cairn_node::keystore::{
     self, Form, Key, Keystore, KeystoreError, Kind, Make, Named, OWN, Overwrite, RsaBits,
 };
 use cairn_node::{PeerId, ipns};
-use cairn_store::cid::{Cid, LIBP2P_KEY};
 use multibase::Base;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -97,7 +96,7 @@ impl IdText {
     pub fn text(self, id: &PeerId) -> String {
         let written = match self {
             Self::Multihash => None,
-            Self::Cid(base) => cid_of(id).and_then(|cid| cid.to_string_of_base(base).ok()),
+            Self::Cid(base) => ipns::cid(id).and_then(|cid| cid.to_string_of_base(base).ok()),
         };
         written.unwrap_or_else(|| id.to_string())
     }
@@ -108,11 +107,6 @@ impl IdText {
             id: self.text(&key.id),
         }
     }
-}
-
-fn cid_of(id: &PeerId) -> Option<Cid> {
-    let hash = cairn_store::cid::Multihash::from_bytes(&id.to_bytes()).ok()?;
-    Some(Cid::new_v1(LIBP2P_KEY, hash))
 }
 
 /// How names are to be written: `ipns-base`.

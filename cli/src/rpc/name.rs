@@ -216,9 +216,11 @@ pub async fn get(call: Call) -> Result<Reply, RpcError> {
     let record = names.resolve(&name, call.how()?).await?;
     let bytes = record.bytes().to_vec();
     let length = Some(bytes.len() as u64);
-    Ok(Reply::bytes(RECORD_MEDIA, length, move |out| async move {
-        out.bytes(bytes.into()).await
-    }))
+    Ok(Reply::bytes(
+        ipns::RECORD_MEDIA,
+        length,
+        move |out| async move { out.bytes(bytes.into()).await },
+    ))
 }
 
 /// `name put`: somebody else's record, taken in and told to others.
@@ -445,4 +447,3 @@ impl From<cairn_node::name::resolve::ResolveError> for RpcError {
 
 /// For how long nobody need look for a newer one.
 const TTL: Duration = Duration::from_secs(300);
-const RECORD_MEDIA: &str = "application/vnd.ipfs.ipns-record";

@@ -149,7 +149,7 @@ impl fmt::Display for Root {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Content(cid) => write!(out, "/ipfs/{cid}"),
-            Self::Key(key) => write!(out, "/ipns/{}", key_text(key)),
+            Self::Key(key) => write!(out, "/ipns/{}", ipns::text(key)),
             Self::Domain(domain) => write!(out, "/ipns/{domain}"),
         }
     }
@@ -162,11 +162,6 @@ impl fmt::Display for NamePath {
             .iter()
             .try_for_each(|segment| write!(out, "/{segment}"))
     }
-}
-
-/// A key's name as a CID in base36, as in `k51…`: the form that fits into a label of DNS.
-pub fn key_text(key: &PeerId) -> String {
-    ipns::text(key)
 }
 
 fn form(text: &str, why: &'static str) -> PathError {
@@ -199,7 +194,7 @@ mod tests {
     #[test]
     fn a_name_is_a_key_if_it_can_be_one_and_else_a_domain() {
         let key: PeerId = KEY.parse().unwrap();
-        let base36 = key_text(&key);
+        let base36 = ipns::text(&key);
         assert!(base36.starts_with("k51"), "{base36}");
         for text in [KEY, &base36, &base36.to_ascii_uppercase()] {
             assert_eq!(

@@ -4,7 +4,6 @@
 //! for the next time. Only who knows nothing waits, and only until it hardly pays (`search.rs`);
 //! the search goes on to its end behind as well. Whoever asks for a name that is being looked for joins in.
 
-use super::path::key_text;
 use super::search::Search;
 use super::{Names, newest};
 use crate::clock::WrongClock;
@@ -35,14 +34,14 @@ pub enum How {
 pub enum ResolveError {
     /// No valid record was found.
     #[error(
-        "no valid record of /ipns/{} was found: nobody that was asked keeps one, so it was never published, or has expired", key_text(.0)
+        "no valid record of /ipns/{} was found: nobody that was asked keeps one, so it was never published, or has expired", ipns::text(.0)
     )]
     NotFound(PeerId),
     /// Nobody can be asked.
-    #[error("no valid record of /ipns/{} is known here, and without a network nobody else is asked", key_text(.0))]
+    #[error("no valid record of /ipns/{} is known here, and without a network nobody else is asked", ipns::text(.0))]
     Offline(PeerId),
     /// There was nobody to ask, or they took too long.
-    #[error("no valid record of /ipns/{name} is known here: {why}", name = key_text(.0), why = .1)]
+    #[error("no valid record of /ipns/{name} is known here: {why}", name = ipns::text(.0), why = .1)]
     Routing(PeerId, RoutingError),
     /// There are too many searches.
     #[error(

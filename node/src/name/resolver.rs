@@ -4,9 +4,9 @@ use super::Names;
 use super::dns::{Dns, LookupError};
 use super::domain::Domain;
 use super::follow::{Depth, FollowError, Followed, Lookup, Target, Walk, go_on};
-use super::path::{NamePath, PathError, Root, key_text};
+use super::path::{NamePath, PathError, Root};
 use super::resolve::{How, ResolveError};
-use crate::ipns::Record;
+use crate::ipns::{self, Record};
 use libp2p::PeerId;
 
 /// Follows names. Cheap to clone.
@@ -75,7 +75,7 @@ impl Resolver {
     pub fn target(&self, name: &PeerId, record: &Record) -> Result<Target, NameError> {
         let text = String::from_utf8_lossy(record.value());
         let path = NamePath::value(&text).map_err(|source| NameError::Value {
-            name: key_text(name),
+            name: ipns::text(name),
             source,
         })?;
         Ok(Target {

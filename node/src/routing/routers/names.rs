@@ -110,10 +110,10 @@ impl Router {
 
     async fn ask_for(&self, name: &PeerId) -> Result<Answer, Refusal> {
         let rest = format!("{BASE}/ipns/{}", ipns::text(name));
-        let Some((connection, response)) = self.head(&rest, NAME_RECORD).await? else {
+        let Some((connection, response)) = self.head(&rest, ipns::RECORD_MEDIA).await? else {
             return Ok(Answer::Unsupported);
         };
-        if media_type(&response).is_none_or(|kind| kind != NAME_RECORD) {
+        if media_type(&response).is_none_or(|kind| kind != ipns::RECORD_MEDIA) {
             // What it says instead is for people.
             self.finish(connection, response).await;
             return Ok(Answer::Other);
@@ -156,7 +156,7 @@ impl Router {
     async fn hand_over(&self, name: &PeerId, record: Bytes) -> Result<(Outcome, Put), Refusal> {
         let rest = format!("{BASE}/ipns/{}", ipns::text(name));
         let make = || {
-            let request = http::put(self.pool.endpoint(), &rest, NAME_RECORD);
+            let request = http::put(self.pool.endpoint(), &rest, ipns::RECORD_MEDIA);
             let request = request.body(http::Body::new(record.clone()));
             request.map_err(|_| Failure::Broken)
         };
@@ -218,7 +218,6 @@ async fn read(mut body: Incoming) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-const NAME_RECORD: &str = "application/vnd.ipfs.ipns-record";
 /// For how long a router that takes no records is handed none: its operator may let it take them one day.
 const TAKES_NONE: Duration = Duration::from_secs(600);
 /// The longest rest of a router that is waited for before it is handed a record.
