@@ -354,6 +354,7 @@ impl Daemon {
                     listener,
                     exchange.clone(),
                     node.as_ref().map(|node| node.directory()),
+                    resolver.clone(),
                     within_descriptors(config.gateway.clone()),
                     &tasks,
                     &registry,

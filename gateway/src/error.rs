@@ -6,8 +6,9 @@
 
 use crate::body::Body;
 use crate::{encode, headers, routing};
+use cairn_node::name::path::PathError;
 use cairn_store::SourceError;
-use cairn_store::dag::path::{ParsePathError, ResolveError};
+use cairn_store::dag::path::ResolveError;
 use cairn_store::unixfs::read::ReadError;
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -62,8 +63,8 @@ pub(crate) enum Failure {
     TooMuch(String),
     /// The path leads inside a document.
     Inside(String),
-    /// Names are not resolved here.
-    Names,
+    /// Where a name leads is not known.
+    Name(String),
     /// Too many requests are running.
     Busy,
     /// The disk failed.
@@ -96,13 +97,13 @@ impl Failure {
             Self::Format(_) | Self::Accept(_) => StatusCode::NOT_ACCEPTABLE,
             Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Broken(_) | Self::TooMuch(_) | Self::Key(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Inside(_) | Self::Names | Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Inside(_) | Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowUpload => StatusCode::REQUEST_TIMEOUT,
             Self::Older(_) => StatusCode::CONFLICT,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
-            Self::Disk(_) | Self::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Name(_) | Self::Disk(_) | Self::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::NotKept(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -191,9 +192,9 @@ impl Failure {
                 failed(why),
                 "Ask for the document itself, or for its bytes with ?format=raw.",
             ),
-            Self::Names => (
-                failed("names under /ipns cannot be resolved by this gateway yet"),
-                "Resolve the name elsewhere and ask for /ipfs/<cid>.",
+            Self::Name(why) => (
+                failed(why),
+                "Ask again later, or ask for /ipfs/<cid> if you know where the name leads.",
             ),
             Self::Busy => (
                 "too many requests are running".to_owned(),
@@ -241,7 +242,7 @@ impl Failure {
             | Self::Broken(_)
             | Self::TooMuch(_)
             | Self::Inside(_)
-            | Self::Names
+            | Self::Name(_)
             | Self::Disk(_)
             | Self::Damaged(_) => None,
         }
@@ -331,12 +332,9 @@ impl Failure {
     }
 }
 
-impl From<ParsePathError> for Failure {
-    fn from(error: ParsePathError) -> Self {
-        match error {
-            ParsePathError::Name { .. } => Self::Names,
-            other => Self::Path(other.to_string()),
-        }
+impl From<PathError> for Failure {
+    fn from(error: PathError) -> Self {
+        Self::Path(error.to_string())
     }
 }
 

@@ -5,7 +5,9 @@ use crate::body::{Body, Broken};
 use crate::config::Config;
 use crate::content::Content;
 use crate::error::Failure;
+use crate::format::Format;
 use crate::metrics::{Kind, Metrics};
+use crate::names::{self, Names};
 use crate::request::{self, Asked};
 use crate::response::ahead::Leave;
 use crate::response::{self, KindExtension};
@@ -32,6 +34,7 @@ struct Shared<C> {
     metrics: Metrics,
     leave: Leave,
     routing: Routing,
+    names: Arc<dyn Names>,
 }
 
 impl<C> Clone for Handler<C> {
@@ -43,7 +46,12 @@ impl<C> Clone for Handler<C> {
 }
 
 impl<C: Content> Handler<C> {
-    pub(crate) fn new(content: C, routing: Routing, config: Config, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        content: C,
+        (routing, names): (Routing, Arc<dyn Names>),
+        config: Config,
+        metrics: Metrics,
+    ) -> Self {
         let places = usize::try_from(config.requests_max.get()).unwrap_or(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(places));
         let leave = Leave::new(config.read_ahead_max);
@@ -55,6 +63,7 @@ impl<C: Content> Handler<C> {
                 metrics,
                 leave,
                 routing,
+                names,
             }),
         }
     }
@@ -152,8 +161,15 @@ impl<C: Content> Handler<C> {
         }
         match request::parse(parts)? {
             Asked::Content(request) => {
-                response::content(&shared.content, &shared.config, &shared.leave, &request).await
+                let names = &*shared.names;
+                if request.wants(Format::IpnsRecord) {
+                    return names::record(names, &request).await;
+                }
+                let led = names::lead(names, &request).await?;
+                let (content, config, leave) = (&shared.content, &shared.config, &shared.leave);
+                response::content(content, config, leave, &request, led).await
             }
+            Asked::Canonical(location) => Ok(response::found(location)),
             Asked::Redirect(location) => Ok(response::moved(location)),
             Asked::Landing => Ok(landing()),
             Asked::Options => {
@@ -181,6 +197,7 @@ This is a cairn gateway: it serves content by its CID.
 
   /ipfs/<cid>               a file, or a folder's page
   /ipfs/<cid>/<path>        what lies below it
+  /ipns/<name>/<path>       what a name leads to now
   /ipfs/<cid>?format=raw    one block, to be checked by the client
   /ipfs/<cid>?format=car    all blocks below it, likewise
   /ipfs/<cid>?format=tar    files and folders in one archive

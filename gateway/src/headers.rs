@@ -26,6 +26,11 @@ pub(crate) const IMMUTABLE: HeaderValue =
 /// A page about content changes when we draw it otherwise.
 pub(crate) const GENERATED: HeaderValue =
     HeaderValue::from_static("public, max-age=604800, stale-while-revalidate=2678400");
+/// What a name leads to may be kept for so long.
+pub(crate) fn for_a_while(time: Duration) -> HeaderValue {
+    value(format!("public, max-age={}", time.as_secs()))
+}
+
 /// Parts may be asked for.
 pub(crate) const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Parts may not be asked for.

@@ -4,7 +4,7 @@
 //! place among the running requests and a time limit; `request` understands it, with `format` for
 //! what was asked for; `response` follows the path through the DAG and answers in one of its
 //! forms, with `archive`, `range`, `media`, `headers` and `encode` for the details; `error` says whatever went
-//! wrong. `routing` answers who has what. Blocks come from `content`, which is all that this crate knows of stores and peers.
+//! wrong. `names` follows `/ipns/…`, and `routing` answers who has what. Blocks come from `content`, which is all that this crate knows of stores and peers.
 //!
 //! Nothing is answered as whole that is not: a `body` that cannot be finished breaks its
 //! connection.
@@ -20,6 +20,7 @@ mod handler;
 mod headers;
 mod media;
 mod metrics;
+mod names;
 mod range;
 mod request;
 mod response;

@@ -23,12 +23,14 @@ pub(crate) enum Kind {
     Tar,
     /// A document of an IPLD codec.
     Dag,
+    /// The record of a name.
+    Name,
     /// Who has what.
     Routing,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Other, "other"),
         (Self::File, "file"),
         (Self::Directory, "directory"),
@@ -36,6 +38,7 @@ impl Kind {
         (Self::Car, "car"),
         (Self::Tar, "tar"),
         (Self::Dag, "dag"),
+        (Self::Name, "name"),
         (Self::Routing, "routing"),
     ];
 }

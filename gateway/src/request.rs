@@ -5,7 +5,9 @@
 
 use crate::encode;
 use crate::error::{Failure, Reach};
-use crate::format::{self, From, Wish};
+use crate::format::{self, Format, From, Wish};
+use cairn_node::name::path::{NamePath, Root};
+use cairn_node::{PeerId, ipns};
 use cairn_store::dag::path::ContentPath;
 use http::{HeaderMap, Method, header, request::Parts};
 use percent_encoding::percent_decode_str;
@@ -19,6 +21,8 @@ pub(crate) enum Asked {
     Options,
     /// Another address, permanently.
     Redirect(String),
+    /// The same name as it is usually written.
+    Canonical(String),
     /// Content.
     Content(Box<Request>),
 }
@@ -31,7 +35,7 @@ pub(crate) struct Request {
     /// The path, percent-decoded once.
     pub(crate) path: String,
     /// The same, understood.
-    pub(crate) content: ContentPath,
+    pub(crate) asked: NamePath,
     /// The query.
     pub(crate) query: Query,
     /// The query as sent.
@@ -87,6 +91,11 @@ impl Query {
 }
 
 impl Request {
+    /// Whether this format is asked for.
+    pub(crate) fn wants(&self, format: Format) -> bool {
+        self.wish.as_ref().is_some_and(|wish| wish.format == format)
+    }
+
     /// A header as text.
     pub(crate) fn header(&self, name: header::HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
@@ -138,17 +147,19 @@ pub(crate) fn parse(parts: Parts) -> Result<Asked, Failure> {
     if path == "/" {
         return Ok(Asked::Landing);
     }
-    let Some((space, rest)) = namespace(&path) else {
+    let Some((_, rest)) = namespace(&path) else {
         return Err(Failure::Nowhere);
     };
     refuse_service_worker(&parts.headers, rest)?;
-    if space == Namespace::Ipns {
-        return Err(Failure::Names);
-    }
     if let Some(fixed) = superfluous_namespace(&path, rest) {
         return Ok(Asked::Redirect(location(&fixed, parts.uri.query())));
     }
-    let content: ContentPath = path.parse()?;
+    let asked: NamePath = path.parse()?;
+    if let Root::Key(key) = asked.root
+        && let Some(canonical) = canonical(&key, rest)
+    {
+        return Ok(Asked::Canonical(location(&canonical, parts.uri.query())));
+    }
     let query = Query::parse(parts.uri.query());
     let wish = format::choose(&query, &parts.headers)?;
     let reach = if only_if_cached(&parts.headers) {
@@ -158,7 +169,7 @@ pub(crate) fn parse(parts: Parts) -> Result<Asked, Failure> {
     };
     Ok(Asked::Content(Box::new(Request {
         verb,
-        content,
+        asked,
         query,
         raw_query: parts.uri.query().map(str::to_owned),
         wish,
@@ -240,6 +251,14 @@ fn superfluous_namespace(path: &str, rest: &str) -> Option<String> {
         Namespace::Ipns => !below.is_empty(),
     };
     (makes_sense && fixed != path).then_some(fixed)
+}
+
+/// The path of a key's name that is not written as a CID in base36.
+fn canonical(key: &PeerId, rest: &str) -> Option<String> {
+    let written = rest.split('/').next().unwrap_or_default();
+    let text = ipns::text(key);
+    let below = rest.strip_prefix(written)?;
+    (written != text).then(|| format!("/ipns/{text}{below}"))
 }
 
 fn only_if_cached(headers: &HeaderMap) -> bool {

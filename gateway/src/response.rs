@@ -16,6 +16,7 @@ use crate::error::{Failure, Reach};
 use crate::format::Format;
 use crate::headers::{self, Match};
 use crate::metrics::Kind;
+use crate::names::{Holds, Led};
 use crate::request::Request;
 use crate::{encode, headers::Disposition};
 use ahead::Leave;
@@ -33,6 +34,8 @@ pub(crate) struct Context<'a, S> {
     source: S,
     /// Where the path led.
     resolved: Resolved,
+    /// For how long.
+    holds: Holds,
 }
 
 /// Answers a request for content.
@@ -41,12 +44,13 @@ pub(crate) async fn content<C: Content>(
     config: &Config,
     leave: &Leave,
     request: &Request,
+    led: Led,
 ) -> Result<Response<Body>, Failure> {
     let source = match request.reach {
         Reach::Anywhere => content.session(config.retrieval_timeout.duration()),
         Reach::CacheOnly => content.local(),
     };
-    let (root, names) = (&request.content.root, &request.content.segments);
+    let (root, names) = (&led.content.root, &led.content.segments);
     let resolved = path::resolve(&source, root, names)
         .await
         .map_err(|error| Failure::resolve(request.reach, error))?;
@@ -60,8 +64,19 @@ pub(crate) async fn content<C: Content>(
         leave,
         source,
         resolved,
+        holds: led.holds,
     };
     let mut response = Box::pin(context.choose()).await?;
+    about(&mut response, request);
+    let map = response.headers_mut();
+    if !map.contains_key(header::LOCATION) {
+        map.insert(headers::X_IPFS_ROOTS, context.roots());
+    }
+    Ok(response)
+}
+
+/// What every answer says of what was asked.
+pub(crate) fn about(response: &mut Response<Body>, request: &Request) {
     let map = response.headers_mut();
     if request.query.first("format").is_none() {
         // A cache must not answer a browser with the CAR that someone else accepted.
@@ -69,12 +84,10 @@ pub(crate) async fn content<C: Content>(
     }
     if !map.contains_key(header::LOCATION) {
         map.insert(headers::X_IPFS_PATH, encode::header(&request.path));
-        map.insert(headers::X_IPFS_ROOTS, context.roots());
         if let Some(canonical) = request.canonical() {
             map.insert(header::CONTENT_LOCATION, headers::value(canonical));
         }
     }
-    Ok(response)
 }
 
 impl<S: BlockSource + Clone + 'static> Context<'_, S> {
@@ -94,9 +107,8 @@ impl<S: BlockSource + Clone + 'static> Context<'_, S> {
         match (asked, native) {
             (Some(Format::Raw), _) => block::serve_raw(self).await,
             (Some(Format::Tar), _) => tar::serve(self).await,
-            (Some(Format::IpnsRecord), _) => Err(Failure::Parameter(
-                "format ipns-record exists only under /ipns".to_owned(),
-            )),
+            // Answered before the path is followed.
+            (Some(Format::IpnsRecord), _) => Err(self.mismatch(Format::IpnsRecord)),
             (None, Some(native)) => block::serve_document(self, native).await,
             (Some(asked), Some(native)) if is_same_data(asked, native) => {
                 block::serve_document(self, asked).await
@@ -118,7 +130,7 @@ impl<S: BlockSource + Clone + 'static> Context<'_, S> {
         }
         let etag = self.etag("");
         if headers::if_none_match(self.request, &etag) == Match::Named {
-            return Ok(not_modified(&etag, headers::IMMUTABLE));
+            return Ok(not_modified(headers::value(etag), self.cache()));
         }
         if let Some(answer) = directory::known(self) {
             return Ok(answer);
@@ -149,6 +161,22 @@ impl<S: BlockSource + Clone + 'static> Context<'_, S> {
         ))
     }
 
+    /// How long the content may be kept.
+    fn cache(&self) -> HeaderValue {
+        match self.holds {
+            Holds::ForEver => headers::IMMUTABLE,
+            Holds::For(time) => headers::for_a_while(time),
+        }
+    }
+
+    /// How long a page about it may be.
+    fn page_cache(&self) -> HeaderValue {
+        match self.holds {
+            Holds::ForEver => headers::GENERATED,
+            Holds::For(time) => headers::for_a_while(time),
+        }
+    }
+
     fn codec(&self) -> u64 {
         self.resolved.cid.codec()
     }
@@ -165,7 +193,7 @@ impl<S: BlockSource + Clone + 'static> Context<'_, S> {
             .query
             .first("filename")
             .filter(|name| !name.is_empty());
-        given.or_else(|| self.request.content.segments.last().map(String::as_str))
+        given.or_else(|| self.request.asked.segments.last().map(String::as_str))
     }
 
     /// `Content-Disposition` of an answer whose own name is the CID and `extension`.
@@ -224,19 +252,28 @@ fn answer(kind: Kind, etag: &str, media: HeaderValue, cache: HeaderValue) -> Res
 }
 
 /// The client has it already.
-fn not_modified(etag: &str, cache: HeaderValue) -> Response<Body> {
+pub(crate) fn not_modified(etag: HeaderValue, cache: HeaderValue) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     let map = response.headers_mut();
     map.insert(header::CACHE_CONTROL, cache);
-    map.insert(header::ETAG, headers::value(etag.to_owned()));
+    map.insert(header::ETAG, etag);
     response
 }
 
 /// Another address, for ever.
 pub(crate) fn moved(location: String) -> Response<Body> {
+    elsewhere(StatusCode::MOVED_PERMANENTLY, location)
+}
+
+/// Another address, for now.
+pub(crate) fn found(location: String) -> Response<Body> {
+    elsewhere(StatusCode::FOUND, location)
+}
+
+fn elsewhere(status: StatusCode, location: String) -> Response<Body> {
     let mut response = Response::new(Body::whole(format!("Moved to {location}\n")));
-    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    *response.status_mut() = status;
     let map = response.headers_mut();
     map.insert(header::CONTENT_TYPE, headers::TEXT);
     map.insert(header::LOCATION, headers::value(location));

@@ -360,7 +360,7 @@ fn name_caching(record: &ipns::Record, now: SystemTime) -> HeaderValue {
 }
 
 /// Another for every other record.
-fn tag(bytes: &[u8]) -> Option<HeaderValue> {
+pub(crate) fn tag(bytes: &[u8]) -> Option<HeaderValue> {
     let raw = Prefix {
         version: Version::V1,
         codec: cid::RAW,

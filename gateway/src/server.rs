@@ -12,8 +12,10 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::handler::Handler;
 use crate::metrics::Metrics;
+use crate::names::Names;
 use crate::routing::{Lookups, Routing};
 use cairn_node::Exchange;
+use cairn_node::name::resolver::Resolver;
 use cairn_node::routing::Directory;
 use cairn_node::tasks::Tasks;
 use http::{HeaderValue, header};
@@ -57,18 +59,22 @@ impl Gateway {
         listener: TcpListener,
         exchange: Exchange,
         directory: Option<Directory>,
+        resolver: Resolver,
         config: Config,
         tasks: &Tasks,
         registry: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
         let lookups = directory.map(|directory| Arc::new(directory) as Arc<dyn Lookups>);
-        Self::start_with(listener, (exchange, lookups), config, tasks, registry)
+        let resolver: Arc<dyn Names> = Arc::new(resolver);
+        let others = (lookups, resolver);
+        Self::start_with(listener, exchange, others, config, tasks, registry)
     }
 
     /// The same for anything that has content.
     pub(crate) fn start_with<C: Content>(
         listener: TcpListener,
-        (content, lookups): (C, Option<Arc<dyn Lookups>>),
+        content: C,
+        (lookups, names): (Option<Arc<dyn Lookups>>, Arc<dyn Names>),
         config: Config,
         tasks: &Tasks,
         registry: &prometheus::Registry,
@@ -86,7 +92,7 @@ impl Gateway {
         let routing = Routing::new(&config, lookups);
         let acceptor = Acceptor {
             connection: Connection {
-                handler: Handler::new(content, routing, config.clone(), metrics.clone()),
+                handler: Handler::new(content, (routing, names), config.clone(), metrics.clone()),
                 header_timeout: config.header_timeout.duration(),
                 write_timeout: config.write_timeout.duration(),
                 switches: switches.clone(),

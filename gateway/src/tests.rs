@@ -8,6 +8,7 @@ mod documents;
 mod files;
 mod folders;
 mod hostile;
+mod ipns;
 mod names;
 mod routing;
 mod support;

@@ -49,14 +49,14 @@ async fn serve<S: BlockSource + Clone + 'static>(
     let etag = context.etag(&format!(".{}", format.name()));
     let matched = headers::if_none_match(context.request, &etag);
     if matched == Match::Named {
-        return Ok(not_modified(&etag, headers::IMMUTABLE));
+        return Ok(not_modified(headers::value(etag), context.cache()));
     }
     let (size, data) = read(context).await?;
     if matched == Match::Any {
-        return Ok(not_modified(&etag, headers::IMMUTABLE));
+        return Ok(not_modified(headers::value(etag), context.cache()));
     }
     let media = HeaderValue::from_static(format.media_type());
-    let mut response = answer(kind, &etag, media.clone(), headers::IMMUTABLE);
+    let mut response = answer(kind, &etag, media.clone(), context.cache());
     response
         .headers_mut()
         .insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);

@@ -28,7 +28,7 @@ pub(super) fn known<S: BlockSource + Clone + 'static>(
     context.request.header(header::IF_NONE_MATCH)?;
     let etag = page_etag(context);
     (headers::if_none_match(context.request, &etag) == Match::Named)
-        .then(|| not_modified(&etag, headers::GENERATED))
+        .then(|| not_modified(headers::value(etag), context.page_cache()))
 }
 
 /// The folder: its index, or its page.
@@ -55,9 +55,9 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
     }
     let etag = page_etag(context);
     if headers::if_none_match(request, &etag) == Match::Any {
-        return Ok(not_modified(&etag, headers::GENERATED));
+        return Ok(not_modified(headers::value(etag), context.page_cache()));
     }
-    let mut response = answer(Kind::Directory, &etag, headers::HTML, headers::GENERATED);
+    let mut response = answer(Kind::Directory, &etag, headers::HTML, context.page_cache());
     let map = response.headers_mut();
     map.insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
     map.insert(header::CONTENT_SECURITY_POLICY, headers::OWN_PAGE_POLICY);
@@ -102,7 +102,7 @@ impl Listing {
             ..Budget::REQUEST
         };
         let mut found = pin!(directory.entries(context.source.clone(), budget));
-        let segments = &context.request.content.segments;
+        let segments = &context.request.asked.segments;
         let address: usize = segments.iter().map(|name| name.len() + 1).sum();
         let (mut entries, mut is_cut, mut page_bytes) = (Vec::new(), false, 0_usize);
         while let Some(entry) = found.next().await {
@@ -139,12 +139,12 @@ struct Page {
 
 impl Page {
     fn new<S>(context: &Context<'_, S>, listing: Listing) -> Self {
-        let content = &context.request.content;
-        let root = content.root.to_string();
-        let mut address = format!("/ipfs/{root}");
-        let mut crumbs = format!("/ipfs/{}", link(&address, &root));
-        let mut title = format!("/ipfs/{root}");
-        for name in &content.segments {
+        let asked = &context.request.asked;
+        let mut address = asked.root.to_string();
+        let (space, root) = address.split_at(SPACE_BYTES);
+        let mut crumbs = format!("{space}{}", link(&address, root));
+        let mut title = address.clone();
+        for name in &asked.segments {
             let shown = encode::html(&encode::visible(name));
             address.push('/');
             address.push_str(name);
@@ -169,7 +169,7 @@ impl Page {
             );
         }
         head.push_str(TABLE);
-        if !content.segments.is_empty() {
+        if !asked.segments.is_empty() {
             let up = format!("{address}/..");
             let _ = writeln!(
                 head,
@@ -311,6 +311,9 @@ tr:hover{background:var(--hover)}\
 const HEAD_END: &str = "</style>\n</head>\n<body>\n";
 const TABLE: &str = "<table>\n";
 const FOOT: &str = "</table>\n</body>\n</html>\n";
+
+/// `/ipfs/` or `/ipns/`.
+const SPACE_BYTES: usize = 6;
 
 #[cfg(test)]
 mod tests {

@@ -23,9 +23,9 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
     if headers::if_none_match(request, &etag) == Match::Any
         || headers::not_modified_since(request, modified)
     {
-        return Ok(not_modified(&etag, headers::IMMUTABLE));
+        return Ok(not_modified(headers::value(etag), context.cache()));
     }
-    let mut response = answer(Kind::File, &etag, media::UNKNOWN, headers::IMMUTABLE);
+    let mut response = answer(Kind::File, &etag, media::UNKNOWN, context.cache());
     if let Some(disposition) = disposition(context, name) {
         response
             .headers_mut()
@@ -52,10 +52,10 @@ pub(super) fn serve_symlink<S: BlockSource + Clone + 'static>(
     if headers::if_none_match(context.request, &etag) == Match::Any
         || headers::not_modified_since(context.request, modified)
     {
-        return not_modified(&etag, headers::IMMUTABLE);
+        return not_modified(headers::value(etag), context.cache());
     }
     let media = HeaderValue::from_static("inode/symlink");
-    let mut response = answer(Kind::File, &etag, media, headers::IMMUTABLE);
+    let mut response = answer(Kind::File, &etag, media, context.cache());
     let map = response.headers_mut();
     map.insert(header::CONTENT_LENGTH, HeaderValue::from(link.target.len()));
     headers::last_modified(map, modified);

@@ -37,14 +37,14 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
     let etag = format!("W/{}", context.etag(".x-tar"));
     let matched = headers::if_none_match(context.request, &etag);
     if matched == Match::Named {
-        return Ok(not_modified(&etag, headers::IMMUTABLE));
+        return Ok(not_modified(headers::value(etag), context.cache()));
     }
     let node = context.open(&root).await?;
     if matched == Match::Any {
-        return Ok(not_modified(&etag, headers::IMMUTABLE));
+        return Ok(not_modified(headers::value(etag), context.cache()));
     }
     let media = HeaderValue::from_static("application/x-tar");
-    let mut response = answer(Kind::Tar, &etag, media, headers::IMMUTABLE);
+    let mut response = answer(Kind::Tar, &etag, media, context.cache());
     let map = response.headers_mut();
     map.insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
     map.insert(header::ACCEPT_RANGES, headers::NONE);

@@ -240,7 +240,7 @@ async fn every_answer_lets_other_origins_read_it() {
         ("DELETE", "/".to_owned(), 405),
         ("GET", "/".to_owned(), 200),
         ("GET", "/elsewhere".to_owned(), 404),
-        ("GET", "/ipns/example.org".to_owned(), 501),
+        ("GET", "/ipns/example.org".to_owned(), 500),
         ("GET", format!("/ipfs/ipfs/{cid}"), 301),
     ] {
         let answer = site.ask(method, &path, &[]).await;

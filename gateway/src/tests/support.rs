@@ -4,17 +4,27 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::handler::Handler;
 use crate::metrics::Metrics;
+use crate::names::{Holds, Led, Names};
 use crate::routing::{Lookups, Routing};
 use bytes::Bytes;
+use cairn_node::PeerId;
+use cairn_node::ipns::Record;
+use cairn_node::name::follow::{FollowError, WalkError};
+use cairn_node::name::path::{NamePath, Root};
+use cairn_node::name::resolve::{How, ResolveError};
+use cairn_node::name::resolver::NameError;
 use cairn_store::block::Prefix;
 use cairn_store::cid::{self, HashKind, Version};
+use cairn_store::dag::path::ContentPath;
 use cairn_store::dag::pb::{PbLink, PbNode, encode};
 use cairn_store::unixfs::Profile;
 use cairn_store::unixfs::import::{Importer, Metadata};
 use cairn_store::{Block, BlockSource, Cid, SourceError};
+use futures::future::{BoxFuture, FutureExt};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +48,38 @@ pub(super) struct Site {
     pub(super) elsewhere: HashMap<Cid, Block>,
     pub(super) missing: Missing,
     pub(super) config: Config,
+    pub(super) names: Known,
+}
+
+/// Names of which it is known where they lead.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    pub(super) leads: BTreeMap<Root, String>,
+    pub(super) records: HashMap<PeerId, Record>,
+}
+
+/// For how long all of them hold.
+pub(super) const TTL: Duration = Duration::from_secs(1234);
+
+impl Names for Known {
+    fn lead(&self, path: NamePath, _: How) -> BoxFuture<'_, Result<Led, FollowError<NameError>>> {
+        let led = match self.leads.get(&path.root) {
+            Some(to) => {
+                let below = path.segments.join("/");
+                let content: ContentPath = format!("{to}/{below}").parse().unwrap();
+                let holds = Holds::For(TTL);
+                Ok(Led { content, holds })
+            }
+            None => Err(WalkError::Circle(vec![path.root.to_string()]).into()),
+        };
+        ready(led).boxed()
+    }
+
+    fn record(&self, key: PeerId, _: How) -> BoxFuture<'_, Result<(Record, Duration), NameError>> {
+        let found = self.records.get(&key).cloned();
+        let found = found.ok_or(NameError::Record(ResolveError::NotFound(key)));
+        ready(found.map(|record| (record, TTL))).boxed()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -96,6 +138,7 @@ impl Site {
             elsewhere: HashMap::new(),
             missing: Missing::Absent,
             config: Config::default(),
+            names: Known::default(),
         }
     }
 
@@ -191,7 +234,7 @@ impl Site {
         let routing = Routing::new(&self.config, lookups);
         Handler::new(
             Arc::new(self.clone()),
-            routing,
+            (routing, Arc::new(self.names.clone())),
             self.config.clone(),
             metrics,
         )

@@ -21,8 +21,14 @@ async fn serve(site: Site) -> Running {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let registry = prometheus::Registry::new();
     let config = site.config.clone();
-    let content = (Arc::new(site), None);
-    let gateway = Gateway::start_with(listener, content, config, &Tasks::new(), &registry).unwrap();
+    let others = (
+        None,
+        Arc::new(site.names.clone()) as Arc<dyn crate::names::Names>,
+    );
+    let content = Arc::new(site);
+    let tasks = Tasks::new();
+    let gateway = Gateway::start_with(listener, content, others, config, &tasks, &registry);
+    let gateway = gateway.unwrap();
     Running { gateway, registry }
 }
 
