@@ -71,7 +71,9 @@ pub(crate) enum Failure {
     Disk(String),
     /// The block's bytes here are damaged, and nobody else can be asked.
     Damaged(String),
-    /// Peers were asked, and none answered in time.
+    /// Nobody was found who has it.
+    Nobody(String),
+    /// Somebody was found who may have it, and it did not come in time.
     TooSlow(String),
     /// The program is stopping.
     Stopping,
@@ -104,6 +106,7 @@ impl Failure {
             Self::Older(_) => StatusCode::CONFLICT,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Name(_) | Self::Disk(_) | Self::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Nobody(_) => StatusCode::BAD_GATEWAY,
             Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::NotKept(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -209,6 +212,11 @@ impl Failure {
                 "This is a fault of the node; its operator can add the content again, or run \
                  `cairn repo verify --heal` while the node is online.",
             ),
+            Self::Nobody(why) => (
+                failed(why),
+                "Nobody who was asked has it, and nobody tells of having it. Check the CID; whoever has the content can \
+                 let its node run, provide it (`cairn routing provide`), or connect to this one.",
+            ),
             Self::TooSlow(why) => (
                 failed(why),
                 "Whoever has it may be offline or out of reach. Try again in a while.",
@@ -221,7 +229,7 @@ impl Failure {
     fn retry_after(&self) -> Option<HeaderValue> {
         match self {
             Self::Busy | Self::NotKept(_) | Self::Stopping => Some(HeaderValue::from_static("10")),
-            Self::TooSlow(_) => Some(HeaderValue::from_static("60")),
+            Self::Nobody(_) | Self::TooSlow(_) => Some(HeaderValue::from_static("60")),
             Self::Path(_)
             | Self::Parameter(_)
             | Self::Route(_)
@@ -321,7 +329,10 @@ impl Failure {
     /// A block that could not be had.
     pub(crate) fn source(error: SourceError) -> Self {
         match error {
-            SourceError::TooSlow { .. } => Self::TooSlow(error.to_string()),
+            SourceError::TooSlow { is_anywhere, .. } => match is_anywhere {
+                true => Self::TooSlow(error.to_string()),
+                false => Self::Nobody(error.to_string()),
+            },
             SourceError::Cid(_) => Self::Path(error.to_string()),
             SourceError::Stopping { .. } => Self::Stopping,
             SourceError::Damaged { .. } => Self::Damaged(error.to_string()),

@@ -130,9 +130,14 @@ impl Session {
         }
         let fetched = bitswap.fetch(work, cid).await.map_err(|error| match error {
             // Or an operator would look for the fault with the peers.
-            SourceError::TooSlow { cid, tried } if damaged => SourceError::TooSlow {
+            SourceError::TooSlow {
+                cid,
+                tried,
+                is_anywhere,
+            } if damaged => SourceError::TooSlow {
                 cid,
                 tried: format!("it is damaged on disk, and {tried}").into(),
+                is_anywhere,
             },
             error => error,
         });

@@ -76,6 +76,8 @@ pub enum SourceError {
         cid: Cid,
         /// What was tried: providers found, dials, wants sent.
         tried: Arc<str>,
+        /// Whether anybody was found who may have it.
+        is_anywhere: bool,
     },
     /// A peer has it, and it is larger than a block may be.
     #[error(

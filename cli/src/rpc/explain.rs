@@ -186,10 +186,15 @@ impl About<'_> {
         };
         self.say("verdict", &verdict).await;
         fetched.map_err(|error| match error {
-            SourceError::TooSlow { cid, tried } => {
-                let tried = without_advice(&tried).into();
-                SourceError::TooSlow { cid, tried }
-            }
+            SourceError::TooSlow {
+                cid,
+                tried,
+                is_anywhere,
+            } => SourceError::TooSlow {
+                cid,
+                tried: without_advice(&tried).into(),
+                is_anywhere,
+            },
             other => other,
         })
     }

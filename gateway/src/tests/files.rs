@@ -344,6 +344,11 @@ async fn what_is_not_there_is_404_and_what_nobody_sent_is_504() {
     );
     assert_eq!(absent.header("cache-control"), "no-store");
     assert_eq!(absent.header("access-control-allow-origin"), "*");
+    site.missing = Missing::Nowhere;
+    let nowhere = site.get(&path).await;
+    assert_eq!(nowhere.code(), 502);
+    assert!(nowhere.text().contains("found 0"), "{}", nowhere.text());
+    assert_eq!(nowhere.header("retry-after"), "60");
     site.missing = Missing::TooSlow;
     let slow = site.get(&path).await;
     assert_eq!(slow.code(), 504);

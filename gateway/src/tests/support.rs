@@ -11,7 +11,7 @@ use cairn_node::PeerId;
 use cairn_node::ipns::Record;
 use cairn_node::name::follow::{FollowError, WalkError};
 use cairn_node::name::path::{NamePath, Root};
-use cairn_node::name::resolve::{How, ResolveError};
+use cairn_node::name::resolve::{Freshness, How, ResolveError};
 use cairn_node::name::resolver::NameError;
 use cairn_store::block::Prefix;
 use cairn_store::cid::{self, HashKind, Version};
@@ -35,6 +35,8 @@ pub(super) enum Missing {
     Absent,
     /// They are told that nobody answered.
     TooSlow,
+    /// They are told that nobody was found.
+    Nowhere,
     /// They are told nothing.
     Hangs,
     /// They are told that its bytes are damaged.
@@ -60,6 +62,8 @@ pub(super) struct Known {
 
 /// For how long all of them hold.
 pub(super) const TTL: Duration = Duration::from_secs(1234);
+/// How long ago a record was asked for.
+const AGE: Duration = Duration::from_secs(34);
 
 impl Names for Known {
     fn lead(&self, path: NamePath, _: How) -> BoxFuture<'_, Result<Led, FollowError<NameError>>> {
@@ -75,10 +79,11 @@ impl Names for Known {
         ready(led).boxed()
     }
 
-    fn record(&self, key: PeerId, _: How) -> BoxFuture<'_, Result<(Record, Duration), NameError>> {
+    fn record(&self, key: PeerId, _: How) -> BoxFuture<'_, Result<(Record, Freshness), NameError>> {
         let found = self.records.get(&key).cloned();
         let found = found.ok_or(NameError::Record(ResolveError::NotFound(key)));
-        ready(found.map(|record| (record, TTL))).boxed()
+        let fresh = Freshness { ttl: TTL, age: AGE };
+        ready(found.map(|record| (record, fresh))).boxed()
     }
 }
 
@@ -107,6 +112,12 @@ impl BlockSource for Blocks {
             (None, Missing::TooSlow) => Err(SourceError::TooSlow {
                 cid: *cid,
                 tried: "3 providers found, 2 dialled, none answered".into(),
+                is_anywhere: true,
+            }),
+            (None, Missing::Nowhere) => Err(SourceError::TooSlow {
+                cid: *cid,
+                tried: "2 searches for providers found 0".into(),
+                is_anywhere: false,
             }),
             (None, Missing::Hangs) => std::future::pending().await,
         }

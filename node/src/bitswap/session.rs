@@ -274,6 +274,18 @@ impl Session {
     }
 }
 
+impl Tried {
+    /// Whether there is anybody who may have it: who said so, is told of as a provider, sent others of the same
+    /// work, or has not answered.
+    pub(super) fn found_somebody(&self) -> bool {
+        let denied = usize::try_from(self.said.dont_haves).unwrap_or(usize::MAX);
+        self.said.haves > 0
+            || self.sought.providers > 0
+            || self.sought.came > 0
+            || self.said.asked > denied
+    }
+}
+
 impl fmt::Display for Tried {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

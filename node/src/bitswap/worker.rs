@@ -915,8 +915,12 @@ impl Waiter {
     }
 
     fn leaves(self, tried: &Tried) {
-        let (cid, tried) = (self.cid, tried.to_string().into());
-        drop(self.reply.send(Err(SourceError::TooSlow { cid, tried })));
+        let failed = SourceError::TooSlow {
+            cid: self.cid,
+            tried: tried.to_string().into(),
+            is_anywhere: tried.found_somebody(),
+        };
+        drop(self.reply.send(Err(failed)));
     }
 }
 

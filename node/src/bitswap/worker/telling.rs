@@ -68,8 +68,12 @@ impl State {
             0 => String::new(),
             more => format!(" ({more} more blocks are waited for)"),
         };
-        let tried = tried.to_string().into();
-        Some(format!("{}{more}", SourceError::TooSlow { cid, tried }))
+        let failed = SourceError::TooSlow {
+            cid,
+            tried: tried.to_string().into(),
+            is_anywhere: tried.found_somebody(),
+        };
+        Some(format!("{failed}{more}"))
     }
 
     /// Adds what the client does not know of what was tried.
