@@ -5,6 +5,7 @@ pub(crate) mod ahead;
 mod block;
 mod car;
 mod directory;
+mod document;
 mod file;
 mod ranged;
 mod tar;
@@ -109,6 +110,7 @@ impl<S: BlockSource + Clone + 'static> Context<'_, S> {
             (Some(Format::Tar), _) => tar::serve(self).await,
             // Answered before the path is followed.
             (Some(Format::IpnsRecord), _) => Err(self.mismatch(Format::IpnsRecord)),
+            (None, Some(_)) if document::is_wanted(self) => document::serve(self).await,
             (None, Some(native)) => block::serve_document(self, native).await,
             (Some(asked), Some(native)) if is_same_data(asked, native) => {
                 block::serve_document(self, asked).await

@@ -156,7 +156,7 @@ impl Page {
         let count = listing.entries.len();
         let entries = if count == 1 { "entry" } else { "entries" };
         let mut head = format!(
-            "{HEAD_TITLE}{title}{HEAD_STYLE}{STYLE}{HEAD_END}<h1>Index of <span class=\"path\">{crumbs}</span></h1>\n\
+            "{HEAD_TITLE}Index of {title}{HEAD_STYLE}{STYLE}{HEAD_END}<h1>Index of <span class=\"path\">{crumbs}</span></h1>\n\
              <p class=\"about\"><span class=\"cid\">{}</span> \u{b7} {count} {entries}</p>\n",
             context.resolved.cid
         );
@@ -231,7 +231,7 @@ fn row(out: &mut String, folder: &str, entry: &Entry) {
 }
 
 /// A link to a path of this host; `shown` is HTML.
-fn link(path: &str, shown: &str) -> String {
+pub(super) fn link(path: &str, shown: &str) -> String {
     format!(
         "<a href=\"{}\">{shown}</a>",
         encode::html(&encode::path(path))
@@ -288,10 +288,10 @@ const TEMPLATE_VERSION: u64 = {
     fingerprint(hash, FOOT.as_bytes())
 };
 
-const HEAD_TITLE: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Index of ";
-const HEAD_STYLE: &str = "</title>\n<style>";
-const STYLE: &str = "\
+pub(super) const HEAD_TITLE: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>";
+pub(super) const HEAD_STYLE: &str = "</title>\n<style>";
+pub(super) const STYLE: &str = "\
 :root{color-scheme:light dark;--text:#1b1f24;--soft:#616a75;--line:#e3e6ea;--back:#fff;--hover:#f4f6f8;--link:#0b5cad}\
 @media(prefers-color-scheme:dark){:root{--text:#e4e7eb;--soft:#97a1ad;--line:#2c333b;--back:#14181c;--hover:#1d2329;--link:#7cb8f5}}\
 body{margin:0 auto;max-width:64rem;padding:1.5rem 1rem 3rem;background:var(--back);color:var(--text);font:16px/1.5 system-ui,sans-serif}\
@@ -308,7 +308,7 @@ tr:hover{background:var(--hover)}\
 .hash{white-space:nowrap}.hash a{color:var(--soft)}\
 .size{white-space:nowrap;text-align:right;color:var(--soft);font-variant-numeric:tabular-nums}\
 @media(max-width:36rem){.hash{display:none}}";
-const HEAD_END: &str = "</style>\n</head>\n<body>\n";
+pub(super) const HEAD_END: &str = "</style>\n</head>\n<body>\n";
 const TABLE: &str = "<table>\n";
 const FOOT: &str = "</table>\n</body>\n</html>\n";
 

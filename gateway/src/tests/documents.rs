@@ -333,3 +333,72 @@ async fn more_requests_than_allowed_are_told_to_wait() {
     let answer = super::support::ask(&handler, "GET", "/", &[]).await;
     assert_eq!(answer.code(), 200);
 }
+
+#[tokio::test]
+async fn a_browser_sees_a_page_about_a_document_and_others_the_document() {
+    let mut site = Site::new();
+    let leaf = site.raw("hello");
+    let json = format!("{{\"a<b\":[1,null,\"x\u{202e}y\"],\"link\":{{\"/\":\"{leaf}\"}}}}");
+    let cid = site.put(cid::DAG_JSON, json.clone());
+    let browser = [("accept", "text/html,application/xhtml+xml,*/*;q=0.8")];
+    let path = format!("/ipfs/{cid}");
+    let page = site.ask("GET", &path, &browser).await;
+    assert_eq!(
+        (page.code(), page.header("content-type")),
+        (200, "text/html")
+    );
+    let etag = page.header("etag").to_owned();
+    assert!(etag.starts_with("\"DagIndex-") && etag.contains(&cid.to_string()));
+    assert_eq!(page.header("content-disposition"), "");
+    assert!(
+        page.header("content-security-policy")
+            .starts_with("default-src 'none'")
+    );
+    let html = page.text();
+    for part in [
+        format!("<a href=\"/ipfs/{leaf}\">{leaf}</a>"),
+        "a&lt;b".to_owned(),
+        "x\\u{202e}y".to_owned(),
+        "<a href=\"?format=raw\">".to_owned(),
+        "<a href=\"?format=dag-json\">".to_owned(),
+        "</html>".to_owned(),
+    ] {
+        assert!(html.contains(&part), "{part} in {html}");
+    }
+    let head = site.ask("HEAD", &path, &browser).await;
+    assert_eq!((&head.headers, head.bytes()), (&page.headers, &b""[..]));
+    let known = [browser[0], ("if-none-match", &etag)];
+    assert_eq!(site.ask("GET", &path, &known).await.code(), 304);
+    for path in [
+        format!("{path}?download=true"),
+        format!("{path}?format=dag-json"),
+    ] {
+        let answer = site.ask("GET", &path, &browser).await;
+        assert_eq!(answer.bytes(), json.as_bytes(), "{path}");
+    }
+    assert_eq!(site.get(&path).await.bytes(), json.as_bytes());
+    // Browsers show plain JSON themselves.
+    let plain = site.put(cid::JSON, &b"{}"[..]);
+    let answer = site.ask("GET", &format!("/ipfs/{plain}"), &browser).await;
+    assert_eq!(answer.header("content-type"), "application/json");
+}
+
+#[tokio::test]
+async fn a_page_about_a_document_is_bounded_whatever_is_inside() {
+    let mut site = Site::new();
+    let browser = [("accept", "text/html")];
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let wide = format!("[{}1]", "0,".repeat(200_000));
+    let long = format!("\"{}\"", "<".repeat(900_000));
+    for json in [deep, wide, long] {
+        let cid = site.put(cid::DAG_JSON, json.clone());
+        let page = site.ask("GET", &format!("/ipfs/{cid}"), &browser).await;
+        assert_eq!(page.code(), 200);
+        assert!(page.bytes().len() < 3 << 20);
+        assert!(page.text().contains("this page shows its beginning"));
+        assert!(page.text().ends_with("</html>\n"));
+    }
+    let broken = site.put(cid::DAG_CBOR, &[0xff][..]);
+    let page = site.ask("GET", &format!("/ipfs/{broken}"), &browser).await;
+    assert_eq!(page.code(), 422);
+}
