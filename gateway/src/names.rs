@@ -11,7 +11,7 @@ use cairn_node::PeerId;
 use cairn_node::ipns::Record;
 use cairn_node::name::follow::{Depth, FollowError, WalkError};
 use cairn_node::name::path::{NamePath, Root};
-use cairn_node::name::resolve::How;
+use cairn_node::name::resolve::{Freshness, How};
 use cairn_node::name::resolver::{NameError, Resolver};
 use cairn_store::dag::path::ContentPath;
 use futures::future::{BoxFuture, FutureExt};
@@ -25,8 +25,11 @@ pub(crate) trait Names: fmt::Debug + Send + Sync + 'static {
     fn lead(&self, path: NamePath, how: How) -> BoxFuture<'_, Result<Led, FollowError<NameError>>>;
 
     /// The newest record of a key, and for how long nobody need ask for a newer one.
-    fn record(&self, key: PeerId, how: How)
-    -> BoxFuture<'_, Result<(Record, Duration), NameError>>;
+    fn record(
+        &self,
+        key: PeerId,
+        how: How,
+    ) -> BoxFuture<'_, Result<(Record, Freshness), NameError>>;
 }
 
 /// Where a path leads.
@@ -65,10 +68,10 @@ impl Names for Resolver {
         &self,
         key: PeerId,
         how: How,
-    ) -> BoxFuture<'_, Result<(Record, Duration), NameError>> {
+    ) -> BoxFuture<'_, Result<(Record, Freshness), NameError>> {
         async move {
             let record = self.names().resolve(&key, how).await?;
-            let fresh = self.names().fresh_for(&key, &record);
+            let fresh = self.names().freshness(&key, &record);
             Ok((record, fresh))
         }
         .boxed()
@@ -104,10 +107,14 @@ pub(crate) async fn record(
     let found = names.record(key, how(request)).await;
     let (record, fresh) = found.map_err(|error| failure(request, &error))?;
     let etag = tag(record.bytes()).unwrap_or(HeaderValue::from_static("\"\""));
-    let cache = headers::for_a_while(fresh);
+    let cache = headers::for_a_while(fresh.ttl);
+    // Caches count from when the record was asked for, as this node does.
+    let age = HeaderValue::from(fresh.age.min(fresh.ttl).as_secs());
     let named = headers::if_none_match(request, etag.to_str().unwrap_or_default());
     if named != Match::No {
-        return Ok(response::not_modified(etag, cache));
+        let mut response = response::not_modified(etag, cache);
+        response.headers_mut().insert(header::AGE, age);
+        return Ok(response);
     }
     let bytes = record.bytes().to_vec();
     let mut response = Response::new(Body::empty());
@@ -115,6 +122,7 @@ pub(crate) async fn record(
     let map = response.headers_mut();
     map.insert(header::CONTENT_TYPE, RECORD_MEDIA);
     map.insert(header::CACHE_CONTROL, cache);
+    map.insert(header::AGE, age);
     map.insert(header::ETAG, etag);
     map.insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
     map.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));

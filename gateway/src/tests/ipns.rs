@@ -105,6 +105,7 @@ async fn a_record_is_given_as_it_is() {
             "application/vnd.ipfs.ipns-record".to_owned(),
         ),
         ("cache-control", "public, max-age=1234".to_owned()),
+        ("age", "34".to_owned()),
         ("x-content-type-options", "nosniff".to_owned()),
         (
             "content-disposition",

@@ -66,6 +66,15 @@ pub(super) struct Progress {
     error: Option<RoutingError>,
 }
 
+/// How long a record holds, and how much of that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    /// From when it was asked for until somebody is to be asked for a newer one.
+    pub ttl: Duration,
+    /// Since it was asked for.
+    pub age: Duration,
+}
+
 impl Names {
     /// The newest record of a name that is known or found.
     pub async fn resolve(&self, name: &PeerId, how: How) -> Result<Record, ResolveError> {
@@ -153,13 +162,22 @@ impl Names {
 
     /// For how much longer nobody need be asked whether there is a newer one than this record of a name.
     pub fn fresh_for(&self, name: &PeerId, record: &Record) -> Duration {
+        let Freshness { ttl, age } = self.freshness(name, record);
+        ttl.saturating_sub(age)
+    }
+
+    /// For how long a record of a name holds without asking for a newer one, and how much of that is over.
+    pub fn freshness(&self, name: &PeerId, record: &Record) -> Freshness {
         let most = record.ttl().min(self.0.options.max_cache_ttl);
         let found = self.cache().of(name);
         let asked = found.and_then(|found| found.at);
         let age = asked.map_or(Duration::ZERO, |at| at.elapsed());
         let now = (self.0.clock)();
         let left = record.expires().duration_since(now).unwrap_or_default();
-        most.saturating_sub(age).min(left)
+        Freshness {
+            ttl: most.min(left.saturating_add(age)),
+            age,
+        }
     }
 
     /// Has others asked for a name until all who may keep a record were, or, if that is `enough`, until it hardly pays.
