@@ -737,6 +737,9 @@ routing = true
 # Whether they may have records of names kept as well, in the DHT and here. Up to 8 at once are told to others.
 routing_put = false
 
+# Whether only what clients can check is answered: blocks, CARs and records of names.
+trustless_only = false
+
 # Most requests worked on at once; more are answered with 429.
 requests_max = 1024
 
@@ -762,8 +765,8 @@ read_ahead_max = 16
 # Most ranges in one request; a request with more gets the whole content.
 ranges_max = 16
 
-# Most entries shown in a folder's page.
-listing_entries_max = 10000
+# Most entries shown in a folder's page. Up to 10,000 are sorted; of more, all come as they are stored.
+listing_entries_max = 1000000
 
 # Most entries in a TAR and most blocks in a CAR.
 archive_entries_max = 1000000

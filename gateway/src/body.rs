@@ -206,13 +206,13 @@ impl http_body::Body for Body {
         };
         match &next {
             Poll::Ready(Some(Ok(bytes))) => {
-                if let Some(running) = &self.running {
+                if let Some(running) = &mut self.running {
                     running.sent(bytes.len());
                 }
             }
             Poll::Ready(Some(Err(why))) => {
                 tracing::debug!(%why, "an answer breaks off");
-                if let Some(running) = &self.running {
+                if let Some(running) = &mut self.running {
                     running.broke();
                 }
                 if let Some(broken) = &self.broken {

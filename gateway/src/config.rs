@@ -19,6 +19,9 @@ pub struct Config {
     /// Whether whoever reaches the gateway may have records of names kept, at `/routing/v1/ipns` (default false). Price:
     /// up to 8 publications in the DHT at once for others, and a share of the room for others' records.
     pub routing_put: bool,
+    /// Whether only what clients can check is answered: blocks, CARs and records of names (default false). Price of
+    /// false: browsers are given content that they have to believe.
+    pub trustless_only: bool,
     /// Most requests worked on at once, bodies still being sent included (default 1024). More are
     /// answered with 429 at once. Price: up to 2 MiB of blocks held for each client that stalls.
     pub requests_max: NonZeroU32,
@@ -43,8 +46,8 @@ pub struct Config {
     /// Most ranges in one request (default 16). A request with more gets the whole content.
     /// Price: a few hundred bytes of part headers each.
     pub ranges_max: NonZeroU32,
-    /// Most entries shown in a folder's page (default 10,000); a note tells when there are more.
-    /// Price: about 200 bytes of memory each while the page is made.
+    /// Most entries shown in a folder's page (default 1,000,000); a note tells when there are more. Up to 10,000 are
+    /// sorted by name; of more, all come in the order in which they are stored. Price: about 400 bytes sent for each.
     pub listing_entries_max: NonZeroU32,
     /// Most entries in a TAR and most blocks in a CAR (default 1,000,000). Larger ones are cut
     /// off with a broken connection. Price: about 100 bytes of memory each.
@@ -58,6 +61,7 @@ impl Default for Config {
         Self {
             routing: true,
             routing_put: false,
+            trustless_only: false,
             requests_max: count(1024),
             connections_max: count(4096),
             header_timeout: Span::seconds(10),
@@ -66,7 +70,7 @@ impl Default for Config {
             head_timeout: Span::seconds(120),
             read_ahead_max: count(16),
             ranges_max: count(16),
-            listing_entries_max: count(10_000),
+            listing_entries_max: count(1_000_000),
             archive_entries_max: count(1_000_000),
             archive_bytes_max: NonZeroU64::MIN.saturating_add((1 << 40) - 1),
         }

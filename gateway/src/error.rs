@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     Path(String),
     /// A parameter or header has a value that cannot be.
     Parameter(String),
+    /// This gateway gives only what can be checked, and that is not it.
+    Unchecked(String),
     /// Nothing is asked of a router under this path.
     Route(String),
     /// What a router is asked about does not exist as it is written.
@@ -92,7 +94,9 @@ impl Failure {
     /// The status a failure is answered with.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Path(_) | Self::Parameter(_) | Self::Route(_) => StatusCode::BAD_REQUEST,
+            Self::Path(_) | Self::Parameter(_) | Self::Unchecked(_) | Self::Route(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Nowhere | Self::NoLink(_) | Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotCached => StatusCode::PRECONDITION_FAILED,
@@ -121,6 +125,11 @@ impl Failure {
                 "A content path is /ipfs/<cid>, then names of entries.",
             ),
             Self::Parameter(why) => (why.clone(), ""),
+            Self::Unchecked(why) => (
+                why.clone(),
+                "Add ?format=raw for the block, ?format=car for the blocks of a path, or ?format=ipns-record for the \
+                 record of a name.",
+            ),
             Self::Route(why) => (
                 why.clone(),
                 "Ask for /routing/v1/providers/<cid>, /routing/v1/peers/<peer ID>, \
@@ -232,6 +241,7 @@ impl Failure {
             Self::Nobody(_) | Self::TooSlow(_) => Some(HeaderValue::from_static("60")),
             Self::Path(_)
             | Self::Parameter(_)
+            | Self::Unchecked(_)
             | Self::Route(_)
             | Self::Key(_)
             | Self::Accept(_)

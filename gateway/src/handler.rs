@@ -1,6 +1,7 @@
 //! One request, from its head to its answer: a place among the running ones, a time limit, and
 //! what every answer carries.
 
+use crate::access::Line;
 use crate::body::{Body, Broken};
 use crate::config::Config;
 use crate::content::Content;
@@ -12,7 +13,7 @@ use crate::request::{self, Asked};
 use crate::response::ahead::Leave;
 use crate::response::{self, KindExtension};
 use crate::routing::Routing;
-use crate::{encode, headers};
+use crate::{encode, headers, trustless};
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use std::fmt;
 use std::pin::{Pin, pin};
@@ -102,11 +103,15 @@ impl<C: Content> Handler<C> {
     {
         let shared = &self.shared;
         let accept = parts.headers.get(header::ACCEPT).cloned();
+        let mut line = Line::begin(&parts);
         let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
             shared.metrics.refused();
+            if let Some(line) = &mut line {
+                line.answered(http::StatusCode::TOO_MANY_REQUESTS, Kind::Other);
+            }
             return Failure::Busy.response("", accept.as_ref());
         };
-        let running = shared.metrics.start(place);
+        let mut running = shared.metrics.start(place, line);
         let is_head = parts.method == http::Method::HEAD;
         let address = parts.uri.clone();
         let limit = shared.config.head_timeout.duration();
@@ -161,6 +166,9 @@ impl<C: Content> Handler<C> {
         }
         match request::parse(parts)? {
             Asked::Content(request) => {
+                if shared.config.trustless_only {
+                    trustless::check(&request)?;
+                }
                 let names = &*shared.names;
                 if request.wants(Format::IpnsRecord) {
                     return names::record(names, &request).await;

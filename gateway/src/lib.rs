@@ -4,11 +4,13 @@
 //! place among the running requests and a time limit; `request` understands it, with `format` for
 //! what was asked for; `response` follows the path through the DAG and answers in one of its
 //! forms, with `archive`, `range`, `media`, `headers` and `encode` for the details; `error` says whatever went
-//! wrong. `names` follows `/ipns/…`, and `routing` answers who has what. Blocks come from `content`, which is all that this crate knows of stores and peers.
+//! wrong. `trustless` is for gateways that give
+//! nothing else. `names` follows `/ipns/…`, and `routing` answers who has what. Blocks come from `content`, which is all that this crate knows of stores and peers.
 //!
 //! Nothing is answered as whole that is not: a `body` that cannot be finished breaks its
 //! connection.
 
+mod access;
 pub mod archive;
 mod body;
 pub mod config;
@@ -28,6 +30,7 @@ mod routing;
 pub mod server;
 #[cfg(test)]
 mod tests;
+mod trustless;
 
 pub use config::Config;
 pub use server::Gateway;

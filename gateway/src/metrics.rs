@@ -1,5 +1,6 @@
 //! What the gateway counts, and the place of a running request.
 
+use crate::access::Line;
 use http::StatusCode;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use std::sync::Arc;
@@ -41,6 +42,12 @@ impl Kind {
         (Self::Name, "name"),
         (Self::Routing, "routing"),
     ];
+
+    /// As metrics and logs have it.
+    pub(crate) fn name(self) -> &'static str {
+        let row = Self::ALL.iter().find(|(kind, _)| *kind == self);
+        row.map_or("other", |(_, name)| name)
+    }
 }
 
 /// The gateway's metrics. Cheap to clone.
@@ -122,9 +129,10 @@ impl Metrics {
     }
 
     /// A request starts; it holds `place` until it ends.
-    pub(crate) fn start(&self, place: OwnedSemaphorePermit) -> Running {
+    pub(crate) fn start(&self, place: OwnedSemaphorePermit, line: Option<Box<Line>>) -> Running {
         self.inner.running.inc();
         Running {
+            line,
             metrics: self.clone(),
             started: Instant::now(),
             _place: place,
@@ -160,6 +168,7 @@ impl Metrics {
 /// A request that runs.
 #[derive(Debug)]
 pub(crate) struct Running {
+    line: Option<Box<Line>>,
     metrics: Metrics,
     started: Instant,
     _place: OwnedSemaphorePermit,
@@ -167,21 +176,30 @@ pub(crate) struct Running {
 
 impl Running {
     /// Its head is answered.
-    pub(crate) fn answered(&self, status: StatusCode, kind: Kind) {
+    pub(crate) fn answered(&mut self, status: StatusCode, kind: Kind) {
         self.metrics
             .inner
             .latency
             .observe(self.started.elapsed().as_secs_f64());
         self.metrics.count(status, kind);
+        if let Some(line) = &mut self.line {
+            line.answered(status, kind);
+        }
     }
 
     /// Bytes of its body went out.
-    pub(crate) fn sent(&self, bytes: usize) {
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        if let Some(line) = &mut self.line {
+            line.sent(bytes);
+        }
         self.metrics.inner.bytes.inc_by(bytes as u64);
     }
 
     /// Its body broke off.
-    pub(crate) fn broke(&self) {
+    pub(crate) fn broke(&mut self) {
+        if let Some(line) = &mut self.line {
+            line.broke();
+        }
         self.metrics.inner.broken.inc();
     }
 }

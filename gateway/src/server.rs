@@ -7,6 +7,7 @@
 
 mod socket;
 
+use crate::access::Client;
 use crate::body::Broken;
 use crate::config::Config;
 use crate::content::Content;
@@ -205,6 +206,7 @@ impl<C: Content> Connection<C> {
             tracing::debug!(%error, "a connection is gone before it is served");
             return;
         }
+        let client = stream.peer_addr().ok().map(Client);
         let broken = Broken::default();
         let socket = Socket::new(stream, self.write_timeout, broken.clone());
         let handler = self.handler.clone();
@@ -213,6 +215,9 @@ impl<C: Content> Connection<C> {
             let is_last = served.fetch_add(1, Ordering::Relaxed) >= REQUESTS_PER_CONNECTION_MAX;
             let handler = handler.clone();
             request.extensions_mut().insert(broken.clone());
+            if let Some(client) = client {
+                request.extensions_mut().insert(client);
+            }
             async move {
                 let mut response = handler.answer(request).await;
                 if is_last {

@@ -230,6 +230,7 @@ const KEYS: &[(&str, &str)] = &[
     ("keystore.passphrase_file", PATH),
     ("gateway.routing", "true or false"),
     ("gateway.routing_put", "true or false"),
+    ("gateway.trustless_only", "true or false"),
     ("gateway.requests_max", COUNT),
     ("gateway.connections_max", COUNT),
     ("gateway.header_timeout", SPAN),

@@ -5,7 +5,7 @@
 //! strings are what tests of gateways look for, to the letter.
 
 use super::{Context, answer, file, moved, not_modified};
-use crate::body::Body;
+use crate::body::{Body, Break};
 use crate::encode::{self, FINGERPRINT, fingerprint};
 use crate::error::Failure;
 use crate::headers::{self, Match};
@@ -15,10 +15,10 @@ use bytes::Bytes;
 use cairn_store::BlockSource;
 use cairn_store::dag::Budget;
 use cairn_store::unixfs::read::{Directory, Entry, Node, ReadError};
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use http::{HeaderValue, Response, header};
 use std::fmt::Write;
-use std::pin::pin;
+use std::pin::Pin;
 
 /// The answer for a client that has the page already, found without reading the folder.
 pub(super) fn known<S: BlockSource + Clone + 'static>(
@@ -66,7 +66,7 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
     }
     let listing = Listing::read(context, directory).await?;
     let page = Page::new(context, listing);
-    if page.entries.len() <= ENTRIES_AT_ONCE {
+    if page.rest.is_none() && page.entries.len() <= ENTRIES_AT_ONCE {
         let html = page.html();
         response
             .headers_mut()
@@ -86,9 +86,21 @@ fn page_etag<S>(context: &Context<'_, S>) -> String {
 
 /// The entries that are shown.
 struct Listing {
+    /// All of them, by name; of a very large folder the first that it has.
     entries: Vec<Entry>,
-    /// Whether there are more.
+    /// The others of a very large folder.
+    rest: Option<Rest>,
+    /// Whether there are more than are shown.
     is_cut: bool,
+}
+
+/// Entries that come as they are read.
+struct Rest {
+    found: Pin<Box<dyn Stream<Item = Result<Entry, ReadError>> + Send>>,
+    /// How many more are shown.
+    left: usize,
+    /// How many more bytes of a page are begun.
+    bytes_left: usize,
 }
 
 impl Listing {
@@ -101,10 +113,11 @@ impl Listing {
             entries: (most as u64).saturating_add(1),
             ..Budget::REQUEST
         };
-        let mut found = pin!(directory.entries(context.source.clone(), budget));
+        let mut found = Box::pin(directory.entries(context.source.clone(), budget));
         let segments = &context.request.asked.segments;
         let address: usize = segments.iter().map(|name| name.len() + 1).sum();
-        let (mut entries, mut is_cut, mut page_bytes) = (Vec::new(), false, 0_usize);
+        let (mut entries, mut rest, mut is_cut, mut page_bytes) =
+            (Vec::new(), None, false, 0_usize);
         while let Some(entry) = found.next().await {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -117,14 +130,28 @@ impl Listing {
             // A row repeats the folder's address, and a name stands in it three times.
             let row_bytes = ROW_BYTES + address + 3 * entry.name.len();
             page_bytes = page_bytes.saturating_add(row_bytes);
-            if entries.len() >= most || page_bytes > PAGE_BYTES_MAX {
+            if entries.len() >= most {
                 is_cut = true;
                 break;
             }
             entries.push(entry);
+            if entries.len() > SORTED_ENTRIES_MAX || page_bytes > SORTED_BYTES_MAX {
+                rest = Some(Rest {
+                    left: most - entries.len(),
+                    bytes_left: PAGE_BYTES_MAX,
+                    found,
+                });
+                break;
+            }
         }
-        entries.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(Self { entries, is_cut })
+        if rest.is_none() {
+            entries.sort_by(|one, other| one.name.cmp(&other.name));
+        }
+        Ok(Self {
+            entries,
+            rest,
+            is_cut,
+        })
     }
 }
 
@@ -134,6 +161,7 @@ struct Page {
     /// The folder's address, without a slash at its end.
     address: String,
     entries: Vec<Entry>,
+    rest: Option<Rest>,
     foot: String,
 }
 
@@ -153,19 +181,29 @@ impl Page {
             title.push('/');
             title.push_str(&shown);
         }
-        let count = listing.entries.len();
-        let entries = if count == 1 { "entry" } else { "entries" };
+        let count = match (listing.entries.len(), &listing.rest) {
+            (1, None) => "1 entry".to_owned(),
+            (count, None) => format!("{count} entries"),
+            (count, Some(_)) => format!("{count} entries and more"),
+        };
         let mut head = format!(
             "{HEAD_TITLE}Index of {title}{HEAD_STYLE}{STYLE}{HEAD_END}<h1>Index of <span class=\"path\">{crumbs}</span></h1>\n\
-             <p class=\"about\"><span class=\"cid\">{}</span> \u{b7} {count} {entries}</p>\n",
+             <p class=\"about\"><span class=\"cid\">{}</span> \u{b7} {count}</p>\n",
             context.resolved.cid
         );
         if listing.is_cut {
             let _ = writeln!(
                 head,
                 "<p class=\"note\">This folder has more entries than one page shows: these are \
-                 {count} of them. Any entry can be opened by its name, and <code>cairn ls</code> \
-                 lists them all.</p>"
+                 {} of them. {ANY_ENTRY}</p>",
+                listing.entries.len()
+            );
+        }
+        if listing.rest.is_some() {
+            let _ = writeln!(
+                head,
+                "<p class=\"note\">This folder is very large: its entries come in the order in which they are \
+                 stored. {ANY_ENTRY}</p>"
             );
         }
         head.push_str(TABLE);
@@ -181,6 +219,7 @@ impl Page {
             head,
             address,
             entries: listing.entries,
+            rest: listing.rest,
             foot: FOOT.to_owned(),
         }
     }
@@ -200,7 +239,7 @@ impl Page {
         let head = stream::iter([Ok(Bytes::from(self.head))]);
         let foot = stream::iter([Ok(Bytes::from(self.foot))]);
         let mut entries = self.entries.into_iter();
-        let address = self.address;
+        let address = self.address.clone();
         let rows = stream::iter(std::iter::from_fn(move || {
             let mut out = String::new();
             for entry in entries.by_ref().take(ROWS_PER_CHUNK) {
@@ -208,7 +247,44 @@ impl Page {
             }
             (!out.is_empty()).then(|| Ok(Bytes::from(out)))
         }));
-        head.chain(rows).chain(foot).boxed()
+        let address = self.address;
+        let rest = stream::try_unfold(self.rest, move |rest| {
+            let address = address.clone();
+            async move {
+                let Some(mut rest) = rest else {
+                    return Ok(None);
+                };
+                let mut out = String::new();
+                let goes_on = rest.rows(&mut out, &address).await?;
+                Ok(Some((Bytes::from(out), goes_on.then_some(rest))))
+            }
+        });
+        head.chain(rows).chain(rest).chain(foot).boxed()
+    }
+}
+
+impl Rest {
+    /// Some more rows; false if they were the last.
+    async fn rows(&mut self, out: &mut String, address: &str) -> Result<bool, Break> {
+        for _ in 0..ROWS_PER_CHUNK {
+            let entry = match self.found.next().await {
+                None => return Ok(false),
+                Some(Ok(entry)) if self.left > 0 && self.bytes_left > 0 => entry,
+                Some(Ok(_) | Err(ReadError::OverBudget { .. })) => {
+                    let _ = writeln!(
+                        out,
+                        "<tr><td colspan=\"3\">This folder has more entries than one page shows. {ANY_ENTRY}</td></tr>"
+                    );
+                    return Ok(false);
+                }
+                Some(Err(error)) => return Err(error.into()),
+            };
+            let before = out.len();
+            row(out, address, &entry);
+            self.left -= 1;
+            self.bytes_left = self.bytes_left.saturating_sub(out.len() - before);
+        }
+        Ok(true)
     }
 }
 
@@ -270,8 +346,13 @@ fn size(bytes: u64) -> String {
 }
 
 const INDEX: &str = "index.html";
-/// Most bytes of one page, before names are encoded.
-const PAGE_BYTES_MAX: usize = 16 << 20;
+const ANY_ENTRY: &str =
+    "Any entry can be opened by its name, and <code>cairn ls</code> lists them all.";
+/// What is sorted is held: so many entries, and so many bytes of rows before names are encoded.
+const SORTED_ENTRIES_MAX: usize = 10_000;
+const SORTED_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of the rows that are not sorted.
+const PAGE_BYTES_MAX: usize = 1 << 30;
 /// Up to so many entries the page is made at once and its length is told.
 const ENTRIES_AT_ONCE: usize = 1000;
 const ROWS_PER_CHUNK: usize = 256;

@@ -402,3 +402,29 @@ async fn a_page_about_a_document_is_bounded_whatever_is_inside() {
     let page = site.ask("GET", &format!("/ipfs/{broken}"), &browser).await;
     assert_eq!(page.code(), 422);
 }
+
+#[tokio::test]
+async fn a_strict_gateway_gives_only_what_can_be_checked() {
+    let mut site = Site::new();
+    let file = site.file(&[b"hello", b" world"]);
+    let folder = site.folder(&[("file", file)]);
+    site.config.trustless_only = true;
+    for (path, accept, code) in [
+        (format!("/ipfs/{folder}?format=raw"), "", 200),
+        (format!("/ipfs/{folder}"), "application/vnd.ipld.raw", 200),
+        (format!("/ipfs/{folder}/file?format=car"), "", 200),
+        ("/ipfs/bafkqaaa?format=raw".to_owned(), "", 200),
+        ("/ipfs/bafkqaaa?format=car".to_owned(), "", 200),
+        (format!("/ipfs/{folder}/file?format=raw"), "", 400),
+        (format!("/ipfs/{folder}/file"), "text/html", 400),
+        (format!("/ipfs/{folder}/"), "", 400),
+        (format!("/ipfs/{folder}?format=tar"), "", 406),
+        (format!("/ipfs/{folder}?format=dag-json"), "", 406),
+    ] {
+        let answer = site.ask("GET", &path, &[("accept", accept)]).await;
+        assert_eq!(answer.code(), code, "{path} {accept}");
+        if code == 400 {
+            assert!(answer.text().contains("?format=raw"), "{}", answer.text());
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::support::{Site, bytes};
 use cairn_store::Cid;
+use cairn_store::dag::pb;
 
 /// `CID/ą/ę/file-źł.txt`.
 fn polish(site: &mut Site) -> (Cid, Cid, Cid) {
@@ -191,9 +192,51 @@ async fn a_long_address_repeated_in_every_row_makes_no_endless_page() {
     }
     let page = site.get(&format!("/ipfs/{root}{address}/")).await;
     let text = page.text();
-    assert!(text.contains("more entries than one page"), "it is cut");
-    assert!(text.matches("ipfs-hash\" translate").count() > 1000);
-    assert!(text.len() < 20 << 20, "{}", text.len());
+    assert!(text.contains("This folder is very large"), "it streams");
+    assert_eq!(text.matches("ipfs-hash\" translate").count(), 9000);
+    assert!(text.ends_with("</html>\n"));
+}
+
+#[tokio::test]
+async fn a_very_large_folder_streams_in_its_own_order_to_its_end_or_to_the_limit() {
+    let mut site = Site::new();
+    let names: Vec<String> = (0..10_500).map(|at| format!("{at}.txt")).collect();
+    let root = site.hamt(&names);
+    let path = format!("/ipfs/{root}/");
+    let all = site.get(&path).await;
+    assert!(all.text().contains("10001 entries and more"));
+    let mut links: Vec<&str> = all
+        .text()
+        .split("<td class=\"name\"><a href=\"")
+        .skip(1)
+        .collect();
+    links
+        .iter_mut()
+        .for_each(|link| *link = link.split('"').next().unwrap());
+    links.sort_unstable();
+    links.dedup();
+    assert_eq!(links.len(), 10_500, "each once");
+    assert!(all.text().ends_with("</html>\n"));
+    site.config.listing_entries_max = 10_300.try_into().unwrap();
+    let cut = site.get(&path).await;
+    assert_eq!(cut.text().matches("ipfs-hash\" translate").count(), 10_300);
+    assert!(cut.text().contains("more entries than one page shows"));
+    assert!(cut.text().ends_with("</html>\n"));
+}
+
+#[tokio::test]
+async fn a_very_large_folder_of_which_a_block_is_missing_breaks_off() {
+    let mut site = Site::new();
+    let names: Vec<String> = (0..10_500).map(|at| format!("{at}.txt")).collect();
+    let root = site.hamt(&names);
+    let whole = site.get(&format!("/ipfs/{root}/")).await;
+    assert!(!whole.is_broken());
+    let node = pb::decode(&site.here[&root].data().clone()).unwrap();
+    let last = node.links.last().unwrap().cid;
+    site.lose(&last);
+    let page = site.get(&format!("/ipfs/{root}/")).await;
+    assert_eq!(page.code(), 200);
+    assert!(page.is_broken());
 }
 
 #[tokio::test]

@@ -329,6 +329,11 @@ impl Answer {
             .map_or("", |value| std::str::from_utf8(value.as_bytes()).unwrap())
     }
 
+    /// Whether the body broke off.
+    pub(super) fn is_broken(&self) -> bool {
+        self.body.is_err()
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         self.body.as_ref().unwrap()
     }

@@ -1,0 +1,102 @@
+//! The access log: a line for each request when its answer has ended, with what really went out.
+//!
+//! It is off unless the log's directives let `gateway::access=info` through; a request that is not logged costs one
+//! look at that. Everything foreign is made visible and cut.
+
+use crate::encode;
+use crate::metrics::Kind;
+use http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// Who sent a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client(pub(crate) SocketAddr);
+
+/// What a line says.
+#[derive(Debug)]
+pub(crate) struct Line {
+    client: Option<SocketAddr>,
+    method: Method,
+    target: String,
+    host: String,
+    agent: String,
+    forwarded: String,
+    started: Instant,
+    status: StatusCode,
+    kind: Kind,
+    bytes: u64,
+    broke: bool,
+}
+
+impl Line {
+    /// The beginning of a line, if there is to be one.
+    pub(crate) fn begin(parts: &Parts) -> Option<Box<Self>> {
+        if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
+            return None;
+        }
+        Some(Box::new(Self {
+            client: parts.extensions.get::<Client>().map(|client| client.0),
+            method: parts.method.clone(),
+            target: shown(&parts.uri.to_string()),
+            host: of(&parts.headers, header::HOST),
+            agent: of(&parts.headers, header::USER_AGENT),
+            forwarded: of(&parts.headers, HeaderName::from_static("x-forwarded-for")),
+            started: Instant::now(),
+            status: StatusCode::OK,
+            kind: Kind::Other,
+            bytes: 0,
+            broke: false,
+        }))
+    }
+
+    /// Its head is answered.
+    pub(crate) fn answered(&mut self, status: StatusCode, kind: Kind) {
+        (self.status, self.kind) = (status, kind);
+    }
+
+    /// Bytes of its body went out.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    /// Its body broke off.
+    pub(crate) fn broke(&mut self) {
+        self.broke = true;
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            target: TARGET,
+            client = self.client.map(tracing::field::display),
+            method = %self.method,
+            target = %self.target,
+            host = %self.host,
+            status = self.status.as_u16(),
+            format = self.kind.name(),
+            bytes = self.bytes,
+            milliseconds,
+            broken = self.broke,
+            agent = %self.agent,
+            forwarded = %self.forwarded,
+        );
+    }
+}
+
+fn of(headers: &HeaderMap, name: HeaderName) -> String {
+    let value = headers.get(name).map(http::HeaderValue::as_bytes);
+    shown(&String::from_utf8_lossy(value.unwrap_or_default()))
+}
+
+fn shown(text: &str) -> String {
+    let start: String = text.chars().take(CHARS_MAX).collect();
+    encode::visible(&start)
+}
+
+/// As in the log's directives.
+const TARGET: &str = "gateway::access";
+/// Characters of one foreign text in a line.
+const CHARS_MAX: usize = 1024;
