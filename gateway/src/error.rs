@@ -5,6 +5,7 @@
 //! and what to try.
 
 use crate::body::Body;
+use crate::page::{HEAD_END, HEAD_STYLE, HEAD_TITLE, STYLE};
 use crate::{encode, headers, routing};
 use cairn_node::name::path::PathError;
 use cairn_store::SourceError;
@@ -374,19 +375,12 @@ fn page(status: StatusCode, what: &str, try_this: &str) -> String {
         status.canonical_reason().unwrap_or("Error")
     );
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\"><title>{title}</title>\
-         <style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n<p class=\"what\">{}</p>\n\
-         <p>{}</p></body></html>\n",
+        "{HEAD_TITLE}{title}{HEAD_STYLE}{STYLE}{HEAD_END}<h1>{title}</h1>\n<p class=\"name\"><code>{}</code></p>\n\
+         <p class=\"about\">{}</p>\n</body>\n</html>\n",
         encode::html(what),
         encode::html(try_this),
     )
 }
-
-const STYLE: &str = "\
-:root{color-scheme:light dark}\
-body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}\
-.what{overflow-wrap:anywhere;font-family:ui-monospace,monospace}";
 
 /// How much of a path, and of all that an error says.
 const SHOWN_CHARS_MAX: usize = 1024;

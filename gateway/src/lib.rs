@@ -23,6 +23,7 @@ mod headers;
 mod media;
 mod metrics;
 mod names;
+mod page;
 mod range;
 mod request;
 mod response;

@@ -6,10 +6,11 @@
 
 use super::{Context, answer, file, moved, not_modified};
 use crate::body::{Body, Break};
-use crate::encode::{self, FINGERPRINT, fingerprint};
+use crate::encode::{self, fingerprint};
 use crate::error::Failure;
 use crate::headers::{self, Match};
 use crate::metrics::Kind;
+use crate::page::{self, HEAD_END, HEAD_STYLE, HEAD_TITLE, STYLE};
 use crate::request::Verb;
 use bytes::Bytes;
 use cairn_store::BlockSource;
@@ -211,7 +212,7 @@ impl Page {
             let up = format!("{address}/..");
             let _ = writeln!(
                 head,
-                "<tr><td class=\"name\">{}</td><td></td><td></td></tr>",
+                "<tr><td class=\"name\">{}</td><td class=\"hash\"></td><td></td></tr>",
                 link(&up, "..")
             );
         }
@@ -360,36 +361,11 @@ const ROW_BYTES: usize = 400;
 
 /// Changes with everything below; raise the number when the rows themselves change.
 const TEMPLATE_VERSION: u64 = {
-    let mut hash = fingerprint(FINGERPRINT, b"rows 1");
-    hash = fingerprint(hash, HEAD_TITLE.as_bytes());
-    hash = fingerprint(hash, HEAD_STYLE.as_bytes());
-    hash = fingerprint(hash, STYLE.as_bytes());
-    hash = fingerprint(hash, HEAD_END.as_bytes());
+    let mut hash = fingerprint(page::VERSION, b"rows 2");
     hash = fingerprint(hash, TABLE.as_bytes());
     fingerprint(hash, FOOT.as_bytes())
 };
 
-pub(super) const HEAD_TITLE: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>";
-pub(super) const HEAD_STYLE: &str = "</title>\n<style>";
-pub(super) const STYLE: &str = "\
-:root{color-scheme:light dark;--text:#1b1f24;--soft:#616a75;--line:#e3e6ea;--back:#fff;--hover:#f4f6f8;--link:#0b5cad}\
-@media(prefers-color-scheme:dark){:root{--text:#e4e7eb;--soft:#97a1ad;--line:#2c333b;--back:#14181c;--hover:#1d2329;--link:#7cb8f5}}\
-body{margin:0 auto;max-width:64rem;padding:1.5rem 1rem 3rem;background:var(--back);color:var(--text);font:16px/1.5 system-ui,sans-serif}\
-h1{font-size:1.15rem;margin:0 0 .25rem;overflow-wrap:anywhere}\
-.path{font-weight:400;unicode-bidi:isolate}\
-.about{margin:0 0 1rem;color:var(--soft);font-size:.85rem;overflow-wrap:anywhere}\
-.cid,.hash{font-family:ui-monospace,monospace;font-size:.8rem}\
-.note{border:1px solid var(--line);border-radius:.4rem;padding:.6rem .8rem}\
-a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}\
-table{width:100%;border-collapse:collapse}\
-td{padding:.4rem .5rem;border-top:1px solid var(--line)}\
-tr:hover{background:var(--hover)}\
-.name{overflow-wrap:anywhere;unicode-bidi:isolate}\
-.hash{white-space:nowrap}.hash a{color:var(--soft)}\
-.size{white-space:nowrap;text-align:right;color:var(--soft);font-variant-numeric:tabular-nums}\
-@media(max-width:36rem){.hash{display:none}}";
-pub(super) const HEAD_END: &str = "</style>\n</head>\n<body>\n";
 const TABLE: &str = "<table>\n";
 const FOOT: &str = "</table>\n</body>\n</html>\n";
 

@@ -3,13 +3,14 @@
 //! A page shows a document and is none: it has its own entity tag, and whoever wants the bytes finds the links to
 //! them on it. What is inside is foreign and may be anything: it is escaped, made visible, and cut where a page ends.
 
-use super::directory::{HEAD_END, HEAD_STYLE, HEAD_TITLE, STYLE, link};
+use super::directory::link;
 use super::{Context, answer, not_modified};
 use crate::body::Body;
-use crate::encode::{self, FINGERPRINT, fingerprint};
+use crate::encode::{self, fingerprint};
 use crate::error::Failure;
 use crate::headers::{self, Match};
 use crate::metrics::Kind;
+use crate::page::{self, HEAD_END, HEAD_STYLE, HEAD_TITLE, STYLE};
 use crate::request::Verb;
 use cairn_store::dag::value::{self, Value};
 use cairn_store::{BlockSource, cid};
@@ -45,7 +46,7 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
         return Ok(not_modified(headers::value(etag), context.page_cache()));
     }
     let document = value::from_block(&block).map_err(|error| Failure::Broken(error.to_string()))?;
-    let html = page(context, &document, block.data().len());
+    let html = html(context, &document, block.data().len());
     let mut response = answer(Kind::Dag, &etag, headers::HTML, context.page_cache());
     let map = response.headers_mut();
     map.insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
@@ -57,7 +58,7 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
     Ok(response)
 }
 
-fn page<S>(context: &Context<'_, S>, document: &Value, bytes: usize) -> String {
+fn html<S>(context: &Context<'_, S>, document: &Value, bytes: usize) -> String {
     let shown = context.resolved.cid;
     let codec = cid::codec_name(shown.codec()).unwrap_or("document");
     let mut out = format!(
@@ -200,10 +201,7 @@ const PAGE_BYTES_MAX: usize = 2 << 20;
 
 /// Changes with everything a page is made of; raise the number when the code above makes it otherwise.
 const TEMPLATE_VERSION: u64 = {
-    let mut hash = fingerprint(FINGERPRINT, b"document 1");
-    hash = fingerprint(hash, HEAD_TITLE.as_bytes());
-    hash = fingerprint(hash, HEAD_STYLE.as_bytes());
-    hash = fingerprint(hash, STYLE.as_bytes());
+    let hash = fingerprint(page::VERSION, b"document 1");
     fingerprint(hash, OWN_STYLE.as_bytes())
 };
 
