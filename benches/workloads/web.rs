@@ -1,6 +1,6 @@
-//! What a web server does with the same file: nginx over TLS on loopback, and `curl`.
+//! What a web server does with the same files: nginx on loopback, over TLS and without; `curl` and `wrk`.
 
-use crate::process::{foreign, is_installed, run, seconds};
+use crate::process::{foreign, is_installed, output, run, seconds};
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -40,11 +40,7 @@ impl Server {
             .arg("-out")
             .arg(&certificate);
         run(openssl.stderr(Stdio::null()));
-        // Free a moment ago, and nobody else is meant to work here.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
+        let port = free_port();
         let conf = folder.join("conf");
         fs::write(&conf, configuration(folder, root, port)).expect("configuration");
         let log = fs::File::create(folder.join("log")).expect("log");
@@ -61,19 +57,8 @@ impl Server {
             port,
             folder: folder.to_owned(),
         };
-        server.wait();
+        wait(port, folder);
         Some(server)
-    }
-
-    fn wait(&self) {
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            if start.elapsed() > LISTENS_WITHIN {
-                let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-                panic!("nginx does not listen: {log}");
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
     }
 
     /// Seconds that `curl` takes to get a file and write it to the disk, as a fetch does.
@@ -103,6 +88,162 @@ impl Drop for Server {
     }
 }
 
+/// nginx without TLS, a process for each core, serving what it is given under `/ipfs/<cid>`. Killed when dropped.
+#[derive(Debug)]
+pub struct Plain {
+    child: Child,
+    port: u16,
+    root: PathBuf,
+}
+
+impl Plain {
+    /// Starts it, with its own files in `folder`.
+    pub fn start(folder: &Path) -> Self {
+        let root = folder.join("root");
+        fs::create_dir_all(root.join("ipfs")).expect("folders");
+        let port = free_port();
+        let conf = folder.join("conf");
+        fs::write(&conf, plain_configuration(folder, &root, port)).expect("configuration");
+        let log = fs::File::create(folder.join("log")).expect("log");
+        let child = foreign("nginx")
+            .arg("-c")
+            .arg(&conf)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("spawn");
+        let server = Self { child, port, root };
+        wait(port, folder);
+        server
+    }
+
+    /// Serves a file or a folder as this CID.
+    pub fn serve(&self, cid: &str, path: &Path) {
+        let link = self.root.join("ipfs").join(cid);
+        if !link.exists() {
+            std::os::unix::fs::symlink(path, link).expect("link");
+        }
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        // Its workers end when the first process is asked to; killed, it would leave them.
+        run(Command::new("kill").arg(self.child.id().to_string()));
+        let _ = self.child.wait();
+    }
+}
+
+/// What came of loading a server for a while.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Answers a second.
+    pub requests_a_second: f64,
+    /// What 99 of 100 took at most.
+    pub p99_milliseconds: f64,
+    /// Connections that failed, answers that did not come, and statuses that are errors.
+    pub errors: u64,
+}
+
+impl Load {
+    /// Loads a port of loopback for so many seconds. A line of `list` is an address, and a tab and a range if only
+    /// that is asked for; each connection starts elsewhere in it.
+    pub fn run(port: u16, list: &Path, headers: &[&str], connections: u64, time: u64) -> Self {
+        let script = list.with_extension("lua");
+        fs::write(&script, SCRIPT).expect("script");
+        let mut wrk = foreign("wrk");
+        wrk.env("LIST", list);
+        wrk.args(["--latency", "--timeout", "30s", "-t", "2"]);
+        wrk.arg("-c").arg(connections.to_string());
+        wrk.arg("-d").arg(format!("{time}s"));
+        for header in headers {
+            wrk.arg("-H").arg(header);
+        }
+        wrk.arg("-s").arg(&script);
+        let told = output(wrk.arg(format!("http://127.0.0.1:{port}/")));
+        Self::read(&told).unwrap_or_else(|| panic!("wrk says {told}"))
+    }
+
+    fn read(told: &str) -> Option<Self> {
+        let after = |name: &str| {
+            let line = told
+                .lines()
+                .find(|line| line.trim_start().starts_with(name))?;
+            Some(line.trim_start().strip_prefix(name)?.trim().to_owned())
+        };
+        let milliseconds = |text: &str| {
+            let split = text.find(|char: char| char.is_ascii_alphabetic())?;
+            let number: f64 = text.get(..split)?.parse().ok()?;
+            match text.get(split..)? {
+                "us" => Some(number / 1e3),
+                "ms" => Some(number),
+                "s" => Some(number * 1e3),
+                _ => None,
+            }
+        };
+        let numbers = |text: String| -> u64 {
+            let digits = text.split(|char: char| !char.is_ascii_digit());
+            digits.filter_map(|digits| digits.parse::<u64>().ok()).sum()
+        };
+        Some(Self {
+            requests_a_second: after("Requests/sec:")?.parse().ok()?,
+            p99_milliseconds: milliseconds(&after("99%")?)?,
+            errors: after("Socket errors:").map_or(0, numbers)
+                + after("Non-2xx or 3xx responses:").map_or(0, numbers),
+        })
+    }
+}
+
+/// Whether all programs that [`Plain`] and [`Load`] need are here; says which are not.
+pub fn is_ready() -> bool {
+    let missing = ["nginx", "wrk", "curl", "setpriv"]
+        .into_iter()
+        .find(|program| !is_installed(program));
+    if let Some(program) = missing {
+        println!("  skipped: {program} is not installed");
+    }
+    missing.is_none()
+}
+
+/// Free a moment ago, and nobody else is meant to work here.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0");
+    let address = listener.and_then(|listener| listener.local_addr());
+    address.expect("a free port").port()
+}
+
+fn wait(port: u16, folder: &Path) {
+    let start = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if start.elapsed() > LISTENS_WITHIN {
+            let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+            panic!("nginx does not listen: {log}");
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn plain_configuration(folder: &Path, root: &Path, port: u16) -> String {
+    let (folder, root) = (folder.display(), root.display());
+    format!(
+        "daemon off; user root; worker_processes auto; pid {folder}/pid; error_log stderr;
+worker_rlimit_nofile 20000; events {{ worker_connections 8192; }}
+http {{
+    access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; keepalive_timeout 600s;
+    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    server {{ listen 127.0.0.1:{port} backlog=8192; root {root}; }}
+}}
+"
+    )
+}
+
 fn configuration(folder: &Path, root: &Path, port: u16) -> String {
     let (folder, root) = (folder.display(), root.display());
     // One process, so that there is none to be left behind; the temporary folders are never used.
@@ -126,3 +267,43 @@ http {{
 /// what went wrong.
 const LISTENS_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// What `wrk` asks for: the lines of a list in their order, each thread from another place on.
+const SCRIPT: &str = r#"
+local threads = 0
+function setup(thread)
+  thread:set("number", threads)
+  threads = threads + 1
+end
+local requests, at = {}, 0
+function init(args)
+  for line in io.lines(os.getenv("LIST")) do
+    local path, range = line:match("^([^\t]*)\t(.*)$")
+    local headers = {}
+    for name, value in pairs(wrk.headers) do headers[name] = value end
+    if range then headers["Range"] = range end
+    requests[#requests + 1] = wrk.format("GET", path or line, headers)
+  end
+  at = number * 7919
+end
+function request()
+  at = at + 1
+  return requests[at % #requests + 1]
+end
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_wrk_says_is_read() {
+        let told = "  Latency Distribution\n     50%  622.00us\n     99%    1.95ms\n  10 requests in 1s\n\
+                    \x20 Socket errors: connect 1, read 2, write 0, timeout 3\n  Non-2xx or 3xx responses: 4\n\
+                    Requests/sec:  52112.27\nTransfer/sec: 1MB\n";
+        let load = Load::read(told).unwrap();
+        assert_eq!(load.requests_a_second, 52_112.27);
+        assert_eq!(load.p99_milliseconds, 1.95);
+        assert_eq!(load.errors, 10);
+        assert!(Load::read("wrk: nobody is there").is_none());
+    }
+}
