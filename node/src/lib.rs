@@ -11,6 +11,7 @@
 pub mod bitswap;
 pub mod clock;
 pub mod config;
+pub mod denylist;
 pub mod dht;
 pub mod event;
 pub mod exchange;

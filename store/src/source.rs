@@ -90,6 +90,9 @@ pub enum SourceError {
         /// How large it is.
         bytes: u64,
     },
+    /// The operator does not want it here.
+    #[error(transparent)]
+    Denied(#[from] Denial),
     /// The CID is not used here.
     #[error(transparent)]
     Cid(#[from] crate::cid::CidError),
@@ -99,6 +102,29 @@ pub enum SourceError {
         /// The block asked for.
         cid: Cid,
     },
+}
+
+/// What is denied, and by what.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+// The first words are Kubo's, which its clients know.
+#[error("{what} is blocked and cannot be provided: {by} denies it")]
+pub struct Denial {
+    /// The path or the CID that is denied.
+    pub what: Arc<str>,
+    /// Which rule does, in words.
+    pub by: Arc<str>,
+    /// Why.
+    pub grounds: Grounds,
+}
+
+/// Why something is denied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grounds {
+    /// The operator does not want it.
+    #[default]
+    Policy,
+    /// The law does not.
+    Legal,
 }
 
 impl SourceError {
