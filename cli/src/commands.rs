@@ -342,7 +342,9 @@ async fn endpoint(
             return Ok(Endpoint::There(Box::new(remote)));
         }
     }
-    let context = Context::offline(repository.clone()).with_fixed(environment.fixed.clone());
+    let context = Context::offline(repository.clone())
+        .with_fixed(environment.fixed.clone())
+        .with_system_denylists(environment.denylists.clone());
     Ok(Endpoint::Here(Api::new(Arc::new(context))))
 }
 

@@ -20,6 +20,7 @@ use crate::rpc::entries::{Folders, LocalUpload, Walk};
 use crate::rpc::guard::Guard;
 use crate::rpc::server::{MetricsPage, Server, Service};
 use cairn_gateway::Gateway;
+use cairn_node::denylist::Denylist;
 use cairn_node::keystore::{Keystore, OWN};
 use cairn_node::name::Names;
 use cairn_node::name::dns::{Dns, Fixed};
@@ -66,7 +67,7 @@ pub async fn run(
     let store = open_store(&repository, &config).await?;
     let signals = Signals::listen()?;
     let listeners = Listeners::bind(&config).await?;
-    let reach = reach(global, private, environment.fixed);
+    let reach = reach(global, private, environment);
     let daemon = Daemon::start(repository, config, store, listeners, reach).await?;
     daemon.print_addresses(&mut printer).await?;
     printer.line("Daemon is ready")?;
@@ -109,7 +110,7 @@ pub async fn serve(
         (store, Listeners::bind(&config).await?)
     };
     let mut signals = Signals::listen()?;
-    let reach = reach(global, private, environment.fixed);
+    let reach = reach(global, private, environment);
     let daemon = Daemon::start(repository, config, store, listeners, reach).await?;
     let adding = daemon.add_all(global, arguments.paths, &mut printer);
     let added = tokio::select! {
@@ -223,13 +224,16 @@ struct Reach {
     private: Option<SwarmKey>,
     /// The names of which nobody is asked.
     fixed: Fixed,
+    /// Where there are denylists beside the repository's own.
+    denylists: Vec<PathBuf>,
 }
 
-fn reach(global: &Global, private: Option<SwarmKey>, fixed: Fixed) -> Reach {
+fn reach(global: &Global, private: Option<SwarmKey>, environment: Environment) -> Reach {
     Reach {
         is_online: !global.offline,
         private: private.filter(|_| !global.offline),
-        fixed,
+        fixed: environment.fixed,
+        denylists: environment.denylists,
     }
 }
 
@@ -320,10 +324,15 @@ impl Daemon {
         let stop = CancellationToken::new();
         // Now, whoever has a key to use: that the secret for them is missing is told at the start.
         let keystore = Arc::new(repository.keystore()?);
+        // Before anything is served.
+        let denylist = read_denylists(&repository, &config, &reach.denylists).await?;
+        denylist.register(&registry).map_err(register)?;
+        denylist.watch(&tasks);
         let dns = config.dns.settings(&reach.fixed);
         let node = if reach.is_online {
             let mut settings = config.node(reach.private);
             settings.dns = dns.clone();
+            settings.denylist = denylist.clone();
             Some(start_node(&repository, &keystore, settings, &store, &registry).await?)
         } else {
             let share = config.storage.scrub_share;
@@ -335,7 +344,7 @@ impl Daemon {
             None => {
                 let names = Names::new(store.clone(), None, config.names.options(), &tasks);
                 // Nobody is asked for blocks; where names lead is the operator's `--offline` to say.
-                Resolver::new(names, Dns::new(dns, config.network))
+                Resolver::new(names, Dns::new(dns, config.network)).denying(denylist.clone())
             }
         };
         if node.is_some() {
@@ -346,7 +355,7 @@ impl Daemon {
         }
         let exchange = match &node {
             Some(node) => node.exchange(),
-            None => Exchange::offline(store.clone()),
+            None => Exchange::offline(store.clone()).denying(denylist.clone()),
         };
         let gateway = match listeners.gateway {
             Some(listener) => Some(
@@ -372,6 +381,7 @@ impl Daemon {
         let online = node.as_ref().map(|node| Online::new(node, denied));
         let context = Context::daemon(repository.clone(), content, online, stop.clone())
             .with_keystore(keystore)
+            .with_denylist(denylist)
             .with_resolver(resolver);
         let context = match &node {
             Some(node) => context.with_follows(node.follows()),
@@ -560,6 +570,18 @@ impl Daemon {
             Err(_) => Err(Failure::runtime("the repository was not closed in time")),
         }
     }
+}
+
+async fn read_denylists(
+    repository: &Repository,
+    config: &Config,
+    system: &[PathBuf],
+) -> Result<Denylist, Failure> {
+    let denylist = repository.denylist(config, system);
+    let reading = denylist.clone();
+    let read = tokio::task::spawn_blocking(move || reading.reload()).await;
+    read.map_err(|_| Failure::runtime("reading the denylists broke down; this is a bug in cairn"))?;
+    Ok(denylist)
 }
 
 async fn start_node(

@@ -6,6 +6,7 @@
 use crate::config::address::ListenAddress;
 use crate::config::keystore::Secrets;
 use crate::config::{Config, ConfigError, TEMPLATE};
+use cairn_node::denylist::Denylist;
 use cairn_node::identity::IdentityError;
 use cairn_node::keystore::{Keystore, KeystoreError, OWN, Secret, SecretError};
 use cairn_store::Store;
@@ -160,6 +161,13 @@ impl Repository {
     /// Where is kept what is known of peers. All of it may be lost.
     pub fn peers(&self) -> PathBuf {
         self.path.join(PEERS)
+    }
+
+    /// What its operator does not want here, not read yet: the lists in `system`, unless the configuration leaves
+    /// those out, and its own, which override them.
+    pub fn denylist(&self, config: &Config, system: &[PathBuf]) -> Denylist {
+        let system = system.iter().filter(|_| config.denylists.system).cloned();
+        Denylist::new(system.chain([self.path.join(DENYLISTS)]).collect())
     }
 
     /// Whether `init` was here.
@@ -423,7 +431,8 @@ const LOOKS: u32 = 8;
 const BLOCKS: &str = "blocks";
 const JOURNAL: &str = "journal";
 const PEERS: &str = "peers";
-const FOLDERS: [&str; 6] = [BLOCKS, JOURNAL, "index", "keystore", "denylists", PEERS];
+const DENYLISTS: &str = "denylists";
+const FOLDERS: [&str; 6] = [BLOCKS, JOURNAL, "index", "keystore", DENYLISTS, PEERS];
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,7 @@ use crate::{encode, headers, routing};
 use cairn_node::name::path::PathError;
 use cairn_store::SourceError;
 use cairn_store::dag::path::ResolveError;
+use cairn_store::source::{Denial, Grounds};
 use cairn_store::unixfs::read::ReadError;
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -49,6 +50,8 @@ pub(crate) enum Failure {
     Method,
     /// The root is there, but a name below it is not.
     NoLink(String),
+    /// The operator does not want it here.
+    Denied(Denial),
     /// A block is not here, and nobody else can be asked.
     NotFound(String),
     /// `only-if-cached`, and it is not.
@@ -99,6 +102,10 @@ impl Failure {
                 StatusCode::BAD_REQUEST
             }
             Self::Nowhere | Self::NoLink(_) | Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Denied(denial) => match denial.grounds {
+                Grounds::Policy => StatusCode::GONE,
+                Grounds::Legal => StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
+            },
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotCached => StatusCode::PRECONDITION_FAILED,
             Self::Format(_) | Self::Accept(_) => StatusCode::NOT_ACCEPTABLE,
@@ -175,6 +182,10 @@ impl Failure {
                 failed(why),
                 "The folder above it exists: cut the last name off the address to see what is there.",
             ),
+            Self::Denied(denial) => (
+                denial.to_string(),
+                "The operator of this gateway keeps it back and can tell why. It may be had elsewhere.",
+            ),
             Self::NotFound(why) => (
                 failed(why),
                 "It is not in this node's store, and the node knows nobody else to ask. Check the \
@@ -241,6 +252,7 @@ impl Failure {
             Self::Busy | Self::NotKept(_) | Self::Stopping => Some(HeaderValue::from_static("10")),
             Self::Nobody(_) | Self::TooSlow(_) => Some(HeaderValue::from_static("60")),
             Self::Path(_)
+            | Self::Denied(_)
             | Self::Parameter(_)
             | Self::Unchecked(_)
             | Self::Route(_)
@@ -347,10 +359,17 @@ impl Failure {
             SourceError::Cid(_) => Self::Path(error.to_string()),
             SourceError::Stopping { .. } => Self::Stopping,
             SourceError::Damaged { .. } => Self::Damaged(error.to_string()),
+            SourceError::Denied(denial) => Self::Denied(denial),
             SourceError::TooLarge { .. } => Self::Broken(error.to_string()),
             // The disk, and whatever else may fail on our side.
             other => Self::Disk(other.to_string()),
         }
+    }
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::request::{Request, Verb};
 use crate::response::{self, KindExtension};
 use crate::routing::tag;
 use cairn_node::PeerId;
+use cairn_node::denylist::Denial;
 use cairn_node::ipns::Record;
 use cairn_node::name::follow::{Depth, FollowError, WalkError};
 use cairn_node::name::path::{NamePath, Root};
@@ -30,6 +31,11 @@ pub(crate) trait Names: fmt::Debug + Send + Sync + 'static {
         key: PeerId,
         how: How,
     ) -> BoxFuture<'_, Result<(Record, Freshness), NameError>>;
+
+    /// Whether the operator wants a path, before it is followed.
+    fn admits(&self, _path: &NamePath) -> Result<(), Denial> {
+        Ok(())
+    }
 }
 
 /// Where a path leads.
@@ -76,10 +82,15 @@ impl Names for Resolver {
         }
         .boxed()
     }
+
+    fn admits(&self, path: &NamePath) -> Result<(), Denial> {
+        self.denylist().check_path(path)
+    }
 }
 
 /// Where what is asked for is.
 pub(crate) async fn lead(names: &dyn Names, request: &Request) -> Result<Led, Failure> {
+    names.admits(&request.asked)?;
     if let Some(content) = request.asked.content() {
         return Ok(Led {
             content,
@@ -87,7 +98,10 @@ pub(crate) async fn lead(names: &dyn Names, request: &Request) -> Result<Led, Fa
         });
     }
     let led = names.lead(request.asked.clone(), how(request)).await;
-    led.map_err(|error| failure(request, &error))
+    led.map_err(|error| match error {
+        FollowError::Name(NameError::Denied(denial)) => denial.into(),
+        error => failure(request, &error),
+    })
 }
 
 /// The record of a name.
@@ -104,6 +118,7 @@ pub(crate) async fn record(
     if !request.asked.segments.is_empty() {
         return Err(wrong("a record is that of a name, without a path below it"));
     }
+    names.admits(&request.asked)?;
     let found = names.record(key, how(request)).await;
     let (record, fresh) = found.map_err(|error| failure(request, &error))?;
     let etag = tag(record.bytes()).unwrap_or(HeaderValue::from_static("\"\""));

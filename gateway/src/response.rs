@@ -55,6 +55,8 @@ pub(crate) async fn content<C: Content>(
     let resolved = path::resolve(&source, root, names)
         .await
         .map_err(|error| Failure::resolve(request.reach, error))?;
+    // Also where the answer is made without reading it.
+    source.admits(&resolved.cid).map_err(Failure::source)?;
     if request.reach == Reach::CacheOnly {
         let here = source.size(&resolved.cid).await.map_err(Failure::source)?;
         here.ok_or(Failure::NotCached)?;

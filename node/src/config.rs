@@ -5,6 +5,7 @@
 //! constants at the foot of the file that uses them.
 
 use crate::bitswap::policy::{Policy, ServeAll};
+use crate::denylist::Denylist;
 use crate::http::Endpoint;
 use crate::limits::Limits;
 use crate::name::{self, dns};
@@ -136,6 +137,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who is served what.
     pub serve: Arc<dyn Policy>,
+    /// What is neither fetched nor served, and whose names are not followed.
+    pub denylist: Denylist,
 }
 
 impl Config {
@@ -261,6 +264,7 @@ impl Default for Config {
             reach: reach::Settings::default(),
             limits: Limits::default(),
             serve: Arc::new(ServeAll),
+            denylist: Denylist::default(),
         }
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! An [`Exchange`] is the store with or without a network behind it; a [`Session`] of it is what
 //! readers read from. Bytes from peers were checked and stored before they are handed over here. A block
-//! that is damaged on disk counts as absent where peers can be asked: what comes from them takes its place.
+//! that is damaged on disk counts as absent where peers can be asked: what comes from them takes its place. What a
+//! [`Denylist`] names is neither read nor asked for.
 
 use crate::bitswap::{Bitswap, Work};
+use crate::denylist::{Denial, Denylist};
 use crate::explain::Teller;
 use bytes::Bytes;
+use cairn_store::dag::path::ContentPath;
 use cairn_store::{Block, BlockSource, Cid, SourceError, Store, cid, source};
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use std::time::Duration;
 pub struct Exchange {
     store: Store,
     peers: Option<Online>,
+    denylist: Denylist,
 }
 
 #[derive(Debug, Clone)]
@@ -28,7 +32,11 @@ struct Online {
 impl Exchange {
     /// The store alone: what is not there is `None` at once.
     pub fn offline(store: Store) -> Self {
-        Self { store, peers: None }
+        Self {
+            store,
+            peers: None,
+            denylist: Denylist::default(),
+        }
     }
 
     /// The store, and peers for what is not there; a fetch gives up `fetch_idle` after its last
@@ -38,7 +46,16 @@ impl Exchange {
             bitswap,
             fetch_idle,
         });
-        Self { store, peers }
+        Self {
+            peers,
+            ..Self::offline(store)
+        }
+    }
+
+    /// The same, without what a denylist names.
+    #[must_use]
+    pub fn denying(self, denylist: Denylist) -> Self {
+        Self { denylist, ..self }
     }
 
     /// The store.
@@ -53,7 +70,7 @@ impl Exchange {
 
     /// The same store without its network.
     pub fn local(&self) -> Self {
-        Self::offline(self.store.clone())
+        Self::offline(self.store.clone()).denying(self.denylist.clone())
     }
 
     /// One piece of work (a request, a pin, a `get`): its blocks come from peers that had the
@@ -68,6 +85,7 @@ impl Exchange {
         Session {
             store: self.store.clone(),
             peers,
+            denylist: self.denylist.clone(),
         }
     }
 }
@@ -78,6 +96,7 @@ impl Exchange {
 pub struct Session {
     store: Store,
     peers: Option<(Bitswap, Arc<Work>)>,
+    denylist: Denylist,
 }
 
 impl Session {
@@ -88,7 +107,7 @@ impl Session {
         cid: &Cid,
         teller: Teller,
     ) -> Result<Option<Block>, SourceError> {
-        cid::check(cid)?;
+        self.takes(cid)?;
         match &self.peers {
             Some((bitswap, work)) => bitswap.fetch_told(work, cid, Some(teller)).await.map(Some),
             None => Ok(None),
@@ -112,6 +131,17 @@ impl Session {
     pub async fn waits_for(&self) -> Option<String> {
         let (bitswap, work) = self.peers.as_ref()?;
         bitswap.waits_for(work).await
+    }
+
+    /// Whether a path may be followed here.
+    pub fn admits_path(&self, path: &ContentPath) -> Result<(), Denial> {
+        self.denylist.check_path(&path.clone().into())
+    }
+
+    /// Whether a CID is one that is read here.
+    fn takes(&self, cid: &Cid) -> Result<(), SourceError> {
+        cid::check(cid)?;
+        Ok(self.denylist.check_block(cid)?)
     }
 
     /// What the store has; else, if peers can be asked, what they have.
@@ -147,7 +177,7 @@ impl Session {
 
 impl BlockSource for Session {
     async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
-        cid::check(cid)?;
+        self.takes(cid)?;
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(block));
         }
@@ -156,7 +186,7 @@ impl BlockSource for Session {
     }
 
     async fn range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
-        cid::check(cid)?;
+        self.takes(cid)?;
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(source::cut(block.data(), &range)));
         }
@@ -166,12 +196,16 @@ impl BlockSource for Session {
     }
 
     async fn size(&self, cid: &Cid) -> Result<Option<u64>, SourceError> {
-        cid::check(cid)?;
+        self.takes(cid)?;
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(block.data().len() as u64));
         }
         let stored = self.store.size(cid).await;
         let size = |block: Block| block.data().len() as u64;
         self.or_fetch(cid, stored, size).await
+    }
+
+    fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+        self.takes(cid)
     }
 }

@@ -8,6 +8,7 @@
 //! Each part has its own family of tasks, so that stopping can go from the left to the right:
 //! whoever uses a part goes before it.
 
+use crate::bitswap::policy::{Every, Policy};
 use crate::bitswap::{Account, Bitswap, Gateways, HttpError, Reach, Rules, Stat};
 use crate::config::Config;
 use crate::event::{self, Event};
@@ -193,16 +194,20 @@ impl Node {
         let routing = routing.beside(routers);
         let dns = Dns::new(config.dns, config.network);
         dns.register(registry)?;
+        let denylist = config.denylist;
+        let denied: Arc<dyn Policy> = Arc::new(denylist.clone());
+        let serve: Arc<dyn Policy> = Arc::new(Every(vec![config.serve, denied]));
         let directory = Directory::new(
             (routing.clone(), peers.clone()),
             store.clone(),
             config.network,
-            Arc::clone(&config.serve),
-        );
+            Arc::clone(&serve),
+        )
+        .denying(denylist.clone());
         let throttle = Throttle::new(config.limits.clone(), registry)?;
         let rules = Rules {
             throttle: throttle.clone(),
-            policy: Arc::clone(&config.serve),
+            policy: Arc::clone(&serve),
         };
         let reach = Reach {
             me: keys.public().to_peer_id(),
@@ -223,7 +228,8 @@ impl Node {
             HttpError::Tls(error) => StartError::Transport(error.to_string()),
         })?;
         let perf = Perf::start(perf, &families.bitswap, registry)?;
-        let exchange = Exchange::online(store.clone(), bitswap.clone(), config.fetch_idle);
+        let exchange = Exchange::online(store.clone(), bitswap.clone(), config.fetch_idle)
+            .denying(denylist.clone());
 
         let names = Names::new(
             store.clone(),
@@ -236,14 +242,14 @@ impl Node {
             Pubsub::start(wires, &names, network, &events, &families.jobs, registry)?;
         }
         names.register(registry)?;
-        let resolver = Resolver::new(names, dns);
+        let resolver = Resolver::new(names, dns).denying(denylist);
         let told = Some(routing.clone());
         let follows = Follows::new(exchange.clone(), resolver.clone(), told);
         if !store.is_read_only() {
             follows.run(&families.jobs);
         }
         let provide = provide::start(
-            (store, config.serve),
+            (store, serve),
             routing.clone(),
             (heard, events.clone()),
             providing,

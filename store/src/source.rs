@@ -41,6 +41,11 @@ pub trait BlockSource: Send + Sync {
                 .map(|block| block.data().len() as u64))
         }
     }
+
+    /// Whether the block may be had here at all, which is asked of nobody and nothing.
+    fn admits(&self, _cid: &Cid) -> Result<(), SourceError> {
+        Ok(())
+    }
 }
 
 /// Why a source could not say whether it has a block, or could not hand it over.
@@ -157,6 +162,10 @@ impl<S: BlockSource> BlockSource for &S {
 
     fn size(&self, cid: &Cid) -> impl Future<Output = Result<Option<u64>, SourceError>> + Send {
         (**self).size(cid)
+    }
+
+    fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+        (**self).admits(cid)
     }
 }
 

@@ -255,6 +255,7 @@ mod tests {
             passphrase: None,
             swarm_key: cairn_node::private::Need::May,
             fixed: Default::default(),
+            denylists: Default::default(),
             editor: Some(format!("cd {}; {editor}", folder.path().display())),
         };
         let failure = edit(&repository, &environment).await.unwrap_err();

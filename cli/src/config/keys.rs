@@ -226,6 +226,7 @@ const KEYS: &[(&str, &str)] = &[
         "serve.content_deny",
         r#"a list of CIDs like "bafy…" or "Qm…""#,
     ),
+    ("denylists.system", "true or false"),
     ("keystore.key_file", PATH),
     ("keystore.passphrase_file", PATH),
     ("gateway.routing", "true or false"),

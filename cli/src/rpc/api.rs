@@ -12,7 +12,8 @@ use super::{
     routing, stats, swarm, version,
 };
 use axum::body::Body;
-use cairn_node::Session;
+use cairn_node::{Exchange, Session};
+use cairn_store::BlockSource;
 use cairn_store::Cid;
 use cairn_store::dag::path::{self, ContentPath, ResolveError, Resolved};
 use cairn_store::unixfs::read::{self, Node};
@@ -150,12 +151,23 @@ impl Call {
         let exchange = &self.context.content().await?.exchange;
         Ok(exchange.local().session(self.timeout))
     }
+
+    /// What is here, for the upkeep of it: pins are to be walked and unpinned, and blocks removed, denied or not.
+    pub async fn upkeep_session(&self) -> Result<Session, RpcError> {
+        let store = self.context.store().await?.clone();
+        Ok(Exchange::offline(store).session(self.timeout))
+    }
 }
 
 /// Follows a path to its block.
 pub async fn resolve_path(source: &Session, path: &ContentPath) -> Result<Resolved, RpcError> {
+    source.admits_path(path)?;
     let error = match path::resolve(source, &path.root, &path.segments).await {
-        Ok(resolved) => return Ok(resolved),
+        Ok(resolved) => {
+            // What a path ends at is not read on the way.
+            source.admits(&resolved.cid)?;
+            return Ok(resolved);
+        }
         Err(error) => error,
     };
     let ResolveError::NoLink { under, .. } = &error else {

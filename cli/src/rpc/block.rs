@@ -140,7 +140,7 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
     let pin = call.arguments.flag(&["pin"])?;
     let store = call.context.writable_store().await?.clone();
     Ok(Reply::values(move |out| async move {
-        let local = call.local_session().await?;
+        let local = call.upkeep_session().await?;
         let Call {
             context, upload, ..
         } = call;
@@ -190,7 +190,7 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
     let quiet = call.arguments.flag(&["quiet", "q"])?;
     let cids = call.arguments.cids()?;
     let store = call.context.writable_store().await?.clone();
-    let local = call.local_session().await?;
+    let local = call.upkeep_session().await?;
     Ok(Reply::values(move |out| async move {
         let mut pins = store.pins_version();
         let mut reached = pin::reached_by(&store, &local, &wanted).await?;

@@ -4,6 +4,7 @@ use super::error::RpcError;
 use crate::output::{self, Progress};
 use crate::repository::Repository;
 use cairn_node::bitswap::policy::DenyContent;
+use cairn_node::denylist::Denylist;
 use cairn_node::keystore::{Keystore, OWN};
 use cairn_node::name::Names;
 use cairn_node::name::dns::{Dns, Fixed};
@@ -19,6 +20,7 @@ use cairn_store::sink::PutError;
 use cairn_store::source::BlockSource;
 use cairn_store::store::OpenEvent;
 use cairn_store::{Cid, Store};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +37,8 @@ pub struct Context {
     resolver: OnceCell<Resolver>,
     follows: OnceCell<Follows>,
     fixed: Fixed,
+    denylist: OnceCell<Denylist>,
+    system_denylists: Vec<PathBuf>,
     online: Option<Online>,
     stop: Option<CancellationToken>,
 }
@@ -104,6 +108,8 @@ impl Context {
             resolver: OnceCell::new(),
             follows: OnceCell::new(),
             fixed: Fixed::default(),
+            denylist: OnceCell::new(),
+            system_denylists: Vec::new(),
             online: None,
             stop: None,
         }
@@ -156,6 +162,38 @@ impl Context {
         Self { fixed, ..self }
     }
 
+    /// The same, with the folders of denylists that programs share.
+    #[must_use]
+    pub fn with_system_denylists(self, system_denylists: Vec<PathBuf>) -> Self {
+        Self {
+            system_denylists,
+            ..self
+        }
+    }
+
+    /// The same, with the lists that a daemon has read.
+    #[must_use]
+    pub fn with_denylist(self, denylist: Denylist) -> Self {
+        Self {
+            denylist: OnceCell::new_with(Some(denylist)),
+            ..self
+        }
+    }
+
+    /// What is not wanted here.
+    pub async fn denylist(&self) -> Result<&Denylist, RpcError> {
+        self.denylist
+            .get_or_try_init(|| async {
+                let config = self.repository.config()?;
+                let denylist = self.repository.denylist(&config, &self.system_denylists);
+                let reading = denylist.clone();
+                let read = tokio::task::spawn_blocking(move || reading.reload());
+                read.await.map_err(|_| broke("reading denylists"))?;
+                Ok(denylist)
+            })
+            .await
+    }
+
     /// The same, with what a daemon follows names with.
     #[must_use]
     pub fn with_resolver(self, resolver: Resolver) -> Self {
@@ -173,7 +211,8 @@ impl Context {
                 let store = self.store().await?.clone();
                 let names = Names::new(store, None, config.names.options(), &Tasks::new());
                 let dns = Dns::new(config.dns.settings(&self.fixed), config.network);
-                Ok(Resolver::new(names, dns))
+                let denylist = self.denylist().await?.clone();
+                Ok(Resolver::new(names, dns).denying(denylist))
             })
             .await
     }
@@ -236,8 +275,9 @@ impl Context {
                     repository.open_store(&config, &mut tell_opening())
                 });
                 let store = opened.await.map_err(|_| broke("opening the store"))??;
+                let denylist = self.denylist().await?.clone();
                 Ok(Content {
-                    exchange: Exchange::offline(store.clone()),
+                    exchange: Exchange::offline(store.clone()).denying(denylist),
                     store,
                     settings,
                 })

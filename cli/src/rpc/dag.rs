@@ -95,7 +95,7 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
     };
     let store = call.context.writable_store().await?.clone();
     Ok(Reply::values(move |out| async move {
-        let local = call.local_session().await?;
+        let local = call.upkeep_session().await?;
         let Call {
             context, upload, ..
         } = call;

@@ -195,6 +195,7 @@ failures!(
     RepositoryError,
     RoutingError,
     SourceError,
+    cairn_store::source::Denial,
     crate::logging::LevelError,
     cairn_node::perf::PerfError,
     cairn_node::keystore::KeystoreError,

@@ -67,6 +67,7 @@ pub async fn explain(call: Call) -> Result<Reply, RpcError> {
             out,
             since: Instant::now(),
         };
+        source.session.admits_path(&path)?;
         if path.segments.is_empty() {
             return match source.block(&path.root).await? {
                 Some(_) => Ok(()),
@@ -109,6 +110,7 @@ struct Explaining {
 
 impl BlockSource for Explaining {
     async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+        self.session.admits(cid)?;
         let about = About {
             cid: *cid,
             since: self.since,

@@ -134,7 +134,7 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
     };
     let cids = call.arguments.cids()?;
     let store = call.context.writable_store().await?;
-    let session = call.local_session().await?;
+    let session = call.upkeep_session().await?;
     let roots = roots(&call, &session, "ipfs-path").await?;
     // A pin that is named twice goes once.
     let mut seen = HashSet::new();
@@ -206,7 +206,7 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
     }
     let cids = call.arguments.cids()?;
     let store = call.context.store().await?.clone();
-    let session = call.local_session().await?;
+    let session = call.upkeep_session().await?;
     Ok(Reply::values(move |out| async move {
         for pin in store.pins() {
             let mut answer = Verified {

@@ -239,6 +239,12 @@ async fn why_not(call: &Call, cid: &Cid) -> Result<String, RpcError> {
     if !call.context.store().await?.has(cid).await? {
         return Ok("the block is not here".to_owned());
     }
+    if let Err(denial) = call.context.denylist().await?.check_block(cid) {
+        return Ok(format!(
+            "{} denies it, so nobody is given it or told of it",
+            denial.by
+        ));
+    }
     if call.context.node()?.denied.names(cid) {
         return Ok("`serve.content_deny` names it, so nobody is given it or told of it".to_owned());
     }

@@ -250,6 +250,7 @@ pub async fn provide(call: Call) -> Result<Reply, RpcError> {
     let name = call.context.identity().await?.peer_id.to_string();
     let wanted = wanted(&call)?;
     for cid in &wanted {
+        call.context.denylist().await?.check_block(cid)?;
         if online.denied.names(cid) {
             return Err(RpcError::failed(format!(
                 "{cid} is not told of: `serve.content_deny` names it, so nobody is given it; take it out there and \

@@ -22,6 +22,11 @@ pub trait Lookup: Sync {
     /// Where the DNSLink of a domain leads.
     fn dnslink(&self, domain: &Domain) -> impl Future<Output = Result<Target, Self::Error>> + Send;
 
+    /// Whether a path may be followed: the one that was asked for, and each that a name led to.
+    fn admits(&self, _path: &NamePath) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// Where the operator says that a name leads, before anybody is asked.
     fn fixed(&self, _name: &Root) -> Option<Target> {
         None
@@ -181,6 +186,7 @@ pub async fn go_on<N: Lookup>(
     names: &N,
     mut walk: Walk,
 ) -> Result<Followed, FollowError<N::Error>> {
+    names.admits(&walk.path).map_err(FollowError::Name)?;
     while let Some(root) = walk.step()? {
         let target = match names.fixed(root) {
             Some(target) => target,
@@ -191,6 +197,7 @@ pub async fn go_on<N: Lookup>(
             },
         };
         walk.lead(target)?;
+        names.admits(&walk.path).map_err(FollowError::Name)?;
     }
     Ok(walk.end())
 }

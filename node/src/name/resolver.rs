@@ -6,6 +6,7 @@ use super::domain::Domain;
 use super::follow::{Depth, FollowError, Followed, Lookup, Target, Walk, go_on};
 use super::path::{NamePath, PathError, Root};
 use super::resolve::{How, ResolveError};
+use crate::denylist::{Denial, Denylist};
 use crate::ipns::{self, Record};
 use libp2p::PeerId;
 
@@ -14,6 +15,7 @@ use libp2p::PeerId;
 pub struct Resolver {
     names: Names,
     dns: Dns,
+    denylist: Denylist,
 }
 
 /// Why it is not known where a name leads.
@@ -26,6 +28,9 @@ pub enum NameError {
     /// There is no record to be had.
     #[error(transparent)]
     Record(#[from] ResolveError),
+    /// The operator does not want what is on the way.
+    #[error(transparent)]
+    Denied(#[from] Denial),
     /// The record is valid, and what it says leads nowhere.
     #[error("the newest record of /ipns/{name} leads nowhere: {source}")]
     Value {
@@ -38,8 +43,24 @@ pub enum NameError {
 
 impl Resolver {
     /// Over records and DNSLinks.
-    pub const fn new(names: Names, dns: Dns) -> Self {
-        Self { names, dns }
+    pub fn new(names: Names, dns: Dns) -> Self {
+        let denylist = Denylist::default();
+        Self {
+            names,
+            dns,
+            denylist,
+        }
+    }
+
+    /// The same, following no path that a denylist names.
+    #[must_use]
+    pub fn denying(self, denylist: Denylist) -> Self {
+        Self { denylist, ..self }
+    }
+
+    /// What is not wanted here.
+    pub const fn denylist(&self) -> &Denylist {
+        &self.denylist
     }
 
     /// Names of keys.
@@ -104,6 +125,10 @@ impl Lookup for Asked<'_> {
             How::Here => self.resolver.dns.known(domain)?,
             How::Usual | How::Anew => self.resolver.dns.dnslink(domain).await?,
         })
+    }
+
+    fn admits(&self, path: &NamePath) -> Result<(), NameError> {
+        Ok(self.resolver.denylist.check_path(path)?)
     }
 
     fn fixed(&self, name: &Root) -> Option<Target> {

@@ -7,6 +7,7 @@
 
 use super::{Provider, Record, Routing, RoutingError};
 use crate::bitswap::policy::{Policy, Verdict};
+use crate::denylist::Denylist;
 use crate::dht::place::Place;
 use crate::ipns;
 use crate::network::Network;
@@ -28,6 +29,7 @@ pub struct Directory {
     store: Store,
     network: Network,
     policy: Arc<dyn Policy>,
+    denylist: Denylist,
     /// Nobody in particular.
     stranger: PeerId,
 }
@@ -45,16 +47,26 @@ impl Directory {
             store,
             network,
             policy,
+            denylist: Denylist::default(),
             stranger: PeerId::random(),
         }
     }
 
+    /// The same, telling nothing of what a denylist names.
+    pub(crate) fn denying(self, denylist: Denylist) -> Self {
+        Self { denylist, ..self }
+    }
+
     /// Who has `cid`, at most `limit` of them: this node if it does, then whom the DHT finds. An error comes last.
+    /// Of what is denied here nobody is looked for.
     pub fn providers(
         &self,
         cid: Cid,
         limit: usize,
     ) -> BoxStream<'static, Result<Record, RoutingError>> {
+        if self.denylist.check_block(&cid).is_err() {
+            return stream::empty().boxed();
+        }
         let (this, local) = (self.clone(), self.peers.local());
         let own = async move { this.own_record_of(&cid).await.map(Ok) };
         let own = stream::once(own).filter_map(future::ready);

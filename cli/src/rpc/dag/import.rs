@@ -67,7 +67,7 @@ pub async fn import(call: Call) -> Result<Reply, RpcError> {
     let cids = arguments.cids()?;
     let store = call.context.writable_store().await?.clone();
     Ok(Reply::values(move |out| async move {
-        let local = call.local_session().await?;
+        let local = call.upkeep_session().await?;
         let Call {
             context, upload, ..
         } = call;

@@ -131,7 +131,7 @@ async fn indirect(
     teller: &mut Teller,
     text: &(dyn Fn(&Cid) -> String + Sync),
 ) -> Result<(), RpcError> {
-    let local = call.local_session().await?;
+    let local = call.upkeep_session().await?;
     let mut seen: HashSet<_> = pins.iter().map(|pin| *pin.cid.hash()).collect();
     for pin in pins.iter().filter(|pin| pin.mode == PinMode::Recursive) {
         let mut below = pin!(below(&local, pin.cid, Missing::Tell));
@@ -159,7 +159,7 @@ async fn asked_for(
     shown: &(dyn Fn(&Pin) -> PinLine + Sync),
 ) -> Result<(), RpcError> {
     let session = call.session().await?;
-    let local = call.local_session().await?;
+    let local = call.upkeep_session().await?;
     let cids = call.arguments.cids()?;
     for (text, path) in call
         .arguments
