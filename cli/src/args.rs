@@ -16,9 +16,9 @@ pub use dag::{BlockCommand, BlockPutArgs, CidCommand, DagCommand, DagImportArgs,
 pub use key::{BaseArgs, KeyCommand};
 pub use name::{NameCommand, NameInspectArgs, NamePublishArgs, NamePubsubCommand, NameResolveArgs};
 pub use network::{
-    BitswapCommand, BitswapStatArgs, DiagCommand, IdArgs, PingArgs, ProvideCommand, RoutingCommand,
-    StatsCommand, SwarmAddrsArgs, SwarmAddrsCommand, SwarmCommand, SwarmFiltersArgs,
-    SwarmFiltersCommand, SwarmPeeringCommand,
+    BitswapCommand, BitswapStatArgs, DenylistCommand, DiagCommand, IdArgs, PingArgs,
+    ProvideCommand, RoutingCommand, StatsCommand, SwarmAddrsArgs, SwarmAddrsCommand, SwarmCommand,
+    SwarmFiltersArgs, SwarmFiltersCommand, SwarmPeeringCommand,
 };
 pub use program::{
     BootstrapArgs, BootstrapCommand, ConfigArgs, ConfigCommand, DaemonArgs, InitArgs, LogCommand,
@@ -195,6 +195,9 @@ pub enum Command {
     /// What the network is told of.
     #[command(subcommand)]
     Provide(ProvideCommand),
+    /// What is not wanted here.
+    #[command(subcommand)]
+    Denylist(DenylistCommand),
     /// Names that may change what they point at (IPNS).
     #[command(subcommand)]
     Name(NameCommand),
@@ -290,6 +293,8 @@ mod tests {
             "cairn name inspect --verify x --dump file",
             "cairn name get x",
             "cairn name put -f --allow-offline x file",
+            "cairn denylist ls",
+            "cairn denylist check /ipns/example.org/a",
             "cairn diag healthy",
             "cairn config network lan",
             "cairn config network",

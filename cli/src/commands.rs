@@ -8,6 +8,7 @@ pub mod block;
 pub mod config;
 pub mod content;
 pub mod dag;
+pub mod denylist;
 pub mod diag;
 pub mod explain;
 pub mod key;
@@ -144,6 +145,7 @@ async fn dispatch(
         Command::Swarm(command) => network::swarm(shell, command).await,
         Command::Ping(arguments) => network::ping(shell, arguments).await,
         Command::Provide(command) => provide::provide(shell, command).await,
+        Command::Denylist(command) => denylist::denylist(shell, command).await,
         Command::Name(command) => name::name(shell, command).await,
         Command::Routing(command) => network::routing(shell, command).await,
         Command::Stats(command) => network::stats(shell, command).await,

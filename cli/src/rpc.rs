@@ -22,6 +22,7 @@ pub mod config;
 pub mod context;
 pub mod dag;
 mod deadline;
+pub mod denylist;
 pub mod diag;
 mod drain;
 pub mod entries;

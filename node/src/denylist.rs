@@ -111,8 +111,19 @@ impl Denylist {
 
     /// Whether a path is wanted here, as it was asked for.
     pub fn check_path(&self, path: &NamePath) -> Result<(), Denial> {
+        match self.denial(path) {
+            None => Ok(()),
+            Some(denial) => {
+                self.shared.metrics.refused("path");
+                Err(denial)
+            }
+        }
+    }
+
+    /// What denies a path, for whoever only wants to know.
+    pub fn denial(&self, path: &NamePath) -> Option<Denial> {
         if !self.has_rules() {
-            return Ok(());
+            return None;
         }
         let below = path.segments.join("/");
         let hit = match &path.root {
@@ -120,13 +131,7 @@ impl Denylist {
             Root::Key(key) => self.key(key, &below),
             Root::Domain(domain) => self.domain(domain, &below),
         };
-        match hit {
-            None => Ok(()),
-            Some(hit) => {
-                self.shared.metrics.refused("path");
-                Err(hit.denial(path.to_string()))
-            }
-        }
+        hit.map(|hit| hit.denial(path.to_string()))
     }
 
     /// What there is, in the order in which it counts.

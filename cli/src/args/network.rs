@@ -175,6 +175,18 @@ pub enum RoutingCommand {
     },
 }
 
+/// Below `denylist`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DenylistCommand {
+    /// List the denylists that hold, each overriding those before it, and their lines that are no rules.
+    Ls,
+    /// Tell whether a path is denied as it is written, and by which rule; nothing is looked up for it.
+    Check {
+        /// The path, as /ipfs/CID or /ipns/NAME/a.
+        path: String,
+    },
+}
+
 /// Below `provide`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ProvideCommand {

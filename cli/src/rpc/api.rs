@@ -7,8 +7,8 @@ use super::error::RpcError;
 use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
-    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, diag, explain, filters, follow,
-    get, healthy, id, key, log, ls, name, peering, pin, ping, provide, refs, repo, resolve,
+    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, denylist, diag, explain, filters,
+    follow, get, healthy, id, key, log, ls, name, peering, pin, ping, provide, refs, repo, resolve,
     routing, stats, swarm, version,
 };
 use axum::body::Body;
@@ -232,6 +232,8 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "dag/put" => dag::put(call).await,
         "dag/resolve" => dag::resolve(call).await,
         "dag/stat" => dag::stat::stat(call).await,
+        "denylist/check" => denylist::check(call).await,
+        "denylist/ls" => denylist::list(call).await,
         "dns" => follow::dns(call).await,
         "diag/healthy" => healthy::healthy(call).await,
         "diag/perf" => diag::perf(call),
@@ -310,7 +312,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 90] = [
+pub const COMMANDS: [&str; 92] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -336,6 +338,8 @@ pub const COMMANDS: [&str; 90] = [
     "dag/put",
     "dag/resolve",
     "dag/stat",
+    "denylist/check",
+    "denylist/ls",
     "diag/healthy",
     "diag/perf",
     "dns",

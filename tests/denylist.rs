@@ -1,0 +1,217 @@
+//! What an operator does not want is neither served, followed, fetched nor given to peers, from the line on that says so.
+
+use harness::{Daemon, Repo, tree, wait_until};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
+
+/// The node's own list.
+fn list(repo: &Repo) -> PathBuf {
+    repo.path().join("denylists/own.deny")
+}
+
+fn write(repo: &Repo, text: &str) {
+    fs::write(list(repo), text).unwrap();
+    // Looks at the files.
+    repo.ok(["denylist", "ls"]);
+}
+
+/// A folder with files, each of one block.
+struct Tree {
+    root: String,
+    files: Vec<String>,
+}
+
+fn add(repo: &Repo, seed: u64) -> Tree {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..3 {
+        let file = folder.path().join(format!("file{number}"));
+        fs::write(file, tree::bytes(seed + number, 1000)).unwrap();
+    }
+    let root = repo.ok(["add", "-r", "-Q", folder.path().to_str().unwrap()]);
+    let file = |number| repo.ok(["resolve", &format!("/ipfs/{root}/file{number}")]);
+    let cid = |path: String| path.trim_start_matches("/ipfs/").to_owned();
+    Tree {
+        files: (0..3).map(file).map(cid).collect(),
+        root,
+    }
+}
+
+fn status(daemon: &Daemon, path: &str) -> u16 {
+    daemon.get(path, &[]).status
+}
+
+#[test]
+fn the_gateway_tells_what_is_gone_and_what_the_law_forbids() {
+    let repo = Repo::new(CAIRN);
+    let Tree { root, files } = add(&repo, 1);
+    fs::write(
+        list(&repo),
+        format!(
+            "name: a list\n---\n/ipfs/{}\n/ipfs/{root}/file1 status:451\n/ipns/denied.example\n",
+            files[0]
+        ),
+    )
+    .unwrap();
+    let daemon = repo.daemon();
+    assert_eq!(status(&daemon, &format!("/ipfs/{root}/")), 200);
+    assert_eq!(status(&daemon, &format!("/ipfs/{root}/file2")), 200);
+    let gone = daemon.get(&format!("/ipfs/{}", files[0]), &[]);
+    assert_eq!(gone.status, 410);
+    let text = gone.text();
+    assert!(
+        text.contains(&files[0]) && text.contains("line 3 of the denylist own.deny"),
+        "{text}"
+    );
+    // The same block under the name that a folder gives it, in every form, and without asking others.
+    let below = format!("/ipfs/{root}/file0");
+    assert_eq!(status(&daemon, &below), 410);
+    assert_eq!(status(&daemon, &format!("{below}?format=raw")), 410);
+    let tag = format!("\"{}\"", files[0]);
+    assert_eq!(daemon.get(&below, &[("if-none-match", &tag)]).status, 410);
+    assert_eq!(
+        daemon
+            .get(&below, &[("cache-control", "only-if-cached")])
+            .status,
+        410
+    );
+    assert_eq!(status(&daemon, &format!("/ipfs/{root}/file1")), 451);
+    // A path is denied as it is asked for, and not what it leads to.
+    assert_eq!(status(&daemon, &format!("/ipfs/{}", files[1])), 200);
+    assert_eq!(status(&daemon, "/ipns/denied.example"), 410);
+    let told = repo.ok(["denylist", "check", &format!("/ipfs/{root}/file1")]);
+    assert!(
+        told.contains("line 4 of the denylist own.deny; the gateway answers 451"),
+        "{told}"
+    );
+    assert!(
+        repo.ok(["denylist", "check", &root])
+            .contains("is not denied")
+    );
+    let listed = repo.ok(["denylist", "ls"]);
+    assert!(
+        listed.contains("own.deny (a list): rules 3, lines left out 0"),
+        "{listed}"
+    );
+    assert!(daemon.metric("cairn_denylist_refused_total{at=\"path\"}") >= 3.0);
+    assert_eq!(daemon.metric("cairn_denylist_rules"), 3.0);
+}
+
+#[test]
+fn commands_refuse_what_is_denied_and_it_can_still_be_unpinned_and_removed() {
+    let repo = Repo::new(CAIRN);
+    let Tree { root, files } = add(&repo, 10);
+    let denied = &files[0];
+    fs::write(list(&repo), format!("/ipfs/{denied}\n/ipfs/{root}/file1\n")).unwrap();
+    for with_daemon in [false, true] {
+        let _daemon = with_daemon.then(|| repo.daemon());
+        let below = format!("/ipfs/{root}/file0");
+        for command in [
+            &["cat", denied][..],
+            &["cat", &below],
+            &["get", &below],
+            &["ls", &below],
+            &["resolve", &below],
+            &["block", "get", denied],
+            &["dag", "get", denied],
+            &["dag", "export", denied],
+            &["refs", denied],
+            &["pin", "add", denied],
+            &["explain", denied],
+            &["--offline", "cat", denied],
+            &["cat", &format!("/ipfs/{root}/file1")],
+        ] {
+            let told = repo.run(command).failure(1);
+            assert!(
+                told.contains("is blocked and cannot be provided"),
+                "{command:?}: {told}"
+            );
+            assert!(
+                told.contains("of the denylist own.deny"),
+                "{command:?}: {told}"
+            );
+        }
+        repo.ok(["cat", &files[1]]);
+        repo.ok(["pin", "verify"]);
+    }
+    repo.ok(["pin", "rm", &root]);
+    repo.ok(["block", "rm", denied]);
+}
+
+#[test]
+fn peers_are_not_given_what_is_denied_and_a_line_holds_without_a_restart() {
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let Tree { files, .. } = add(&giver, 20);
+    let (giving, _taking) = (giver.daemon(), taker.daemon());
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    taker.ok(["cat", &files[2]]);
+    write(&giver, &format!("/ipfs/{}\n", files[0]));
+    let told = taker.run(["cat", "--timeout=1s", &files[0]]).failure(1);
+    assert!(!told.contains("is blocked"), "nobody learns why: {told}");
+    assert!(giving.metric("cairn_denylist_refused_total{at=\"serve\"}") >= 1.0);
+    let told = giver.run(["routing", "provide", &files[0]]).failure(1);
+    assert!(told.contains("of the denylist own.deny"), "{told}");
+    assert_eq!(status(&giving, &format!("/ipfs/{}", files[1])), 200);
+
+    // Appended as anybody would; the node looks by itself.
+    let mut own = OpenOptions::new().append(true).open(list(&giver)).unwrap();
+    writeln!(own, "/ipfs/{}", files[1]).unwrap();
+    let path = format!("/ipfs/{}", files[1]);
+    wait_until("the new line holds", || status(&giving, &path) == 410);
+    assert_eq!(status(&giving, &format!("/ipfs/{}", files[0])), 410);
+    fs::remove_file(list(&giver)).unwrap();
+    wait_until("the list is forgotten", || status(&giving, &path) == 200);
+    taker.ok(["cat", &files[1]]);
+    taker.ok(["cat", &files[0]]);
+}
+
+#[test]
+fn what_is_denied_is_asked_of_no_peer() {
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let Tree { root, files } = add(&giver, 30);
+    let (giving, taking) = (giver.daemon(), taker.daemon());
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    write(&taker, &format!("/ipfs/{}\n", files[0]));
+    let told = taker.run(["cat", &files[0]]).failure(1);
+    assert!(told.contains("is blocked and cannot be provided"), "{told}");
+    let told = taker.run(["pin", "add", &root]).failure(1);
+    assert!(told.contains(&files[0]), "{told}");
+    assert_eq!(status(&taking, &format!("/ipfs/{root}/file0")), 410);
+    let have = taker.ok(["refs", "local"]);
+    assert!(!have.contains(&files[0]), "{have}");
+    // It is there for who may.
+    write(
+        &taker,
+        &format!("/ipfs/{}\n!/ipfs/{}\n", files[0], files[0]),
+    );
+    taker.ok(["pin", "add", &root]);
+}
+
+#[test]
+fn shared_lists_hold_unless_the_configuration_leaves_them_out() {
+    let repo = Repo::new(CAIRN);
+    let Tree { files, .. } = add(&repo, 40);
+    let settings = tempfile::tempdir().unwrap();
+    let shared = settings.path().join("ipfs/denylists");
+    fs::create_dir_all(&shared).unwrap();
+    fs::write(
+        shared.join("z.deny"),
+        format!("/ipfs/{}\n/ipfs/{}\n", files[0], files[1]),
+    )
+    .unwrap();
+    // The node's own come last.
+    write(&repo, &format!("!/ipfs/{}\n", files[1]));
+    let cat = |cid: &str| {
+        let mut command = repo.command(["cat", cid]);
+        let done = command
+            .env("XDG_CONFIG_HOME", settings.path())
+            .output()
+            .unwrap();
+        done.status.success()
+    };
+    assert!(!cat(&files[0]) && cat(&files[1]) && cat(&files[2]));
+    repo.ok(["config", "set", "denylists.system", "false"]);
+    assert!(cat(&files[0]));
+}
