@@ -396,7 +396,7 @@ pub(super) const LINE_BYTES_MAX: usize = 2 << 20;
 pub(super) const HEADER_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of one list. Its lines can then be counted in 30 bits.
 pub(super) const FILE_BYTES_MAX: u64 = 1 << 30;
-/// Most rules in all lists together, about 45 bytes each in memory.
+/// Most rules in all lists together, 20 bytes each in a table that is at least half full: 45 at most.
 pub(super) const RULES_MAX: usize = 2_000_000;
 /// How deep a header may be nested: nothing that is read lies deeper than two.
 const DEPTH_MAX: usize = 32;

@@ -264,6 +264,9 @@ impl Hasher for Taken {
 #[derive(Debug, Clone, Copy)]
 struct Slot(u32);
 
+/// What a million rules cost is told to operators.
+const _: () = assert!(size_of::<(Key, Slot)>() == 20);
+
 impl Slot {
     fn new(line: u64, effect: Effect, grounds: Grounds) -> Self {
         let line = u32::try_from(line).unwrap_or(LINE_MASK).min(LINE_MASK);
@@ -306,9 +309,7 @@ fn head(source: &mut impl Read) -> io::Result<Head> {
     let most = u64::try_from(HEADER_BYTES_MAX).unwrap_or(u64::MAX);
     source.take(most).read_to_end(&mut header)?;
     let mut from = 0;
-    let mut lines = 0;
-    for line in header.split_inclusive(|byte| *byte == b'\n') {
-        lines += 1;
+    for (lines, line) in (1..).zip(header.split_inclusive(|byte| *byte == b'\n')) {
         if line.trim_ascii_end() == HEADER_END {
             let rest = header.split_off(from + line.len());
             header.truncate(from);

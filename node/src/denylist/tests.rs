@@ -453,7 +453,7 @@ fn what_is_no_file_and_what_may_not_be_read_is_told() {
     assert!(!bench.deny.reload());
     // Root may read everything.
     let file = bench.folder.path().join("a.deny");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     bench.deny.reload();
     assert!(bench.denies_block(OLD));
 }
