@@ -775,6 +775,14 @@ routing_put = false
 
 # Whether only what clients can check is answered: blocks, CARs and records of names.
 trustless_only = false
+# Whether a host that has a DNSLink is served what that leads to. A question in DNS for each name that the
+# gateway is called by, where `network` lets it be asked.
+dnslink = true
+
+# The names that the gateway is known by, each with the paths it serves ("/ipfs", "/ipns", "/routing/v1"),
+# whether each root gets a host of its own (subdomains), as "<cid>.ipfs.localhost", and whether domains are one label there
+# without TLS too (inline_dnslink). A * stands for one label. Other names and addresses serve all by path.
+hosts = { localhost = { paths = ["/ipfs", "/ipns", "/routing/v1"], subdomains = true, inline_dnslink = true } }
 
 # Most requests worked on at once; more are answered with 429.
 requests_max = 1024

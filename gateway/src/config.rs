@@ -3,6 +3,10 @@
 //! Every limit has a default, so that an empty section is a safe gateway. Counts cannot be zero
 //! and times are written as text (`"30s"`); whatever does not fit is refused with a sentence.
 
+mod hosts;
+
+pub use hosts::{Host, HostName, Hosts, NoHost, Space};
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -22,6 +26,12 @@ pub struct Config {
     /// Whether only what clients can check is answered: blocks, CARs and records of names (default false). Price of
     /// false: browsers are given content that they have to believe.
     pub trustless_only: bool,
+    /// Whether a host that has a DNSLink is served what that leads to (default true). Price: a question in DNS for each
+    /// name that the gateway is called by, where `network` lets it be asked; answers are remembered.
+    pub dnslink: bool,
+    /// The names that the gateway is known by, and what each serves (default `localhost`, with a host of its own per
+    /// root). Other names, and addresses, serve everything by path.
+    pub hosts: Hosts,
     /// Most requests worked on at once, bodies still being sent included (default 1024). More are
     /// answered with 429 at once. Price: up to 2 MiB of blocks held for each client that stalls.
     pub requests_max: NonZeroU32,
@@ -62,6 +72,8 @@ impl Default for Config {
             routing: true,
             routing_put: false,
             trustless_only: false,
+            dnslink: true,
+            hosts: Hosts::default(),
             requests_max: count(1024),
             connections_max: count(4096),
             header_timeout: Span::seconds(10),

@@ -15,6 +15,11 @@ pub(crate) fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
+/// An address that is encoded already: only what no address may contain is.
+pub(crate) fn uri(text: &str) -> String {
+    utf8_percent_encode(text, NOT_IN_URI).to_string()
+}
+
 /// A value in a query; everything but letters, digits and `-._~` is encoded.
 pub(crate) fn query(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
@@ -94,6 +99,17 @@ const SEGMENT: &AsciiSet = &UNRESERVED
     .remove(b'=')
     .remove(b'@');
 const PATH: &AsciiSet = &SEGMENT.remove(b',').remove(b'/').remove(b';');
+const NOT_IN_URI: &AsciiSet = &percent_encoding::CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 /// `percent_encode` always encodes bytes above 127; used only where a control byte forces it.
 const CONTROLS_ONLY: &AsciiSet = percent_encoding::CONTROLS;
 

@@ -7,13 +7,14 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::error::Failure;
 use crate::format::Format;
+use crate::host::{Asking, Known, Otherwise, Site, Turn};
 use crate::metrics::{Kind, Metrics};
 use crate::names::{self, Names};
 use crate::request::{self, Asked};
 use crate::response::ahead::Leave;
 use crate::response::{self, KindExtension};
 use crate::routing::Routing;
-use crate::{encode, headers, trustless};
+use crate::{encode, headers, host, trustless};
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use std::fmt;
 use std::pin::{Pin, pin};
@@ -36,6 +37,7 @@ struct Shared<C> {
     leave: Leave,
     routing: Routing,
     names: Arc<dyn Names>,
+    hosts: Known,
 }
 
 impl<C> Clone for Handler<C> {
@@ -56,6 +58,7 @@ impl<C: Content> Handler<C> {
         let places = usize::try_from(config.requests_max.get()).unwrap_or(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(places));
         let leave = Leave::new(config.read_ahead_max);
+        let hosts = Known::new(&config);
         Self {
             shared: Arc::new(Shared {
                 content,
@@ -65,6 +68,7 @@ impl<C: Content> Handler<C> {
                 leave,
                 routing,
                 names,
+                hosts,
             }),
         }
     }
@@ -156,15 +160,56 @@ impl<C: Content> Handler<C> {
         }
     }
 
+    /// What the host makes of a request, with the DNSLinks looked up that decide it.
+    async fn place(&self, parts: &Parts) -> Result<Place, Failure> {
+        if is_options(parts) {
+            return Ok(Place::Path);
+        }
+        let (sites, otherwise) = match self.shared.hosts.turn(&Asking::of(parts))? {
+            Turn::Path => return Ok(Place::Path),
+            Turn::Moved(location) => return Ok(Place::Moved(location)),
+            Turn::Site(site) => return Ok(Place::Site(site)),
+            Turn::Bound(sites, otherwise) => (sites, otherwise),
+        };
+        let how = request::how(&parts.headers);
+        let mut unsure = None;
+        for site in &sites {
+            let Some(domain) = site.domain() else {
+                continue;
+            };
+            match self.shared.names.is_bound(domain, how).await {
+                Ok(true) => return Ok(Place::Site(site.clone())),
+                Ok(false) => {}
+                Err(error) => unsure = Some(error),
+            }
+        }
+        match (otherwise, unsure) {
+            (Otherwise::First, _) => match sites.into_iter().next() {
+                Some(site) => Ok(Place::Site(site)),
+                None => Err(Failure::Nowhere),
+            },
+            // Nothing else can be meant by such a path.
+            (Otherwise::Path, _) if host::is_of_gateway(parts.uri.path()) => Ok(Place::Path),
+            (_, Some(error)) => Err(Failure::Name(error.to_string())),
+            (Otherwise::Path, None) => Ok(Place::Path),
+            (Otherwise::Nowhere, None) => Err(Failure::Nowhere),
+        }
+    }
+
     async fn route<B>(&self, parts: Parts, body: Pin<&mut B>) -> Result<Response<Body>, Failure>
     where
         B: http_body::Body<Data: Send, Error: fmt::Display> + Send,
     {
         let shared = &self.shared;
-        if shared.routing.is_at(parts.uri.path()) && parts.method != http::Method::OPTIONS {
-            return shared.routing.answer(&shared.config, &parts, body).await;
-        }
-        match request::parse(parts)? {
+        let site = match self.place(&parts).await? {
+            Place::Moved(location) => return Ok(response::moved(location)),
+            Place::Path if shared.routing.is_at(parts.uri.path()) && !is_options(&parts) => {
+                return shared.routing.answer(&shared.config, &parts, body).await;
+            }
+            Place::Path => None,
+            Place::Site(site) => Some(site),
+        };
+        match request::parse(parts, site)? {
             Asked::Content(request) => {
                 if shared.config.trustless_only {
                     trustless::check(&request)?;
@@ -189,6 +234,20 @@ impl<C: Content> Handler<C> {
             }
         }
     }
+}
+
+/// Where a request has come to.
+enum Place {
+    /// At a path gateway.
+    Path,
+    /// At a site of its own.
+    Site(Site),
+    /// Somewhere else than it should.
+    Moved(String),
+}
+
+fn is_options(parts: &Parts) -> bool {
+    parts.method == http::Method::OPTIONS
 }
 
 fn landing() -> Response<Body> {

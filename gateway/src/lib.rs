@@ -1,7 +1,7 @@
 //! Blocks over HTTP, read-only (but for records of names, where the operator lets others have them kept).
 //!
 //! The story of a request: `server` accepts a connection and reads a head; `handler` gives it a
-//! place among the running requests and a time limit; `request` understands it, with `format` for
+//! place among the running requests and a time limit; `host` tells what its name makes of it; `request` understands it, with `format` for
 //! what was asked for; `response` follows the path through the DAG and answers in one of its
 //! forms, with `archive`, `range`, `media`, `headers` and `encode` for the details; `error` says whatever went
 //! wrong. `trustless` is for gateways that give
@@ -20,6 +20,7 @@ mod error;
 mod format;
 mod handler;
 mod headers;
+mod host;
 mod media;
 mod metrics;
 mod names;

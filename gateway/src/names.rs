@@ -10,6 +10,8 @@ use crate::routing::tag;
 use cairn_node::PeerId;
 use cairn_node::denylist::Denial;
 use cairn_node::ipns::Record;
+use cairn_node::name::dns::LookupError;
+use cairn_node::name::domain::Domain;
 use cairn_node::name::follow::{Depth, FollowError, WalkError};
 use cairn_node::name::path::{NamePath, Root};
 use cairn_node::name::resolve::{Freshness, How};
@@ -36,6 +38,9 @@ pub(crate) trait Names: fmt::Debug + Send + Sync + 'static {
     fn admits(&self, _path: &NamePath) -> Result<(), Denial> {
         Ok(())
     }
+
+    /// Whether a domain has a DNSLink. Told at once where nobody may be asked.
+    fn is_bound(&self, domain: Domain, how: How) -> BoxFuture<'_, Result<bool, LookupError>>;
 }
 
 /// Where a path leads.
@@ -85,6 +90,22 @@ impl Names for Resolver {
 
     fn admits(&self, path: &NamePath) -> Result<(), Denial> {
         self.denylist().check_path(path)
+    }
+
+    fn is_bound(&self, domain: Domain, how: How) -> BoxFuture<'_, Result<bool, LookupError>> {
+        async move {
+            let found = match how {
+                How::Here => self.dns().known(&domain),
+                How::Usual | How::Anew => self.dns().dnslink(&domain).await,
+            };
+            match found {
+                Ok(_) => Ok(true),
+                // It was asked, and may be bound all the same.
+                Err(error @ (LookupError::Failed { .. } | LookupError::Busy(_))) => Err(error),
+                Err(_) => Ok(false),
+            }
+        }
+        .boxed()
     }
 }
 

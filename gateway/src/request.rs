@@ -6,7 +6,9 @@
 use crate::encode;
 use crate::error::{Failure, Reach};
 use crate::format::{self, Format, From, Wish};
+use crate::host::{Origin, Site};
 use cairn_node::name::path::{NamePath, Root};
+use cairn_node::name::resolve::How;
 use cairn_node::{PeerId, ipns};
 use cairn_store::dag::path::ContentPath;
 use http::{HeaderMap, Method, header, request::Parts};
@@ -28,12 +30,16 @@ pub(crate) enum Asked {
 }
 
 /// A request for content.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Request {
     /// With or without a body.
     pub(crate) verb: Verb,
-    /// The path, percent-decoded once.
+    /// The path of the content, percent-decoded once.
     pub(crate) path: String,
+    /// How many of its first bytes the host stands for: the root, on a host of its own.
+    pub(crate) implied: usize,
+    /// What kind of host it is served at.
+    pub(crate) origin: Origin,
     /// The same, understood.
     pub(crate) asked: NamePath,
     /// The query.
@@ -108,7 +114,12 @@ impl Request {
 
     /// The address of the same content with a slash at its end, from the path as it was asked.
     pub(crate) fn with_trailing_slash(&self) -> String {
-        location(&format!("{}/", self.path), self.raw_query.as_deref())
+        location(&format!("{}/", self.address()), self.raw_query.as_deref())
+    }
+
+    /// The path as it was asked for at this host.
+    pub(crate) fn address(&self) -> &str {
+        self.path.get(self.implied..).unwrap_or_default()
     }
 
     /// The address that gives the same answer without an `Accept` header, if this was needed.
@@ -131,12 +142,12 @@ impl Request {
         if wish.car != format::CarWish::default() && self.query.first("car-dups").is_none() {
             add("car-dups", "y");
         }
-        Some(location(&self.path, query.as_deref()))
+        Some(location(self.address(), query.as_deref()))
     }
 }
 
-/// Reads the head of a request.
-pub(crate) fn parse(parts: Parts) -> Result<Asked, Failure> {
+/// Reads the head of a request; at a `site` all paths lie below its root.
+pub(crate) fn parse(parts: Parts, site: Option<Site>) -> Result<Asked, Failure> {
     let verb = match parts.method {
         Method::GET => Verb::Get,
         Method::HEAD => Verb::Head,
@@ -144,23 +155,21 @@ pub(crate) fn parse(parts: Parts) -> Result<Asked, Failure> {
         _ => return Err(Failure::Method),
     };
     let path = decode_path(parts.uri.path())?;
-    if path == "/" {
-        return Ok(Asked::Landing);
-    }
-    let Some((_, rest)) = namespace(&path) else {
-        return Err(Failure::Nowhere);
+    let query = Query::parse(parts.uri.query());
+    let (path, implied, origin) = match site {
+        Some(site) => (format!("{}{path}", site.root), site.root.len(), site.origin),
+        None => match elsewhere(&path, &parts, &query)? {
+            Some(asked) => return Ok(asked),
+            None => (path, 0, Origin::Path),
+        },
     };
-    refuse_service_worker(&parts.headers, rest)?;
-    if let Some(fixed) = superfluous_namespace(&path, rest) {
-        return Ok(Asked::Redirect(location(&fixed, parts.uri.query())));
-    }
     let asked: NamePath = path.parse()?;
-    if let Root::Key(key) = asked.root
-        && let Some(canonical) = canonical(&key, rest)
+    if origin == Origin::Path
+        && let Root::Key(key) = asked.root
+        && let Some(canonical) = canonical(&key, &path)
     {
         return Ok(Asked::Canonical(location(&canonical, parts.uri.query())));
     }
-    let query = Query::parse(parts.uri.query());
     let wish = format::choose(&query, &parts.headers)?;
     let reach = if only_if_cached(&parts.headers) {
         Reach::CacheOnly
@@ -176,7 +185,27 @@ pub(crate) fn parse(parts: Parts) -> Result<Asked, Failure> {
         reach,
         headers: parts.headers,
         path,
+        implied,
+        origin,
     })))
+}
+
+/// What a path gateway answers without looking at content.
+fn elsewhere(path: &str, parts: &Parts, query: &Query) -> Result<Option<Asked>, Failure> {
+    if path == "/" {
+        return Ok(Some(Asked::Landing));
+    }
+    if let Some(uri) = query.first("uri")
+        && matches!(path.trim_end_matches('/'), "/ipfs" | "/ipns")
+    {
+        return Ok(Some(Asked::Redirect(of_uri(uri)?)));
+    }
+    let Some((_, rest)) = namespace(path) else {
+        return Err(Failure::Nowhere);
+    };
+    refuse_service_worker(&parts.headers, rest)?;
+    let fixed = superfluous_namespace(path, rest);
+    Ok(fixed.map(|fixed| Asked::Redirect(location(&fixed, parts.uri.query()))))
 }
 
 /// The path of an address, as far as it can be read, for error texts.
@@ -200,9 +229,32 @@ fn namespace(path: &str) -> Option<(Namespace, &str)> {
     })
 }
 
+/// The path of an `ipfs://` or `ipns://` address, which a browser hands over whole.
+fn of_uri(uri: &str) -> Result<String, Failure> {
+    let wrong = |why: &str| {
+        let shown: String = uri.chars().take(120).collect();
+        Failure::Parameter(format!("uri {shown:?}: {why}"))
+    };
+    let (scheme, rest) = uri
+        .split_once("://")
+        .ok_or_else(|| wrong("it is no address"))?;
+    let space = match scheme.to_ascii_lowercase().as_str() {
+        "ipfs" => "/ipfs/",
+        "ipns" => "/ipns/",
+        _ => return Err(wrong("only ipfs:// and ipns:// are opened here")),
+    };
+    let rest = rest.trim_start_matches('/');
+    if rest.is_empty() {
+        return Err(wrong("it names nothing"));
+    }
+    // What follows `#` never comes to a server.
+    let rest = rest.split('#').next().unwrap_or_default();
+    Ok(format!("{space}{}", encode::uri(rest)))
+}
+
 /// Decodes once. `+` stays; a `%` without two hex digits, bytes that are no UTF-8, and NUL are
 /// refused.
-fn decode_path(raw: &str) -> Result<String, Failure> {
+pub(crate) fn decode_path(raw: &str) -> Result<String, Failure> {
     let wrong = |why: &str| {
         let shown: String = raw.chars().take(120).collect();
         Failure::Path(format!("invalid path {shown:?}: {why}"))
@@ -254,11 +306,20 @@ fn superfluous_namespace(path: &str, rest: &str) -> Option<String> {
 }
 
 /// The path of a key's name that is not written as a CID in base36.
-fn canonical(key: &PeerId, rest: &str) -> Option<String> {
+fn canonical(key: &PeerId, path: &str) -> Option<String> {
+    let (_, rest) = namespace(path)?;
     let written = rest.split('/').next().unwrap_or_default();
     let text = ipns::text(key);
     let below = rest.strip_prefix(written)?;
     (written != text).then(|| format!("/ipns/{text}{below}"))
+}
+
+/// How names are looked up for it.
+pub(crate) fn how(headers: &HeaderMap) -> How {
+    match only_if_cached(headers) {
+        true => How::Here,
+        false => How::Usual,
+    }
 }
 
 fn only_if_cached(headers: &HeaderMap) -> bool {
@@ -270,8 +331,11 @@ fn only_if_cached(headers: &HeaderMap) -> bool {
         .any(|word| word.trim().eq_ignore_ascii_case("only-if-cached"))
 }
 
+/// An address at the same host.
 fn location(path: &str, query: Option<&str>) -> String {
-    let mut out = encode::path(path);
+    // Two slashes at its start would make it one of another host.
+    let below = path.trim_start_matches('/');
+    let mut out = encode::path(&format!("/{below}"));
     if let Some(query) = query {
         out.push('?');
         out.push_str(query);

@@ -8,6 +8,7 @@ mod documents;
 mod files;
 mod folders;
 mod hostile;
+mod hosts;
 mod ipns;
 mod names;
 mod routing;

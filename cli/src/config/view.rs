@@ -54,6 +54,8 @@ pub fn kubo(config: &Config, peer_id: Option<&str>) -> serde_json::Value {
             "HTTPHeaders": {},
             "RootRedirect": "",
             "ExposeRoutingAPI": config.gateway.routing,
+            "NoDNSLink": !config.gateway.dnslink,
+            "PublicGateways": public_gateways(&config.gateway.hosts),
         },
         "Routing": { "Type": "dht" },
         "Ipns": {
@@ -82,6 +84,19 @@ pub fn kubo(config: &Config, peer_id: Option<&str>) -> serde_json::Value {
             "DHT": { "Interval": config.provide.interval.to_string() },
         },
     })
+}
+
+/// The hosts that the gateway is known by.
+fn public_gateways(hosts: &cairn_gateway::config::Hosts) -> serde_json::Value {
+    let each = hosts.iter().map(|(name, host)| {
+        let shown = json!({
+            "Paths": host.paths,
+            "UseSubdomains": host.subdomains,
+            "InlineDNSLink": host.inline_dnslink,
+        });
+        (name.as_str().to_owned(), shown)
+    });
+    each.collect::<serde_json::Map<_, _>>().into()
 }
 
 /// The peers to stay connected to, each with its addresses.
@@ -221,7 +236,7 @@ fn texts<T: ToString>(values: &[T]) -> Vec<String> {
 }
 
 /// Keys whose values are tables of the operator's own names, and no sections.
-const MAPS: [&str; 1] = ["dns.resolvers"];
+const MAPS: [&str; 2] = ["dns.resolvers", "gateway.hosts"];
 /// What stands in the place of a secret.
 const HIDDEN: &str = "(hidden)";
 /// How alike two keys must be (0 to 1) for one to be suggested for the other.

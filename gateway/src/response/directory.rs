@@ -9,6 +9,7 @@ use crate::body::{Body, Break};
 use crate::encode::{self, fingerprint};
 use crate::error::Failure;
 use crate::headers::{self, Match};
+use crate::host::{Entries, Links};
 use crate::metrics::Kind;
 use crate::page::{self, HEAD_END, HEAD_STYLE, HEAD_TITLE, STYLE};
 use crate::request::Verb;
@@ -159,8 +160,10 @@ impl Listing {
 /// The page, ready to be written.
 struct Page {
     head: String,
-    /// The folder's address, without a slash at its end.
+    /// The folder's path at this host, without a slash at its end.
     address: String,
+    /// How entries are linked to by their CIDs.
+    by_cid: Entries,
     entries: Vec<Entry>,
     rest: Option<Rest>,
     foot: String,
@@ -169,16 +172,18 @@ struct Page {
 impl Page {
     fn new<S>(context: &Context<'_, S>, listing: Listing) -> Self {
         let asked = &context.request.asked;
-        let mut address = asked.root.to_string();
-        let (space, root) = address.split_at(SPACE_BYTES);
-        let mut crumbs = format!("{space}{}", link(&address, root));
-        let mut title = address.clone();
-        for name in &asked.segments {
+        let links = Links::new(context.request);
+        let address = links.folder();
+        let mut title = asked.root.to_string();
+        let (space, root) = title.split_at(SPACE_BYTES);
+        let mut crumbs = format!("{space}<a href=\"{}\">{root}</a>", links.crumb(0));
+        for (above, name) in asked.segments.iter().enumerate() {
             let shown = encode::html(&encode::visible(name));
-            address.push('/');
-            address.push_str(name);
-            crumbs.push('/');
-            crumbs.push_str(&link(&address, &shown));
+            let _ = write!(
+                crumbs,
+                "/<a href=\"{}\">{shown}</a>",
+                links.crumb(above + 1)
+            );
             title.push('/');
             title.push_str(&shown);
         }
@@ -219,6 +224,7 @@ impl Page {
         Self {
             head,
             address,
+            by_cid: links.entries(),
             entries: listing.entries,
             rest: listing.rest,
             foot: FOOT.to_owned(),
@@ -229,7 +235,7 @@ impl Page {
         let mut out = self.head;
         out.reserve(self.entries.len() * ROW_BYTES + self.foot.len());
         for entry in &self.entries {
-            row(&mut out, &self.address, entry);
+            row(&mut out, (&self.address, &self.by_cid), entry);
         }
         out.push_str(&self.foot);
         out
@@ -240,23 +246,23 @@ impl Page {
         let head = stream::iter([Ok(Bytes::from(self.head))]);
         let foot = stream::iter([Ok(Bytes::from(self.foot))]);
         let mut entries = self.entries.into_iter();
-        let address = self.address.clone();
+        let (address, by_cid) = (self.address.clone(), self.by_cid.clone());
         let rows = stream::iter(std::iter::from_fn(move || {
             let mut out = String::new();
             for entry in entries.by_ref().take(ROWS_PER_CHUNK) {
-                row(&mut out, &address, &entry);
+                row(&mut out, (&address, &by_cid), &entry);
             }
             (!out.is_empty()).then(|| Ok(Bytes::from(out)))
         }));
-        let address = self.address;
+        let (address, by_cid) = (self.address, self.by_cid);
         let rest = stream::try_unfold(self.rest, move |rest| {
-            let address = address.clone();
+            let (address, by_cid) = (address.clone(), by_cid.clone());
             async move {
                 let Some(mut rest) = rest else {
                     return Ok(None);
                 };
                 let mut out = String::new();
-                let goes_on = rest.rows(&mut out, &address).await?;
+                let goes_on = rest.rows(&mut out, (&address, &by_cid)).await?;
                 Ok(Some((Bytes::from(out), goes_on.then_some(rest))))
             }
         });
@@ -266,7 +272,11 @@ impl Page {
 
 impl Rest {
     /// Some more rows; false if they were the last.
-    async fn rows(&mut self, out: &mut String, address: &str) -> Result<bool, Break> {
+    async fn rows(
+        &mut self,
+        out: &mut String,
+        place: (&str, &Entries),
+    ) -> Result<bool, Break> {
         for _ in 0..ROWS_PER_CHUNK {
             let entry = match self.found.next().await {
                 None => return Ok(false),
@@ -281,7 +291,7 @@ impl Rest {
                 Some(Err(error)) => return Err(error.into()),
             };
             let before = out.len();
-            row(out, address, &entry);
+            row(out, place, &entry);
             self.left -= 1;
             self.bytes_left = self.bytes_left.saturating_sub(out.len() - before);
         }
@@ -289,14 +299,13 @@ impl Rest {
     }
 }
 
-fn row(out: &mut String, folder: &str, entry: &Entry) {
+fn row(out: &mut String, (folder, by_cid): (&str, &Entries), entry: &Entry) {
     let cid = entry.cid.to_string();
-    // Encoded twice, as every other gateway does; once would be enough.
-    let name = encode::query(&encode::segment(&entry.name));
+    let by_cid = by_cid.link(&cid, &entry.name);
     let _ = writeln!(
         out,
         "<tr><td class=\"name\">{}</td>\
-         <td class=\"hash\"><a class=\"ipfs-hash\" translate=\"no\" href=\"/ipfs/{cid}?filename={name}\">{}</a></td>\
+         <td class=\"hash\"><a class=\"ipfs-hash\" translate=\"no\" {by_cid}>{}</a></td>\
          <td class=\"size\">{}</td></tr>",
         link(
             &format!("{folder}/{}", entry.name),
