@@ -46,6 +46,8 @@ pub(crate) enum Failure {
     Unsupported(String),
     /// Nothing is served under this path at all.
     Nowhere,
+    /// A tunnel that is not opened.
+    Tunnel(String),
     /// The method is not one of ours.
     Method,
     /// The root is there, but a name below it is not.
@@ -106,6 +108,7 @@ impl Failure {
                 Grounds::Policy => StatusCode::GONE,
                 Grounds::Legal => StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
             },
+            Self::Tunnel(_) => StatusCode::FORBIDDEN,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotCached => StatusCode::PRECONDITION_FAILED,
             Self::Format(_) | Self::Accept(_) => StatusCode::NOT_ACCEPTABLE,
@@ -173,6 +176,11 @@ impl Failure {
             Self::Nowhere => (
                 format!("nothing is served at {path}"),
                 "Content is served at /ipfs/<cid> and /ipfs/<cid>/<path>.",
+            ),
+            Self::Tunnel(why) => (
+                format!("no tunnel is opened: {why}"),
+                "This gateway is a proxy for itself alone: for its own address, the hosts in \
+                 `gateway.hosts` and those below them.",
             ),
             Self::Method => (
                 "this gateway only reads".to_owned(),
@@ -264,6 +272,7 @@ impl Failure {
             | Self::Older(_)
             | Self::Unsupported(_)
             | Self::Nowhere
+            | Self::Tunnel(_)
             | Self::Method
             | Self::NoLink(_)
             | Self::NotFound(_)

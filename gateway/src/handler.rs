@@ -17,6 +17,7 @@ use crate::routing::Routing;
 use crate::{encode, headers, host, trustless};
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use std::fmt;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -160,6 +161,37 @@ impl<C: Content> Handler<C> {
         }
     }
 
+    /// Whether a connection may become a tunnel: only to this gateway, and not through another one.
+    fn connect(&self, parts: &Parts) -> Result<Response<Body>, Failure> {
+        let refused = |why: &str| Err(Failure::Tunnel(why.to_owned()));
+        let Some(Local(own)) = parts.extensions.get::<Local>() else {
+            return refused("there is no tunnel through a tunnel");
+        };
+        let lengths = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+        if lengths.iter().any(|name| parts.headers.contains_key(name)) {
+            return Err(Failure::Parameter(
+                "a request for a tunnel has no body".to_owned(),
+            ));
+        }
+        let Some(target) = parts.uri.authority() else {
+            return refused("it does not say where to");
+        };
+        let address = target.host().trim_matches(['[', ']']).parse::<IpAddr>();
+        let is_here = match address.map(|address| address.to_canonical()) {
+            Ok(address) => {
+                let is_own = *own == Some(address);
+                address.is_loopback() || is_own
+            }
+            Err(_) => target.host() == "localhost" || self.shared.hosts.covers(target.as_str()),
+        };
+        match is_here {
+            true => Ok(Response::new(Body::empty())),
+            false => refused(&format!(
+                "{target} is not this gateway, and nothing is dialled"
+            )),
+        }
+    }
+
     /// What the host makes of a request, with the DNSLinks looked up that decide it.
     async fn place(&self, parts: &Parts) -> Result<Place, Failure> {
         if is_options(parts) {
@@ -201,6 +233,9 @@ impl<C: Content> Handler<C> {
         B: http_body::Body<Data: Send, Error: fmt::Display> + Send,
     {
         let shared = &self.shared;
+        if parts.method == http::Method::CONNECT {
+            return self.connect(&parts);
+        }
         let site = match self.place(&parts).await? {
             Place::Moved(location) => return Ok(response::moved(location)),
             Place::Path if shared.routing.is_at(parts.uri.path()) && !is_options(&parts) => {
@@ -235,6 +270,10 @@ impl<C: Content> Handler<C> {
         }
     }
 }
+
+/// The address of this end of a connection that may become a tunnel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Local(pub(crate) Option<IpAddr>);
 
 /// Where a request has come to.
 enum Place {

@@ -151,6 +151,14 @@ impl Known {
         }
     }
 
+    /// Whether this names the gateway itself, or a host below it.
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        let Some(named) = Named::read(host) else {
+            return false;
+        };
+        self.find(&named.lower).is_some() || self.below(&named).is_some()
+    }
+
     /// What is to be done.
     pub(crate) fn turn(&self, asking: &Asking<'_>) -> Result<Turn, Failure> {
         let Some(named) = Named::read(asking.host) else {

@@ -4,8 +4,13 @@
 //! Each connection holds one of a bounded number of slots, so that having all slots back means
 //! that all connections have ended. Two switches end things: `stop` lets running requests finish,
 //! `cut` does not.
+//!
+//! A client that takes the gateway for a proxy may ask for a tunnel to it (`CONNECT`). What comes
+//! through is served on the same connection, in the same slot, within the same limits, and by the
+//! same handler; nothing is ever dialled.
 
 mod socket;
+mod tunnel;
 
 use crate::access::Client;
 use crate::body::Broken;
@@ -20,6 +25,7 @@ use cairn_node::name::resolver::Resolver;
 use cairn_node::routing::Directory;
 use cairn_node::tasks::Tasks;
 use http::{HeaderValue, header};
+use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,6 +40,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tunnel::Tunnel;
 
 /// A running gateway.
 #[derive(Debug)]
@@ -208,19 +215,43 @@ impl<C: Content> Connection<C> {
         }
         let client = stream.peer_addr().ok().map(Client);
         let broken = Broken::default();
+        let own = stream.local_addr().ok().map(|address| address.ip());
         let socket = Socket::new(stream, self.write_timeout, broken.clone());
+        let session = Session {
+            client,
+            broken,
+            served: Arc::new(AtomicU32::new(0)),
+        };
+        let tunnel = Tunnel::to(own);
+        self.http(TokioIo::new(socket), &session, Some(tunnel.clone()))
+            .await;
+        if let Some(upgraded) = tunnel.opened().await {
+            // No tunnel through a tunnel.
+            self.http(upgraded, &session, None).await;
+        }
+    }
+
+    /// Serves HTTP on a stream, until it ends or becomes a tunnel.
+    async fn http<I>(&self, stream: I, session: &Session, tunnel: Option<Tunnel>)
+    where
+        I: Read + Write + Unpin + Send + 'static,
+    {
         let handler = self.handler.clone();
-        let served = AtomicU32::new(0);
+        let session = session.clone();
         let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-            let is_last = served.fetch_add(1, Ordering::Relaxed) >= REQUESTS_PER_CONNECTION_MAX;
+            let before = session.served.fetch_add(1, Ordering::Relaxed);
+            let is_last = before >= REQUESTS_PER_CONNECTION_MAX;
             let handler = handler.clone();
-            request.extensions_mut().insert(broken.clone());
-            if let Some(client) = client {
+            request.extensions_mut().insert(session.broken.clone());
+            if let Some(client) = session.client {
                 request.extensions_mut().insert(client);
             }
+            let tunnel = tunnel.clone().and_then(|tunnel| tunnel.ask(&mut request));
             async move {
                 let mut response = handler.answer(request).await;
-                if is_last {
+                if let Some(asked) = tunnel {
+                    asked.answered(response.status());
+                } else if is_last {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
@@ -234,7 +265,8 @@ impl<C: Content> Connection<C> {
                 .header_read_timeout(self.header_timeout)
                 .max_buf_size(BUFFER_BYTES_MAX)
                 .max_headers(HEADERS_MAX)
-                .serve_connection(TokioIo::new(socket), service)
+                .serve_connection(stream, service)
+                .with_upgrades()
         );
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -252,6 +284,14 @@ impl<C: Content> Connection<C> {
             tracing::debug!(%error, "a connection ended early");
         }
     }
+}
+
+/// What the requests of one connection share, those through a tunnel included.
+#[derive(Clone)]
+struct Session {
+    client: Option<Client>,
+    broken: Broken,
+    served: Arc<AtomicU32>,
 }
 
 /// How long accepting rests after an error of the system.

@@ -11,6 +11,7 @@ mod hostile;
 mod hosts;
 mod ipns;
 mod names;
+mod proxy;
 mod routing;
 mod support;
 mod wire;

@@ -57,7 +57,7 @@ impl<'a> Links<'a> {
 }
 
 /// Links to entries by their CIDs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Entries {
     /// To the same gateway, below this.
     Below(String),

@@ -25,6 +25,23 @@ fn turn(host: &str, path: &str) -> Result<Turn, Failure> {
     known().turn(&asking)
 }
 
+#[test]
+fn a_gateway_covers_its_names_and_those_below_them() {
+    let known = known();
+    for (host, is_covered) in [
+        ("localhost:8080", true),
+        ("bafkqaaa.ipfs.localhost", true),
+        ("a.b.ipns.x.gw.example:1", true),
+        ("x.gw.example", true),
+        ("gw.example", false),
+        ("a.ipfx.localhost", false),
+        ("127.0.0.1", false),
+        ("", false),
+    ] {
+        assert_eq!(known.covers(host), is_covered, "{host}");
+    }
+}
+
 proptest! {
     #[test]
     fn below_a_known_host_nothing_is_served_by_path(

@@ -12,12 +12,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 const GRACE: Duration = Duration::from_secs(60);
 
-struct Running {
+pub(super) struct Running {
     gateway: Gateway,
     registry: prometheus::Registry,
 }
 
-async fn serve(site: Site) -> Running {
+pub(super) async fn serve(site: Site) -> Running {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let registry = prometheus::Registry::new();
     let config = site.config.clone();
@@ -33,18 +33,26 @@ async fn serve(site: Site) -> Running {
 }
 
 impl Running {
-    async fn connect(&self) -> TcpStream {
+    pub(super) fn address(&self) -> std::net::SocketAddr {
+        self.gateway.address()
+    }
+
+    pub(super) async fn stop(self, grace: Duration) -> bool {
+        self.gateway.stop(grace).await
+    }
+
+    pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.gateway.address()).await.unwrap()
     }
 
     /// Everything that comes back until the connection ends, and how it ended.
-    async fn say(&self, text: &str) -> (String, Result<(), ErrorKind>) {
+    pub(super) async fn say(&self, text: &str) -> (String, Result<(), ErrorKind>) {
         let mut stream = self.connect().await;
         stream.write_all(text.as_bytes()).await.unwrap();
         read_to_end(&mut stream).await
     }
 
-    fn metric(&self, line: &str) -> bool {
+    pub(super) fn metric(&self, line: &str) -> bool {
         let text = prometheus::TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .unwrap();
@@ -52,7 +60,7 @@ impl Running {
     }
 }
 
-async fn read_to_end(stream: &mut TcpStream) -> (String, Result<(), ErrorKind>) {
+pub(super) async fn read_to_end(stream: &mut TcpStream) -> (String, Result<(), ErrorKind>) {
     let mut bytes = Vec::new();
     let ended = stream.read_to_end(&mut bytes).await;
     let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -60,7 +68,7 @@ async fn read_to_end(stream: &mut TcpStream) -> (String, Result<(), ErrorKind>) 
 }
 
 /// Reads up to and with the end of a head.
-async fn read_head(stream: &mut TcpStream) -> String {
+pub(super) async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
