@@ -272,11 +272,7 @@ impl Page {
 
 impl Rest {
     /// Some more rows; false if they were the last.
-    async fn rows(
-        &mut self,
-        out: &mut String,
-        place: (&str, &Entries),
-    ) -> Result<bool, Break> {
+    async fn rows(&mut self, out: &mut String, place: (&str, &Entries)) -> Result<bool, Break> {
         for _ in 0..ROWS_PER_CHUNK {
             let entry = match self.found.next().await {
                 None => return Ok(false),
