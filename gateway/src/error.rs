@@ -71,6 +71,8 @@ pub(crate) enum Failure {
     TooMuch(String),
     /// The path leads inside a document.
     Inside(String),
+    /// A site's own rules for paths that do not exist cannot be followed.
+    Redirects(String),
     /// Where a name leads is not known.
     Name(String),
     /// Too many requests are running.
@@ -120,8 +122,10 @@ impl Failure {
             Self::SlowUpload => StatusCode::REQUEST_TIMEOUT,
             Self::Older(_) => StatusCode::CONFLICT,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
-            Self::Name(_) | Self::Disk(_) | Self::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Nobody(_) => StatusCode::BAD_GATEWAY,
+            Self::Redirects(_) | Self::Name(_) | Self::Disk(_) | Self::Damaged(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::NotKept(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -224,6 +228,10 @@ impl Failure {
                 failed(why),
                 "Ask for the document itself, or for its bytes with ?format=raw.",
             ),
+            Self::Redirects(why) => (
+                failed(why),
+                "This is a fault of the site; whoever publishes it can put its file _redirects right.",
+            ),
             Self::Name(why) => (
                 failed(why),
                 "Ask again later, or ask for /ipfs/<cid> if you know where the name leads.",
@@ -282,6 +290,7 @@ impl Failure {
             | Self::Broken(_)
             | Self::TooMuch(_)
             | Self::Inside(_)
+            | Self::Redirects(_)
             | Self::Name(_)
             | Self::Disk(_)
             | Self::Damaged(_) => None,

@@ -61,6 +61,16 @@ pub(crate) enum Holds {
     For(Duration),
 }
 
+impl Holds {
+    /// The same as a header.
+    pub(crate) fn cache(self) -> HeaderValue {
+        match self {
+            Self::ForEver => headers::IMMUTABLE,
+            Self::For(time) => headers::for_a_while(time),
+        }
+    }
+}
+
 impl Names for Resolver {
     fn lead(&self, path: NamePath, how: How) -> BoxFuture<'_, Result<Led, FollowError<NameError>>> {
         async move {

@@ -87,6 +87,15 @@ impl Query {
         Self { pairs }
     }
 
+    /// The names in a query as it was sent.
+    pub(crate) fn names(text: &str) -> impl Iterator<Item = String> {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty());
+        pairs.map(|pair| {
+            let name = pair.split('=').next().unwrap_or_default().replace('+', " ");
+            percent_decode_str(&name).decode_utf8_lossy().into_owned()
+        })
+    }
+
     /// The first value of this name.
     pub(crate) fn first(&self, name: &str) -> Option<&str> {
         self.pairs

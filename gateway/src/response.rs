@@ -8,6 +8,7 @@ mod directory;
 mod document;
 mod file;
 mod ranged;
+mod redirects;
 mod tar;
 
 use crate::body::Body;
@@ -21,10 +22,11 @@ use crate::names::{Holds, Led};
 use crate::request::Request;
 use crate::{encode, headers::Disposition};
 use ahead::Leave;
-use cairn_store::dag::path::{self, Resolved};
+use cairn_store::dag::path::{self, ResolveError, Resolved};
 use cairn_store::unixfs::read::{self, Node};
 use cairn_store::{BlockSource, Cid, cid};
 use http::{HeaderValue, Response, StatusCode, header};
+use redirects::Instead;
 use std::time::Duration;
 
 /// What every answer is made from.
@@ -52,9 +54,27 @@ pub(crate) async fn content<C: Content>(
         Reach::CacheOnly => content.local(),
     };
     let (root, names) = (&led.content.root, &led.content.segments);
-    let resolved = path::resolve(&source, root, names)
-        .await
-        .map_err(|error| Failure::resolve(request.reach, error))?;
+    let other;
+    let (request, resolved, status) = match path::resolve(&source, root, names).await {
+        Ok(resolved) => (request, resolved, None),
+        Err(error @ ResolveError::NoLink { .. }) => {
+            match Box::pin(redirects::instead(&source, request, &led)).await? {
+                Some(Instead::Content(instead, status)) => {
+                    let (instead, resolved) = *instead;
+                    other = instead;
+                    (&other, resolved, status)
+                }
+                Some(Instead::Moved(status, location)) => {
+                    let cache = led.holds.cache();
+                    let mut response = redirects::moved(status, location, cache);
+                    about(&mut response, request);
+                    return Ok(response);
+                }
+                None => return Err(Failure::resolve(request.reach, error)),
+            }
+        }
+        Err(error) => return Err(Failure::resolve(request.reach, error)),
+    };
     // Also where the answer is made without reading it.
     source.admits(&resolved.cid).map_err(Failure::source)?;
     if request.reach == Reach::CacheOnly {
@@ -69,7 +89,10 @@ pub(crate) async fn content<C: Content>(
         resolved,
         holds: led.holds,
     };
-    let mut response = Box::pin(context.choose()).await?;
+    let mut response = match status {
+        Some(status) => Box::pin(redirects::page(&context, status)).await?,
+        None => Box::pin(context.choose()).await?,
+    };
     about(&mut response, request);
     let map = response.headers_mut();
     if !map.contains_key(header::LOCATION) {
@@ -167,10 +190,7 @@ impl<S: BlockSource + Clone + 'static> Context<'_, S> {
 
     /// How long the content may be kept.
     fn cache(&self) -> HeaderValue {
-        match self.holds {
-            Holds::ForEver => headers::IMMUTABLE,
-            Holds::For(time) => headers::for_a_while(time),
-        }
+        self.holds.cache()
     }
 
     /// How long a page about it may be.

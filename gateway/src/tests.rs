@@ -12,6 +12,7 @@ mod hosts;
 mod ipns;
 mod names;
 mod proxy;
+mod redirects;
 mod routing;
 mod support;
 mod wire;
