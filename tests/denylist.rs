@@ -168,6 +168,47 @@ fn peers_are_not_given_what_is_denied_and_a_line_holds_without_a_restart() {
 }
 
 #[test]
+fn names_are_not_followed_and_neither_is_what_they_lead_to() {
+    let repo = Repo::new(CAIRN);
+    let Tree { root, files } = add(&repo, 50);
+    repo.ok(["key", "gen", "other"]);
+    let publish = |key: &str, path: &str| {
+        let key = format!("--key={key}");
+        repo.ok(["name", "publish", "-Q", "--allow-offline", &key, path])
+    };
+    let denied = publish("self", &format!("/ipfs/{root}"));
+    let leads = publish("other", &format!("/ipfs/{root}"));
+    write(&repo, &format!("/ipns/{denied}\n/ipfs/{root}/file1\n"));
+    let daemon = repo.daemon();
+    let (denied, leads) = (format!("/ipns/{denied}"), format!("/ipns/{leads}"));
+    assert_eq!(status(&daemon, &denied), 410);
+    assert_eq!(
+        status(&daemon, &format!("{denied}?format=ipns-record")),
+        410
+    );
+    // A rule for a name alone is about the name alone, as the format has it.
+    assert_eq!(status(&daemon, &format!("{denied}/file0")), 200);
+    assert_eq!(status(&daemon, &format!("{leads}/file0")), 200);
+    assert_eq!(status(&daemon, &format!("{leads}/file1")), 410);
+    for command in [
+        &["resolve", &denied][..],
+        &["name", "resolve", &denied],
+        &["name", "resolve", "-s", &denied],
+        &["name", "get", &denied],
+        &["cat", &format!("{leads}/file1")],
+    ] {
+        let told = repo.run(command).failure(1);
+        assert!(
+            told.contains("of the denylist own.deny"),
+            "{command:?}: {told}"
+        );
+    }
+    write(&repo, &format!("/ipns/{}/*\n", &denied[6..]));
+    assert_eq!(status(&daemon, &format!("{denied}/file0")), 410);
+    repo.ok(["cat", &files[0]]);
+}
+
+#[test]
 fn what_is_denied_is_asked_of_no_peer() {
     let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
     let Tree { root, files } = add(&giver, 30);

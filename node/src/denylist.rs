@@ -144,7 +144,8 @@ impl Denylist {
         self.shared.metrics.register(registry)
     }
 
-    fn has_rules(&self) -> bool {
+    /// Whether anything is denied at all.
+    pub(crate) fn has_rules(&self) -> bool {
         self.shared.any.load(Ordering::Acquire)
     }
 

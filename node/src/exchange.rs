@@ -121,6 +121,10 @@ impl Session {
         let Some((bitswap, work)) = &self.peers else {
             return Ok(());
         };
+        if self.denylist.has_rules() {
+            // The whole may have something in it that is not wanted; one by one they are asked about.
+            return Ok(());
+        }
         if let Some(root) = self.block(root).await? {
             bitswap.prefetch(work, root).await;
         }

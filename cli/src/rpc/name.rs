@@ -170,6 +170,7 @@ pub async fn resolve(call: Call) -> Result<Reply, RpcError> {
 
 /// Where a key's name leads, and where better records say it does, as they come.
 async fn each(call: Call, name: PeerId, path: NamePath, depth: Depth) -> Result<Reply, RpcError> {
+    call.context.denylist().await?.check_path(&path)?;
     let resolver = call.context.resolver().await?.clone();
     let how = call.how()?;
     let most = call.lookup_time()?;
@@ -212,6 +213,11 @@ async fn each(call: Call, name: PeerId, path: NamePath, depth: Depth) -> Result<
 /// `name get`: the record as it is.
 pub async fn get(call: Call) -> Result<Reply, RpcError> {
     let name = name_of(call.arguments.first("name")?)?;
+    let path = NamePath {
+        root: Root::Key(name),
+        segments: Vec::new(),
+    };
+    call.context.denylist().await?.check_path(&path)?;
     let names = call.context.names().await?;
     let record = names.resolve(&name, call.how()?).await?;
     let bytes = record.bytes().to_vec();

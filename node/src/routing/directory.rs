@@ -10,6 +10,7 @@ use crate::bitswap::policy::{Policy, Verdict};
 use crate::denylist::Denylist;
 use crate::dht::place::Place;
 use crate::ipns;
+use crate::name::path::{NamePath, Root};
 use crate::network::Network;
 use crate::swarm::Peers;
 use cairn_store::{Cid, Store};
@@ -104,8 +105,15 @@ impl Directory {
         Ok(told.take(NEAREST_MAX).collect())
     }
 
-    /// The newest record of a name that anybody in the DHT keeps.
+    /// The newest record of a name that anybody in the DHT keeps. What is denied here has none.
     pub async fn name(&self, name: PeerId) -> Result<Option<ipns::Record>, RoutingError> {
+        let path = NamePath {
+            root: Root::Key(name),
+            segments: Vec::new(),
+        };
+        if self.denylist.check_path(&path).is_err() {
+            return Ok(None);
+        }
         let value = self.routing.value_in_dht(ipns::key(&name)).await?;
         Ok(value.and_then(|value| ipns::Record::decode(&name, &value).ok()))
     }
