@@ -80,8 +80,8 @@ impl Drop for Line {
             bytes = self.bytes,
             milliseconds,
             broken = self.broke,
-            agent = %self.agent,
-            forwarded = %self.forwarded,
+            agent = ?self.agent,
+            forwarded = ?self.forwarded,
         );
     }
 }
