@@ -186,8 +186,8 @@ fn names_are_not_followed_and_neither_is_what_they_lead_to() {
         status(&daemon, &format!("{denied}?format=ipns-record")),
         410
     );
-    // A rule for a name alone is about the name alone, as the format has it.
-    assert_eq!(status(&daemon, &format!("{denied}/file0")), 200);
+    // A name that is denied is not looked up, whatever is asked for below it.
+    assert_eq!(status(&daemon, &format!("{denied}/file0")), 410);
     assert_eq!(status(&daemon, &format!("{leads}/file0")), 200);
     assert_eq!(status(&daemon, &format!("{leads}/file1")), 410);
     for command in [

@@ -1,9 +1,8 @@
 //! The access log: a line for each request when its answer has ended, with what really went out.
 //!
 //! It is off unless the log's directives let `gateway::access=info` through; a request that is not logged costs one
-//! look at that. Everything foreign is made visible and cut.
+//! look at that. Everything foreign is quoted and cut.
 
-use crate::encode;
 use crate::metrics::Kind;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
 use std::net::SocketAddr;
@@ -23,10 +22,12 @@ pub(crate) struct Line {
     agent: String,
     forwarded: String,
     started: Instant,
-    status: StatusCode,
+    /// `None` while nothing is answered: its client may not wait for it.
+    status: Option<StatusCode>,
     kind: Kind,
     bytes: u64,
-    broke: bool,
+    /// Whether its body went out to its end.
+    whole: bool,
 }
 
 impl Line {
@@ -43,16 +44,16 @@ impl Line {
             agent: of(&parts.headers, header::USER_AGENT),
             forwarded: of(&parts.headers, HeaderName::from_static("x-forwarded-for")),
             started: Instant::now(),
-            status: StatusCode::OK,
+            status: None,
             kind: Kind::Other,
             bytes: 0,
-            broke: false,
+            whole: false,
         }))
     }
 
     /// Its head is answered.
     pub(crate) fn answered(&mut self, status: StatusCode, kind: Kind) {
-        (self.status, self.kind) = (status, kind);
+        (self.status, self.kind) = (Some(status), kind);
     }
 
     /// Bytes of its body went out.
@@ -60,9 +61,9 @@ impl Line {
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
-    /// Its body broke off.
-    pub(crate) fn broke(&mut self) {
-        self.broke = true;
+    /// There is no more of its body.
+    pub(crate) fn ended(&mut self) {
+        self.whole = true;
     }
 }
 
@@ -73,13 +74,13 @@ impl Drop for Line {
             target: TARGET,
             client = self.client.map(tracing::field::display),
             method = %self.method,
-            target = %self.target,
-            host = %self.host,
-            status = self.status.as_u16(),
+            target = ?self.target,
+            host = ?self.host,
+            status = self.status.map(|status| status.as_u16()),
             format = self.kind.name(),
             bytes = self.bytes,
             milliseconds,
-            broken = self.broke,
+            broken = !self.whole,
             agent = ?self.agent,
             forwarded = ?self.forwarded,
         );
@@ -91,9 +92,9 @@ fn of(headers: &HeaderMap, name: HeaderName) -> String {
     shown(&String::from_utf8_lossy(value.unwrap_or_default()))
 }
 
+/// Cut; what is not printable is written out where it is logged.
 fn shown(text: &str) -> String {
-    let start: String = text.chars().take(CHARS_MAX).collect();
-    encode::visible(&start)
+    text.chars().take(CHARS_MAX).collect()
 }
 
 /// As in the log's directives.

@@ -123,7 +123,10 @@ impl Body {
     }
 
     /// Hands over the request's place and the switch of its connection.
-    pub(crate) fn attach(&mut self, running: Running, broken: Option<Broken>) {
+    pub(crate) fn attach(&mut self, mut running: Running, broken: Option<Broken>) {
+        if self.is_nothing() {
+            running.ended();
+        }
         self.running = Some(running);
         self.broken = broken;
     }
@@ -206,8 +209,16 @@ impl http_body::Body for Body {
         };
         match &next {
             Poll::Ready(Some(Ok(bytes))) => {
+                // Nobody asks for more once all of it is there.
+                let is_last = match &self.inner {
+                    Inner::Whole(left) => left.is_none(),
+                    Inner::Stream(stream) => stream.left == Some(0),
+                };
                 if let Some(running) = &mut self.running {
                     running.sent(bytes.len());
+                    if is_last {
+                        running.ended();
+                    }
                 }
             }
             Poll::Ready(Some(Err(why))) => {
@@ -220,7 +231,12 @@ impl http_body::Body for Body {
                 }
                 self.inner = Inner::Whole(None);
             }
-            Poll::Ready(None) | Poll::Pending => {}
+            Poll::Ready(None) => {
+                if let Some(running) = &mut self.running {
+                    running.ended();
+                }
+            }
+            Poll::Pending => {}
         }
         next.map(|next| next.map(|next| next.map(Frame::data)))
     }

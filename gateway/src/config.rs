@@ -7,6 +7,7 @@ mod hosts;
 
 pub use hosts::{Host, HostName, Hosts, NoHost, Space};
 
+use cairn_node::limits::{self, Subnet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -32,6 +33,10 @@ pub struct Config {
     /// The names that the gateway is known by, and what each serves (default `localhost`, with a host of its own per
     /// root). Other names, and addresses, serve everything by path.
     pub hosts: Hosts,
+    /// Whose word counts for where a request was sent to (`X-Forwarded-Host`, `X-Forwarded-Proto`): proxies in front of
+    /// this gateway (default: loopback and private networks). Price of more: who is in them chooses the host of a
+    /// request.
+    pub trusted_proxies: Vec<Subnet>,
     /// Most requests worked on at once, bodies still being sent included (default 1024). More are
     /// answered with 429 at once. Price: up to 2 MiB of blocks held for each client that stalls.
     pub requests_max: NonZeroU32,
@@ -74,6 +79,7 @@ impl Default for Config {
             trustless_only: false,
             dnslink: true,
             hosts: Hosts::default(),
+            trusted_proxies: limits::near(),
             requests_max: count(1024),
             connections_max: count(4096),
             header_timeout: Span::seconds(10),

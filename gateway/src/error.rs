@@ -73,6 +73,8 @@ pub(crate) enum Failure {
     Inside(String),
     /// A site's own rules for paths that do not exist cannot be followed.
     Redirects(String),
+    /// Whether the host is a domain with a site of its own is not known.
+    Unsure(String),
     /// Where a name leads is not known.
     Name(String),
     /// Too many requests are running.
@@ -127,7 +129,7 @@ impl Failure {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Self::TooSlow(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::NotKept(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotKept(_) | Self::Unsure(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -195,7 +197,7 @@ impl Failure {
                 "The folder above it exists: cut the last name off the address to see what is there.",
             ),
             Self::Denied(denial) => (
-                denial.to_string(),
+                encode::visible(&denial.to_string()),
                 "The operator of this gateway keeps it back and can tell why. It may be had elsewhere.",
             ),
             Self::NotFound(why) => (
@@ -232,6 +234,11 @@ impl Failure {
                 failed(why),
                 "This is a fault of the site; whoever publishes it can put its file _redirects right.",
             ),
+            Self::Unsure(why) => (
+                format!("whether this host has a site of its own cannot be found out now: {why}"),
+                "Try again in a while. An operator whose gateway is called by this name lists it in `gateway.hosts`, or \
+                 sets `gateway.dnslink` to false.",
+            ),
             Self::Name(why) => (
                 failed(why),
                 "Ask again later, or ask for /ipfs/<cid> if you know where the name leads.",
@@ -265,7 +272,9 @@ impl Failure {
     /// How long to wait before trying again, where that makes sense.
     fn retry_after(&self) -> Option<HeaderValue> {
         match self {
-            Self::Busy | Self::NotKept(_) | Self::Stopping => Some(HeaderValue::from_static("10")),
+            Self::Busy | Self::NotKept(_) | Self::Unsure(_) | Self::Stopping => {
+                Some(HeaderValue::from_static("10"))
+            }
             Self::Nobody(_) | Self::TooSlow(_) => Some(HeaderValue::from_static("60")),
             Self::Path(_)
             | Self::Denied(_)

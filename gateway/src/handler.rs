@@ -1,20 +1,23 @@
 //! One request, from its head to its answer: a place among the running ones, a time limit, and
 //! what every answer carries.
 
-use crate::access::Line;
+use crate::access::{Client, Line};
 use crate::body::{Body, Broken};
 use crate::config::Config;
 use crate::content::Content;
 use crate::error::Failure;
 use crate::format::Format;
-use crate::host::{Asking, Known, Otherwise, Site, Turn};
+use crate::host::{Asking, FORWARDED, Known, Otherwise, Site, Turn};
 use crate::metrics::{Kind, Metrics};
 use crate::names::{self, Names};
 use crate::request::{self, Asked};
 use crate::response::ahead::Leave;
 use crate::response::{self, KindExtension};
 use crate::routing::Routing;
-use crate::{encode, headers, host, trustless};
+use crate::{encode, headers, trustless};
+use cairn_node::name::domain::Domain;
+use cairn_node::name::path::{NamePath, Root};
+use cairn_node::name::resolve::How;
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use std::fmt;
 use std::net::IpAddr;
@@ -39,6 +42,8 @@ struct Shared<C> {
     routing: Routing,
     names: Arc<dyn Names>,
     hosts: Known,
+    /// Places for lookups of names that are sent as hosts.
+    host_lookups: Semaphore,
 }
 
 impl<C> Clone for Handler<C> {
@@ -70,6 +75,7 @@ impl<C: Content> Handler<C> {
                 routing,
                 names,
                 hosts,
+                host_lookups: Semaphore::new(HOST_LOOKUPS_MAX),
             }),
         }
     }
@@ -83,10 +89,16 @@ impl<C: Content> Handler<C> {
         let mut body = pin!(body);
         let broken = parts.extensions.remove::<Broken>();
         let methods = self.shared.routing.methods(parts.uri.path());
+        let mut forwarded = FORWARDED.iter();
+        let is_forwarded = forwarded.any(|name| parts.headers.contains_key(*name));
         let mut response = self.within_limits(parts, body.as_mut(), broken).await;
         let map = response.headers_mut();
         headers::allow_other_origins(map);
         map.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods.clone());
+        if is_forwarded {
+            // A cache that does not know them would give one host's content to another.
+            map.append(header::VARY, headers::FORWARDED);
+        }
         if map.contains_key(header::ALLOW) {
             map.insert(header::ALLOW, methods);
         }
@@ -197,7 +209,10 @@ impl<C: Content> Handler<C> {
         if is_options(parts) {
             return Ok(Place::Path);
         }
-        let (sites, otherwise) = match self.shared.hosts.turn(&Asking::of(parts))? {
+        let hosts = &self.shared.hosts;
+        let client = parts.extensions.get::<Client>().copied();
+        let asking = Asking::of(parts, hosts.trusts(client))?;
+        let (sites, otherwise) = match hosts.turn(&asking)? {
             Turn::Path => return Ok(Place::Path),
             Turn::Moved(location) => return Ok(Place::Moved(location)),
             Turn::Site(site) => return Ok(Place::Site(site)),
@@ -209,10 +224,15 @@ impl<C: Content> Handler<C> {
             let Some(domain) = site.domain() else {
                 continue;
             };
-            match self.shared.names.is_bound(domain, how).await {
+            let name = NamePath {
+                root: Root::Domain(domain.clone()),
+                segments: Vec::new(),
+            };
+            self.shared.names.admits(&name)?;
+            match self.is_bound(domain, how).await {
                 Ok(true) => return Ok(Place::Site(site.clone())),
                 Ok(false) => {}
-                Err(error) => unsure = Some(error),
+                Err(why) => unsure = Some(why),
             }
         }
         match (otherwise, unsure) {
@@ -220,12 +240,29 @@ impl<C: Content> Handler<C> {
                 Some(site) => Ok(Place::Site(site)),
                 None => Err(Failure::Nowhere),
             },
-            // Nothing else can be meant by such a path.
-            (Otherwise::Path, _) if host::is_of_gateway(parts.uri.path()) => Ok(Place::Path),
-            (_, Some(error)) => Err(Failure::Name(error.to_string())),
+            // Whatever else was served would be in the origin of that domain's site.
+            (_, Some(_)) if how == How::Here => Err(Failure::NotCached),
+            (_, Some(error)) => Err(Failure::Unsure(error)),
             (Otherwise::Path, None) => Ok(Place::Path),
             (Otherwise::Nowhere, None) => Err(Failure::Nowhere),
         }
+    }
+
+    /// Whether a domain has a DNSLink, or why that is not known. Of what is remembered, everybody is told; of those that
+    /// would have others asked, as any name may be sent as a host, only so many that the node's own lookups have room.
+    async fn is_bound(&self, domain: Domain, how: How) -> Result<bool, String> {
+        let shared = &self.shared;
+        let known = shared.names.is_bound(domain.clone(), How::Here).await;
+        if known.is_ok() || how == How::Here {
+            return known.map_err(|error| error.to_string());
+        }
+        let Ok(_place) = shared.host_lookups.try_acquire() else {
+            return Err(format!(
+                "too many other names are being looked up to ask about {domain}"
+            ));
+        };
+        let bound = shared.names.is_bound(domain, how).await;
+        bound.map_err(|error| error.to_string())
     }
 
     async fn route<B>(&self, parts: Parts, body: Pin<&mut B>) -> Result<Response<Body>, Failure>
@@ -254,7 +291,8 @@ impl<C: Content> Handler<C> {
                     return names::record(names, &request).await;
                 }
                 let led = names::lead(names, &request).await?;
-                let (content, config, leave) = (&shared.content, &shared.config, &shared.leave);
+                let (config, leave) = (&shared.config, &shared.leave);
+                let content = (&shared.content, names);
                 response::content(content, config, leave, &request, led).await
             }
             Asked::Canonical(location) => Ok(response::found(location)),
@@ -288,6 +326,9 @@ enum Place {
 fn is_options(parts: &Parts) -> bool {
     parts.method == http::Method::OPTIONS
 }
+
+/// Names sent as hosts that are looked up at once, for all clients together.
+const HOST_LOOKUPS_MAX: usize = 16;
 
 fn landing() -> Response<Body> {
     let mut response = Response::new(Body::whole(LANDING));

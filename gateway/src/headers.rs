@@ -31,6 +31,9 @@ pub(crate) fn for_a_while(time: Duration) -> HeaderValue {
     value(format!("public, max-age={}", time.as_secs()))
 }
 
+/// What of a request decides where it goes, beside its host.
+pub(crate) const FORWARDED: HeaderValue =
+    HeaderValue::from_static("X-Forwarded-Host, X-Forwarded-Proto");
 /// Parts may be asked for.
 pub(crate) const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Parts may not be asked for.

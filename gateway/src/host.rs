@@ -11,17 +11,19 @@ mod tests;
 
 pub(crate) use links::{Entries, Links};
 
+use crate::access::Client;
 use crate::config::{Config, Host, Space};
 use crate::encode;
 use crate::error::Failure;
 use crate::request::decode_path;
 use cairn_node::ipns;
+use cairn_node::limits::Subnet;
 use cairn_node::name::domain::Domain;
 use cairn_node::name::path::Root;
 use cairn_store::Cid;
 use cairn_store::cid::{self, LIBP2P_KEY, Version};
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, header};
 use multibase::Base;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -87,6 +89,7 @@ pub(crate) struct Known {
     /// Those with a `*`, by labels.
     patterns: Vec<(Vec<String>, Host)>,
     dnslink: bool,
+    proxies: Vec<Subnet>,
 }
 
 /// What of a request's head counts here.
@@ -101,23 +104,36 @@ pub(crate) struct Asking<'a> {
 }
 
 impl<'a> Asking<'a> {
-    pub(crate) fn of(parts: &'a Parts) -> Self {
+    /// `is_trusted` says whether it comes from a proxy in front of this gateway.
+    pub(crate) fn of(parts: &'a Parts, is_trusted: bool) -> Result<Self, Failure> {
         let headers = &parts.headers;
+        if headers.get_all(header::HOST).iter().nth(1).is_some() {
+            // Who stands in front may believe the other one.
+            return Err(Failure::Parameter(
+                "the request names several hosts: send one Host header".to_owned(),
+            ));
+        }
         // An address with a host says it better than the header does (RFC 9112, 3.2.2), and a proxy in front of this
         // gateway better than both.
         let sent = parts.uri.authority().map(http::uri::Authority::as_str);
         let sent = sent.or_else(|| first(headers, "host"));
-        let host = first(headers, "x-forwarded-host").or(sent);
-        let proto = first(headers, "x-forwarded-proto");
-        Self {
-            host: host.unwrap_or_default(),
+        let [host, proto] = FORWARDED.map(|name| first(headers, name).filter(|_| is_trusted));
+        let host = host.or(sent).unwrap_or_default();
+        if !host.is_empty() && !host.starts_with('[') && Named::read(host).is_none() {
+            return Err(Failure::Parameter(format!(
+                "{:?} is no host",
+                host.chars().take(80).collect::<String>()
+            )));
+        }
+        Ok(Self {
+            host,
             is_https: match proto {
                 Some(proto) => proto.eq_ignore_ascii_case("https"),
                 None => parts.uri.scheme() == Some(&http::uri::Scheme::HTTPS),
             },
             path: parts.uri.path(),
             query: parts.uri.query(),
-        }
+        })
     }
 
     fn address(&self, label: &str, space: &str, gateway: &str, path: &str) -> String {
@@ -148,7 +164,17 @@ impl Known {
             exact,
             patterns,
             dnslink: config.dnslink,
+            proxies: config.trusted_proxies.clone(),
         }
+    }
+
+    /// Whether who sent a request may say where it was sent to.
+    pub(crate) fn trusts(&self, client: Option<Client>) -> bool {
+        // Without an address it comes from within.
+        client.is_none_or(|Client(client)| {
+            let ip = client.ip().to_canonical();
+            self.proxies.iter().any(|network| network.contains(ip))
+        })
     }
 
     /// Whether this names the gateway itself, or a host below it.
@@ -337,14 +363,20 @@ impl<'a> Named<'a> {
             Some((name, port)) => (name, Some(port)),
             None => (text, None),
         };
+        // The same name in DNS, which browsers take for another host.
+        let name = name.strip_suffix('.').unwrap_or(name);
         let is_plain =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         let is_port =
             |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         let is_good = !name.is_empty() && name.bytes().all(is_plain) && port.is_none_or(is_port);
-        is_good.then(|| Self {
-            text,
-            lower: text.to_ascii_lowercase(),
+        is_good.then(|| {
+            let mut lower = name.to_ascii_lowercase();
+            if let Some(port) = port {
+                lower.push(':');
+                lower.push_str(port);
+            }
+            Self { text, lower }
         })
     }
 
@@ -423,11 +455,6 @@ fn label_of_domain(domain: &Domain, is_https: bool, host: &Host) -> Result<Strin
     }
 }
 
-/// Whether an address, still encoded, is one of a path gateway's.
-pub(crate) fn is_of_gateway(path: &str) -> bool {
-    space_of(path).is_some()
-}
-
 /// The space that a path lies in.
 fn space_of(path: &str) -> Option<Space> {
     let spaces = [
@@ -463,6 +490,8 @@ fn first<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     (!first.is_empty()).then_some(first)
 }
 
+/// What a proxy in front says: the host, and the scheme.
+pub(crate) const FORWARDED: [&str; 2] = ["x-forwarded-host", "x-forwarded-proto"];
 /// Longest host that is looked at: a domain, its root in any base, and a port.
 const HOST_BYTES_MAX: usize = 512;
 /// Most labels in which a known host is looked for.

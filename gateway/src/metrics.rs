@@ -195,11 +195,15 @@ impl Running {
         self.metrics.inner.bytes.inc_by(bytes as u64);
     }
 
-    /// Its body broke off.
-    pub(crate) fn broke(&mut self) {
+    /// There is no more of its body.
+    pub(crate) fn ended(&mut self) {
         if let Some(line) = &mut self.line {
-            line.broke();
+            line.ended();
         }
+    }
+
+    /// Its body broke off.
+    pub(crate) fn broke(&self) {
         self.metrics.inner.broken.inc();
     }
 }

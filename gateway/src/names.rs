@@ -39,7 +39,8 @@ pub(crate) trait Names: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Whether a domain has a DNSLink. Told at once where nobody may be asked.
+    /// Whether a domain has a DNSLink; an error if that is not known. Told at once where nobody may be asked, and always
+    /// if it is to be answered from what is here.
     fn is_bound(&self, domain: Domain, how: How) -> BoxFuture<'_, Result<bool, LookupError>>;
 }
 
@@ -110,8 +111,13 @@ impl Names for Resolver {
             };
             match found {
                 Ok(_) => Ok(true),
-                // It was asked, and may be bound all the same.
+                // It may be bound all the same.
                 Err(error @ (LookupError::Failed { .. } | LookupError::Busy(_))) => Err(error),
+                Err(error @ LookupError::Offline(_))
+                    if self.dns().asks_about(&domain) && how == How::Here =>
+                {
+                    Err(error)
+                }
                 Err(_) => Ok(false),
             }
         }
@@ -158,8 +164,9 @@ pub(crate) async fn record(
     let age = HeaderValue::from(fresh.age.min(fresh.ttl).as_secs());
     let named = headers::if_none_match(request, etag.to_str().unwrap_or_default());
     if named != Match::No {
-        let mut response = response::not_modified(etag, cache);
+        let mut response = response::not_modified(Kind::Name, etag, cache);
         response.headers_mut().insert(header::AGE, age);
+        response::about(&mut response, request);
         return Ok(response);
     }
     let bytes = record.bytes().to_vec();

@@ -293,7 +293,8 @@ fn refuse_service_worker(headers: &HeaderMap, rest: &str) -> Result<(), Failure>
     let registers = headers
         .get("service-worker")
         .is_some_and(|value| value == "script");
-    if registers && !rest.contains('/') {
+    // As the path is read: empty names are none.
+    if registers && !rest.trim_start_matches('/').contains('/') {
         return Err(Failure::Parameter(
             "a service worker cannot be registered for a whole /ipfs/<cid>: it would control \
              content of others"
@@ -317,6 +318,8 @@ fn superfluous_namespace(path: &str, rest: &str) -> Option<String> {
 /// The path of a key's name that is not written as a CID in base36.
 fn canonical(key: &PeerId, path: &str) -> Option<String> {
     let (_, rest) = namespace(path)?;
+    // As the path was read: empty names are none.
+    let rest = rest.trim_start_matches('/');
     let written = rest.split('/').next().unwrap_or_default();
     let text = ipns::text(key);
     let below = rest.strip_prefix(written)?;

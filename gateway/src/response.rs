@@ -18,10 +18,11 @@ use crate::error::{Failure, Reach};
 use crate::format::Format;
 use crate::headers::{self, Match};
 use crate::metrics::Kind;
-use crate::names::{Holds, Led};
+use crate::names::{Holds, Led, Names};
 use crate::request::Request;
 use crate::{encode, headers::Disposition};
 use ahead::Leave;
+use cairn_node::name::path::{NamePath, Root};
 use cairn_store::dag::path::{self, ResolveError, Resolved};
 use cairn_store::unixfs::read::{self, Node};
 use cairn_store::{BlockSource, Cid, cid};
@@ -37,13 +38,15 @@ pub(crate) struct Context<'a, S> {
     source: S,
     /// Where the path led.
     resolved: Resolved,
-    /// For how long.
-    holds: Holds,
+    /// Who knows what is denied.
+    names: &'a dyn Names,
+    /// What was followed to get there.
+    led: &'a Led,
 }
 
 /// Answers a request for content.
 pub(crate) async fn content<C: Content>(
-    content: &C,
+    (content, names): (&C, &dyn Names),
     config: &Config,
     leave: &Leave,
     request: &Request,
@@ -53,12 +56,12 @@ pub(crate) async fn content<C: Content>(
         Reach::Anywhere => content.session(config.retrieval_timeout.duration()),
         Reach::CacheOnly => content.local(),
     };
-    let (root, names) = (&led.content.root, &led.content.segments);
+    let (root, segments) = (&led.content.root, &led.content.segments);
     let other;
-    let (request, resolved, status) = match path::resolve(&source, root, names).await {
+    let (request, resolved, status) = match path::resolve(&source, root, segments).await {
         Ok(resolved) => (request, resolved, None),
         Err(error @ ResolveError::NoLink { .. }) => {
-            match Box::pin(redirects::instead(&source, request, &led)).await? {
+            match Box::pin(redirects::instead((&source, names), request, &led)).await? {
                 Some(Instead::Content(instead, status)) => {
                     let (instead, resolved) = *instead;
                     other = instead;
@@ -87,7 +90,8 @@ pub(crate) async fn content<C: Content>(
         leave,
         source,
         resolved,
-        holds: led.holds,
+        names,
+        led: &led,
     };
     let mut response = match status {
         Some(status) => Box::pin(redirects::page(&context, status)).await?,
@@ -104,10 +108,9 @@ pub(crate) async fn content<C: Content>(
 /// What every answer says of what was asked.
 pub(crate) fn about(response: &mut Response<Body>, request: &Request) {
     let map = response.headers_mut();
-    if request.query.first("format").is_none() {
-        // A cache must not answer a browser with the CAR that someone else accepted.
-        map.insert(header::VARY, HeaderValue::from_static("Accept"));
-    }
+    // A cache must not answer a browser with the CAR that someone else accepted; nor, where the query asks for a CAR, with
+    // another kind of it.
+    map.insert(header::VARY, HeaderValue::from_static("Accept"));
     if !map.contains_key(header::LOCATION) {
         map.insert(headers::X_IPFS_PATH, encode::header(&request.path));
         if let Some(canonical) = request.canonical() {
@@ -157,7 +160,7 @@ impl<S: BlockSource + Clone + 'static> Context<'_, S> {
         }
         let etag = self.etag("");
         if headers::if_none_match(self.request, &etag) == Match::Named {
-            return Ok(not_modified(headers::value(etag), self.cache()));
+            return Ok(not_modified(Kind::File, headers::value(etag), self.cache()));
         }
         if let Some(answer) = directory::known(self) {
             return Ok(answer);
@@ -171,6 +174,19 @@ impl<S: BlockSource + Clone + 'static> Context<'_, S> {
             )),
             Node::Directory(directory) => directory::serve(self, &directory).await,
         }
+    }
+
+    /// Asks whether what lies below the path asked for, under this name, may be served in its place.
+    fn admits_below(&self, name: &str) -> Result<(), Failure> {
+        let (asked, led) = (&self.request.asked, &self.led.content);
+        for (root, segments) in [
+            (asked.root.clone(), &asked.segments),
+            (Root::Content(led.root), &led.segments),
+        ] {
+            let segments = [&segments[..], &[name.to_owned()]].concat();
+            self.names.admits(&NamePath { root, segments })?;
+        }
+        Ok(())
     }
 
     async fn open(&self, cid: &Cid) -> Result<Node, Failure> {
@@ -190,12 +206,12 @@ impl<S: BlockSource + Clone + 'static> Context<'_, S> {
 
     /// How long the content may be kept.
     fn cache(&self) -> HeaderValue {
-        self.holds.cache()
+        self.led.holds.cache()
     }
 
     /// How long a page about it may be.
     fn page_cache(&self) -> HeaderValue {
-        match self.holds {
+        match self.led.holds {
             Holds::ForEver => headers::GENERATED,
             Holds::For(time) => headers::for_a_while(time),
         }
@@ -276,9 +292,10 @@ fn answer(kind: Kind, etag: &str, media: HeaderValue, cache: HeaderValue) -> Res
 }
 
 /// The client has it already.
-pub(crate) fn not_modified(etag: HeaderValue, cache: HeaderValue) -> Response<Body> {
+pub(crate) fn not_modified(kind: Kind, etag: HeaderValue, cache: HeaderValue) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response.extensions_mut().insert(kind_extension(kind));
     let map = response.headers_mut();
     map.insert(header::CACHE_CONTROL, cache);
     map.insert(header::ETAG, etag);
@@ -300,6 +317,7 @@ fn elsewhere(status: StatusCode, location: String) -> Response<Body> {
     *response.status_mut() = status;
     let map = response.headers_mut();
     map.insert(header::CONTENT_TYPE, headers::TEXT);
+    map.insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
     map.insert(header::LOCATION, headers::value(location));
     response
 }

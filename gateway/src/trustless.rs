@@ -6,10 +6,16 @@
 use crate::error::Failure;
 use crate::format::Format;
 use crate::request::Request;
+use cairn_node::name::path::Root;
 
 /// Refuses what could not be checked.
 pub(crate) fn check(request: &Request) -> Result<(), Failure> {
-    match request.wish.as_ref().map(|wish| wish.format) {
+    let asked = request.wish.as_ref().map(|wish| wish.format);
+    let is_name = !matches!(request.asked.root, Root::Content(_));
+    match asked {
+        Some(Format::Raw | Format::Car) if is_name => Err(Failure::Unchecked(
+            "where a name leads could not be checked: ask for its record, and for the content by its CID".to_owned(),
+        )),
         Some(Format::Raw) if !request.asked.segments.is_empty() => {
             Err(Failure::Unchecked(
                 "a block is asked for by its CID alone, as a path to it could not be checked".to_owned(),

@@ -37,10 +37,7 @@ impl Default for Limits {
             download: Rate::UNLIMITED,
             upload_per_peer: Rate::UNLIMITED,
             download_per_peer: Rate::UNLIMITED,
-            exempt: NEAR
-                .into_iter()
-                .filter_map(|text| text.parse().ok())
-                .collect(),
+            exempt: near(),
             memory: Memory::UNLIMITED,
         }
     }
@@ -142,6 +139,13 @@ where
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Subnet(IpNet);
+
+/// The networks of this machine and of its neighbours.
+pub fn near() -> Vec<Subnet> {
+    NEAR.into_iter()
+        .filter_map(|text| text.parse().ok())
+        .collect()
+}
 
 /// Why a text is no range of addresses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -66,6 +66,14 @@ pub(crate) enum Entries {
 }
 
 impl Entries {
+    /// The attributes of a link to content that has no name.
+    pub(crate) fn content(&self, cid: &str) -> String {
+        match self {
+            Self::Below(start) => format!("href=\"{start}{cid}\""),
+            Self::Explained => self.link(cid, ""),
+        }
+    }
+
     /// The attributes of one link.
     pub(crate) fn link(&self, cid: &str, name: &str) -> String {
         match self {

@@ -49,11 +49,11 @@ async fn serve<S: BlockSource + Clone + 'static>(
     let etag = context.etag(&format!(".{}", format.name()));
     let matched = headers::if_none_match(context.request, &etag);
     if matched == Match::Named {
-        return Ok(not_modified(headers::value(etag), context.cache()));
+        return Ok(not_modified(kind, headers::value(etag), context.cache()));
     }
     let (size, data) = read(context).await?;
     if matched == Match::Any {
-        return Ok(not_modified(headers::value(etag), context.cache()));
+        return Ok(not_modified(kind, headers::value(etag), context.cache()));
     }
     let media = HeaderValue::from_static(format.media_type());
     let mut response = answer(kind, &etag, media.clone(), context.cache());

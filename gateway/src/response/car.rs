@@ -62,13 +62,21 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
     let etag = etag(context, scope, repeats);
     let matched = headers::if_none_match(context.request, &etag);
     if matched == Match::Named {
-        return Ok(not_modified(headers::value(etag), context.cache()));
+        return Ok(not_modified(
+            Kind::Car,
+            headers::value(etag),
+            context.cache(),
+        ));
     }
     let root = &context.resolved.cid;
     let here = context.source.size(root).await.map_err(Failure::source)?;
     here.ok_or_else(|| Failure::absent(context.request.reach, root))?;
     if matched == Match::Any {
-        return Ok(not_modified(headers::value(etag), context.cache()));
+        return Ok(not_modified(
+            Kind::Car,
+            headers::value(etag),
+            context.cache(),
+        ));
     }
     let media = HeaderValue::from_static(match repeats {
         Repeats::Skip => "application/vnd.ipld.car; version=1; order=dfs; dups=n",

@@ -30,7 +30,7 @@ pub(super) fn known<S: BlockSource + Clone + 'static>(
     context.request.header(header::IF_NONE_MATCH)?;
     let etag = page_etag(context);
     (headers::if_none_match(context.request, &etag) == Match::Named)
-        .then(|| not_modified(headers::value(etag), context.page_cache()))
+        .then(|| not_modified(Kind::Directory, headers::value(etag), context.page_cache()))
 }
 
 /// The folder: its index, or its page.
@@ -41,7 +41,11 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
     let request = context.request;
     let is_go_tool = request.query.first("go-get") == Some("1");
     if !request.has_trailing_slash() && !is_go_tool {
-        return Ok(moved(request.with_trailing_slash()));
+        let mut response = moved(request.with_trailing_slash());
+        // Without it, browsers would keep what a name says today for ever.
+        let map = response.headers_mut();
+        map.insert(header::CACHE_CONTROL, context.cache());
+        return Ok(response);
     }
     let failed = |error| Failure::read(request.reach, error);
     if let Some(entry) = directory
@@ -49,6 +53,7 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
         .await
         .map_err(failed)?
     {
+        context.admits_below(INDEX)?;
         let Node::File(index) = context.open(&entry.cid).await? else {
             return Err(Failure::Broken(format!("{INDEX} is not a file")));
         };
@@ -57,7 +62,11 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
     }
     let etag = page_etag(context);
     if headers::if_none_match(request, &etag) == Match::Any {
-        return Ok(not_modified(headers::value(etag), context.page_cache()));
+        return Ok(not_modified(
+            Kind::Directory,
+            headers::value(etag),
+            context.page_cache(),
+        ));
     }
     let mut response = answer(Kind::Directory, &etag, headers::HTML, context.page_cache());
     let map = response.headers_mut();
@@ -313,7 +322,7 @@ fn row(out: &mut String, (folder, by_cid): (&str, &Entries), entry: &Entry) {
 }
 
 /// A link to a path of this host; `shown` is HTML.
-pub(super) fn link(path: &str, shown: &str) -> String {
+fn link(path: &str, shown: &str) -> String {
     format!(
         "<a href=\"{}\">{shown}</a>",
         encode::html(&encode::path(path))

@@ -3,12 +3,12 @@
 //! A page shows a document and is none: it has its own entity tag, and whoever wants the bytes finds the links to
 //! them on it. What is inside is foreign and may be anything: it is escaped, made visible, and cut where a page ends.
 
-use super::directory::link;
 use super::{Context, answer, not_modified};
 use crate::body::Body;
 use crate::encode::{self, fingerprint};
 use crate::error::Failure;
 use crate::headers::{self, Match};
+use crate::host::{Entries, Links};
 use crate::metrics::Kind;
 use crate::page::{self, HEAD_END, HEAD_STYLE, HEAD_TITLE, STYLE};
 use crate::request::Verb;
@@ -38,12 +38,20 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
     let etag = format!("\"DagIndex-{TEMPLATE_VERSION:016x}_CID-{shown}\"");
     let matched = headers::if_none_match(context.request, &etag);
     if matched == Match::Named {
-        return Ok(not_modified(headers::value(etag), context.page_cache()));
+        return Ok(not_modified(
+            Kind::Dag,
+            headers::value(etag),
+            context.page_cache(),
+        ));
     }
     let block = context.source.block(shown).await.map_err(Failure::source)?;
     let block = block.ok_or_else(|| Failure::absent(context.request.reach, shown))?;
     if matched == Match::Any {
-        return Ok(not_modified(headers::value(etag), context.page_cache()));
+        return Ok(not_modified(
+            Kind::Dag,
+            headers::value(etag),
+            context.page_cache(),
+        ));
     }
     let document = value::from_block(&block).map_err(|error| Failure::Broken(error.to_string()))?;
     let html = html(context, &document, block.data().len());
@@ -71,6 +79,7 @@ fn html<S>(context: &Context<'_, S>, document: &Value, bytes: usize) -> String {
         },
     );
     let mut writer = Writer {
+        links: Links::new(context.request).entries(),
         out: &mut out,
         values: 0,
         is_cut: false,
@@ -86,6 +95,7 @@ fn html<S>(context: &Context<'_, S>, document: &Value, bytes: usize) -> String {
 }
 
 struct Writer<'a> {
+    links: Entries,
     out: &'a mut String,
     values: usize,
     is_cut: bool,
@@ -130,9 +140,8 @@ impl Writer<'_> {
             }
             Value::Link(to) => {
                 let shown = to.to_string();
-                self.out.push_str("<span class=\"cid\">");
-                self.out.push_str(&link(&format!("/ipfs/{shown}"), &shown));
-                self.out.push_str("</span>");
+                let to = self.links.content(&shown);
+                let _ = write!(self.out, "<span class=\"cid\"><a {to}>{shown}</a></span>");
             }
             Value::List(items) => {
                 self.out.push_str("<ol start=\"0\">");
@@ -201,7 +210,7 @@ const PAGE_BYTES_MAX: usize = 2 << 20;
 
 /// Changes with everything a page is made of; raise the number when the code above makes it otherwise.
 const TEMPLATE_VERSION: u64 = {
-    let hash = fingerprint(page::VERSION, b"document 1");
+    let hash = fingerprint(page::VERSION, b"document 2");
     fingerprint(hash, OWN_STYLE.as_bytes())
 };
 

@@ -23,7 +23,11 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
     if headers::if_none_match(request, &etag) == Match::Any
         || headers::not_modified_since(request, modified)
     {
-        return Ok(not_modified(headers::value(etag), context.cache()));
+        return Ok(not_modified(
+            Kind::File,
+            headers::value(etag),
+            context.cache(),
+        ));
     }
     let mut response = answer(Kind::File, &etag, media::UNKNOWN, context.cache());
     if let Some(disposition) = disposition(context, name) {
@@ -52,7 +56,7 @@ pub(super) fn serve_symlink<S: BlockSource + Clone + 'static>(
     if headers::if_none_match(context.request, &etag) == Match::Any
         || headers::not_modified_since(context.request, modified)
     {
-        return not_modified(headers::value(etag), context.cache());
+        return not_modified(Kind::File, headers::value(etag), context.cache());
     }
     let media = HeaderValue::from_static("inode/symlink");
     let mut response = answer(Kind::File, &etag, media, context.cache());

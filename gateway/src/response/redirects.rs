@@ -7,9 +7,10 @@ use super::{Context, file};
 use crate::body::Body;
 use crate::error::Failure;
 use crate::host::Origin;
-use crate::names::Led;
+use crate::names::{Led, Names};
 use crate::redirects::{FILE_BYTES_MAX, Outcome, Rules, RulesError};
 use crate::request::Request;
+use cairn_node::name::path::{NamePath, Root};
 use cairn_store::dag::path::{self, ResolveError, Resolved};
 use cairn_store::unixfs::read::{self, Node};
 use cairn_store::{BlockSource, cid};
@@ -26,7 +27,7 @@ pub(super) enum Instead {
 
 /// What is served for a path that leads nowhere; `None` if there is no such rule.
 pub(super) async fn instead<S: BlockSource + Clone + 'static>(
-    source: &S,
+    (source, names): (&S, &dyn Names),
     request: &Request,
     led: &Led,
 ) -> Result<Option<Instead>, Failure> {
@@ -55,6 +56,14 @@ pub(super) async fn instead<S: BlockSource + Clone + 'static>(
     let to = path::segments(to.split('/'))
         .map_err(|why| Failure::Redirects(format!("{to:?} in _redirects is no path: {why}")))?;
     let whole = [site, &to].concat();
+    // The operator's rules are for what is really served.
+    for (root, segments) in [
+        (request.asked.root.clone(), &to),
+        (Root::Content(*root), &whole),
+    ] {
+        let segments = segments.clone();
+        names.admits(&NamePath { root, segments })?;
+    }
     let resolved = match (path::resolve(source, root, &whole).await, status) {
         (Ok(resolved), _) => resolved,
         (Err(ResolveError::NoLink { .. }), Some(status)) => {

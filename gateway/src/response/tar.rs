@@ -37,11 +37,19 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
     let etag = format!("W/{}", context.etag(".x-tar"));
     let matched = headers::if_none_match(context.request, &etag);
     if matched == Match::Named {
-        return Ok(not_modified(headers::value(etag), context.cache()));
+        return Ok(not_modified(
+            Kind::Tar,
+            headers::value(etag),
+            context.cache(),
+        ));
     }
     let node = context.open(&root).await?;
     if matched == Match::Any {
-        return Ok(not_modified(headers::value(etag), context.cache()));
+        return Ok(not_modified(
+            Kind::Tar,
+            headers::value(etag),
+            context.cache(),
+        ));
     }
     let media = HeaderValue::from_static("application/x-tar");
     let mut response = answer(Kind::Tar, &etag, media, context.cache());

@@ -176,12 +176,21 @@ fn pattern(text: &str) -> Result<Pattern, LineError> {
     if text.contains('\0') {
         return Err(LineError::Path("it contains NUL"));
     }
-    let path = segments(text.split('/')).map_err(LineError::Path)?;
-    let path = path.join("/");
-    Ok(match is_prefix {
-        true => Pattern::Prefix(path),
-        false => Pattern::Exactly(path),
-    })
+    let read = |text: &str| {
+        let names = segments(text.split('/')).map_err(LineError::Path)?;
+        Ok(names.join("/"))
+    };
+    if !is_prefix {
+        return read(&text).map(Pattern::Exactly);
+    }
+    // The last name is the beginning of one: `.*` is about all that begin with a dot.
+    let (above, start) = text.rsplit_once('/').unwrap_or(("", &text));
+    let mut path = read(above)?;
+    if !path.is_empty() && !start.is_empty() {
+        path.push('/');
+    }
+    path.push_str(start);
+    Ok(Pattern::Prefix(path))
 }
 
 fn decoded(text: &str) -> Result<Cow<'_, str>, LineError> {

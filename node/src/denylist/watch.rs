@@ -6,7 +6,7 @@
 //! rules that it had: what was denied must not come free because an editor was halfway through.
 
 use super::parse::{FILE_BYTES_MAX, RULES_MAX};
-use super::rules::{Keys, List, Room};
+use super::rules::{Keys, List, ListError, Room};
 use super::{Denylist, ListStat};
 use crate::tasks::Tasks;
 use cairn_store::cid::HashKind;
@@ -98,13 +98,8 @@ impl Denylist {
             while stopping.run_until_cancelled(sleep(pause)).await.is_some() {
                 let start = Instant::now();
                 let list = this.clone();
-                if family
-                    .blocking("denylists", move || list.reload())
-                    .await
-                    .is_none()
-                {
-                    return;
-                }
+                // One that panicked is told of where it did; the next look may go well.
+                let _ = family.blocking("denylists", move || list.reload()).await;
                 // A large list that changes all the time does not take the machine.
                 pause = LOOK_INTERVAL.max(start.elapsed() * RESTS);
             }
@@ -172,7 +167,10 @@ fn read(folders: &[PathBuf], before: &Lists, keys: &Keys) -> Option<Lists> {
             };
             let new = load(path, stamp, known, keys, room);
             taken += new.list.size();
-            new.tell();
+            let told = before.of(&new.path).and_then(|known| known.error.as_ref());
+            if new.error.is_none() || new.error.as_ref() != told {
+                new.tell();
+            }
             *loaded = Some(Arc::new(new));
         }
     }
@@ -197,14 +195,20 @@ fn load(
     keys: &Keys,
     room: Room,
 ) -> Loaded {
-    let kept = stamp.as_ref().ok().copied();
-    let list = stamp.map_err(|error| error.to_string()).and_then(|_| {
-        let file = File::open(&path).map_err(|error| error.to_string())?;
-        List::read(BufReader::new(file), keys, room).map_err(|error| error.to_string())
+    let list = stamp.and_then(|stamp| Ok((stamp, File::open(&path)?)));
+    let list = list.map_err(ListError::Read).map(|(stamp, file)| {
+        let list = List::read(BufReader::new(file), keys, room);
+        (stamp, list)
     });
+    let (kept, list) = match list {
+        Ok((stamp, list)) => (Some(stamp), list),
+        Err(error) => (None, Err(error)),
+    };
+    // What could not be read is tried again at the next look, although it has not changed.
+    let kept = kept.filter(|_| !matches!(list, Err(ListError::Read(_))));
     let (list, error) = match list {
         Ok(list) => (Arc::new(list), None),
-        Err(error) => (known.unwrap_or_default(), Some(error)),
+        Err(error) => (known.unwrap_or_default(), Some(error.to_string())),
     };
     let label = path.file_name().unwrap_or_default().to_string_lossy();
     Loaded {

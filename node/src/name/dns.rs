@@ -277,6 +277,11 @@ impl Dns {
     }
 
     /// Who is asked about `domain`, if anybody may be.
+    /// Whether anybody is asked about a name that is not remembered.
+    pub fn asks_about(&self, domain: &Domain) -> bool {
+        self.whom(domain).is_ok()
+    }
+
     fn whom(&self, domain: &Domain) -> Result<Server, LookupError> {
         if domain.is_single() {
             return Err(LookupError::Single(domain.clone()));

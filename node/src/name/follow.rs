@@ -188,6 +188,12 @@ pub async fn go_on<N: Lookup>(
 ) -> Result<Followed, FollowError<N::Error>> {
     names.admits(&walk.path).map_err(FollowError::Name)?;
     while let Some(root) = walk.step()? {
+        // Who denies a name denies what lies below it: it is not looked up at all.
+        let name = NamePath {
+            root: root.clone(),
+            segments: Vec::new(),
+        };
+        names.admits(&name).map_err(FollowError::Name)?;
         let target = match names.fixed(root) {
             Some(target) => target,
             None => match root {
