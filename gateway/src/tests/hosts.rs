@@ -590,12 +590,6 @@ async fn whatever_else_is_sent_as_a_host_is_a_path_gateway() {
         "[::1]:8080",
         "",
         "unknown.example",
-        "a b",
-        "http://example.com",
-        long.as_str(),
-        "example.com:",
-        "example.com:x",
-        "..",
         ".ipfs.",
         "ipfs.example.net",
         "xn--a.org",
@@ -604,6 +598,16 @@ async fn whatever_else_is_sent_as_a_host_is_a_path_gateway() {
         let answer = at(&site, host, &path).await;
         assert_eq!((answer.code(), answer.text()), (200, "hello\n"), "{host}");
         assert_eq!(at(&site, host, "/").await.code(), 200, "{host}");
+    }
+    for host in [
+        "a b",
+        "http://example.com",
+        long.as_str(),
+        "example.com:",
+        "example.com:x",
+        ".",
+    ] {
+        assert_eq!(at(&site, host, &path).await.code(), 400, "{host}");
     }
     // An IP address has no names below it.
     let below = format!("{HELLO}.ipfs.127.0.0.1");
@@ -670,4 +674,127 @@ async fn many_hosts_leave_nothing_behind() {
         assert_eq!(answer.code(), 404);
     }
     assert_eq!(told(), before);
+}
+
+#[tokio::test]
+async fn a_dot_at_the_end_of_a_host_makes_no_other_of_it() {
+    let site = suite();
+    let path = format!("/ipfs/{HELLO}");
+    let own = format!("http://{HELLO}.ipfs.example.com:8080/");
+    assert_eq!(
+        moved(&site, &path, &[("host", "example.com.:8080")]).await,
+        own
+    );
+    assert_eq!(at(&site, "example.com.", "/api/x").await.code(), 404);
+    let host = format!("{HELLO}.ipfs.example.com.");
+    let answer = at(&site, &host, "/").await;
+    assert_eq!((answer.code(), answer.text()), (200, "hello\n"));
+    assert_eq!(
+        at(&site, &host, &path).await.code(),
+        404,
+        "it is of that root"
+    );
+}
+
+#[tokio::test]
+async fn two_hosts_are_none() {
+    let site = suite();
+    let both = [("host", GATEWAY), ("host", "unknown.example")];
+    let answer = site.ask("GET", &format!("/ipfs/{HELLO}"), &both).await;
+    assert_eq!(answer.code(), 400);
+}
+
+#[tokio::test]
+async fn what_a_proxy_says_is_told_to_caches_and_believed_of_proxies_alone() {
+    let site = suite();
+    let path = format!("/ipfs/{HELLO}");
+    let forwarded = [("host", "unknown.example"), ("x-forwarded-host", GATEWAY)];
+    let handler = site.handler();
+    for (client, is_believed) in [
+        ("127.0.0.1:9", true),
+        ("[::ffff:10.1.2.3]:9", true),
+        ("192.0.2.1:9", false),
+    ] {
+        let client: std::net::SocketAddr = client.parse().unwrap();
+        let mut request = http::Request::builder().uri(&path);
+        for (name, value) in forwarded {
+            request = request.header(name, value);
+        }
+        let request = request.extension(crate::access::Client(client));
+        let body = http_body_util::Empty::<bytes::Bytes>::new();
+        let response = handler.answer(request.body(body).unwrap()).await;
+        assert_eq!(response.status() == 301, is_believed, "{client}");
+        let vary: Vec<_> = response.headers().get_all("vary").iter().collect();
+        assert!(
+            vary.iter()
+                .any(|vary| *vary == "X-Forwarded-Host, X-Forwarded-Proto"),
+            "{vary:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn while_it_is_not_known_whose_a_host_is_nothing_of_others_is_served_there() {
+    let mut site = suite();
+    site.names.fails = true;
+    let path = format!("/ipfs/{HELLO}");
+    for path in [path.as_str(), "/", "/x"] {
+        let answer = at(&site, "site.example", path).await;
+        assert_eq!(answer.code(), 503, "{path}");
+        assert_eq!(answer.header("retry-after"), "10");
+        assert!(answer.text().contains("gateway.hosts"), "{}", answer.text());
+        let cached = [
+            ("host", "site.example"),
+            ("cache-control", "only-if-cached"),
+        ];
+        assert_eq!(site.ask("GET", path, &cached).await.code(), 412);
+    }
+    // What is known needs nobody.
+    assert_eq!(at(&site, "dnslink-test.example.org", "/").await.code(), 200);
+    assert_eq!(at(&site, "127.0.0.1", &path).await.code(), 200);
+    site.config.dnslink = false;
+    assert_eq!(at(&site, "site.example", &path).await.code(), 200);
+}
+
+#[tokio::test]
+async fn links_of_a_documents_page_lead_to_where_content_is() {
+    let mut site = suite();
+    let leaf = site.raw("hello");
+    let json = format!("{{\"link\":{{\"/\":\"{leaf}\"}}}}");
+    let document = site.put(cid::DAG_JSON, json);
+    let name = Root::name("document.example.org").unwrap();
+    site.names.leads.insert(name, format!("/ipfs/{document}"));
+    for (host, path, link) in [
+        (
+            "127.0.0.1",
+            format!("/ipfs/{document}"),
+            format!("\"/ipfs/{leaf}\""),
+        ),
+        (
+            &format!("{document}.ipfs.{GATEWAY}"),
+            "/".to_owned(),
+            format!("\"//{GATEWAY}/ipfs/{leaf}\""),
+        ),
+        (
+            "document.example.org",
+            "/".to_owned(),
+            format!("\"https://cid.ipfs.tech/#{leaf}\""),
+        ),
+    ] {
+        let browser = [("host", host), ("accept", "text/html")];
+        let page = site.ask("GET", &path, &browser).await;
+        assert_eq!(page.code(), 200, "{host}");
+        assert!(
+            page.text().contains(&format!("<a href={link}")),
+            "{host}: {}",
+            page.text()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_domain_that_is_denied_is_denied_as_a_host_too() {
+    let mut site = suite();
+    site.names.denied = vec!["/ipns/dnslink-test.example.org".to_owned()];
+    assert_eq!(at(&site, "dnslink-test.example.org", "/").await.code(), 451);
 }

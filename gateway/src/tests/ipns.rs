@@ -119,6 +119,9 @@ async fn a_record_is_given_as_it_is() {
     let etag = answer.header("etag").to_owned();
     let known = site.ask("GET", &path, &[("if-none-match", &etag)]).await;
     assert_eq!(known.code(), 304);
+    for header in ["cache-control", "age", "x-ipfs-path", "vary"] {
+        assert_eq!(known.header(header), answer.header(header), "{header}");
+    }
     let head = site.head(&path).await;
     assert_eq!(head.header("content-length"), record.len().to_string());
     let accept = [("accept", "application/vnd.ipfs.ipns-record")];
@@ -158,4 +161,32 @@ async fn what_has_no_record_and_what_leads_nowhere_is_told() {
     let cached = [("cache-control", "only-if-cached")];
     let answer = site.ask("GET", "/ipns/gone.example/", &cached).await;
     assert_eq!(answer.code(), 412);
+}
+
+#[tokio::test]
+async fn a_strict_gateway_gives_of_a_name_its_record_alone() {
+    let (mut site, name, _) = named();
+    site.config.trustless_only = true;
+    for (path, code) in [
+        (format!("/ipns/{name}?format=ipns-record"), 200),
+        (format!("/ipns/{name}?format=raw"), 400),
+        (format!("/ipns/{name}/sub?format=car"), 400),
+        ("/ipns/site.example?format=car".to_owned(), 400),
+        (format!("/ipns/{name}/sub/file.txt"), 400),
+    ] {
+        assert_eq!(site.get(&path).await.code(), code, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn empty_names_before_a_key_are_left_out_of_where_it_moves_to() {
+    let (site, name, _) = named();
+    let id = ipns::name(&name).unwrap();
+    let answer = site.get(&format!("/ipns//{id}/sub")).await;
+    assert_eq!(answer.header("location"), format!("/ipns/{name}/sub"));
+    let code = site
+        .get(&format!("/ipns//{name}/sub/file.txt"))
+        .await
+        .code();
+    assert_eq!(code, 200);
 }

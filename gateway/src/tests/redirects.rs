@@ -316,3 +316,46 @@ async fn a_file_that_nobody_has_is_not_taken_for_none() {
     let code = site.ask("GET", "/a", &cached).await.code();
     assert!(matches!(code, 412 | 504), "{code}");
 }
+
+#[tokio::test]
+async fn what_is_denied_is_not_served_under_another_name() {
+    let mut site = Site::new();
+    let files = [
+        ("_redirects", "/x /secret 200\n/y /gone.html 404\n"),
+        ("secret", "s"),
+        ("gone.html", "g"),
+        ("index.html", "i"),
+    ];
+    let root = made(&mut site, &files);
+    let domain = Root::name("site.example.org").unwrap();
+    site.names.leads.insert(domain, format!("/ipfs/{root}"));
+    let own = own(&root);
+    for (denied, host, path, code) in [
+        (format!("/ipfs/{root}/secret"), own.as_str(), "/x", 200),
+        (format!("/ipfs/{root}/gone.html"), &own, "/y", 404),
+        (format!("/ipfs/{root}/index.html"), &own, "/", 200),
+        (
+            format!("/ipfs/{root}/secret"),
+            "site.example.org",
+            "/x",
+            200,
+        ),
+        (
+            "/ipns/site.example.org/secret".to_owned(),
+            "site.example.org",
+            "/x",
+            200,
+        ),
+        (
+            "/ipns/site.example.org/index.html".to_owned(),
+            "site.example.org",
+            "/",
+            200,
+        ),
+    ] {
+        site.names.denied.clear();
+        assert_eq!(at(&site, host, path).await.code(), code, "{host}{path}");
+        site.names.denied.push(denied);
+        assert_eq!(at(&site, host, path).await.code(), 451, "{host}{path}");
+    }
+}

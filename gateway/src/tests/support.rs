@@ -20,6 +20,7 @@ use cairn_store::car::read::CarReader;
 use cairn_store::cid::{self, HashKind, Version};
 use cairn_store::dag::path::ContentPath;
 use cairn_store::dag::pb::{PbLink, PbNode, encode};
+use cairn_store::source::{Denial, Grounds};
 use cairn_store::unixfs::Profile;
 use cairn_store::unixfs::import::{Importer, Metadata};
 use cairn_store::{Block, BlockSource, Cid, SourceError};
@@ -61,6 +62,10 @@ pub(super) struct Site {
 pub(super) struct Known {
     pub(super) leads: BTreeMap<Root, String>,
     pub(super) records: HashMap<PeerId, Record>,
+    /// Paths that the operator denies.
+    pub(super) denied: Vec<String>,
+    /// Whether DNS fails for the others.
+    pub(super) fails: bool,
 }
 
 /// For how long all of them hold.
@@ -82,9 +87,25 @@ impl Names for Known {
         ready(led).boxed()
     }
 
-    fn is_bound(&self, domain: Domain, _: How) -> BoxFuture<'_, Result<bool, LookupError>> {
-        let is_bound = self.leads.contains_key(&Root::Domain(domain));
-        ready(Ok(is_bound)).boxed()
+    fn is_bound(&self, domain: Domain, how: How) -> BoxFuture<'_, Result<bool, LookupError>> {
+        let is_bound = self.leads.contains_key(&Root::Domain(domain.clone()));
+        let bound = match (is_bound, how) {
+            (false, How::Here) if self.fails => Err(LookupError::Offline(domain)),
+            (false, _) if self.fails => Err(LookupError::Busy(domain)),
+            (is_bound, _) => Ok(is_bound),
+        };
+        ready(bound).boxed()
+    }
+
+    fn admits(&self, path: &NamePath) -> Result<(), Denial> {
+        if !self.denied.contains(&path.to_string()) {
+            return Ok(());
+        }
+        Err(Denial {
+            what: path.to_string().into(),
+            by: "a rule of a test".into(),
+            grounds: Grounds::Legal,
+        })
     }
 
     fn record(&self, key: PeerId, _: How) -> BoxFuture<'_, Result<(Record, Freshness), NameError>> {
