@@ -784,6 +784,13 @@ dnslink = true
 # without TLS too (inline_dnslink). A * stands for one label. Other names and addresses serve all by path.
 hosts = { localhost = { paths = ["/ipfs", "/ipns", "/routing/v1"], subdomains = true, inline_dnslink = true } }
 
+# Whose word counts for the host that a request was sent to (X-Forwarded-Host, X-Forwarded-Proto): proxies in front of
+# this gateway.
+trusted_proxies = [
+    "127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
+    "100.64.0.0/10", "fc00::/7", "fe80::/10",
+]
+
 # Most requests worked on at once; more are answered with 429.
 requests_max = 1024
 

@@ -237,6 +237,10 @@ const KEYS: &[(&str, &str)] = &[
         "gateway.hosts",
         r#"a table like { "example.com" = { paths = ["/ipfs", "/ipns"], subdomains = true, inline_dnslink = true } }"#,
     ),
+    (
+        "gateway.trusted_proxies",
+        r#"a list of networks like "10.0.0.0/8" or "fc00::/7""#,
+    ),
     ("gateway.requests_max", COUNT),
     ("gateway.connections_max", COUNT),
     ("gateway.header_timeout", SPAN),

@@ -104,6 +104,22 @@ fn a_star_denies_all_that_begins_so() {
         }
         assert!(!bench.denies(&format!("/ipfs/{OTHER}/ab")));
     }
+    for (rule, denied) in [
+        (".*", &[".a", ".b/c", "..a"][..]),
+        ("d/.*", &["d/.a"]),
+        ("d/..*", &["d/..a"]),
+        ("d/./.*", &["d/.a"]),
+    ] {
+        let bench = Bench::of(&format!("/ipfs/{OLD}/{rule}"));
+        assert!(!bench.denies_block(OLD), "{rule}");
+        for path in ["", "a", ".a", ".b/c", "..a", "d", "d/a", "d/.a", "d/..a"] {
+            let is_denied = bench.denies(&format!("/ipfs/{OLD}/{path}"));
+            let should = denied.contains(&path)
+                || (rule == "d/.*" && path == "d/..a")
+                || (rule == "d/./.*" && path == "d/..a");
+            assert_eq!(is_denied, should, "{rule} {path}");
+        }
+    }
     let bench = Bench::of(&format!("/ipfs/{OLD}/*"));
     assert!(bench.denies_block(RAW));
     bench.all(
