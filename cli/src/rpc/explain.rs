@@ -16,6 +16,7 @@ use cairn_store::pin::PinMode;
 use cairn_store::store::Keep;
 use cairn_store::{Block, BlockSource, Cid, SourceError, Store};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// A line of the answer.
@@ -420,6 +421,9 @@ struct Seen {
     /// The last gateway that could not be reached, and why.
     unreached: Option<String>,
     unreached_gateways: u64,
+    /// Those that were asked, and of them those that could not be reached: one may be asked again just before the end.
+    asked_urls: BTreeSet<String>,
+    unreached_urls: BTreeSet<String>,
     dropped: u64,
 }
 
@@ -448,7 +452,10 @@ impl Seen {
             }
             Step::Wrong { .. } => self.wrong += 1,
             Step::Gateway { url, step } => match &**step {
-                Step::Asked { .. } => self.gateways += 1,
+                Step::Asked { .. } => {
+                    self.gateways += 1;
+                    self.asked_urls.insert(url.clone());
+                }
                 Step::Received { .. } => {
                     self.blocks += 1;
                     self.from = Some(url.clone());
@@ -456,6 +463,7 @@ impl Seen {
                 Step::Wrong { .. } => self.wrong += 1,
                 Step::Unreached { why, .. } => {
                     self.unreached_gateways += 1;
+                    self.unreached_urls.insert(url.clone());
                     self.unreached = Some(format!("{url}: {why}"));
                 }
                 _ => {}
@@ -531,7 +539,7 @@ impl Seen {
         } else if let Some(unreached) = &self.unreached
             && self.providers == 0
             && asked == self.gateways
-            && self.unreached_gateways >= self.gateways
+            && self.asked_urls.is_subset(&self.unreached_urls)
         {
             return format!(
                 "not found: no gateway that was asked can be reached, the last failure: {unreached}; see \
