@@ -41,17 +41,7 @@ impl Server {
             .arg(&certificate);
         run(openssl.stderr(Stdio::null()));
         let port = free_port();
-        let conf = folder.join("conf");
-        fs::write(&conf, configuration(folder, root, port)).expect("configuration");
-        let log = fs::File::create(folder.join("log")).expect("log");
-        let child = foreign("nginx")
-            .arg("-c")
-            .arg(&conf)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("spawn");
+        let child = nginx(folder, &configuration(folder, root, port));
         let server = Self {
             child,
             port,
@@ -102,17 +92,7 @@ impl Plain {
         let root = folder.join("root");
         fs::create_dir_all(root.join("ipfs")).expect("folders");
         let port = free_port();
-        let conf = folder.join("conf");
-        fs::write(&conf, plain_configuration(folder, &root, port)).expect("configuration");
-        let log = fs::File::create(folder.join("log")).expect("log");
-        let child = foreign("nginx")
-            .arg("-c")
-            .arg(&conf)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("spawn");
+        let child = nginx(folder, &plain_configuration(folder, &root, port));
         let server = Self { child, port, root };
         wait(port, folder);
         server
@@ -209,6 +189,21 @@ pub fn is_ready() -> bool {
         println!("  skipped: {program} is not installed");
     }
     missing.is_none()
+}
+
+/// Starts nginx with this configuration; what it complains of goes into a log in `folder`.
+fn nginx(folder: &Path, configuration: &str) -> Child {
+    let conf = folder.join("conf");
+    fs::write(&conf, configuration).expect("configuration");
+    let log = fs::File::create(folder.join("log")).expect("log");
+    foreign("nginx")
+        .arg("-c")
+        .arg(&conf)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("spawn")
 }
 
 /// Free a moment ago, and nobody else is meant to work here.

@@ -139,8 +139,8 @@ async fn rules_name_pages_for_statuses() {
             "my 404",
             "Qmd9GD7Bauh6N2ZLfNnYS3b7QVAijbud83b8GE8LPMNBBP",
         ),
-        ("/gone/x", 410, "my 410", ""),
-        ("/unavail/x", 451, "my 451", ""),
+        ("/gone/x", 410, "my 410", "\"Qm"),
+        ("/unavail/x", 451, "my 451", "\"Qm"),
     ] {
         for host in [&examples(), DOMAIN] {
             for headers in [&[][..], &[("if-none-match", "*"), ("range", "bytes=0-1")]] {
@@ -313,8 +313,7 @@ async fn a_file_that_nobody_has_is_not_taken_for_none() {
     let answer = at(&site, &own(&root), "/a").await;
     assert_eq!(answer.code(), 504, "{}", answer.text());
     let cached = [("host", &*own(&root)), ("cache-control", "only-if-cached")];
-    let code = site.ask("GET", "/a", &cached).await.code();
-    assert!(matches!(code, 412 | 504), "{code}");
+    assert_eq!(site.ask("GET", "/a", &cached).await.code(), 412);
 }
 
 #[tokio::test]
