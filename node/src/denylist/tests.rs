@@ -518,7 +518,7 @@ fn who_is_served_is_refused_and_nobody_is_told() {
 }
 
 #[test]
-fn a_hash_that_can_be_read_in_two_ways_is_taken_in_both() {
+fn what_is_no_hash_of_either_kind_is_refused() {
     let hex = "d9d295bde21f422d471a90f2a37ec53049fdf3e5fa3ee2e8f20e10003da429e7";
     let rule = parse::rule(format!("//{hex}").as_bytes()).unwrap().unwrap();
     assert_eq!((rule.targets.len(), rule.effect), (1, Effect::Deny));
@@ -529,7 +529,7 @@ fn a_hash_that_can_be_read_in_two_ways_is_taken_in_both() {
             "{wrong}"
         );
     }
-    // In base58 without any letter that hexadecimal lacks, found by trying.
+    // Hexadecimal and base58 at once, and far too long for either.
     let long = "f".repeat(10_000);
     assert_eq!(
         parse::rule(format!("//{long}").as_bytes()),
