@@ -4,6 +4,7 @@
 //! was not synced, tears what was, and refuses when it is told to. sled goes past this layer: what it
 //! holds is derived, and may be lost or old at any moment.
 
+mod buffers;
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "fuzz targets break nothing"))]
 #[expect(
@@ -14,6 +15,7 @@
 pub(crate) mod simulated;
 
 use crate::durable::Access;
+use buffers::Kept;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use std::fmt::Debug;
@@ -54,6 +56,8 @@ pub(crate) trait Disk: Debug + Send + Sync {
 pub(crate) trait DiskFile: Debug + Send + Sync {
     /// Reads once, into the buffer's spare room; 0 at the end of the file.
     fn read_some(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize>;
+    /// Reads once into a part of a buffer; 0 at the end of the file.
+    fn read_into(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
     /// Reads exactly `length` bytes, if they are in memory.
     fn read_cached(&self, _offset: u64, _length: u64) -> Option<Bytes> {
         None
@@ -96,6 +100,9 @@ impl dyn DiskFile {
     /// Reads `length` bytes, fewer at the file's end.
     pub(crate) fn read(&self, offset: u64, length: u64) -> io::Result<Bytes> {
         let length = usize::try_from(length).unwrap_or(0);
+        if let Some(kept) = Kept::of(length) {
+            return kept.fill(|at, rest| self.read_into(offset + at as u64, rest));
+        }
         let mut bytes = Vec::with_capacity(length);
         while bytes.len() < length {
             match self.read_some(offset + bytes.len() as u64, &mut bytes) {
@@ -225,6 +232,12 @@ impl Disk for RealDisk {
 impl DiskFile for File {
     fn read_some(&self, offset: u64, into: &mut Vec<u8>) -> io::Result<usize> {
         Ok(rustix::io::pread(self, spare_capacity(into), offset)?)
+    }
+
+    fn read_into(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| {
+            rustix::io::pread(self, &mut *into, offset)
+        })?)
     }
 
     #[cfg(target_os = "linux")]

@@ -361,6 +361,13 @@ impl DiskFile for SimulatedFile {
         Ok(to - from)
     }
 
+    fn read_into(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let mut bytes = Vec::with_capacity(into.len());
+        let read = self.read_some(offset, &mut bytes)?;
+        into[..read].copy_from_slice(&bytes);
+        Ok(read)
+    }
+
     fn write_some(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut state = self.disk.lock();
         let was_off = state.is_off();
