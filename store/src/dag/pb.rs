@@ -6,6 +6,7 @@
 use super::wire::{self, Field, Fields};
 use crate::cid::{self, Cid};
 use bytes::Bytes;
+use std::ops::Range;
 
 /// A dag-pb node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,15 +37,58 @@ impl PbNode {
     }
 }
 
+/// A dag-pb node whose links have not been looked into: of a large one few are needed.
+#[derive(Debug, Clone)]
+pub(crate) struct Skimmed {
+    /// Data; absent is not the same as empty.
+    pub(crate) data: Option<Bytes>,
+    block: Bytes,
+    /// Where each link lies in the block.
+    links: Vec<Range<u32>>,
+}
+
+impl Skimmed {
+    /// How many links there are.
+    pub(crate) fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// One of the links, if there are so many.
+    pub(crate) fn link(&self, at: usize) -> Result<PbLink, String> {
+        let place = self.links.get(at).and_then(|place| {
+            let (start, end) = (place.start.try_into().ok()?, place.end.try_into().ok()?);
+            self.block.get::<Range<usize>>(start..end)
+        });
+        let bytes = place.ok_or_else(|| format!("there is no link {at}"))?;
+        decode_link(bytes).map_err(|why| format!("link {at}: {why}"))
+    }
+
+    /// The node with all its links.
+    pub(crate) fn whole(self) -> Result<PbNode, String> {
+        let mut links = Vec::with_capacity(self.links.len());
+        for at in 0..self.links.len() {
+            links.push(self.link(at)?);
+        }
+        let data = self.data;
+        Ok(PbNode { links, data })
+    }
+}
+
 /// Decodes a dag-pb node.
 pub fn decode(data: &Bytes) -> Result<PbNode, String> {
-    let mut node = PbNode {
-        links: Vec::with_capacity(count_links(data)?),
+    skim(data)?.whole()
+}
+
+/// Decodes all of a dag-pb node but what is in its links.
+pub(crate) fn skim(block: &Bytes) -> Result<Skimmed, String> {
+    let mut node = Skimmed {
         data: None,
+        block: block.clone(),
+        links: Vec::with_capacity(count_links(block)?),
     };
     // Data ends a run of links; links that follow data end the message.
     let mut links_before_data = false;
-    let mut fields = Fields::new(data);
+    let mut fields = Fields::new(block);
     while let Some(field) = fields.next()? {
         match field {
             (1, Field::Bytes(bytes)) => {
@@ -52,15 +96,16 @@ pub fn decode(data: &Bytes) -> Result<PbNode, String> {
                     return Err("data twice".to_owned());
                 }
                 links_before_data = !node.links.is_empty();
-                node.data = Some(bytes);
+                node.data = Some(block.slice_ref(bytes));
             }
             (2, Field::Bytes(bytes)) => {
                 if links_before_data {
                     return Err("links on both sides of the data".to_owned());
                 }
-                let at = node.links.len();
-                let link = decode_link(&bytes).map_err(|why| format!("link {at}: {why}"))?;
-                node.links.push(link);
+                let too_long = |_| "it is longer than any block".to_owned();
+                let end = u32::try_from(fields.at()).map_err(too_long)?;
+                let start = u32::try_from(fields.at() - bytes.len()).map_err(too_long)?;
+                node.links.push(start..end);
             }
             (number, _) => return Err(format!("unexpected field {number} or its wire type")),
         }
@@ -70,7 +115,7 @@ pub fn decode(data: &Bytes) -> Result<PbNode, String> {
 
 /// How many links there are, so that the list of them, which is larger than their bytes, is not
 /// made anew while it grows.
-fn count_links(data: &Bytes) -> Result<usize, String> {
+fn count_links(data: &[u8]) -> Result<usize, String> {
     let mut count = 0;
     let mut fields = Fields::new(data);
     while let Some(field) = fields.next()? {
@@ -155,7 +200,7 @@ fn link_body_len(cid: usize, name: Option<usize>, tsize: Option<u64>) -> usize {
         + tsize.map_or(0, |tsize| 1 + wire::varint_len(tsize))
 }
 
-fn decode_link(data: &Bytes) -> Result<PbLink, String> {
+fn decode_link(data: &[u8]) -> Result<PbLink, String> {
     let (mut cid, mut name, mut tsize) = (None, None, None);
     let mut fields = Fields::new(data);
     let mut last = 0;
@@ -165,9 +210,9 @@ fn decode_link(data: &Bytes) -> Result<PbLink, String> {
         }
         last = number;
         match (number, field) {
-            (1, Field::Bytes(bytes)) => cid = Some(exact_cid(&bytes)?),
+            (1, Field::Bytes(bytes)) => cid = Some(exact_cid(bytes)?),
             (2, Field::Bytes(bytes)) => {
-                let text = std::str::from_utf8(&bytes);
+                let text = std::str::from_utf8(bytes);
                 name = Some(text.map_err(|_| "its name is not UTF-8")?.to_owned());
             }
             (3, Field::Varint(value)) => tsize = Some(value),

@@ -3,33 +3,36 @@
 //! Both formats fix the order of bytes, which a general protobuf library does not promise, and both
 //! are read from strangers: every length is compared with the bytes at hand before it is used.
 
-use bytes::Bytes;
-
 /// A field, read.
-pub(crate) enum Field {
+pub(crate) enum Field<'a> {
     /// A number (wire type 0).
     Varint(u64),
     /// Four bytes (wire type 5).
     Fixed32(u32),
     /// Eight bytes (wire type 1).
     Fixed64,
-    /// Bytes (wire type 2), sharing memory with the input.
-    Bytes(Bytes),
+    /// Bytes (wire type 2).
+    Bytes(&'a [u8]),
 }
 
 /// Reads fields off the front of a message.
 pub(crate) struct Fields<'a> {
-    data: &'a Bytes,
+    data: &'a [u8],
     at: usize,
 }
 
 impl<'a> Fields<'a> {
-    pub(crate) fn new(data: &'a Bytes) -> Self {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
         Self { data, at: 0 }
     }
 
+    /// Where the next field begins.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
     /// The next field's number and value; `None` at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<(u64, Field)>, String> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, Field<'a>)>, String> {
         if self.at >= self.data.len() {
             return Ok(None);
         }
@@ -48,7 +51,7 @@ impl<'a> Fields<'a> {
             }
             5 => {
                 let mut value = [0; 4];
-                value.copy_from_slice(&self.take(4)?);
+                value.copy_from_slice(self.take(4)?);
                 Field::Fixed32(u32::from_le_bytes(value))
             }
             other => return Err(format!("wire type {other} at byte {begin}")),
@@ -59,12 +62,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn take(&mut self, length: usize) -> Result<Bytes, String> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
         let end = self.at.checked_add(length).ok_or_else(|| self.cut())?;
-        if end > self.data.len() {
-            return Err(self.cut());
-        }
-        let taken = self.data.slice(self.at..end);
+        let taken = self.data.get(self.at..end).ok_or_else(|| self.cut())?;
         self.at = end;
         Ok(taken)
     }

@@ -125,17 +125,17 @@ impl Message {
                     let known = Type::ALL.into_iter().find(|kind| kind.code() == code);
                     kind = Some(known.ok_or_else(|| format!("unknown UnixFS type {code}"))?);
                 }
-                (2, Field::Bytes(bytes)) => message.data = Some(bytes),
+                (2, Field::Bytes(bytes)) => message.data = Some(data.slice_ref(bytes)),
                 (3, Field::Varint(size)) => message.file_size = Some(size),
                 (4, Field::Varint(size)) => message.block_sizes.push(size),
-                (4, Field::Bytes(packed)) => unpack(&packed, &mut message.block_sizes)?,
+                (4, Field::Bytes(packed)) => unpack(packed, &mut message.block_sizes)?,
                 (5, Field::Varint(hash)) => message.hash_type = Some(hash),
                 (6, Field::Varint(fanout)) => message.fanout = Some(fanout),
                 (7, Field::Varint(mode)) => {
                     let mode = u32::try_from(mode);
                     message.mode = Some(mode.map_err(|_| "a mode of more than 32 bits")?);
                 }
-                (8, Field::Bytes(time)) => message.mtime = Some(decode_time(&time)?),
+                (8, Field::Bytes(time)) => message.mtime = Some(decode_time(time)?),
                 (1..=8, _) => return Err("a UnixFS field of another type".to_owned()),
                 _ => {}
             }
@@ -164,7 +164,7 @@ fn encode_time(time: Mtime) -> Vec<u8> {
     out
 }
 
-fn decode_time(data: &Bytes) -> Result<Mtime, String> {
+fn decode_time(data: &[u8]) -> Result<Mtime, String> {
     let mut time = Mtime {
         seconds: 0,
         nanoseconds: 0,

@@ -95,14 +95,22 @@ pub fn node(block: &Block) -> Result<Node, ReadError> {
         cid::DAG_PB => {}
         other => return Err(not_unixfs(cid, crate::dag::codec_text(other))),
     }
-    let node = pb::decode(block.data()).map_err(|why| malformed(cid, why))?;
+    let failed = |why| malformed(cid, why);
+    let node = pb::skim(block.data()).map_err(failed)?;
     let Some(Ok(message)) = node.data.as_ref().map(Message::decode) else {
+        node.whole().map_err(failed)?;
         return Err(not_unixfs(cid, "dag-pb without UnixFS data".to_owned()));
     };
     match message.kind {
-        Type::File | Type::Raw => File::tree(block, node, &message).map(Node::File),
-        Type::Directory => Ok(Node::Directory(Directory::plain(block, node, &message))),
-        Type::HamtShard => Directory::sharded(block, node, &message).map(Node::Directory),
+        Type::File | Type::Raw => File::tree(block, node, message).map(Node::File),
+        Type::Directory => {
+            let node = node.whole().map_err(failed)?;
+            Ok(Node::Directory(Directory::plain(block, node, &message)))
+        }
+        Type::HamtShard => {
+            let node = node.whole().map_err(failed)?;
+            Directory::sharded(block, node, &message).map(Node::Directory)
+        }
         Type::Symlink => {
             let target = message.data.as_deref().unwrap_or_default();
             let target = std::str::from_utf8(target)

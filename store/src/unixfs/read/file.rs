@@ -4,11 +4,11 @@
 //! ahead, within bounds on count and bytes. A node that arrives is replaced by those of its
 //! children that the range needs; children outside of it are never asked for.
 
-use super::{ReadError, cumulative, fetch, malformed, over_budget};
+use super::{ReadError, fetch, malformed, over_budget};
 use crate::block::{BLOCK_BYTES_MAX, Block};
 use crate::cid::{self, Cid};
 use crate::dag::ahead::Ahead;
-use crate::dag::pb::{self, PbNode};
+use crate::dag::pb::{self, Skimmed};
 use crate::source::{BlockSource, cut};
 use crate::unixfs::Mtime;
 use crate::unixfs::format::{Message, Type};
@@ -25,15 +25,20 @@ pub struct File {
     cid: Cid,
     mode: Option<u32>,
     mtime: Option<Mtime>,
-    tsize: u64,
+    /// Bytes of the root's block.
+    block_bytes: u64,
     root: Arc<Part>,
 }
 
-/// A file's node: its own bytes, then those of its children.
+/// A file's node: its own bytes, then those of its children, which are looked into when they are needed: a node may
+/// have thousands, of which a range needs two.
 #[derive(Debug)]
 struct Part {
     data: Bytes,
-    children: Vec<Child>,
+    /// `None` for a raw block.
+    node: Option<Skimmed>,
+    /// Bytes of the file below each link.
+    sizes: Vec<u64>,
     size: u64,
 }
 
@@ -49,19 +54,19 @@ impl File {
             cid: *block.cid(),
             mode: None,
             mtime: None,
-            tsize: block.data().len() as u64,
+            block_bytes: block.data().len() as u64,
             root: Arc::new(Part::raw(block)),
         }
     }
 
-    pub(super) fn tree(block: &Block, node: PbNode, message: &Message) -> Result<Self, ReadError> {
-        let tsize = cumulative(block, &node);
+    pub(super) fn tree(block: &Block, node: Skimmed, message: Message) -> Result<Self, ReadError> {
+        let Message { mode, mtime, .. } = message;
         let root = Part::tree(node, message).map_err(|why| malformed(block.cid(), why))?;
         Ok(Self {
             cid: *block.cid(),
-            mode: message.mode,
-            mtime: message.mtime,
-            tsize,
+            mode,
+            mtime,
+            block_bytes: block.data().len() as u64,
             root: Arc::new(root),
         })
     }
@@ -76,14 +81,21 @@ impl File {
         self.root.size
     }
 
+    /// All bytes, if the root has them.
+    pub fn here(&self) -> Option<&Bytes> {
+        self.root.sizes.is_empty().then_some(&self.root.data)
+    }
+
     /// Cumulative size of the DAG in bytes, as its links claim.
     pub fn tsize(&self) -> u64 {
-        self.tsize
+        let links = (0..self.links()).filter_map(|at| self.root.node.as_ref()?.link(at).ok());
+        let sizes = links.filter_map(|link| link.tsize);
+        sizes.fold(self.block_bytes, u64::saturating_add)
     }
 
     /// How many links the root has.
     pub fn links(&self) -> usize {
-        self.root.children.len()
+        self.root.sizes.len()
     }
 
     /// Permission bits, if kept.
@@ -133,20 +145,21 @@ impl Part {
     fn raw(block: &Block) -> Self {
         Self {
             data: block.data().clone(),
-            children: Vec::new(),
+            node: None,
+            sizes: Vec::new(),
             size: block.data().len() as u64,
         }
     }
 
-    fn tree(node: PbNode, message: &Message) -> Result<Self, String> {
+    fn tree(node: Skimmed, message: Message) -> Result<Self, String> {
         if !matches!(message.kind, Type::File | Type::Raw) {
             return Err("a part of a file that is no file".to_owned());
         }
-        let (sizes, links) = (message.block_sizes.len(), node.links.len());
+        let (sizes, links) = (message.block_sizes.len(), node.links());
         if sizes != links {
             return Err(format!("{sizes} block sizes for {links} links"));
         }
-        let data = message.data.clone().unwrap_or_default();
+        let data = message.data.unwrap_or_default();
         let size = message
             .block_sizes
             .iter()
@@ -155,20 +168,17 @@ impl Part {
         if let Some(said) = message.file_size.filter(|said| *said != size) {
             return Err(format!("a file size of {said} where its parts have {size}"));
         }
-        let children = node
-            .links
-            .into_iter()
-            .zip(&message.block_sizes)
-            .map(|(link, size)| Child {
-                cid: link.cid,
-                size: *size,
-            })
-            .collect();
         Ok(Self {
             data,
-            children,
+            node: Some(node),
+            sizes: message.block_sizes,
             size,
         })
+    }
+
+    fn link(&self, at: usize) -> Result<Cid, String> {
+        let node = self.node.as_ref().ok_or("a raw block has no links")?;
+        Ok(node.link(at)?.cid)
     }
 
     /// The part that a block below the root is; it must have the size that its parent says.
@@ -177,10 +187,10 @@ impl Part {
         let part = match block.cid().codec() {
             cid::RAW => Self::raw(block),
             cid::DAG_PB => {
-                let node = pb::decode(block.data()).map_err(failed)?;
+                let node = pb::skim(block.data()).map_err(failed)?;
                 let data = node.data.clone().unwrap_or_default();
                 let message = Message::decode(&data).map_err(failed)?;
-                Self::tree(node, &message).map_err(failed)?
+                Self::tree(node, message).map_err(failed)?
             }
             other => {
                 let codec = crate::dag::codec_text(other);
@@ -273,12 +283,17 @@ impl<S: BlockSource + Clone + 'static> Reading<S> {
             pieces.push((at, What::Bytes(bytes)));
         }
         let mut at = at + part.data.len() as u64;
-        for child in &part.children {
+        for (number, size) in part.sizes.iter().enumerate() {
             // A child without bytes is never needed, so hostile trees of nothing end here.
-            if !self.needed(at, child.size).is_empty() {
-                pieces.push((at, What::Child(*child)));
+            if !self.needed(at, *size).is_empty() {
+                let child = part.link(number).map_err(|why| malformed(cid, why))?;
+                let child = Child {
+                    cid: child,
+                    size: *size,
+                };
+                pieces.push((at, What::Child(child)));
             }
-            at += child.size;
+            at += size;
         }
         if self.queue.len() + pieces.len() > PIECES_MAX {
             return Err(over_budget(
@@ -364,7 +379,7 @@ async fn read_child<S: BlockSource>(
     }
     let block = fetch(source, &cid).await?.ok_or(ReadError::NotFound(cid))?;
     let part = Part::child(&block, size)?;
-    Ok(if part.children.is_empty() {
+    Ok(if part.sizes.is_empty() {
         Fetched::Bytes(cut(&part.data, &needed))
     } else {
         Fetched::Part(part)
