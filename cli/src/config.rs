@@ -855,6 +855,10 @@ scrub_share = 2
 # Largest wanted size of the repository, as `repo stat` tells it.
 max = "10GB"
 
+# Memory for blocks of up to 128 KiB that are read again and again, which a busy gateway serves from there; 0 keeps
+# none. It is taken as blocks are read.
+hot_blocks = "128MiB"
+
 # Memory for the index's own cache.
 index_cache = "32MiB"
 "#;

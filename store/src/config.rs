@@ -29,6 +29,8 @@ pub struct Config {
     pub max: ByteSize,
     /// Memory for the index's own cache, in addition to what the operating system caches; 1 MiB at least.
     pub index_cache: ByteSize,
+    /// Memory for blocks up to 128 KiB that are read again and again, taken as they are read; 0 keeps none there.
+    pub hot_blocks: ByteSize,
 }
 
 impl Default for Config {
@@ -41,6 +43,7 @@ impl Default for Config {
             scrub_share: Percent(2),
             max: ByteSize(10_000_000_000),
             index_cache: ByteSize(32 << 20),
+            hot_blocks: ByteSize(128 << 20),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! of it goes file by file. A sealed segment is never written again.
 //!
 //! * [`section`]: one section's bytes.
-//! * [`segment`]: one file, its checksums, reading from it; [`files`]: how many are open at once.
+//! * [`segment`]: one file, reading from it; [`sums`]: its checksums; [`files`]: how many are open at once.
 //! * [`append`]: the active segments, and rotation.
 //! * [`scan`]: walking over sections, and over damage, when the index is not to be asked.
 //! * [`dead`]: which sections no longer count.
@@ -18,6 +18,7 @@ pub(crate) mod files;
 pub(crate) mod scan;
 pub(crate) mod section;
 pub(crate) mod segment;
+pub(crate) mod sums;
 
 use std::fmt;
 

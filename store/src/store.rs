@@ -19,6 +19,7 @@
 mod at_once;
 mod checkpoint;
 mod commit;
+mod hot;
 mod metrics;
 mod open;
 mod read;
@@ -145,6 +146,7 @@ pub(crate) struct Inner {
     left_unsynced: Mutex<unsynced::Unsynced>,
     recency: recency::Recency,
     haste: at_once::Haste,
+    hot: hot::Hot,
     pub(crate) scrub: PlainMutex<ScrubState>,
     /// Held while an index in memory is built because sled failed.
     recovering: Mutex<()>,
@@ -359,6 +361,10 @@ impl BlockSource for Store {
     async fn range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(crate::source::cut(block.data(), &range)));
+        }
+        if let Some(bytes) = self.inner.range_at_once(cid, &range) {
+            let_others().await;
+            return Ok(bytes);
         }
         let (inner, cid) = (self.inner.clone(), *cid);
         blocking(move || inner.range(&cid, range))

@@ -271,6 +271,10 @@ const KEYS: &[(&str, &str)] = &[
     ("storage.cache_max", r#"a number of bytes like "10GB""#),
     ("storage.scrub_share", "a whole number from 0 to 100"),
     ("storage.max", r#"a number of bytes like "10GB""#),
+    (
+        "storage.hot_blocks",
+        r#"a number of bytes like "64MiB", 0 for none"#,
+    ),
     ("storage.index_cache", r#"a number of bytes like "32MiB""#),
 ];
 

@@ -2,9 +2,10 @@
 //!
 //! Sealed segments are opened when somebody reads them, and the one that was not used for longest is
 //! closed when there are too many. So a repository of any size works with few file descriptors. The
-//! checksums of a sealed segment live and go with its open file.
+//! file of a sealed segment's checksums is opened and closed with it.
 
 use super::SegmentId;
+use super::sums::Sums;
 use crate::disk::{Disk, DiskFile, Mode};
 use rustix::process::{Resource, getrlimit};
 use std::collections::VecDeque;
@@ -41,18 +42,18 @@ pub(crate) struct Slot {
     used: AtomicBool,
 }
 
-/// An open file with its checksums.
+/// An open file and the one of its checksums.
 #[derive(Debug, Clone)]
 pub(crate) struct Opened {
     pub(crate) file: Arc<dyn DiskFile>,
-    pub(crate) sums: Arc<[u32]>,
+    pub(crate) sums: Sums,
 }
 
 impl Files {
     /// The files in `folder`.
     pub(crate) fn new(disk: Arc<dyn Disk>, folder: &Path, access: Access) -> Arc<Self> {
-        // What is left goes to sockets, the index and the journal.
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 4;
+        // Two files each; what is left goes to sockets, the index and the journal.
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 8;
         let open_max = usize::try_from(limit).unwrap_or(OPEN_MAX);
         Self::with_open_max(disk, folder, access, open_max.clamp(OPEN_MIN, OPEN_MAX))
     }
@@ -119,11 +120,10 @@ impl Files {
     }
 
     /// What is in `slot`, if it is open already and nobody is about to change that.
-    pub(crate) fn already_open(slot: &Slot) -> Option<Arc<dyn DiskFile>> {
-        let opened = slot.opened.try_lock().ok()?;
-        let file = opened.as_ref().map(|opened| opened.file.clone());
+    pub(crate) fn already_open(slot: &Slot) -> Option<Opened> {
+        let opened = slot.opened.try_lock().ok()?.clone();
         slot.used.store(true, Ordering::Relaxed);
-        file
+        opened
     }
 
     /// Notes `slot` as open, and closes what nobody used lately as long as there are too many.
@@ -164,6 +164,6 @@ impl Slot {
     }
 }
 
-/// Fewest and most sealed segments open at once; between them a fourth of what the system allows.
+/// Fewest and most sealed segments open at once; their files are a fourth of what the system allows between them.
 const OPEN_MIN: usize = 8;
-const OPEN_MAX: usize = 1024;
+const OPEN_MAX: usize = 512;

@@ -1,16 +1,12 @@
-//! One segment: a file, its checksums, reading from it.
-//!
-//! Beside `leaf-000001.car` lies `leaf-000001.crc`: a CRC32C for each page of 64 KiB of the segment
-//! (the last one for what there is of it), so that a range reads and checks only what it needs. The
-//! sidecar only makes things faster: a page without a checksum, or with a wrong one, sends the
-//! reader to the multihash of the whole block, which alone decides what is damaged.
+//! One segment: a file, its checksums ([`super::sums`]), reading from it.
 //!
 //! A segment grows as long as it is its stream's active one, with its file open and its checksums in
-//! memory. Then it is sealed, and both are there only while somebody reads.
+//! memory. Then it is sealed, and its files are open only while somebody reads.
 
 use super::files::{Files, Opened, Slot};
+use super::sums::{self, PAGE_BYTES, Pages, Sums};
 use super::{SegmentId, section};
-use crate::disk::{Disk, DiskFile, Mode, is_lost};
+use crate::disk::{DiskFile, Mode, is_lost};
 use crate::durable::Access;
 use bytes::Bytes;
 use std::io;
@@ -62,7 +58,7 @@ impl Segment {
         let disk = &files.disk;
         let _ = disk.remove(&files.sums_path(id)); // Left by a lost segment.
         let sums_file = disk.open(&files.sums_path(id), Mode::Create(Access::Shared))?;
-        sums_file.write(0, &[SIDECAR_MAGIC])?;
+        sums_file.write(0, &[sums::MAGIC])?;
         let file = disk.open(&files.path(id), Mode::Create(Access::Shared))?;
         let segment = Self {
             id,
@@ -112,22 +108,23 @@ impl Segment {
         if length < section::file_header().len() as u64 {
             return Ok(Growth::Sealed);
         }
-        let last = length.saturating_sub(1) / PAGE * PAGE;
+        let last = Pages::of(length - 1, length, length).from;
         match self.read(last, length - last) {
             Ok(_) => {}
             Err(ReadError::Unchecked) => return Ok(Growth::Sealed),
             Err(ReadError::Disk(error)) => return Err(error),
         }
         let opened = self.opened()?;
-        if opened.sums.len() != page_index(length.div_ceil(PAGE)) {
+        let pages = Pages::of(0, length, length).numbers();
+        let Some(sums) = opened.sums.read(pages) else {
             return Ok(Growth::Sealed);
-        }
+        };
         let sums_path = self.files.sums_path(self.id);
         let growing = Growing {
             file: opened.file,
             sums_file: self.files.disk.open(&sums_path, Mode::Write)?,
-            written: opened.sums.len(),
-            sums: opened.sums.to_vec(),
+            written: sums.len(),
+            sums,
         };
         self.write_state().growing = Some(growing);
         self.sealed.store(false, Ordering::Release);
@@ -179,7 +176,7 @@ impl Segment {
         let State { length, growing } = &mut *state;
         for part in parts {
             if let Some(growing) = growing {
-                extend(&mut growing.sums, *length, part);
+                sums::extend(&mut growing.sums, *length, part);
             }
             *length += part.len() as u64;
         }
@@ -189,40 +186,53 @@ impl Segment {
     /// Reads bytes that lie inside the segment and match their checksums.
     pub(crate) fn read(&self, offset: u64, length: u64) -> Result<Bytes, ReadError> {
         let end = offset.saturating_add(length);
-        let (from, to, file, sums) = {
+        let (pages, file, sums) = {
             let state = self.read_state();
             if end > state.length {
                 return Err(ReadError::Unchecked);
             }
-            let first = offset / PAGE;
-            let to = end.div_ceil(PAGE).saturating_mul(PAGE).min(state.length);
-            let range = page_index(first)..page_index(to.div_ceil(PAGE));
-            let (file, sums) = match &state.growing {
-                Some(growing) => (growing.file.clone(), growing.sums.get(range).map(Vec::from)),
+            let pages = Pages::of(offset, end, state.length);
+            match &state.growing {
+                Some(growing) => (pages, growing.file.clone(), growing.of(pages)),
                 None => {
                     drop(state);
                     let opened = self.opened().map_err(ReadError::Disk)?;
-                    (opened.file, opened.sums.get(range).map(Vec::from))
+                    let sums = opened.sums.read(pages.numbers());
+                    (pages, opened.file, sums)
                 }
-            };
-            (first * PAGE, to, file, sums.ok_or(ReadError::Unchecked)?)
+            }
         };
-        let bytes = match file.read(from, to - from) {
+        let sums = sums.ok_or(ReadError::Unchecked)?;
+        let bytes = match file.read(pages.from, pages.to - pages.from) {
             // Of whole pages more may be lost than of what is wanted.
             Err(error) if is_lost(&error) => return Err(ReadError::Unchecked),
             read => read.map_err(ReadError::Disk)?,
         };
-        let whole = bytes.len() as u64 == to - from;
-        let right = bytes
-            .chunks(PAGE_BYTES)
-            .zip(&sums)
-            .all(|(page, sum)| crc32c::crc32c(page) == *sum);
-        if !whole || !right {
-            return Err(ReadError::Unchecked);
-        }
-        let skip = usize::try_from(offset - from).unwrap_or(0);
-        let take = usize::try_from(length).unwrap_or(0);
-        Ok(bytes.slice(skip..skip + take))
+        checked(&bytes, pages, &sums, offset..end).ok_or(ReadError::Unchecked)
+    }
+
+    /// [`Self::read`], if that does not wait for the disk.
+    pub(crate) fn read_at_once(&self, offset: u64, length: u64) -> Option<Bytes> {
+        let end = offset.saturating_add(length);
+        let (pages, growing) = {
+            // Whoever writes checksums out holds it, and may wait for the disk.
+            let state = self.state.try_read().ok()?;
+            let pages = (end <= state.length).then(|| Pages::of(offset, end, state.length))?;
+            let growing = state.growing.as_ref();
+            (
+                pages,
+                growing.map(|growing| (growing.file.clone(), growing.of(pages))),
+            )
+        };
+        let (file, sums) = match growing {
+            Some((file, sums)) => (file, sums?),
+            None => {
+                let Opened { file, sums } = Files::already_open(&self.slot)?;
+                (file, sums.read_cached(pages.numbers())?)
+            }
+        };
+        let bytes = file.read_cached(pages.from, pages.to - pages.from)?;
+        checked(&bytes, pages, &sums, offset..end)
     }
 
     /// Reads bytes as they are, fewer at the segment's end.
@@ -239,7 +249,8 @@ impl Segment {
             let file = state.growing.as_ref().map(|growing| growing.file.clone());
             (state.length, file)
         };
-        let file = growing.or_else(|| Files::already_open(&self.slot))?;
+        let opened = || Files::already_open(&self.slot).map(|opened| opened.file);
+        let file = growing.or_else(opened)?;
         file.read_cached(offset, length.min(end.saturating_sub(offset)))
     }
 
@@ -288,14 +299,8 @@ impl Segment {
         };
         // The last one written may have been of a page that has grown since.
         let from = growing.written.saturating_sub(1);
-        let new: Vec<u8> = growing
-            .sums
-            .iter()
-            .skip(from)
-            .flat_map(|sum| sum.to_le_bytes())
-            .collect();
-        let at = SIDECAR_MAGIC.len() as u64 + 4 * from as u64;
-        growing.sums_file.write(at, &[&new])?;
+        let new = sums::written(growing.sums.get(from..).unwrap_or_default());
+        growing.sums_file.write(sums::offset(from), &[&new])?;
         growing.written = growing.sums.len();
         Ok(())
     }
@@ -315,7 +320,7 @@ impl Segment {
         let Some(Opened { sums, .. }) = (!is_growing).then(|| self.opened().ok()).flatten() else {
             return false;
         };
-        let mut at = bytes.start / PAGE * PAGE;
+        let mut at = Pages::of(bytes.start, bytes.end, length).from;
         while at < bytes.end {
             let Ok(some) = self.read_unchecked(at, SUMMED_AT_ONCE.min(length.saturating_sub(at)))
             else {
@@ -324,18 +329,19 @@ impl Segment {
             if some.is_empty() {
                 return false;
             }
-            for page in some.chunks(PAGE_BYTES) {
+            let end = at + some.len() as u64;
+            let numbers = Pages::of(at, end, length).numbers();
+            let known = sums.read(numbers.start..numbers.end.min(sums.len()));
+            for (page, sum) in some.chunks(PAGE_BYTES).zip(known.unwrap_or_default()) {
                 let end = at + page.len() as u64;
                 let is_whole = page.len() == PAGE_BYTES || end == length;
                 let is_asked = end <= bytes.end;
-                let sum = sums
-                    .get(page_index(at / PAGE))
-                    .filter(|_| is_whole && is_asked);
-                if sum.is_some_and(|sum| crc32c::crc32c(page) != *sum) {
+                if is_whole && is_asked && !sums::are_right(&[sum], page) {
                     return true;
                 }
                 at = end;
             }
+            at = end;
         }
         false
     }
@@ -345,7 +351,7 @@ impl Segment {
     pub(crate) fn complete_sums(&self) -> io::Result<()> {
         let length = self.length();
         if self.read_state().growing.is_some()
-            || self.opened()?.sums.len() == page_index(length.div_ceil(PAGE))
+            || self.opened()?.sums.len() == Pages::of(0, length, length).numbers().end
         {
             return Ok(());
         }
@@ -366,11 +372,11 @@ impl Segment {
             if some.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            extend(&mut sums, at, &some);
+            sums::extend(&mut sums, at, &some);
             at += some.len() as u64;
         }
-        let mut bytes = SIDECAR_MAGIC.to_vec();
-        bytes.extend(sums.iter().flat_map(|sum| sum.to_le_bytes()));
+        let mut bytes = sums::MAGIC.to_vec();
+        bytes.extend(sums::written(&sums));
         let path = self.files.sums_path(self.id);
         crate::durable::write_on(&*self.files.disk, &path, &bytes, Access::Shared)?;
         self.slot.close();
@@ -384,12 +390,8 @@ impl Segment {
                 .files
                 .disk
                 .open(&self.files.path(self.id), self.files.mode())?;
-            let sums = read_sums(&*self.files.disk, &self.files.sums_path(self.id), length);
-            Ok(Opened {
-                file,
-                // Derived: unreadable is as good as absent.
-                sums: sums.unwrap_or_default().into(),
-            })
+            let sums = Sums::open(&*self.files.disk, &self.files.sums_path(self.id), length);
+            Ok(Opened { file, sums })
         })
     }
 
@@ -402,6 +404,24 @@ impl Segment {
     }
 }
 
+impl Growing {
+    /// The checksums of some pages, if there are all of them.
+    fn of(&self, pages: Pages) -> Option<Vec<u32>> {
+        self.sums.get(pages.numbers()).map(Vec::from)
+    }
+}
+
+/// The wanted part of whole pages, if they are all there and match their checksums.
+fn checked(bytes: &Bytes, pages: Pages, sums: &[u32], wanted: Range<u64>) -> Option<Bytes> {
+    let is_whole = bytes.len() as u64 == pages.to - pages.from;
+    if !is_whole || !sums::are_right(sums, bytes) {
+        return None;
+    }
+    let start = usize::try_from(wanted.start - pages.from).ok()?;
+    let end = usize::try_from(wanted.end - pages.from).ok()?;
+    Some(bytes.slice(start..end))
+}
+
 /// What came of letting a segment grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Growth {
@@ -411,47 +431,8 @@ pub(crate) enum Growth {
     Sealed,
 }
 
-/// Takes `part`, which lies at `at`, into the checksums.
-fn extend(sums: &mut Vec<u32>, at: u64, mut part: &[u8]) {
-    let mut at = at;
-    while !part.is_empty() {
-        let filled = usize::try_from(at % PAGE).unwrap_or(0);
-        let take = part.len().min(PAGE_BYTES - filled);
-        let (now, later) = part.split_at(take);
-        match sums.last_mut() {
-            Some(sum) if filled > 0 => *sum = crc32c::crc32c_append(*sum, now),
-            _ => sums.push(crc32c::crc32c(now)),
-        }
-        at += take as u64;
-        part = later;
-    }
-}
-
-fn read_sums(disk: &dyn Disk, path: &std::path::Path, length: u64) -> io::Result<Vec<u32>> {
-    let pages = page_index(length.div_ceil(PAGE));
-    let most = (SIDECAR_MAGIC.len() + 4 * pages) as u64;
-    let bytes = disk.open(path, Mode::Read)?.read(0, most)?;
-    let Some(sums) = bytes.strip_prefix(SIDECAR_MAGIC) else {
-        return Ok(Vec::new());
-    };
-    Ok(sums
-        .chunks_exact(4)
-        .filter_map(|sum| sum.try_into().ok())
-        .map(u32::from_le_bytes)
-        .collect())
-}
-
-fn page_index(page: u64) -> usize {
-    usize::try_from(page).unwrap_or(usize::MAX)
-}
-
-/// Bytes under one checksum.
-const PAGE: u64 = PAGE_BYTES as u64;
-pub(crate) const PAGE_BYTES: usize = 64 << 10;
 /// Bytes read at once to make checksums anew.
 const SUMMED_AT_ONCE: u64 = 1 << 20;
-/// First bytes of a sidecar.
-const SIDECAR_MAGIC: &[u8] = b"cairncrc";
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
@@ -463,6 +444,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
     use std::path::Path;
 
+    const PAGE: u64 = PAGE_BYTES as u64;
     const ID: SegmentId = SegmentId {
         stream: Stream::Leaf,
         number: 1,

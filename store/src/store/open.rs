@@ -253,6 +253,7 @@ impl Store {
             left_unsynced: Mutex::default(),
             recency: Recency::default(),
             haste: super::at_once::Haste::default(),
+            hot: super::hot::Hot::new(config.hot_blocks.0),
             scrub: PlainMutex::default(),
             recovering: Mutex::default(),
             reindexed: Mutex::default(),

@@ -8,7 +8,8 @@ use crate::disk::is_lost;
 use crate::index::{IndexError, Key};
 use crate::log::scan::{self, Scan, Step};
 use crate::log::section::{self, Header, PREFIX_MAX};
-use crate::log::segment::{PAGE_BYTES, ReadError, Segment};
+use crate::log::segment::{ReadError, Segment};
+use crate::log::sums::PAGE_BYTES;
 use crate::log::{Place, Position, SegmentId, Stream};
 use crate::source::SourceError;
 use bytes::Bytes;
@@ -125,18 +126,15 @@ impl Inner {
     /// The block, whole.
     pub(crate) fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
         self.reading(cid, |found| {
-            if found.by_hash || found.place.length <= HASHED_UP_TO {
-                // Hashing so little costs less than reading whole pages for their checksums.
-                return found.block_by_hash(cid).map(Some);
+            if let Some(block) = self.hot.get(cid, &found.key, &found.place) {
+                return Ok(Some(block));
             }
-            let length = PREFIX_MAX as u64 + u64::from(found.place.length);
-            let offset = u64::from(found.place.offset);
-            let segment = &found.segment;
-            let bytes =
-                segment.read(offset, length.min(segment.length().saturating_sub(offset)))?;
-            let header = header_of(&bytes, cid, &found.place).ok_or(ReadError::Unchecked)?;
-            let data = part_of(&bytes, data_range(&header));
-            Ok(Some(Block::trusted(*cid, data)))
+            let block = match found.is_hashed() {
+                true => found.block_by_hash(cid)?,
+                false => found.block_by_sums(cid)?,
+            };
+            self.hot.keep(&block, &found.key, &found.place);
+            Ok(Some(block))
         })
         .inspect(|block| {
             if let Some(block) = block {
@@ -148,25 +146,15 @@ impl Inner {
     /// A part of the block, reading only the pages it lies in.
     pub(crate) fn range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, SourceError> {
         self.reading(cid, |found| {
-            let Found {
-                segment,
-                place,
-                by_hash,
-            } = found;
-            let (start, end) = (range.start, range.end.min(place.length.into()));
-            if start >= end {
-                return Ok(Some(Bytes::new()));
+            let hot = self.hot.get(cid, &found.key, &found.place);
+            if let Some(block) = hot {
+                return Ok(Some(crate::source::cut(block.data(), &range)));
             }
-            if *by_hash || place.length <= HASHED_UP_TO {
+            if found.is_hashed() {
                 let block = found.block_by_hash(cid)?;
                 return Ok(Some(crate::source::cut(block.data(), &range)));
             }
-            let offset = u64::from(place.offset);
-            let head = (PREFIX_MAX as u64).min(segment.length().saturating_sub(offset));
-            let bytes = segment.read(offset, head)?;
-            let header = header_of(&bytes, cid, place).ok_or(ReadError::Unchecked)?;
-            let bytes = segment.read(offset + u64::from(header.prefix) + start, end - start)?;
-            Ok(Some(part_of(&bytes, 0..bytes.len())))
+            found.range_by_sums(cid, &range).map(Some)
         })
         .inspect(|bytes| {
             if let Some(bytes) = bytes {
@@ -194,6 +182,7 @@ impl Inner {
                 continue;
             };
             let found = Found {
+                key,
                 segment,
                 place,
                 by_hash,
@@ -272,6 +261,7 @@ impl Inner {
             return false;
         };
         let found = Found {
+            key: *key,
             segment,
             place: *place,
             by_hash: true,
@@ -323,6 +313,7 @@ impl Inner {
 
 /// A block's place, and how it is to be read.
 pub(super) struct Found {
+    pub(super) key: Key,
     pub(super) segment: Arc<Segment>,
     pub(super) place: Place,
     /// Whether its checksums have said no.
@@ -330,6 +321,74 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Whether the hash is what it is checked by: hashing so little costs less than reading whole pages for their
+    /// checksums.
+    pub(super) fn is_hashed(&self) -> bool {
+        self.by_hash || self.place.length <= HASHED_UP_TO
+    }
+
+    /// The block by its pages' checksums.
+    fn block_by_sums(&self, cid: &Cid) -> Result<Block, ReadError> {
+        let (offset, length) = self.section();
+        let block = self.block_in(cid, self.segment.read(offset, length)?);
+        block.ok_or(ReadError::Unchecked)
+    }
+
+    /// The same, if that does not wait for the disk.
+    pub(super) fn block_by_sums_at_once(&self, cid: &Cid) -> Option<Block> {
+        let (offset, length) = self.section();
+        self.block_in(cid, self.segment.read_at_once(offset, length)?)
+    }
+
+    /// Where its section lies, and at most how many bytes it has.
+    fn section(&self) -> (u64, u64) {
+        let offset = u64::from(self.place.offset);
+        let length = PREFIX_MAX as u64 + u64::from(self.place.length);
+        let left = self.segment.length().saturating_sub(offset);
+        (offset, length.min(left))
+    }
+
+    /// The block, if this is its section.
+    fn block_in(&self, cid: &Cid, section: Bytes) -> Option<Block> {
+        let header = header_of(&section, cid, &self.place)?;
+        Some(Block::trusted(*cid, part_of(&section, data_range(&header))))
+    }
+
+    /// A part of the block by its pages' checksums.
+    fn range_by_sums(&self, cid: &Cid, range: &Range<u64>) -> Result<Bytes, ReadError> {
+        let head = self
+            .segment
+            .read_unchecked(self.place.offset.into(), PREFIX_MAX as u64)?;
+        let (at, length) = self.part(cid, &head, range).ok_or(ReadError::Unchecked)?;
+        match length {
+            0 => Ok(Bytes::new()),
+            length => self
+                .segment
+                .read(at, length)
+                .map(|bytes| part_of(&bytes, 0..bytes.len())),
+        }
+    }
+
+    /// The same, if that does not wait for the disk.
+    pub(super) fn range_by_sums_at_once(&self, cid: &Cid, range: &Range<u64>) -> Option<Bytes> {
+        let head = self
+            .segment
+            .read_cached(self.place.offset.into(), PREFIX_MAX as u64)?;
+        match self.part(cid, &head, range)? {
+            (_, 0) => Some(Bytes::new()),
+            (at, length) => self.segment.read_at_once(at, length),
+        }
+    }
+
+    /// Where a part of the block lies, and how long it is. The header needs no checksum of its own: that it holds this
+    /// multihash says where the block begins.
+    fn part(&self, cid: &Cid, head: &[u8], range: &Range<u64>) -> Option<(u64, u64)> {
+        let header = header_of(head, cid, &self.place)?;
+        let end = range.end.min(self.place.length.into());
+        let start = u64::from(self.place.offset) + u64::from(header.prefix) + range.start;
+        Some((start, end.saturating_sub(range.start)))
+    }
+
     /// The block by its multihash alone.
     fn block_by_hash(&self, cid: &Cid) -> Result<Block, ReadError> {
         let mut failed = None;
@@ -369,7 +428,7 @@ fn header_of(bytes: &[u8], cid: &Cid, place: &Place) -> Option<Header> {
 /// A part of what was read. Small parts are copied: a view would keep the whole pages alive.
 fn part_of(bytes: &Bytes, range: Range<usize>) -> Bytes {
     let part = bytes.slice(range);
-    if part.len() * COPIED_BELOW < PAGE_BYTES {
+    if part.len() < PAGE_BYTES {
         Bytes::copy_from_slice(&part)
     } else {
         part
@@ -404,5 +463,3 @@ impl From<io::Error> for ReadError {
 const LOOKUPS: usize = 8;
 /// Blocks up to this size are checked by their hash when they are read.
 pub(super) const HASHED_UP_TO: u32 = 4096;
-/// A part smaller than a page by this factor is copied out of it.
-const COPIED_BELOW: usize = 4;
