@@ -11,7 +11,6 @@ use crate::host::{Asking, FORWARDED, Known, Otherwise, Site, Turn};
 use crate::metrics::{Kind, Metrics};
 use crate::names::{self, Names};
 use crate::request::{self, Asked};
-use crate::response::ahead::Leave;
 use crate::response::{self, KindExtension};
 use crate::routing::Routing;
 use crate::{encode, headers, trustless};
@@ -38,7 +37,7 @@ struct Shared<C> {
     /// Places for running requests.
     places: Arc<Semaphore>,
     metrics: Metrics,
-    leave: Leave,
+    answers: response::Shared,
     routing: Routing,
     names: Arc<dyn Names>,
     hosts: Known,
@@ -63,7 +62,7 @@ impl<C: Content> Handler<C> {
     ) -> Self {
         let places = usize::try_from(config.requests_max.get()).unwrap_or(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(places));
-        let leave = Leave::new(config.read_ahead_max);
+        let answers = response::Shared::new(&config);
         let hosts = Known::new(&config);
         Self {
             shared: Arc::new(Shared {
@@ -71,7 +70,7 @@ impl<C: Content> Handler<C> {
                 config,
                 places,
                 metrics,
-                leave,
+                answers,
                 routing,
                 names,
                 hosts,
@@ -291,9 +290,9 @@ impl<C: Content> Handler<C> {
                     return names::record(names, &request).await;
                 }
                 let led = names::lead(names, &request).await?;
-                let (config, leave) = (&shared.config, &shared.leave);
+                let (config, answers) = (&shared.config, &shared.answers);
                 let content = (&shared.content, names);
-                response::content(content, config, leave, &request, led).await
+                response::content(content, config, answers, &request, led).await
             }
             Asked::Canonical(location) => Ok(response::found(location)),
             Asked::Redirect(location) => Ok(response::moved(location)),

@@ -10,6 +10,7 @@ mod file;
 mod ranged;
 mod redirects;
 mod tar;
+mod ways;
 
 use crate::body::Body;
 use crate::config::Config;
@@ -23,12 +24,30 @@ use crate::request::Request;
 use crate::{encode, headers::Disposition};
 use ahead::Leave;
 use cairn_node::name::path::{NamePath, Root};
-use cairn_store::dag::path::{self, ResolveError, Resolved};
+use cairn_store::dag::path::{ResolveError, Resolved};
 use cairn_store::unixfs::read::{self, Node};
 use cairn_store::{BlockSource, Cid, cid};
 use http::{HeaderValue, Response, StatusCode, header};
 use redirects::Instead;
+use std::sync::Arc;
 use std::time::Duration;
+use ways::Ways;
+
+/// What all answers of a gateway share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) leave: Leave,
+    pub(crate) ways: Ways,
+}
+
+impl Shared {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            leave: Leave::new(config.read_ahead_max),
+            ways: Ways::new(),
+        }
+    }
+}
 
 /// What every answer is made from.
 pub(crate) struct Context<'a, S> {
@@ -37,7 +56,7 @@ pub(crate) struct Context<'a, S> {
     leave: &'a Leave,
     source: S,
     /// Where the path led.
-    resolved: Resolved,
+    resolved: Arc<Resolved>,
     /// Who knows what is denied.
     names: &'a dyn Names,
     /// What was followed to get there.
@@ -48,7 +67,7 @@ pub(crate) struct Context<'a, S> {
 pub(crate) async fn content<C: Content>(
     (content, names): (&C, &dyn Names),
     config: &Config,
-    leave: &Leave,
+    shared: &Shared,
     request: &Request,
     led: Led,
 ) -> Result<Response<Body>, Failure> {
@@ -58,14 +77,14 @@ pub(crate) async fn content<C: Content>(
     };
     let (root, segments) = (&led.content.root, &led.content.segments);
     let other;
-    let (request, resolved, status) = match path::resolve(&source, root, segments).await {
+    let (request, resolved, status) = match shared.ways.follow(&source, root, segments).await {
         Ok(resolved) => (request, resolved, None),
         Err(error @ ResolveError::NoLink { .. }) => {
             match Box::pin(redirects::instead((&source, names), request, &led)).await? {
                 Some(Instead::Content(instead, status)) => {
                     let (instead, resolved) = *instead;
                     other = instead;
-                    (&other, resolved, status)
+                    (&other, Arc::new(resolved), status)
                 }
                 Some(Instead::Moved(status, location)) => {
                     let cache = led.holds.cache();
@@ -87,7 +106,7 @@ pub(crate) async fn content<C: Content>(
     let context = Context {
         request,
         config,
-        leave,
+        leave: &shared.leave,
         source,
         resolved,
         names,

@@ -65,6 +65,7 @@ async fn serve<S: BlockSource + Clone + 'static>(
         media: Some(media),
         etag,
         modified: None,
+        here: Some(data.clone()),
         read: |range| ranged::one(cut(&data, &range)),
     };
     content.fill(context, &mut response).await?;

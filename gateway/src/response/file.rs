@@ -40,6 +40,7 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
         media: name.and_then(media::by_name),
         etag,
         modified,
+        here: file.here().cloned(),
         read: |range| ahead::read(file, context.source.clone(), range, context.leave),
     };
     content.fill(context, &mut response).await?;

@@ -9,11 +9,12 @@ use crate::request::Verb;
 use crate::{headers, media};
 use bytes::Bytes;
 use cairn_store::BlockSource;
+use cairn_store::source::cut;
 use futures::{StreamExt, stream};
 use http::{HeaderValue, Response, StatusCode, header};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Content, its size and how to read it.
 pub(super) struct Content<R> {
@@ -25,6 +26,8 @@ pub(super) struct Content<R> {
     pub(super) etag: String,
     /// Its time of change, if kept.
     pub(super) modified: Option<SystemTime>,
+    /// All of it, if that is here already.
+    pub(super) here: Option<Bytes>,
     /// Reads a part.
     pub(super) read: R,
 }
@@ -52,9 +55,7 @@ impl<R: Fn(Range<u64>) -> Chunks> Content<R> {
                 (media, self.size, Body::empty())
             }
             Plan::Whole => {
-                let (first, body) = send((self.read)(0..self.size), self.size, idle)
-                    .await
-                    .map_err(broken)?;
+                let (first, body) = self.send(0..self.size, idle).await.map_err(broken)?;
                 let media = self.media.unwrap_or_else(|| media::by_content(&first));
                 (media, self.size, body)
             }
@@ -71,9 +72,7 @@ impl<R: Fn(Range<u64>) -> Chunks> Content<R> {
                 response
                     .headers_mut()
                     .insert(header::CONTENT_RANGE, headers::value(told));
-                let (first, body) = send((self.read)(range), length, idle)
-                    .await
-                    .map_err(broken)?;
+                let (first, body) = self.send(range, idle).await.map_err(broken)?;
                 let media = known.unwrap_or_else(|| media::by_content(&first));
                 (media, length, body)
             }
@@ -129,7 +128,24 @@ impl<R: Fn(Range<u64>) -> Chunks> Content<R> {
             })
     }
 
+    /// A part as a body, and its first bytes.
+    async fn send(&self, range: Range<u64>, idle: Duration) -> Result<(Bytes, Body), Break> {
+        match &self.here {
+            Some(here) => {
+                let part = cut(here, &range);
+                Ok((part.clone(), Body::whole(part)))
+            }
+            None => {
+                let length = range.end - range.start;
+                send((self.read)(range), length, idle).await
+            }
+        }
+    }
+
     async fn sniff(&self) -> Result<HeaderValue, Break> {
+        if let Some(here) = &self.here {
+            return Ok(media::by_content(here));
+        }
         let wanted = self.size.min(media::SNIFFED_BYTES);
         let bytes = usize::try_from(wanted).unwrap_or(usize::MAX);
         let peeked = body::peek((self.read)(0..wanted), bytes).await?;
@@ -166,11 +182,7 @@ pub(super) fn one(bytes: Bytes) -> Chunks {
 
 /// A body of `length` bytes, and its first bytes. What is small is read to its end before anything
 /// is answered; of the rest, what types are told by.
-async fn send(
-    chunks: Chunks,
-    length: u64,
-    idle: std::time::Duration,
-) -> Result<(Bytes, Body), Break> {
+async fn send(chunks: Chunks, length: u64, idle: Duration) -> Result<(Bytes, Body), Break> {
     if length == 0 {
         return Ok((Bytes::new(), Body::empty()));
     }
