@@ -18,7 +18,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use workloads::disk::Folder;
 use workloads::file;
 use workloads::options::{Options, size};
@@ -100,6 +100,8 @@ struct Bench<'a> {
 struct Rounds {
     ours: Vec<Load>,
     theirs: Vec<Load>,
+    /// Bytes of files that our daemon read for its part.
+    read: u64,
 }
 
 impl<'a> Bench<'a> {
@@ -170,7 +172,9 @@ impl<'a> Bench<'a> {
         let mut rounds = Rounds {
             ours: Vec::new(),
             theirs: Vec::new(),
+            read: 0,
         };
+        let before = process::read_by(daemon.running.id());
         for round in 0..self.options.rounds() {
             for turn in 0..2 {
                 let ours = (round + turn) % 2 == 0;
@@ -181,6 +185,7 @@ impl<'a> Bench<'a> {
                 }
             }
         }
+        rounds.read = process::read_by(daemon.running.id()) - before;
         rounds
     }
 
@@ -260,6 +265,7 @@ impl<'a> Bench<'a> {
         file(&path, SEED, bytes);
         let root = self.add(&path);
         let address = format!("/ipfs/{root}");
+        self.warm(&path);
         if self.options.wants("file") {
             let daemon = Daemon::start(&self.repository);
             Row::new(
@@ -286,6 +292,21 @@ impl<'a> Bench<'a> {
                 .collect();
             let read = self.load(row, &paths, NO_HEADERS, CONNECTIONS);
             read.print(&format!("{row} at random of {} MiB", bytes >> 20));
+            let answers: u64 = read.ours.iter().map(|load| load.requests).sum();
+            let sent = (answers * part) as f64;
+            println!(
+                "  read {:.2} bytes for each that was sent",
+                read.read as f64 / sent
+            );
+        }
+    }
+
+    /// Has the machine hold a file and the blocks of all, as far as it can.
+    fn warm(&self, path: &Path) {
+        let blocks = fs::read_dir(self.repository.join("blocks")).expect("blocks");
+        let blocks = blocks.map(|block| block.expect("a file").path());
+        for path in blocks.chain([path.to_owned()]) {
+            run(Command::new("cat").arg(path).stdout(Stdio::null()));
         }
     }
 

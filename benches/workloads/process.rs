@@ -67,6 +67,14 @@ pub fn seconds_and_peak(command: &mut Command) -> (f64, u64) {
     })
 }
 
+/// How many bytes a process has read so far, of files whether they were in memory or not.
+pub fn read_by(process: u32) -> u64 {
+    let told = fs::read_to_string(format!("/proc/{process}/io")).expect("what it read");
+    let line = told.lines().find_map(|line| line.strip_prefix("rchar:"));
+    line.and_then(|bytes| bytes.trim().parse().ok())
+        .expect("a number of bytes")
+}
+
 /// A figure of bytes in a process' status: `VmRSS:` what is resident, `VmHWM:` the most that was.
 pub fn memory_of(process: u32, figure: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();

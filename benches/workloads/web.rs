@@ -125,6 +125,8 @@ impl Drop for Plain {
 pub struct Load {
     /// Answers a second.
     pub requests_a_second: f64,
+    /// Answers in all.
+    pub requests: u64,
     /// What 99 of 100 took at most.
     pub p99_milliseconds: f64,
     /// Connections that failed, answers that did not come, and statuses that are errors.
@@ -171,7 +173,9 @@ impl Load {
             let digits = text.split(|char: char| !char.is_ascii_digit());
             digits.filter_map(|digits| digits.parse::<u64>().ok()).sum()
         };
+        let counted = told.lines().find(|line| line.contains(" requests in "))?;
         Some(Self {
+            requests: counted.split_whitespace().next()?.parse().ok()?,
             requests_a_second: after("Requests/sec:")?.parse().ok()?,
             p99_milliseconds: milliseconds(&after("99%")?)?,
             errors: after("Socket errors:").map_or(0, numbers)
@@ -298,7 +302,7 @@ mod tests {
         let load = Load::read(told).unwrap();
         assert_eq!(load.requests_a_second, 52_112.27);
         assert_eq!(load.p99_milliseconds, 1.95);
-        assert_eq!(load.errors, 10);
+        assert_eq!((load.requests, load.errors), (10, 10));
         assert!(Load::read("wrk: nobody is there").is_none());
     }
 }
