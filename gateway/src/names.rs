@@ -35,9 +35,7 @@ pub(crate) trait Names: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<(Record, Freshness), NameError>>;
 
     /// Whether the operator wants a path, before it is followed.
-    fn admits(&self, _path: &NamePath) -> Result<(), Denial> {
-        Ok(())
-    }
+    fn admits(&self, path: &NamePath) -> Result<(), Denial>;
 
     /// Whether a domain has a DNSLink; an error if that is not known. Told at once where nobody may be asked, and always
     /// if it is to be answered from what is here.

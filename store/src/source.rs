@@ -42,10 +42,9 @@ pub trait BlockSource: Send + Sync {
         }
     }
 
-    /// Whether the block may be had here at all, which is asked of nobody and nothing.
-    fn admits(&self, _cid: &Cid) -> Result<(), SourceError> {
-        Ok(())
-    }
+    /// Whether the block may be had here at all, which is asked of nobody and nothing. Whoever stands before another
+    /// source asks that one.
+    fn admits(&self, cid: &Cid) -> Result<(), SourceError>;
 }
 
 /// Why a source could not say whether it has a block, or could not hand it over.
@@ -185,17 +184,48 @@ impl<S: BlockSource> BlockSource for Arc<S> {
     fn size(&self, cid: &Cid) -> impl Future<Output = Result<Option<u64>, SourceError>> + Send {
         (**self).size(cid)
     }
+
+    fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+        (**self).admits(cid)
+    }
 }
 
 impl<H: BuildHasher + Send + Sync> BlockSource for HashMap<Cid, Block, H> {
     async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
         Ok(Block::from_identity(cid).or_else(|| self.get(cid).cloned()))
     }
+
+    /// All that there is.
+    fn admits(&self, _: &Cid) -> Result<(), SourceError> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A source with nothing that may be had.
+    struct Denying;
+
+    impl BlockSource for Denying {
+        async fn block(&self, _: &Cid) -> Result<Option<Block>, SourceError> {
+            Ok(None)
+        }
+
+        fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+            Err(SourceError::Stopping { cid: *cid })
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_had_may_not_be_had_through_a_handle_either() {
+        fn admits(source: impl BlockSource) -> bool {
+            source.admits(&Cid::default()).is_ok()
+        }
+        assert!(!admits(Denying) && !admits(&Denying) && !admits(Arc::new(Denying)));
+        assert!(admits(Arc::new(HashMap::<Cid, Block>::new())));
+    }
 
     #[test]
     fn a_cut_never_leaves_the_bytes() {

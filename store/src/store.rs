@@ -386,6 +386,11 @@ impl BlockSource for Store {
             .await
             .unwrap_or(Err(SourceError::Stopping { cid }))
     }
+
+    /// All that there is: what may leave it is for those to decide who stand before it.
+    fn admits(&self, _: &Cid) -> Result<(), SourceError> {
+        Ok(())
+    }
 }
 
 impl Inner {

@@ -236,6 +236,10 @@ impl<S: BlockSource> BlockSource for Counted<S> {
     async fn size(&self, cid: &Cid) -> Result<Option<u64>, SourceError> {
         self.source.size(cid).await
     }
+
+    fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+        self.source.admits(cid)
+    }
 }
 
 /// Blocks without links that may be asked for at once however large they are.
@@ -311,6 +315,10 @@ mod tests {
         async fn size(&self, cid: &Cid) -> Result<Option<u64>, SourceError> {
             self.ask(cid).await;
             Ok(Some(self.leaf_bytes))
+        }
+
+        fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+            self.blocks.admits(cid)
         }
     }
 

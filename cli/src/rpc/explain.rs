@@ -119,6 +119,10 @@ impl BlockSource for Explaining {
         };
         about.explain(self).await
     }
+
+    fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+        self.session.admits(cid)
+    }
 }
 
 /// One block being explained.

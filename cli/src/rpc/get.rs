@@ -253,6 +253,10 @@ impl BlockSource for Looked {
         self.gaps().take(cid, why);
         Ok(None)
     }
+
+    fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+        self.session.admits(cid)
+    }
 }
 
 /// The name that a path's content has by itself: its last, or that of its root.

@@ -151,6 +151,11 @@ impl BlockSource for Blocks {
             (None, Missing::Hangs) => std::future::pending().await,
         }
     }
+
+    /// All that there is.
+    fn admits(&self, _: &Cid) -> Result<(), SourceError> {
+        Ok(())
+    }
 }
 
 impl Content for Arc<Site> {

@@ -23,9 +23,7 @@ pub trait Lookup: Sync {
     fn dnslink(&self, domain: &Domain) -> impl Future<Output = Result<Target, Self::Error>> + Send;
 
     /// Whether a path may be followed: the one that was asked for, and each that a name led to.
-    fn admits(&self, _path: &NamePath) -> Result<(), Self::Error> {
-        Ok(())
-    }
+    fn admits(&self, path: &NamePath) -> Result<(), Self::Error>;
 
     /// Where the operator says that a name leads, before anybody is asked.
     fn fixed(&self, _name: &Root) -> Option<Target> {
@@ -260,6 +258,10 @@ mod tests {
         async fn dnslink(&self, domain: &Domain) -> Result<Target, String> {
             self.get(&Root::Domain(domain.clone()))
         }
+
+        fn admits(&self, _: &NamePath) -> Result<(), String> {
+            Ok(())
+        }
     }
 
     const KEY: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
@@ -351,6 +353,10 @@ mod tests {
 
         async fn dnslink(&self, _: &Domain) -> Result<Target, String> {
             Err("asked".to_owned())
+        }
+
+        fn admits(&self, path: &NamePath) -> Result<(), String> {
+            self.0.admits(path)
         }
 
         fn fixed(&self, name: &Root) -> Option<Target> {

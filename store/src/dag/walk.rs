@@ -704,6 +704,10 @@ mod tests {
             }
             self.blocks.block(cid).await
         }
+
+        fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+            self.blocks.admits(cid)
+        }
     }
 
     #[test]
@@ -789,6 +793,10 @@ mod tests {
                 Ok(None) => std::future::pending().await,
                 found => found,
             }
+        }
+
+        fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+            self.blocks.admits(cid)
         }
     }
 

@@ -281,6 +281,10 @@ impl BlockSource for Healing {
         met.push((*cid, outcome));
         fetched
     }
+
+    fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+        self.store.admits(cid)
+    }
 }
 
 impl Healing {
