@@ -154,6 +154,8 @@ struct Want {
     asked: HashMap<PeerId, WantKind>,
     haves: Vec<PeerId>,
     absent: HashSet<PeerId>,
+    /// Of those told, whose last word is that they do not have it.
+    lacking: BTreeSet<PeerId>,
     /// Whose list has it, and since when; if it was asked for the block, since then.
     told: BTreeMap<PeerId, (WantKind, Instant)>,
     /// Sources that were asked for it.
@@ -339,6 +341,7 @@ impl Client {
             asked: HashMap::new(),
             haves: Vec::new(),
             absent: HashSet::new(),
+            lacking: BTreeSet::new(),
             told: BTreeMap::new(),
             gateways: BTreeSet::new(),
             created: now,
@@ -406,6 +409,7 @@ impl Client {
                     self.told.push_back((key.clone(), step));
                 }
                 want.absent.remove(peer);
+                want.lacking.remove(peer);
                 if !want.haves.contains(peer) {
                     want.haves.push(*peer);
                 }
@@ -422,6 +426,9 @@ impl Client {
             }
             PresenceKind::DontHave => {
                 want.said.dont_haves += 1;
+                if want.told.contains_key(peer) {
+                    want.lacking.insert(*peer);
+                }
                 if want.watched {
                     let step = Step::Said {
                         peer: *peer,
@@ -992,6 +999,38 @@ mod tests {
         assert_eq!((now - start, searches), (idle, 3));
         assert_eq!(tried.sought.searches, searches);
         assert!(client.poll().is_none(), "nobody waits any more");
+    }
+
+    #[test]
+    fn somebody_may_have_it_until_each_who_was_asked_has_said_no() {
+        let start = Instant::now();
+        let cid = Cid::new_v1(RAW, Multihash::wrap(0x12, &[7; 32]).unwrap());
+        let (first, second) = (PeerId::random(), PeerId::random());
+        let mut client = Client::default();
+        client.open(SessionId(1), Duration::from_secs(60), start);
+        for peer in [first, second] {
+            client.connected(peer, start);
+        }
+        client.want(SessionId(1), cid, start);
+        for peer in [first, second] {
+            assert_eq!(asks(&mut client, &peer, start), 1);
+        }
+        let is_anywhere = |client: &Client| {
+            let (_, tried, _) = client.waits_for(SessionId(1)).unwrap();
+            tried.found_somebody()
+        };
+        use PresenceKind::{DontHave, Have};
+        for (peer, says, is_left) in [
+            (first, DontHave, true),
+            // Once more is not once for the other.
+            (first, DontHave, true),
+            (second, Have, true),
+            (second, DontHave, false),
+            (first, Have, true),
+        ] {
+            client.presence(&peer, &cid, says, start);
+            assert_eq!(is_anywhere(&client), is_left, "{peer} {says:?}");
+        }
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub(super) struct Sought {
 pub(super) struct Said {
     /// Peers asked, in any way.
     pub(super) asked: usize,
+    /// Peers that were asked or said that they have it, and whose last word is not that they lack it.
+    pub(super) may_have: usize,
     pub(super) want_haves: u32,
     pub(super) want_blocks: u32,
     pub(super) haves: u32,
@@ -278,11 +280,7 @@ impl Tried {
     /// Whether there is anybody who may have it: who said so, is told of as a provider, sent others of the same
     /// work, or has not answered.
     pub(super) fn found_somebody(&self) -> bool {
-        let denied = usize::try_from(self.said.dont_haves).unwrap_or(usize::MAX);
-        self.said.haves > 0
-            || self.sought.providers > 0
-            || self.sought.came > 0
-            || self.said.asked > denied
+        self.said.may_have > 0 || self.sought.providers > 0 || self.sought.came > 0
     }
 }
 
@@ -425,6 +423,7 @@ mod tests {
             mute: 1,
             said: Said {
                 asked: 2,
+                may_have: 1,
                 want_haves: 2,
                 want_blocks: 1,
                 haves: 1,

@@ -13,7 +13,7 @@ use crate::explain::Step;
 use cairn_store::Cid;
 use cairn_store::block::BLOCK_BYTES_MAX;
 use libp2p::PeerId;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 impl Client {
@@ -477,11 +477,14 @@ impl Tried {
     fn of(want: &Want, session: &Session, Company { connected, mute }: Company) -> Self {
         let is_peer = |id: &&PeerId| !want.gateways.contains(*id);
         let peers = want.told.keys().filter(is_peer);
+        let known: BTreeSet<&PeerId> = peers.clone().chain(&want.haves).collect();
+        let may_have = known.into_iter().filter(|id| !want.lacking.contains(*id));
         Self {
             connected,
             mute,
             said: Said {
                 asked: peers.count(),
+                may_have: may_have.count(),
                 ..want.said
             },
             sought: session.sought.clone(),
