@@ -3,7 +3,7 @@
 use crate::ipns::Record;
 use libp2p::PeerId;
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Records by name.
 #[derive(Debug, Default)]
@@ -15,11 +15,27 @@ pub(super) struct Cache {
     bytes: usize,
 }
 
-/// A record, and when others last had no better one, if they were asked.
+/// A record, and since when it is known.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) record: Record,
-    pub(super) at: Option<Instant>,
+    pub(super) since: Since,
+}
+
+/// How old what is known of a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Since {
+    /// The record came then, and whether others have a better one was not asked.
+    Came(Instant),
+    /// Others had no better one then.
+    Asked(Instant),
+}
+
+impl Since {
+    pub(super) fn age(self) -> Duration {
+        let (Self::Came(at) | Self::Asked(at)) = self;
+        at.elapsed()
+    }
 }
 
 #[derive(Debug)]
@@ -39,21 +55,24 @@ impl Cache {
         Some(entry.found.clone())
     }
 
-    /// Keeps a record that is valid, unless a better one is kept; gives whether it is the best now. `at` is when it was
-    /// found out that others have no better one.
-    pub(super) fn keep(&mut self, name: PeerId, record: Record, at: Option<Instant>) -> bool {
+    /// Keeps a record that is valid, unless a better one is kept; gives whether it is the best now. That one comes again
+    /// makes it no younger.
+    pub(super) fn keep(&mut self, name: PeerId, record: Record, since: Since) -> bool {
         let before = self.by_name.get(&name);
         if before.is_some_and(|before| before.found.record.age(&record).is_gt()) {
             return false;
         }
         let same = before.filter(|before| before.found.record == record);
-        let at = at.or_else(|| same.and_then(|same| same.found.at));
+        let since = match (since, same) {
+            (Since::Came(_), Some(same)) => same.found.since,
+            (since, _) => since,
+        };
         self.remove(&name);
         self.bytes += cost(&record);
         let turn = self.next;
         self.next += 1;
         self.order.insert(turn, name);
-        let found = Found { record, at };
+        let found = Found { record, since };
         self.by_name.insert(name, Entry { found, turn });
         while self.bytes > BYTES_MAX
             && let Some((_, oldest)) = self.order.first_key_value()
@@ -67,7 +86,7 @@ impl Cache {
     /// Others were asked, and had no better one.
     pub(super) fn confirm(&mut self, name: &PeerId, now: Instant) {
         if let Some(entry) = self.by_name.get_mut(name) {
-            entry.found.at = Some(now);
+            entry.found.since = Since::Asked(now);
         }
     }
 
@@ -100,10 +119,10 @@ mod tests {
         let keys = Key::generate(Make::Ed25519).unwrap();
         let name = keys.public().to_peer_id();
         let (mut cache, now) = (Cache::default(), Instant::now());
-        assert!(cache.keep(name, numbered(&keys, 2), Some(now)));
-        assert!(!cache.keep(name, numbered(&keys, 1), Some(now)));
+        assert!(cache.keep(name, numbered(&keys, 2), Since::Asked(now)));
+        assert!(!cache.keep(name, numbered(&keys, 1), Since::Asked(now)));
         assert_eq!(cache.of(&name).unwrap().record.sequence(), 2);
-        assert!(cache.keep(name, numbered(&keys, 3), Some(now)));
+        assert!(cache.keep(name, numbered(&keys, 3), Since::Asked(now)));
         assert_eq!(cache.of(&name).unwrap().record.sequence(), 3);
         assert!(cache.of(&PeerId::random()).is_none());
     }
@@ -116,10 +135,10 @@ mod tests {
         let most = BYTES_MAX / cost(&one);
         let names: Vec<PeerId> = (0..=most).map(|_| PeerId::random()).collect();
         for name in &names[..most] {
-            cache.keep(*name, one.clone(), Some(now));
+            cache.keep(*name, one.clone(), Since::Asked(now));
         }
         assert!(cache.of(&names[0]).is_some());
-        cache.keep(names[most], one, Some(now));
+        cache.keep(names[most], one, Since::Asked(now));
         assert!(cache.bytes <= BYTES_MAX);
         assert!(cache.of(&names[0]).is_some(), "it was asked for");
         assert!(cache.of(&names[1]).is_none(), "it was not");

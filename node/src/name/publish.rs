@@ -5,6 +5,7 @@
 //! not got it, nobody has seen it.
 
 use super::Names;
+use super::cache::Since;
 use crate::clock::WrongClock;
 use crate::ipns::{self, Draft, Readers, Record, SignError};
 use crate::keystore::Key;
@@ -174,7 +175,7 @@ impl Names {
             .await
             .map_err(|_| NoteError::Put(PutError::Closing))??;
         let now = tokio::time::Instant::now().into_std();
-        self.cache().keep(name, record.clone(), Some(now));
+        self.cache().keep(name, record.clone(), Since::Asked(now));
         Ok(record)
     }
 

@@ -4,6 +4,7 @@
 //! for the next time. Only who knows nothing waits, and only until it hardly pays (`search.rs`);
 //! the search goes on to its end behind as well. Whoever asks for a name that is being looked for joins in.
 
+use super::cache::Since;
 use super::search::Search;
 use super::{Names, newest};
 use crate::clock::WrongClock;
@@ -71,7 +72,7 @@ pub(super) struct Progress {
 pub struct Freshness {
     /// From when it was asked for until somebody is to be asked for a newer one.
     pub ttl: Duration,
-    /// Since it was asked for.
+    /// Since it was asked for or, if nobody was asked, since it came; all of `ttl` where that is not known.
     pub age: Duration,
 }
 
@@ -134,7 +135,8 @@ impl Names {
 
     /// Takes in a record that was not looked for; of those known, the newest counts.
     pub fn take_in(&self, name: &PeerId, record: &Record) {
-        self.cache().keep(*name, record.clone(), None);
+        let now = Since::Came(Instant::now().into_std());
+        self.cache().keep(*name, record.clone(), now);
     }
 
     /// The newest record of a name that is known here and has not expired.
@@ -157,7 +159,7 @@ impl Names {
             return false;
         };
         let ttl = found.record.ttl().min(self.0.options.max_cache_ttl);
-        found.at.is_some_and(|at| at.elapsed() < ttl)
+        matches!(found.since, Since::Asked(_)) && found.since.age() < ttl
     }
 
     /// For how much longer nobody need be asked whether there is a newer one than this record of a name.
@@ -170,8 +172,14 @@ impl Names {
     pub fn freshness(&self, name: &PeerId, record: &Record) -> Freshness {
         let most = record.ttl().min(self.0.options.max_cache_ttl);
         let found = self.cache().of(name);
-        let asked = found.and_then(|found| found.at);
-        let age = asked.map_or(Duration::ZERO, |at| at.elapsed());
+        let found = found.filter(|found| found.record == *record);
+        let age = match found {
+            Some(found) => found.since.age(),
+            // What was signed here is the newest, as far as anybody can know.
+            None if self.noted(name).is_some_and(|own| own.record == *record) => Duration::ZERO,
+            // Kept for others since nobody knows when.
+            None => most,
+        };
         let now = (self.0.clock)();
         let left = record.expires().duration_since(now).unwrap_or_default();
         Freshness {
@@ -290,7 +298,7 @@ impl Names {
                         continue;
                     };
                     if search.hear(record.clone(), now) {
-                        self.cache().keep(*name, record, None);
+                        self.cache().keep(*name, record, Since::Came(now));
                         progress.send_modify(|now| now.best = search.best().cloned());
                     }
                 }
@@ -303,7 +311,7 @@ impl Names {
         let now = Instant::now().into_std();
         match self.on_disk(name) {
             Some(ours) if self.known(name).as_ref() == Some(&ours) => {
-                self.cache().keep(*name, ours, Some(now));
+                self.cache().keep(*name, ours, Since::Asked(now));
             }
             _ => self.cache().confirm(name, now),
         }

@@ -2,6 +2,7 @@
 
 mod keep;
 
+use super::cache::Since;
 use super::publish::{PublishError, Wish};
 use super::republish::{Keys, Republish};
 use super::resolve::{How, ResolveError};
@@ -399,7 +400,7 @@ async fn what_has_expired_is_told_to_nobody() {
     let over = bench.record(9, now());
     names
         .cache()
-        .keep(bench.name(), over, Some(std::time::Instant::now()));
+        .keep(bench.name(), over, Since::Asked(std::time::Instant::now()));
     let (again, name) = (names.clone(), bench.name());
     let resolving = spawn(async move { again.resolve(&name, KNOWN).await });
     drop(bench.others.search(0).await);
@@ -420,6 +421,24 @@ async fn what_has_expired_is_told_to_nobody() {
 }
 
 #[tokio::test]
+async fn a_record_is_told_as_fresh_no_longer_than_since_it_came() {
+    let bench = Bench::new();
+    let (names, name) = (&bench.names, bench.name());
+    let record = bench.record(1, now() + Duration::from_secs(3600));
+    let fresh = || names.fresh_for(&name, &record);
+    assert_eq!(fresh(), Duration::ZERO, "kept since nobody knows when");
+    let now = std::time::Instant::now();
+    let since = now.checked_sub(Duration::from_secs(45)).unwrap();
+    // Its owner lets it be for sixty seconds.
+    names.cache().keep(name, record.clone(), Since::Came(since));
+    assert!(fresh() <= Duration::from_secs(15));
+    names.take_in(&name, &record);
+    assert!(fresh() <= Duration::from_secs(15), "it only came again");
+    names.cache().confirm(&name, std::time::Instant::now());
+    assert!(fresh() > Duration::from_secs(15), "others were asked");
+}
+
+#[tokio::test]
 async fn a_clock_that_cannot_be_right_decides_nothing() {
     let bench = Bench::new();
     let names = Names::over(
@@ -437,7 +456,7 @@ async fn a_clock_that_cannot_be_right_decides_nothing() {
     );
     names
         .cache()
-        .keep(bench.name(), old, Some(std::time::Instant::now()));
+        .keep(bench.name(), old, Since::Asked(std::time::Instant::now()));
     let found = names.resolve(&bench.name(), KNOWN).await;
     assert!(matches!(found, Err(ResolveError::Clock(_))), "{found:?}");
 }
