@@ -5,9 +5,14 @@
 //! given or told of ([`Denylist::check_block`]: sessions of the exchange, and the [`Policy`] of who is served). The
 //! last rule that matches wins, across lists in their order.
 //!
-//! `parse` reads lines and headers, `rules` keeps one list and finds in it, `watch` finds the files, reads what
-//! changed and swaps the lists that everybody sees at once. Without rules a question costs the look at one flag.
+//! `lines` takes a list apart, `parse` reads its lines and its header, `rules` keeps one list and finds in it, `file`
+//! reads one when it has changed and come to rest, `watch` finds the files and swaps the lists that everybody sees at
+//! once. Without rules a question costs the look at one flag; with hashed rules names are hashed as those need it and
+//! no other way.
 
+mod file;
+mod lines;
+mod metrics;
 mod parse;
 mod rules;
 #[cfg(test)]
@@ -21,14 +26,17 @@ use crate::name::path::{NamePath, Root};
 use cairn_store::cid::{Cid, HashKind, Multihash};
 use cairn_store::hash::digest;
 pub use cairn_store::source::{Denial, Grounds};
+use file::Loaded;
 use libp2p::PeerId;
+use metrics::Metrics;
 use multibase::Base;
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
-use rules::{Found, Keys, Subject};
+use prometheus::Registry;
+use rules::{Found, Hashings, Key, Keys, Room, Subject};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
 use watch::Lists;
 
 /// All lists. Cheap to clone.
@@ -44,6 +52,8 @@ struct Shared {
     keys: Keys,
     /// Where lists are looked for, each folder overriding those before it.
     folders: Vec<PathBuf>,
+    /// How much of them is taken.
+    room: Room,
     /// Held while they are read.
     reading: Mutex<()>,
     metrics: Metrics,
@@ -56,6 +66,7 @@ impl Default for Shared {
             lists: RwLock::default(),
             keys: Keys::default(),
             folders: Vec::new(),
+            room: Room::ALL,
             reading: Mutex::new(()),
             metrics: Metrics::new(),
         }
@@ -71,7 +82,7 @@ impl fmt::Debug for Denylist {
 }
 
 /// One list, for its operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListStat {
     /// Where it is.
     pub path: PathBuf,
@@ -79,12 +90,33 @@ pub struct ListStat {
     pub name: Option<String>,
     /// How many of its lines are rules that hold.
     pub rules: u64,
-    /// How many of its lines are none.
+    /// How many of its lines do not: they are no rules, or there is no room for them.
     pub skipped: u64,
-    /// The first of those, by number and with the reason.
+    /// For how many there is no room.
+    pub beyond: u64,
+    /// The first of those left out, by number and with the reason.
     pub faults: Vec<(u64, String)>,
+    /// When it was read.
+    pub read_at: Option<SystemTime>,
+    /// Whether its file is changing, so that the rules are those of before.
+    pub is_settling: bool,
     /// Why it is not read as it is now.
     pub error: Option<String>,
+}
+
+/// The rule that decides about a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match {
+    /// The path that it is about: the one that was asked about, or one that has to be had for it.
+    pub path: NamePath,
+    /// Why it is denied; `None` if it is allowed.
+    pub denies: Option<Grounds>,
+    /// The list.
+    pub list: PathBuf,
+    /// The number of its line.
+    pub line: u32,
+    /// That line, unless its file has changed.
+    pub text: Option<String>,
 }
 
 impl Denylist {
@@ -120,23 +152,41 @@ impl Denylist {
         }
     }
 
-    /// What denies a path, for whoever only wants to know.
-    pub fn denial(&self, path: &NamePath) -> Option<Denial> {
-        if !self.has_rules() {
-            return None;
-        }
-        let below = path.segments.join("/");
-        let hit = match &path.root {
-            Root::Content(cid) => self.content(cid, &below),
-            Root::Key(key) => self.key(key, &below),
-            Root::Domain(domain) => self.domain(domain, &below),
+    /// Which rule decides about a path, for whoever only wants to know: about the path as it is, or else about the name
+    /// or the block that it begins with, which has to be had before what lies below. Reads lists, so it blocks.
+    pub fn decides(&self, path: &NamePath) -> Option<Match> {
+        let root = NamePath {
+            root: path.root.clone(),
+            segments: Vec::new(),
         };
-        hit.map(|hit| hit.denial(path.to_string()))
+        let found = |path: &NamePath| Some((path.clone(), self.last(path)?));
+        let (whole, root) = (found(path), found(&root));
+        // What the path is allowed does not help where its root is denied.
+        let denies = |it: &&(NamePath, Said)| it.1.found.denies.is_some();
+        let by = [&whole, &root].into_iter().flatten().find(denies);
+        let (path, said) = by.cloned().or(whole).or(root)?;
+        Some(Match {
+            path,
+            denies: said.found.denies,
+            list: said.list.path.clone(),
+            line: said.found.line,
+            text: said.list.line(said.found.line),
+        })
     }
 
     /// What there is, in the order in which it counts.
     pub fn lists(&self) -> Vec<ListStat> {
         self.current().stats()
+    }
+
+    /// What is wrong with the folders, or that there are too many lists.
+    pub fn troubles(&self) -> Vec<String> {
+        self.current().troubles().to_vec()
+    }
+
+    /// What is wrong with folders and files so that nothing of some list holds, each with the reason.
+    pub fn lacking(&self) -> Vec<String> {
+        self.current().lacking()
     }
 
     /// The same counters for whoever scrapes.
@@ -155,59 +205,58 @@ impl Denylist {
     }
 
     fn block(&self, cid: &Cid) -> Option<Hit> {
-        self.has_rules().then(|| self.content(cid, ""))?
+        self.has_rules().then(|| self.content(cid, ""))??.hit()
     }
 
-    fn content(&self, cid: &Cid, path: &str) -> Option<Hit> {
-        self.find(Subject::Content(cid.hash()), path, || {
-            named(cid.hash(), cid.codec(), path)
-        })
+    fn denial(&self, path: &NamePath) -> Option<Denial> {
+        let hit = self.has_rules().then(|| self.last(path))??.hit();
+        hit.map(|hit| hit.denial(path.to_string()))
     }
 
-    fn key(&self, key: &PeerId, path: &str) -> Option<Hit> {
-        let name = ipns::cid(key)?;
-        self.find(Subject::Key(name.hash()), path, || {
-            named(name.hash(), name.codec(), path)
-        })
+    /// The last rule about a path.
+    fn last(&self, path: &NamePath) -> Option<Said> {
+        let below = path.segments.join("/");
+        match &path.root {
+            Root::Content(cid) => self.content(cid, &below),
+            Root::Key(key) => self.key(key, &below),
+            Root::Domain(domain) => self.domain(domain, &below),
+        }
     }
 
-    fn domain(&self, domain: &Domain, path: &str) -> Option<Hit> {
-        // A name without dots may be one that was made a label of a gateway's subdomain.
-        let label = domain
-            .is_single()
-            .then(|| Domain::from_label(domain.as_str()));
-        let domain = match &label {
-            Some(Ok(whole)) => whole,
-            _ => domain,
-        };
-        self.find(Subject::Domain(domain.as_str()), path, || Named {
-            modern: below(format!("/ipns/{domain}"), path),
-            legacy: format!("{domain}/{path}"),
-        })
+    fn content(&self, cid: &Cid, path: &str) -> Option<Said> {
+        let name = Name::Hash(cid.hash(), cid.codec());
+        self.find(Subject::Content(cid.hash()), &name, path)
     }
 
-    /// The last rule about this, if it denies.
-    fn find(&self, subject: Subject<'_>, path: &str, named: impl FnOnce() -> Named) -> Option<Hit> {
+    fn key(&self, key: &PeerId, path: &str) -> Option<Said> {
+        let cid = ipns::cid(key)?;
+        let name = Name::Hash(cid.hash(), cid.codec());
+        self.find(Subject::Key(cid.hash()), &name, path)
+    }
+
+    fn domain(&self, domain: &Domain, path: &str) -> Option<Said> {
+        let domain = parse::whole(domain);
+        let name = Name::Domain(&domain);
+        self.find(Subject::Domain(domain.as_str()), &name, path)
+    }
+
+    /// The last rule about this.
+    fn find(&self, subject: Subject<'_>, name: &Name<'_>, path: &str) -> Option<Said> {
         let lists = self.shared.lists.read();
         let lists = lists.unwrap_or_else(PoisonError::into_inner);
-        let hashes = match lists.functions() {
-            [] => Vec::new(),
-            functions => named().hashes(functions),
-        };
         let keys = &self.shared.keys;
+        let hashed = name.hashed(lists.hashings(), keys, path);
+        let exact = keys.exact(subject, path);
         // A later list overrides those before it, so the first that says anything decides.
-        let said = lists.last_first().find_map(|loaded| {
+        lists.last_first().find_map(|loaded| {
             let list = &loaded.list;
-            let hashed = |hash| list.find(keys, Subject::Hashed(hash), "");
-            let plain = list.find(keys, subject, path);
-            let last: Option<Found> = hashes.iter().filter_map(hashed).chain(plain).max();
-            last.map(|found| (loaded, found))
-        });
-        let (loaded, found) = said?;
-        Some(Hit {
-            grounds: found.denies?,
-            list: Arc::clone(&loaded.label),
-            line: found.line,
+            let hashed = hashed.iter().filter_map(|key| list.slot(key));
+            let plain = list.find(keys, &exact, subject, path);
+            let found = hashed.chain(plain).max()?;
+            Some(Said {
+                list: Arc::clone(loaded),
+                found,
+            })
         })
     }
 }
@@ -224,6 +273,23 @@ impl Policy for Denylist {
 
     fn is_for_nobody(&self, cid: &Cid) -> bool {
         self.block(cid).is_some()
+    }
+}
+
+/// A rule that decides, and its list.
+#[derive(Debug, Clone)]
+struct Said {
+    list: Arc<Loaded>,
+    found: Found,
+}
+
+impl Said {
+    fn hit(self) -> Option<Hit> {
+        Some(Hit {
+            grounds: self.found.denies?,
+            list: Arc::clone(&self.list.label),
+            line: self.found.line,
+        })
     }
 }
 
@@ -245,93 +311,55 @@ impl Hit {
     }
 }
 
-/// The texts of a path that lists may have the hashes of.
-struct Named {
-    modern: String,
-    /// Of the lists that were there before the format, always hashed with SHA-256.
-    legacy: String,
+/// A name, whose texts lists may have the hashes of.
+enum Name<'a> {
+    /// Of a block or a key, and under which codec.
+    Hash(&'a Multihash, u64),
+    Domain(&'a Domain),
 }
 
-fn named(hash: &Multihash, codec: u64, path: &str) -> Named {
-    let root = Cid::new_v1(codec, *hash);
-    let root = multibase::encode(Base::Base32Lower, root.to_bytes());
-    Named {
-        modern: below(Base::Base58Btc.encode(hash.to_bytes()), path),
-        legacy: format!("{root}/{path}"),
-    }
-}
-
-fn below(mut root: String, path: &str) -> String {
-    if !path.is_empty() {
-        root.push('/');
-        root.push_str(path);
-    }
-    root
-}
-
-impl Named {
-    fn hashes(&self, functions: &[HashKind]) -> Vec<Multihash> {
-        let modern = functions.iter().map(|function| (*function, &self.modern));
-        let legacy = functions.contains(&HashKind::Sha2_256);
-        let legacy = legacy.then_some((HashKind::Sha2_256, &self.legacy));
-        let all = modern.chain(legacy);
-        all.filter_map(|(function, text)| digest(function, text.as_bytes()).ok())
-            .collect()
-    }
-}
-
-/// What is counted.
-struct Metrics {
-    lists: IntGauge,
-    rules: IntGauge,
-    skipped: IntGauge,
-    refused: IntCounterVec,
-}
-
-impl Metrics {
-    #[expect(
-        clippy::expect_used,
-        reason = "the names are constants, which tests see"
-    )]
-    fn new() -> Self {
-        let gauge = |name, help| IntGauge::new(name, help).expect("a metric's constant name");
-        let refused = Opts::new(
-            "cairn_denylist_refused_total",
-            "What denylists kept back, by what it was: a path asked for, a block to be read or fetched, a want of a peer.",
-        );
-        let refused = IntCounterVec::new(refused, &["at"]).expect("a metric's constant name");
-        for at in ["path", "block", "serve"] {
-            refused.with_label_values(&[at]);
+impl Name<'_> {
+    /// Under which keys lists may have the hashes of a path below this name.
+    fn hashed(&self, hashings: &Hashings, keys: &Keys, path: &str) -> Vec<Key> {
+        let mut found = Vec::new();
+        if hashings.is_none() {
+            return found;
         }
-        Self {
-            lists: gauge("cairn_denylist_lists", "Denylists that were found."),
-            rules: gauge("cairn_denylist_rules", "Rules of denylists that hold."),
-            skipped: gauge(
-                "cairn_denylist_lines_skipped",
-                "Lines of denylists that are no rules and are left out.",
-            ),
-            refused,
+        if !hashings.modern.is_empty() {
+            let text = self.modern(path);
+            let hashes = hashings.modern.iter();
+            let hashes = hashes.filter_map(|function| digest(*function, text.as_bytes()).ok());
+            found.extend(hashes.map(|hash| keys.exact(Subject::Modern(&hash), "")));
         }
+        if hashings.has_legacy
+            && let Ok(hash) = digest(HashKind::Sha2_256, self.legacy(path).as_bytes())
+        {
+            found.push(keys.exact(Subject::Legacy(&hash), ""));
+        }
+        found
     }
 
-    fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        registry.register(Box::new(self.lists.clone()))?;
-        registry.register(Box::new(self.rules.clone()))?;
-        registry.register(Box::new(self.skipped.clone()))?;
-        registry.register(Box::new(self.refused.clone()))
-    }
-
-    fn refused(&self, at: &str) {
-        self.refused.with_label_values(&[at]).inc();
-    }
-
-    fn hold(&self, lists: &[ListStat]) {
-        let sum = |of: fn(&ListStat) -> u64| {
-            let sum = lists.iter().map(of).fold(0, u64::saturating_add);
-            i64::try_from(sum).unwrap_or(i64::MAX)
+    fn modern(&self, path: &str) -> String {
+        let mut text = match self {
+            Self::Hash(hash, _) => Base::Base58Btc.encode(hash.to_bytes()),
+            Self::Domain(domain) => format!("/ipns/{domain}"),
         };
-        self.lists.set(sum(|_| 1));
-        self.rules.set(sum(|list| list.rules));
-        self.skipped.set(sum(|list| list.skipped));
+        if !path.is_empty() {
+            text.push('/');
+            text.push_str(path);
+        }
+        text
+    }
+
+    /// As in the lists that were there before the format.
+    fn legacy(&self, path: &str) -> String {
+        match self {
+            Self::Hash(hash, codec) => {
+                let root = Cid::new_v1(*codec, **hash);
+                let root = multibase::encode(Base::Base32Lower, root.to_bytes());
+                format!("{root}/{path}")
+            }
+            Self::Domain(domain) => format!("{domain}/{path}"),
+        }
     }
 }

@@ -178,11 +178,11 @@ pub enum RoutingCommand {
 /// Below `denylist`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum DenylistCommand {
-    /// List the denylists that hold, each overriding those before it, and their lines that are no rules.
+    /// List the denylists, each overriding those before it: how many rules hold, when it was read, what is left out and why.
     Ls,
-    /// Tell whether a path is denied as it is written, and by which rule; nothing is looked up for it.
+    /// Tell whether something is denied, and by which line of which list; nothing is looked up for it.
     Check {
-        /// The path, as /ipfs/CID or /ipns/NAME/a.
+        /// The path, as /ipfs/CID or /ipns/NAME/a; or a CID, a domain, or the URL of a gateway's page.
         path: String,
     },
 }

@@ -1,12 +1,16 @@
 //! `denylist`: what is not wanted here, as the files say it at this moment.
 
+mod pasted;
+
 use super::api::Call;
 use super::context::broke;
 use super::error::RpcError;
 use super::reply::Reply;
-use cairn_node::denylist::{Denylist, Grounds, ListStat};
+use crate::output;
+use cairn_node::denylist::{Denylist, Grounds, ListStat, Match};
 use cairn_node::name::path::NamePath;
 use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
 
 /// The answer of `denylist ls`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +18,8 @@ use serde::{Deserialize, Serialize};
 pub struct ListsAnswer {
     /// The lists, each overriding those before it.
     pub lists: Vec<ListAnswer>,
+    /// What is wrong with the folders, or that there are too many lists.
+    pub troubles: Vec<String>,
 }
 
 /// One list.
@@ -26,10 +32,16 @@ pub struct ListAnswer {
     pub name: String,
     /// How many of its lines are rules that hold.
     pub rules: u64,
-    /// How many are left out.
+    /// How many are left out: they are no rules, or there is no room for them.
     pub skipped: u64,
-    /// The first of those.
+    /// For how many there is no room.
+    pub beyond: u64,
+    /// The first of those left out.
     pub faults: Vec<FaultAnswer>,
+    /// When it was read, in RFC 3339; empty if it never was.
+    pub read_at: String,
+    /// Whether its file is changing, so that the rules are those of before.
+    pub settling: bool,
     /// Why it is not read as it is now.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
@@ -49,41 +61,70 @@ pub struct FaultAnswer {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct CheckAnswer {
-    /// The path.
+    /// The path that was understood.
     pub path: String,
     /// Whether it is denied.
     pub denied: bool,
-    /// Which rule does.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub by: String,
-    /// What the gateway answers with.
+    /// The rule that decides, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleAnswer>,
+    /// What the gateway answers with, if it is denied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
 }
 
+/// A rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RuleAnswer {
+    /// What it is about: the path, or the name or block that it begins with.
+    pub about: String,
+    /// The file of its list.
+    pub list: String,
+    /// The number of its line.
+    pub line: u32,
+    /// That line; empty if the file has changed.
+    pub text: String,
+}
+
 /// `denylist ls`.
 pub async fn list(call: Call) -> Result<Reply, RpcError> {
-    let lists = current(&call).await?.lists();
+    let denylist = current(&call).await?;
     Reply::value(&ListsAnswer {
-        lists: lists.into_iter().map(ListAnswer::from).collect(),
+        lists: denylist.lists().into_iter().map(ListAnswer::from).collect(),
+        troubles: denylist.troubles(),
     })
 }
 
 /// `denylist check`.
 pub async fn check(call: Call) -> Result<Reply, RpcError> {
-    let Some(path) = call.arguments.paths("path")?.into_iter().next() else {
-        return Err(RpcError::wrong("argument \"path\" is required"));
-    };
-    let denial = current(&call).await?.denial(&path);
-    Reply::value(&answer(&path, denial.as_ref()))
+    let readings = pasted::readings(call.arguments.first("path")?)?;
+    let denylist = current(&call).await?.clone();
+    let decided = tokio::task::spawn_blocking(move || {
+        let rules = readings.into_iter().map(|path| {
+            let rule = denylist.decides(&path);
+            answer(&path, rule)
+        });
+        let answers: Vec<CheckAnswer> = rules.collect();
+        let denied = answers.iter().find(|answer| answer.denied).cloned();
+        denied.or_else(|| answers.into_iter().next())
+    });
+    let answer = decided.await.map_err(|_| broke("reading denylists"))?;
+    Reply::value(&answer.unwrap_or_default())
 }
 
-fn answer(path: &NamePath, denial: Option<&cairn_node::denylist::Denial>) -> CheckAnswer {
+fn answer(path: &NamePath, rule: Option<Match>) -> CheckAnswer {
+    let denies = rule.as_ref().and_then(|rule| rule.denies);
     CheckAnswer {
         path: path.to_string(),
-        denied: denial.is_some(),
-        by: denial.map(|it| it.by.to_string()).unwrap_or_default(),
-        status: denial.map(|it| match it.grounds {
+        denied: denies.is_some(),
+        rule: rule.map(|rule| RuleAnswer {
+            about: rule.path.to_string(),
+            list: rule.list.display().to_string(),
+            line: rule.line,
+            text: rule.text.unwrap_or_default(),
+        }),
+        status: denies.map(|grounds| match grounds {
             Grounds::Policy => 410,
             Grounds::Legal => 451,
         }),
@@ -93,9 +134,10 @@ fn answer(path: &NamePath, denial: Option<&cairn_node::denylist::Denial>) -> Che
 /// The lists, with what was written to them until now.
 async fn current(call: &Call) -> Result<&Denylist, RpcError> {
     let denylist = call.context.denylist().await?;
-    let reading = denylist.clone();
-    let read = tokio::task::spawn_blocking(move || reading.reload()).await;
-    read.map_err(|_| broke("reading denylists"))?;
+    denylist
+        .settle()
+        .await
+        .map_err(|_| broke("reading denylists"))?;
     Ok(denylist)
 }
 
@@ -107,9 +149,15 @@ impl From<ListStat> for ListAnswer {
             name: list.name.unwrap_or_default(),
             rules: list.rules,
             skipped: list.skipped,
+            beyond: list.beyond,
             faults: faults
                 .map(|(line, why)| FaultAnswer { line, why })
                 .collect(),
+            read_at: list.read_at.map_or_else(String::new, |at| {
+                let since = at.duration_since(SystemTime::UNIX_EPOCH);
+                output::utc(since.unwrap_or_default().as_secs())
+            }),
+            settling: list.is_settling,
             error: list.error.unwrap_or_default(),
         }
     }

@@ -35,8 +35,10 @@ pub(super) enum Effect {
 pub(super) enum Target {
     /// A path from a root.
     Path(Root, Pattern),
-    /// Whatever has a name that hashes to this.
-    Hashed(HashKind, Multihash),
+    /// Whatever has a name that hashes to this, in today's form.
+    Modern(HashKind, Multihash),
+    /// The same in the old form.
+    Legacy(Multihash),
 }
 
 /// Where the path of a rule begins.
@@ -87,7 +89,9 @@ pub(super) enum LineError {
     Full,
     #[error("its list has prefixes of too many lengths already")]
     Lengths,
-    #[error("it lies beyond the first {FILE_BYTES_MAX} bytes, and no more of a list is read")]
+    #[error(
+        "it and what follows lie beyond the {BYTES_MAX} bytes that are read of all lists together"
+    )]
     Beyond,
 }
 
@@ -163,7 +167,17 @@ fn name_root(name: &str) -> Result<Root, LineError> {
             return Ok(Root::Key(*cid.hash()));
         }
     }
-    Ok(Root::Domain(name.parse().map_err(LineError::Name)?))
+    let domain: Domain = name.parse().map_err(LineError::Name)?;
+    Ok(Root::Domain(whole(&domain).into_owned()))
+}
+
+/// The domain that one is about which may have been made a label of a gateway's subdomain: those have no dots.
+pub(super) fn whole(domain: &Domain) -> Cow<'_, Domain> {
+    let label = domain.is_single();
+    match label.then(|| Domain::from_label(domain.as_str())) {
+        Some(Ok(whole)) => Cow::Owned(whole),
+        _ => Cow::Borrowed(domain),
+    }
 }
 
 fn pattern(text: &str) -> Result<Pattern, LineError> {
@@ -226,14 +240,14 @@ fn hashed(text: &str) -> Result<Vec<Target>, LineError> {
         && let Some(kind) = HashKind::from_code(hash.code())
         && kind.digest_bytes() == Some(hash.digest().len())
     {
-        targets.push(Target::Hashed(kind, hash));
+        targets.push(Target::Modern(kind, hash));
     }
     let hex = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes());
     if text.len() == SHA256_HEX_BYTES
         && let Ok(digest) = hex
         && let Ok(hash) = Multihash::wrap(HashKind::Sha2_256.code(), &digest)
     {
-        targets.push(Target::Hashed(HashKind::Sha2_256, hash));
+        targets.push(Target::Legacy(hash));
     }
     match targets.is_empty() {
         true => Err(LineError::Hash),
@@ -403,8 +417,8 @@ const VERSION: &str = "1";
 pub(super) const LINE_BYTES_MAX: usize = 2 << 20;
 /// Most bytes of a header, as the format has it. What has no end by then is no header.
 pub(super) const HEADER_BYTES_MAX: usize = 1 << 20;
-/// Most bytes of one list. Its lines can then be counted in 30 bits.
-pub(super) const FILE_BYTES_MAX: u64 = 1 << 30;
+/// Most bytes of all lists together. The lines of each can then be counted in 30 bits.
+pub(super) const BYTES_MAX: u64 = 1 << 30;
 /// Most rules in all lists together, 20 bytes each in a table that is at least half full: 45 at most.
 pub(super) const RULES_MAX: usize = 2_000_000;
 /// How deep a header may be nested: nothing that is read lies deeper than two.

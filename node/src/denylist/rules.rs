@@ -6,9 +6,9 @@
 //! length: a list knows which lengths it has.
 
 use super::Grounds;
+use super::lines::{Line, head, is_cut, next_line};
 use super::parse::{
-    self, Effect, HEADER_BYTES_MAX, HeaderError, LINE_BYTES_MAX, LineError, Pattern, Root, Rule,
-    Target,
+    self, BYTES_MAX, Effect, HeaderError, LineError, Pattern, RULES_MAX, Root, Rule, Target,
 };
 use cairn_store::cid::{HashKind, Multihash};
 use std::collections::HashMap;
@@ -21,8 +21,8 @@ pub(super) struct List {
     slots: HashMap<Key, Slot, BuildHasherDefault<Taken>>,
     /// The lengths of all prefixes, the shortest first.
     lengths: Vec<usize>,
-    /// The functions that names were hashed with.
-    functions: Vec<HashKind>,
+    /// How names were hashed.
+    hashings: Hashings,
     /// What it calls itself.
     pub(super) name: Option<String>,
     /// How many lines were taken.
@@ -31,6 +31,47 @@ pub(super) struct List {
     pub(super) skipped: u64,
     /// The first of those.
     pub(super) faults: Vec<Fault>,
+    /// For how many of them there was no room.
+    pub(super) beyond: u64,
+    /// How many bytes of its file were read.
+    pub(super) bytes: u64,
+    /// Whether its last line has no end, as if somebody were still writing it.
+    pub(super) is_open: bool,
+}
+
+/// What texts a name has to be hashed as, and how, to be found among hashed rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Hashings {
+    /// The text of today's form, with each of these functions.
+    pub(super) modern: Vec<HashKind>,
+    /// The text of the old form, always with SHA-256.
+    pub(super) has_legacy: bool,
+}
+
+impl Hashings {
+    pub(super) fn is_none(&self) -> bool {
+        self.modern.is_empty() && !self.has_legacy
+    }
+
+    pub(super) fn join(&mut self, other: &Self) {
+        other.modern.iter().for_each(|function| self.add(*function));
+        self.has_legacy |= other.has_legacy;
+    }
+
+    fn add(&mut self, function: HashKind) {
+        if !self.modern.contains(&function) {
+            self.modern.push(function);
+        }
+    }
+}
+
+/// What becomes of a last line that has no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tail {
+    /// It is a line like others.
+    Taken,
+    /// There may be more of it later.
+    Left,
 }
 
 /// A line that was not taken.
@@ -41,12 +82,35 @@ pub(super) struct Fault {
 }
 
 /// How much of a list is taken.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
     /// So many rules.
     pub(super) rules: usize,
     /// So much of its file.
     pub(super) bytes: u64,
+}
+
+impl Room {
+    /// What all lists have together.
+    pub(super) const ALL: Self = Self {
+        rules: RULES_MAX,
+        bytes: BYTES_MAX,
+    };
+
+    /// What a list leaves to others.
+    pub(super) fn without(self, list: &List) -> Self {
+        Self {
+            rules: self.rules.saturating_sub(list.slots.len()),
+            bytes: self.bytes.saturating_sub(list.bytes),
+        }
+    }
+
+    /// Whether a list that had so much room before need not be read anew for having this much now.
+    pub(super) fn suits(self, list: &List, before: Self) -> bool {
+        let fits = list.slots.len() <= self.rules && list.bytes <= self.bytes;
+        let gains = self.rules > before.rules || self.bytes > before.bytes;
+        fits && (list.beyond == 0 || !gains)
+    }
 }
 
 /// Why a list is not used.
@@ -65,8 +129,10 @@ pub(super) enum Subject<'a> {
     Content(&'a Multihash),
     Key(&'a Multihash),
     Domain(&'a str),
-    /// A hash of a name.
-    Hashed(&'a Multihash),
+    /// A hash of a name in today's form.
+    Modern(&'a Multihash),
+    /// A hash of a name in the old form.
+    Legacy(&'a Multihash),
 }
 
 /// What was found.
@@ -87,7 +153,7 @@ pub(super) struct Keys {
 
 /// A rule's name: 128 bits that are the same for two names once in more lookups than anybody makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Key([u8; 16]);
+pub(super) struct Key([u8; 16]);
 
 /// What a name stands for in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,7 +168,12 @@ enum Part {
 
 impl List {
     /// Reads a list, as far as there is room.
-    pub(super) fn read(source: impl BufRead, keys: &Keys, room: Room) -> Result<Self, ListError> {
+    pub(super) fn read(
+        source: impl BufRead,
+        keys: &Keys,
+        room: Room,
+        tail: Tail,
+    ) -> Result<Self, ListError> {
         let mut list = Self::default();
         let mut source = source.take(room.bytes);
         let head = head(&mut source)?;
@@ -116,6 +187,14 @@ impl List {
             let rule = match next_line(&mut rest, &mut line)? {
                 Line::End => break,
                 Line::Whole => parse::rule(&line),
+                Line::Open => {
+                    list.is_open = true;
+                    // Half a line may be another rule.
+                    if tail == Tail::Left || is_cut(rest.get_mut().1)? {
+                        break;
+                    }
+                    parse::rule(&line)
+                }
                 Line::Long => Err(LineError::Long),
             };
             match rule {
@@ -124,21 +203,17 @@ impl List {
                     let grounds = rule.grounds.or(header.grounds).unwrap_or_default();
                     list.take(keys, &rule, Slot::new(number, rule.effect, grounds));
                 }
-                Ok(Some(_)) => list.fault(number, LineError::Full),
+                Ok(Some(_)) => list.lacks_room(number, LineError::Full),
                 Err(why) => list.fault(number, why),
             }
         }
-        let (_, source) = rest.into_inner();
-        if source.limit() == 0 && !source.into_inner().fill_buf()?.is_empty() {
-            list.fault(number, LineError::Beyond);
+        let (_, mut source) = rest.into_inner();
+        if is_cut(&mut source)? {
+            list.lacks_room(number, LineError::Beyond);
         }
+        list.bytes = room.bytes - source.limit();
         list.lengths.sort_unstable();
         Ok(list)
-    }
-
-    /// How much of the room it takes.
-    pub(super) fn size(&self) -> usize {
-        self.slots.len()
     }
 
     /// Whether nothing can be found in it.
@@ -146,15 +221,27 @@ impl List {
         self.slots.is_empty()
     }
 
-    /// The functions that names are to be hashed with, to be looked for.
-    pub(super) fn functions(&self) -> &[HashKind] {
-        &self.functions
+    /// How names are to be hashed, to be looked for.
+    pub(super) fn hashings(&self) -> &Hashings {
+        &self.hashings
     }
 
-    /// The last rule about a path.
-    pub(super) fn find(&self, keys: &Keys, subject: Subject<'_>, path: &str) -> Option<Found> {
-        let exact = self.slot(keys, Part::Path, subject, path);
-        if self.lengths.is_empty() || self.slot(keys, Part::Mark, subject, "").is_none() {
+    /// The rule about a name, without a path below it, and nothing else.
+    pub(super) fn slot(&self, key: &Key) -> Option<Found> {
+        self.slots.get(key).map(|slot| slot.found())
+    }
+
+    /// The last rule about a path, whose own key is `exact`.
+    pub(super) fn find(
+        &self,
+        keys: &Keys,
+        exact: &Key,
+        subject: Subject<'_>,
+        path: &str,
+    ) -> Option<Found> {
+        let exact = self.slot(exact);
+        let part = |part, path| self.slot(&keys.of(part, subject, path));
+        if self.lengths.is_empty() || part(Part::Mark, "").is_none() {
             return exact;
         }
         let starts = self.lengths.iter().map_while(|length| {
@@ -163,29 +250,26 @@ impl List {
         });
         let prefixes = starts
             .flatten()
-            .filter_map(|start| self.slot(keys, Part::Prefix, subject, start));
+            .filter_map(|start| part(Part::Prefix, start));
         exact.into_iter().chain(prefixes).max()
-    }
-
-    fn slot(&self, keys: &Keys, part: Part, subject: Subject<'_>, path: &str) -> Option<Found> {
-        let slot = self.slots.get(&keys.of(part, subject, path))?;
-        Some(slot.found())
     }
 
     fn take(&mut self, keys: &Keys, rule: &Rule, slot: Slot) {
         self.rules += 1;
         for target in &rule.targets {
             match target {
-                Target::Hashed(function, hash) => {
-                    if !self.functions.contains(function) {
-                        self.functions.push(*function);
-                    }
-                    let key = keys.of(Part::Path, Subject::Hashed(hash), "");
-                    self.slots.insert(key, slot);
+                Target::Modern(function, hash) => {
+                    self.hashings.add(*function);
+                    self.slots
+                        .insert(keys.exact(Subject::Modern(hash), ""), slot);
+                }
+                Target::Legacy(hash) => {
+                    self.hashings.has_legacy = true;
+                    self.slots
+                        .insert(keys.exact(Subject::Legacy(hash), ""), slot);
                 }
                 Target::Path(root, Pattern::Exactly(path)) => {
-                    let key = keys.of(Part::Path, root.into(), path);
-                    self.slots.insert(key, slot);
+                    self.slots.insert(keys.exact(root.into(), path), slot);
                 }
                 Target::Path(root, Pattern::Prefix(start)) => {
                     if !self.lengths.contains(&start.len()) {
@@ -201,6 +285,15 @@ impl List {
                     self.slots.insert(key, slot);
                 }
             }
+        }
+    }
+
+    /// Of those only the first is kept, or they would hide the others.
+    fn lacks_room(&mut self, line: u64, why: LineError) {
+        self.beyond += 1;
+        match self.beyond {
+            1 => self.fault(line, why),
+            _ => self.skipped += 1,
         }
     }
 
@@ -223,6 +316,11 @@ impl<'a> From<&'a Root> for Subject<'a> {
 }
 
 impl Keys {
+    /// The key of a name and exactly this path below it.
+    pub(super) fn exact(&self, subject: Subject<'_>, path: &str) -> Key {
+        self.of(Part::Path, subject, path)
+    }
+
     fn of(&self, part: Part, subject: Subject<'_>, path: &str) -> Key {
         let name = (part, subject, path);
         let mut key = [0; 16];
@@ -294,72 +392,6 @@ impl Slot {
     }
 }
 
-/// The beginning of a list.
-struct Head {
-    header: Vec<u8>,
-    /// How many lines that was, the one that ends it included.
-    lines: u64,
-    /// What was read of what follows.
-    rest: Vec<u8>,
-}
-
-/// Reads as far as a header may go. Without an end there is none, and everything is lines.
-fn head(source: &mut impl Read) -> io::Result<Head> {
-    let mut header = Vec::new();
-    let most = u64::try_from(HEADER_BYTES_MAX).unwrap_or(u64::MAX);
-    source.take(most).read_to_end(&mut header)?;
-    let mut from = 0;
-    for (lines, line) in (1..).zip(header.split_inclusive(|byte| *byte == b'\n')) {
-        if line.trim_ascii_end() == HEADER_END {
-            let rest = header.split_off(from + line.len());
-            header.truncate(from);
-            return Ok(Head {
-                header,
-                lines,
-                rest,
-            });
-        }
-        from += line.len();
-    }
-    Ok(Head {
-        header: Vec::new(),
-        lines: 0,
-        rest: header,
-    })
-}
-
-enum Line {
-    Whole,
-    Long,
-    End,
-}
-
-/// Reads a line into `line`, and past one that is too long.
-fn next_line(source: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
-    line.clear();
-    let most = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
-    source.by_ref().take(most).read_until(b'\n', line)?;
-    if line.is_empty() {
-        return Ok(Line::End);
-    }
-    if line.len() < LINE_BYTES_MAX || line.ends_with(b"\n") {
-        return Ok(Line::Whole);
-    }
-    // The rest of it; what was kept of it is not needed.
-    loop {
-        let more = source.fill_buf()?;
-        let (taken, is_end) = match more.iter().position(|byte| *byte == b'\n') {
-            Some(at) => (at + 1, true),
-            None => (more.len(), more.is_empty()),
-        };
-        source.consume(taken);
-        if is_end {
-            return Ok(Line::Long);
-        }
-    }
-}
-
-const HEADER_END: &[u8] = b"---";
 const ALLOWS: u32 = 1 << 31;
 const LEGAL: u32 = 1 << 30;
 const LINE_MASK: u32 = LEGAL - 1;

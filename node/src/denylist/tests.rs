@@ -3,26 +3,33 @@
 //! `fixtures/nopfs-test.deny` is `tester/test.deny` of ipfs-shipyard/nopfs (commit 9f5e735, Apache-2.0), the
 //! list that the specification names for tests; what it must and must not keep back is told in its comments.
 
+mod files;
+mod room;
+
+use super::file::REST;
 use super::parse::{self, Effect, HEADER_BYTES_MAX, HeaderError, LINE_BYTES_MAX, LineError};
-use super::rules::{Keys, List, Room};
+use super::rules::{Keys, List, Room, Tail};
 use super::*;
 use proptest::prelude::*;
+use std::cell::Cell;
 use std::fs;
 use std::io::Cursor;
-use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
 use tempfile::TempDir;
 
-/// Lists in a folder of their own.
+/// Lists in a folder of their own, and the time of the last look at them.
 struct Bench {
     folder: TempDir,
     deny: Denylist,
+    now: Cell<Instant>,
 }
 
 impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let deny = Denylist::new(vec![folder.path().to_owned()]);
-        Self { folder, deny }
+        let now = Cell::new(Instant::now());
+        Self { folder, deny, now }
     }
 
     fn of(text: &str) -> Self {
@@ -31,9 +38,32 @@ impl Bench {
         bench
     }
 
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.folder.path().join(name), text).unwrap();
-        self.deny.reload();
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a list, which comes to rest.
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.file(name), text).unwrap();
+        self.rest();
+    }
+
+    /// Looks at the files, at the same moment as before.
+    fn look(&self) -> bool {
+        self.deny.reload_at(self.now.get())
+    }
+
+    /// Looks at them twice, so far apart that what did not change has come to rest.
+    fn rest(&self) -> bool {
+        let first = self.look();
+        self.now.set(self.now.get() + REST);
+        self.look() || first
+    }
+
+    fn stat(&self) -> ListStat {
+        let mut stats = self.deny.lists();
+        assert_eq!(stats.len(), 1, "{stats:?}");
+        stats.remove(0)
     }
 
     fn path(&self, path: &str) -> Result<(), Denial> {
@@ -207,10 +237,10 @@ fn the_last_rule_that_matches_wins() {
 #[test]
 fn a_later_list_overrides_an_earlier_one_whatever_order_they_came_in() {
     let bench = Bench::new();
-    bench.write("b.deny", &format!("!/ipfs/{OLD}\n"));
-    bench.write("a.deny", &format!("/ipfs/{OLD}\n/ipfs/{OTHER}\n"));
+    bench.write("b.deny", format!("!/ipfs/{OLD}\n"));
+    bench.write("a.deny", format!("/ipfs/{OLD}\n/ipfs/{OTHER}\n"));
     assert!(!bench.denies_block(OLD) && bench.denies_block(OTHER));
-    bench.write("c.deny", &format!("/ipfs/{OLD}\n"));
+    bench.write("c.deny", format!("/ipfs/{OLD}\n"));
     assert!(bench.denies_block(OLD));
     let names: Vec<_> = bench
         .deny
@@ -326,11 +356,12 @@ fn headers_are_read_as_the_format_has_them() {
     assert!(matches!(name("a: [b\n"), Err(HeaderError::Yaml(_))));
     assert_eq!(name("- a\n"), Err(HeaderError::Form));
     assert_eq!(name("just words\n"), Err(HeaderError::Form));
-    let deep = format!("a: {}", "[".repeat(10_000));
-    assert!(matches!(
-        name(&deep),
-        Err(HeaderError::Deep | HeaderError::Yaml(_))
-    ));
+    let deep = |times| format!("a: {}{}", "[".repeat(times), "]".repeat(times));
+    assert_eq!(name(&deep(31)), Ok(None));
+    assert_eq!(name(&deep(32)), Err(HeaderError::Deep));
+    assert_eq!(name("[[a]]"), Err(HeaderError::Form));
+    let far_too_deep = name(&"[".repeat(10_000));
+    assert!(matches!(far_too_deep, Err(HeaderError::Yaml(_))));
     assert_eq!(parse::header(&[0xff]), Err(HeaderError::Text));
 }
 
@@ -341,7 +372,7 @@ fn what_ends_beyond_the_limit_is_no_header_and_its_lines_are_no_rules() {
     let text = format!("version: 7\n{}---\n/ipfs/{OLD}\n", filler.repeat(times));
     let bench = Bench::of(&text);
     assert!(bench.denies_block(OLD));
-    let stat = bench.deny.lists().remove(0);
+    let stat = bench.stat();
     // The version and the end of what is no header.
     assert_eq!((stat.rules, stat.skipped, stat.error), (1, 2, None));
     let short = format!("{}---\n/ipfs/{OLD}\n", filler.repeat(times - 2));
@@ -358,7 +389,7 @@ fn a_broken_line_is_left_out_and_told_and_the_others_hold() {
     );
     let bench = Bench::of(&text);
     assert!(bench.denies_block(OTHER) && bench.denies_block(OLD));
-    let stat = bench.deny.lists().remove(0);
+    let stat = bench.stat();
     assert_eq!((stat.rules, stat.skipped), (2, 8));
     let lines: Vec<u64> = stat.faults.iter().map(|(line, _)| *line).collect();
     assert_eq!(lines, [2, 3, 4, 5, 6, 7, 8, 9]);
@@ -374,13 +405,19 @@ fn room(rules: usize) -> Room {
 #[test]
 fn no_more_rules_are_kept_than_there_is_room_for() {
     let text = format!("/ipfs/{OLD}\n/ipfs/{OLD}/a\n/ipfs/{OLD}/b\n");
-    let list = List::read(Cursor::new(&text), &Keys::default(), room(2)).unwrap();
-    assert_eq!((list.rules, list.skipped, list.size()), (2, 1, 2));
+    let list = List::read(Cursor::new(&text), &Keys::default(), room(2), Tail::Taken).unwrap();
+    assert_eq!((list.rules, list.skipped, list.beyond), (2, 1, 1));
     assert_eq!(list.faults[0].why, LineError::Full);
     let lengths: String = (1..2000)
         .map(|length| format!("/ipfs/{OLD}/{}*\n", "x".repeat(length)))
         .collect();
-    let list = List::read(Cursor::new(&lengths), &Keys::default(), room(10_000)).unwrap();
+    let list = List::read(
+        Cursor::new(&lengths),
+        &Keys::default(),
+        room(10_000),
+        Tail::Taken,
+    )
+    .unwrap();
     assert_eq!((list.rules, list.skipped), (1024, 975));
 }
 
@@ -390,11 +427,12 @@ fn no_more_is_read_of_a_list_than_may_be() {
     let whole = text.len() as u64;
     for (bytes, rules, last) in [
         (whole, 2, None),
-        (whole - 1, 2, Some(LineError::Beyond)),
+        // Half a line may be another rule.
+        (whole - 1, 1, Some(LineError::Beyond)),
         (whole / 2, 1, Some(LineError::Beyond)),
     ] {
         let room = Room { rules: 9, bytes };
-        let list = List::read(Cursor::new(&text), &Keys::default(), room).unwrap();
+        let list = List::read(Cursor::new(&text), &Keys::default(), room, Tail::Taken).unwrap();
         assert_eq!(list.rules, rules, "{bytes}");
         assert_eq!(
             list.faults.last().map(|fault| fault.why.clone()),
@@ -408,82 +446,64 @@ fn no_more_is_read_of_a_list_than_may_be() {
 fn nothing_is_asked_of_lists_without_rules() {
     let bench = Bench::of("# nothing yet\n");
     assert!(!bench.deny.has_rules());
-    bench.write("a.deny", &format!("/ipfs/{OLD}\n"));
+    bench.write("a.deny", format!("/ipfs/{OLD}\n"));
     assert!(bench.deny.has_rules());
-    fs::remove_file(bench.folder.path().join("a.deny")).unwrap();
-    assert!(bench.deny.reload());
+    fs::remove_file(bench.file("a.deny")).unwrap();
+    assert!(bench.rest());
     assert!(!bench.deny.has_rules() && !bench.denies_block(OLD));
 }
 
 #[test]
-fn what_is_appended_changed_added_and_removed_is_taken_up() {
-    let bench = Bench::of(&format!("/ipfs/{OTHER}\n"));
-    assert!(!bench.deny.reload(), "nothing changed");
-    assert!(!bench.denies_block(OLD));
-    bench.write("a.deny", &format!("/ipfs/{OTHER}\n/ipfs/{OLD}\n"));
-    assert!(bench.denies_block(OLD) && bench.denies_block(OTHER));
-    bench.write("a.deny", &format!("/ipfs/{OLD}\n"));
-    assert!(bench.denies_block(OLD) && !bench.denies_block(OTHER));
-    bench.write("b.deny", &format!("/ipfs/{OTHER}\n"));
-    assert!(bench.denies_block(OTHER));
-    // Neither of these is a list.
-    bench.write("c.txt", &format!("!/ipfs/{OTHER}\n"));
-    bench.write(".d.deny", &format!("!/ipfs/{OTHER}\n"));
-    assert!(bench.denies_block(OTHER));
-    fs::rename(
-        bench.folder.path().join("b.deny"),
-        bench.folder.path().join("b.old"),
-    )
-    .unwrap();
-    bench.deny.reload();
-    assert!(!bench.denies_block(OTHER) && bench.denies_block(OLD));
-}
-
-#[test]
-fn a_list_that_breaks_keeps_what_it_had_until_it_is_whole_again() {
-    let bench = Bench::of(&format!("name: good\n---\n/ipfs/{OLD}\n"));
-    for broken in ["version: 2\n---\n", "a: [\n---\n"] {
-        bench.write("a.deny", broken);
-        assert!(bench.denies_block(OLD), "{broken}");
-        let stat = bench.deny.lists().remove(0);
-        assert!(stat.error.is_some() && stat.rules == 1, "{stat:?}");
-        assert!(!bench.deny.reload(), "told once");
+fn who_asks_is_told_which_rule_decides_about_a_path_and_what_has_to_be_had_for_it() {
+    let bench = Bench::of(&format!(
+        "name: x\n---\n/ipfs/{OLD}/a* status:451\n!/ipfs/{OLD}/ab\n/ipns/one.example\n/ipfs/{OTHER}\n\
+         !/ipfs/{OTHER}/allowed\n"
+    ));
+    let told = |path: &str| {
+        let rule = bench.deny.decides(&path.parse().unwrap())?;
+        assert_eq!(rule.list, bench.file("a.deny"));
+        Some((
+            rule.path.to_string(),
+            rule.line,
+            rule.denies,
+            rule.text.unwrap(),
+        ))
+    };
+    let (policy, legal) = (Some(Grounds::Policy), Some(Grounds::Legal));
+    for (path, expected) in [
+        (
+            format!("/ipfs/{OLD}/ac"),
+            Some((format!("/ipfs/{OLD}/ac"), 3, legal)),
+        ),
+        (
+            format!("/ipfs/{OLD}/ab"),
+            Some((format!("/ipfs/{OLD}/ab"), 4, None)),
+        ),
+        (format!("/ipfs/{OLD}/b"), None),
+        (
+            "/ipns/one.example/b".to_owned(),
+            Some(("/ipns/one.example".to_owned(), 5, policy)),
+        ),
+        // It is allowed, but its root is not to be had.
+        (
+            format!("/ipfs/{OTHER}/allowed"),
+            Some((format!("/ipfs/{OTHER}"), 6, policy)),
+        ),
+    ] {
+        let told = told(&path);
+        let rule = told
+            .clone()
+            .map(|(path, line, denies, _)| (path, line, denies));
+        assert_eq!(rule, expected, "{path}");
+        if let Some((_, line, _, text)) = told {
+            let list = fs::read_to_string(bench.file("a.deny")).unwrap();
+            assert_eq!(Some(text.as_str()), list.lines().nth(line as usize - 1));
+        }
     }
-    bench.write("a.deny", "name: empty\n---\n");
-    assert!(!bench.denies_block(OLD));
-    assert_eq!(bench.deny.lists().remove(0).error, None);
-    // One that never was whole has nothing to keep.
-    bench.write("b.deny", &format!("version: 3\n---\n/ipfs/{OLD}\n"));
-    assert!(!bench.denies_block(OLD) && bench.deny.lists().len() == 2);
-}
-
-#[test]
-fn what_is_no_file_and_what_may_not_be_read_is_told() {
-    let bench = Bench::of(&format!("/ipfs/{OLD}\n"));
-    fs::create_dir(bench.folder.path().join("folder.deny")).unwrap();
-    std::os::unix::fs::symlink("nowhere", bench.folder.path().join("link.deny")).unwrap();
-    bench.deny.reload();
-    let stats = bench.deny.lists();
-    assert_eq!(stats.len(), 2, "{stats:?}");
-    assert!(stats[1].error.is_some() && bench.denies_block(OLD));
-    assert!(!bench.deny.reload());
-    // Root may read everything.
-    let file = bench.folder.path().join("a.deny");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
-    bench.deny.reload();
-    assert!(bench.denies_block(OLD));
-}
-
-#[test]
-fn folders_that_are_not_there_are_no_trouble_and_may_come_later() {
-    let folder = tempfile::tempdir().unwrap();
-    let later = folder.path().join("later");
-    let deny = Denylist::new(vec![later.clone()]);
-    assert!(!deny.reload());
-    fs::create_dir(&later).unwrap();
-    fs::write(later.join("a.deny"), format!("/ipfs/{OLD}")).unwrap();
-    assert!(deny.reload());
-    assert!(deny.check_block(&OLD.parse().unwrap()).is_err());
+    // The line is another one now, perhaps.
+    fs::write(bench.file("a.deny"), "").unwrap();
+    let rule = bench.deny.decides(&"/ipns/one.example".parse().unwrap());
+    assert_eq!(rule.unwrap().text, None);
 }
 
 #[test]
@@ -492,7 +512,7 @@ fn empty_blocks_and_folders_are_never_denied() {
         Bench::of("/ipfs/QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn\n/ipfs/bafkqaaa/*\n");
     assert!(!bench.denies_block("bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"));
     assert!(!bench.denies_block("bafkqaaa"));
-    assert_eq!(bench.deny.lists().remove(0).skipped, 2);
+    assert_eq!(bench.stat().skipped, 2);
 }
 
 #[test]
@@ -518,6 +538,52 @@ fn who_is_served_is_refused_and_nobody_is_told() {
 }
 
 #[test]
+fn a_hashed_rule_is_about_the_text_of_its_own_form_and_no_other_is_hashed() {
+    let cid: Cid = OTHER.parse().unwrap();
+    let name = Name::Hash(cid.hash(), cid.codec());
+    let [modern, legacy] = [name.modern("a"), name.legacy("a")];
+    let hash = |text: &str| digest(HashKind::Sha2_256, text.as_bytes()).unwrap();
+    let base58 = |text: &str| format!("//{}", Base::Base58Btc.encode(hash(text).to_bytes()));
+    let hex = |text: &str| {
+        let digits = data_encoding::HEXLOWER.encode(hash(text).digest());
+        format!("//{digits}")
+    };
+    let sha = [HashKind::Sha2_256];
+    for (rule, is_denied, functions, has_legacy) in [
+        (base58(&modern), true, &sha[..], false),
+        (hex(&legacy), true, &[], true),
+        (base58(&legacy), false, &sha[..], false),
+        (hex(&modern), false, &[], true),
+        (format!("/ipfs/{OTHER}/a"), true, &[], false),
+    ] {
+        let bench = Bench::of(&rule);
+        assert_eq!(
+            bench.denies(&format!("/ipfs/{OTHER}/a")),
+            is_denied,
+            "{rule}"
+        );
+        let lists = bench.deny.current();
+        let hashings = lists.hashings();
+        assert_eq!(hashings.modern, functions, "{rule}");
+        assert_eq!(hashings.has_legacy, has_legacy, "{rule}");
+        let hashed = name.hashed(hashings, &bench.deny.shared.keys, "a");
+        assert_eq!(hashed.len(), functions.len() + usize::from(has_legacy));
+    }
+}
+
+#[test]
+fn a_mark_of_the_byte_order_is_no_part_of_a_list() {
+    for list in [
+        format!("\u{feff}/ipfs/{OLD}\n"),
+        format!("\u{feff}name: x\n---\n/ipfs/{OLD}\n"),
+    ] {
+        let bench = Bench::of(&list);
+        assert!(bench.denies_block(OLD), "{list:?}");
+        assert_eq!(bench.stat().skipped, 0);
+    }
+}
+
+#[test]
 fn what_is_no_hash_of_either_kind_is_refused() {
     let hex = "d9d295bde21f422d471a90f2a37ec53049fdf3e5fa3ee2e8f20e10003da429e7";
     let rule = parse::rule(format!("//{hex}").as_bytes()).unwrap().unwrap();
@@ -540,7 +606,7 @@ fn what_is_no_hash_of_either_kind_is_refused() {
 #[test]
 fn the_list_that_others_test_with_denies_what_it_must() {
     let bench = Bench::of(include_str!("fixtures/nopfs-test.deny"));
-    let stat = bench.deny.lists().remove(0);
+    let stat = bench.stat();
     assert_eq!(stat.name.as_deref(), Some("Testing denylist"));
     // The seven empty ones at its end.
     assert_eq!(stat.skipped, 7, "{:?}", stat.faults);
@@ -730,7 +796,7 @@ fn lines() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn no_list_panics(text in lines()) {
-        let _ = List::read(Cursor::new(text), &Keys::default(), room(100));
+        let _ = List::read(Cursor::new(text), &Keys::default(), room(100), Tail::Taken);
     }
 
     #[test]

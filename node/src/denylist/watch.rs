@@ -1,66 +1,71 @@
-//! The files: found in their folders, read when they change, and swapped all at once.
+//! The folders: lists found in them, looked at again and again, and swapped all at once.
 //!
 //! They are looked at every so often and not by notifications of the system: three folders and a few files cost
 //! nothing to look at, and it is the same on every file system, for files that are replaced and for folders that come
-//! later. A file that changed is read anew as a whole. One that cannot be read, or whose header is wrong, keeps the
-//! rules that it had: what was denied must not come free because an editor was halfway through.
+//! later. `file` says what becomes of one that changed.
+//!
+//! Where there is not room for all, the lists that override others have theirs first, so an operator's own are never
+//! left out for what came from elsewhere.
 
-use super::parse::{FILE_BYTES_MAX, RULES_MAX};
-use super::rules::{Keys, List, ListError, Room};
+use super::file::{Loaded, Look, Looker, REST};
+use super::rules::{Hashings, Room};
 use super::{Denylist, ListStat};
 use crate::tasks::Tasks;
-use cairn_store::cid::HashKind;
-use std::fs::{self, File, Metadata};
-use std::io::{self, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
 
 /// All lists, in the order in which they count.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     loaded: Vec<Arc<Loaded>>,
-    functions: Vec<HashKind>,
+    hashings: Hashings,
+    /// Those that are not read because there are too many.
+    left_out: Vec<PathBuf>,
     /// What is wrong with the folders.
     troubles: Vec<String>,
 }
 
-/// One list and the file that it comes from.
-#[derive(Debug)]
-pub(super) struct Loaded {
-    path: PathBuf,
-    /// The file's name, to be told.
-    pub(super) label: Arc<str>,
-    /// What the file was when it was read; `None` if it could not be looked at.
-    stamp: Option<Stamp>,
-    pub(super) list: Arc<List>,
-    /// Why that is not what the file says now.
-    error: Option<String>,
-}
-
-/// What changes when a file does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl Lists {
-    pub(super) fn functions(&self) -> &[HashKind] {
-        &self.functions
+    pub(super) fn hashings(&self) -> &Hashings {
+        &self.hashings
     }
 
-    pub(super) fn last_first(&self) -> impl Iterator<Item = &Loaded> {
-        self.loaded.iter().rev().map(AsRef::as_ref)
+    pub(super) fn last_first(&self) -> impl Iterator<Item = &Arc<Loaded>> {
+        self.loaded.iter().rev()
     }
 
+    /// Those that are left out come first: all others override them.
     pub(super) fn stats(&self) -> Vec<ListStat> {
-        self.loaded.iter().map(|loaded| loaded.stat()).collect()
+        let left_out = self.left_out.iter().map(|path| ListStat {
+            path: path.clone(),
+            error: Some(format!(
+                "{FILES_MAX} lists are read at most, and so many override it"
+            )),
+            ..ListStat::default()
+        });
+        let loaded = self.loaded.iter().map(|loaded| loaded.stat());
+        left_out.chain(loaded).collect()
+    }
+
+    pub(super) fn troubles(&self) -> &[String] {
+        &self.troubles
+    }
+
+    /// What is wrong so that nothing of some list holds.
+    pub(super) fn lacking(&self) -> Vec<String> {
+        let lists = self.loaded.iter().filter_map(|loaded| loaded.lacking());
+        self.troubles.iter().cloned().chain(lists).collect()
+    }
+
+    pub(super) fn is_settling(&self) -> bool {
+        self.loaded.iter().any(|loaded| loaded.is_settling())
     }
 
     fn of(&self, path: &Path) -> Option<&Arc<Loaded>> {
@@ -69,16 +74,23 @@ impl Lists {
 }
 
 impl Denylist {
-    /// Looks at the files and reads those that changed; what they say now holds when this returns. Tells whether
-    /// anything changed. Blocks.
+    /// Looks at the files and reads those that changed. Tells whether there is anything new. Blocks.
     pub fn reload(&self) -> bool {
+        self.reload_at(std::time::Instant::now())
+    }
+
+    pub(super) fn reload_at(&self, now: std::time::Instant) -> bool {
         let shared = &self.shared;
         let _reading = shared
             .reading
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let before = self.current();
-        let Some(after) = read(&shared.folders, &before, &shared.keys) else {
+        let looker = Looker {
+            keys: &shared.keys,
+            now,
+        };
+        let Some(after) = look(&shared.folders, &before, looker, shared.room) else {
             return false;
         };
         shared.metrics.hold(&after.stats());
@@ -86,8 +98,21 @@ impl Denylist {
         let mut lists = shared.lists.write().unwrap_or_else(PoisonError::into_inner);
         *lists = Arc::new(after);
         drop(lists);
-        shared.any.store(any, std::sync::atomic::Ordering::Release);
+        shared.any.store(any, Ordering::Release);
         true
+    }
+
+    /// The same, and again once what is changing has come to rest, if that is soon. An error if it panicked.
+    pub async fn settle(&self) -> Result<(), JoinError> {
+        for left in (0..SETTLE_LOOKS_MAX).rev() {
+            let list = self.clone();
+            tokio::task::spawn_blocking(move || list.reload()).await?;
+            if left == 0 || !self.current().is_settling() {
+                break;
+            }
+            sleep(REST).await;
+        }
+        Ok(())
     }
 
     /// Goes on looking until the tasks are stopped.
@@ -109,164 +134,100 @@ impl Denylist {
 }
 
 /// What there is now, if that is something else than before.
-fn read(folders: &[PathBuf], before: &Lists, keys: &Keys) -> Option<Lists> {
-    let mut found = Vec::new();
-    let mut troubles = Vec::new();
-    for folder in folders {
-        match files(folder) {
-            Ok(files) => found.extend(files),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                troubles.push(format!("{} cannot be read: {error}", folder.display()));
-                // What was there holds on.
-                let known = before.loaded.iter().map(|loaded| loaded.path.clone());
-                found.extend(known.filter(|path| path.parent() == Some(folder)));
-            }
-        }
-    }
-    if found.len() > FILES_MAX {
+fn look(folders: &[PathBuf], before: &Lists, looker: Looker<'_>, mut room: Room) -> Option<Lists> {
+    let (paths, mut troubles) = paths(folders, before);
+    let (left_out, paths) = paths.split_at(paths.len().saturating_sub(FILES_MAX));
+    if !left_out.is_empty() {
         troubles.push(format!(
-            "there are {} denylists; the first {FILES_MAX} are read",
-            found.len()
+            "there are {} denylists, and {FILES_MAX} are read at most: the first {} in their order, which all others \
+             override, do not hold",
+            left_out.len() + paths.len(),
+            left_out.len()
         ));
-        found.truncate(FILES_MAX);
     }
-    let found: Vec<(PathBuf, io::Result<Stamp>)> = found
-        .into_iter()
-        .map(|path| {
-            let stamp = stamp(&path);
-            (path, stamp)
-        })
-        // Gone since the folder was read, or a link to nothing.
-        .filter(|(_, stamp)| !is_absent(stamp))
-        .collect();
-    let same = |(path, stamp): &(PathBuf, io::Result<Stamp>)| {
-        let known = before.of(path)?;
-        (known.stamp == stamp.as_ref().ok().copied()).then(|| Arc::clone(known))
-    };
-    let mut loaded: Vec<Option<Arc<Loaded>>> = found.iter().map(same).collect();
-    let is_same = loaded.iter().all(Option::is_some) && loaded.len() == before.loaded.len();
-    if is_same && troubles == before.troubles {
-        return None;
-    }
-    for trouble in troubles.iter().filter(|it| !before.troubles.contains(it)) {
-        tracing::warn!(trouble, "denylists");
-    }
-    for gone in &before.loaded {
-        if !found.iter().any(|(path, _)| *path == gone.path) {
-            tracing::info!(path = %gone.path.display(), "a denylist is gone");
-        }
-    }
-    let mut taken: usize = loaded.iter().flatten().map(|list| list.list.size()).sum();
-    for ((path, stamp), loaded) in found.into_iter().zip(&mut loaded) {
-        if loaded.is_none() {
-            let known = before.of(&path).map(|known| Arc::clone(&known.list));
-            let room = Room {
-                rules: RULES_MAX.saturating_sub(taken),
-                bytes: FILE_BYTES_MAX,
-            };
-            let new = load(path, stamp, known, keys, room);
-            taken += new.list.size();
-            let told = before.of(&new.path).and_then(|known| known.error.as_ref());
-            if new.error.is_none() || new.error.as_ref() != told {
-                new.tell();
+    let mut loaded = Vec::new();
+    for path in paths.iter().rev() {
+        let known = before.of(path);
+        let now = match looker.look(path, known.map(AsRef::as_ref), room) {
+            Look::Same => known.cloned(),
+            Look::Now(mut now) => {
+                now.tell(known.map(AsRef::as_ref), looker.now);
+                Some(Arc::from(now))
             }
-            *loaded = Some(Arc::new(new));
+            Look::Gone => {
+                if let Some(known) = known {
+                    let (path, rules) = (path.display(), known.list.rules);
+                    tracing::warn!(%path, rules, "a denylist is gone; what it denied is free");
+                }
+                None
+            }
+        };
+        if let Some(now) = now {
+            room = room.without(&now.list);
+            loaded.push(now);
         }
     }
-    let loaded: Vec<_> = loaded.into_iter().flatten().collect();
-    // What fails again as it did is nothing new.
-    let is_known = |loaded: &Arc<Loaded>| {
-        before.of(&loaded.path).is_some_and(|known| {
-            let fails_on = loaded.error.is_some() && loaded.error == known.error;
-            Arc::ptr_eq(known, loaded) || (fails_on && Arc::ptr_eq(&known.list, &loaded.list))
-        })
-    };
-    let count = before.loaded.len();
-    if loaded.len() == count && troubles == before.troubles && loaded.iter().all(is_known) {
+    loaded.reverse();
+    for trouble in troubles.iter().filter(|it| !before.troubles.contains(it)) {
+        tracing::error!(trouble, "denylists");
+    }
+    let same = |(now, before): (&Arc<Loaded>, &Arc<Loaded>)| Arc::ptr_eq(now, before);
+    let is_same = loaded.len() == before.loaded.len()
+        && loaded.iter().zip(&before.loaded).all(same)
+        && (left_out, &troubles) == (&before.left_out[..], &before.troubles);
+    if is_same {
         return None;
     }
-    let mut functions: Vec<HashKind> = Vec::new();
-    for function in loaded.iter().flat_map(|loaded| loaded.list.functions()) {
-        if !functions.contains(function) {
-            functions.push(*function);
-        }
+    let mut hashings = Hashings::default();
+    for loaded in &loaded {
+        hashings.join(loaded.list.hashings());
     }
     Some(Lists {
         loaded,
-        functions,
+        hashings,
+        left_out: left_out.to_vec(),
         troubles,
     })
 }
 
-fn load(
-    path: PathBuf,
-    stamp: io::Result<Stamp>,
-    known: Option<Arc<List>>,
-    keys: &Keys,
-    room: Room,
-) -> Loaded {
-    let list = stamp.and_then(|stamp| Ok((stamp, File::open(&path)?)));
-    let list = list.map_err(ListError::Read).map(|(stamp, file)| {
-        let list = List::read(BufReader::new(file), keys, room);
-        (stamp, list)
-    });
-    let (kept, list) = match list {
-        Ok((stamp, list)) => (Some(stamp), list),
-        Err(error) => (None, Err(error)),
-    };
-    // What could not be read is tried again at the next look, although it has not changed.
-    let kept = kept.filter(|_| !matches!(list, Err(ListError::Read(_))));
-    let (list, error) = match list {
-        Ok(list) => (Arc::new(list), None),
-        Err(error) => (known.unwrap_or_default(), Some(error.to_string())),
-    };
-    let label = path.file_name().unwrap_or_default().to_string_lossy();
-    Loaded {
-        label: label.as_ref().into(),
-        stamp: kept,
-        list,
-        error,
-        path,
+/// Where lists are and where they were at the last look, in their order, and what is wrong with the folders.
+fn paths(folders: &[PathBuf], before: &Lists) -> (Vec<PathBuf>, Vec<String>) {
+    let mut paths = Vec::new();
+    let mut troubles = Vec::new();
+    for folder in folders {
+        let known = before.loaded.iter().map(|loaded| &loaded.path);
+        let known = known.filter(|path| path.parent() == Some(folder));
+        let mut here: BTreeSet<PathBuf> = known.cloned().collect();
+        match files(folder) {
+            Ok((files, Seen::All)) => here.extend(files),
+            Ok((files, Seen::Some)) => {
+                here.extend(files);
+                troubles.push(format!(
+                    "{} has more than {ENTRIES_MAX} files, and only so many are looked at: lists may be among the others",
+                    folder.display()
+                ));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // What was there holds on.
+            Err(error) => troubles.push(format!("{} cannot be read: {error}", folder.display())),
+        }
+        paths.extend(here);
     }
+    (paths, troubles)
 }
 
-impl Loaded {
-    fn stat(&self) -> ListStat {
-        let list = &self.list;
-        let faults = list.faults.iter();
-        ListStat {
-            path: self.path.clone(),
-            name: list.name.clone(),
-            rules: list.rules,
-            skipped: list.skipped,
-            faults: faults
-                .map(|fault| (fault.line, fault.why.to_string()))
-                .collect(),
-            error: self.error.clone(),
-        }
-    }
-
-    /// Nobody else hears of what is wrong with a list.
-    fn tell(&self) {
-        let (path, list) = (self.path.display(), &self.list);
-        if let Some(why) = &self.error {
-            let rules = list.rules;
-            tracing::error!(%path, why, rules, "a denylist is not read; the rules that it had go on to hold");
-            return;
-        }
-        for fault in &list.faults {
-            tracing::warn!(%path, line = fault.line, why = %fault.why, "a line of a denylist is left out");
-        }
-        let (rules, skipped) = (list.rules, list.skipped);
-        tracing::info!(%path, rules, skipped, "a denylist was read");
-    }
+/// How much of a folder was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    All,
+    Some,
 }
 
-/// The lists of a folder in their order. Hidden files are somebody's work in progress.
-fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// The lists of a folder. Hidden files are somebody's work in progress.
+fn files(folder: &Path) -> io::Result<(Vec<PathBuf>, Seen)> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder)?.take(ENTRIES_MAX) {
+    let mut entries = fs::read_dir(folder)?;
+    for entry in entries.by_ref().take(ENTRIES_MAX) {
         let path = entry?.path();
         let is_list = path.extension().is_some_and(|end| end == EXTENSION);
         let name = path.file_name().unwrap_or_default();
@@ -274,34 +235,11 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
             files.push(path);
         }
     }
-    files.sort();
-    Ok(files)
-}
-
-fn is_absent(stamp: &io::Result<Stamp>) -> bool {
-    let error = stamp.as_ref().err();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
-}
-
-fn stamp(path: &Path) -> io::Result<Stamp> {
-    let metadata = fs::metadata(path)?;
-    // To open a pipe would wait for somebody who writes to it.
-    match metadata.is_file() {
-        true => Ok(Stamp::from(&metadata)),
-        false => Err(io::Error::other("it is no file")),
-    }
-}
-
-impl From<&Metadata> for Stamp {
-    fn from(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
+    let seen = match entries.next() {
+        None => Seen::All,
+        Some(_) => Seen::Some,
+    };
+    Ok((files, seen))
 }
 
 /// What the name of a list ends in.
@@ -310,6 +248,8 @@ const EXTENSION: &str = "deny";
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How many times as long as reading took nothing is read.
 const RESTS: u32 = 10;
+/// Most looks for whoever waits until nothing changes.
+const SETTLE_LOOKS_MAX: usize = 3;
 /// Most lists: each is asked about every path and block.
 const FILES_MAX: usize = 64;
 /// Most entries of a folder that are looked at.
