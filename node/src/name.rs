@@ -36,6 +36,7 @@ mod search;
 mod simulation;
 
 use crate::clock::{self, WrongClock};
+use crate::denylist::Denylist;
 use crate::ipns::{Record, RecordError};
 use crate::jobs;
 use crate::routing::{Routing, RoutingError};
@@ -78,6 +79,8 @@ struct Inner {
     pubsub: OnceLock<Pubsub>,
     tasks: Tasks,
     options: Options,
+    /// What is not told again.
+    denylist: OnceLock<Denylist>,
     /// What was published lately, for who tells it again.
     fresh: Fresh,
     metrics: Metrics,
@@ -162,6 +165,7 @@ impl Names {
             pubsub: OnceLock::new(),
             tasks: tasks.clone(),
             options,
+            denylist: OnceLock::new(),
             fresh: Fresh::default(),
             metrics: Metrics::new(),
             clock,
@@ -171,6 +175,18 @@ impl Names {
     /// Gives the counters to `registry`.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         self.0.metrics.register(registry)
+    }
+
+    /// Names of others that this denies are told of no more.
+    fn denying(&self, denylist: Denylist) {
+        // There is one for all of a node.
+        drop(self.0.denylist.set(denylist));
+    }
+
+    fn is_denied(&self, name: &PeerId) -> bool {
+        let path = path::Root::Key(*name).into();
+        let denylist = self.0.denylist.get();
+        denylist.is_some_and(|denylist| denylist.check_path(&path).is_err())
     }
 
     /// Whether others can be asked.

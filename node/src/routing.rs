@@ -21,6 +21,7 @@ pub use filter::{Filters, NoFilter};
 pub use record::{Record, parse_peer};
 pub use routers::{IllRouter, RouterStat};
 
+use crate::denylist::Denial;
 use crate::dht::own::Own;
 use crate::dht::values::{Key, NotKept};
 use crate::provide::sweep::Reach;
@@ -81,6 +82,9 @@ pub enum RoutingError {
     /// The value is none that may be kept under its key.
     #[error("not a value for this key: {0}")]
     InvalidValue(String),
+    /// The operator does not want it here.
+    #[error(transparent)]
+    Denied(#[from] Denial),
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,

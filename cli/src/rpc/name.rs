@@ -47,6 +47,12 @@ fn name_of(text: &str) -> Result<PeerId, RpcError> {
     })
 }
 
+/// Whether the operator wants the name of a key here.
+async fn admits(call: &Call, name: PeerId) -> Result<(), RpcError> {
+    let path = Root::Key(name).into();
+    Ok(call.context.denylist().await?.check_path(&path)?)
+}
+
 /// `name publish`.
 pub async fn publish(call: Call) -> Result<Reply, RpcError> {
     let arguments = &call.arguments;
@@ -139,10 +145,7 @@ pub async fn resolve(call: Call) -> Result<Reply, RpcError> {
     arguments.parsed::<u32>(&count, "a number")?;
     let path = match arguments.all().first() {
         Some(text) => follow::named(text)?,
-        None => NamePath {
-            root: Root::Key(call.context.identity().await?.peer_id),
-            segments: Vec::new(),
-        },
+        None => Root::Key(call.context.identity().await?.peer_id).into(),
     };
     if matches!(path.root, Root::Content(_)) {
         return Err(RpcError::wrong(format!(
@@ -213,11 +216,7 @@ async fn each(call: Call, name: PeerId, path: NamePath, depth: Depth) -> Result<
 /// `name get`: the record as it is.
 pub async fn get(call: Call) -> Result<Reply, RpcError> {
     let name = name_of(call.arguments.first("name")?)?;
-    let path = NamePath {
-        root: Root::Key(name),
-        segments: Vec::new(),
-    };
-    call.context.denylist().await?.check_path(&path)?;
+    admits(&call, name).await?;
     let names = call.context.names().await?;
     let record = names.resolve(&name, call.how()?).await?;
     let bytes = record.bytes().to_vec();
@@ -234,6 +233,7 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
     let name = name_of(call.arguments.first("name")?)?;
     let may_be_offline = call.arguments.flag(&["allow-offline"])?;
     let force = call.arguments.flag(&["force", "f"])?;
+    admits(&call, name).await?;
     let names = call.context.names().await?;
     let bytes = call.upload.on_thread(read_record).await?;
     let record = names
@@ -296,6 +296,7 @@ fn kept_answer(text: IdText, name: &PeerId, record: &Record) -> KeptAnswer {
 pub async fn keep(call: Call) -> Result<Reply, RpcError> {
     let text = key::ids(&call)?;
     let name = name_of(call.arguments.first("name")?)?;
+    admits(&call, name).await?;
     call.context.writable_store().await?;
     let record = call.context.names().await?.keep_alive(&name).await?;
     Reply::value(&kept_answer(text, &name, &record))

@@ -5,6 +5,7 @@ use super::entries::{Content, Entries};
 use super::error::RpcError;
 use super::reply::Reply;
 use cairn_node::explain::counted;
+use cairn_node::name::path::Root;
 use cairn_node::routing::{self, Provider, Routing, RoutingError};
 use cairn_node::{PeerId, ipns};
 use cairn_store::Cid;
@@ -113,12 +114,25 @@ fn value_key(text: &str) -> Result<Vec<u8>, RpcError> {
     })
 }
 
+/// Whether the operator wants here what is kept under a key: there may be names that are denied.
+async fn admits(call: &Call, text: &str) -> Result<(), RpcError> {
+    let name = text.strip_prefix("/ipns/").and_then(ipns::name);
+    let Some(name) = name else {
+        return Ok(());
+    };
+    let path = Root::Key(name).into();
+    Ok(call.context.denylist().await?.check_path(&path)?)
+}
+
 /// `routing get`.
-pub fn get(call: Call) -> Result<Reply, RpcError> {
+pub async fn get(call: Call) -> Result<Reply, RpcError> {
     let keys = call.arguments.some("key")?.into_iter();
     let keys: Vec<(String, Vec<u8>)> = keys
         .map(|text| Ok((text.to_owned(), value_key(text)?)))
         .collect::<Result<_, RpcError>>()?;
+    for (text, _) in &keys {
+        admits(&call, text).await?;
+    }
     let routing = call.context.node()?.routing.clone();
     Ok(Reply::values(move |out| async move {
         for (text, key) in keys {
@@ -141,8 +155,10 @@ pub fn get(call: Call) -> Result<Reply, RpcError> {
 }
 
 /// `routing put`.
-pub fn put(call: Call) -> Result<Reply, RpcError> {
-    let key = value_key(call.arguments.first("key")?)?;
+pub async fn put(call: Call) -> Result<Reply, RpcError> {
+    let text = call.arguments.first("key")?;
+    let key = value_key(text)?;
+    admits(&call, text).await?;
     let routing = call.context.node()?.routing.clone();
     Ok(Reply::values(move |out| async move {
         let value = call.upload.on_thread(|entries: &mut dyn Entries| {
@@ -178,7 +194,7 @@ pub fn put(call: Call) -> Result<Reply, RpcError> {
 }
 
 /// `routing findprovs`.
-pub fn find_providers(call: Call) -> Result<Reply, RpcError> {
+pub async fn find_providers(call: Call) -> Result<Reply, RpcError> {
     let limit: usize = call
         .arguments
         .parsed(&["num-providers", "n"], "a number")?
@@ -191,6 +207,9 @@ pub fn find_providers(call: Call) -> Result<Reply, RpcError> {
     let limit = limit.min(PROVIDERS_MAX);
     let routing = call.context.node()?.routing.clone();
     let wanted = wanted(&call)?;
+    for cid in &wanted {
+        call.context.denylist().await?.check_block(cid)?;
+    }
     Ok(Reply::values(move |out| async move {
         for cid in wanted {
             let mut found = std::pin::pin!(routing.find_providers(cid, limit));

@@ -62,6 +62,7 @@ where
         Err(error @ RoutingError::InvalidValue(_)) => {
             return Err(Failure::Parameter(error.to_string()));
         }
+        Err(RoutingError::Denied(denial)) => return Err(denial.into()),
         Err(RoutingError::Stopping) => return Err(Failure::Stopping),
         Err(error) => return Err(Failure::NotKept(error.to_string())),
     };

@@ -76,6 +76,9 @@ impl Names {
     /// What to tell others of a name that is kept alive, which is the newest that anybody has.
     pub(super) async fn renewed(&self, name: &PeerId) -> Option<Record> {
         let kept = self.kept_record(name)?;
+        if self.is_denied(name) {
+            return None;
+        }
         // What it finds is known then.
         let _: Result<(), RoutingError> = self.search_until(name, false).await;
         let _keeping = self.0.keeping.lock().await;

@@ -136,6 +136,15 @@ impl FromStr for NamePath {
     }
 }
 
+impl From<Root> for NamePath {
+    fn from(root: Root) -> Self {
+        Self {
+            root,
+            segments: Vec::new(),
+        }
+    }
+}
+
 impl From<ContentPath> for NamePath {
     fn from(path: ContentPath) -> Self {
         Self {

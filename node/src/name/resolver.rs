@@ -55,6 +55,7 @@ impl Resolver {
     /// The same, following no path that a denylist names.
     #[must_use]
     pub fn denying(self, denylist: Denylist) -> Self {
+        self.names.denying(denylist.clone());
         Self { denylist, ..self }
     }
 

@@ -7,10 +7,10 @@
 
 use super::{Provider, Record, Routing, RoutingError};
 use crate::bitswap::policy::{Policy, Verdict};
-use crate::denylist::Denylist;
+use crate::denylist::{Denial, Denylist};
 use crate::dht::place::Place;
 use crate::ipns;
-use crate::name::path::{NamePath, Root};
+use crate::name::path::Root;
 use crate::network::Network;
 use crate::swarm::Peers;
 use cairn_store::{Cid, Store};
@@ -107,11 +107,7 @@ impl Directory {
 
     /// The newest record of a name that anybody in the DHT keeps. What is denied here has none.
     pub async fn name(&self, name: PeerId) -> Result<Option<ipns::Record>, RoutingError> {
-        let path = NamePath {
-            root: Root::Key(name),
-            segments: Vec::new(),
-        };
-        if self.denylist.check_path(&path).is_err() {
+        if self.admits(name).is_err() {
             return Ok(None);
         }
         let value = self.routing.value_in_dht(ipns::key(&name)).await?;
@@ -119,8 +115,9 @@ impl Directory {
     }
 
     /// Has a record kept in the DHT for a stranger. Gives how many peers took it; where none did in time, it is kept
-    /// here.
+    /// here. That of a name that is denied here is not.
     pub async fn keep(&self, name: PeerId, record: Vec<u8>) -> Result<usize, RoutingError> {
+        self.admits(name)?;
         let key = ipns::key(&name);
         let kept = (key.clone(), record.clone());
         let took = timeout(KEEP_TIME_MAX, self.routing.keep_in_dht(kept, self.stranger)).await;
@@ -138,6 +135,10 @@ impl Directory {
             }
         }
         took
+    }
+
+    fn admits(&self, name: PeerId) -> Result<(), Denial> {
+        self.denylist.check_path(&Root::Key(name).into())
     }
 
     async fn own_record_of(&self, cid: &Cid) -> Option<Record> {

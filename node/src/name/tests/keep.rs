@@ -65,6 +65,23 @@ async fn what_is_kept_resolves_after_a_restart_and_nobody_is_told_of_what_has_ex
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_is_denied_is_told_of_no_more() {
+    let bench = Bench::new();
+    kept(&bench, 3).await;
+    let lists = tempfile::tempdir().unwrap();
+    let rule = format!("/ipns/{}\n", ipns::text(&bench.name()));
+    std::fs::write(lists.path().join("own.deny"), rule).unwrap();
+    let denylist = Denylist::new(vec![lists.path().to_owned()]);
+    denylist.reload();
+    bench.names.denying(denylist);
+    let mut job = Republish::new(bench.names.clone(), Arc::new(Ring::default()), EVERY);
+    turn(&mut job).await;
+    assert_eq!(*bench.others.told.lock().unwrap(), Vec::<Vec<u8>>::new());
+    assert_eq!(bench.others.count(), 1, "nor is it looked for");
+    assert_eq!(bench.names.kept().len(), 1, "it may be allowed again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_name_is_let_go_and_one_of_our_own_is_not_taken() {
     let bench = Bench::new();
     let name = bench.name();
