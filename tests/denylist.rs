@@ -82,21 +82,83 @@ fn the_gateway_tells_what_is_gone_and_what_the_law_forbids() {
     assert_eq!(status(&daemon, &format!("/ipfs/{}", files[1])), 200);
     assert_eq!(status(&daemon, "/ipns/denied.example"), 410);
     let told = repo.ok(["denylist", "check", &format!("/ipfs/{root}/file1")]);
-    assert!(
-        told.contains("line 4 of the denylist own.deny; the gateway answers 451"),
-        "{told}"
+    let own = list(&repo).display().to_string();
+    let expected = format!(
+        "/ipfs/{root}/file1 is denied by line 4 of {own}, /ipfs/{root}/file1 status:451; the gateway answers 451"
     );
-    assert!(
-        repo.ok(["denylist", "check", &root])
-            .contains("is not denied")
+    assert_eq!(told, expected);
+    // As it stands in the address bar of somebody who complains.
+    let url = format!("https://{root}.ipfs.dweb.example/file1?download=true");
+    assert_eq!(repo.ok(["denylist", "check", &url]), expected);
+    let told = repo.ok(["denylist", "check", &root]);
+    assert_eq!(
+        told,
+        format!("/ipfs/{root} is not denied: no rule is about it")
     );
+    let told = repo.ok(["denylist", "check", "denied.example/below"]);
+    let start = "/ipns/denied.example/below is denied with /ipns/denied.example by line 5 of ";
+    assert!(told.starts_with(start), "{told}");
     let listed = repo.ok(["denylist", "ls"]);
+    let start = format!("{own} (a list): rules 3, lines left out 0, read 20");
+    assert!(listed.starts_with(&start), "{listed}");
+    // The page of the root has no path that is denied; that of the name, and of what the law forbids, is one.
+    assert_eq!(
+        daemon.metric("cairn_denylist_refused_total{at=\"path\"}"),
+        3.0
+    );
+    assert_eq!(daemon.metric("cairn_denylist_rules"), 3.0);
+}
+
+#[test]
+fn lines_that_do_not_hold_are_listed_with_their_reasons_and_told_to_who_scrapes() {
+    let repo = Repo::new(CAIRN);
+    let daemon = repo.daemon();
+    write(&repo, "/ipfs/nothing\n/ipns/denied.example\n/other/thing\n");
+    let listed = repo.ok(["denylist", "ls"]);
+    let mut lines = listed.lines();
     assert!(
-        listed.contains("own.deny (a list): rules 3, lines left out 0"),
+        lines.next().unwrap().contains("rules 1, lines left out 2"),
         "{listed}"
     );
-    assert!(daemon.metric("cairn_denylist_refused_total{at=\"path\"}") >= 3.0);
-    assert_eq!(daemon.metric("cairn_denylist_rules"), 3.0);
+    assert!(lines.next().unwrap().starts_with("  line 1: "), "{listed}");
+    let last = "  line 3: it begins with none of /ipfs/, /ipld/, /ipns/ and //";
+    assert_eq!(lines.next(), Some(last));
+    assert_eq!(daemon.metric("cairn_denylist_lines_skipped"), 2.0);
+    write(&repo, "version: 2\n---\n");
+    let listed = repo.ok(["denylist", "ls"]);
+    assert!(
+        listed.contains("the rules it had hold: it is of the version \"2\""),
+        "{listed}"
+    );
+    assert_eq!(status(&daemon, "/ipns/denied.example"), 410);
+    assert_eq!(daemon.metric("cairn_denylist_lists_failed"), 1.0);
+}
+
+#[test]
+fn a_daemon_does_not_serve_without_a_list_that_it_cannot_read() {
+    let repo = Repo::new(CAIRN);
+    for broken in [
+        &b"version: 2\n---\n"[..],
+        b"name: \xff\n---\n",
+        b"a: [\n---\n",
+    ] {
+        fs::write(list(&repo), broken).unwrap();
+        let told = repo.refused_daemon().failure(1);
+        let own = list(&repo).display().to_string();
+        assert!(told.contains(&own) && told.contains("Mend them"), "{told}");
+    }
+    fs::remove_file(list(&repo)).unwrap();
+    std::os::unix::fs::symlink("nowhere", list(&repo)).unwrap();
+    let told = repo.refused_daemon().failure(1);
+    assert!(told.contains("it is a link to nothing"), "{told}");
+    // What is wrong is listed all the same, and other commands go on.
+    let listed = repo.ok(["denylist", "ls"]);
+    assert!(
+        listed.contains("never read\n  nothing of it holds: "),
+        "{listed}"
+    );
+    fs::remove_file(list(&repo)).unwrap();
+    drop(repo.daemon());
 }
 
 #[test]
@@ -151,8 +213,13 @@ fn peers_are_not_given_what_is_denied_and_a_line_holds_without_a_restart() {
     let told = taker.run(["cat", "--timeout=1s", &files[0]]).failure(1);
     assert!(!told.contains("is blocked"), "nobody learns why: {told}");
     assert!(giving.metric("cairn_denylist_refused_total{at=\"serve\"}") >= 1.0);
-    let told = giver.run(["routing", "provide", &files[0]]).failure(1);
-    assert!(told.contains("of the denylist own.deny"), "{told}");
+    for command in ["provide", "findprovs"] {
+        let told = giver.run(["routing", command, &files[0]]).failure(1);
+        assert!(
+            told.contains("of the denylist own.deny"),
+            "{command}: {told}"
+        );
+    }
     assert_eq!(status(&giving, &format!("/ipfs/{}", files[1])), 200);
 
     // Appended as anybody would; the node looks by itself.
@@ -195,6 +262,8 @@ fn names_are_not_followed_and_neither_is_what_they_lead_to() {
         &["name", "resolve", &denied],
         &["name", "resolve", "-s", &denied],
         &["name", "get", &denied],
+        &["name", "keep", &denied],
+        &["routing", "get", &denied],
         &["cat", &format!("{leads}/file1")],
     ] {
         let told = repo.run(command).failure(1);
@@ -209,6 +278,43 @@ fn names_are_not_followed_and_neither_is_what_they_lead_to() {
 }
 
 #[test]
+fn the_record_of_a_denied_name_is_taken_from_nobody() {
+    let (owner, repo) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let sign = [
+        "name",
+        "publish",
+        "-Q",
+        "--allow-offline",
+        "--resolve=false",
+    ];
+    let name = owner.ok(sign.into_iter().chain(["/ipfs/bafkqaaa"]));
+    let record = owner.run(["name", "get", &name]).success().stdout;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &record).unwrap();
+    repo.ok(["config", "set", "gateway.routing_put", "true"]);
+    write(&repo, &format!("/ipns/{name}\n"));
+    let daemon = repo.daemon();
+    let put = || {
+        let kind = ("content-type", "application/vnd.ipfs.ipns-record");
+        daemon.put(&format!("/routing/v1/ipns/{name}"), &[kind], &record)
+    };
+    let refused = put();
+    assert_eq!(refused.status, 410, "{}", refused.text());
+    let path = format!("/ipns/{name}");
+    for command in ["name", "routing"] {
+        let file = file.path().to_str().unwrap();
+        let told = repo.run([command, "put", &path, file]).failure(1);
+        assert!(
+            told.contains("of the denylist own.deny"),
+            "{command}: {told}"
+        );
+    }
+    write(&repo, "");
+    assert_eq!(put().status, 200);
+    repo.ok(["name", "get", &name]);
+}
+
+#[test]
 fn what_is_denied_is_asked_of_no_peer() {
     let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
     let Tree { root, files } = add(&giver, 30);
@@ -217,6 +323,7 @@ fn what_is_denied_is_asked_of_no_peer() {
     write(&taker, &format!("/ipfs/{}\n", files[0]));
     let told = taker.run(["cat", &files[0]]).failure(1);
     assert!(told.contains("is blocked and cannot be provided"), "{told}");
+    assert_eq!(taking.metric("cairn_bitswap_wants_sent_total"), 0.0);
     let told = taker.run(["pin", "add", &root]).failure(1);
     assert!(told.contains(&files[0]), "{told}");
     assert_eq!(status(&taking, &format!("/ipfs/{root}/file0")), 410);
@@ -242,6 +349,7 @@ fn shared_lists_hold_unless_the_configuration_leaves_them_out() {
         format!("/ipfs/{}\n/ipfs/{}\n", files[0], files[1]),
     )
     .unwrap();
+    repo.ok(["config", "set", "denylists.system", "true"]);
     // The node's own come last.
     write(&repo, &format!("!/ipfs/{}\n", files[1]));
     let cat = |cid: &str| {

@@ -754,7 +754,8 @@ content_deny = []
 [denylists]
 # Whether the lists in /etc/ipfs/denylists and $XDG_CONFIG_HOME/ipfs/denylists (~/.config/ipfs/denylists), which
 # other IPFS programs here use too, hold for this node. Those in denylists/ beside this file always do. What they name
-# is neither fetched nor served, over HTTP and to peers. About 45 bytes of memory a rule.
+# is neither fetched nor served, over HTTP and to peers. About 45 bytes of memory a rule. With a list that cannot be
+# read the daemon does not start.
 system = true
 
 [keystore]

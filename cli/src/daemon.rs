@@ -581,7 +581,17 @@ async fn read_denylists(
     let reading = denylist.clone();
     let read = tokio::task::spawn_blocking(move || reading.reload()).await;
     read.map_err(|_| Failure::runtime("reading the denylists broke down; this is a bug in cairn"))?;
-    Ok(denylist)
+    // Nothing is served that a list may deny which its operator relies on.
+    let lacking = denylist.lacking();
+    if lacking.is_empty() {
+        return Ok(denylist);
+    }
+    Err(Failure::runtime(format!(
+        "not started, because what these denylists deny is not known: {}. Mend them, let this user read them, or take \
+         them away (a name that does not end in .deny is enough); `denylists.system = false` leaves out those that other \
+         programs use too",
+        lacking.join("; ")
+    )))
 }
 
 async fn start_node(

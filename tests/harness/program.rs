@@ -90,6 +90,9 @@ impl Repo {
             repo.run(["config", "set", key, "/ip4/127.0.0.1/tcp/0"])
                 .success();
         }
+        // Nor are the lists in /etc.
+        repo.run(["config", "set", "denylists.system", "false"])
+            .success();
         // Test machines are small; the limit has a test of its own.
         repo.run(["config", "set", "storage.reserve", "0"])
             .success();
@@ -138,6 +141,8 @@ impl Repo {
             .args(program)
             .args(arguments)
             .env("CAIRN_PATH", self.path())
+            // Where nothing is: what this machine denies is no matter of tests.
+            .env("XDG_CONFIG_HOME", self.path().join("no-settings"))
             .env_remove("CAIRN_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
