@@ -3,8 +3,10 @@
 //! It is off unless the log's directives let `gateway::access=info` through; a request that is not logged costs one
 //! look at that. Everything foreign is quoted and cut.
 
+use crate::body::Body;
+use crate::host::Known;
 use crate::metrics::Kind;
-use http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request::Parts};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -31,18 +33,23 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// The beginning of a line, if there is to be one.
-    pub(crate) fn begin(parts: &Parts) -> Option<Box<Self>> {
+    /// The beginning of a line, if there is to be one. Anybody can send `X-Forwarded-For`: it counts from proxies alone.
+    pub(crate) fn begin(parts: &Parts, hosts: &Known) -> Option<Box<Self>> {
         if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
             return None;
         }
+        let client = parts.extensions.get::<Client>().copied();
+        let forwarded = match hosts.trusts(client) {
+            true => of(&parts.headers, HeaderName::from_static("x-forwarded-for")),
+            false => String::new(),
+        };
         Some(Box::new(Self {
-            client: parts.extensions.get::<Client>().map(|client| client.0),
+            client: client.map(|client| client.0),
             method: parts.method.clone(),
             target: shown(&parts.uri.to_string()),
             host: of(&parts.headers, header::HOST),
             agent: of(&parts.headers, header::USER_AGENT),
-            forwarded: of(&parts.headers, HeaderName::from_static("x-forwarded-for")),
+            forwarded,
             started: Instant::now(),
             status: None,
             kind: Kind::Other,
@@ -54,6 +61,13 @@ impl Line {
     /// Its head is answered.
     pub(crate) fn answered(&mut self, status: StatusCode, kind: Kind) {
         (self.status, self.kind) = (Some(status), kind);
+    }
+
+    /// It is turned away with this, which goes out whole.
+    pub(crate) fn refused(&mut self, response: &Response<Body>) {
+        self.answered(response.status(), Kind::Other);
+        self.bytes = response.body().length().unwrap_or_default();
+        self.whole = true;
     }
 
     /// Bytes of its body went out.

@@ -119,13 +119,14 @@ impl<C: Content> Handler<C> {
     {
         let shared = &self.shared;
         let accept = parts.headers.get(header::ACCEPT).cloned();
-        let mut line = Line::begin(&parts);
+        let mut line = Line::begin(&parts, &shared.hosts);
         let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
             shared.metrics.refused();
+            let response = Failure::Busy.response("", accept.as_ref());
             if let Some(line) = &mut line {
-                line.answered(http::StatusCode::TOO_MANY_REQUESTS, Kind::Other);
+                line.refused(&response);
             }
-            return Failure::Busy.response("", accept.as_ref());
+            return response;
         };
         let mut running = shared.metrics.start(place, line);
         let is_head = parts.method == http::Method::HEAD;

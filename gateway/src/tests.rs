@@ -3,6 +3,7 @@
 //! `support` makes content and asks; the others ask about one subject each. `wire` asks over real
 //! connections on loopback.
 
+mod access;
 mod archives;
 mod documents;
 mod files;
