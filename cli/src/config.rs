@@ -820,7 +820,7 @@ ranges_max = 16
 # Most entries shown in a folder's page. Up to 10,000 are sorted; of more, all come as they are stored.
 listing_entries_max = 1000000
 
-# Most entries in a TAR and most blocks in a CAR.
+# Most entries in a TAR, most shards of its folders, and most blocks in a CAR.
 archive_entries_max = 1000000
 
 # Most bytes in one TAR or CAR.

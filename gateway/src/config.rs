@@ -64,8 +64,8 @@ pub struct Config {
     /// Most entries shown in a folder's page (default 1,000,000); a note tells when there are more. Up to 10,000 are
     /// sorted by name; of more, all come in the order in which they are stored. Price: about 400 bytes sent for each.
     pub listing_entries_max: NonZeroU32,
-    /// Most entries in a TAR and most blocks in a CAR (default 1,000,000). Larger ones are cut
-    /// off with a broken connection. Price: about 100 bytes of memory each.
+    /// Most entries in a TAR, most shards of its folders, and most blocks in a CAR (default 1,000,000). Larger ones are
+    /// cut off with a broken connection. Price: about 100 bytes of memory each.
     pub archive_entries_max: NonZeroU32,
     /// Most bytes in one TAR or CAR (default 1 TiB). Price: traffic.
     pub archive_bytes_max: NonZeroU64,

@@ -5,6 +5,7 @@
 
 mod access;
 mod archives;
+mod bombs;
 mod documents;
 mod files;
 mod folders;

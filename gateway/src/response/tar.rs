@@ -17,11 +17,13 @@ use crate::request::Verb;
 use bytes::Bytes;
 use cairn_store::dag::Budget;
 use cairn_store::unixfs::read::{self, Entry, File, Node, ReadError};
-use cairn_store::{BlockSource, Cid, cid};
+use cairn_store::{Block, BlockSource, Cid, SourceError, cid};
 use entry::{Attributes, Names};
 use futures::{Stream, StreamExt, stream};
 use http::{HeaderValue, Response, header};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Answers with a TAR.
 pub(super) async fn serve<S: BlockSource + Clone + 'static>(
@@ -74,6 +76,8 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
                 path: Vec::new(),
             },
             open: Vec::new(),
+            shards: Counted::new(context.source.clone()),
+            shards_max: budget.entries,
             budget,
             leave: context.leave.clone(),
         };
@@ -94,6 +98,10 @@ struct Archive<S> {
     next: Next,
     /// Folders that are not finished, the innermost last.
     open: Vec<Level>,
+    /// Where folders have their shards from.
+    shards: Counted<S>,
+    /// How many of them all folders together may have: such as hold nothing are no entries.
+    shards_max: u64,
     budget: Budget,
     leave: Leave,
 }
@@ -153,6 +161,7 @@ impl<S: BlockSource + Clone + 'static> Archive<S> {
                     Some(level) => match level.entries.next().await {
                         Some(entry) => {
                             let entry = entry?;
+                            self.shards.within(self.shards_max)?;
                             let path = entry::below(&level.path, &entry.name)?;
                             self.next = Next::Cid {
                                 cid: entry.cid,
@@ -160,6 +169,7 @@ impl<S: BlockSource + Clone + 'static> Archive<S> {
                             };
                         }
                         None => {
+                            self.shards.within(self.shards_max)?;
                             self.open.pop();
                             self.next = Next::Entry;
                         }
@@ -198,7 +208,7 @@ impl<S: BlockSource + Clone + 'static> Archive<S> {
                     ));
                 }
                 let attributes = Attributes::folder(directory.mode(), directory.mtime());
-                let entries = directory.entries(self.source.clone(), self.budget).boxed();
+                let entries = directory.entries(self.shards.clone(), self.budget).boxed();
                 self.open.push(Level { path, entries });
                 entry::head(&name, &attributes)
             }
@@ -245,6 +255,37 @@ impl<S: BlockSource + Clone + 'static> Archive<S> {
                     .map(Bytes::from_static))
             }
         }
+    }
+}
+
+/// A source, and how often it was asked for a block.
+#[derive(Debug, Clone)]
+struct Counted<S> {
+    source: S,
+    asked: Arc<AtomicU64>,
+}
+
+impl<S> Counted<S> {
+    fn new(source: S) -> Self {
+        let asked = Arc::default();
+        Self { source, asked }
+    }
+
+    /// Fails once it was asked more often than `most`.
+    fn within(&self, most: u64) -> Result<(), Break> {
+        match self.asked.load(Ordering::Relaxed) <= most {
+            true => Ok(()),
+            false => Err(Break::Limit(
+                "the folders have too many shards for one TAR".to_owned(),
+            )),
+        }
+    }
+}
+
+impl<S: BlockSource> BlockSource for Counted<S> {
+    async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.source.block(cid).await
     }
 }
 

@@ -30,6 +30,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use std::collections::{BTreeMap, HashMap};
 use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What happens to those who ask for a block that nobody has.
@@ -55,6 +56,8 @@ pub(super) struct Site {
     pub(super) missing: Missing,
     pub(super) config: Config,
     pub(super) names: Known,
+    /// How many blocks were asked for so far.
+    asked: Arc<AtomicU64>,
 }
 
 /// Names of which it is known where they lead.
@@ -124,6 +127,7 @@ pub(super) struct Blocks {
 
 impl BlockSource for Blocks {
     async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+        self.site.asked.fetch_add(1, Ordering::Relaxed);
         let found = Block::from_identity(cid)
             .or_else(|| self.site.here.get(cid).cloned())
             .or_else(|| {
@@ -184,7 +188,13 @@ impl Site {
             missing: Missing::Absent,
             config: Config::default(),
             names: Known::default(),
+            asked: Arc::default(),
         }
+    }
+
+    /// How many blocks were asked for so far, all handlers together.
+    pub(super) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     pub(super) fn put(&mut self, codec: u64, data: impl Into<Bytes>) -> Cid {
