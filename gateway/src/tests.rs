@@ -17,4 +17,5 @@ mod proxy;
 mod redirects;
 mod routing;
 mod support;
+mod traversal;
 mod wire;

@@ -307,15 +307,23 @@ impl Rest {
 fn row(out: &mut String, (folder, by_cid): (&str, &Entries), entry: &Entry) {
     let cid = entry.cid.to_string();
     let by_cid = by_cid.link(&cid, &entry.name);
+    let shown = encode::html(&encode::visible(&entry.name));
+    let name = match entry.name.as_str() {
+        // No address says these: browsers take them for this folder and the one above.
+        "" | "." | ".." => shown,
+        // A slash would begin another name, and two of them another host.
+        name => {
+            let below = encode::path(name).replace('/', "%2F");
+            let address = format!("{}/{below}", encode::path(folder));
+            format!("<a href=\"{}\">{shown}</a>", encode::html(&address))
+        }
+    };
     let _ = writeln!(
         out,
         "<tr><td class=\"name\">{}</td>\
          <td class=\"hash\"><a class=\"ipfs-hash\" translate=\"no\" {by_cid}>{}</a></td>\
          <td class=\"size\">{}</td></tr>",
-        link(
-            &format!("{folder}/{}", entry.name),
-            &encode::html(&encode::visible(&entry.name))
-        ),
+        name,
         short(&cid),
         size(entry.tsize),
     );
@@ -375,7 +383,7 @@ const ROW_BYTES: usize = 400;
 
 /// Changes with everything below; raise the number when the rows themselves change.
 const TEMPLATE_VERSION: u64 = {
-    let mut hash = fingerprint(page::VERSION, b"rows 2");
+    let mut hash = fingerprint(page::VERSION, b"rows 3");
     hash = fingerprint(hash, TABLE.as_bytes());
     fingerprint(hash, FOOT.as_bytes())
 };
