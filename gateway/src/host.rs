@@ -23,7 +23,7 @@ use cairn_node::name::path::Root;
 use cairn_store::Cid;
 use cairn_store::cid::{self, LIBP2P_KEY, Version};
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use multibase::Base;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -116,7 +116,7 @@ impl<'a> Asking<'a> {
         // An address with a host says it better than the header does (RFC 9112, 3.2.2), and a proxy in front of this
         // gateway better than both.
         let sent = parts.uri.authority().map(http::uri::Authority::as_str);
-        let sent = sent.or_else(|| first(headers, "host"));
+        let sent = sent.or(header_of_host(parts)?);
         let [host, proto] = FORWARDED.map(|name| first(headers, name).filter(|_| is_trusted));
         let host = host.or(sent).unwrap_or_default();
         if !host.is_empty() && !host.starts_with('[') && Named::read(host).is_none() {
@@ -488,6 +488,20 @@ fn first<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let text = headers.get(name)?.to_str().ok()?;
     let first = text.split(',').next().unwrap_or_default().trim();
     (!first.is_empty()).then_some(first)
+}
+
+/// What the `Host` header says. Whoever stands in front may have made something of one that is wrong (RFC 9112, 3.2).
+fn header_of_host(parts: &Parts) -> Result<Option<&str>, Failure> {
+    let wrong = |why: &str| Err(Failure::Parameter(why.to_owned()));
+    let is_remote = parts.extensions.get::<Client>().is_some();
+    match parts.headers.get(header::HOST).map(HeaderValue::to_str) {
+        Some(Ok(host)) => Ok(Some(host.trim())),
+        Some(Err(_)) => wrong("the Host header of the request cannot be read"),
+        None if is_remote && parts.version == http::Version::HTTP_11 => {
+            wrong("the request names no host: send a Host header")
+        }
+        None => Ok(None),
+    }
 }
 
 /// What a proxy in front says: the host, and the scheme.
