@@ -86,7 +86,11 @@ impl Network {
         match self {
             Self::Local | Self::Lan => self.allows(address),
             Self::Public => {
-                let is_global = |ip| !is_loopback(ip) && !is_private(ip);
+                let is_near = |ip| is_loopback(ip) || is_private(ip);
+                let is_global = |ip| {
+                    let carried = carried(ip).map(IpAddr::V4);
+                    !is_near(ip) && !carried.is_some_and(|ip| is_near(ip) || ip.is_unspecified())
+                };
                 has_its_host_in_front(address) && host(address).is_none_or(is_global)
             }
         }
@@ -235,6 +239,19 @@ fn is_private_v6(ip: Ipv6Addr) -> bool {
     ip.is_unique_local() || ip.is_unicast_link_local()
 }
 
+/// The IPv4 address that a translator on the way would make of it: 64:ff9b::/96 (RFC 6052), 2002::/16 (RFC 3056), and
+/// ::/96, which is no longer used (RFC 4291).
+fn carried(ip: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(ip) = ip else { return None };
+    let (high, low) = match ip.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => (high, low),
+        [0x2002, high, low, ..] => (high, low),
+        [0, 0, 0, 0, 0, 0, high, low] => (high, low),
+        _ => return None,
+    };
+    Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,6 +338,26 @@ mod tests {
         assert!(!Network::Public.announces(&address(PRIVATE[0])));
         assert!(Network::Public.announces(&address("/ip4/192.0.2.1/tcp/4001")));
         assert!(Network::Local.announces(&address(LOOPBACK[0])));
+        // Where a translator would lead to what is private there.
+        for ip in [
+            "64:ff9b::127.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b::0.0.0.0",
+            "2002:7f00:1::",
+            "2002:a9fe:a9fe::1",
+            "::10.0.0.1",
+            "::127.0.0.1",
+        ] {
+            let address = address(&format!("/ip6/{ip}/tcp/80"));
+            assert!(!Network::Public.announces(&address), "{ip}");
+            assert!(!Network::Local.allows(&address), "{ip}");
+            assert!(!Network::Lan.allows(&address), "{ip}");
+        }
+        for ip in ["64:ff9b::192.0.2.1", "2002:c000:201::1"] {
+            let address = address(&format!("/ip6/{ip}/tcp/80"));
+            assert!(Network::Public.announces(&address), "{ip}");
+        }
     }
 
     #[test]

@@ -421,7 +421,18 @@ async fn only_what_lies_inside_is_dialled() {
         assert!(!holds(Network::Lan, theirs, text), "{text}");
     }
     assert!(holds(Network::Lan, theirs, "http://192.168.1.1:1"));
-    for text in ["http://127.0.0.1:1", "http://10.0.0.1:1", "http://[::1]:1"] {
+    for text in [
+        "http://127.0.0.1:1",
+        "http://10.0.0.1:1",
+        "http://100.64.0.1:1",
+        "http://169.254.169.254:80",
+        "http://[::1]:1",
+        "http://[::ffff:169.254.169.254]:80",
+        "http://[fd00::1]:1",
+        "http://[fe80::1]:1",
+        "http://[64:ff9b::169.254.169.254]:80",
+        "http://[2002:7f00:1::]:1",
+    ] {
         assert!(holds(Network::Public, ours, text), "{text}");
         assert!(!holds(Network::Public, theirs, text), "{text}");
     }
