@@ -1,84 +1,12 @@
 //! Names in place of content: domains whose DNSLinks a name server on loopback tells, and names that the operator fixed.
 
+use harness::names::Names;
 use harness::{Mounts, Repo, tell_skipped};
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::net::TcpListener;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
-
-/// A name server: TXT records by name, and what it was asked for.
-#[derive(Clone)]
-struct Names {
-    at: SocketAddr,
-    texts: Arc<Mutex<BTreeMap<String, String>>>,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Names {
-    fn start() -> Self {
-        Self::at("127.0.0.1:0").unwrap()
-    }
-
-    fn at(address: &str) -> std::io::Result<Self> {
-        let socket = UdpSocket::bind(address)?;
-        let names = Self {
-            at: socket.local_addr()?,
-            texts: Arc::default(),
-            asked: Arc::default(),
-        };
-        let answering = names.clone();
-        thread::spawn(move || {
-            let mut room = [0; 4096];
-            while let Ok((length, from)) = socket.recv_from(&mut room) {
-                let answer = answering.answer(&room[..length]);
-                drop(socket.send_to(&answer, from));
-            }
-        });
-        Ok(names)
-    }
-
-    /// The DNSLink of a domain from now on.
-    fn link(&self, domain: &str, path: &str) {
-        let (name, text) = (format!("_dnslink.{domain}."), format!("dnslink={path}"));
-        self.texts.lock().unwrap().insert(name, text);
-    }
-
-    fn count(&self) -> usize {
-        self.asked.lock().unwrap().len()
-    }
-
-    fn answer(&self, question: &[u8]) -> Vec<u8> {
-        let (mut at, mut name) = (12, String::new());
-        while question[at] != 0 {
-            let end = at + 1 + usize::from(question[at]);
-            name.push_str(str::from_utf8(&question[at + 1..end]).unwrap());
-            name.push('.');
-            at = end;
-        }
-        let text = self.texts.lock().unwrap().get(&name).cloned();
-        self.asked.lock().unwrap().push(name);
-        let mut answer = question[..2].to_vec();
-        // No such name, or one answer.
-        let (flags, count) = text.as_ref().map_or((0x8183_u16, 0_u16), |_| (0x8180, 1));
-        answer.extend(flags.to_be_bytes());
-        answer.extend([0, 1]);
-        answer.extend(count.to_be_bytes());
-        answer.extend([0; 4]);
-        answer.extend(&question[12..at + 5]);
-        if let Some(text) = text {
-            answer.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 1, 44]);
-            let length = u16::try_from(text.len() + 1).unwrap();
-            answer.extend(length.to_be_bytes());
-            answer.push(u8::try_from(text.len()).unwrap());
-            answer.extend(text.as_bytes());
-        }
-        answer
-    }
-}
 
 /// A repository that asks `names` about everything.
 fn asker(names: &Names) -> Repo {
@@ -262,7 +190,7 @@ fn a_domain_that_is_bound_anew_leads_to_other_content_and_never_to_an_address() 
     let nobody = inside.accept().map(|(_, from)| from);
     assert_eq!(nobody.unwrap_err().kind(), ErrorKind::WouldBlock);
     // Nor is anything asked for but the link.
-    let asked = names.asked.lock().unwrap().clone();
+    let asked = names.asked();
     assert!(
         asked.iter().all(|name| name == "_dnslink.rebound.example."),
         "{asked:?}"

@@ -55,7 +55,8 @@ pub fn request(
     read(BufReader::new(socket), method)
 }
 
-fn read(mut input: impl BufRead, method: &str) -> io::Result<Answer> {
+/// Reads one answer to a request of this method.
+pub fn read(mut input: impl BufRead, method: &str) -> io::Result<Answer> {
     let first = line(&mut input)?;
     let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| wrong(&format!("status line {first:?}")))?;
@@ -66,7 +67,7 @@ fn read(mut input: impl BufRead, method: &str) -> io::Result<Answer> {
         body: Vec::new(),
         trailers: BTreeMap::new(),
     };
-    let without_body = method == "HEAD" || status == 204 || status == 304;
+    let without_body = method == "HEAD" || status < 200 || status == 204 || status == 304;
     if without_body {
         return Ok(answer);
     }

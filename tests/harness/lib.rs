@@ -3,6 +3,7 @@
 //! * [`Repo`]: a folder for `CAIRN_PATH` and the program run over it.
 //! * [`Daemon`]: the program as a daemon, ready when it says so, gone when dropped.
 //! * [`Mounts`]: file systems of a test's own, which nobody else sees.
+//! * [`names`]: a name server on loopback.
 //! * [`nets`]: hosts in the open and homes behind routers, in network namespaces.
 //! * [`http`]: requests over a plain socket, so that nothing is smoothed over.
 //! * [`scenario`]: commands run alone and through a daemon, over a few known contents.
@@ -13,6 +14,7 @@
 
 pub mod http;
 pub mod mounts;
+pub mod names;
 pub mod nets;
 pub mod oracle;
 pub mod program;
