@@ -6,6 +6,7 @@
 //! * [`names`]: a name server on loopback.
 //! * [`nets`]: hosts in the open and homes behind routers, in network namespaces.
 //! * [`http`]: requests over a plain socket, so that nothing is smoothed over.
+//! * [`proxy`]: nginx and haproxy in front of a gateway.
 //! * [`scenario`]: commands run alone and through a daemon, over a few known contents.
 //! * [`wait_until`], [`wait_for`]: asked again until it is so.
 //! * [`tree`]: folders with content that a seed decides.
@@ -18,6 +19,7 @@ pub mod names;
 pub mod nets;
 pub mod oracle;
 pub mod program;
+pub mod proxy;
 pub mod scenario;
 pub mod torture;
 pub mod tree;
