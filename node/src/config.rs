@@ -16,6 +16,7 @@ use crate::private::SwarmKey;
 use crate::provide::Strategy;
 use crate::reach;
 use crate::swarm::Filter;
+use crate::web::Manners;
 use cairn_store::config::Percent;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
@@ -130,6 +131,9 @@ pub struct Config {
     /// Whether peers may measure the way to us (`/perf/1.0.0`). It makes this node send bytes for
     /// nothing, so `None` means: in `local` and `lan`.
     pub perf: Option<bool>,
+    /// Whether peers may come with requests for the gateway (`/http/1.1`), and how many; who answers them takes
+    /// `Node::visitors`.
+    pub web: Option<Manners>,
     /// How this node may make itself reachable.
     pub reach: reach::Settings,
     /// How much is sent and received, and how much memory there may be before no more peers are taken;
@@ -261,6 +265,7 @@ impl Default for Config {
             announce_queue_max: 64 << 10,
             scrub_share: cairn_store::config::Config::default().scrub_share,
             perf: None,
+            web: None,
             reach: reach::Settings::default(),
             limits: Limits::default(),
             serve: Arc::new(ServeAll),

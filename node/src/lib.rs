@@ -41,6 +41,7 @@ pub mod routing;
 pub mod swarm;
 pub mod tasks;
 mod throttle;
+pub mod web;
 
 #[cfg(feature = "fuzzing")]
 pub use bitswap::fuzzing;

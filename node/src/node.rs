@@ -28,10 +28,11 @@ use crate::routing::{Directory, Routing};
 use crate::swarm::{self, Online, Peers};
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
+use crate::web::Visitors;
 use cairn_store::{Cid, Store};
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -50,6 +51,8 @@ pub struct Node {
     perf: Perf,
     provide: Provide,
     throttle: Throttle,
+    /// Until somebody takes them.
+    visitors: Mutex<Option<Visitors>>,
     events: broadcast::Sender<Event>,
     libp2p_metrics: Arc<prometheus_client::registry::Registry>,
     families: Families,
@@ -187,6 +190,7 @@ impl Node {
             wire,
             perf,
             pubsub,
+            web,
             foreign,
         } = swarm::start(&keys, &config, &families.swarm, &events, registry).await?;
         let providing = provide::Options::of(&config);
@@ -205,6 +209,10 @@ impl Node {
         )
         .denying(denylist.clone());
         let throttle = Throttle::new(config.limits.clone(), registry)?;
+        let visitors = web.zip(config.web).map(|(wire, manners)| {
+            let policy = Arc::clone(&serve);
+            Visitors::new(wire, manners, throttle.clone(), policy, registry)
+        });
         let rules = Rules {
             throttle: throttle.clone(),
             policy: Arc::clone(&serve),
@@ -271,6 +279,7 @@ impl Node {
             perf,
             provide,
             throttle,
+            visitors: Mutex::new(visitors.transpose()?),
             events,
             libp2p_metrics: foreign,
             families,
@@ -326,6 +335,12 @@ impl Node {
     /// one stream of `/perf/1.0.0`. Nothing of it touches the store.
     pub async fn perf(&self, peer: PeerId, upload: u64, download: u64) -> Result<Run, PerfError> {
         self.perf.run(peer, upload, download).await
+    }
+
+    /// Peers that come with requests, for the one who answers them; `None` if they may not, or another has taken them.
+    pub fn visitors(&self) -> Option<Visitors> {
+        let visitors = self.visitors.lock();
+        visitors.unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What was exchanged with a peer, if anything is remembered.

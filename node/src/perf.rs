@@ -9,7 +9,7 @@
 
 mod behaviour;
 
-pub(crate) use behaviour::{Answers, Behaviour, Order, PROTOCOL, Wire, pair, pair_of};
+pub(crate) use behaviour::{Answers, Arrival, Behaviour, Order, PROTOCOL, Wire, pair, pair_of};
 
 use crate::negotiation::OpenError;
 use crate::places::Places;
@@ -90,7 +90,7 @@ impl Perf {
         let (family, stopping) = (tasks.clone(), tasks.stopping());
         let places = Places::new(ANSWERS_PER_PEER_MAX, ANSWERS_MAX);
         tasks.spawn("perf", async move {
-            while let Some(Some((peer, stream))) =
+            while let Some(Some(Arrival { peer, stream, .. })) =
                 stopping.run_until_cancelled(arrived.recv()).await
             {
                 let Some(place) = places.take(peer) else {

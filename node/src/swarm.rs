@@ -55,6 +55,7 @@ use crate::reach;
 use crate::routing::queue::Queue;
 use crate::routing::{self, Routing};
 use crate::tasks::Tasks;
+use crate::web;
 use behaviour::{Behaviour, Spoken};
 use bootstrap::Bootstrap;
 use command::{COMMANDS_MAX, Command};
@@ -177,6 +178,7 @@ pub struct Peers {
     serving: Serving,
     perf: perf::Answers,
     pubsub: bool,
+    web: bool,
     settings: reach::Settings,
     reach: watch::Receiver<reach::Status>,
     meter: Arc<Meter>,
@@ -311,7 +313,7 @@ impl Peers {
     /// What we speak.
     pub fn protocols(&self) -> Vec<String> {
         let is = self.reach.borrow().reachability;
-        let more = (self.perf, self.pubsub);
+        let more = (self.perf, self.pubsub, self.web);
         behaviour::protocols(&self.serving, self.network, (&self.settings, is), more)
     }
 
@@ -378,6 +380,8 @@ pub(crate) struct Online {
     pub(crate) perf: perf::Wire,
     /// Where it is switched on.
     pub(crate) pubsub: Option<pubsub::Wires>,
+    /// Likewise.
+    pub(crate) web: Option<perf::Wire>,
     pub(crate) foreign: Arc<prometheus_client::registry::Registry>,
 }
 
@@ -417,6 +421,7 @@ pub(crate) async fn start(
     let pubsub = config.names.pubsub.then(|| pubsub::pair(keys));
     let pubsub = pubsub.transpose().map_err(StartError::Pubsub)?;
     let (gossip, pubsub) = pubsub.unzip();
+    let (web, web_wire) = config.web.map(|_| web::pair()).unzip();
     let doors = (Arc::clone(&ceiling), keeper.clone());
     let spoken = Spoken {
         dht,
@@ -425,6 +430,7 @@ pub(crate) async fn start(
         asked,
         relays,
         pubsub: gossip,
+        web,
     };
     let behaviour = Behaviour::new(keys.public(), config, doors, spoken);
     let swarm = Swarm::new(transport, behaviour, local, settings(config, tasks));
@@ -464,6 +470,7 @@ pub(crate) async fn start(
         serving,
         perf: config.perf(),
         pubsub: pubsub.is_some(),
+        web: web_wire.is_some(),
         settings: config.reach.clone(),
         reach,
         meter,
@@ -494,6 +501,7 @@ pub(crate) async fn start(
         wire,
         perf: perf_wire,
         pubsub,
+        web: web_wire,
         foreign: foreign_registry,
     })
 }

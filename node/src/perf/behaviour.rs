@@ -1,7 +1,9 @@
 //! Between the swarm and the measuring tasks: negotiates and hands streams over. Pings go the same way
-//! (`ping.rs`), over a protocol that somebody else answers, and questions for records (`name/pubsub/fetch.rs`).
+//! (`ping.rs`), over a protocol that somebody else answers, questions for records (`name/pubsub/fetch.rs`), and requests
+//! for the gateway (`web.rs`).
 
 use crate::negotiation::{self, Connections, Negotiate, OpenError, is_relayed};
+use crate::network::host;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::multiaddr::Protocol;
@@ -17,6 +19,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -41,10 +44,19 @@ pub(crate) struct Order {
     pub(crate) reply: Opener,
 }
 
+/// A stream that a peer has opened.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) peer: PeerId,
+    /// The other end of its connection, if that is an IP address.
+    pub(crate) from: Option<IpAddr>,
+    pub(crate) stream: Stream,
+}
+
 /// The other end of a [`Behaviour`].
 #[derive(Debug)]
 pub(crate) struct Wire {
-    pub(crate) arrived: mpsc::Receiver<(PeerId, Stream)>,
+    pub(crate) arrived: mpsc::Receiver<Arrival>,
     pub(crate) orders: mpsc::Sender<Order>,
 }
 
@@ -83,7 +95,7 @@ pub(crate) struct Behaviour {
     connections: Connections,
     /// Where each of them leads, as [`Order::way`] has it.
     ways: HashMap<ConnectionId, Multiaddr>,
-    arrivals: mpsc::Sender<(PeerId, Stream)>,
+    arrivals: mpsc::Sender<Arrival>,
     orders: mpsc::Receiver<Order>,
 }
 
@@ -96,10 +108,11 @@ impl Behaviour {
         }
     }
 
-    /// Over a relay nothing is measured: it would be the relay that pays.
-    fn handler(&self, peer: PeerId, address: &Multiaddr) -> Handler {
+    /// Over a relay nothing is answered: it would be the relay that pays.
+    fn handler(&self, peer: PeerId, address: &Multiaddr, remote: &Multiaddr) -> Handler {
         Handler {
             peer,
+            from: host(remote),
             spoken: self.spoken,
             answers: if is_relayed(address) {
                 Answers::No
@@ -121,9 +134,9 @@ impl NetworkBehaviour for Behaviour {
         _: ConnectionId,
         peer: PeerId,
         local: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer, local))
+        Ok(self.handler(peer, local, remote))
     }
 
     fn handle_established_outbound_connection(
@@ -134,7 +147,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer, address))
+        Ok(self.handler(peer, address, address))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -200,9 +213,10 @@ impl NetworkBehaviour for Behaviour {
 #[derive(Debug)]
 pub(crate) struct Handler {
     peer: PeerId,
+    from: Option<IpAddr>,
     spoken: Spoken,
     answers: Answers,
-    arrivals: mpsc::Sender<(PeerId, Stream)>,
+    arrivals: mpsc::Sender<Arrival>,
     open: VecDeque<Opener>,
 }
 
@@ -252,7 +266,8 @@ impl ConnectionHandler for Handler {
                 protocol: (_, stream),
                 ..
             }) => {
-                let handed = self.arrivals.try_send((self.peer, stream));
+                let (peer, from) = (self.peer, self.from);
+                let handed = self.arrivals.try_send(Arrival { peer, from, stream });
                 if handed.is_err() {
                     tracing::debug!(peer = %self.peer, "stream refused: too many wait");
                 }

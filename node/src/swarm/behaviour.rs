@@ -16,6 +16,7 @@ use crate::perf;
 use crate::reach::kept::Kept;
 use crate::reach::told::Told;
 use crate::reach::{self, Reachability, autonat};
+use crate::web;
 use libp2p::connection_limits;
 use libp2p::identity::{PeerId, PublicKey};
 use libp2p::swarm::NetworkBehaviour;
@@ -48,6 +49,7 @@ pub(super) struct Behaviour {
     pub(super) upnp: Toggle<Kept<upnp::tokio::Behaviour>>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) fetch: Toggle<perf::Behaviour>,
+    pub(super) web: Toggle<perf::Behaviour>,
     /// The last: what others behind it refused it would go on counting.
     pub(super) gossip: Toggle<pubsub::behaviour::Behaviour>,
 }
@@ -60,6 +62,7 @@ pub(super) struct Spoken {
     pub(super) asked: perf::Behaviour,
     pub(super) relays: ThroughRelays,
     pub(super) pubsub: Option<pubsub::Spoken>,
+    pub(super) web: Option<perf::Behaviour>,
 }
 
 impl Behaviour {
@@ -76,6 +79,7 @@ impl Behaviour {
             asked,
             relays,
             pubsub,
+            web,
         } = spoken;
         let (gossip, fetch) = pubsub.map(|spoken| (spoken.gossip, spoken.fetch)).unzip();
         let local = key.to_peer_id();
@@ -117,6 +121,7 @@ impl Behaviour {
                 .flatten()
                 .into(),
             fetch: fetch.into(),
+            web: web.into(),
             gossip: gossip.into(),
         }
     }
@@ -175,7 +180,7 @@ pub(super) fn protocols(
     serving: &Serving,
     network: Network,
     (reach, is): (&reach::Settings, Reachability),
-    (perf, pubsub): (perf::Answers, bool),
+    (perf, pubsub, web): (perf::Answers, bool, bool),
 ) -> Vec<String> {
     let mut names: Vec<String> = [
         "/ipfs/bitswap",
@@ -213,6 +218,9 @@ pub(super) fn protocols(
     if pubsub {
         names.extend(gossip::PROTOCOLS.map(str::to_owned));
         names.push(fetch::PROTOCOL.to_string());
+    }
+    if web {
+        names.push(web::PROTOCOL.to_string());
     }
     names.sort_unstable();
     names

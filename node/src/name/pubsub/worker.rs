@@ -13,12 +13,11 @@ use super::{Command, Shared, topic};
 use crate::event::Event;
 use crate::ipns::{Record, RecordError};
 use crate::name::Names;
-use crate::perf::Order;
+use crate::perf::{Arrival, Order};
 use crate::places::Places;
 use crate::tasks::Tasks;
 use libp2p::PeerId;
 use libp2p::gossipsub::{MessageAcceptance, TopicHash};
-use libp2p::swarm::Stream;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io;
@@ -370,7 +369,7 @@ impl Worker {
 
 /// Answers peers that ask for records of names that are followed here.
 pub(super) fn answer_questions(
-    mut arrived: mpsc::Receiver<(PeerId, Stream)>,
+    mut arrived: mpsc::Receiver<Arrival>,
     names: &Names,
     topics: &Shared,
     metrics: &Metrics,
@@ -380,7 +379,9 @@ pub(super) fn answer_questions(
     let (family, stopping) = (tasks.clone(), tasks.stopping());
     let places = Places::new(ANSWERS_PER_PEER_MAX, ANSWERS_MAX);
     tasks.spawn("questions for records", async move {
-        while let Some(Some((peer, stream))) = stopping.run_until_cancelled(arrived.recv()).await {
+        while let Some(Some(Arrival { peer, stream, .. })) =
+            stopping.run_until_cancelled(arrived.recv()).await
+        {
             let Some(place) = places.take(peer) else {
                 metrics.answered(Ended::Refused);
                 continue;
