@@ -21,6 +21,7 @@ use cairn_node::keystore::{Secret, SecretError};
 use cairn_node::name::dns;
 use cairn_node::private::{Need, SwarmKey};
 use cairn_node::provide::Strategy;
+use cairn_node::web::Manners;
 use cairn_node::{Endpoint, Limits, Multiaddr, Network, PeerId, reach};
 use connections::{Connections, PeerAddress, Swarm};
 use duration::Interval;
@@ -474,6 +475,7 @@ impl Config {
             provide_strategy: self.provide.strategy,
             provide_interval: self.provide.interval.0,
             perf: self.diag.perf,
+            web: self.gateway.libp2p.then(Manners::default),
             reach: self.reach.clone(),
             limits: self.limits.clone(),
             serve: Arc::new(self.serve.policy()),
@@ -779,6 +781,10 @@ trustless_only = false
 # Whether a host that has a DNSLink is served what that leads to. A question in DNS for each name that the
 # gateway is called by, where `network` lets it be asked.
 dnslink = true
+
+# Whether peers may ask the gateway too, over libp2p (/http/1.1), for blocks, CARs and records of names that are here
+# already. Up to 64 streams are answered at once, 8 of one peer.
+libp2p = false
 
 # The names that the gateway is known by, each with the paths it serves ("/ipfs", "/ipns", "/routing/v1"),
 # whether each root gets a host of its own (subdomains), as "<cid>.ipfs.localhost", and whether domains are one label there

@@ -20,6 +20,7 @@ use crate::rpc::entries::{Folders, LocalUpload, Walk};
 use crate::rpc::guard::Guard;
 use crate::rpc::server::{MetricsPage, Server, Service};
 use cairn_gateway::Gateway;
+use cairn_gateway::server::Entrances;
 use cairn_node::denylist::Denylist;
 use cairn_node::keystore::{Keystore, OWN};
 use cairn_node::name::Names;
@@ -357,10 +358,18 @@ impl Daemon {
             Some(node) => node.exchange(),
             None => Exchange::offline(store.clone()).denying(denylist.clone()),
         };
-        let gateway = match listeners.gateway {
-            Some(listener) => Some(
+        let entrances = Entrances {
+            listener: listeners.gateway,
+            visitors: node.as_ref().and_then(|node| node.visitors()),
+        };
+        let gateway = match entrances {
+            Entrances {
+                listener: None,
+                visitors: None,
+            } => None,
+            entrances => Some(
                 Gateway::start(
-                    listener,
+                    entrances,
                     exchange.clone(),
                     node.as_ref().map(|node| node.directory()),
                     resolver.clone(),
@@ -370,7 +379,6 @@ impl Daemon {
                 )
                 .map_err(register)?,
             ),
-            None => None,
         };
         let content = Content {
             store: store.clone(),
@@ -416,7 +424,7 @@ impl Daemon {
             ));
         } else {
             let mut addresses = vec![(Listener::Api, address)];
-            let gateway = gateway.as_ref().map(|gateway| gateway.address());
+            let gateway = gateway.as_ref().and_then(Gateway::address);
             addresses.extend(gateway.map(|at| (Listener::Gateway, ListenAddress(at))));
             for (listener, address) in addresses {
                 let announced = repository.announce_listener(listener, address);
@@ -454,7 +462,7 @@ impl Daemon {
             added.push(add_path(&self.repository, content, global, path).await?);
         }
         self.print_addresses(printer).await?;
-        let gateway = self.gateway.as_ref().map(Gateway::address);
+        let gateway = self.gateway.as_ref().and_then(Gateway::address);
         for line in &added {
             printer.line(&format!("added {} {}", line.hash, escape(&line.name)))?;
             if let Some(address) = gateway {
@@ -484,8 +492,8 @@ impl Daemon {
         }
         let rpc = ListenAddress(self.rpc.address());
         printer.line(&format!("RPC API server listening on {rpc}"))?;
-        if let Some(gateway) = &self.gateway {
-            let address = ListenAddress(gateway.address());
+        if let Some(address) = self.gateway.as_ref().and_then(Gateway::address) {
+            let address = ListenAddress(address);
             printer.line(&format!("Gateway server listening on {address}"))?;
         }
         let metrics = self.metrics.as_ref().unwrap_or(&self.rpc).address();

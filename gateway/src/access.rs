@@ -6,18 +6,34 @@
 use crate::body::Body;
 use crate::host::Known;
 use crate::metrics::Kind;
+use cairn_node::PeerId;
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request::Parts};
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 /// Who sent a request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Client(pub(crate) SocketAddr);
+pub(crate) enum Client {
+    /// Who came by TCP.
+    Address(SocketAddr),
+    /// Who came over a stream of libp2p.
+    Peer(PeerId),
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(out),
+            Self::Peer(peer) => peer.fmt(out),
+        }
+    }
+}
 
 /// What a line says.
 #[derive(Debug)]
 pub(crate) struct Line {
-    client: Option<SocketAddr>,
+    client: Option<Client>,
     method: Method,
     target: String,
     host: String,
@@ -44,7 +60,7 @@ impl Line {
             false => String::new(),
         };
         Some(Box::new(Self {
-            client: client.map(|client| client.0),
+            client,
             method: parts.method.clone(),
             target: shown(&parts.uri.to_string()),
             host: of(&parts.headers, header::HOST),

@@ -30,6 +30,9 @@ pub struct Config {
     /// Whether a host that has a DNSLink is served what that leads to (default true). Price: a question in DNS for each
     /// name that the gateway is called by, where `network` lets it be asked; answers are remembered.
     pub dnslink: bool,
+    /// Whether peers may ask the gateway too, over libp2p (`/http/1.1`), for what is here already and only for what they
+    /// can check (default false). Price: up to 64 streams answered at once beside `connections_max`.
+    pub libp2p: bool,
     /// The names that the gateway is known by, and what each serves (default `localhost`, with a host of its own per
     /// root). Other names, and addresses, serve everything by path.
     pub hosts: Hosts,
@@ -78,6 +81,7 @@ impl Default for Config {
             routing_put: false,
             trustless_only: false,
             dnslink: true,
+            libp2p: false,
             hosts: Hosts::default(),
             trusted_proxies: limits::near(),
             requests_max: count(1024),

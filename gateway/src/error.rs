@@ -50,6 +50,8 @@ pub(crate) enum Failure {
     Tunnel(String),
     /// The method is not one of ours.
     Method,
+    /// Not the version of HTTP that is spoken over streams of peers.
+    Version,
     /// The root is there, but a name below it is not.
     NoLink(String),
     /// The operator does not want it here.
@@ -58,6 +60,8 @@ pub(crate) enum Failure {
     NotFound(String),
     /// `only-if-cached`, and it is not.
     NotCached,
+    /// A peer asks for it, for whom nothing is looked for elsewhere.
+    NotHere(String),
     /// The content cannot be had in the format asked for.
     Format(String),
     /// The Range lies outside the content.
@@ -98,6 +102,8 @@ pub(crate) enum Reach {
     Anywhere,
     /// Only in its own store, by the client's wish.
     CacheOnly,
+    /// Only in its own store, because a peer asks.
+    Here,
 }
 
 impl Failure {
@@ -107,13 +113,16 @@ impl Failure {
             Self::Path(_) | Self::Parameter(_) | Self::Unchecked(_) | Self::Route(_) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Nowhere | Self::NoLink(_) | Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Nowhere | Self::NoLink(_) | Self::NotFound(_) | Self::NotHere(_) => {
+                StatusCode::NOT_FOUND
+            }
             Self::Denied(denial) => match denial.grounds {
                 Grounds::Policy => StatusCode::GONE,
                 Grounds::Legal => StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
             },
             Self::Tunnel(_) => StatusCode::FORBIDDEN,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::NotCached => StatusCode::PRECONDITION_FAILED,
             Self::Format(_) | Self::Accept(_) => StatusCode::NOT_ACCEPTABLE,
             Self::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -210,6 +219,14 @@ impl Failure {
                 failed("it is not in this node's store, and the request says only-if-cached"),
                 "Ask without `Cache-Control: only-if-cached` to have it looked for elsewhere.",
             ),
+            Self::NotHere(why) => (
+                why.clone(),
+                "Peers are given what this node has already, and nothing is looked for on their behalf: ask others.",
+            ),
+            Self::Version => (
+                "over libp2p this gateway speaks HTTP/1.1 alone".to_owned(),
+                "",
+            ),
             Self::Format(why) => (
                 why.clone(),
                 "The bytes as they are stored: add ?format=raw.",
@@ -291,9 +308,11 @@ impl Failure {
             | Self::Nowhere
             | Self::Tunnel(_)
             | Self::Method
+            | Self::Version
             | Self::NoLink(_)
             | Self::NotFound(_)
             | Self::NotCached
+            | Self::NotHere(_)
             | Self::Format(_)
             | Self::Unsatisfiable { .. }
             | Self::Broken(_)
@@ -349,6 +368,7 @@ impl Failure {
         match reach {
             Reach::Anywhere => Self::NotFound(format!("block {cid} was not found")),
             Reach::CacheOnly => Self::NotCached,
+            Reach::Here => Self::NotHere(format!("block {cid} is not here")),
         }
     }
 

@@ -1,23 +1,23 @@
 //! One request, from its head to its answer: a place among the running ones, a time limit, and
-//! what every answer carries.
+//! what every answer carries. Peers are answered less than others: see [`Handler::for_peer`].
 
 use crate::access::{Client, Line};
 use crate::body::{Body, Broken};
 use crate::config::Config;
 use crate::content::Content;
-use crate::error::Failure;
+use crate::error::{Failure, Reach};
 use crate::format::Format;
 use crate::host::{Asking, FORWARDED, Known, Otherwise, Site, Turn};
 use crate::metrics::{Kind, Metrics};
 use crate::names::{self, Names};
-use crate::request::{self, Asked};
+use crate::request::{self, Asked, Request as Question};
 use crate::response::{self, KindExtension};
-use crate::routing::Routing;
+use crate::routing::{self, Routing};
 use crate::{encode, headers, trustless};
 use cairn_node::name::domain::Domain;
 use cairn_node::name::path::{NamePath, Root};
 use cairn_node::name::resolve::How;
-use http::{HeaderValue, Request, Response, header, request::Parts};
+use http::{HeaderValue, Request, Response, Version, header, request::Parts};
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -43,6 +43,16 @@ struct Shared<C> {
     hosts: Known,
     /// Places for lookups of names that are sent as hosts.
     host_lookups: Semaphore,
+    audience: Audience,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    /// Whoever reaches the gateway.
+    All,
+    /// A peer, over a stream.
+    Peer,
 }
 
 impl<C> Clone for Handler<C> {
@@ -75,6 +85,27 @@ impl<C: Content> Handler<C> {
                 names,
                 hosts,
                 host_lookups: Semaphore::new(HOST_LOOKUPS_MAX),
+                audience: Audience::All,
+            }),
+        }
+    }
+
+    /// The same for a peer: of `content` and `names` what it can check, by its path alone, and nothing of what is asked
+    /// of others. Peers answered by handlers that were made of one share its limits.
+    pub(crate) fn for_peer<D: Content>(&self, content: D, names: Arc<dyn Names>) -> Handler<D> {
+        let shared = &self.shared;
+        Handler {
+            shared: Arc::new(Shared {
+                content,
+                config: shared.config.clone(),
+                places: Arc::clone(&shared.places),
+                metrics: shared.metrics.clone(),
+                answers: shared.answers.clone(),
+                routing: Routing::Off,
+                names,
+                hosts: Known::new(&shared.config),
+                host_lookups: Semaphore::new(0),
+                audience: Audience::Peer,
             }),
         }
     }
@@ -118,7 +149,11 @@ impl<C: Content> Handler<C> {
         B: http_body::Body<Data: Send, Error: fmt::Display> + Send,
     {
         let shared = &self.shared;
-        let accept = parts.headers.get(header::ACCEPT).cloned();
+        let accept = match shared.audience {
+            Audience::All => parts.headers.get(header::ACCEPT).cloned(),
+            // No pages for those who are no browsers.
+            Audience::Peer => None,
+        };
         let mut line = Line::begin(&parts, &shared.hosts);
         let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
             shared.metrics.refused();
@@ -270,6 +305,9 @@ impl<C: Content> Handler<C> {
         B: http_body::Body<Data: Send, Error: fmt::Display> + Send,
     {
         let shared = &self.shared;
+        if shared.audience == Audience::Peer {
+            return self.answer_peer(parts).await;
+        }
         if parts.method == http::Method::CONNECT {
             return self.connect(&parts);
         }
@@ -286,26 +324,53 @@ impl<C: Content> Handler<C> {
                 if shared.config.trustless_only {
                     trustless::check(&request)?;
                 }
-                let names = &*shared.names;
-                if request.wants(Format::IpnsRecord) {
-                    return names::record(names, &request).await;
-                }
-                let led = names::lead(names, &request).await?;
-                let (config, answers) = (&shared.config, &shared.answers);
-                let content = (&shared.content, names);
-                response::content(content, config, answers, &request, led).await
+                self.content(&request).await
             }
             Asked::Canonical(location) => Ok(response::found(location)),
             Asked::Redirect(location) => Ok(response::moved(location)),
             Asked::Landing => Ok(landing()),
-            Asked::Options => {
-                let mut response = Response::new(Body::empty());
-                response
-                    .headers_mut()
-                    .insert(header::ALLOW, headers::METHODS);
-                Ok(response)
-            }
+            Asked::Options => Ok(options()),
         }
+    }
+
+    /// The same for a peer. Its host counts for nothing, so a whole address in the request line is its path.
+    async fn answer_peer(&self, parts: Parts) -> Result<Response<Body>, Failure> {
+        if parts.version < Version::HTTP_11 {
+            // An answer that breaks off could look whole: not every transport tells the end of a stream from its reset.
+            return Err(Failure::Version);
+        }
+        let path = parts.uri.path();
+        if routing::is_below(path) {
+            return Err(Failure::NotHere("who has what is not told here".to_owned()));
+        }
+        if path == PROTOCOLS_PATH && matches!(parts.method, http::Method::GET | http::Method::HEAD)
+        {
+            return Ok(plain(headers::JSON, PROTOCOLS));
+        }
+        match request::parse(parts, None)? {
+            Asked::Content(mut request) => {
+                if request.reach == Reach::Anywhere {
+                    request.reach = Reach::Here;
+                }
+                trustless::check(&request)?;
+                self.content(&request).await
+            }
+            Asked::Canonical(location) => Ok(response::found(location)),
+            Asked::Redirect(location) => Ok(response::moved(location)),
+            Asked::Landing => Err(Failure::Nowhere),
+            Asked::Options => Ok(options()),
+        }
+    }
+
+    async fn content(&self, request: &Question) -> Result<Response<Body>, Failure> {
+        let shared = &self.shared;
+        let names = &*shared.names;
+        if request.wants(Format::IpnsRecord) {
+            return names::record(names, request).await;
+        }
+        let led = names::lead(names, request).await?;
+        let (config, answers) = (&shared.config, &shared.answers);
+        response::content((&shared.content, names), config, answers, request, led).await
     }
 }
 
@@ -330,14 +395,31 @@ fn is_options(parts: &Parts) -> bool {
 /// Names sent as hosts that are looked up at once, for all clients together.
 const HOST_LOOKUPS_MAX: usize = 16;
 
+fn options() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    response
+        .headers_mut()
+        .insert(header::ALLOW, headers::METHODS);
+    response
+}
+
 fn landing() -> Response<Body> {
-    let mut response = Response::new(Body::whole(LANDING));
+    plain(headers::TEXT, LANDING)
+}
+
+fn plain(media: HeaderValue, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::whole(text));
     let map = response.headers_mut();
-    map.insert(header::CONTENT_TYPE, headers::TEXT);
+    map.insert(header::CONTENT_TYPE, media);
     map.insert(header::X_CONTENT_TYPE_OPTIONS, headers::NOSNIFF);
     map.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
+
+/// Where peers are told what is served over this protocol, after libp2p's specification of HTTP.
+const PROTOCOLS_PATH: &str = "/.well-known/libp2p/protocols";
+/// In Kubo's words.
+const PROTOCOLS: &str = "{\"/ipfs/gateway\":{\"path\":\"/\"}}\n";
 
 const LANDING: &str = "\
 This is a cairn gateway: it serves content by its CID.

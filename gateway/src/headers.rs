@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 
 /// Pages. Browsers find the encoding in the page itself.
 pub(crate) const HTML: HeaderValue = HeaderValue::from_static("text/html");
+/// One document.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Plain text.
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// Browsers shall believe the `Content-Type`.

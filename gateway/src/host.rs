@@ -171,10 +171,14 @@ impl Known {
     /// Whether who sent a request may say where it was sent to.
     pub(crate) fn trusts(&self, client: Option<Client>) -> bool {
         // Without an address it comes from within.
-        client.is_none_or(|Client(client)| {
-            let ip = client.ip().to_canonical();
-            self.proxies.iter().any(|network| network.contains(ip))
-        })
+        match client {
+            None => true,
+            Some(Client::Peer(_)) => false,
+            Some(Client::Address(address)) => {
+                let ip = address.ip().to_canonical();
+                self.proxies.iter().any(|network| network.contains(ip))
+            }
+        }
     }
 
     /// Whether this names the gateway itself, or a host below it.

@@ -64,6 +64,7 @@ struct Inner {
     bytes: IntCounter,
     running: IntGauge,
     connections: IntGauge,
+    streams: IntGauge,
     refused: IntCounter,
     broken: IntCounter,
 }
@@ -116,6 +117,10 @@ impl Metrics {
                     "Requests worked on, bodies still being sent included.",
                 )?,
                 connections: gauge("cairn_gateway_connections", "Open connections.")?,
+                streams: gauge(
+                    "cairn_gateway_streams",
+                    "Open streams of peers, over libp2p.",
+                )?,
                 refused: counter(
                     "cairn_gateway_refused_total",
                     "Requests answered with 429 because too many were running.",
@@ -147,10 +152,12 @@ impl Metrics {
 
     /// A connection opens; the guard is dropped when it closes.
     pub(crate) fn connected(&self) -> Connected {
-        self.inner.connections.inc();
-        Connected {
-            metrics: self.clone(),
-        }
+        Connected::to(&self.inner.connections)
+    }
+
+    /// The same for a peer's stream.
+    pub(crate) fn visited(&self) -> Connected {
+        Connected::to(&self.inner.streams)
     }
 
     fn count(&self, status: StatusCode, kind: Kind) {
@@ -214,15 +221,22 @@ impl Drop for Running {
     }
 }
 
-/// A connection that is open.
+/// A connection or a stream that is open.
 #[derive(Debug)]
 pub(crate) struct Connected {
-    metrics: Metrics,
+    open: IntGauge,
+}
+
+impl Connected {
+    fn to(open: &IntGauge) -> Self {
+        open.inc();
+        Self { open: open.clone() }
+    }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.metrics.inner.connections.dec();
+        self.open.dec();
     }
 }
 

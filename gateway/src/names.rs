@@ -195,13 +195,14 @@ pub(crate) async fn record(
 fn how(request: &Request) -> How {
     match request.reach {
         Reach::Anywhere => How::Usual,
-        Reach::CacheOnly => How::Here,
+        Reach::CacheOnly | Reach::Here => How::Here,
     }
 }
 
 fn failure(request: &Request, error: &impl fmt::Display) -> Failure {
     match request.reach {
         Reach::CacheOnly => Failure::NotCached,
+        Reach::Here => Failure::NotHere("the record of this name is not here".to_owned()),
         Reach::Anywhere => Failure::Name(error.to_string()),
     }
 }

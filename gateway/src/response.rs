@@ -33,8 +33,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use ways::Ways;
 
-/// What all answers of a gateway share.
-#[derive(Debug)]
+/// What all answers of a gateway share. Cheap to clone.
+#[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) leave: Leave,
     pub(crate) ways: Ways,
@@ -73,7 +73,7 @@ pub(crate) async fn content<C: Content>(
 ) -> Result<Response<Body>, Failure> {
     let source = match request.reach {
         Reach::Anywhere => content.session(config.retrieval_timeout.duration()),
-        Reach::CacheOnly => content.local(),
+        Reach::CacheOnly | Reach::Here => content.local(),
     };
     let (root, segments) = (&led.content.root, &led.content.segments);
     let other;
@@ -99,9 +99,9 @@ pub(crate) async fn content<C: Content>(
     };
     // Also where the answer is made without reading it.
     source.admits(&resolved.cid).map_err(Failure::source)?;
-    if request.reach == Reach::CacheOnly {
+    if request.reach != Reach::Anywhere {
         let here = source.size(&resolved.cid).await.map_err(Failure::source)?;
-        here.ok_or(Failure::NotCached)?;
+        here.ok_or_else(|| Failure::absent(request.reach, &resolved.cid))?;
     }
     let context = Context {
         request,

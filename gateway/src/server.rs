@@ -5,12 +5,16 @@
 //! that all connections have ended. Two switches end things: `stop` lets running requests finish,
 //! `cut` does not.
 //!
+//! Peers come over streams of libp2p, if the operator lets them: `visitors` serves them in the same way, in places of
+//! their own, and gives them less.
+//!
 //! A client that takes the gateway for a proxy may ask for a tunnel to it (`CONNECT`). What comes
 //! through is served on the same connection, in the same slot, within the same limits, and by the
 //! same handler; nothing is ever dialled.
 
 mod socket;
 mod tunnel;
+pub(crate) mod visitors;
 
 use crate::access::Client;
 use crate::body::Broken;
@@ -24,6 +28,8 @@ use cairn_node::Exchange;
 use cairn_node::name::resolver::Resolver;
 use cairn_node::routing::Directory;
 use cairn_node::tasks::Tasks;
+use cairn_node::web::Visitors;
+use futures::future::join_all;
 use http::{HeaderValue, header};
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
@@ -41,30 +47,49 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tunnel::Tunnel;
+use visitors::Reception;
 
 /// A running gateway.
 #[derive(Debug)]
 #[must_use = "dropping a gateway cuts its connections; call `stop` to drain them"]
 pub struct Gateway {
-    address: SocketAddr,
-    slots: Arc<Semaphore>,
-    slots_max: u32,
+    address: Option<SocketAddr>,
+    /// What is held by connections and by streams, and how much of each there is.
+    slots: Vec<(Arc<Semaphore>, u32)>,
     switches: Switches,
 }
 
+/// Where requests come from.
+#[derive(Debug, Default)]
+pub struct Entrances {
+    /// Whoever comes by TCP.
+    pub listener: Option<TcpListener>,
+    /// Peers, who are given what is here already and only what they can check.
+    pub visitors: Option<Visitors>,
+}
+
+impl From<TcpListener> for Entrances {
+    fn from(listener: TcpListener) -> Self {
+        Self {
+            listener: Some(listener),
+            visitors: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
-struct Switches {
+pub(crate) struct Switches {
     /// No new connections and requests.
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// No connections at all.
-    cut: CancellationToken,
+    pub(crate) cut: CancellationToken,
 }
 
 impl Gateway {
-    /// Serves on `listener`; blocks come from `exchange`; who has what is found in `directory`, if there is
-    /// one; metrics go to `registry`.
+    /// Serves those who come through `entrances`; blocks come from `exchange`; who has what is found in `directory`, if
+    /// there is one; metrics go to `registry`.
     pub fn start(
-        listener: TcpListener,
+        entrances: impl Into<Entrances>,
         exchange: Exchange,
         directory: Option<Directory>,
         resolver: Resolver,
@@ -75,52 +100,63 @@ impl Gateway {
         let lookups = directory.map(|directory| Arc::new(directory) as Arc<dyn Lookups>);
         let resolver: Arc<dyn Names> = Arc::new(resolver);
         let others = (lookups, resolver);
-        Self::start_with(listener, exchange, others, config, tasks, registry)
+        Self::start_with(entrances, exchange, others, config, tasks, registry)
     }
 
     /// The same for anything that has content.
     pub(crate) fn start_with<C: Content>(
-        listener: TcpListener,
+        entrances: impl Into<Entrances>,
         content: C,
         (lookups, names): (Option<Arc<dyn Lookups>>, Arc<dyn Names>),
         config: Config,
         tasks: &Tasks,
         registry: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
+        let Entrances { listener, visitors } = entrances.into();
         let metrics = Metrics::register(registry)?;
-        let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let address = listener.local_addr().unwrap_or(unspecified);
-        let slots_max = config.connections_max.get();
-        let slots = usize::try_from(slots_max).unwrap_or(Semaphore::MAX_PERMITS);
-        let slots = Arc::new(Semaphore::new(slots));
         let switches = Switches {
             stop: tasks.stopping().child_token(),
             cut: CancellationToken::new(),
         };
-        let routing = Routing::new(&config, lookups);
-        let acceptor = Acceptor {
-            connection: Connection {
-                handler: Handler::new(content, (routing, names), config.clone(), metrics.clone()),
-                header_timeout: config.header_timeout.duration(),
-                write_timeout: config.write_timeout.duration(),
-                switches: switches.clone(),
-            },
-            metrics,
-            slots: Arc::clone(&slots),
-            tasks: tasks.clone(),
+        let mut gateway = Self {
+            address: None,
+            slots: Vec::new(),
+            switches: switches.clone(),
         };
-        tasks.spawn_critical("gateway", acceptor.run(listener));
-        tracing::debug!(%address, "gateway listens");
-        Ok(Self {
-            address,
-            slots,
-            slots_max,
-            switches,
-        })
+        if let Some(visitors) = visitors {
+            let most = u32::try_from(visitors.streams_max()).unwrap_or(u32::MAX);
+            let others = (content.clone(), Arc::clone(&names));
+            let host = (switches.clone(), metrics.clone(), gateway.slots(most));
+            let reception = Reception::new(others, &config, most, host, tasks);
+            tasks.spawn_critical("gateway for peers", reception.run(visitors));
+        }
+        if let Some(listener) = listener {
+            let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+            let address = listener.local_addr().unwrap_or(unspecified);
+            let routing = Routing::new(&config, lookups);
+            let handler = Handler::new(content, (routing, names), config.clone(), metrics.clone());
+            let acceptor = Acceptor {
+                connection: Connection::new(handler, &config, switches),
+                metrics,
+                slots: gateway.slots(config.connections_max.get()),
+                tasks: tasks.clone(),
+            };
+            tasks.spawn_critical("gateway", acceptor.run(listener));
+            tracing::debug!(%address, "gateway listens");
+            gateway.address = Some(address);
+        }
+        Ok(gateway)
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    fn slots(&mut self, most: u32) -> Arc<Semaphore> {
+        let slots = usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Semaphore::new(slots));
+        self.slots.push((Arc::clone(&slots), most));
+        slots
+    }
+
+    /// Where it listens, if it does.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
@@ -128,8 +164,11 @@ impl Gateway {
     pub async fn stop(self, grace: Duration) -> bool {
         self.switches.stop.cancel();
         // Every slot back means that every connection has ended.
-        let drained = timeout(grace, self.slots.acquire_many(self.slots_max)).await;
-        drained.is_ok()
+        let all = self
+            .slots
+            .iter()
+            .map(|(slots, most)| slots.acquire_many(*most));
+        timeout(grace, join_all(all)).await.is_ok()
     }
 }
 
@@ -193,6 +232,17 @@ struct Connection<C> {
     header_timeout: Duration,
     write_timeout: Duration,
     switches: Switches,
+    /// What it means that no more requests come.
+    at_end: AtEnd,
+}
+
+/// What becomes of a request whose client has closed its half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AtEnd {
+    /// It has gone away, and nobody waits for the answer.
+    Leave,
+    /// It is answered.
+    Answer,
 }
 
 impl<C> Clone for Connection<C> {
@@ -202,26 +252,33 @@ impl<C> Clone for Connection<C> {
             header_timeout: self.header_timeout,
             write_timeout: self.write_timeout,
             switches: self.switches.clone(),
+            at_end: self.at_end,
         }
     }
 }
 
 impl<C: Content> Connection<C> {
+    fn new(handler: Handler<C>, config: &Config, switches: Switches) -> Self {
+        Self {
+            handler,
+            header_timeout: config.header_timeout.duration(),
+            write_timeout: config.write_timeout.duration(),
+            switches,
+            at_end: AtEnd::Leave,
+        }
+    }
+
     async fn serve(self, stream: TcpStream) {
         // Heads and small bodies shall not wait for an acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection is gone before it is served");
             return;
         }
-        let client = stream.peer_addr().ok().map(Client);
+        let client = stream.peer_addr().ok().map(Client::Address);
         let broken = Broken::default();
         let own = stream.local_addr().ok().map(|address| address.ip());
         let socket = Socket::new(stream, self.write_timeout, broken.clone());
-        let session = Session {
-            client,
-            broken,
-            served: Arc::new(AtomicU32::new(0)),
-        };
+        let session = Session::new(client, broken);
         let tunnel = Tunnel::to(own);
         self.http(TokioIo::new(socket), &session, Some(tunnel.clone()))
             .await;
@@ -265,6 +322,7 @@ impl<C: Content> Connection<C> {
                 .header_read_timeout(self.header_timeout)
                 .max_buf_size(BUFFER_BYTES_MAX)
                 .max_headers(HEADERS_MAX)
+                .half_close(self.at_end == AtEnd::Answer)
                 .serve_connection(stream, service)
                 .with_upgrades()
         );
@@ -292,6 +350,16 @@ struct Session {
     client: Option<Client>,
     broken: Broken,
     served: Arc<AtomicU32>,
+}
+
+impl Session {
+    fn new(client: Option<Client>, broken: Broken) -> Self {
+        Self {
+            client,
+            broken,
+            served: Arc::new(AtomicU32::new(0)),
+        }
+    }
 }
 
 /// How long accepting rests after an error of the system.

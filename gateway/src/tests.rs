@@ -1,7 +1,7 @@
 //! The gateway as clients see it: requests in, answers out, over content made by hand.
 //!
 //! `support` makes content and asks; the others ask about one subject each. `wire` asks over real
-//! connections on loopback.
+//! connections on loopback, `visitors` as a peer does.
 
 mod access;
 mod archives;
@@ -18,4 +18,5 @@ mod redirects;
 mod routing;
 mod support;
 mod traversal;
+mod visitors;
 mod wire;

@@ -233,6 +233,7 @@ const KEYS: &[(&str, &str)] = &[
     ("gateway.routing_put", "true or false"),
     ("gateway.trustless_only", "true or false"),
     ("gateway.dnslink", "true or false"),
+    ("gateway.libp2p", "true or false"),
     (
         "gateway.hosts",
         r#"a table like { "example.com" = { paths = ["/ipfs", "/ipns"], subdomains = true, inline_dnslink = true } }"#,

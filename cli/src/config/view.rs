@@ -76,6 +76,7 @@ pub fn kubo(config: &Config, peer_id: Option<&str>) -> serde_json::Value {
             },
         },
         "Peering": { "Peers": peering(config) },
+        "Experimental": { "GatewayOverLibp2p": config.gateway.libp2p },
         "Pinning": { "RemoteServices": {} },
         "Import": { "UnixFSChunker": "size-1048576", "CidVersion": 1, "UnixFSRawLeaves": true },
         "Provide": {

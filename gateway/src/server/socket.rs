@@ -1,4 +1,4 @@
-//! A connection that does not wait for ever for its reader, and that is reset, not closed, when
+//! A connection, or a peer's stream, that does not wait for ever for its reader, and that is reset, not closed, when
 //! what it carried broke off.
 //!
 //! An HTTP/1.0 client takes the end of a connection for the end of the body: only a reset tells it
@@ -13,11 +13,32 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::compat::Compat;
+
+/// Something of which the other end can be told that it broke off.
+pub(crate) trait Cut {
+    /// Dropped from now on, it is reset.
+    fn cut(&mut self);
+}
+
+impl Cut for TcpStream {
+    fn cut(&mut self) {
+        // A failure leaves an orderly end, which HTTP/1.1 clients still see through.
+        let _ = self.set_zero_linger();
+    }
+}
+
+/// A stream of libp2p.
+impl<S> Cut for Compat<S> {
+    // That is what becomes of one that is dropped before it is shut down. Over QUIC it ends in order all the same, which
+    // is why nothing but HTTP/1.1 is spoken there.
+    fn cut(&mut self) {}
+}
 
 /// A guarded connection.
 #[derive(Debug)]
-pub(super) struct Socket {
-    stream: TcpStream,
+pub(crate) struct Socket<S: Cut> {
+    stream: S,
     write_timeout: Duration,
     /// Runs while the reader takes nothing; made when that first happens.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -25,8 +46,8 @@ pub(super) struct Socket {
     broken: Broken,
 }
 
-impl Socket {
-    pub(super) fn new(stream: TcpStream, write_timeout: Duration, broken: Broken) -> Self {
+impl<S: Cut> Socket<S> {
+    pub(super) fn new(stream: S, write_timeout: Duration, broken: Broken) -> Self {
         Self {
             stream,
             write_timeout,
@@ -62,16 +83,15 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl<S: Cut> Drop for Socket<S> {
     fn drop(&mut self) {
         if self.broken.is_set() {
-            // A failure leaves an orderly end, which HTTP/1.1 clients still see through.
-            let _ = self.stream.set_zero_linger();
+            self.stream.cut();
         }
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: AsyncRead + Cut + Unpin> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -81,7 +101,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: AsyncWrite + Cut + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -719,7 +719,7 @@ async fn what_a_proxy_says_is_told_to_caches_and_believed_of_proxies_alone() {
         for (name, value) in forwarded {
             request = request.header(name, value);
         }
-        let request = request.extension(crate::access::Client(client));
+        let request = request.extension(crate::access::Client::Address(client));
         let body = http_body_util::Empty::<bytes::Bytes>::new();
         let response = handler.answer(request.body(body).unwrap()).await;
         assert_eq!(response.status() == 301, is_believed, "{client}");

@@ -7,7 +7,7 @@ use cairn_node::name::path::Root;
 use std::time::{Duration, SystemTime};
 
 /// A folder below a name, the name, and the folder's CID.
-fn named() -> (Site, String, String) {
+pub(super) fn named() -> (Site, String, String) {
     let mut site = Site::new();
     let file = site.raw("hello");
     let inner = site.folder(&[("file.txt", file)]);

@@ -35,7 +35,7 @@ pub(super) async fn serve(site: Site) -> Running {
 
 impl Running {
     pub(super) fn address(&self) -> std::net::SocketAddr {
-        self.gateway.address()
+        self.gateway.address().unwrap()
     }
 
     pub(super) async fn stop(self, grace: Duration) -> bool {
@@ -43,7 +43,7 @@ impl Running {
     }
 
     pub(super) async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.gateway.address()).await.unwrap()
+        TcpStream::connect(self.address()).await.unwrap()
     }
 
     /// Everything that comes back until the connection ends, and how it ended.
@@ -232,7 +232,7 @@ async fn stopping_waits_for_what_runs_and_takes_nothing_new() {
     let chunks: Vec<&[u8]> = std::iter::repeat_n(chunk.as_slice(), 32).collect();
     let file = site.file(&chunks);
     let running = serve(site).await;
-    let address = running.gateway.address();
+    let address = running.address();
     let mut stream = running.connect().await;
     let get = format!("GET /ipfs/{file} HTTP/1.1\r\nHost: x\r\n\r\n");
     stream.write_all(get.as_bytes()).await.unwrap();
