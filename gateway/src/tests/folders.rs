@@ -1,8 +1,10 @@
 //! Folders: their address, their index, their page.
 
 use super::support::{Site, bytes};
+use crate::config::Config;
 use cairn_store::Cid;
-use cairn_store::dag::pb;
+use cairn_store::cid;
+use cairn_store::dag::{Budget, pb};
 
 /// `CID/ą/ę/file-źł.txt`.
 fn polish(site: &mut Site) -> (Cid, Cid, Cid) {
@@ -222,6 +224,24 @@ async fn a_very_large_folder_streams_in_its_own_order_to_its_end_or_to_the_limit
     assert_eq!(cut.text().matches("ipfs-hash\" translate").count(), 10_300);
     assert!(cut.text().contains("more entries than one page shows"));
     assert!(cut.text().ends_with("</html>\n"));
+}
+
+/// A HAMT is like its own parts: below each of the root's 256 buckets of a folder with as many entries as a page shows
+/// lies what is below the root of one with a 256th of them.
+#[tokio::test]
+async fn as_many_entries_as_a_page_shows_cost_no_more_blocks_than_a_request_may() {
+    let most = Config::default().listing_entries_max.get() / 256;
+    let names: Vec<String> = (0..most).map(|at| format!("{at}.txt")).collect();
+    let mut site = Site::new();
+    let root = site.hamt(&names);
+    let is_shard = |cid: &&Cid| cid.codec() == cid::DAG_PB;
+    let shards = site.here.keys().filter(is_shard).count();
+    assert!(shards > 256, "two levels at least: {shards}");
+    let whole = 1 + 256 * shards as u64;
+    assert!(whole <= Budget::REQUEST.blocks, "{whole}");
+    let page = site.get(&format!("/ipfs/{root}/")).await;
+    let rows = page.text().matches("ipfs-hash\" translate").count();
+    assert_eq!(rows, names.len());
 }
 
 #[tokio::test]
