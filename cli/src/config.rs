@@ -826,11 +826,22 @@ ranges_max = 16
 # Most entries shown in a folder's page. Up to 10,000 are sorted; of more, all come as they are stored.
 listing_entries_max = 1000000
 
-# Most entries in a TAR, most shards of its folders, and most blocks in a CAR.
-archive_entries_max = 1000000
+# Most entries in a TAR, most shards of its folders, and most blocks in a CAR; about 40 bytes of memory each. 5,000,000
+# blocks of 256 KiB are 1 TiB.
+archive_entries_max = 5000000
 
-# Most bytes in one TAR or CAR.
-archive_bytes_max = 1099511627776
+# Most bytes in one TAR or CAR, as "64GiB"; "unlimited" for no limit.
+archive_bytes_max = "unlimited"
+
+# Most blocks read for one request, which may so long keep the disk, the network and a core busy.
+request_blocks_max = 16777216
+
+# Most bytes of content read for one request, as "64GiB"; "unlimited" for no limit. A file or a range that is larger is
+# refused; of anything else so much is sent.
+request_bytes_max = "unlimited"
+
+# Deepest level below what was asked for that a CAR, a TAR or a folder's page follows.
+depth_max = 1024
 
 [log]
 # error, warn, info, debug or trace; or directives such as "cairn_node=debug,info".

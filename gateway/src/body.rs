@@ -4,9 +4,11 @@
 //! reset, so that no client takes a part for the whole. A body also carries the request's place
 //! among the running ones and gives it back when it is sent or dropped.
 
+use crate::budget::Limit;
 use crate::error::{Failure, Reach};
 use crate::metrics::Running;
 use bytes::Bytes;
+use cairn_store::SourceError;
 use cairn_store::unixfs::read::ReadError;
 use futures::{Stream, StreamExt, stream};
 use http_body::{Frame, SizeHint};
@@ -28,9 +30,12 @@ pub(crate) enum Break {
     /// The content could not be read.
     #[error(transparent)]
     Read(Box<ReadError>),
-    /// A limit on the work of one request was reached.
+    /// A limit on the work of any request was reached.
     #[error("{0}")]
     Limit(String),
+    /// One that the operator set was.
+    #[error("{0}")]
+    Over(Limit),
     /// Something in the content cannot be sent.
     #[error("{0}")]
     Refused(String),
@@ -48,6 +53,7 @@ impl Break {
         match self {
             Self::Read(error) => Failure::read(reach, *error),
             Self::Limit(why) => Failure::TooMuch(why),
+            Self::Over(limit) => Failure::Over(limit),
             Self::Refused(why) => Failure::Broken(why),
             Self::Idle(_) => Failure::TooSlow(self.to_string()),
             Self::Size => Failure::Broken(self.to_string()),
@@ -57,8 +63,20 @@ impl Break {
 
 impl From<ReadError> for Break {
     fn from(error: ReadError) -> Self {
-        // Boxed, because it holds CIDs and every chunk passes by as a `Result`.
-        Self::Read(Box::new(error))
+        match error {
+            ReadError::Source(SourceError::OverBudget { bound, .. }) => {
+                Self::Over(Limit::Request(bound))
+            }
+            // Boxed, because it holds CIDs and every chunk passes by as a `Result`.
+            error => Self::Read(Box::new(error)),
+        }
+    }
+}
+
+impl Break {
+    /// What an archive could not read.
+    pub(crate) fn of_archive(error: ReadError) -> Self {
+        Limit::of_archive(&error).map_or_else(|| error.into(), Self::Over)
     }
 }
 

@@ -3,14 +3,16 @@
 //! Every limit has a default, so that an empty section is a safe gateway. Counts cannot be zero
 //! and times are written as text (`"30s"`); whatever does not fit is refused with a sentence.
 
+mod bytes;
 mod hosts;
 
+pub use bytes::{BytesMax, NoBytes};
 pub use hosts::{Host, HostName, Hosts, NoHost, Space};
 
 use cairn_node::limits::{self, Subnet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -67,11 +69,20 @@ pub struct Config {
     /// Most entries shown in a folder's page (default 1,000,000); a note tells when there are more. Up to 10,000 are
     /// sorted by name; of more, all come in the order in which they are stored. Price: about 400 bytes sent for each.
     pub listing_entries_max: NonZeroU32,
-    /// Most entries in a TAR, most shards of its folders, and most blocks in a CAR (default 1,000,000). Larger ones are
-    /// cut off with a broken connection. Price: about 100 bytes of memory each.
+    /// Most entries in a TAR, most shards of its folders, and most blocks in a CAR (default 5,000,000, which is 1 TiB in
+    /// chunks of 256 KiB). Larger ones are cut off with a broken connection. Price: about 40 bytes of memory each.
     pub archive_entries_max: NonZeroU32,
-    /// Most bytes in one TAR or CAR (default 1 TiB). Price: traffic.
-    pub archive_bytes_max: NonZeroU64,
+    /// Most bytes in one TAR or CAR (default `"unlimited"`). Price: traffic.
+    pub archive_bytes_max: BytesMax,
+    /// Most blocks read for one request, the way to what it asks for included (default 16,777,216, which is 4 TiB in
+    /// chunks of 256 KiB). Price: so long one request may keep the disk, the network and a core busy.
+    pub request_blocks_max: NonZeroU32,
+    /// Most bytes of content read for one request (default `"unlimited"`). A file or a range that is larger is refused
+    /// before its first byte; of anything else so much is sent. Price: traffic.
+    pub request_bytes_max: BytesMax,
+    /// Deepest level below what was asked for that is followed for a CAR, a TAR or a folder's page (default 1024).
+    /// Price: one block after the other, with the links of each level in memory.
+    pub depth_max: NonZeroU32,
 }
 
 impl Default for Config {
@@ -93,8 +104,11 @@ impl Default for Config {
             read_ahead_max: count(16),
             ranges_max: count(16),
             listing_entries_max: count(1_000_000),
-            archive_entries_max: count(1_000_000),
-            archive_bytes_max: NonZeroU64::MIN.saturating_add((1 << 40) - 1),
+            archive_entries_max: count(5_000_000),
+            archive_bytes_max: BytesMax::UNLIMITED,
+            request_blocks_max: count(1 << 24),
+            request_bytes_max: BytesMax::UNLIMITED,
+            depth_max: count(1024),
         }
     }
 }
@@ -244,6 +258,10 @@ mod tests {
             ("retrieval_timeout = \"0s\"", "1ms"),
             ("retrieval_timeout = \"99999999999999999999h\"", "8760h"),
             ("ranges_max = 0", "nonzero"),
+            ("request_bytes_max = 0", "unlimited"),
+            ("request_bytes_max = \"0B\"", "unlimited"),
+            ("request_bytes_max = -1", "unlimited"),
+            ("request_bytes_max = \"much\"", "unlimited"),
             ("range_max = 3", "ranges_max"),
         ] {
             let error = toml::from_str::<Config>(text).unwrap_err().to_string();

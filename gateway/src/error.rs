@@ -5,6 +5,7 @@
 //! and what to try.
 
 use crate::body::Body;
+use crate::budget::Limit;
 use crate::page::{HEAD_END, HEAD_STYLE, HEAD_TITLE, STYLE};
 use crate::{encode, headers, routing};
 use cairn_node::name::path::PathError;
@@ -71,8 +72,10 @@ pub(crate) enum Failure {
     },
     /// The content is not what its CID or its place says, or does not make sense.
     Broken(String),
-    /// The content asks for more work than a request may cause.
+    /// The content asks for more work than any request may cause.
     TooMuch(String),
+    /// It asks for more than the operator lets one request cost.
+    Over(Limit),
     /// The path leads inside a document.
     Inside(String),
     /// A site's own rules for paths that do not exist cannot be followed.
@@ -120,6 +123,7 @@ impl Failure {
                 Grounds::Policy => StatusCode::GONE,
                 Grounds::Legal => StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
             },
+            Self::Over(_) => StatusCode::GONE,
             Self::Tunnel(_) => StatusCode::FORBIDDEN,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -243,6 +247,11 @@ impl Failure {
                 failed(why),
                 "Ask for a part of it, or fetch it with `cairn get`, which has wider limits.",
             ),
+            Self::Over(limit) => (
+                failed(&limit.to_string()),
+                "Ask for a part of it (a range, a path further down), fetch it with `cairn get`, which has wider limits, or \
+                 from another gateway. The operator of this one can raise the limit.",
+            ),
             Self::Inside(why) => (
                 failed(why),
                 "Ask for the document itself, or for its bytes with ?format=raw.",
@@ -317,6 +326,7 @@ impl Failure {
             | Self::Unsatisfiable { .. }
             | Self::Broken(_)
             | Self::TooMuch(_)
+            | Self::Over(_)
             | Self::Inside(_)
             | Self::Redirects(_)
             | Self::Name(_)
@@ -390,6 +400,9 @@ impl Failure {
             ReadError::NotFound(cid) => Self::absent(reach, &cid),
             ReadError::Source(error) => Self::source(error),
             ReadError::NotUnixfs { .. } => Self::Format(error.to_string()),
+            ReadError::OverBudget {
+                bound: Some(bound), ..
+            } => Self::Over(Limit::Request(bound)),
             ReadError::OverBudget { .. } => Self::TooMuch(error.to_string()),
             // Malformed, and whatever else a foreign DAG may be one day.
             other => Self::Broken(other.to_string()),
@@ -407,6 +420,7 @@ impl Failure {
             SourceError::Stopping { .. } => Self::Stopping,
             SourceError::Damaged { .. } => Self::Damaged(error.to_string()),
             SourceError::Denied(denial) => Self::Denied(denial),
+            SourceError::OverBudget { bound, .. } => Self::Over(Limit::Request(bound)),
             SourceError::TooLarge { .. } => Self::Broken(error.to_string()),
             // The disk, and whatever else may fail on our side.
             other => Self::Disk(other.to_string()),

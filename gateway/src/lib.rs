@@ -3,7 +3,7 @@
 //! The story of a request: `server` accepts a connection and reads a head; `handler` gives it a
 //! place among the running requests and a time limit; `host` tells what its name makes of it; `request` understands it, with `format` for
 //! what was asked for; `response` follows the path through the DAG and answers in one of its
-//! forms, with `archive`, `redirects`, `range`, `media`, `headers` and `encode` for the details; `error` says whatever went
+//! forms, with `archive`, `redirects`, `range`, `media`, `headers` and `encode` for the details, and what `budget` lets one request cost; `error` says whatever went
 //! wrong. `trustless` is for gateways that give
 //! nothing else. `names` follows `/ipns/…`, and `routing` answers who has what. Blocks come from `content`, which is all that this crate knows of stores and peers.
 //!
@@ -13,6 +13,7 @@
 mod access;
 pub mod archive;
 mod body;
+mod budget;
 pub mod config;
 mod content;
 mod encode;

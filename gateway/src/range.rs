@@ -15,6 +15,19 @@ pub(crate) enum Plan {
     Unsatisfiable,
 }
 
+impl Plan {
+    /// How many bytes of content that is, of `size` in all.
+    pub(crate) fn bytes(&self, size: u64) -> u64 {
+        let length = |range: &Range<u64>| range.end - range.start;
+        match self {
+            Self::Whole => size,
+            Self::One(range) => length(range),
+            Self::Many(ranges) => ranges.iter().map(length).sum(),
+            Self::Unsatisfiable => 0,
+        }
+    }
+}
+
 /// The text is no list of byte ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;

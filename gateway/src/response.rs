@@ -13,6 +13,7 @@ mod tar;
 mod ways;
 
 use crate::body::Body;
+use crate::budget::Metered;
 use crate::config::Config;
 use crate::content::Content;
 use crate::error::{Failure, Reach};
@@ -75,6 +76,7 @@ pub(crate) async fn content<C: Content>(
         Reach::Anywhere => content.session(config.retrieval_timeout.duration()),
         Reach::CacheOnly | Reach::Here => content.local(),
     };
+    let source = Metered::new(source, config);
     let (root, segments) = (&led.content.root, &led.content.segments);
     let other;
     let (request, resolved, status) = match shared.ways.follow(&source, root, segments).await {

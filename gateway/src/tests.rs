@@ -6,6 +6,7 @@
 mod access;
 mod archives;
 mod bombs;
+mod budgets;
 mod documents;
 mod files;
 mod folders;

@@ -39,13 +39,26 @@ impl Budget {
         bytes: u64::MAX,
         depth: 4096,
     };
-    /// For a request from outside.
+    /// For tests of what happens at a limit.
     pub const REQUEST: Self = Self {
         entries: 100_000,
         blocks: 100_000,
         bytes: 4 << 30,
         depth: 256,
     };
+}
+
+/// Which limit of a [`Budget`] was reached, and its figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// So many folder entries.
+    Entries(u64),
+    /// So many blocks.
+    Blocks(u64),
+    /// So many bytes.
+    Bytes(u64),
+    /// So many levels.
+    Depth(u64),
 }
 
 /// A link as its block gives it.

@@ -5,6 +5,7 @@
 
 use crate::block::{BLOCK_BYTES_MAX, Block};
 use crate::cid::Cid;
+use crate::dag::Bound;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::future::Future;
@@ -97,6 +98,14 @@ pub enum SourceError {
     /// The operator does not want it here.
     #[error(transparent)]
     Denied(#[from] Denial),
+    /// Whoever asks has had as much as it may for one piece of work.
+    #[error("block {cid} is one more than may be read for one request")]
+    OverBudget {
+        /// The block asked for.
+        cid: Cid,
+        /// Which limit was reached.
+        bound: Bound,
+    },
     /// The CID is not used here.
     #[error(transparent)]
     Cid(#[from] crate::cid::CidError),
@@ -134,7 +143,10 @@ pub enum Grounds {
 impl SourceError {
     /// Whether it would be the same for every block, so that whoever goes on past missing ones need not.
     pub const fn is_of_every_block(&self) -> bool {
-        matches!(self, Self::Unkept { .. } | Self::Stopping { .. })
+        matches!(
+            self,
+            Self::Unkept { .. } | Self::OverBudget { .. } | Self::Stopping { .. }
+        )
     }
 }
 

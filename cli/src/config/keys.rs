@@ -252,10 +252,10 @@ const KEYS: &[(&str, &str)] = &[
     ("gateway.ranges_max", COUNT),
     ("gateway.listing_entries_max", COUNT),
     ("gateway.archive_entries_max", COUNT),
-    (
-        "gateway.archive_bytes_max",
-        "a whole number of bytes from 1 up",
-    ),
+    ("gateway.archive_bytes_max", BYTES_MAX),
+    ("gateway.request_blocks_max", COUNT),
+    ("gateway.request_bytes_max", BYTES_MAX),
+    ("gateway.depth_max", COUNT),
     (
         "log.level",
         r#""error", "warn", "info", "debug" or "trace", or directives like "cairn_node=debug,info""#,
@@ -283,6 +283,7 @@ const TOKEN: &str = "rpc.token";
 const COUNT: &str = "a whole number from 1 to 4294967295";
 const COUNT_OR_NONE: &str = "a whole number from 0 to 4294967295";
 const RATE: &str = r#"a whole number of bytes a second, alone or with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB or TiB), like "5MB", at least "1KB", or "unlimited" for no limit"#;
+const BYTES_MAX: &str = r#"a whole number of bytes from 1 up, alone or with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB or TiB), like "64GiB", or "unlimited" for no limit"#;
 const PEERS: &str = r#"a list of peer IDs like "12D3KooW…""#;
 const PATH: &str = r#"a path like "/etc/cairn/secret", or "" for none"#;
 const SPAN: &str = r#"a time like "30s", from "1ms" to "8760h""#;

@@ -9,6 +9,7 @@ mod part;
 use super::ahead::Leave;
 use super::{Context, answer, not_modified};
 use crate::body::{self, Body, Break, Chunks};
+use crate::budget;
 use crate::encode::{FINGERPRINT, fingerprint};
 use crate::error::Failure;
 use crate::headers::{self, Disposition, Match};
@@ -116,11 +117,7 @@ async fn blocks<S: BlockSource + Clone + 'static>(
         None => Vec::new(),
     };
     let way = each(source.clone(), way);
-    let budget = Budget {
-        blocks: u64::from(context.config.archive_entries_max.get()),
-        bytes: context.config.archive_bytes_max.get(),
-        ..Budget::REQUEST
-    };
+    let budget = budget::of_archive(context.config);
     let below = match scope {
         Scope::All => all(source, root, repeats, budget, context.leave),
         Scope::Block => each(source, vec![root]),
@@ -179,7 +176,7 @@ fn all<S: BlockSource + Clone + 'static>(
         },
     };
     walk::walk(source, root, options)
-        .map_err(Break::from)
+        .map_err(Break::of_archive)
         .and_then(move |visit| {
             // Held for as long as the walk.
             let _ = &leave;

@@ -6,6 +6,7 @@
 
 use super::{Context, answer, file, moved, not_modified};
 use crate::body::{Body, Break};
+use crate::budget::{self, Limit};
 use crate::encode::{self, fingerprint};
 use crate::error::Failure;
 use crate::headers::{self, Match};
@@ -15,7 +16,7 @@ use crate::page::{self, HEAD_END, HEAD_STYLE, HEAD_TITLE, STYLE};
 use crate::request::Verb;
 use bytes::Bytes;
 use cairn_store::BlockSource;
-use cairn_store::dag::Budget;
+use cairn_store::dag::Bound;
 use cairn_store::unixfs::read::{Directory, Entry, Node, ReadError};
 use futures::{Stream, StreamExt, stream};
 use http::{HeaderValue, Response, header};
@@ -120,10 +121,7 @@ impl Listing {
         directory: &Directory,
     ) -> Result<Self, Failure> {
         let most = usize::try_from(context.config.listing_entries_max.get()).unwrap_or(usize::MAX);
-        let budget = Budget {
-            entries: (most as u64).saturating_add(1),
-            ..Budget::REQUEST
-        };
+        let budget = budget::of_listing(context.config);
         let mut found = Box::pin(directory.entries(context.source.clone(), budget));
         let segments = &context.request.asked.segments;
         let address: usize = segments.iter().map(|name| name.len() + 1).sum();
@@ -132,7 +130,7 @@ impl Listing {
         while let Some(entry) = found.next().await {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(ReadError::OverBudget { .. }) => {
+                Err(error) if matches!(error.bound(), Some(Bound::Entries(_))) => {
                     is_cut = true;
                     break;
                 }
@@ -286,14 +284,18 @@ impl Rest {
             let entry = match self.found.next().await {
                 None => return Ok(false),
                 Some(Ok(entry)) if self.left > 0 && self.bytes_left > 0 => entry,
-                Some(Ok(_) | Err(ReadError::OverBudget { .. })) => {
+                Some(Err(error)) if error.bound().is_none() => return Err(error.into()),
+                Some(more) => {
+                    let why = match more.err().and_then(|error| error.bound()) {
+                        None | Some(Bound::Entries(_)) => String::new(),
+                        Some(bound) => format!(": {}", Limit::Request(bound)),
+                    };
                     let _ = writeln!(
                         out,
-                        "<tr><td colspan=\"3\">This folder has more entries than one page shows. {ANY_ENTRY}</td></tr>"
+                        "<tr><td colspan=\"3\">This folder has more entries than one page shows{why}. {ANY_ENTRY}</td></tr>"
                     );
                     return Ok(false);
                 }
-                Some(Err(error)) => return Err(error.into()),
             };
             let before = out.len();
             row(out, place, &entry);

@@ -3,6 +3,7 @@
 
 use super::Context;
 use crate::body::{self, Body, Break, Chunks};
+use crate::budget;
 use crate::error::Failure;
 use crate::range::{self, Plan};
 use crate::request::Verb;
@@ -40,6 +41,7 @@ impl<R: Fn(Range<u64>) -> Chunks> Content<R> {
         response: &mut Response<Body>,
     ) -> Result<(), Failure> {
         let plan = self.plan(context)?;
+        budget::fits(plan.bytes(self.size), context.config).map_err(Failure::Over)?;
         response
             .headers_mut()
             .insert(header::ACCEPT_RANGES, headers::BYTES);

@@ -10,12 +10,13 @@ use super::ahead::{self, Leave};
 use super::{Context, answer, not_modified};
 use crate::archive::Taker;
 use crate::body::{self, Body, Break, Chunks};
+use crate::budget::{self, Limit};
 use crate::error::Failure;
 use crate::headers::{self, Disposition, Match};
 use crate::metrics::Kind;
 use crate::request::Verb;
 use bytes::Bytes;
-use cairn_store::dag::Budget;
+use cairn_store::dag::{Bound, Budget};
 use cairn_store::unixfs::read::{self, Entry, File, Node, ReadError};
 use cairn_store::{Block, BlockSource, Cid, SourceError, cid};
 use entry::{Attributes, Names};
@@ -63,11 +64,7 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
         context.disposition(Disposition::Attachment, "tar"),
     );
     if context.request.verb == Verb::Get {
-        let budget = Budget {
-            entries: u64::from(context.config.archive_entries_max.get()),
-            bytes: context.config.archive_bytes_max.get(),
-            ..Budget::REQUEST
-        };
+        let budget = budget::of_archive(context.config);
         let archive = Archive {
             source: context.source.clone(),
             names: Names::new(root.to_string()),
@@ -79,6 +76,7 @@ pub(super) async fn serve<S: BlockSource + Clone + 'static>(
             shards: Counted::new(context.source.clone()),
             shards_max: budget.entries,
             budget,
+            left: budget,
             leave: context.leave.clone(),
         };
         let peeked = body::peek(archive.stream(), PEEK_BYTES)
@@ -103,6 +101,8 @@ struct Archive<S> {
     /// How many of them all folders together may have: such as hold nothing are no entries.
     shards_max: u64,
     budget: Budget,
+    /// What is left of it.
+    left: Budget,
     leave: Leave,
 }
 
@@ -160,7 +160,7 @@ impl<S: BlockSource + Clone + 'static> Archive<S> {
                 Next::Entry => match self.open.last_mut() {
                     Some(level) => match level.entries.next().await {
                         Some(entry) => {
-                            let entry = entry?;
+                            let entry = entry.map_err(Break::of_archive)?;
                             self.shards.within(self.shards_max)?;
                             let path = entry::below(&level.path, &entry.name)?;
                             self.next = Next::Cid {
@@ -183,9 +183,9 @@ impl<S: BlockSource + Clone + 'static> Archive<S> {
 
     /// The head of an entry.
     fn begin(&mut self, node: Node, path: Vec<String>) -> Result<Bytes, Break> {
-        let left = self.budget.entries.checked_sub(1);
-        self.budget.entries =
-            left.ok_or_else(|| Break::Limit("too many entries for one TAR".to_owned()))?;
+        let over = |bound| Break::Over(Limit::Archive(bound));
+        let left = self.left.entries.checked_sub(1);
+        self.left.entries = left.ok_or_else(|| over(Bound::Entries(self.budget.entries)))?;
         let taker = match node {
             Node::Symlink(_) => Taker::Link,
             Node::File(_) | Node::Directory(_) => Taker::Other,
@@ -195,17 +195,14 @@ impl<S: BlockSource + Clone + 'static> Archive<S> {
         match node {
             Node::File(file) => {
                 let size = file.size();
-                let left = self.budget.bytes.checked_sub(size);
-                self.budget.bytes =
-                    left.ok_or_else(|| Break::Limit("too many bytes for one TAR".to_owned()))?;
+                let left = self.left.bytes.checked_sub(size);
+                self.left.bytes = left.ok_or_else(|| over(Bound::Bytes(self.budget.bytes)))?;
                 self.next = self.bytes(&file, size);
                 entry::head(&name, &Attributes::file(size, file.mode(), file.mtime()))
             }
             Node::Directory(directory) => {
                 if self.open.len() >= self.budget.depth {
-                    return Err(Break::Limit(
-                        "folders are nested too deep for one TAR".to_owned(),
-                    ));
+                    return Err(over(Bound::Depth(self.budget.depth as u64)));
                 }
                 let attributes = Attributes::folder(directory.mode(), directory.mtime());
                 let entries = directory.entries(self.shards.clone(), self.budget).boxed();

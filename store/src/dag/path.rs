@@ -278,7 +278,7 @@ impl From<ReadError> for ResolveError {
                 cid,
                 why: format!("its codec is {codec}"),
             },
-            ReadError::OverBudget { cid, limit } => Self::Malformed { cid, why: limit },
+            ReadError::OverBudget { cid, limit, .. } => Self::Malformed { cid, why: limit },
         }
     }
 }

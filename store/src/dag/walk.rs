@@ -9,8 +9,8 @@
 //! this walk. A full multihash would take 34 to 130 bytes for each block. Nobody can look for two
 //! blocks that collide without the key, and by chance it takes 2^64 blocks.
 
-use super::Budget;
 use super::ahead::Ahead;
+use super::{Bound, Budget};
 use crate::block::Block;
 use crate::cid::{Cid, RAW};
 use crate::source::{BlockSource, SourceError};
@@ -428,16 +428,23 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
 
     fn within_budget(&self, cid: &Cid, depth: usize) -> Result<(), ReadError> {
         let budget = &self.options.budget;
-        let limit = if self.blocks >= budget.blocks {
-            format!("more than {} blocks", budget.blocks)
+        let (bound, limit) = if self.blocks >= budget.blocks {
+            let most = budget.blocks;
+            (
+                Some(Bound::Blocks(most)),
+                format!("more than {most} blocks"),
+            )
         } else if self.bytes >= budget.bytes {
-            format!("more than {} bytes", budget.bytes)
+            let most = budget.bytes;
+            (Some(Bound::Bytes(most)), format!("more than {most} bytes"))
         } else if depth > budget.depth {
-            format!("more than {} levels", budget.depth)
+            let most = budget.depth as u64;
+            (Some(Bound::Depth(most)), format!("more than {most} levels"))
         } else {
             return Ok(());
         };
-        Err(ReadError::OverBudget { cid: *cid, limit })
+        let cid = *cid;
+        Err(ReadError::OverBudget { cid, bound, limit })
     }
 
     fn missing(&self, cid: Cid, fetched: Fetched) -> Result<Option<Visit>, ReadError> {
@@ -487,8 +494,8 @@ impl<S: BlockSource + Clone + 'static> Walk<S> {
         self.pending_bytes += cids.len();
         if self.pending_bytes > PENDING_BYTES_MAX {
             let limit = format!("more than {PENDING_BYTES_MAX} bytes of links wait to be followed");
-            let cid = *block.cid();
-            return Err(ReadError::OverBudget { cid, limit });
+            let (cid, bound) = (*block.cid(), None);
+            return Err(ReadError::OverBudget { cid, bound, limit });
         }
         // On top, unless it comes late: nothing before it in the order is left.
         let place = self

@@ -14,7 +14,7 @@ use super::Mtime;
 use super::format::{Message, Type};
 use crate::block::Block;
 use crate::cid::{self, Cid};
-use crate::dag::pb;
+use crate::dag::{Bound, pb};
 use crate::source::{BlockSource, SourceError};
 
 /// What a CID turned out to be.
@@ -59,12 +59,23 @@ pub enum ReadError {
     OverBudget {
         /// Where it was reached.
         cid: Cid,
+        /// Which one of the budget's, if it is not one of the reader's own.
+        bound: Option<Bound>,
         /// Which limit, with its figure.
         limit: String,
     },
 }
 
 impl ReadError {
+    /// The limit of a budget that was reached, if that is why.
+    pub const fn bound(&self) -> Option<Bound> {
+        match self {
+            Self::OverBudget { bound, .. } => *bound,
+            Self::Source(SourceError::OverBudget { bound, .. }) => Some(*bound),
+            _ => None,
+        }
+    }
+
     /// Whether a block is not to be had, though others of the same DAG may be.
     pub const fn is_absence(&self) -> bool {
         match self {
@@ -166,6 +177,7 @@ fn not_unixfs(cid: &Cid, codec: String) -> ReadError {
     ReadError::NotUnixfs { cid: *cid, codec }
 }
 
-fn over_budget(cid: &Cid, limit: String) -> ReadError {
-    ReadError::OverBudget { cid: *cid, limit }
+fn over_budget(cid: &Cid, bound: Option<Bound>, limit: String) -> ReadError {
+    let cid = *cid;
+    ReadError::OverBudget { cid, bound, limit }
 }

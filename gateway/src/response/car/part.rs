@@ -2,13 +2,15 @@
 
 use super::{Blocks, fetch};
 use crate::body::Break;
+use crate::budget::Limit;
 use cairn_store::dag::walk::Repeats;
-use cairn_store::dag::{Budget, pb};
+use cairn_store::dag::{Bound, Budget, pb};
 use cairn_store::unixfs::format::Message;
 use cairn_store::unixfs::read::ReadError;
 use cairn_store::{Block, BlockSource, Cid, cid};
 use futures::{StreamExt, stream};
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 
 /// Which links are followed.
@@ -36,8 +38,9 @@ pub(super) fn follow<S: BlockSource + Clone + 'static>(
             start: 0,
             depth: 0,
         }],
-        sent: (repeats == Repeats::Skip).then(HashSet::new),
+        sent: (repeats == Repeats::Skip).then(Sent::default),
         budget,
+        left: budget,
     };
     stream::try_unfold(walk, |mut walk| async move {
         let block = walk.next().await?;
@@ -51,8 +54,32 @@ struct Walk<S> {
     links: Follow,
     /// Still to be visited, the next one last.
     open: Vec<Place>,
-    sent: Option<HashSet<Cid>>,
+    sent: Option<Sent>,
     budget: Budget,
+    /// What is left of it.
+    left: Budget,
+}
+
+/// The blocks that were sent, by 16 bytes of keyed hashes each: nobody can make two of them the same.
+#[derive(Default)]
+struct Sent {
+    keys: [RandomState; 2],
+    hashes: HashSet<[u64; 2]>,
+}
+
+impl Sent {
+    fn has(&self, cid: &Cid) -> bool {
+        self.hashes.contains(&self.hash(cid))
+    }
+
+    fn add(&mut self, cid: &Cid) {
+        let hash = self.hash(cid);
+        self.hashes.insert(hash);
+    }
+
+    fn hash(&self, cid: &Cid) -> [u64; 2] {
+        self.keys.each_ref().map(|key| key.hash_one(cid))
+    }
 }
 
 struct Place {
@@ -65,16 +92,13 @@ struct Place {
 impl<S: BlockSource> Walk<S> {
     async fn next(&mut self) -> Result<Option<Block>, Break> {
         while let Some(place) = self.open.pop() {
-            let over = |limit: &str| Break::Limit(format!("{}: {limit}", place.cid));
-            let left = self.budget.blocks.checked_sub(1);
-            self.budget.blocks = left.ok_or_else(|| over("too many blocks for one CAR"))?;
-            if self.budget.blocks.is_multiple_of(VISITS_PER_TURN) {
+            let over = |bound| Break::Over(Limit::Archive(bound));
+            let left = self.left.blocks.checked_sub(1);
+            self.left.blocks = left.ok_or_else(|| over(Bound::Blocks(self.budget.blocks)))?;
+            if self.left.blocks.is_multiple_of(VISITS_PER_TURN) {
                 tokio::task::yield_now().await;
             }
-            let is_new = self
-                .sent
-                .as_ref()
-                .is_none_or(|sent| !sent.contains(&place.cid));
+            let is_new = self.sent.as_ref().is_none_or(|sent| !sent.has(&place.cid));
             // A shard's children depend on nothing but the shard; a file's on where it stands.
             if !is_new && matches!(self.links, Follow::Shards) {
                 continue;
@@ -82,17 +106,18 @@ impl<S: BlockSource> Walk<S> {
             let block = fetch(&self.source, &place.cid).await?;
             let children = self.children(&block, &place)?;
             if place.depth >= self.budget.depth && !children.is_empty() {
-                return Err(over("too deep for one CAR"));
+                return Err(over(Bound::Depth(self.budget.depth as u64)));
             }
             if self.open.len().saturating_add(children.len()) > OPEN_MAX {
-                return Err(over("too many links at once for one CAR"));
+                let why = format!("more than {OPEN_MAX} links wait to be followed");
+                return Err(Break::Limit(format!("{}: {why}", place.cid)));
             }
             self.open.extend(children.into_iter().rev());
             if is_new {
-                let bytes = self.budget.bytes.checked_sub(block.data().len() as u64);
-                self.budget.bytes = bytes.ok_or_else(|| over("too many bytes for one CAR"))?;
+                let left = self.left.bytes.checked_sub(block.data().len() as u64);
+                self.left.bytes = left.ok_or_else(|| over(Bound::Bytes(self.budget.bytes)))?;
                 if let Some(sent) = &mut self.sent {
-                    sent.insert(place.cid);
+                    sent.add(&place.cid);
                 }
                 return Ok(Some(block));
             }

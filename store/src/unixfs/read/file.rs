@@ -273,6 +273,7 @@ impl<S: BlockSource + Clone + 'static> Reading<S> {
         if depth > DEPTH_MAX {
             return Err(over_budget(
                 cid,
+                None,
                 format!("a file of more than {DEPTH_MAX} levels"),
             ));
         }
@@ -298,6 +299,7 @@ impl<S: BlockSource + Clone + 'static> Reading<S> {
         if self.queue.len() + pieces.len() > PIECES_MAX {
             return Err(over_budget(
                 cid,
+                None,
                 format!("more than {PIECES_MAX} parts of a file wait"),
             ));
         }

@@ -6,9 +6,9 @@
 use super::{ReadError, cumulative, fetch, malformed, over_budget};
 use crate::block::Block;
 use crate::cid::Cid;
-use crate::dag::Budget;
 use crate::dag::ahead::Ahead;
 use crate::dag::pb::{self, PbLink, PbNode};
+use crate::dag::{Bound, Budget};
 use crate::source::BlockSource;
 use crate::unixfs::Mtime;
 use crate::unixfs::format::Message;
@@ -261,7 +261,7 @@ impl<S: BlockSource + Clone + 'static> Listing<S> {
         };
         if next.is_some() {
             if self.entries >= self.budget.entries {
-                return Err(self.over("entries", self.budget.entries));
+                return Err(self.over(Bound::Entries, "entries", self.budget.entries));
             }
             self.entries += 1;
         }
@@ -304,15 +304,19 @@ impl<S: BlockSource + Clone + 'static> Listing<S> {
     ) -> Result<(), ReadError> {
         let depth = self.frames.len();
         if depth > self.budget.depth {
-            return Err(self.over("levels", self.budget.depth as u64));
+            return Err(self.over(Bound::Depth, "levels", self.budget.depth as u64));
         }
         // Shards without entries would cost nothing in entries, so they count as such.
         let most = self.budget.blocks.min(self.budget.entries);
         if self.shards >= most {
-            return Err(self.over("shards", most));
+            let bound = match most < self.budget.blocks {
+                true => Bound::Entries,
+                false => Bound::Blocks,
+            };
+            return Err(self.over(bound, "shards", most));
         }
         if self.bytes >= self.budget.bytes {
-            return Err(self.over("bytes", self.budget.bytes));
+            return Err(self.over(Bound::Bytes, "bytes", self.budget.bytes));
         }
         let Some(fetched) = self.ahead.take(&key).await else {
             return Err(ReadError::NotFound(cid));
@@ -367,8 +371,9 @@ impl<S: BlockSource + Clone + 'static> Listing<S> {
         Ok(())
     }
 
-    fn over(&self, what: &str, most: u64) -> ReadError {
-        over_budget(&self.cid, format!("a folder of more than {most} {what}"))
+    fn over(&self, bound: fn(u64) -> Bound, what: &str, most: u64) -> ReadError {
+        let limit = format!("a folder of more than {most} {what}");
+        over_budget(&self.cid, Some(bound(most)), limit)
     }
 }
 
