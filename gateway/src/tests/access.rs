@@ -265,7 +265,7 @@ async fn a_client_is_who_is_connected_and_only_proxies_say_for_whom_they_ask() {
         let request = http::Request::builder()
             .uri("/")
             .header("x-forwarded-for", "192.0.2.7")
-            .extension(Client(address));
+            .extension(Client::Address(address));
         drop(
             handler
                 .answer(request.body(Empty::<Bytes>::new()).unwrap())

@@ -1,25 +1,14 @@
 //! The gateway as a proxy for itself: whole addresses in request lines, and tunnels. Over real connections, as the
 //! public suite asks.
 
+use super::suite::{HELLO, HELLO_V0, HELLO_V0_AS_V1};
 use super::support::Site;
 use super::wire::{read_head, read_to_end, serve};
-use cairn_node::name::path::Root;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const HELLO: &str = "bafkreicysg23kiwv34eg2d7qweipxwosdo2py4ldv42nbauguluen5v6am";
-const HELLO_V0: &str = "QmZULkCELmmk5XNfCgTnCyFgAVxBRBXyDHGGMVoLFLiXEN";
-const HELLO_V0_AS_V1: &str = "bafybeiffndsajwhk3lwjewwdxqntmjm4b5wxaaanokonsggenkbw6slwk4";
 const GRACE: Duration = Duration::from_secs(60);
-
-fn suite() -> Site {
-    let mut site = Site::new();
-    site.car("subdomain.car");
-    let domain = Root::name("dnslink-test.example.org").unwrap();
-    site.names.leads.insert(domain, format!("/ipfs/{HELLO}"));
-    site
-}
 
 /// A head, and the body that it announces.
 async fn answer(stream: &mut TcpStream) -> (String, String) {
@@ -40,7 +29,7 @@ async fn ask(stream: &mut TcpStream, text: &str) -> (String, String) {
 
 #[tokio::test]
 async fn a_whole_address_says_the_host_and_the_path() {
-    let running = serve(suite()).await;
+    let running = serve(Site::suite()).await;
     let mut stream = running.connect().await;
     // Whatever the header says (RFC 9112, 3.2.2).
     for host in ["localhost:8080", "127.0.0.1"] {
@@ -61,7 +50,7 @@ async fn a_whole_address_says_the_host_and_the_path() {
 
 #[tokio::test]
 async fn a_tunnel_to_the_gateway_is_the_gateway() {
-    let running = serve(suite()).await;
+    let running = serve(Site::suite()).await;
     let own = running.address().to_string();
     for target in [
         own.as_str(),
@@ -96,7 +85,7 @@ async fn a_tunnel_to_the_gateway_is_the_gateway() {
 
 #[tokio::test]
 async fn what_was_sent_right_behind_the_question_goes_through_the_tunnel() {
-    let running = serve(suite()).await;
+    let running = serve(Site::suite()).await;
     let both = format!(
         "CONNECT localhost:80 HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: {HELLO}.ipfs.localhost\r\nConnection: close\r\n\r\n"
     );
@@ -108,7 +97,7 @@ async fn what_was_sent_right_behind_the_question_goes_through_the_tunnel() {
 
 #[tokio::test]
 async fn no_tunnel_leads_elsewhere_or_through_a_tunnel() {
-    let running = serve(suite()).await;
+    let running = serve(Site::suite()).await;
     for target in [
         "example.org:443",
         "10.0.0.1:80",
@@ -147,7 +136,7 @@ async fn no_tunnel_leads_elsewhere_or_through_a_tunnel() {
 
 #[tokio::test]
 async fn a_tunnel_keeps_to_the_limits_of_its_connection() {
-    let mut site = suite();
+    let mut site = Site::suite();
     site.config.header_timeout = "2s".parse().unwrap();
     site.config.connections_max = std::num::NonZeroU32::MIN;
     let running = serve(site).await;
@@ -170,7 +159,7 @@ async fn a_tunnel_keeps_to_the_limits_of_its_connection() {
 
 #[tokio::test]
 async fn a_tunnel_ends_when_the_gateway_stops() {
-    let running = serve(suite()).await;
+    let running = serve(Site::suite()).await;
     let mut stream = running.connect().await;
     let connect = "CONNECT localhost:80 HTTP/1.1\r\nHost: x\r\n\r\n";
     assert!(

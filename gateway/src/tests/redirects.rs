@@ -1,52 +1,21 @@
 //! A site's own rules for paths that do not exist. The cases are those of the public suite on its own content, and
 //! what it leaves out.
 
-use super::support::{Answer, Missing, Site};
+use super::suite::{EXAMPLES, EXAMPLES_DOMAIN as DOMAIN, LOCAL, SPA, SPA_DOMAIN, at, entry, own};
+use super::support::{Missing, Site};
 use cairn_node::name::path::Root;
 use cairn_store::Cid;
-use cairn_store::cid::{self, DAG_PB};
-use cairn_store::dag::pb;
+use cairn_store::cid;
 
-const GATEWAY: &str = "localhost:8080";
 const IMMUTABLE: &str = "public, max-age=29030400, immutable";
-const EXAMPLES: &str = "QmYBhLYDwVFvxos9h8CGU2ibaY66QNgv8hpfewxaQrPiZj";
-const SPA: &str = "bafybeib5lboymwd6p2eo4qb2lkueaine577flvsjjeuevmp2nlio72xv5q";
-const DOMAIN: &str = "dnslink-redirects-examples.example.org";
-const SPA_DOMAIN: &str = "dnslink-enabled-with-spa.example.org";
-
-fn suite() -> Site {
-    let mut site = Site::new();
-    site.car("redirects.car");
-    site.car("redirects-spa.car");
-    for (name, to) in [(DOMAIN, EXAMPLES), (SPA_DOMAIN, SPA)] {
-        let name = Root::name(name).unwrap();
-        site.names.leads.insert(name, format!("/ipfs/{to}"));
-    }
-    site
-}
 
 /// The host of an entry's own, found by its name in any folder.
 fn host(site: &Site, name: &str) -> String {
-    let mut entries = site
-        .here
-        .values()
-        .filter(|block| block.cid().codec() == DAG_PB)
-        .filter_map(|block| pb::decode(block.data()).ok())
-        .flat_map(|node| node.links);
-    let entry = entries.find(|link| link.name.as_deref() == Some(name));
-    own(&entry.unwrap().cid)
-}
-
-fn own(cid: &Cid) -> String {
-    format!("{}.ipfs.{GATEWAY}", cid::to_v1(cid))
+    own(&entry(site, name))
 }
 
 fn examples() -> String {
     own(&cid::parse(EXAMPLES).unwrap())
-}
-
-async fn at(site: &Site, host: &str, path: &str) -> Answer {
-    site.ask("GET", path, &[("host", host)]).await
 }
 
 /// A site of these files.
@@ -60,7 +29,7 @@ fn made(site: &mut Site, files: &[(&str, &str)]) -> Cid {
 
 #[tokio::test]
 async fn rules_send_elsewhere() {
-    let site = suite();
+    let site = Site::suite();
     let (examples, newlines, good) = (
         examples(),
         host(&site, "newlines"),
@@ -103,7 +72,7 @@ async fn rules_send_elsewhere() {
 
 #[tokio::test]
 async fn rules_serve_other_content() {
-    let site = suite();
+    let site = Site::suite();
     for path in ["/200-index", "/catch-all", "/a/b/c/"] {
         let answer = at(&site, &examples(), path).await;
         assert_eq!(answer.code(), 200);
@@ -131,7 +100,7 @@ async fn rules_serve_other_content() {
 
 #[tokio::test]
 async fn rules_name_pages_for_statuses() {
-    let site = suite();
+    let site = Site::suite();
     for (path, code, page, etag) in [
         (
             "/not-found/x",
@@ -173,10 +142,10 @@ async fn rules_name_pages_for_statuses() {
 
 #[tokio::test]
 async fn a_client_that_has_a_rewritten_page_is_told_so() {
-    let site = suite();
+    let site = Site::suite();
     let hosts = [
-        format!("{SPA}.ipfs.{GATEWAY}"),
-        format!("dnslink--enabled--with--spa-example-org.ipns.{GATEWAY}"),
+        format!("{SPA}.ipfs.{LOCAL}"),
+        format!("dnslink--enabled--with--spa-example-org.ipns.{LOCAL}"),
         SPA_DOMAIN.to_owned(),
     ];
     for host in &hosts {
@@ -196,7 +165,7 @@ async fn a_client_that_has_a_rewritten_page_is_told_so() {
 
 #[tokio::test]
 async fn a_broken_file_breaks_nothing_that_exists() {
-    let site = suite();
+    let site = Site::suite();
     let bad = host(&site, "bad-codes");
     let found = at(&site, &bad, "/found.html").await;
     assert_eq!(found.code(), 200);
@@ -221,7 +190,7 @@ async fn a_broken_file_breaks_nothing_that_exists() {
 
 #[tokio::test]
 async fn rules_hold_where_pages_are_kept_apart_and_in_no_other_format() {
-    let site = suite();
+    let site = Site::suite();
     let path = format!("/ipfs/{EXAMPLES}/redirect-one");
     assert_eq!(at(&site, "127.0.0.1", &path).await.code(), 404);
     let name = format!("/ipns/{DOMAIN}/redirect-one");
@@ -236,7 +205,7 @@ async fn rules_hold_where_pages_are_kept_apart_and_in_no_other_format() {
 
 #[tokio::test]
 async fn a_site_below_a_name_has_its_rules_where_it_begins() {
-    let mut site = suite();
+    let mut site = Site::suite();
     let inner = made(
         &mut site,
         &[("_redirects", "/a/* /b/:splat 200\n"), ("x", "y")],

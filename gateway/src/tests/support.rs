@@ -16,7 +16,6 @@ use cairn_node::name::path::{NamePath, Root};
 use cairn_node::name::resolve::{Freshness, How, ResolveError};
 use cairn_node::name::resolver::NameError;
 use cairn_store::block::Prefix;
-use cairn_store::car::read::CarReader;
 use cairn_store::cid::{self, HashKind, Version};
 use cairn_store::dag::path::ContentPath;
 use cairn_store::dag::pb::{PbLink, PbNode, encode};
@@ -207,24 +206,6 @@ impl Site {
         let cid = *block.cid();
         self.here.insert(cid, block);
         cid
-    }
-
-    /// Takes in a CAR of `tests/fixtures/gateway`. Of folders and files it knows both versions of their CIDs, as a
-    /// real store does.
-    pub(super) fn car(&mut self, name: &str) {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/gateway");
-        let bytes = std::fs::read(format!("{folder}/{name}")).unwrap();
-        for section in CarReader::new(bytes.as_slice()).unwrap() {
-            let (cid, data) = section.unwrap();
-            let block = Block::verify(cid, data).unwrap();
-            if cid.codec() == cid::DAG_PB && cid.hash().code() == HashKind::Sha2_256.code() {
-                for cid in [Cid::new_v0(*cid.hash()).unwrap(), cid::to_v1(&cid)] {
-                    self.here.insert(cid, block.renamed(cid).unwrap());
-                }
-            } else {
-                self.here.insert(cid, block);
-            }
-        }
     }
 
     pub(super) fn raw(&mut self, data: impl Into<Bytes>) -> Cid {
