@@ -1,6 +1,10 @@
 //! The content, the names and the hosts of the public suite: for tests that repeat its cases, and for those that it
 //! leaves out.
 
+mod cars;
+mod documents;
+mod files;
+mod names;
 
 use super::support::{Answer, Site};
 use crate::config::{Host, HostName, Hosts};
