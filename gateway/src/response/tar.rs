@@ -272,9 +272,7 @@ impl<S> Counted<S> {
     fn within(&self, most: u64) -> Result<(), Break> {
         match self.asked.load(Ordering::Relaxed) <= most {
             true => Ok(()),
-            false => Err(Break::Limit(
-                "the folders have too many shards for one TAR".to_owned(),
-            )),
+            false => Err(Break::Over(Limit::Archive(Bound::Entries(most)))),
         }
     }
 }
@@ -283,6 +281,10 @@ impl<S: BlockSource> BlockSource for Counted<S> {
     async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.source.block(cid).await
+    }
+
+    fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+        self.source.admits(cid)
     }
 }
 

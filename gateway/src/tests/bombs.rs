@@ -411,7 +411,7 @@ fn doubled(site: &mut Site) -> Cid {
 async fn a_file_of_a_few_blocks_and_a_terabyte_costs_what_is_taken_of_it() {
     let mut site = Site::new();
     site.config.archive_entries_max = 500.try_into().unwrap();
-    site.config.archive_bytes_max = (1 << 20).try_into().unwrap();
+    site.config.archive_bytes_max = "1MiB".parse().unwrap();
     let root = doubled(&mut site);
     let path = format!("/ipfs/{root}");
     // The way down, and what is asked for ahead on each of its levels.

@@ -4,7 +4,7 @@ use super::support::{Site, bytes};
 use crate::config::Config;
 use cairn_store::Cid;
 use cairn_store::cid;
-use cairn_store::dag::{Budget, pb};
+use cairn_store::dag::pb;
 
 /// `CID/ą/ę/file-źł.txt`.
 fn polish(site: &mut Site) -> (Cid, Cid, Cid) {
@@ -238,7 +238,8 @@ async fn as_many_entries_as_a_page_shows_cost_no_more_blocks_than_a_request_may(
     let shards = site.here.keys().filter(is_shard).count();
     assert!(shards > 256, "two levels at least: {shards}");
     let whole = 1 + 256 * shards as u64;
-    assert!(whole <= Budget::REQUEST.blocks, "{whole}");
+    let most = u64::from(Config::default().request_blocks_max.get());
+    assert!(whole <= most, "{whole}");
     let page = site.get(&format!("/ipfs/{root}/")).await;
     let rows = page.text().matches("ipfs-hash\" translate").count();
     assert_eq!(rows, names.len());
