@@ -135,7 +135,13 @@ impl<R: Fn(Range<u64>) -> Chunks> Content<R> {
         match &self.here {
             Some(here) => {
                 let part = cut(here, &range);
-                Ok((part.clone(), Body::whole(part)))
+                let length = part.len() as u64;
+                let body = match length <= WHOLE_BYTES_MAX {
+                    true => Body::whole(part.clone()),
+                    // Its request runs until all of it is taken.
+                    false => Body::stream(one(part.clone()), Some(length), idle),
+                };
+                Ok((part, body))
             }
             None => {
                 let length = range.end - range.start;

@@ -281,7 +281,7 @@ async fn shards_that_hold_nothing_count_against_the_limits_of_a_request() {
     assert!(page.text().contains("more entries than one page shows"));
     assert!(read <= bound, "{read}");
     let (answer, read) = counted(&site, &format!("/ipfs/{bomb}?format=tar"), &[]).await;
-    assert_eq!(answer.code(), 422);
+    assert_eq!(answer.code(), 410);
     assert!(read <= bound, "{read}");
     // Each block once is few of them; each time it is linked, or looked at, too many.
     for (query, is_broken) in [
@@ -318,7 +318,7 @@ async fn folders_that_hold_nothing_cost_a_tar_no_more_together_than_one_may() {
     // Two of these folders are made of more shards than a TAR may have entries.
     assert_eq!(
         answer.code(),
-        422,
+        410,
         "{:?}",
         answer.body.map(|body| body.len())
     );
@@ -333,7 +333,7 @@ async fn a_chain_of_folders_is_followed_as_far_as_a_path_or_a_budget_goes() {
     for _ in 0..10_000 {
         root = site.folder(&[("a", root)]);
     }
-    let depth = cairn_store::dag::Budget::REQUEST.depth as u64;
+    let depth = u64::from(site.config.depth_max.get());
     let names = |count: usize| "/a".repeat(count);
     let longest = cairn_store::dag::path::SEGMENTS_MAX;
     for (rest, status, is_broken, most) in [
@@ -378,10 +378,11 @@ async fn a_file_deeper_than_any_file_is_refused() {
     let before = site.asked();
     assert_eq!(site.head(&format!("/ipfs/{root}")).await.code(), 422);
     assert!(site.asked() - before <= FILE_DEPTH_MAX + 2);
+    let depth = u64::from(site.config.depth_max.get());
     for (query, status, is_broken, most) in [
         ("tar", 422, false, FILE_DEPTH_MAX + 2),
-        ("car", 200, true, 256 + 2 + READS_AHEAD),
-        ("car&entity-bytes=0:0", 200, true, 256 + 3),
+        ("car", 200, true, depth + 2 + READS_AHEAD),
+        ("car&entity-bytes=0:0", 200, true, depth + 3),
     ] {
         let (answer, read) = counted(&site, &format!("/ipfs/{root}?format={query}"), &[]).await;
         assert_eq!(
@@ -432,7 +433,7 @@ async fn a_file_of_a_few_blocks_and_a_terabyte_costs_what_is_taken_of_it() {
         ("car&entity-bytes=0:0", 200, false, 31 + 3),
         ("car&entity-bytes=0:*", 200, true, 500 + 3),
         ("car&entity-bytes=0:*&car-dups=y", 200, true, 500 + 3),
-        ("tar", 422, false, 1),
+        ("tar", 410, false, 1),
     ] {
         let (answer, read) = counted(&site, &format!("{path}?format={query}"), &[]).await;
         assert_eq!(
