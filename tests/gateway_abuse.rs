@@ -186,7 +186,7 @@ fn an_honest_client_is_answered_while_ten_thousand_slow_ones_hold_their_slots() 
     honest();
 }
 
-/// Slots of a gateway to which five times as many slow clients come.
+/// Slots of a gateway to which twenty times as many slow clients come.
 const SLOTS: usize = 500;
 /// Who makes them.
 const TORMENTORS: usize = 16;
