@@ -1,4 +1,4 @@
-//! The access log: a line for each request when its answer has ended, with what really went out.
+//! The access log: a line for each request when its answer has ended, with what was handed to its connection.
 //!
 //! It is off unless the log's directives let `gateway::access=info` through; a request that is not logged costs one
 //! look at that. Everything foreign is quoted and cut.

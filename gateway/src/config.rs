@@ -74,7 +74,7 @@ pub struct Config {
     pub archive_entries_max: NonZeroU32,
     /// Most bytes in one TAR or CAR (default `"unlimited"`). Price: traffic.
     pub archive_bytes_max: BytesMax,
-    /// Most blocks read for one request, the way to what it asks for included (default 16,777,216, which is 4 TiB in
+    /// Most blocks read for one request, the way to what it asks for included (default 16,777,216, which lets 2 TiB through in
     /// chunks of 256 KiB). Price: so long one request may keep the disk, the network and a core busy.
     pub request_blocks_max: NonZeroU32,
     /// Most bytes of content read for one request (default `"unlimited"`). A file or a range that is larger is refused

@@ -100,7 +100,7 @@ impl<C: Content> Handler<C> {
                 config: shared.config.clone(),
                 places: Arc::clone(&shared.places),
                 metrics: shared.metrics.clone(),
-                answers: shared.answers.clone(),
+                answers: shared.answers.for_peers(),
                 routing: Routing::Off,
                 names,
                 hosts: Known::new(&shared.config),

@@ -34,8 +34,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use ways::Ways;
 
-/// What all answers of a gateway share. Cheap to clone.
-#[derive(Debug, Clone)]
+/// What all answers of a gateway share.
+#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) leave: Leave,
     pub(crate) ways: Ways,
@@ -46,6 +46,14 @@ impl Shared {
         Self {
             leave: Leave::new(config.read_ahead_max),
             ways: Ways::new(),
+        }
+    }
+
+    /// The same for peers, who are not all given the same.
+    pub(crate) fn for_peers(&self) -> Self {
+        Self {
+            leave: self.leave.clone(),
+            ways: Ways::none(),
         }
     }
 }

@@ -149,14 +149,14 @@ async fn any_range_of_a_block_reads_back() {
             let wanted = block.data().slice(from as usize..to.min(length) as usize);
             assert_eq!(range, wanted, "{from}..{to} of {length}");
         }
-        assert_eq!(
-            store
-                .range(block.cid(), length..length + 5)
-                .await
-                .unwrap()
-                .unwrap(),
-            ""
-        );
+        for beyond in [
+            length..length + 5,
+            length + 9..u64::MAX,
+            u64::MAX - 1..u64::MAX,
+        ] {
+            let range = store.range(block.cid(), beyond).await.unwrap().unwrap();
+            assert_eq!(range, "");
+        }
     }
 }
 

@@ -15,8 +15,11 @@ use std::sync::Arc;
 /// Where paths led. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Ways {
-    known: Arc<Cache<Path, Arc<Resolved>, Bulk>>,
+    /// `None` if nothing is to be remembered.
+    known: Option<Arc<Known>>,
 }
+
+type Known = Cache<Path, Arc<Resolved>, Bulk>;
 
 /// A path below a root.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,11 +46,16 @@ impl Ways {
         Self::of(BYTES_MAX)
     }
 
+    /// For those who are not all given the same: what one may follow does not tell of another.
+    pub(super) fn none() -> Self {
+        Self { known: None }
+    }
+
     fn of(bytes_max: u64) -> Self {
         let items = usize::try_from(bytes_max / BYTES_USUAL).unwrap_or(usize::MAX);
         let known = Cache::with_weighter(items, bytes_max, Bulk);
         Self {
-            known: Arc::new(known),
+            known: Some(Arc::new(known)),
         }
     }
 
@@ -58,10 +66,10 @@ impl Ways {
         root: &Cid,
         segments: &[String],
     ) -> Result<Arc<Resolved>, ResolveError> {
-        if segments.is_empty() {
+        let Some(ways) = self.known.as_ref().filter(|_| !segments.is_empty()) else {
             return path::resolve(source, root, segments).await.map(Arc::new);
-        }
-        if let Some(known) = self.known.get(&Asked { root, segments }) {
+        };
+        if let Some(known) = ways.get(&Asked { root, segments }) {
             for cid in &known.blocks {
                 source.admits(cid)?;
             }
@@ -72,14 +80,15 @@ impl Ways {
             root: *root,
             segments: segments.to_vec(),
         };
-        self.known.insert(path, Arc::clone(&found));
+        ways.insert(path, Arc::clone(&found));
         Ok(found)
     }
 }
 
 impl fmt::Debug for Ways {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Ways({} paths)", self.known.len())
+        let paths = self.known.as_ref().map_or(0, |known| known.len());
+        write!(out, "Ways({paths} paths)")
     }
 }
 
@@ -193,6 +202,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn where_nothing_is_remembered_each_block_on_the_way_is_asked_for() {
+        let (source, [root, ..], path) = tree();
+        let ways = Ways::none();
+        for _ in 0..2 {
+            ways.follow(&source, &root, &path).await.unwrap();
+            assert_eq!(source.reads(), 2);
+        }
+    }
+
+    #[tokio::test]
     async fn a_path_that_leads_nowhere_is_followed_anew() {
         let (source, [root, ..], _) = tree();
         let ways = Ways::new();
@@ -224,8 +243,8 @@ mod tests {
             let name = format!("{number:0200}");
             let root = source.folder(&name, file);
             ways.follow(&source, &root, &[name]).await.unwrap();
-            assert!(ways.known.weight() <= MOST);
+            assert!(ways.known.as_ref().unwrap().weight() <= MOST);
         }
-        assert!(ways.known.len() > 100);
+        assert!(ways.known.unwrap().len() > 100);
     }
 }

@@ -82,6 +82,23 @@ impl Look {
     }
 }
 
+/// A file as it was read.
+struct Found {
+    stamp: Stamp,
+    reading: Reading,
+    /// What its first bytes are, up to the mark.
+    begins: Option<Digest>,
+    list: List,
+}
+
+impl Found {
+    /// Whether it begins with all that was read of it before; the mark was at the end of that.
+    fn begins_with(&self, before: &Reading) -> bool {
+        let begins = self.begins.as_ref().map(AsRef::as_ref);
+        begins == Some(before.digest.as_ref())
+    }
+}
+
 /// How a file is looked into.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Looker<'a> {
@@ -124,10 +141,10 @@ impl Looker<'_> {
 
     /// A file that nothing is known of: better what there is than nothing.
     fn first(self, path: &Path, room: Room) -> Loaded {
-        match self.read(path, room, Tail::Taken) {
-            Ok((stamp, reading, list)) => {
+        match self.read(path, room, Tail::Taken, 0) {
+            Ok(found) => {
                 let mut loaded = Loaded::new(path, room);
-                loaded.take(stamp, reading, list);
+                loaded.take(found);
                 loaded
             }
             Err((stamp, error)) => {
@@ -140,14 +157,14 @@ impl Looker<'_> {
 
     /// One that has changed and come to rest.
     fn anew(self, known: &Loaded, room: Room) -> Look {
-        match self.read(&known.path, room, Tail::Taken) {
-            Ok((stamp, ..)) if self::stamp(&known.path).ok().flatten() != Some(stamp) => {
+        match self.read(&known.path, room, Tail::Taken, 0) {
+            Ok(found) if stamp(&known.path).ok().flatten() != Some(found.stamp) => {
                 // Not so much at rest after all.
-                known.waiting(Unrest::begin(Some(stamp), self.now))
+                known.waiting(Unrest::begin(Some(found.stamp), self.now))
             }
-            Ok((stamp, reading, list)) => {
+            Ok(found) => {
                 let mut loaded = Loaded::new(&known.path, room);
-                loaded.take(stamp, reading, list);
+                loaded.take(found);
                 Look::now(loaded)
             }
             Err((stamp, error)) => known.failing(stamp, &error),
@@ -156,19 +173,17 @@ impl Looker<'_> {
 
     /// One that is changing: what was added at its end is taken, and nothing else.
     fn grown(self, known: &Loaded, room: Room, unrest: Unrest) -> Look {
-        let is_more = match &known.read {
-            Some(before) if known.error.is_none() => begins_with(&known.path, before),
-            _ => Ok(false),
-        };
-        // What is wrong with it is told when it is at rest.
-        if !is_more.unwrap_or(false) {
+        let before = known.read.as_ref().filter(|_| known.error.is_none());
+        let Some(before) = before else {
             return known.waiting(unrest);
-        }
-        match self.read(&known.path, room, Tail::Left) {
-            Ok((stamp, reading, list)) => {
+        };
+        match self.read(&known.path, room, Tail::Left, before.bytes) {
+            // What is wrong with it is told when it is at rest.
+            Ok(found) if !found.begins_with(before) => known.waiting(unrest),
+            Ok(found) => {
                 let mut loaded = Loaded::new(&known.path, room);
-                let is_open = list.is_open;
-                loaded.take(stamp, reading, list);
+                let is_open = found.list.is_open;
+                loaded.take(found);
                 if is_open {
                     // The last line is there as soon as it has an end, or nothing more comes.
                     (loaded.stamp, loaded.unrest) = (None, Some(unrest));
@@ -179,18 +194,27 @@ impl Looker<'_> {
         }
     }
 
-    /// What a file says, and what it was then.
+    /// What a file says, and what it was then; and what its first bytes are, up to `mark`.
     fn read(
         self,
         path: &Path,
         room: Room,
         tail: Tail,
-    ) -> Result<(Stamp, Reading, List), (Option<Stamp>, ListError)> {
+        mark: u64,
+    ) -> Result<Found, (Option<Stamp>, ListError)> {
         // Before it is read: what comes later is a change.
         let (file, stamp) = open(path).map_err(|error| (None, error.into()))?;
-        let mut source = BufReader::with_capacity(BUFFER_BYTES, Digesting::new(file));
+        let mut source = BufReader::with_capacity(BUFFER_BYTES, Digesting::new(file, mark));
         match List::read(&mut source, self.keys, room, tail) {
-            Ok(list) => Ok((stamp, source.into_inner().end(), list)),
+            Ok(list) => {
+                let (reading, begins) = source.into_inner().end();
+                Ok(Found {
+                    stamp,
+                    reading,
+                    begins,
+                    list,
+                })
+            }
             // It may be read the next time, although it is the same.
             Err(error @ ListError::Read(_)) => Err((None, error)),
             Err(error @ ListError::Header(_)) => Err((Some(stamp), error)),
@@ -220,8 +244,10 @@ impl Loaded {
         }
     }
 
-    fn take(&mut self, stamp: Stamp, reading: Reading, list: List) {
-        (self.stamp, self.read, self.list) = (Some(stamp), Some(reading), Arc::new(list));
+    fn take(&mut self, found: Found) {
+        self.stamp = Some(found.stamp);
+        self.read = Some(found.reading);
+        self.list = Arc::new(found.list);
     }
 
     /// The same, with nothing that is waited for.
@@ -366,50 +392,54 @@ impl Unrest {
     }
 }
 
-/// A file whose bytes are digested on their way.
+/// A file whose bytes are digested on their way: all that are read, and those up to a mark.
 struct Digesting {
     file: File,
     context: Context,
     bytes: u64,
+    mark: u64,
+    /// Once so many were read.
+    at_mark: Option<Digest>,
 }
 
 impl Digesting {
-    fn new(file: File) -> Self {
+    fn new(file: File, mark: u64) -> Self {
+        let context = Context::new(&SHA256);
         Self {
             file,
-            context: Context::new(&SHA256),
+            at_mark: (mark == 0).then(|| context.clone().finish()),
+            context,
             bytes: 0,
+            mark,
         }
     }
 
-    fn end(self) -> Reading {
-        Reading {
+    fn end(self) -> (Reading, Option<Digest>) {
+        let reading = Reading {
             at: clock::wall(),
             bytes: self.bytes,
             digest: self.context.finish(),
-        }
+        };
+        (reading, self.at_mark)
     }
 }
 
 impl Read for Digesting {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = self.mark.saturating_sub(self.bytes);
+        let most = match usize::try_from(left) {
+            Ok(left) if left > 0 => into.len().min(left),
+            _ => into.len(),
+        };
+        let into = into.get_mut(..most).unwrap_or_default();
         let read = self.file.read(into)?;
         self.context.update(into.get(..read).unwrap_or_default());
         self.bytes += read as u64;
+        if self.bytes == self.mark {
+            self.at_mark = Some(self.context.clone().finish());
+        }
         Ok(read)
     }
-}
-
-/// Whether a file begins with all that was read of it before.
-fn begins_with(path: &Path, before: &Reading) -> io::Result<bool> {
-    let (file, stamp) = open(path)?;
-    if stamp.size < before.bytes {
-        return Ok(false);
-    }
-    let mut source = Digesting::new(file);
-    io::copy(&mut source.by_ref().take(before.bytes), &mut io::sink())?;
-    let now = source.end();
-    Ok(now.bytes == before.bytes && now.digest.as_ref() == before.digest.as_ref())
 }
 
 fn open(path: &Path) -> io::Result<(File, Stamp)> {

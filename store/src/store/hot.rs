@@ -67,7 +67,7 @@ impl Weighter<(Key, Position), Bytes> for Bulk {
 
 /// Larger blocks are read once and sent for a while: they would drive out too many others.
 const BLOCK_BYTES_MAX: usize = 128 << 10;
-/// What one entry costs beside the block's own bytes, at most.
+/// What one entry costs beside the block's own bytes: of a large block, what else was in the first and the last page.
 const BESIDE_BYTES: u64 = 2 * PAGE_BYTES as u64;
 /// How large a block is when the table is made; it grows where they are smaller.
 const BLOCK_BYTES_USUAL: u64 = 16 << 10;

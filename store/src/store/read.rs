@@ -384,9 +384,11 @@ impl Found {
     /// multihash says where the block begins.
     fn part(&self, cid: &Cid, head: &[u8], range: &Range<u64>) -> Option<(u64, u64)> {
         let header = header_of(head, cid, &self.place)?;
-        let end = range.end.min(self.place.length.into());
-        let start = u64::from(self.place.offset) + u64::from(header.prefix) + range.start;
-        Some((start, end.saturating_sub(range.start)))
+        // Foreign: it may begin anywhere.
+        let length = u64::from(self.place.length);
+        let (start, end) = (range.start.min(length), range.end.min(length));
+        let at = u64::from(self.place.offset) + u64::from(header.prefix) + start;
+        Some((at, end.saturating_sub(start)))
     }
 
     /// The block by its multihash alone.
