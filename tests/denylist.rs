@@ -93,7 +93,9 @@ fn the_gateway_tells_what_is_gone_and_what_the_law_forbids() {
     let told = repo.ok(["denylist", "check", &root]);
     assert_eq!(
         told,
-        format!("/ipfs/{root} is not denied: no rule is about it")
+        format!(
+            "/ipfs/{root} is not denied: no rule names it or what it lies in (what lies on the way to it is not looked up)"
+        )
     );
     let told = repo.ok(["denylist", "check", "denied.example/below"]);
     let start = "/ipns/denied.example/below is denied with /ipns/denied.example by line 5 of ";
@@ -141,6 +143,7 @@ fn a_daemon_does_not_serve_without_a_list_that_it_cannot_read() {
         &b"version: 2\n---\n"[..],
         b"name: \xff\n---\n",
         b"a: [\n---\n",
+        b"<html><title>404 Not Found</title></html>\n",
     ] {
         fs::write(list(&repo), broken).unwrap();
         let told = repo.refused_daemon().failure(1);

@@ -34,7 +34,9 @@ pub async fn denylist(shell: &mut Shell, command: DenylistCommand) -> Result<(),
 fn decided(answer: &CheckAnswer) -> String {
     let path = escape_line(&answer.path);
     let Some(rule) = &answer.rule else {
-        return format!("{path} is not denied: no rule is about it");
+        return format!(
+            "{path} is not denied: no rule names it or what it lies in (what lies on the way to it is not looked up)"
+        );
     };
     let text = match rule.text.as_str() {
         "" => String::new(),

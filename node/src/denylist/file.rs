@@ -305,6 +305,10 @@ impl Loaded {
             None if self.list.rules == 0 && self.list.beyond > 0 => Some(format!(
                 "{path}: the lists that override it leave no room for it"
             )),
+            // A page that says that the list was not found, for one.
+            None if self.list.rules == 0 && self.list.skipped > 0 => {
+                Some(format!("{path}: none of its lines is a rule"))
+            }
             _ => None,
         }
     }
