@@ -16,6 +16,7 @@
 //! Locks are taken in this order: sweeping, turn, appender, journal, pins, notes, index table. None is held across
 //! a wait; the turn is let go as soon as the appender is had.
 
+mod anew;
 mod at_once;
 mod checkpoint;
 mod commit;
@@ -30,6 +31,7 @@ mod room;
 mod unsynced;
 mod write;
 
+pub use anew::Anew;
 pub(crate) use checkpoint::MERGE_AT;
 pub(crate) use commit::{Committed, Only};
 #[cfg(test)]

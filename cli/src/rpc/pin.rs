@@ -206,7 +206,6 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
     }
     let cids = call.arguments.cids()?;
     let store = call.context.store().await?.clone();
-    let session = call.upkeep_session().await?;
     Ok(Reply::values(move |out| async move {
         for pin in store.pins() {
             let mut answer = Verified {
@@ -219,7 +218,7 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
                 max_depth: (pin.mode == PinMode::Direct).then_some(0),
                 ..Options::default()
             };
-            let mut visits = pin!(walk(session.clone(), pin.cid, options));
+            let mut visits = pin!(walk(store.anew(), pin.cid, options));
             while let Some(visit) = visits.next().await {
                 match visit {
                     Ok(Visit::Block { .. }) => {}

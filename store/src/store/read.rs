@@ -125,18 +125,28 @@ impl Inner {
 
     /// The block, whole.
     pub(crate) fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
-        self.reading(cid, |found| {
+        self.block_by(cid, |found| {
             if let Some(block) = self.hot.get(cid, &found.key, &found.place) {
-                return Ok(Some(block));
+                return Ok(block);
             }
-            let block = match found.is_hashed() {
-                true => found.block_by_hash(cid)?,
-                false => found.block_by_sums(cid)?,
-            };
+            let block = found.block(cid)?;
             self.hot.keep(&block, &found.key, &found.place);
-            Ok(Some(block))
+            Ok(block)
         })
-        .inspect(|block| {
+    }
+
+    /// The same, whether or not it is in memory.
+    pub(crate) fn block_on_disk(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+        self.block_by(cid, |found| found.block(cid))
+    }
+
+    fn block_by(
+        &self,
+        cid: &Cid,
+        read: impl Fn(&Found) -> Result<Block, ReadError>,
+    ) -> Result<Option<Block>, SourceError> {
+        let block = self.reading(cid, |found| read(found).map(Some));
+        block.inspect(|block| {
             if let Some(block) = block {
                 self.metrics.read(block.data().len() as u64);
             }
@@ -325,6 +335,13 @@ impl Found {
     /// checksums.
     pub(super) fn is_hashed(&self) -> bool {
         self.by_hash || self.place.length <= HASHED_UP_TO
+    }
+
+    fn block(&self, cid: &Cid) -> Result<Block, ReadError> {
+        match self.is_hashed() {
+            true => self.block_by_hash(cid),
+            false => self.block_by_sums(cid),
+        }
     }
 
     /// The block by its pages' checksums.
