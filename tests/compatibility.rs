@@ -164,7 +164,7 @@ async fn lives_on(first: &First) {
     assert!(blocks.len() > 40 && pins.len() > 2 && cids("deleted.txt").len() > 1);
     let store = first.open();
     let version = fs::read_to_string(first.root().join("version")).unwrap();
-    assert_eq!(version, "3\n");
+    assert_eq!(version, "4\n");
     holds(&store, &blocks).await;
     is_pinned(&store, &pins);
     first.segments_are_as_they_were();

@@ -5,6 +5,8 @@
 //! * 2: a third stream of segments (`cache`), and kinds of journal records that readers of format 1 do
 //!   not know. What format 1 wrote is read as it is; only its index is built anew.
 //! * 3: notes in the journal. What format 2 wrote is read as it is.
+//! * 4: pins with what belongs to them, the root of the file tree and blocks in the user's files: what they
+//!   keep, a program of format 3 would collect. What format 3 wrote is read as it is.
 
 use crate::durable;
 use crate::log::files::Access;
@@ -14,7 +16,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 /// The format this program writes.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// Refuses folders of newer programs; marks a new folder, and one of an older format, with ours.
 pub(crate) fn check(root: &Path, access: Access) -> Result<(), OpenError> {
@@ -67,19 +69,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         check(folder.path(), Access::ReadWrite).unwrap();
         check(folder.path(), Access::ReadWrite).unwrap();
-        assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), "3\n");
+        assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), "4\n");
     }
 
     #[test]
     fn refuses_a_newer_format_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE), "4\n").unwrap();
+        fs::write(folder.path().join(FILE), "5\n").unwrap();
         let refused = check(folder.path(), Access::ReadWrite);
         assert!(matches!(
             refused,
             Err(OpenError::Newer {
-                found: 4,
-                known: 3,
+                found: 5,
+                known: 4,
                 ..
             })
         ));
