@@ -1,6 +1,6 @@
 //! Mark and sweep while others work, then compaction, which gives the space back.
 //!
-//! What must never be deleted: what a pin reaches, what anybody holds, and every section appended
+//! What must never be deleted: what a pin or the root of the file tree reaches, what anybody holds, and every section appended
 //! after the mark began. The sweep works in batches, alone: no writer is between holding a block and
 //! looking for it. In each batch it first asks the holds and then looks whether pins were made
 //! meanwhile, which it marks before it asks again: whoever let go of a hold has made its pin before.
@@ -68,6 +68,17 @@ pub enum GcError {
     )]
     Unreadable {
         /// The pin.
+        root: Cid,
+        /// What went wrong below it.
+        source: Box<ReadError>,
+    },
+    /// Something in the file tree could not be read, so it is not known what must stay.
+    #[error(
+        "nothing more was removed: the file tree has the root {root}, but {source}; fetch it again, or remove what it \
+         belongs to with `files rm`"
+    )]
+    Files {
+        /// The root.
         root: Cid,
         /// What went wrong below it.
         source: Box<ReadError>,

@@ -13,6 +13,7 @@ pub mod derived;
 mod disk;
 pub mod durable;
 pub mod evict;
+pub mod files;
 pub mod format;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -21,6 +21,8 @@ pub enum About {
     Tended = 2,
     /// A name that a pin follows.
     Followed = 3,
+    /// The root of the file tree ([`crate::files`]): GC marks it like a recursive pin.
+    Files = 4,
 }
 
 /// Why a note was not kept.

@@ -52,6 +52,13 @@ pub struct Pin {
 #[derive(Debug)]
 pub struct Whole(Arc<Hold>);
 
+impl Whole {
+    /// What the store had lost when the first of it came.
+    pub(crate) fn losses(&self) -> u64 {
+        self.0.losses
+    }
+}
+
 /// What becomes of a note together with a pin.
 #[derive(Debug, Clone)]
 pub struct NoteChange {

@@ -8,7 +8,7 @@ use cairn_store::cid::{self, Cid, HashKind, Version};
 use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::dag::pb::{self, PbLink, PbNode};
 use cairn_store::gc::{GcError, GcEvent, GcReport};
-use cairn_store::pin::{PinError, PinMode};
+use cairn_store::pin::{Pin, PinError, PinMode};
 use cairn_store::sink::BlockSink;
 use cairn_store::store::{Keep, OpenEvent};
 use cairn_store::{BlockSource, Store};
@@ -604,4 +604,64 @@ async fn a_limit_that_is_lowered_leaves_what_fits_it() {
         assert_eq!(is_here, is_young, "{number}: {after:?}");
     }
     assert_eq!(left, after.blocks);
+}
+
+async fn set_files(store: &Store, root: Cid) {
+    let pin = Pin {
+        cid: root,
+        mode: PinMode::Recursive,
+        name: None,
+    };
+    let whole = store.pin_fetch(store.clone(), &pin, |_| {}).await.unwrap();
+    store.set_files_root(root, whole).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_file_tree_reaches_stays_and_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let trees = [tree(0..3), tree(10..13)];
+    for tree in &trees {
+        store.put(tree.clone(), Keep::Cached).await.unwrap();
+    }
+    assert_eq!(store.files_root(), None);
+    let before = store.pins_version();
+    set_files(&store, root_of(&trees[0])).await;
+    assert_ne!(
+        store.pins_version(),
+        before,
+        "whoever looks at pins looks again"
+    );
+    let standing = store.standing(trees[0][0].cid()).await.unwrap().unwrap();
+    assert_eq!(standing.keep, Keep::Kept);
+    drop(store);
+    let store = open(folder.path());
+    assert_eq!(store.files_root(), Some(root_of(&trees[0])));
+    store.gc(|_| {}).await.unwrap();
+    assert_eq!(present(&store, &trees[0]).await, 4);
+    assert_eq!(present(&store, &trees[1]).await, 0);
+    store.put(trees[1].clone(), Keep::Kept).await.unwrap();
+    set_files(&store, root_of(&trees[1])).await;
+    store.gc(|_| {}).await.unwrap();
+    assert_eq!(present(&store, &trees[0]).await, 0);
+    assert_eq!(present(&store, &trees[1]).await, 4);
+}
+
+#[tokio::test]
+async fn gc_deletes_nothing_while_something_in_the_file_tree_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (files, garbage) = (tree(0..3), tree(10..13));
+    for tree in [&files, &garbage] {
+        store.put(tree.clone(), Keep::Kept).await.unwrap();
+    }
+    let root = root_of(&files);
+    set_files(&store, root).await;
+    store.delete(vec![*files[1].cid()]).await.unwrap();
+    let refused = store.gc(|_| {}).await.unwrap_err();
+    assert!(
+        matches!(&refused, GcError::Files { root: named, .. } if *named == root),
+        "{refused}"
+    );
+    assert_eq!(present(&store, &garbage).await, 4);
 }

@@ -8,14 +8,18 @@ use super::pin;
 use super::reply::Reply;
 use bytes::Bytes;
 use cairn_store::block::{BLOCK_BYTES_MAX, Block, Prefix};
-use cairn_store::cid::{self, Cid, HashKind, Version};
+use cairn_store::cid::{self, Cid, HashKind, Multihash, Version};
+use cairn_store::dag::walk::{Options, Visit, walk};
 use cairn_store::pin::PinMode;
 use cairn_store::sink::BlockSink;
 use cairn_store::source::BlockSource;
-use cairn_store::store::Keep;
+use cairn_store::store::{Keep, Store};
 use cairn_store::unixfs::read::ReadError;
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
+use std::pin::pin;
 
 /// A block's name and length.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,7 +182,36 @@ pub async fn put(call: Call) -> Result<Reply, RpcError> {
     }))
 }
 
-/// `block rm`: never what a pin reaches.
+/// Which of `wanted` must stay, and why.
+async fn reached_by(
+    store: &Store,
+    local: &Session,
+    wanted: &[Cid],
+) -> Result<HashMap<Multihash, String>, RpcError> {
+    let pinned = pin::reached_by(store, local, wanted).await?.into_iter();
+    let mut reached: HashMap<_, _> = pinned
+        .map(|(hash, how)| (hash, format!("pinned: {how}")))
+        .collect();
+    let Some(root) = store.files_root() else {
+        return Ok(reached);
+    };
+    let wanted = wanted.iter().map(|cid| *cid.hash());
+    let mut missing: HashSet<_> = wanted.filter(|hash| !reached.contains_key(hash)).collect();
+    // What cannot be read may reach anything: then nothing is known, and nothing is said.
+    let mut visits = pin!(walk(local.clone(), root, Options::default()));
+    while !missing.is_empty()
+        && let Some(visit) = visits.try_next().await?
+    {
+        if let Visit::Block { block, .. } = visit
+            && missing.remove(block.cid().hash())
+        {
+            reached.insert(*block.cid().hash(), IN_FILES.to_owned());
+        }
+    }
+    Ok(reached)
+}
+
+/// `block rm`: never what a pin or the file tree reaches.
 pub async fn remove(call: Call) -> Result<Reply, RpcError> {
     let wanted: Vec<Cid> = call
         .arguments
@@ -193,7 +226,7 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
     let local = call.upkeep_session().await?;
     Ok(Reply::values(move |out| async move {
         let mut pins = store.pins_version();
-        let mut reached = pin::reached_by(&store, &local, &wanted).await?;
+        let mut reached = reached_by(&store, &local, &wanted).await?;
         for cid in wanted.clone() {
             let mut answer = Removed {
                 hash: cids.text(&cid),
@@ -208,10 +241,10 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
                 }
                 // Pins were made meanwhile: look again.
                 pins = store.pins_version();
-                reached = pin::reached_by(&store, &local, &wanted).await?;
+                reached = reached_by(&store, &local, &wanted).await?;
             };
             if let Some(how) = reached.get(cid.hash()) {
-                answer.error = format!("pinned: {how}");
+                answer.error.clone_from(how);
             } else if !gone.is_empty() {
                 if quiet {
                     continue;
@@ -230,6 +263,9 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
         Ok(())
     }))
 }
+
+/// Why a block must stay that no pin reaches.
+const IN_FILES: &str = "in the file tree, see `files ls`";
 
 #[cfg(test)]
 mod tests {

@@ -6,10 +6,10 @@
 //! ones by priorities that change at a few moments (probabilistic concurrency testing), which finds what
 //! needs one thread to stand still for long.
 //!
-//! One thread collects, evicts and rebuilds the index; the others add, fetch, pin, unpin, delete, and
-//! look after every step at what they were promised: all that a pin of theirs reaches, or that they
-//! hold, is there and can be read. When all are done the pins are whole, the counts are right, the same is true after a power cut,
-//! and one more collection leaves just what pins reach.
+//! One thread collects, evicts and rebuilds the index; the others add, fetch, pin, unpin, delete, let the file
+//! tree be another, and look after every step at what they were promised: all that a pin of theirs or the file
+//! tree reaches, or that they hold, is there and can be read. When all are done the pins are whole, the counts are right, the same is true after a power cut,
+//! and one more collection leaves just what pins and the file tree reach.
 //!
 //! `CAIRN_SEEDS` says how many seeds are run, `CAIRN_FIRST_SEED` with which to begin.
 
@@ -20,7 +20,7 @@ use crate::dag::pb::{self, PbLink, PbNode};
 use crate::disk::simulated::SimulatedDisk;
 use crate::gc::GcEvent;
 use crate::index::Image;
-use crate::pin::{PinError, PinMode};
+use crate::pin::{Pin, PinError, PinMode};
 use crate::sink::BlockSink;
 use crate::source::BlockSource;
 use crate::store::{Ground, Keep, Store, Writer};
@@ -136,6 +136,10 @@ enum Step {
     /// A pin of what peers send.
     PinFetched,
     Unpin,
+    /// The file tree becomes another: of what is added now, or of what is here, garbage perhaps.
+    Root {
+        added: bool,
+    },
     /// Whatever no pin reaches, by name.
     Delete,
     /// The memory table goes into the index.
@@ -188,7 +192,9 @@ impl Plan {
             let own = worker * ROOTS / WORKERS..(worker + 1) * ROOTS / WORKERS;
             let steps = (0..random.random_range(1..4)).map(|_| {
                 let at_once = random.random_range(1..6);
-                let step = match random.random_range(0..16) {
+                // Only one of them changes the file tree.
+                let steps = if worker == 0 { 20 } else { 16 };
+                let step = match random.random_range(0..steps) {
                     0..=3 => Step::Add {
                         at_once,
                         pinned: random.random_bool(0.7),
@@ -199,7 +205,10 @@ impl Plan {
                     10 | 11 => Step::PinFetched,
                     12 | 13 => Step::Unpin,
                     14 => Step::Delete,
-                    _ => Step::Checkpoint,
+                    15 => Step::Checkpoint,
+                    _ => Step::Root {
+                        added: random.random_bool(0.5),
+                    },
                 };
                 (step, random.random_range(own.clone()))
             });
@@ -222,19 +231,24 @@ struct Worker {
     universe: Arc<Universe>,
     store: Store,
     pins: Pins,
+    /// The tree that it made the file tree.
+    files: Option<usize>,
     told: bool,
 }
 
 impl Worker {
-    fn run(mut self, steps: &[(Step, usize)]) -> Pins {
+    fn run(mut self, steps: &[(Step, usize)]) -> (Pins, Option<usize>) {
         for (step, tree) in steps {
             self.tell(&(step, tree));
             self.step(*step, *tree);
             for (tree, mode) in &self.pins {
                 self.look(self.universe.reached(*tree, *mode), "pinned");
             }
+            if let Some(tree) = self.files {
+                self.look(&self.universe.trees[tree], "in the file tree");
+            }
         }
-        self.pins
+        (self.pins, self.files)
     }
 
     /// Tells what happens when one seed is replayed.
@@ -287,6 +301,22 @@ impl Worker {
                 let unpinned = block_on(self.store.pin_remove(&root, None));
                 assert_eq!(unpinned.is_ok(), was.is_some(), "{unpinned:?}");
             }
+            Step::Root { added } => {
+                let writer = added.then(|| self.put(tree, Keep::Kept, 4));
+                let pin = Pin::new(root, PinMode::Recursive, None).unwrap();
+                let fetch = self.store.pin_fetch(self.store.clone(), &pin, |_| {});
+                match block_on(fetch) {
+                    Ok(whole) => {
+                        block_on(self.store.set_files_root(root, whole)).unwrap();
+                        self.files = Some(tree);
+                    }
+                    Err(PinError::Read(ReadError::NotFound(_)) | PinError::Absent(_)) if !added => {
+                        assert_ne!(self.files, Some(tree), "in the file tree, and gone");
+                    }
+                    Err(error) => panic!("a root of what is here: {error}"),
+                }
+                drop(writer);
+            }
             Step::Delete => self.delete(tree),
             Step::Checkpoint => self.store.inner.checkpoint().unwrap(),
             Step::Collect => drop(block_on(self.store.gc(self.teller())).unwrap()),
@@ -320,7 +350,12 @@ impl Worker {
     fn delete(&self, tree: usize) {
         let version = self.store.pins_version();
         let pins = self.store.pins();
-        let pinned = reached(&self.universe, pins.iter().map(|pin| (pin.cid, pin.mode)));
+        let files = self
+            .store
+            .files_root()
+            .map(|root| (root, PinMode::Recursive));
+        let pins = pins.iter().map(|pin| (pin.cid, pin.mode));
+        let pinned = reached(&self.universe, pins.chain(files));
         let all = self.universe.trees[tree].iter().map(|block| *block.cid());
         let free = all.filter(|cid| !pinned.contains(cid)).collect();
         block_on(self.store.delete_unpinned(free, version)).unwrap();
@@ -388,30 +423,34 @@ fn run(universe: &Arc<Universe>, plan: &Plan, seed: u64) {
             universe: universe.clone(),
             store: store.clone(),
             pins: own.collect(),
+            files: None,
             told: seeds().count() == 1,
         };
         let steps = steps.clone();
         shuttle::thread::spawn(move || worker.run(&steps))
     });
     let workers: Vec<_> = workers.collect();
+    let mut files = None;
     for worker in workers {
-        pins.extend(worker.join().unwrap());
+        let (its, root) = worker.join().unwrap();
+        pins.extend(its);
+        files = files.or(root);
     }
-    check(universe, &store, &pins);
+    check(universe, &store, &pins, files);
     drop(store);
     let after = disk.after_power_cut(&mut StdRng::seed_from_u64(seed));
     let store = open(&after, &Arc::new(image.copied()), plan);
-    check(universe, &store, &pins);
+    check(universe, &store, &pins, files);
     block_on(store.gc(|_| {})).unwrap();
-    let left = check(universe, &store, &pins);
-    let named = pins
-        .iter()
-        .map(|(tree, mode)| (universe.root(*tree), *mode));
+    let left = check(universe, &store, &pins, files);
+    let root = files.map(|tree| (tree, PinMode::Recursive));
+    let named = pins.into_iter().chain(root);
+    let named = named.map(|(tree, mode)| (universe.root(tree), mode));
     assert_eq!(left, reached(universe, named), "what a collection leaves");
 }
 
 /// Compares the store with what must be there; answers what is.
-fn check(universe: &Universe, store: &Store, pins: &Pins) -> BTreeSet<Cid> {
+fn check(universe: &Universe, store: &Store, pins: &Pins, files: Option<usize>) -> BTreeSet<Cid> {
     let mut present = BTreeSet::new();
     let mut bytes = 0;
     for (cid, block) in &universe.blocks {
@@ -427,9 +466,15 @@ fn check(universe: &Universe, store: &Store, pins: &Pins) -> BTreeSet<Cid> {
         .collect();
     let found: BTreeSet<_> = store.pins().iter().map(|pin| (pin.cid, pin.mode)).collect();
     assert_eq!(found, named, "pins");
-    let reached = reached(universe, named.into_iter());
+    let root = files.map(|tree| universe.root(tree));
+    assert_eq!(store.files_root(), root, "the file tree's root");
+    let root = root.map(|root| (root, PinMode::Recursive));
+    let reached = reached(universe, named.into_iter().chain(root));
     let lost: Vec<_> = reached.difference(&present).collect();
-    assert!(lost.is_empty(), "pinned, and gone: {lost:?}");
+    assert!(
+        lost.is_empty(),
+        "pinned or in the file tree, and gone: {lost:?}"
+    );
     let stat = store.stat();
     assert_eq!(
         (stat.blocks, stat.bytes),

@@ -1,11 +1,11 @@
-//! What must stay: everything that pins reach, along the referring CIDs' codecs.
+//! What must stay: everything that pins and the root of the file tree reach, along the referring CIDs' codecs.
 
 use super::{Collection, GcError, GcEvent};
 use crate::block::Block;
 use crate::cid::{self, Cid, Multihash};
 use crate::dag;
 use crate::index::Key;
-use crate::pin::{Pin, PinMode};
+use crate::pin::PinMode;
 use crate::sink::PutError;
 use crate::store::Inner;
 use crate::unixfs::read::ReadError;
@@ -19,7 +19,7 @@ pub(super) struct Marks {
     live: HashSet<Key>,
     /// Codecs and multihashes walked, by key.
     walked: HashSet<Key>,
-    /// Pins marked as what they were, and the count of changes when they were read.
+    /// Pins and roots of the file tree marked as what they were, and the count of changes when they were read.
     pins: HashSet<(Vec<u8>, PinMode)>,
     changes: u64,
 }
@@ -42,7 +42,11 @@ impl Marks {
         self.live.contains(key)
     }
 
-    /// Whether pins are what they were when they were last marked.
+    fn has_pin(&self, key: &[u8], mode: PinMode) -> bool {
+        self.pins.contains(&(key.to_vec(), mode))
+    }
+
+    /// Whether pins and the file tree are what they were when they were last marked.
     pub(super) fn are_current(&self, inner: &Inner) -> bool {
         inner.read_pins().changes == self.changes
     }
@@ -86,7 +90,7 @@ impl<F: FnMut(GcEvent)> Collection<F> {
         let mut tries = 1;
         loop {
             match self.mark_pins(leaves) {
-                Err(GcError::Unreadable { .. })
+                Err(GcError::Unreadable { .. } | GcError::Files { .. })
                     if tries < MARK_TRIES && !self.marks.are_current(&self.inner) =>
                 {
                     tries += 1;
@@ -99,42 +103,56 @@ impl<F: FnMut(GcEvent)> Collection<F> {
     }
 
     fn mark_pins(&mut self, leaves: Leaves) -> Result<(), GcError> {
-        let (pins, changes) = {
+        let (pins, files, changes) = {
             let pins = self.inner.read_pins();
             let all = pins
                 .by_key
                 .iter()
-                .map(|(key, pin)| ((key.clone(), pin.mode), pin.clone()));
+                .map(|(key, pin)| (key, pin.mode, pin.cid));
             let new: Vec<_> = all
-                .filter(|(pin, _)| !self.marks.pins.contains(pin))
+                .filter(|(key, mode, _)| !self.marks.has_pin(key, *mode))
+                .map(|(key, mode, cid)| (key.clone(), mode, cid))
                 .collect();
-            (new, pins.changes)
+            (new, self.inner.files_root(), pins.changes)
         };
         self.marks.changes = changes;
-        for (key, pin) in pins {
-            self.mark_pin(&pin, leaves)
+        for (key, mode, root) in pins {
+            self.mark_pin(root, mode, leaves)
                 .map_err(|source| GcError::Unreadable {
-                    root: pin.cid,
+                    root,
                     source: source.into(),
                 })?;
-            self.marks.pins.insert(key);
+            self.marks.pins.insert((key, mode));
+        }
+        let files = files.map_err(|error| GcError::Journal {
+            damage: error.to_string(),
+        })?;
+        let Some(root) = files else { return Ok(()) };
+        let (key, mode) = (cid::to_v1(&root).to_bytes(), PinMode::Recursive);
+        if !self.marks.has_pin(&key, mode) {
+            self.mark_pin(root, mode, leaves)
+                .map_err(|source| GcError::Files {
+                    root,
+                    source: source.into(),
+                })?;
+            self.marks.pins.insert((key, mode));
         }
         Ok(())
     }
 
-    fn mark_pin(&mut self, pin: &Pin, leaves: Leaves) -> Result<(), ReadError> {
-        let mut todo = vec![pin.cid];
+    fn mark_pin(&mut self, root: Cid, mode: PinMode, leaves: Leaves) -> Result<(), ReadError> {
+        let mut todo = vec![root];
         while let Some(cid) = todo.pop() {
             if cid::is_identity(&cid) {
                 // It lies nowhere; only its links matter.
-                if pin.mode == PinMode::Recursive {
+                if mode == PinMode::Recursive {
                     self.push_links(&cid, &mut todo)?;
                 }
                 continue;
             }
             let key = self.inner.index.key(cid.hash());
             let is_new = self.marks.live.insert(key);
-            if pin.mode == PinMode::Direct || dag::has_no_links(cid.codec()) {
+            if mode == PinMode::Direct || dag::has_no_links(cid.codec()) {
                 // Not noted as walked: another pin may reach below what this one only names.
                 if is_new && leaves == Leaves::LookedUp && self.inner.place(&cid, &key)?.is_none() {
                     return Err(ReadError::NotFound(cid));

@@ -20,6 +20,7 @@ use crate::journal::{DEAD_PER_RECORD, Sync};
 use crate::log::append::Touched;
 use crate::log::files::Access;
 use crate::log::{Place, Position, SegmentId, section};
+use crate::notes::About;
 use crate::pin::{Pin, PinMode};
 use crate::sink::PutError;
 use crate::sync::{Condvar, Mutex};
@@ -110,7 +111,7 @@ impl Inner {
     }
 
     /// [`Inner::commit_to_disk`], unless something was given up since `losses` was counted.
-    pub(super) fn commit_to_disk_since(
+    pub(crate) fn commit_to_disk_since(
         &self,
         losses: u64,
         records: Vec<Record>,
@@ -299,7 +300,10 @@ impl Inner {
                         Some(value) => notes.insert((about, key), value),
                         None => notes.remove(&(about, key)),
                     };
-                    continue;
+                    // The root of the file tree is one more pin to those who count their changes.
+                    if about != About::Files as u8 {
+                        continue;
+                    }
                 }
                 _ => continue,
             }
