@@ -170,8 +170,27 @@ test('log levels are changed', async () => {
   await assert.rejects(ipfs.log.level('all', 'nonsense'), failure(500, /nonsense/))
 })
 
-test('what is not there yet is not found', async () => {
-  await assert.rejects(ipfs.files.stat('/'), failure(404, '404 page not found'))
+test('what is wanted is listed until nobody waits for it', async () => {
+  const absent = (await ipfs.add(bytes(94, 1000), { onlyHash: true })).cid
+  const isListed = async () => (await ipfs.bitswap.wantlist()).some((cid) => cid.equals(absent))
+  const asking = new AbortController()
+  const asked = ipfs.block.get(absent, { signal: asking.signal }).catch((error) => error)
+  while (!(await isListed()));
+  asking.abort()
+  await asked
+  while (await isListed());
+  assert.deepEqual(await ipfs.bitswap.wantlistForPeer(NOBODY), [])
+})
+
+test('provide.stat tells what the network is told of', async () => {
+  const { Sweep } = await ipfs.provide.stat()
+  assert.equal(Sweep.closed, false)
+})
+
+test('what is not there is not found', async () => {
+  const { cid } = await ipfs.add('hello')
+  const link = { Name: 'a', Hash: cid, Tsize: 5 }
+  await assert.rejects(ipfs.object.patch.addLink(cid, link), failure(404, '404 page not found'))
 })
 
 test('stop ends the daemon', async (t) => {

@@ -7,6 +7,7 @@ use super::error::RpcError;
 use super::pin;
 use super::reply::Reply;
 use bytes::Bytes;
+use cairn_node::Session;
 use cairn_store::block::{BLOCK_BYTES_MAX, Block, Prefix};
 use cairn_store::cid::{self, Cid, HashKind, Multihash, Version};
 use cairn_store::dag::walk::{Options, Visit, walk};
