@@ -28,6 +28,7 @@ mod drain;
 pub mod entries;
 pub mod error;
 pub mod explain;
+mod feed;
 pub mod filters;
 pub mod follow;
 pub mod get;

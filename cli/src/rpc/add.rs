@@ -7,14 +7,13 @@ use super::api::Call;
 use super::arguments::{Arguments, CidText};
 use super::entries::{Content, Entries, Entry};
 use super::error::RpcError;
+use super::feed::Feed;
 use super::reply::{Reply, Sink};
 use cairn_store::cid::{Cid, HashKind, Version};
 use cairn_store::pin::PinMode;
 use cairn_store::sink::{BlockSink, Nowhere};
 use cairn_store::store::Keep;
-use cairn_store::unixfs::import::{
-    Added, Event, ImportError, Importer, Kind, Metadata, overlapped,
-};
+use cairn_store::unixfs::import::{Added, Event, Importer, Kind, Metadata, overlapped};
 use cairn_store::unixfs::{Layout, Profile};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -254,15 +253,15 @@ fn import<S: BlockSink>(
     let importer = Importer::new(options.profile.clone(), sink, |event| {
         teller.borrow_mut().on_event(event);
     });
-    let mut driver = Driver {
-        importer,
-        teller,
-        wrap: options.wrap,
-        open: Vec::new(),
-    };
+    let mut feed = Feed::new(importer);
     if options.wrap == Wrap::InFolder {
-        driver.importer.enter(WRAPPER, Metadata::default())?;
+        feed.importer.enter(WRAPPER, Metadata::default())?;
     }
+    // At the top entries may have any names, or none, or the same, so there it is a number.
+    let mut named = |name: &str| match options.wrap {
+        Wrap::No => teller.borrow_mut().new_top(name),
+        Wrap::InFolder => name.to_owned(),
+    };
     let mut empty = true;
     while let Some(entry) = entries.next()? {
         empty = false;
@@ -275,7 +274,19 @@ fn import<S: BlockSink>(
             mode: metadata.mode.or(options.default_metadata.mode),
             mtime: metadata.mtime.or(options.default_metadata.mtime),
         };
-        driver.take(&path, metadata, content)?;
+        if metadata != Metadata::default() {
+            teller.borrow_mut().metadata.insert(path.clone(), metadata);
+        }
+        if options.wrap == Wrap::InFolder && path.rsplit('/').next() == Some("") {
+            return Err(RpcError::wrong(
+                "a file without a name cannot be wrapped in a folder; give it one (--stdin-name)",
+            ));
+        }
+        let content = match content {
+            Content::File(content) => Content::File(Box::new(Watched { content, teller })),
+            other => other,
+        };
+        feed.take(&path, metadata, content, &mut named)?;
         if teller.borrow().out.is_abandoned() {
             return Err(RpcError::reader_gone());
         }
@@ -283,114 +294,20 @@ fn import<S: BlockSink>(
     if empty {
         return Err(RpcError::wrong("file argument 'path' is required"));
     }
-    driver.leave_to(0)?;
+    feed.leave_to(0)?;
     if options.wrap == Wrap::InFolder {
-        driver.importer.leave()?;
+        feed.importer.leave()?;
     }
-    Ok(driver.importer.finish()?)
-}
-
-/// Turns a flat list of paths into folders entered and left.
-struct Driver<'a, S, F> {
-    importer: Importer<S, F>,
-    teller: &'a RefCell<Teller>,
-    wrap: Wrap,
-    /// The folders entered, by the names that came.
-    open: Vec<String>,
-}
-
-impl<S: BlockSink, F: FnMut(Event)> Driver<'_, S, F> {
-    fn take(
-        &mut self,
-        path: &str,
-        metadata: Metadata,
-        content: Content<'_>,
-    ) -> Result<(), RpcError> {
-        if metadata != Metadata::default() {
-            self.teller
-                .borrow_mut()
-                .metadata
-                .insert(path.to_owned(), metadata);
-        }
-        let (folders, name) = path
-            .rsplit_once('/')
-            .map_or((None, path), |(folders, name)| (Some(folders), name));
-        let folders: Vec<&str> = folders
-            .map(|path| path.split('/').collect())
-            .unwrap_or_default();
-        let shared = self
-            .open
-            .iter()
-            .zip(&folders)
-            .take_while(|(open, wanted)| open == *wanted)
-            .count();
-        self.leave_to(shared)?;
-        for folder in folders.iter().skip(shared) {
-            // A folder that nobody sent by itself.
-            self.enter(folder, Metadata::default())?;
-        }
-        if name.is_empty() && self.wrap == Wrap::InFolder {
-            return Err(RpcError::wrong(
-                "a file without a name cannot be wrapped in a folder; give it one (--stdin-name)",
-            ));
-        }
-        match content {
-            Content::Folder => self.enter(name, metadata),
-            Content::Link(target) => {
-                let name = self.name_inside(name);
-                Ok(self.importer.symlink(&name, &target, metadata)?)
-            }
-            Content::File(mut content) => {
-                let name = self.name_inside(name);
-                let mut watched = Watched {
-                    content: &mut content,
-                    teller: self.teller,
-                };
-                let added = self.importer.file(&name, &mut watched, metadata);
-                added.map_err(|error| match error {
-                    // The importer knows the entry by our name for it.
-                    ImportError::Read { source, .. } => {
-                        RpcError::failed(format!("cannot read {path}: {source}"))
-                    }
-                    other => other.into(),
-                })
-            }
-        }
-    }
-
-    fn enter(&mut self, name: &str, metadata: Metadata) -> Result<(), RpcError> {
-        let inside = self.name_inside(name);
-        self.importer.enter(&inside, metadata)?;
-        self.open.push(name.to_owned());
-        Ok(())
-    }
-
-    fn leave_to(&mut self, depth: usize) -> Result<(), RpcError> {
-        while self.open.len() > depth {
-            self.importer.leave()?;
-            self.open.pop();
-        }
-        Ok(())
-    }
-
-    /// The name that the importer gets. At the top entries may have any names, or none, or the
-    /// same, so there it is a number.
-    fn name_inside(&self, name: &str) -> String {
-        if self.wrap == Wrap::No && self.open.is_empty() {
-            self.teller.borrow_mut().new_top(name)
-        } else {
-            name.to_owned()
-        }
-    }
+    feed.finish()
 }
 
 /// Stops reading when nobody listens any more.
-struct Watched<'a, R> {
-    content: &'a mut R,
+struct Watched<'a> {
+    content: Box<dyn Read + 'a>,
     teller: &'a RefCell<Teller>,
 }
 
-impl<R: Read> Read for Watched<'_, R> {
+impl Read for Watched<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.teller.borrow().out.is_abandoned() {
             return Err(io::Error::other("nobody waits for the answer any more"));
