@@ -15,6 +15,7 @@ pub mod names;
 pub mod serve;
 pub mod view;
 
+use crate::logging;
 use crate::rpc::guard::Guard;
 use address::{ListenAddress, OptionalAddress};
 use cairn_node::keystore::{Secret, SecretError};
@@ -358,6 +359,9 @@ impl Config {
     /// Whether a daemon would start with it, and do what it says; `private` is the key of its private network.
     pub fn check(&self, private: Option<SwarmKey>) -> Result<(), ConfigError> {
         let unfit = |why: String| ConfigError::Unfit(why);
+        if logging::check(&self.log.level).is_err() {
+            return Err(ConfigError::of_level(&self.log.level));
+        }
         Guard::new(self.addresses.rpc.0.0, &self.rpc).map_err(|open| unfit(open.to_string()))?;
         for relay in &self.reach.relays {
             let text = relay.to_string();
@@ -945,6 +949,27 @@ mod tests {
         assert_eq!(good.replace("", None), Ok(None));
         // What does not even parse is no excuse for less.
         assert_eq!(good.replace("low = ", None), Ok(None));
+        for level in ["loud", "inof", "cairn_node", "info,loud", "cairn_node=loud"] {
+            let text = format!("log.level = {level:?}\n");
+            let error = Config::parse(&text)
+                .unwrap()
+                .check(None)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("log.level") && error.contains(level),
+                "{error}"
+            );
+        }
+        for level in [
+            "off",
+            "INFO",
+            "cairn_node=debug, info",
+            "gateway::access=info,warn",
+        ] {
+            let text = format!("log.level = {level:?}\n");
+            assert_eq!(Config::parse(&text).unwrap().check(None), Ok(()), "{level}");
+        }
     }
 
     #[test]

@@ -150,7 +150,18 @@ pub const SUBSYSTEMS: [&str; 5] = [
     "libp2p",
 ];
 
+/// Whether a log can be kept at this level, or by these directives.
+pub fn check(directives: &str) -> Result<(), LevelError> {
+    parse(directives).map(drop)
+}
+
 fn parse(directives: &str) -> Result<EnvFilter, LevelError> {
+    // To the library a word by itself that is no level is a module, of which everything is told and of others nothing.
+    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
+    let mut words = directives.split(',').map(str::trim);
+    if words.any(|word| !word.contains(['=', '[']) && !is_level(word)) {
+        return Err(LevelError::Unknown(directives.to_owned()));
+    }
     EnvFilter::try_new(format!("{QUIET},{directives}"))
         .map_err(|_| LevelError::Unknown(directives.to_owned()))
 }
@@ -179,5 +190,7 @@ mod tests {
         );
         assert!(parse("cairn_node=debug,info").is_ok());
         assert!(parse("cairn_node=loud").is_err());
+        // Not a module of which everything is told, and of others nothing.
+        assert!(parse("loud").is_err() && parse("info,cairn_node").is_err());
     }
 }
