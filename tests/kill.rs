@@ -8,6 +8,10 @@
 //! cycles; after a fifth of them the victim is also killed while it opens, recovers or has just
 //! begun, several times. Now and then the index is removed, and now and then the victim may close.
 //!
+//! Some of the work is to make snapshots, and what is in one that is done is looked at as if it were a store
+//! whose worker was killed at that instant: all that was acknowledged before it began is there, pins are
+//! whole. Of one that was killed there is nothing by its name, or all.
+//!
 //! `CAIRN_KILL_CYCLES` sets the number of cycles, `CAIRN_KILL_SEED` replays the seed that a run
 //! printed: the same work and the same kills, but not the same order of threads. A store that lied
 //! is kept, with the lines that were heard beside it.
@@ -16,10 +20,10 @@ use cairn_store::Store;
 use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::store::OpenEvent;
 use harness::oracle::Oracle;
-use harness::torture::{Line, Outcome, Work, World};
+use harness::torture::{Line, Outcome, Work, World, snapshot_of};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -60,6 +64,7 @@ fn nothing_that_was_acknowledged_is_lost_whenever_the_store_is_killed() {
     assert!(torture.oracle.totals.acknowledged > 10 * cycles);
     assert!(torture.oracle.totals.compared > 10 * cycles);
     assert!(cycles < CYCLES || torture.recoveries_killed > 0);
+    assert!(cycles < CYCLES || torture.snapshots_checked > 0);
     assert!(cycles < CYCLES || torture.oracle.totals.collections_killed > 0);
 }
 
@@ -75,6 +80,16 @@ struct Torture {
     recoveries_killed: u64,
     closed: u64,
     heard: VecDeque<String>,
+    /// Snapshots that are being made, by the work's number.
+    snapshots: HashMap<u64, Taken>,
+    snapshots_checked: u64,
+    snapshots_killed: u64,
+}
+
+/// A snapshot, and what knows what must be in it.
+struct Taken {
+    number: u32,
+    oracle: Oracle,
 }
 
 /// When a victim dies.
@@ -105,6 +120,9 @@ impl Torture {
             recoveries_killed: 0,
             closed: 0,
             heard: VecDeque::new(),
+            snapshots: HashMap::new(),
+            snapshots_checked: 0,
+            snapshots_killed: 0,
         }
     }
 
@@ -177,11 +195,83 @@ impl Torture {
         let rest = ended.and_then(|()| self.listen(&mut victim, Death::Never));
         self.oracle.killed();
         rest?;
+        self.check_unfinished()?;
         if status.signal() != Some(9) && !status.success() {
             return Err(format!("the victim ended by itself with {status}"));
         }
         self.closed += u64::from(status.success());
         Ok(status.signal() == Some(9))
+    }
+
+    /// Lets those hear that know what must be in a snapshot, and looks at one that is done.
+    fn hear_of_snapshots(&mut self, line: &Line) -> Result<(), String> {
+        match line {
+            Line::Begin(id, work) => {
+                for taken in self.snapshots.values_mut() {
+                    taken.oracle.take(line)?;
+                }
+                if let Work::Snapshot(number) = work {
+                    let oracle = self.oracle.of_snapshot();
+                    let number = *number;
+                    self.snapshots.insert(*id, Taken { number, oracle });
+                }
+                Ok(())
+            }
+            Line::Done(id, _) => match self.snapshots.remove(id) {
+                Some(taken) => self.check_snapshot(taken),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Whatever was being made when the victim died is there as a whole, or not at all.
+    fn check_unfinished(&mut self) -> Result<(), String> {
+        for taken in std::mem::take(&mut self.snapshots).into_values() {
+            if snapshot_of(&self.store, taken.number).exists() {
+                self.check_snapshot(taken)?;
+            } else {
+                self.snapshots_killed += 1;
+            }
+        }
+        let parent = self.store.parent().expect("a folder");
+        for entry in fs::read_dir(parent).map_err(|error| error.to_string())? {
+            let path = entry.map_err(|error| error.to_string())?.path();
+            if path.extension().is_some_and(|end| end == "unfinished") {
+                fs::remove_dir_all(path).map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a snapshot and looks at all of it.
+    fn check_snapshot(&mut self, taken: Taken) -> Result<(), String> {
+        let Taken { number, mut oracle } = taken;
+        let folder = snapshot_of(&self.store, number);
+        let told = |lie: String| format!("snapshot {number}: {lie}");
+        oracle.killed();
+        let config = Config {
+            reserve: Reserve::Bytes(ByteSize(0)),
+            ..Config::default()
+        };
+        let mut notices = Vec::new();
+        let opened = Store::open(&folder, &config, &mut |event| {
+            if let OpenEvent::Notice(text) = event {
+                notices.push(text);
+            }
+        });
+        let store = opened.map_err(|error| told(error.to_string()))?;
+        if !notices.is_empty() {
+            return Err(told(notices.join("; ")));
+        }
+        self.runtime.block_on(oracle.check(&store)).map_err(told)?;
+        let collected = self.runtime.block_on(store.gc(|_| {}));
+        collected.map_err(|error| told(error.to_string()))?;
+        let closed = self.runtime.block_on(store.close());
+        closed.map_err(|error| told(error.to_string()))?;
+        drop(store);
+        self.snapshots_checked += 1;
+        fs::remove_dir_all(folder).map_err(|error| error.to_string())
     }
 
     /// Hears what a victim says until it is to die.
@@ -205,6 +295,7 @@ impl Torture {
             let line: Line = line.parse()?;
             self.heard.push_back(line.to_string());
             self.oracle.take(&line)?;
+            self.hear_of_snapshots(&line)?;
             match (&line, death) {
                 (Line::Opening(now), Death::Opening(calls)) => {
                     opening = *now;
@@ -276,7 +367,7 @@ impl Torture {
         let totals = &self.oracle.totals;
         let mut told = format!(
             "{cycles} cycles, {} recoveries killed, {} clean ends; {} acknowledged, {} killed, {} \
-             collections, {} of them killed; {} blocks compared",
+             collections, {} of them killed; {} blocks compared; {} snapshots, {} of them killed",
             self.recoveries_killed,
             self.closed,
             totals.acknowledged,
@@ -284,6 +375,8 @@ impl Torture {
             totals.collections + totals.collections_killed,
             totals.collections_killed,
             totals.compared,
+            self.snapshots_checked + self.snapshots_killed,
+            self.snapshots_killed,
         );
         for (notice, count) in &totals.notices {
             told += &format!("\n  told {count} times: {notice}");

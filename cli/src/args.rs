@@ -303,6 +303,8 @@ mod tests {
             "cairn bootstrap",
             "cairn bootstrap rm all",
             "cairn repo stat -H -s",
+            "cairn repo snapshot x",
+            "cairn --repo-dir /x repo restore --verify --new-identity y",
             "cairn explain /ipfs/bafkqaaa/a",
             "cairn diag perf /ip4/127.0.0.1/tcp/1/p2p/x --upload 64MiB --download=0 --streams 4",
             "cairn cid format -f %P -b base32 -v 1 --mc dag-pb bafkqaaa",

@@ -18,8 +18,9 @@ pub mod pin;
 pub mod program;
 pub mod provide;
 pub mod repo;
+pub mod restore;
 
-use crate::args::{Arguments, Command, Global};
+use crate::args::{Arguments, Command, Global, RepoCommand};
 use crate::config::address::ListenAddress;
 use crate::config::{ConfigError, Environment};
 use crate::exit::Failure;
@@ -114,6 +115,15 @@ async fn run_short(
 ) -> Result<(), Failure> {
     if let Command::Init(arguments) = &command {
         return program::init(&repository, arguments);
+    }
+    if let Command::Repo(RepoCommand::Restore {
+        snapshot,
+        verify,
+        new_identity,
+    }) = command
+    {
+        let whose = restore::Whose::of(new_identity);
+        return restore::restore(&repository, snapshot, whose, verify).await;
     }
     let mut shell = Shell::new(global, repository, &environment).await?;
     let result = Box::pin(dispatch(&mut shell, command, &environment)).await;

@@ -12,11 +12,14 @@ use cairn_node::keystore::{Keystore, KeystoreError, OWN, Secret, SecretError};
 use cairn_store::Store;
 use cairn_store::durable::{self, Access};
 pub use cairn_store::format::FORMAT;
+use cairn_store::snapshot::SnapshotError;
 use cairn_store::store::{OpenError, OpenEvent};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use std::fs::{self, TryLockError};
 use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -355,6 +358,20 @@ impl Repository {
         let _ = fs::remove_file(self.path.join(listener.file()));
     }
 
+    /// Copies what belongs to a repository beside its blocks into a folder that is to be one: keys, denylists,
+    /// and last the configuration, which is what makes it one. What can be had again (peers, what was provided) and
+    /// what is of this place alone (locks, addresses) stays behind.
+    pub fn copy_rest(from: &Path, to: &Path) -> Result<(), SnapshotError> {
+        for folder in [KEYSTORE, DENYLISTS] {
+            copy_files(&from.join(folder), &to.join(folder))?;
+        }
+        for name in [IDENTITY, SWARM_KEY, CONFIG] {
+            copy_file(&from.join(name), &to.join(name))?;
+        }
+        let synced = fs::File::open(to).and_then(|folder| folder.sync_all());
+        synced.map_err(SnapshotError::disk("sync", to))
+    }
+
     fn write(&self, name: &str, text: &str) -> Result<(), RepositoryError> {
         let path = self.path.join(name);
         // The configuration may hold a token.
@@ -370,6 +387,58 @@ impl Repository {
     fn text(&self) -> String {
         self.path.display().to_string()
     }
+}
+
+/// Copies the files in a folder, if it is there; what is no file stays behind.
+fn copy_files(from: &Path, to: &Path) -> Result<(), SnapshotError> {
+    let entries = match fs::read_dir(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(SnapshotError::disk("read", from))?,
+    };
+    let mode = fs::metadata(from).map(|metadata| metadata.mode() & MODE);
+    fs::DirBuilder::new()
+        .mode(mode.unwrap_or(0o700))
+        .create(to)
+        .map_err(SnapshotError::disk("make", to))?;
+    for entry in entries {
+        let name = entry
+            .map_err(SnapshotError::disk("read", from))?
+            .file_name();
+        // Half-written ones and locks are nobody's but their writer's.
+        if !name.as_encoded_bytes().starts_with(b".") {
+            copy_file(&from.join(&name), &to.join(&name))?;
+        }
+    }
+    let synced = fs::File::open(to).and_then(|folder| folder.sync_all());
+    synced.map_err(SnapshotError::disk("sync", to))
+}
+
+/// Copies a file with its mode, durably; what is not there or no file stays behind.
+fn copy_file(from: &Path, to: &Path) -> Result<(), SnapshotError> {
+    let mut options = fs::OpenOptions::new();
+    // What is no file must not keep us waiting.
+    let opened = options
+        .read(true)
+        .custom_flags(i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0))
+        .open(from);
+    let mut file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(SnapshotError::disk("read", from))?,
+    };
+    let metadata = file.metadata().map_err(SnapshotError::disk("read", from))?;
+    if !metadata.is_file() {
+        return Ok(());
+    }
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(metadata.mode() & MODE)
+        .open(to)
+        .and_then(|mut copy| {
+            io::copy(&mut file, &mut copy)?;
+            copy.sync_all()
+        });
+    written.map_err(SnapshotError::disk("write", to))
 }
 
 /// Whoever has it is the only one to change `config.toml`.
@@ -432,7 +501,12 @@ const BLOCKS: &str = "blocks";
 const JOURNAL: &str = "journal";
 const PEERS: &str = "peers";
 const DENYLISTS: &str = "denylists";
-const FOLDERS: [&str; 6] = [BLOCKS, JOURNAL, "index", "keystore", DENYLISTS, PEERS];
+const KEYSTORE: &str = "keystore";
+const IDENTITY: &str = "identity.key";
+const SWARM_KEY: &str = "swarm.key";
+/// What of a file's mode is kept in a copy.
+const MODE: u32 = 0o777;
+const FOLDERS: [&str; 6] = [BLOCKS, JOURNAL, "index", KEYSTORE, DENYLISTS, PEERS];
 
 #[cfg(test)]
 mod tests {

@@ -587,6 +587,11 @@ impl<'a> Compaction<'a> {
             copies: copies.to_vec(),
         });
         inner.commit_to_disk(retired.collect())?;
+        // A snapshot may be about to take what counted when it began.
+        let removing = inner
+            .removing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let files = &inner.files;
         let mut nameless = Vec::with_capacity(emptied.len());
         for segment in emptied {
@@ -606,6 +611,7 @@ impl<'a> Compaction<'a> {
             .disk
             .sync_folder(&files.folder)
             .map_err(|error| inner.write_failed("compaction", &error))?;
+        drop(removing);
         nameless.iter().for_each(|file| free(&**file));
         let mut journal = inner.lock_journal();
         for segment in emptied {

@@ -22,7 +22,7 @@ use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 #[cfg(target_os = "linux")]
 use std::io::IoSliceMut;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -46,10 +46,63 @@ pub(crate) trait Disk: Debug + Send + Sync {
     /// How much room there is.
     fn space(&self, folder: &Path) -> io::Result<Space>;
 
+    /// Makes the file `to` of the first `length` bytes of `from`, or of all there is if that is less, and makes
+    /// its bytes durable. The folder is not synced.
+    fn share(&self, from: &Path, to: &Path, length: u64, _ways: Ways) -> io::Result<Shared> {
+        let file = self.open(from, Mode::Read)?;
+        copy(self, &file, length, to)?;
+        Ok(Shared::Copied)
+    }
+
+    /// Gives a file that has other names as well its own bytes, before it is changed.
+    fn make_own(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Whether there is such a file.
     fn exists(&self, path: &Path) -> bool {
         self.length(path).is_ok()
     }
+}
+
+/// How a file may come to have another's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ways {
+    /// As another name of it, too: neither is ever written again.
+    Any,
+    /// Only so that either may be written afterwards.
+    Apart,
+}
+
+/// How it came to have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shared {
+    /// Its blocks on the disk are the other's until one is written.
+    Cloned,
+    /// It is another name of the same file.
+    Linked,
+    /// Its bytes were written again.
+    Copied,
+}
+
+/// Writes the first `length` bytes of an open file as a new one, durably.
+pub(crate) fn copy<D: Disk + ?Sized>(
+    disk: &D,
+    from: &Arc<dyn DiskFile>,
+    length: u64,
+    to: &Path,
+) -> io::Result<()> {
+    let file = disk.open(to, Mode::Create(Access::Shared))?;
+    let mut at = 0;
+    while at < length {
+        let some = from.read(at, COPIED_AT_ONCE.min(length - at))?;
+        if some.is_empty() {
+            break;
+        }
+        file.write(at, &[&some])?;
+        at += some.len() as u64;
+    }
+    file.sync()
 }
 
 /// An open file. Reading and writing may happen on many threads at once.
@@ -220,6 +273,52 @@ impl Disk for RealDisk {
         File::open(folder)?.sync_all()
     }
 
+    fn share(&self, from: &Path, to: &Path, length: u64, ways: Ways) -> io::Result<Shared> {
+        let source = File::open(from)?;
+        let mut options = OpenOptions::new();
+        let new = options.write(true).create_new(true);
+        let mut file = new.mode(Access::Shared.mode()).open(to)?;
+        if clones(&file, &source) {
+            if source.metadata()?.len() > length {
+                file.set_len(length)?;
+            }
+            file.sync_all()?;
+            return Ok(Shared::Cloned);
+        }
+        if ways == Ways::Any {
+            drop(file);
+            fs::remove_file(to)?;
+            // Another file system, too many names, a system that lets nobody: then it is copied.
+            if fs::hard_link(from, to).is_ok() {
+                // Its last bytes may have been acknowledged before they reached the disk.
+                source.sync_data()?;
+                return Ok(Shared::Linked);
+            }
+            file = new.open(to)?;
+        }
+        io::copy(&mut source.take(length), &mut file)?;
+        file.sync_all()?;
+        Ok(Shared::Copied)
+    }
+
+    fn make_own(&self, path: &Path) -> io::Result<()> {
+        let metadata = fs::metadata(path)?;
+        if metadata.nlink() <= 1 {
+            return Ok(());
+        }
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".own.tmp");
+        let beside = Path::new(&beside);
+        let _ = fs::remove_file(beside); // A kill may have left one.
+        let made = self.share(path, beside, metadata.len(), Ways::Apart);
+        let made = made.and_then(|_| fs::rename(beside, path));
+        if made.is_err() {
+            let _ = fs::remove_file(beside);
+        }
+        made?;
+        self.sync_folder(path.parent().unwrap_or(path))
+    }
+
     fn space(&self, folder: &Path) -> io::Result<Space> {
         let disk = rustix::fs::statvfs(folder)?;
         Ok(Space {
@@ -227,6 +326,23 @@ impl Disk for RealDisk {
             total: disk.f_blocks.saturating_mul(disk.f_frsize),
         })
     }
+}
+
+/// Lets an empty file have another's blocks on the disk, if the file system can do that.
+#[cfg(all(
+    target_os = "linux",
+    not(any(target_arch = "sparc", target_arch = "sparc64"))
+))]
+fn clones(file: &File, source: &File) -> bool {
+    rustix::fs::ioctl_ficlone(file, source).is_ok()
+}
+
+#[cfg(not(all(
+    target_os = "linux",
+    not(any(target_arch = "sparc", target_arch = "sparc64"))
+)))]
+fn clones(_: &File, _: &File) -> bool {
+    false
 }
 
 impl DiskFile for File {
@@ -275,6 +391,8 @@ impl DiskFile for File {
     }
 }
 
+/// Bytes read and written at once when a file is copied.
+const COPIED_AT_ONCE: u64 = 1 << 20;
 /// What a disk loses at once, at least.
 const SECTOR: u64 = 4096;
 /// How many parts one system call takes.

@@ -58,7 +58,7 @@ fn mark(path: &Path) -> std::io::Result<()> {
     durable::write(path, text.as_bytes(), durable::Access::Shared)
 }
 
-const FILE: &str = "version";
+pub(crate) const FILE: &str = "version";
 
 #[cfg(test)]
 mod tests {

@@ -25,7 +25,7 @@ use on_disk::{NamedBucket, OnDisk};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 pub(crate) use table::Frozen;
@@ -257,6 +257,14 @@ impl Index {
         Ok(())
     }
 
+    /// Lets nothing be merged as long as the answer lives: what is below the memory table stays as it is.
+    pub(crate) fn hold_still(&self) -> Still<'_> {
+        Still {
+            index: self,
+            _nobody_merges: self.lock_merging(),
+        }
+    }
+
     /// Waits until nothing is frozen: until a merge that somebody has begun is over.
     pub(crate) fn wait_for_thaw(&self) {
         let mut thawing = self.thawing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -461,6 +469,23 @@ impl Index {
     }
 }
 
+/// An index into which nothing is merged.
+pub(crate) struct Still<'a> {
+    index: &'a Index,
+    _nobody_merges: MutexGuard<'a, ()>,
+}
+
+impl Still<'_> {
+    /// Makes a copy in `folder`, which knows the log as far as the last checkpoint goes; none if there is no
+    /// checkpoint, or no sled. Answers whether there is one now.
+    pub(crate) fn copy_to(&self, folder: &Path) -> Result<bool, IndexError> {
+        match &*self.index.backing() {
+            Backing::OnDisk(on_disk) => on_disk.copy_to(folder),
+            Backing::InMemory(_) => Ok(false),
+        }
+    }
+}
+
 /// A walk over the buckets below the memory table.
 enum Walk {
     OnDisk(Box<on_disk::Buckets>),
@@ -534,7 +559,6 @@ const LAST: u32 = u32::MAX;
 mod tests {
     use super::*;
     use std::fs;
-    use std::path::Path;
 
     fn place(number: u32, offset: u32) -> Place {
         let segment = SegmentId {

@@ -12,7 +12,7 @@
 pub(crate) mod record;
 mod replay;
 
-use crate::disk::{Disk, DiskFile, Mode};
+use crate::disk::{Disk, DiskFile, Mode, copy};
 use crate::durable::{self, Access as FileAccess};
 use crate::log::dead::Dead;
 use crate::log::files::Access;
@@ -173,6 +173,17 @@ impl Journal {
         &self.state
     }
 
+    /// What stands at this moment, to be copied while others go on: what is appended later lies behind it, and
+    /// when the journal is written anew, that is another file.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            file: self.file.clone(),
+            length: self.length,
+            lengths: self.state.lengths.clone(),
+            used: self.state.used.clone(),
+        }
+    }
+
     /// Number of the last record.
     pub(crate) fn last(&self) -> u64 {
         self.next - 1
@@ -268,6 +279,38 @@ impl Journal {
         self.length = bytes.len() as u64;
         self.broken = false;
         Ok(())
+    }
+}
+
+/// A journal as it was at one moment.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    file: Arc<dyn DiskFile>,
+    length: u64,
+    /// How far each segment counted.
+    pub(crate) lengths: BTreeMap<SegmentId, u32>,
+    /// Numbers used up, by stream.
+    pub(crate) used: BTreeMap<Stream, u32>,
+}
+
+impl Moment {
+    /// Writes it into `folder`, durably. If the journal of `from` is known to have lost something, so is this.
+    pub(crate) fn write(&self, disk: &dyn Disk, from: &Path, folder: &Path) -> io::Result<()> {
+        copy(disk, &self.file, self.length, &folder.join(FILE))?;
+        let kept = from.join(KEPT);
+        if disk.exists(&kept) {
+            let file = disk.open(&kept, Mode::Read)?;
+            copy(disk, &file, file.length()?, &folder.join(KEPT))?;
+        }
+        disk.sync_folder(folder)
+    }
+
+    /// Whether a segment may get longer yet, here or where it is copied to: the last of a stream is gone on with.
+    pub(crate) fn may_grow(&self, id: SegmentId) -> bool {
+        let numbers = self.lengths.keys().filter(|one| one.stream == id.stream);
+        let last = numbers.map(|one| one.number).max();
+        let used = self.used.get(&id.stream).copied();
+        id.number >= last.max(used).unwrap_or(0)
     }
 }
 

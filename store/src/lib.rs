@@ -28,6 +28,7 @@ pub mod scrub;
 #[cfg(test)]
 mod simulation;
 pub mod sink;
+pub mod snapshot;
 pub mod source;
 pub mod store;
 mod sync;

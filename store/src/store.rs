@@ -13,7 +13,7 @@
 //! * `crate::pin`, `crate::gc`, `crate::evict`, `crate::scrub`: what must stay, what may go, what is
 //!   rotten; `crate::compact`: how space is given back.
 //!
-//! Locks are taken in this order: sweeping, turn, appender, journal, pins, notes, index table. None is held across
+//! Locks are taken in this order: removing, the index's merging, sweeping, turn, appender, journal, pins, notes, index table. None is held across
 //! a wait; the turn is let go as soon as the appender is had.
 
 mod anew;
@@ -158,6 +158,8 @@ pub(crate) struct Inner {
     pub(crate) journal_damage: Option<String>,
     pub(crate) commits: commit::Group,
     pub(crate) collecting: Arc<tokio::sync::Mutex<()>>,
+    /// Held while files of segments are removed, and by whoever needs all that the journal names.
+    pub(crate) removing: Mutex<()>,
     /// Told when the cache has outgrown its limit.
     pub(crate) wakes: tokio::sync::Notify,
     pub(crate) metrics: metrics::Metrics,

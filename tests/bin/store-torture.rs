@@ -14,7 +14,9 @@ use cairn_store::pin::{PinError, PinMode};
 use cairn_store::store::{Keep, OpenEvent, Writer};
 use cairn_store::unixfs::read::ReadError;
 use cairn_store::{BlockSource, Store};
-use harness::torture::{BLOCKS, Line, Outcome, PIECES, Pinned, TREES, Work, World, name_of};
+use harness::torture::{
+    BLOCKS, Line, Outcome, PIECES, Pinned, TREES, Work, World, name_of, snapshot_of,
+};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -45,7 +47,9 @@ fn main() -> ExitCode {
                 run: number(run),
                 rounds: number(rounds),
             };
-            work(plan, number(threads), &store, runtime.handle(), &teller);
+            let threads = number(threads);
+            let handle = runtime.handle();
+            work(plan, threads, Path::new(folder), &store, handle, &teller);
             close(&runtime, &store, &teller);
         }
         _ => {
@@ -150,7 +154,7 @@ struct Plan {
     rounds: u64,
 }
 
-fn work(plan: Plan, threads: u64, store: &Store, handle: &Handle, teller: &Teller) {
+fn work(plan: Plan, threads: u64, folder: &Path, store: &Store, handle: &Handle, teller: &Teller) {
     let collecting = Mutex::new(());
     std::thread::scope(|scope| {
         for thread in 0..threads {
@@ -161,6 +165,7 @@ fn work(plan: Plan, threads: u64, store: &Store, handle: &Handle, teller: &Telle
                 handle: handle.clone(),
                 teller: teller.clone(),
                 collecting: &collecting,
+                folder,
             };
             scope.spawn(move || worker.run());
         }
@@ -176,6 +181,8 @@ struct Worker<'a> {
     teller: Teller,
     /// One collection at a time: while one runs, little is promised to what nobody pinned.
     collecting: &'a Mutex<()>,
+    /// Where the store lies.
+    folder: &'a Path,
 }
 
 impl Worker<'_> {
@@ -190,7 +197,8 @@ impl Worker<'_> {
                 540..740 => self.put(Keep::Kept),
                 740..860 => self.put(Keep::Cached),
                 860..930 => self.delete(),
-                930..972 => self.read(),
+                930..970 => self.read(),
+                970..972 => self.snapshot(),
                 972..984 => self.evict(),
                 984..996 => self.collect(),
                 996..998 => self.scrub(),
@@ -400,6 +408,21 @@ impl Worker<'_> {
         }));
         let rebuilt = rebuilt.map_err(|error| error.to_string());
         self.end(id, rebuilt.map(|()| Outcome::Done));
+    }
+
+    fn snapshot(&mut self) {
+        let number = self.random.random();
+        let folder = snapshot_of(self.folder, number);
+        let id = self.teller.begin(&Work::Snapshot(number));
+        let made = self
+            .handle
+            .block_on(self.store.snapshot(folder, |_| Ok(())));
+        let made = match made {
+            Ok(made) if made.notices.is_empty() => Ok(Outcome::Done),
+            Ok(made) => Err(made.notices.join("; ")),
+            Err(error) => Err(error.to_string()),
+        };
+        self.end(id, made);
     }
 
     fn scrub(&mut self) {

@@ -39,7 +39,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Knows what was acknowledged.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Oracle {
     blocks: Vec<Known>,
     by_name: HashMap<u64, usize>,
@@ -72,7 +72,7 @@ pub struct Totals {
     pub notices: BTreeMap<String, u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Known {
     block: Block,
     /// What reaches it.
@@ -89,7 +89,7 @@ struct Known {
     deleted: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Pin {
     blocks: Vec<usize>,
     /// Whether it is pinned, if that is known.
@@ -101,7 +101,7 @@ struct Pin {
     under_way: Vec<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Begun {
     work: Work,
     at: u64,
@@ -244,6 +244,13 @@ impl Oracle {
         }
     }
 
+    /// What must be true of a snapshot that begins now: as of a store whose worker is killed at some moment before
+    /// the snapshot is done. It is to hear what begins till then, and of nothing what came of it.
+    #[must_use]
+    pub fn of_snapshot(&self) -> Self {
+        self.clone()
+    }
+
     fn begin(&mut self, id: u64, work: Work) {
         let mut begun = Begun {
             work,
@@ -333,7 +340,8 @@ impl Oracle {
             | Work::Evict
             | Work::Verify
             | Work::Scrub
-            | Work::Rebuild => Vec::new(),
+            | Work::Rebuild
+            | Work::Snapshot(_) => Vec::new(),
         }
     }
 
@@ -400,7 +408,12 @@ impl Oracle {
                 Ok(())
             }
             (
-                Work::Cache(_) | Work::Evict | Work::Verify | Work::Scrub | Work::Rebuild,
+                Work::Cache(_)
+                | Work::Evict
+                | Work::Verify
+                | Work::Scrub
+                | Work::Rebuild
+                | Work::Snapshot(_),
                 Outcome::Done,
             ) => Ok(()),
             _ => Err(format!("answered {outcome:?}")),
@@ -645,7 +658,8 @@ fn pinned_by(work: &Work) -> Option<(Pinned, bool)> {
         | Work::Evict
         | Work::Verify
         | Work::Scrub
-        | Work::Rebuild => None,
+        | Work::Rebuild
+        | Work::Snapshot(_) => None,
     }
 }
 

@@ -17,6 +17,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use std::collections::HashMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Blocks that are pieces of folders' files, the first of a world's blocks.
@@ -206,6 +207,8 @@ pub enum Work {
     Scrub,
     /// Builds the index anew.
     Rebuild,
+    /// Makes the snapshot of this number.
+    Snapshot(u32),
 }
 
 impl fmt::Display for Work {
@@ -225,6 +228,7 @@ impl fmt::Display for Work {
             Self::Verify => write!(out, "verify"),
             Self::Scrub => write!(out, "scrub"),
             Self::Rebuild => write!(out, "rebuild"),
+            Self::Snapshot(number) => write!(out, "snapshot {number}"),
         }
     }
 }
@@ -250,9 +254,17 @@ impl FromStr for Work {
             "verify" => Self::Verify,
             "scrub" => Self::Scrub,
             "rebuild" => Self::Rebuild,
+            "snapshot" => Self::Snapshot(rest.parse().map_err(|_| unreadable(text))?),
             _ => return Err(unreadable(text)),
         })
     }
+}
+
+/// Where the snapshot of a number is made of the store in `folder`.
+pub fn snapshot_of(folder: &Path, number: u32) -> PathBuf {
+    let mut path = folder.as_os_str().to_owned();
+    path.push(format!("-snapshot-{number}"));
+    PathBuf::from(path)
 }
 
 /// What came of a piece of work, if it was one of the answers that may be.
@@ -413,6 +425,7 @@ mod tests {
             Work::Verify,
             Work::Scrub,
             Work::Rebuild,
+            Work::Snapshot(14),
         ];
         let begins = works.into_iter().map(|work| Line::Begin(77, work));
         let others = [

@@ -2,6 +2,7 @@
 
 use crate::config::duration::Interval;
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
 /// Below `pin`.
 #[derive(Debug, Clone, Subcommand)]
@@ -104,6 +105,29 @@ pub enum RepoCommand {
     },
     /// Build the index anew from the blocks.
     Rebuild,
+    /// Make a new repository of what a snapshot holds.
+    ///
+    /// It is made where CAIRN_PATH or --repo-dir says, which must not be there yet or be empty. No daemon is
+    /// needed, and none may run on the snapshot.
+    Restore {
+        /// The snapshot's folder.
+        #[arg(value_name = "DIR")]
+        snapshot: PathBuf,
+        /// Check every block before the repository gets its name.
+        #[arg(long)]
+        verify: bool,
+        /// Give the new repository a key of its own, so that both may run.
+        #[arg(long)]
+        new_identity: bool,
+    },
+    /// Make a copy of the repository as it is at one instant, while it works.
+    ///
+    /// The copy holds everything, the private keys too, and is a repository itself.
+    Snapshot {
+        /// The folder to make: not there yet, or empty.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Check every block against its CID.
     Verify {
         /// Delete bad blocks, so that they are absent instead of damaged.

@@ -5,6 +5,7 @@ use crate::args::{RepoCommand, RepoStatArgs};
 use crate::exit::Failure;
 use crate::output::{self, Printer, Progress, human_bytes, utc};
 use crate::rpc::client::Question;
+use crate::rpc::repo::snapshot::SnapshotAnswer;
 use crate::rpc::repo::verify::VerifyLine;
 use crate::rpc::repo::{Collected, Collecting, RebuildLine, RepoStat, RepoVersion, Scrub};
 use cairn_node::explain::counted;
@@ -34,6 +35,27 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
                 })
                 .await
         }
+        // Handled before there is a shell.
+        RepoCommand::Restore { .. } => Ok(()),
+        RepoCommand::Snapshot { folder } => {
+            // The daemon may have been started elsewhere.
+            let folder = std::path::absolute(folder)?;
+            let folder = folder.to_str().ok_or_else(|| {
+                Failure::runtime(format!(
+                    "{} is not UTF-8; name another folder",
+                    folder.display()
+                ))
+            })?;
+            let question = shell.question("repo/snapshot").arg(folder);
+            shell
+                .print_each(question, |answer: SnapshotAnswer, printer| {
+                    for notice in &answer.notices {
+                        output::warning(&output::escape_line(notice));
+                    }
+                    Ok(printer.line(&snapshot_line(&answer))?)
+                })
+                .await
+        }
         RepoCommand::Verify {
             drop,
             heal,
@@ -56,6 +78,23 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
                 .await
         }
     }
+}
+
+/// What was made, and what of it takes room.
+fn snapshot_line(made: &SnapshotAnswer) -> String {
+    let path = output::escape_line(&made.path).into_owned();
+    let shared = human_bytes(made.cloned + made.linked);
+    let copied = human_bytes(made.copied);
+    let index = if made.has_index {
+        ""
+    } else {
+        "; its index is built at the first opening"
+    };
+    format!(
+        "made {path} of {} of blocks, {shared} of them shared with the repository and {copied} copied{index}; it \
+         holds the private keys too",
+        human_bytes(made.bytes)
+    )
 }
 
 async fn gc(

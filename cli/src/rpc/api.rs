@@ -291,6 +291,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "stats/repo" | "repo/stat" => repo::stat(call).await,
         "repo/gc" => repo::gc(call).await,
         "repo/rebuild" => repo::rebuild(call).await,
+        "repo/snapshot" => repo::snapshot::snapshot(call).await,
         "repo/verify" => repo::verify::verify(call).await,
         "repo/version" => repo::version(),
         "bootstrap" | "bootstrap/list" => bootstrap::list(call),
@@ -312,7 +313,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 92] = [
+pub const COMMANDS: [&str; 93] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -381,6 +382,7 @@ pub const COMMANDS: [&str; 92] = [
     "refs/local",
     "repo/gc",
     "repo/rebuild",
+    "repo/snapshot",
     "repo/stat",
     "repo/verify",
     "repo/version",

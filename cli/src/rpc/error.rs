@@ -15,6 +15,7 @@ use cairn_store::dag::path::{ParsePathError, ResolveError};
 use cairn_store::gc::GcError;
 use cairn_store::pin::PinError;
 use cairn_store::sink::PutError;
+use cairn_store::snapshot::SnapshotError;
 use cairn_store::source::SourceError;
 use cairn_store::unixfs::import::ImportError;
 use cairn_store::unixfs::read::ReadError;
@@ -184,6 +185,7 @@ macro_rules! failures {
 
 failures!(
     BlockError,
+    SnapshotError,
     CarError,
     CidError,
     ConfigError,

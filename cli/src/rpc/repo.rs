@@ -1,5 +1,6 @@
 //! `repo`: sizes, garbage, damage.
 
+pub mod snapshot;
 pub mod verify;
 
 use super::api::Call;

@@ -262,6 +262,31 @@ impl OnDisk {
         })
     }
 
+    /// Another database in `folder` with what this one holds, as long as nothing is merged.
+    pub(super) fn copy_to(&self, folder: &Path) -> Result<bool, IndexError> {
+        let is_known = self.run(|| self.meta.contains_key(CHECKPOINT))?;
+        if !is_known {
+            return Ok(false);
+        }
+        let copied = derived::guarded(|| {
+            let db = derived::open_patiently(folder, COPY_CACHE)?;
+            let (main, recent) = self.side.trees(&db)?;
+            let meta = db.open_tree("meta")?;
+            for (from, to) in [
+                (&self.main, &main),
+                (&self.recent, &recent),
+                (&self.meta, &meta),
+            ] {
+                for entry in from {
+                    let (name, value) = entry?;
+                    to.insert(name, value)?;
+                }
+            }
+            db.flush().map(|_| true)
+        });
+        copied.map_err(IndexError)
+    }
+
     fn take_in(&self, changes: &Frozen) -> sled::Result<()> {
         let mut added: u64 = 0;
         for (bucket, changes) in changes.parts().flat_map(buckets::by_bucket) {
@@ -421,5 +446,7 @@ const RECENT_COUNT: &[u8] = b"recent count";
 const RECENT_MIN: u64 = 1_000_000;
 /// Which fraction of the main tier the recent one may reach.
 const RECENT_SHARE: u64 = 8;
+/// Memory that a copy may take while it is made.
+const COPY_CACHE: u64 = 16 << 20;
 /// Openings that did not finish before the index is no longer trusted.
 const TRIES: usize = 2;

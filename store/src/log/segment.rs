@@ -95,10 +95,10 @@ impl Segment {
 
     /// Cuts off what lies in the file beyond the length that counts.
     pub(crate) fn cut(&self) -> io::Result<()> {
-        let file = self
-            .files
-            .disk
-            .open(&self.files.path(self.id), Mode::Write)?;
+        let path = self.files.path(self.id);
+        // A snapshot may have it too.
+        self.files.disk.make_own(&path)?;
+        let file = self.files.disk.open(&path, Mode::Write)?;
         file.set_length(self.length())
     }
 
@@ -114,12 +114,20 @@ impl Segment {
             Err(ReadError::Unchecked) => return Ok(Growth::Sealed),
             Err(ReadError::Disk(error)) => return Err(error),
         }
+        let sums_path = self.files.sums_path(self.id);
+        for path in [&self.files.path(self.id), &sums_path] {
+            // A snapshot may have it too.
+            match self.files.disk.make_own(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        self.slot.close();
         let opened = self.opened()?;
         let pages = Pages::of(0, length, length).numbers();
         let Some(sums) = opened.sums.read(pages) else {
             return Ok(Growth::Sealed);
         };
-        let sums_path = self.files.sums_path(self.id);
         let growing = Growing {
             file: opened.file,
             sums_file: self.files.disk.open(&sums_path, Mode::Write)?,
@@ -135,6 +143,11 @@ impl Segment {
     /// Nothing is appended from now on.
     pub(crate) fn seal(&self) {
         self.sealed.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing is appended any more.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
     }
 
     /// Lets go of what only a growing segment needs, if it was sealed at `length` and its checksums

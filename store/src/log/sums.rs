@@ -118,6 +118,28 @@ pub(crate) fn written(sums: &[u32]) -> Vec<u8> {
     sums.iter().flat_map(|sum| sum.to_le_bytes()).collect()
 }
 
+/// The file's bytes for the first `length` bytes of a segment, as far as they are known: `known` are a longer
+/// segment's, whose page may go on where this one ends with `last`.
+pub(crate) fn of_beginning(known: &[u8], length: u64, last: &[u8]) -> Vec<u8> {
+    let whole = usize::try_from(offset(index(length / PAGE))).unwrap_or(usize::MAX);
+    if !known.starts_with(MAGIC) {
+        return MAGIC.to_vec();
+    }
+    match known.get(..whole) {
+        Some(whole) if !last.is_empty() => {
+            let last = written(&[crc32c::crc32c(last)]);
+            [whole, &last].concat()
+        }
+        Some(whole) => whole.to_vec(),
+        // What was not written out yet is asked of the blocks' hashes, and so is the page that was the last.
+        None => {
+            let pages = (known.len() - MAGIC.len()) / 4;
+            let whole = usize::try_from(offset(pages.saturating_sub(1))).unwrap_or(usize::MAX);
+            known.get(..whole).unwrap_or(MAGIC).to_vec()
+        }
+    }
+}
+
 /// Where the checksum of a page lies in the file.
 pub(crate) fn offset(page: usize) -> u64 {
     MAGIC.len() as u64 + SUM * page as u64

@@ -260,6 +260,7 @@ impl Store {
             journal_damage: replay.damage.clone(),
             commits: super::commit::Group::default(),
             collecting: Arc::default(),
+            removing: Mutex::default(),
             wakes: tokio::sync::Notify::new(),
             metrics: Metrics::new().map_err(|error| disk(&root)(io::Error::other(error)))?,
             closed: false.into(),
