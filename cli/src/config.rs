@@ -32,7 +32,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serve::Serve;
 use std::ffi::OsString;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -143,6 +143,8 @@ pub struct Fetch {
     pub timeout: Interval,
     /// Most connections to peers in all.
     pub connections: NonZeroU32,
+    /// How many queued pins are fetched at once.
+    pub pins_at_once: NonZeroU32,
     /// Trustless gateways that are asked besides peers.
     pub gateways: Vec<Endpoint>,
 }
@@ -164,6 +166,7 @@ impl Default for Fetch {
         Self {
             timeout: Interval(Duration::from_secs(30)),
             connections: const { NonZeroU32::new(512).unwrap() },
+            pins_at_once: const { NonZeroU32::new(4).unwrap() },
             gateways: Vec::new(),
         }
     }
@@ -471,6 +474,12 @@ impl Config {
             private,
             fetch_idle: self.fetch.timeout.0,
             connections_max: self.fetch.connections.get(),
+            // As many as a processor can count.
+            pins_at_once: self
+                .fetch
+                .pins_at_once
+                .try_into()
+                .unwrap_or(NonZeroUsize::MAX),
             gateways: self.fetch.gateways.clone(),
             routers: self.routing.endpoints.clone(),
             dns: self.dns.settings(&dns::Fixed::default()),
@@ -618,6 +627,10 @@ timeout = "30s"
 # Most connections to peers at any moment; `connections.high` is what there are in the long run. Each
 # costs a socket and some 100 KiB.
 connections = 512
+
+# How many pins of `pin add --background` are fetched at once. More get less each; one that waits for slow
+# peers takes no place.
+pins_at_once = 4
 
 # Trustless gateways that are asked over HTTP besides peers, as "http://127.0.0.1:8080" or
 # "/dns4/gateway.example/tcp/443/tls/http". What they send is verified like everything else; each

@@ -392,9 +392,16 @@ impl Daemon {
             .with_denylist(denylist)
             .with_resolver(resolver);
         let context = match &node {
-            Some(node) => context.with_follows(node.follows()),
+            Some(node) => context
+                .with_follows(node.follows())
+                .with_jobs(node.pin_jobs()),
             None => context,
         };
+        if node.is_none() && !store.is_read_only() {
+            let follows = context.follows().await;
+            let follows = follows.map_err(|error| Failure::runtime(error.to_string()))?;
+            follows.keep_expiring(&tasks);
+        }
         let api = Api::new(Arc::new(context));
         let page = metrics_page(registry, node.as_ref().map(Arc::downgrade));
         let metrics = match listeners.metrics {

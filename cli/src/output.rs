@@ -105,22 +105,35 @@ impl Progress {
         self.0.set_position(bytes);
     }
 
-    /// Blocks, and their bytes where those are told.
+    /// Blocks and their bytes, and what is left of those where that is told.
     pub fn blocks() -> Self {
         let bar = indicatif::ProgressBar::new_spinner();
-        if let Ok(style) = indicatif::ProgressStyle::with_template("{pos} blocks  {per_sec}  {msg}")
-        {
+        if let Ok(style) = indicatif::ProgressStyle::with_template(BLOCKS) {
             bar.set_style(style);
         }
         Self(bar)
     }
 
-    /// So many blocks of so many bytes by now.
-    pub fn at_blocks(&self, blocks: u64, bytes: Option<u64>) {
-        self.0.set_position(blocks);
-        if let Some(bytes) = bytes {
-            self.0.set_message(human_bytes(bytes));
+    /// So many blocks of so many bytes by now, of so many in all.
+    pub fn at_blocks(&self, blocks: u64, bytes: u64, total: Option<u64>) {
+        // What is linked twice comes once, and whoever wrote the total may have been wrong.
+        let total = total.filter(|total| *total >= bytes);
+        if total != self.0.length() {
+            let template = if total.is_some() { BLOCKS_OF } else { BLOCKS };
+            if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+                self.0.set_style(style);
+            }
+            match total {
+                Some(total) => self.0.set_length(total),
+                None => self.0.unset_length(),
+            }
         }
+        if bytes < self.0.position() {
+            // The next one has begun.
+            self.0.reset();
+        }
+        self.0.set_position(bytes);
+        self.0.set_message(format!("{blocks} blocks"));
     }
 
     /// Words that change.
@@ -317,6 +330,9 @@ pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
 }
 
 const BUFFER_BYTES: usize = 64 << 10;
+/// How blocks are shown that come, and those of which it is known how much there is.
+const BLOCKS: &str = "{msg}  {bytes}  {bytes_per_sec}";
+const BLOCKS_OF: &str = "{msg}  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use crate::name::{self, dns};
 use crate::network::Network;
 use crate::node::StartError;
 use crate::perf::Answers;
+use crate::pins::jobs::PINS_FETCHED_AT_ONCE;
 use crate::private::SwarmKey;
 use crate::provide::Strategy;
 use crate::reach;
@@ -20,6 +21,7 @@ use crate::web::Manners;
 use cairn_store::config::Percent;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub struct Config {
     pub bootstrap: Vec<Multiaddr>,
     /// How long a fetch waits without any progress before it gives up.
     pub fetch_idle: Duration,
+    /// How many pins are fetched in the background at once.
+    pub pins_at_once: NonZeroUsize,
     /// Trustless gateways that are asked for whatever is wanted. Each learns what that is.
     pub gateways: Vec<Endpoint>,
     /// Services that are asked who has what, beside the DHT. Each learns what is looked up.
@@ -226,6 +230,7 @@ impl Default for Config {
             listen: Vec::new(),
             bootstrap: Vec::new(),
             fetch_idle: Duration::from_secs(30),
+            pins_at_once: PINS_FETCHED_AT_ONCE,
             gateways: Vec::new(),
             routers: Vec::new(),
             dns: dns::Settings::default(),

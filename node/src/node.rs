@@ -22,6 +22,7 @@ use crate::name::pubsub::Pubsub;
 use crate::name::resolver::Resolver;
 use crate::perf::{Perf, PerfError, Run};
 use crate::pins::Follows;
+use crate::pins::jobs::PinJobs;
 use crate::provide::{self, Provide};
 use crate::routing::routers::{Routers, RoutersError};
 use crate::routing::{Directory, Routing};
@@ -46,6 +47,7 @@ pub struct Node {
     directory: Directory,
     resolver: Resolver,
     follows: Follows,
+    pin_jobs: PinJobs,
     exchange: Exchange,
     bitswap: Bitswap,
     perf: Perf,
@@ -253,8 +255,11 @@ impl Node {
         let resolver = Resolver::new(names, dns).denying(denylist);
         let told = Some(routing.clone());
         let follows = Follows::new(exchange.clone(), resolver.clone(), told);
+        let pin_jobs = PinJobs::new(follows.clone(), config.pins_at_once);
         if !store.is_read_only() {
             follows.run(&families.jobs);
+            follows.keep_expiring(&families.jobs);
+            pin_jobs.run(&families.jobs);
         }
         let provide = provide::start(
             (store, serve),
@@ -274,6 +279,7 @@ impl Node {
             directory,
             resolver,
             follows,
+            pin_jobs,
             exchange,
             bitswap,
             perf,
@@ -314,6 +320,11 @@ impl Node {
     /// Pins that follow names.
     pub fn follows(&self) -> Follows {
         self.follows.clone()
+    }
+
+    /// Pins that are made in the background.
+    pub fn pin_jobs(&self) -> PinJobs {
+        self.pin_jobs.clone()
     }
 
     /// Providers and peers, for others.

@@ -9,8 +9,11 @@
 //! made here is removed here: not one that stood before, in whatever mode, nor one that somebody asked for meanwhile, which
 //! is why all commands pin through [`Follows::pin`].
 //!
-//! `note.rs` is what the journal has of each, `ledger.rs` all that changes it, `worker.rs` goes after them.
+//! `note.rs` is what the journal has of each, `ledger.rs` all that changes it, `worker.rs` goes after them. `expire.rs` removes
+//! pins whose time is over; [`jobs`] makes pins in the background.
 
+mod expire;
+pub mod jobs;
 mod ledger;
 mod note;
 #[cfg(test)]
@@ -27,7 +30,7 @@ use crate::routing::Routing;
 use cairn_store::cid::Cid;
 use cairn_store::dag::path::{self, ResolveError};
 use cairn_store::notes::{About, NOTE_KEY_BYTES_MAX};
-use cairn_store::pin::{PIN_NAME_BYTES_MAX, Pin, PinError, PinMode, PinProgress, Whole};
+use cairn_store::pin::{PIN_NAME_BYTES_MAX, PinError, PinMode, PinProgress, PinWish, Whole};
 use cairn_store::sink::PutError;
 use cairn_store::source::SourceError;
 use ledger::{Lead, Settled, TRIES_MAX, Terms};
@@ -181,6 +184,9 @@ pub enum FollowPinError {
     /// The journal did not take it.
     #[error("that it is followed cannot be kept: {0}")]
     Note(PutError),
+    /// The journal did not take that pins have expired.
+    #[error("expired pins cannot be removed: {0}")]
+    Expire(PutError),
 }
 
 impl Follows {
@@ -333,8 +339,8 @@ impl Follows {
             if settled == Settled::Overtaken {
                 continue;
             }
-            if let (true, Some(routing)) = (is_new, &self.0.routing) {
-                routing.announce(lead.cid);
+            if is_new {
+                self.announce(&lead.cid);
             }
             return Ok(settled);
         }
@@ -354,14 +360,17 @@ impl Follows {
             return Ok(None);
         }
         session.prefetch(cid).await?;
-        let pin = Pin {
-            cid: *cid,
-            mode: PinMode::Recursive,
-            name: None,
-        };
-        let fetched = store.pin_fetch(session.clone(), &pin, on_progress).await;
+        let wish = PinWish::new(*cid, PinMode::Recursive);
+        let fetched = store.pin_fetch(session.clone(), &wish, on_progress).await;
         let whole = fetched.map_err(|source| FollowPinError::pin(path, *cid, source))?;
         Ok(Some(whole))
+    }
+
+    /// Tells the network, if there is one, that this is here.
+    fn announce(&self, cid: &Cid) {
+        if let Some(routing) = &self.0.routing {
+            routing.announce(*cid);
+        }
     }
 
     /// What time it is, if the clock can be right.

@@ -18,7 +18,7 @@ use crate::log::dead::Dead;
 use crate::log::files::Access;
 use crate::log::{Position, SegmentId, Stream};
 use crate::notes::Notes;
-use crate::pin::Pin;
+use crate::pin::table::{Pins, Table};
 use bytes::Bytes;
 use record::Record;
 pub(crate) use replay::Replay;
@@ -43,12 +43,12 @@ pub(crate) struct State {
     /// What happened to sections after that, with the records' numbers: what an index that was just
     /// opened may not know.
     pub(crate) since: Vec<(u64, Change)>,
-    /// Pins by [`Pin::key`].
-    pub(crate) pins: BTreeMap<Vec<u8>, Pin>,
+    /// The pins; shared with whoever reads.
+    pub(crate) pins: Arc<Pins>,
     /// Notes by kind and key.
     pub(crate) notes: Notes,
-    /// How many bytes the records of pins and notes take.
-    small_bytes: u64,
+    /// How many bytes the records of notes take.
+    note_bytes: u64,
 }
 
 /// What may happen to sections.
@@ -226,9 +226,13 @@ impl Journal {
         if sync == Sync::Wait {
             self.synced = self.next - 1;
         }
+        let pins = Arc::clone(&self.state.pins);
+        // All at once: nobody sees a part of them.
+        let mut table = pins.write();
         for (number, record) in (self.next - records.len() as u64..).zip(records) {
-            self.state.apply(number, record);
+            self.state.apply(number, record, &mut table);
         }
+        drop(table);
         if self.is_mostly_stale()
             && let Err(error) = self.rewrite()
         {
@@ -263,14 +267,22 @@ impl Journal {
 
     /// Writes the state as a new file in the old one's place.
     fn rewrite(&mut self) -> io::Result<()> {
-        let mut bytes = MAGIC.to_vec();
-        let mut records = self.state.records();
-        // It is only seen once it is synced.
-        let last = self.next + records.len() as u64;
-        records.insert(0, Record::Synced(last));
-        for (number, record) in (self.next..).zip(&records) {
-            record::write(&mut bytes, number, record);
-        }
+        let estimate = usize::try_from(self.state.bytes_estimate()).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(estimate + estimate / 4);
+        bytes.extend_from_slice(MAGIC);
+        let (first, rest) = self.state.records_beside_pins();
+        let last = {
+            let pins = self.state.pins.read();
+            // It is only seen once it is synced.
+            let last = self.next + (first.len() + pins.len() + rest.len()) as u64;
+            // One after the other: of millions there are no copies.
+            let records = [Record::Synced(last)].into_iter().chain(first);
+            let records = records.chain(pins.iter().map(Record::Pinned)).chain(rest);
+            for (number, record) in (self.next..).zip(records) {
+                record::write(&mut bytes, number, &record);
+            }
+            last
+        };
         durable::write_on(&*self.disk, &self.path, &bytes, FileAccess::Owner)?;
         self.file = self.disk.open(&self.path, Mode::Write)?;
         self.next = last + 1;
@@ -333,7 +345,7 @@ pub(crate) enum Sync {
 }
 
 impl State {
-    fn apply(&mut self, number: u64, record: Record) {
+    fn apply(&mut self, number: u64, record: Record, pins: &mut Table) {
         match record {
             Record::Committed(lengths) => self.commit(lengths),
             Record::Moved {
@@ -346,24 +358,17 @@ impl State {
                 self.dead.extend(dead.iter().copied());
                 self.since.push((number, Change::Deleted(dead)));
             }
-            Record::Pinned(pin) => {
-                self.small_bytes += record::bytes_of_pin(&pin);
-                let before = self.pins.insert(pin.key(), pin);
-                self.small_bytes -= before.as_ref().map_or(0, record::bytes_of_pin);
-            }
-            Record::Unpinned(key) => {
-                let before = self.pins.remove(&key);
-                self.small_bytes -= before.as_ref().map_or(0, record::bytes_of_pin);
-            }
+            Record::Pinned(pin) => pins.insert(pin),
+            Record::Unpinned(key) => pins.remove(&key),
             Record::Noted { about, key, value } => {
                 let bytes = |value: &Bytes| record::bytes_of_note(&key, value);
-                self.small_bytes += value.as_ref().map_or(0, bytes);
+                self.note_bytes += value.as_ref().map_or(0, bytes);
                 let place = (about, key.clone());
                 let before = match value {
                     Some(value) => self.notes.insert(place, value),
                     None => self.notes.remove(&place),
                 };
-                self.small_bytes -= before.as_ref().map_or(0, bytes);
+                self.note_bytes -= before.as_ref().map_or(0, bytes);
             }
             Record::Deleted(positions) => {
                 self.dead.extend(positions.iter().copied());
@@ -399,8 +404,8 @@ impl State {
         *used = segment.number.max(*used);
     }
 
-    /// Records that add up to this state.
-    fn records(&self) -> Vec<Record> {
+    /// Records that add up to this state, those to stand before the pins and those behind.
+    fn records_beside_pins(&self) -> (Vec<Record>, Vec<Record>) {
         let used = self.used.iter().map(|(stream, number)| {
             Record::Used(SegmentId {
                 stream: *stream,
@@ -442,7 +447,8 @@ impl State {
             Change::Deleted(positions) => Record::Deleted(positions),
             Change::Kept(positions) => Record::Kept(positions),
         });
-        used.chain(retired)
+        let first = used
+            .chain(retired)
             .chain(
                 lengths
                     .chunks(LENGTHS_PER_RECORD)
@@ -452,12 +458,11 @@ impl State {
                 buried
                     .chunks(DEAD_PER_RECORD)
                     .map(|some| Record::Buried(some.to_vec())),
-            )
-            .chain(self.pins.values().cloned().map(Record::Pinned))
-            .chain(notes)
+            );
+        let rest = notes
             .chain([Record::Checkpointed(self.checkpointed)])
-            .chain(changes)
-            .collect()
+            .chain(changes);
+        (first.collect(), rest.collect())
     }
 
     fn bytes_estimate(&self) -> u64 {
@@ -467,7 +472,7 @@ impl State {
         };
         let kept: usize = self.since.iter().map(kept).sum();
         let others = self.lengths.len() + kept;
-        (self.dead.len() + others as u64) * 8 + self.small_bytes
+        (self.dead.len() + others as u64) * 8 + self.pins.read().bytes() + self.note_bytes
     }
 }
 
@@ -503,7 +508,7 @@ mod tests {
     use crate::cid;
     use crate::disk::simulated::{Faults, SimulatedDisk};
     use crate::log::Stream;
-    use crate::pin::PinMode;
+    use crate::pin::{Pin, PinMode};
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
@@ -520,11 +525,12 @@ mod tests {
 
     fn pin(at: u8) -> Pin {
         let block = Block::new(PREFIX, Bytes::from(vec![at])).unwrap();
-        Pin {
-            cid: *block.cid(),
-            mode: PinMode::Recursive,
-            name: Some(format!("pin {at}")),
-        }
+        let name = Some(format!("pin {at}"));
+        Pin::new(*block.cid(), PinMode::Recursive, name).unwrap()
+    }
+
+    fn pins(journal: &Journal) -> Vec<Pin> {
+        journal.state().pins.read().iter().collect()
     }
 
     fn open(folder: &Path) -> io::Result<(Journal, Replay)> {
@@ -561,7 +567,7 @@ mod tests {
         let (journal, replay) = open(folder.path()).unwrap();
         assert!(replay.notices.is_empty());
         assert_eq!(journal.state().lengths.get(&SEGMENT), Some(&500));
-        assert_eq!(journal.state().pins.values().collect::<Vec<_>>(), [&pin(2)]);
+        assert_eq!(pins(&journal), [pin(2)]);
         assert!(journal.state().dead.has(&dead));
         assert_eq!(journal.last(), 7);
     }
@@ -579,11 +585,7 @@ mod tests {
             let cid = *Block::new(long, Bytes::from(at.to_le_bytes().to_vec()))
                 .unwrap()
                 .cid();
-            Record::Pinned(Pin {
-                cid,
-                mode: PinMode::Recursive,
-                name,
-            })
+            Record::Pinned(Pin::new(cid, PinMode::Recursive, name).unwrap())
         });
         journal.append(many.collect(), Sync::Leave).unwrap();
         assert!(journal.length > STALE_BYTES_MIN);
@@ -595,10 +597,10 @@ mod tests {
             journal.append(vec![record], Sync::Leave).unwrap();
         }
         assert!(journal.length > bytes, "it was appended to");
-        let keys: Vec<_> = journal.state.pins.keys().cloned().collect();
-        let gone = keys.into_iter().map(Record::Unpinned).collect();
+        let gone = pins(&journal);
+        let gone = gone.iter().map(|pin| Record::Unpinned(pin.key())).collect();
         journal.append(gone, Sync::Leave).unwrap();
-        assert_eq!(journal.state.small_bytes, 0);
+        assert_eq!(journal.state.pins.read().bytes(), 0);
         assert!(journal.length < bytes / 10, "and now it was written anew");
     }
 
@@ -610,7 +612,7 @@ mod tests {
         record::write(&mut bytes, u64::MAX, &Record::Pinned(pin(1)));
         std::fs::write(file(folder.path()), bytes).unwrap();
         let (journal, _) = open(folder.path()).unwrap();
-        assert!(journal.state().pins.is_empty());
+        assert_eq!(pins(&journal), []);
         assert!(journal.last() < u64::MAX);
     }
 
@@ -629,7 +631,7 @@ mod tests {
         for length in before..whole.len() {
             std::fs::write(file(folder.path()), &whole[..length]).unwrap();
             let (journal, replay) = open(folder.path()).unwrap();
-            assert_eq!(journal.state().pins.len(), 1, "at {length}");
+            assert_eq!(pins(&journal).len(), 1, "at {length}");
             assert!(!replay.damaged);
             // A record that says what has reached the disk comes before the pin.
             let is_whole = length == before || replay.end as usize == length;
@@ -655,12 +657,7 @@ mod tests {
         whole[middle as usize + 30] ^= 1;
         std::fs::write(file(folder.path()), &whole).unwrap();
         let (journal, replay) = open(folder.path()).unwrap();
-        let names: Vec<_> = journal
-            .state()
-            .pins
-            .values()
-            .map(|pin| pin.name.clone())
-            .collect();
+        let names: Vec<_> = pins(&journal).into_iter().map(|pin| pin.name).collect();
         assert_eq!(names.len(), 2);
         assert!(!names.contains(&Some("pin 2".to_owned())));
         assert!(replay.damaged && replay.damage.is_some());
@@ -672,7 +669,7 @@ mod tests {
         );
         drop(journal);
         let (again, replay) = open(folder.path()).unwrap();
-        assert_eq!(again.state().pins.len(), 2);
+        assert_eq!(pins(&again).len(), 2);
         assert!(
             !replay.damaged && replay.damage.is_some(),
             "told until it is removed"
@@ -740,7 +737,7 @@ mod tests {
             );
             let (journal, _) = opened.unwrap();
             for key in kept {
-                let stands = journal.state().pins.contains_key(&key);
+                let stands = journal.state().pins.read().get(&key).is_some();
                 assert!(stands, "failing at {first}, then at {second}");
             }
         }
@@ -774,11 +771,11 @@ mod tests {
             noted(2, None),
         ];
         journal.append(notes, Sync::Leave).unwrap();
-        let pins = journal.state().pins.clone();
+        let before = pins(&journal);
         journal.rewrite().unwrap();
         drop(journal);
         let (again, _) = open(folder.path()).unwrap();
-        assert_eq!(again.state().pins, pins);
+        assert_eq!(pins(&again), before);
         let notes = &again.state().notes;
         assert_eq!(notes.len(), 1);
         assert_eq!(notes[&(3, vec![1])], "kept");

@@ -23,6 +23,8 @@ pub enum About {
     Followed = 3,
     /// The root of the file tree ([`crate::files`]): GC marks it like a recursive pin.
     Files = 4,
+    /// A pin that waits to be made; its key is the pin's.
+    PinJob = 5,
 }
 
 /// Why a note was not kept.

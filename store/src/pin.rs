@@ -1,22 +1,32 @@
 //! What must stay: pins, which the journal holds.
 //!
 //! A pin is only made once everything it reaches is in the store, kept and held, so it never points
-//! at absent blocks.
+//! at absent blocks. One that expires stands until somebody removes it ([`Store::pins_expire`]): reading asks no clock.
+//!
+//! * this file: what a pin is, what is wished of one, and looking at them.
+//! * [`table`]: all of them, packed.
+//! * `make.rs`: making, changing and removing them; `here.rs`: making many of what is here.
+//! * `expire.rs`: those whose time is over.
 
-use crate::block::Block;
-use crate::cid::{self, Cid};
+mod expire;
+mod here;
+mod make;
+pub(crate) mod table;
+
+pub use here::{Here, PINS_AT_ONCE};
+
+use crate::cid::Cid;
 use crate::dag::absent::Absent;
-use crate::dag::walk::{self, Missing, Order, Visit, walk};
 use crate::journal::record::Record;
 use crate::notes::About;
 use crate::sink::PutError;
-use crate::source::BlockSource;
-use crate::store::{Committed, Hold, Inner, Keep, Only, Store, blocking};
-use crate::unixfs::read::{self, ReadError};
+use crate::store::{Hold, Inner, Store};
+use crate::unixfs::read::ReadError;
 use bytes::Bytes;
-use futures::StreamExt;
-use std::pin::pin;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use table::key;
 
 /// How far a pin reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,8 +47,12 @@ impl PinMode {
     }
 }
 
+/// What the operator says of a pin beside its name.
+pub type Metadata = BTreeMap<String, String>;
+
 /// A pin.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pin {
     /// What is pinned.
     pub cid: Cid,
@@ -46,6 +60,41 @@ pub struct Pin {
     pub mode: PinMode,
     /// The operator's name for it.
     pub name: Option<String>,
+    /// What else the operator says of it.
+    pub metadata: Metadata,
+    /// When it was made, in seconds since 1970; not known of old ones.
+    pub created: Option<u64>,
+    /// From which second since 1970 on it may be removed.
+    pub expires: Option<u64>,
+}
+
+/// What a pin is to be. Of one that stands already, what is not said stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinWish {
+    /// What is to be pinned.
+    pub cid: Cid,
+    /// How far it reaches.
+    pub mode: PinMode,
+    /// Its name; an empty one takes the name away.
+    pub name: Option<String>,
+    /// What is to be said of it beside; an empty value takes a key away.
+    pub metadata: Metadata,
+    /// Until when it stays.
+    pub expiry: Expiry,
+    /// Most bytes that it may reach.
+    pub max_bytes: Option<u64>,
+}
+
+/// Until when a pin stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Expiry {
+    /// Until somebody removes it.
+    #[default]
+    Never,
+    /// As it was; a new one until somebody removes it.
+    AsItWas,
+    /// Until this second since 1970.
+    At(u64),
 }
 
 /// A DAG that is here as a whole, and stays for as long as this lives.
@@ -58,6 +107,10 @@ impl Whole {
         self.0.losses
     }
 }
+
+/// What was fetched towards a pin, which stays for as long as this lives.
+#[derive(Debug, Clone)]
+pub struct Holding(Arc<Hold>);
 
 /// What becomes of a note together with a pin.
 #[derive(Debug, Clone)]
@@ -82,6 +135,10 @@ impl NoteChange {
 
 /// Longest pin name in bytes.
 pub const PIN_NAME_BYTES_MAX: usize = 255;
+/// Most keys of a pin's metadata.
+pub const PIN_METADATA_MAX: usize = 64;
+/// Most bytes of a pin's metadata, keys and values together.
+pub const PIN_METADATA_BYTES_MAX: usize = 4096;
 
 /// So many blocks that are missing.
 fn below(count: u64) -> String {
@@ -124,6 +181,44 @@ pub enum PinError {
         /// The length given.
         bytes: usize,
     },
+    /// Too much metadata.
+    #[error(
+        "a pin has at most {PIN_METADATA_MAX} keys of metadata with at most {PIN_METADATA_BYTES_MAX} bytes, values included; \
+         this one would have {keys} with {bytes}"
+    )]
+    Metadata {
+        /// How many keys there would be.
+        keys: usize,
+        /// Of how many bytes, with their values.
+        bytes: usize,
+    },
+    /// Metadata without a key.
+    #[error("metadata needs a key: write it like key=value")]
+    NoKey,
+    /// It is larger than it may be.
+    #[error(
+        "{cid} was not pinned: it may have {max} bytes at most, and {}",
+        larger(*bytes, *is_claimed)
+    )]
+    TooLarge {
+        /// What was to be pinned.
+        cid: Cid,
+        /// How large it may be.
+        max: u64,
+        /// How large it is, so far as is known.
+        bytes: u64,
+        /// Whether that is what its first block says; else so many were seen.
+        is_claimed: bool,
+    },
+}
+
+fn larger(bytes: u64, is_claimed: bool) -> String {
+    match is_claimed {
+        true => format!("its first block says that it has {bytes}"),
+        false => format!(
+            "{bytes} were fetched when that was noticed; they stay until the next garbage collection"
+        ),
+    }
 }
 
 /// How a walk towards a pin goes on.
@@ -133,246 +228,150 @@ pub struct PinProgress {
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// How many bytes there are in all, if the first block tells. Somebody else wrote it, and what is linked twice counts
+    /// twice.
+    pub total: Option<u64>,
 }
 
 impl Pin {
-    /// A pin, if its name is one.
-    pub(crate) fn new(cid: Cid, mode: PinMode, name: Option<String>) -> Result<Self, PinError> {
+    /// A pin of which nothing else is known, if its name is one.
+    pub fn new(cid: Cid, mode: PinMode, name: Option<String>) -> Result<Self, PinError> {
         let name = name.filter(|name| !name.is_empty());
         let bytes = name.as_ref().map_or(0, String::len);
         if bytes > PIN_NAME_BYTES_MAX {
             return Err(PinError::NameTooLong { bytes });
         }
-        Ok(Self { cid, mode, name })
+        Ok(Self {
+            cid,
+            mode,
+            name,
+            metadata: Metadata::new(),
+            created: None,
+            expires: None,
+        })
     }
 
     /// What the pin is found by: codec and multihash, whatever the CID's version.
-    pub(crate) fn key(&self) -> Vec<u8> {
+    pub fn key(&self) -> Vec<u8> {
         key(&self.cid)
     }
 }
 
+impl PinWish {
+    /// A pin that stays, and of which no more is said.
+    pub const fn new(cid: Cid, mode: PinMode) -> Self {
+        Self {
+            cid,
+            mode,
+            name: None,
+            metadata: Metadata::new(),
+            expiry: Expiry::Never,
+            max_bytes: None,
+        }
+    }
+
+    /// The same with this name, if it is one.
+    #[must_use]
+    pub fn named(self, name: Option<String>) -> Self {
+        Self { name, ..self }
+    }
+
+    /// What the pin is found by.
+    pub fn key(&self) -> Vec<u8> {
+        key(&self.cid)
+    }
+
+    /// Whether there can be such a pin.
+    pub fn check(&self) -> Result<(), PinError> {
+        self.clone().over(None, 0).map(drop)
+    }
+
+    /// The pin that comes of it in the place of the one that stands, if one does, at a second since 1970.
+    pub(crate) fn over(self, old: Option<Pin>, now: u64) -> Result<Pin, PinError> {
+        let is_new = old.is_none();
+        let (old_name, mut metadata, created, expires) = match old {
+            Some(old) => (old.name, old.metadata, old.created, old.expires),
+            None => (None, Metadata::new(), None, None),
+        };
+        for (key, value) in self.metadata {
+            if key.is_empty() {
+                return Err(PinError::NoKey);
+            }
+            match value.is_empty() {
+                true => metadata.remove(&key),
+                false => metadata.insert(key, value),
+            };
+        }
+        let bytes = metadata.iter().map(|(key, value)| key.len() + value.len());
+        let (keys, bytes) = (metadata.len(), bytes.sum());
+        if keys > PIN_METADATA_MAX || bytes > PIN_METADATA_BYTES_MAX {
+            return Err(PinError::Metadata { keys, bytes });
+        }
+        Ok(Pin {
+            metadata,
+            created: if is_new {
+                Some(now).filter(|at| *at > 0)
+            } else {
+                created
+            },
+            expires: match self.expiry {
+                Expiry::Never => None,
+                Expiry::AsItWas => expires,
+                Expiry::At(at) => Some(at),
+            },
+            ..Pin::new(self.cid, self.mode, self.name.or(old_name))?
+        })
+    }
+}
+
 impl Store {
-    /// The pins, ordered by CID.
+    /// The pins, ordered by CID. There may be millions: whoever goes through all of them takes [`Store::pin_pages`].
     pub fn pins(&self) -> Vec<Pin> {
-        self.inner.read_pins().by_key.values().cloned().collect()
+        self.inner.pins.read().iter().collect()
+    }
+
+    /// The pins, ordered by CID. Nothing is locked from one to the next, so those that come or go meanwhile may be among
+    /// them or not.
+    pub fn pin_pages(&self) -> impl Iterator<Item = Pin> + Send + use<> {
+        let inner = self.inner.clone();
+        let mut after: Option<Vec<u8>> = None;
+        std::iter::from_fn(move || {
+            let page = inner.pins.read().page(after.as_deref(), PAGE_PINS);
+            after = Some(page.last()?.key());
+            Some(page)
+        })
+        .flatten()
     }
 
     /// The pin on exactly this CID, by codec and multihash.
     pub fn pin(&self, cid: &Cid) -> Option<Pin> {
-        self.inner.read_pins().by_key.get(&key(cid)).cloned()
+        self.inner.pins.read().get(&key(cid))
     }
 
-    /// Reads the whole DAG from `source` (this store, or an exchange over it), keeps it and pins
-    /// it. Durable when this returns. What is missing does not keep the rest from being fetched,
-    /// so the next attempt has less to do; only then nothing is pinned.
-    pub async fn pin_add<S: BlockSource + Clone + 'static>(
-        &self,
-        source: S,
-        cid: Cid,
-        mode: PinMode,
-        name: Option<String>,
-        on_progress: impl FnMut(PinProgress) + Send,
-    ) -> Result<(), PinError> {
-        let pin = Pin::new(cid, mode, name)?;
-        if let Some(old) = self.pin(&cid) {
-            if old.mode == PinMode::Recursive && mode == PinMode::Direct {
-                return Err(PinError::OtherMode {
-                    cid,
-                    mode: old.mode,
-                });
-            }
-            // All below it is here for as long as it stands; once it is gone, a collection may be faster.
-            if old.mode == mode && self.pin_noted(pin.clone(), None, Vec::new(), ()).await? {
-                return Ok(());
-            }
-        }
-        let whole = self.pin_fetch(source, &pin, on_progress).await?;
-        let pinned = self.pin_noted(pin, Some(whole), Vec::new(), ());
-        pinned.await.map(drop)
-    }
-
-    /// The first half of [`Store::pin_add`]: reads the whole DAG and keeps it, and pins nothing yet.
-    pub async fn pin_fetch<S: BlockSource + Clone + 'static>(
-        &self,
-        source: S,
-        pin: &Pin,
-        mut on_progress: impl FnMut(PinProgress) + Send,
-    ) -> Result<Whole, PinError> {
-        let (cid, hold) = (pin.cid, self.inner.hold());
-        Pin::new(cid, pin.mode, pin.name.clone())?;
-        let max_depth = (pin.mode == PinMode::Direct).then_some(0);
-        let options = walk::Options {
-            max_depth,
-            missing: Missing::Tell,
-            read_ahead: BLOCKS_AHEAD,
-            order: Order::Arrival,
-            ..walk::Options::default()
-        };
-        // Without its first block there is nothing to go on with, and why it is missing is the error.
-        if read::fetch(&source, &cid)
-            .await
-            .map_err(ReadError::from)?
-            .is_none()
-        {
-            return Err(ReadError::NotFound(cid).into());
-        }
-        let mut absent = Absent::default();
-        let visits = walk(source, cid, options).ready_chunks(VISITS_AT_ONCE);
-        let mut visits = pin!(visits);
-        let mut progress = PinProgress::default();
-        while let Some(batch) = visits.next().await {
-            let mut blocks = Vec::with_capacity(batch.len());
-            for visit in batch {
-                match visit? {
-                    Visit::Block { block, .. } => {
-                        absent.came();
-                        blocks.push(block);
-                    }
-                    Visit::Missing { cid, why } => absent.take(cid, why),
-                }
-            }
-            progress.blocks += blocks.len() as u64;
-            progress.bytes += blocks
-                .iter()
-                .map(|block| block.data().len() as u64)
-                .sum::<u64>();
-            self.keep(blocks, hold.clone()).await?;
-            on_progress(progress);
-            if absent.is_hopeless() {
-                break;
-            }
-        }
-        if !absent.is_empty() {
-            return Err(PinError::Absent(absent));
-        }
-        Ok(Whole(hold))
-    }
-
-    /// The second half: pins what is `whole`; without that, only gives a pin that stands with this mode another name,
-    /// or gives false if none does. Without a name the one that is there stays. The notes are changed in the same commit,
-    /// before the pin if it is cut short. On the disk when this returns; it happens even if nobody waits for it any more,
-    /// and `along` lives until then.
-    pub async fn pin_noted(
-        &self,
-        pin: Pin,
-        whole: Option<Whole>,
-        notes: Vec<NoteChange>,
-        along: impl Send + 'static,
-    ) -> Result<bool, PinError> {
-        let (cid, mode) = (pin.cid, pin.mode);
-        let new = Pin::new(cid, mode, self.inner.pin_name(&cid, pin.name))?;
-        if notes.is_empty() && whole.is_none() && self.pin(&cid).as_ref() == Some(&new) {
-            return Ok(true);
-        }
-        let only = match (&whole, mode) {
-            (None, _) => Only::With(vec![new.clone()]),
-            (Some(_), PinMode::Recursive) => Only::Always,
-            (Some(_), PinMode::Direct) => Only::Beside(new.clone()),
-        };
-        let inner = self.inner.clone();
-        let is_noted = !notes.is_empty();
-        let mut records: Vec<Record> = notes.into_iter().map(NoteChange::record).collect();
-        records.push(Record::Pinned(new));
-        // The hold goes along: it must outlive the commit even if nobody waits for it any more.
-        let commit = move || {
-            let (_along, whole) = (along, whole);
-            let losses = whole
-                .as_ref()
-                .map_or_else(|| inner.losses(), |it| it.0.losses);
-            let committed = inner.commit_only(losses, records, only)?;
-            if is_noted {
-                inner.commit_to_disk(Vec::new())?;
-            }
-            Ok(committed)
-        };
-        match blocking(commit).await.unwrap_or(Err(PutError::Closing))? {
-            Committed::Yes => Ok(true),
-            Committed::Overtaken if mode == PinMode::Direct && self.pin(&cid).is_some() => {
-                Err(PinError::OtherMode {
-                    cid,
-                    mode: PinMode::Recursive,
-                })
-            }
-            Committed::Overtaken => Ok(false),
-        }
-    }
-
-    /// Removes a pin, if there is one to remove and it stands, and changes notes once it is gone. Happens even if nobody
-    /// waits for it any more, and `along` lives until then. Durable when this returns.
-    pub async fn unpin_noted(
-        &self,
-        pin: Option<Pin>,
-        notes: Vec<NoteChange>,
-        along: impl Send + 'static,
-    ) -> Result<(), PutError> {
-        let inner = self.inner.clone();
-        let commit = move || {
-            let _along = along;
-            if let Some(pin) = pin {
-                let gone = vec![Record::Unpinned(pin.key())];
-                // Overtaken: somebody else did it already.
-                let _: Committed =
-                    inner.commit_only(inner.losses(), gone, Only::With(vec![pin]))?;
-            }
-            match notes.is_empty() {
-                true => Ok(()),
-                false => inner.commit_to_disk(notes.into_iter().map(NoteChange::record).collect()),
-            }
-        };
-        blocking(commit).await.unwrap_or(Err(PutError::Closing))
-    }
-
-    /// Unpins. With a mode, only a pin of that mode.
-    pub async fn pin_remove(&self, cid: &Cid, mode: Option<PinMode>) -> Result<(), PinError> {
-        self.pins_remove(&[*cid], mode).await
-    }
-
-    /// [`Store::pin_remove`] of many: all of them in one commit, or none.
-    pub async fn pins_remove(&self, cids: &[Cid], mode: Option<PinMode>) -> Result<(), PinError> {
-        let pins = cids.iter().map(|cid| {
-            let pin = self.pin(cid).ok_or(PinError::NotPinned)?;
-            if mode.is_some_and(|mode| mode != pin.mode) {
-                return Err(PinError::OtherMode {
-                    cid: *cid,
-                    mode: pin.mode,
-                });
-            }
-            Ok(pin)
-        });
-        let pins = pins.collect::<Result<Vec<Pin>, PinError>>()?;
-        let inner = self.inner.clone();
-        let commit = move || {
-            let records = pins.iter().map(|pin| Record::Unpinned(pin.key())).collect();
-            let only = match mode {
-                Some(_) => Only::With(pins),
-                None => Only::Always,
-            };
-            inner.commit_only(inner.losses(), records, only)
-        };
-        match blocking(commit).await.unwrap_or(Err(PutError::Closing))? {
-            Committed::Yes => Ok(()),
-            Committed::Overtaken => Err(PinError::NotPinned),
-        }
-    }
-
-    /// Holds the blocks and makes them kept; those that are not here yet are put.
-    async fn keep(&self, blocks: Vec<Block>, hold: Arc<Hold>) -> Result<(), PinError> {
-        let inner = self.inner.clone();
-        let kept = blocking(move || inner.put(&blocks, Keep::Kept, &hold)).await;
-        Ok(kept.unwrap_or(Err(PutError::Closing))?)
+    /// The pins on this block, whatever codec it is pinned by.
+    pub fn pins_on(&self, cid: &Cid) -> Vec<Pin> {
+        let hash = cid.hash();
+        self.pin_pages()
+            .filter(|pin| pin.cid.hash() == hash)
+            .collect()
     }
 }
 
 impl Inner {
-    /// What a pin is to be called: what is asked for, or else what it is called already.
-    pub(crate) fn pin_name(&self, cid: &Cid, name: Option<String>) -> Option<String> {
-        name.or_else(|| self.read_pins().by_key.get(&key(cid))?.name.clone())
+    /// The pin that comes of a wish now.
+    pub(crate) fn pin_wished(&self, wish: PinWish) -> Result<Pin, PinError> {
+        let (old, latest) = {
+            let pins = self.pins.read();
+            (pins.get(&wish.key()), pins.latest())
+        };
+        wish.over(old, seconds().max(latest))
     }
 }
 
-fn key(cid: &Cid) -> Vec<u8> {
-    cid::to_v1(cid).to_bytes()
+/// Seconds since 1970; 0 by a clock that is before that.
+fn seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 const fn adverb(mode: PinMode) -> &'static str {
@@ -382,7 +381,5 @@ const fn adverb(mode: PinMode) -> &'static str {
     }
 }
 
-/// Blocks asked for ahead: small ones come from peers as fast as many are under way.
-const BLOCKS_AHEAD: usize = 512;
-/// Blocks kept in one go while a DAG is walked.
-const VISITS_AT_ONCE: usize = 256;
+/// Pins copied at a time by whoever goes through all of them.
+const PAGE_PINS: usize = 1024;

@@ -53,11 +53,11 @@ use crate::log::files::{Access, Files};
 use crate::log::segment::Segment;
 use crate::log::{Place, Position, SegmentId, Stream};
 use crate::notes::Notes;
-use crate::pin::Pin;
+use crate::pin::table::Pins;
 use crate::scrub::ScrubState;
 use crate::sink::PutError;
 use crate::source::{BlockSource, SourceError};
-use crate::sync::{Mutex, MutexGuard, PlainMutex, RwLock, RwLockReadGuard, is_explored};
+use crate::sync::{Mutex, MutexGuard, PlainMutex, RwLock, is_explored};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
@@ -121,7 +121,8 @@ pub(crate) struct Inner {
     turn: Mutex<()>,
     pub(crate) appender: Mutex<Appender>,
     pub(crate) journal: Mutex<Journal>,
-    pub(crate) pins: RwLock<Pins>,
+    /// The journal's, which changes them.
+    pub(crate) pins: Arc<Pins>,
     pub(crate) notes: RwLock<Notes>,
     /// Sections that no longer count although the index may still name them.
     pub(crate) dead: Arc<Dead>,
@@ -206,13 +207,6 @@ impl Counts {
     }
 }
 
-/// The pins, and a count of their changes.
-#[derive(Debug, Default)]
-pub(crate) struct Pins {
-    pub(crate) by_key: BTreeMap<Vec<u8>, Pin>,
-    pub(crate) changes: u64,
-}
-
 impl Store {
     /// A sink for an import. What it took is held against garbage collection until it is dropped.
     pub fn writer(&self, keep: Keep) -> Writer {
@@ -250,7 +244,7 @@ impl Store {
 
     /// A number that changes with every change of a pin.
     pub fn pins_version(&self) -> u64 {
-        self.inner.read_pins().changes
+        self.inner.pins.read().changes()
     }
 
     /// Deletes blocks, whatever pins reach them; answers which of them were here. What running
@@ -329,7 +323,7 @@ impl Store {
                 .map(|(_, segment)| segment.length())
                 .sum(),
             cache_max: self.inner.config.cache_max.0,
-            pins: self.inner.read_pins().by_key.len() as u64,
+            pins: self.inner.pins.read().len() as u64,
         }
     }
 
@@ -398,10 +392,6 @@ impl BlockSource for Store {
 }
 
 impl Inner {
-    pub(crate) fn read_pins(&self) -> RwLockReadGuard<'_, Pins> {
-        self.pins.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn lock_appender(&self) -> MutexGuard<'_, Appender> {
         // Whoever waits for the appender holds the turn: else one who lets it go and takes it again and
         // again, as compaction does, would keep the others out all the while.

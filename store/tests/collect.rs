@@ -8,7 +8,7 @@ use cairn_store::cid::{self, Cid, HashKind, Version};
 use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::dag::pb::{self, PbLink, PbNode};
 use cairn_store::gc::{GcError, GcEvent, GcReport};
-use cairn_store::pin::{Pin, PinError, PinMode};
+use cairn_store::pin::{PinError, PinMode, PinWish};
 use cairn_store::sink::BlockSink;
 use cairn_store::store::{Keep, OpenEvent};
 use cairn_store::{BlockSource, Store};
@@ -607,12 +607,8 @@ async fn a_limit_that_is_lowered_leaves_what_fits_it() {
 }
 
 async fn set_files(store: &Store, root: Cid) {
-    let pin = Pin {
-        cid: root,
-        mode: PinMode::Recursive,
-        name: None,
-    };
-    let whole = store.pin_fetch(store.clone(), &pin, |_| {}).await.unwrap();
+    let wish = PinWish::new(root, PinMode::Recursive);
+    let whole = store.pin_fetch(store.clone(), &wish, |_| {}).await.unwrap();
     store.set_files_root(root, whole).await.unwrap();
 }
 

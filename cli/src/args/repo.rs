@@ -1,6 +1,7 @@
 //! What must stay, and the repository that it stays in.
 
 use crate::config::duration::Interval;
+use cairn_store::config::ByteSize;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -18,18 +19,53 @@ pub enum PinCommand {
         /// Name for the pin.
         #[arg(short, long, value_name = "NAME")]
         name: Option<String>,
+        /// Say something of the pin; may be given more than once. KEY= takes KEY away.
+        #[arg(long, value_name = "KEY=VALUE")]
+        meta: Vec<String>,
+        /// Let it go after so long; without this a pin stays, also one that was to expire.
+        #[arg(long, value_name = "DURATION")]
+        expire_in: Option<Interval>,
+        /// Pin nothing that is larger.
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<ByteSize>,
+        /// Put it in the daemon's queue and return at once; `pin ls --status all` shows how it goes.
+        #[arg(long)]
+        background: bool,
+        /// Place in the queue: those of a higher priority come first [default: 0].
+        #[arg(
+            long,
+            value_name = "NUMBER",
+            requires = "background",
+            allow_hyphen_values = true
+        )]
+        priority: Option<i32>,
         /// Show progress [default: on a terminal].
         #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         progress: Option<bool>,
         /// Follow the name that the path begins with: when it moves, what it leads to then is pinned.
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["meta", "expire_in", "max_size", "background"])]
         follow: bool,
         /// For how long what a followed name led to before stays pinned [default: 24h].
         #[arg(long, value_name = "DURATION", requires = "follow")]
         grace: Option<Interval>,
     },
+    /// Take pins out of the queue.
+    Cancel {
+        /// What shall not be kept.
+        #[arg(required = true)]
+        paths: Vec<String>,
+    },
     /// List the names that are followed.
     Followed,
+    /// Try pins of the queue again now that wait or failed.
+    Retry {
+        /// Which.
+        #[arg(required_unless_present = "all")]
+        paths: Vec<String>,
+        /// All of them.
+        #[arg(long, conflicts_with = "paths")]
+        all: bool,
+    },
     /// Follow a name no longer; what it leads to stays pinned.
     Unfollow {
         /// The paths, as they were followed.
@@ -58,12 +94,24 @@ pub enum PinCommand {
         /// Only pins whose name contains this.
         #[arg(short, long, value_name = "NAME")]
         name: Option<String>,
-        /// Print pins while they are found.
+        /// Only pins of which this is said; may be given more than once.
+        #[arg(long, value_name = "KEY=VALUE")]
+        meta: Vec<String>,
+        /// Only pins that expire within this time.
+        #[arg(long, value_name = "DURATION")]
+        expires_before: Option<Interval>,
+        /// Only these, those in the queue among them: queued, fetching, waiting, pinned, failed or all.
+        #[arg(long, value_name = "STATUS")]
+        status: Option<String>,
+        /// With --json: print pins while they are found, one a line.
         #[arg(short, long)]
         stream: bool,
         /// Print names.
         #[arg(long)]
         names: bool,
+        /// Print when they were made, when they expire and what else is said of them.
+        #[arg(short, long)]
+        long: bool,
     },
     /// Keep another instead.
     Update {

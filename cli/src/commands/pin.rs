@@ -6,7 +6,7 @@ use crate::exit::Failure;
 use crate::output::{self, Printer, Progress, escape};
 use crate::rpc::client::Question;
 use crate::rpc::pin::follow::FollowedAnswer;
-use crate::rpc::pin::list::{PinKeys, PinLine};
+use crate::rpc::pin::list::PinLine;
 use crate::rpc::pin::{Pins, Verified};
 
 /// `pin`.
@@ -16,6 +16,11 @@ pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> 
             paths,
             recursive,
             name,
+            meta,
+            expire_in,
+            max_size,
+            background,
+            priority,
             progress,
             follow,
             grace,
@@ -26,6 +31,11 @@ pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> 
                 .args(paths)
                 .with("recursive", recursive)
                 .maybe("name", name)
+                .each("meta", meta)
+                .maybe("expire-in", expire_in)
+                .maybe("max-size", max_size)
+                .maybe("background", background.then_some(true))
+                .maybe("priority", priority)
                 .maybe("follow", follow.then_some(true))
                 .maybe("grace", grace)
                 .with("progress", watched);
@@ -38,15 +48,30 @@ pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> 
             shell
                 .print_each(question, |line: Pins, printer| {
                     if let Some(blocks) = line.progress {
-                        figure.at_blocks(blocks, line.bytes);
+                        figure.at_blocks(blocks, line.bytes.unwrap_or(0), line.total);
+                        return Ok(());
                     }
                     figure.beside(|| {
                         for cid in &line.pins {
                             printer.line(&format!("pinned {cid} {how}"))?;
                         }
+                        print_queued(&line, printer)?;
                         Ok(printer.flush_if(watched)?)
                     })
                 })
+                .await
+        }
+        PinCommand::Cancel { paths } => {
+            let question = shell.question("pin/cancel").args(paths);
+            shell.print_each(question, print_cancelled).await
+        }
+        PinCommand::Retry { paths, all } => {
+            let question = shell
+                .question("pin/retry")
+                .args(paths)
+                .maybe("all", all.then_some(true));
+            shell
+                .print_each(question, |line: Pins, printer| print_queued(&line, printer))
                 .await
         }
         PinCommand::Followed => {
@@ -71,10 +96,12 @@ pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> 
                 .with("recursive", recursive);
             shell
                 .print_each(question, |line: Pins, printer| {
-                    for cid in line.pins {
-                        printer.line(&format!("unpinned {cid}"))?;
+                    for cid in &line.pins {
+                        if !line.cancelled.contains(cid) {
+                            printer.line(&format!("unpinned {cid}"))?;
+                        }
                     }
-                    Ok(())
+                    print_cancelled(line, printer)
                 })
                 .await
         }
@@ -83,33 +110,31 @@ pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> 
             kind,
             quiet,
             name,
+            meta,
+            expires_before,
+            status,
             stream,
             names,
+            long,
         } => {
             let question = shell
                 .question("pin/ls")
                 .args(paths)
                 .maybe("type", kind)
                 .maybe("name", name)
-                .maybe("names", names.then_some(true));
+                .each("meta", meta)
+                .maybe("expires-before", expires_before)
+                .maybe("status", status)
+                .maybe("names", names.then_some(true))
+                .maybe("long", long.then_some(true));
             if shell.global.wants_json() {
                 let question = question.maybe("stream", stream.then_some(true));
                 return shell.print_raw(question).await;
             }
-            if stream {
-                let question = question.with("stream", true);
-                return shell
-                    .print_each(question, |line: PinLine, printer| {
-                        print_pin(printer, quiet, &line.cid, &line.r#type, &line.name)
-                    })
-                    .await;
-            }
+            // There may be millions: nobody waits for the last of them to see the first.
             shell
-                .print_each(question, |all: PinKeys, printer| {
-                    for (cid, pin) in all.keys {
-                        print_pin(printer, quiet, &cid, &pin.r#type, &pin.name)?;
-                    }
-                    Ok(())
+                .print_each(question.with("stream", true), |line: PinLine, printer| {
+                    print_pin(printer, quiet, long, &line)
                 })
                 .await
         }
@@ -187,21 +212,74 @@ impl Broken {
     }
 }
 
+fn print_queued(line: &Pins, printer: &mut Printer) -> Result<(), Failure> {
+    for cid in &line.queued {
+        printer.line(&format!("queued {cid}"))?;
+    }
+    if let Some(why) = &line.waits {
+        output::note(&output::escape_line(why));
+    }
+    Ok(())
+}
+
+fn print_cancelled(line: Pins, printer: &mut Printer) -> Result<(), Failure> {
+    for cid in line.cancelled {
+        printer.line(&format!("cancelled {cid}, which was queued"))?;
+    }
+    Ok(())
+}
+
 fn print_pin(
     printer: &mut Printer,
     quiet: bool,
-    cid: &str,
-    kind: &str,
-    name: &str,
+    long: bool,
+    line: &PinLine,
 ) -> Result<(), Failure> {
-    let line = if quiet {
-        cid.to_owned()
-    } else if name.is_empty() {
-        format!("{cid} {kind}")
-    } else {
-        format!("{cid} {kind} {}", escape(name))
-    };
-    Ok(printer.line(&line)?)
+    if quiet {
+        return Ok(printer.line(&line.cid)?);
+    }
+    Ok(printer.line(&pin_text(line, long))?)
+}
+
+/// A pin as people read it.
+fn pin_text(line: &PinLine, long: bool) -> String {
+    let mut text = format!("{} {}", line.cid, line.r#type);
+    if let Some(status) = &line.status {
+        text.push(' ');
+        text.push_str(status);
+    }
+    if !line.name.is_empty() {
+        text.push(' ');
+        text.push_str(&escape(&line.name));
+    }
+    if long && !line.r#type.starts_with("indirect") {
+        let created = line.created.as_deref().unwrap_or("unknown");
+        let expires = line.expires.as_deref().unwrap_or("never");
+        text.push_str(&format!(" created={created} expires={expires}"));
+        for (key, value) in &line.metadata {
+            text.push_str(&format!(" {}={}", escape(key), escape(value)));
+        }
+    }
+    if let Some(blocks) = line.blocks {
+        let bytes = output::human_bytes(line.bytes.unwrap_or(0));
+        text.push_str(&format!(" {blocks} blocks, {bytes}"));
+        if let Some(total) = line.total {
+            text.push_str(&format!(" of {}", output::human_bytes(total)));
+        }
+        if let Some(priority) = line.priority.filter(|priority| *priority != 0) {
+            text.push_str(&format!(", priority {priority}"));
+        }
+        if line.foreground == Some(true) {
+            text.push_str(", in the foreground");
+        }
+    }
+    if let Some(seconds) = line.retry_seconds {
+        text.push_str(&format!(", tried again in {seconds} s"));
+    }
+    if let Some(reason) = &line.reason {
+        text.push_str(&format!(": {}", output::escape_line(reason)));
+    }
+    text
 }
 
 fn print_verified(printer: &mut Printer, quiet: bool, line: &Verified) -> Result<(), Failure> {

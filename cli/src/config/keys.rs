@@ -142,6 +142,7 @@ const KEYS: &[(&str, &str)] = &[
         r#"a time like "30s", "500ms" or "1h30m", at least "1ms""#,
     ),
     ("fetch.connections", COUNT),
+    ("fetch.pins_at_once", COUNT),
     (
         "fetch.gateways",
         r#"a list of gateways like "http://127.0.0.1:8080" or "/ip4/127.0.0.1/tcp/8080/http""#,

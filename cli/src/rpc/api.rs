@@ -239,8 +239,10 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "diag/perf" => diag::perf(call),
         "explain" => explain::explain(call).await,
         "pin/add" => pin::add(call).await,
+        "pin/cancel" => pin::jobs::cancel(call).await,
         "pin/followed" => pin::follow::list(call).await,
         "pin/ls" => pin::list::list(call).await,
+        "pin/retry" => pin::jobs::retry(call).await,
         "pin/rm" => pin::remove(call).await,
         "pin/unfollow" => pin::follow::end(call).await,
         "pin/update" => pin::update(call).await,
@@ -313,7 +315,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 93] = [
+pub const COMMANDS: [&str; 95] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -370,8 +372,10 @@ pub const COMMANDS: [&str; 93] = [
     "name/resolve",
     "name/unkeep",
     "pin/add",
+    "pin/cancel",
     "pin/followed",
     "pin/ls",
+    "pin/retry",
     "pin/rm",
     "pin/unfollow",
     "pin/update",

@@ -69,6 +69,12 @@ impl Arguments {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Every value given under `name`, in order.
+    pub fn each(&self, name: &str) -> impl Iterator<Item = &str> {
+        let all = self.pairs.iter().filter(move |(known, _)| known == name);
+        all.map(|(_, value)| value.as_str())
+    }
+
     /// A truth value; a bare name means true.
     pub fn choice(&self, names: &[&str]) -> Result<Option<bool>, RpcError> {
         match self.text(names) {

@@ -72,6 +72,14 @@ impl Question {
         }
     }
 
+    /// An option that may be given more than once.
+    #[must_use]
+    pub fn each<T: ToString>(self, name: &str, values: impl IntoIterator<Item = T>) -> Self {
+        values
+            .into_iter()
+            .fold(self, |question, value| question.with(name, value))
+    }
+
     /// Files of this machine.
     #[must_use]
     pub fn upload(mut self, upload: LocalUpload) -> Self {

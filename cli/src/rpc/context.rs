@@ -11,11 +11,12 @@ use cairn_node::name::dns::{Dns, Fixed};
 use cairn_node::name::resolver::Resolver;
 use cairn_node::perf::Perf;
 use cairn_node::pins::Follows;
+use cairn_node::pins::jobs::{PINS_FETCHED_AT_ONCE, PinJobs};
 use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
 use cairn_node::tasks::Tasks;
 use cairn_node::{Exchange, Multiaddr, Node, PeerId};
-use cairn_store::pin::{Pin, PinMode, PinProgress};
+use cairn_store::pin::{PinMode, PinProgress, PinWish};
 use cairn_store::sink::PutError;
 use cairn_store::source::BlockSource;
 use cairn_store::store::OpenEvent;
@@ -36,6 +37,7 @@ pub struct Context {
     keystore: OnceLock<Arc<Keystore>>,
     resolver: OnceCell<Resolver>,
     follows: OnceCell<Follows>,
+    jobs: OnceCell<PinJobs>,
     fixed: Fixed,
     denylist: OnceCell<Denylist>,
     system_denylists: Vec<PathBuf>,
@@ -107,6 +109,7 @@ impl Context {
             keystore: OnceLock::new(),
             resolver: OnceCell::new(),
             follows: OnceCell::new(),
+            jobs: OnceCell::new(),
             fixed: Fixed::default(),
             denylist: OnceCell::new(),
             system_denylists: Vec::new(),
@@ -238,11 +241,55 @@ impl Context {
         name: Option<String>,
         on_progress: impl FnMut(PinProgress) + Send,
     ) -> Result<(), RpcError> {
-        let pin = Pin { cid, mode, name };
-        let follows = self.follows().await?;
-        follows.pin(source, pin, on_progress).await?;
+        let wish = PinWish::new(cid, mode).named(name);
+        self.pin_as(source, wish, on_progress).await
+    }
+
+    /// [`Context::pin`] with all that may be wished.
+    pub async fn pin_as<S: BlockSource + Clone + 'static>(
+        &self,
+        source: S,
+        wish: PinWish,
+        on_progress: impl FnMut(PinProgress) + Send,
+    ) -> Result<(), RpcError> {
+        let cid = wish.cid;
+        self.jobs().await?.pin(source, wish, on_progress).await?;
         self.announce(&cid);
         Ok(())
+    }
+
+    /// Pins those of many that reach little and only what is here, at most
+    /// [`PINS_AT_ONCE`](cairn_store::pin::PINS_AT_ONCE), in one commit; tells which.
+    pub async fn pin_here<S: BlockSource + Clone + 'static>(
+        &self,
+        source: &S,
+        wishes: Vec<PinWish>,
+    ) -> Result<Vec<bool>, RpcError> {
+        let roots: Vec<Cid> = wishes.iter().map(|wish| wish.cid).collect();
+        let made = self.jobs().await?.pin_here(source, wishes).await?;
+        for (root, _) in roots.iter().zip(&made).filter(|(_, made)| **made) {
+            self.announce(root);
+        }
+        Ok(made)
+    }
+
+    /// Pins that are made in the background: the daemon's, or those that wait for one.
+    pub async fn jobs(&self) -> Result<&PinJobs, RpcError> {
+        self.jobs
+            .get_or_try_init(|| async {
+                let follows = self.follows().await?.clone();
+                Ok(PinJobs::new(follows, PINS_FETCHED_AT_ONCE))
+            })
+            .await
+    }
+
+    /// The same, with a daemon's jobs.
+    #[must_use]
+    pub fn with_jobs(self, jobs: PinJobs) -> Self {
+        Self {
+            jobs: OnceCell::new_with(Some(jobs)),
+            ..self
+        }
     }
 
     /// Names of keys.

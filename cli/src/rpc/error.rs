@@ -201,6 +201,7 @@ failures!(
     crate::logging::LevelError,
     cairn_node::perf::PerfError,
     cairn_node::keystore::KeystoreError,
+    cairn_node::pins::jobs::JobError,
     cairn_store::notes::NoteError,
     crate::rpc::multipart::MultipartError,
     serde_json::Error,

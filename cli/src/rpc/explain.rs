@@ -209,12 +209,8 @@ impl About<'_> {
     async fn stored(&self, source: &Explaining, bytes: usize) {
         let standing = source.store.standing(&self.cid).await.ok().flatten();
         // By multihash: the block is one, whatever the codec it is pinned by.
-        let pins = source.store.pins();
-        let modes = pins
-            .iter()
-            .filter(|pin| pin.cid.hash() == self.cid.hash())
-            .map(|pin| pin.mode);
-        let modes: Vec<PinMode> = modes.collect();
+        let pins = source.store.pins_on(&self.cid).into_iter();
+        let modes: Vec<PinMode> = pins.map(|pin| pin.mode).collect();
         let how = match standing.map(|standing| standing.keep) {
             _ if modes.contains(&PinMode::Recursive) => {
                 "kept: it is pinned, with all below it (recursive)"

@@ -1,15 +1,20 @@
 //! `pin`: what must stay.
 
 pub mod follow;
+pub mod jobs;
 pub mod list;
 
 use super::api::{Call, resolve_to_block};
+use super::arguments::{Arguments, CidText};
 use super::error::RpcError;
 use super::reply::{Reply, Sink};
 use cairn_node::Session;
+use cairn_node::pins::jobs::JobError;
 use cairn_store::cid::{Cid, Multihash};
+use cairn_store::config::ByteSize;
+use cairn_store::dag::has_no_links;
 use cairn_store::dag::walk::{Missing, Options, Visit, walk};
-use cairn_store::pin::{PinMode, PinProgress};
+use cairn_store::pin::{Expiry, Metadata, PINS_AT_ONCE, PinMode, PinProgress, PinWish};
 use cairn_store::unixfs::read::ReadError;
 use cairn_store::{Block, Store};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -17,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The answer of `pin add`, `pin rm` and `pin update`.
@@ -33,6 +37,81 @@ pub struct Pins {
     /// Their bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// How many bytes there are in all, where the first block says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// What is pinned later, in the background.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub queued: Vec<String>,
+    /// Why that may take long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
+    /// What was queued and is not pinned any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cancelled: Vec<String>,
+}
+
+/// How something is to be pinned.
+#[derive(Debug, Clone)]
+struct Terms {
+    mode: PinMode,
+    name: Option<String>,
+    metadata: Metadata,
+    expiry: Expiry,
+    max_bytes: Option<u64>,
+}
+
+impl Terms {
+    async fn read(call: &Call) -> Result<Self, RpcError> {
+        let arguments = &call.arguments;
+        let name = arguments
+            .text(&["name", "n"])
+            .filter(|name| !name.is_empty());
+        let expiry = match arguments.duration(&["expire-in"])? {
+            None => Expiry::Never,
+            Some(Duration::ZERO) => {
+                return Err(RpcError::wrong(
+                    "expire-in must be longer than nothing; leave it out for a pin that stays",
+                ));
+            }
+            Some(after) => Expiry::At(call.context.follows().await?.expiry_after(after)?),
+        };
+        let max_bytes: Option<ByteSize> =
+            arguments.parsed(&["max-size"], "a number of bytes like 500MB or 2GiB")?;
+        Ok(Self {
+            mode: match arguments.choice(&["recursive", "r"])?.unwrap_or(true) {
+                true => PinMode::Recursive,
+                false => PinMode::Direct,
+            },
+            name: name.map(str::to_owned),
+            metadata: metadata(arguments)?,
+            expiry,
+            max_bytes: max_bytes.map(|bytes| bytes.0),
+        })
+    }
+
+    fn wish(&self, cid: Cid) -> PinWish {
+        PinWish {
+            metadata: self.metadata.clone(),
+            expiry: self.expiry,
+            max_bytes: self.max_bytes,
+            ..PinWish::new(cid, self.mode).named(self.name.clone())
+        }
+    }
+}
+
+/// Every `meta`, as `key=value`.
+fn metadata(arguments: &Arguments) -> Result<Metadata, RpcError> {
+    let pairs = arguments.each("meta").map(|text| {
+        let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+        let (key, value) = pair.ok_or_else(|| {
+            RpcError::wrong(format!(
+                "invalid value {text:?} for meta: expected key=value"
+            ))
+        })?;
+        Ok((key.to_owned(), value.to_owned()))
+    });
+    pairs.collect()
 }
 
 /// A line of `pin verify`.
@@ -76,16 +155,10 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
     if arguments.flag(&["follow"])? {
         return follow::add(call).await;
     }
-    let recursive = arguments.choice(&["recursive", "r"])?.unwrap_or(true);
-    let mode = if recursive {
-        PinMode::Recursive
-    } else {
-        PinMode::Direct
-    };
-    let name = arguments
-        .text(&["name", "n"])
-        .filter(|name| !name.is_empty());
-    let name = name.map(str::to_owned);
+    if arguments.flag(&["background"])? {
+        return jobs::add(call).await;
+    }
+    let terms = Terms::read(&call).await?;
     let progress = arguments.flag(&["progress"])?;
     let cids = arguments.cids()?;
     call.context.writable_store().await?;
@@ -93,27 +166,29 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
     Ok(Reply::values(move |out| async move {
         let roots = roots(&call, &session, "ipfs-path").await?;
         let meter = Meter::default();
-        for (at, root) in roots.iter().enumerate() {
-            let teller = (progress).then_some(&out);
-            let counted = meter.clone();
-            let on_progress = move |now: PinProgress| counted.at(now);
-            let pinning = async {
-                if mode == PinMode::Recursive {
-                    session.prefetch(root).await.map_err(ReadError::from)?;
-                }
-                let (source, name) = (session.clone(), name.clone());
-                call.context
-                    .pin(source, *root, mode, name, on_progress)
-                    .await
-            };
-            let pinned = tell_while(&meter, teller, pinning).await;
-            if let Err(error) = pinned {
-                let done: Vec<String> = roots.iter().take(at).map(|root| cids.text(root)).collect();
-                return Err(if done.is_empty() {
-                    error
-                } else {
-                    RpcError::failed(format!("{error}; pinned before: {}", done.join(" ")))
-                });
+        let mut pinned = Vec::new();
+        for batch in roots.chunks(PINS_AT_ONCE) {
+            let wishes = batch.iter().map(|root| terms.wish(*root)).collect();
+            let here = call.context.pin_here(&session, wishes).await?;
+            let (here, rest): (Vec<_>, Vec<_>) =
+                batch.iter().zip(here).partition(|(_, is_here)| *is_here);
+            pinned.extend(here.into_iter().map(|(root, _)| root));
+            for (root, _) in rest {
+                let teller = (progress).then_some(&out);
+                let counted = meter.clone();
+                let on_progress = move |now: PinProgress| counted.at(now);
+                let pinning = async {
+                    if terms.mode == PinMode::Recursive && terms.max_bytes.is_none() {
+                        session.prefetch(root).await.map_err(ReadError::from)?;
+                    }
+                    let wish = terms.wish(*root);
+                    call.context
+                        .pin_as(session.clone(), wish, on_progress)
+                        .await
+                };
+                let done = tell_while(&meter, teller, pinning).await;
+                done.map_err(|error| after(error, &pinned, &cids))?;
+                pinned.push(root);
             }
         }
         out.value(&Pins {
@@ -124,7 +199,21 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
     }))
 }
 
-/// `pin rm`: all of them, or none.
+/// The error behind some that were pinned.
+fn after(error: RpcError, pinned: &[&Cid], cids: &CidText) -> RpcError {
+    if pinned.is_empty() {
+        return error;
+    }
+    let named = pinned.iter().take(PINNED_NAMED_MAX);
+    let named: Vec<String> = named.map(|root| cids.text(root)).collect();
+    let more = match pinned.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    RpcError::failed(format!("{error}; pinned before: {}{more}", named.join(" ")))
+}
+
+/// `pin rm`: all of them, or none. What is only queued is cancelled.
 pub async fn remove(call: Call) -> Result<Reply, RpcError> {
     let recursive = call.arguments.choice(&["recursive", "r"])?.unwrap_or(true);
     let only = if recursive {
@@ -143,9 +232,33 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
         .filter(|root| seen.insert((root.codec(), *root.hash())))
         .collect();
     not_followed(&call, &roots).await?;
-    store.pins_remove(&roots, only).await?;
+    let jobs = call.context.jobs().await?;
+    // Or it would be pinned again.
+    let queued: Vec<Cid> = roots
+        .iter()
+        .copied()
+        .filter(|root| jobs.has(root))
+        .collect();
+    let may_be_unpinned: HashSet<Cid> = queued.iter().copied().collect();
+    let pinned = || {
+        let stands = |root: &Cid| !may_be_unpinned.contains(root) || store.pin(root).is_some();
+        roots.iter().copied().filter(stands).collect::<Vec<Cid>>()
+    };
+    store.pins_removable(&pinned(), only)?;
+    for root in &queued {
+        match jobs.cancel(root).await {
+            // It was pinned at this moment.
+            Err(JobError::Unknown(_)) => {}
+            cancelled => cancelled?,
+        }
+    }
+    let pinned = pinned();
+    if !pinned.is_empty() {
+        store.pins_remove(&pinned, only).await?;
+    }
     Reply::value(&Pins {
         pins: roots.iter().map(|root| cids.text(root)).collect(),
+        cancelled: queued.iter().map(|root| cids.text(root)).collect(),
         ..Pins::default()
     })
 }
@@ -179,10 +292,17 @@ pub async fn update(call: Call) -> Result<Reply, RpcError> {
             if unpin {
                 not_followed(&call, &[*from]).await?;
             }
-            let mode = PinMode::Recursive;
-            call.context
-                .pin(session, *to, mode, old.name, |_| {})
-                .await?;
+            // It goes on as the same pin of something else; one that stands there already expires no earlier.
+            let expiry = match store.pin(to) {
+                Some(_) => Expiry::AsItWas,
+                None => old.expires.map_or(Expiry::Never, Expiry::At),
+            };
+            let wish = PinWish {
+                metadata: old.metadata,
+                expiry,
+                ..PinWish::new(*to, PinMode::Recursive).named(old.name)
+            };
+            call.context.pin_as(session, wish, |_| {}).await?;
             if unpin {
                 store.pin_remove(from, Some(PinMode::Recursive)).await?;
             }
@@ -207,7 +327,7 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
     let cids = call.arguments.cids()?;
     let store = call.context.store().await?.clone();
     Ok(Reply::values(move |out| async move {
-        for pin in store.pins() {
+        for pin in store.pin_pages() {
             let mut answer = Verified {
                 cid: cids.text(&pin.cid),
                 ..Verified::default()
@@ -281,18 +401,17 @@ pub async fn reached_by(
 ) -> Result<HashMap<Multihash, String>, RpcError> {
     let mut missing: HashSet<Multihash> = wanted.iter().map(|cid| *cid.hash()).collect();
     let mut reached = HashMap::new();
-    let pins = store.pins();
-    for pin in &pins {
+    for pin in store.pin_pages() {
         // By multihash: the block is one, whatever the codec it is asked for by.
         if missing.remove(pin.cid.hash()) {
             reached.insert(*pin.cid.hash(), pin.mode.name().to_owned());
         }
     }
-    for pin in pins {
+    for pin in store.pin_pages() {
         if missing.is_empty() {
             break;
         }
-        if pin.mode != PinMode::Recursive {
+        if pin.mode != PinMode::Recursive || has_no_links(pin.cid.codec()) {
             continue;
         }
         // What cannot be read may reach anything: then nothing is known, and nothing is said.
@@ -329,18 +448,19 @@ fn below(
 
 /// How far pinning is. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-struct Meter(Arc<(AtomicU64, AtomicU64)>);
+struct Meter(Arc<cairn_node::pins::jobs::Meter>);
 
 impl Meter {
     fn at(&self, now: PinProgress) {
-        self.0.0.store(now.blocks, Ordering::Relaxed);
-        self.0.1.store(now.bytes, Ordering::Relaxed);
+        self.0.at(now);
     }
 
     fn read(&self) -> Pins {
+        let now = self.0.read();
         Pins {
-            progress: Some(self.0.0.load(Ordering::Relaxed)),
-            bytes: Some(self.0.1.load(Ordering::Relaxed)),
+            progress: Some(now.blocks),
+            bytes: Some(now.bytes),
+            total: now.total,
             ..Pins::default()
         }
     }
@@ -372,6 +492,8 @@ async fn tell_while<T>(meter: &Meter, teller: Option<&Sink>, work: impl Future<O
 const PROGRESS_TIME: Duration = Duration::from_millis(250);
 /// Most bad blocks below one pin that are named.
 const BAD_NODES_MAX: usize = 1024;
+/// Most pins that were made before an error and are named in it.
+const PINNED_NAMED_MAX: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use super::reply::Reply;
 use super::teller::Teller;
 use crate::repository::FORMAT;
 use cairn_node::explain::counted;
+use cairn_node::pins::FollowPinError;
 use cairn_store::config::Reserve;
 use cairn_store::gc::GcEvent;
 use cairn_store::store::OpenEvent;
@@ -203,7 +204,13 @@ pub async fn gc(call: Call) -> Result<Reply, RpcError> {
     let notices = call.arguments.flag(&["notices"])?;
     let cids = call.arguments.cids()?;
     let store = call.context.writable_store().await?.clone();
+    let follows = call.context.follows().await?.clone();
     Ok(Reply::values(move |out| async move {
+        // What has expired keeps nothing. Who cannot tell the time removes no pin, and collects all the same.
+        match follows.expire().await {
+            Err(FollowPinError::Clock(error)) => tracing::warn!(%error, "no pin expires"),
+            expired => drop(expired?),
+        }
         // The collection runs to its end even if nobody listens any more.
         let teller = Teller::new(out.clone(), &call.context);
         let tells = teller.clone();

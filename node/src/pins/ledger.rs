@@ -8,7 +8,7 @@ use super::note::{Held, Noted};
 use super::{FOLLOWED_MAX, FollowPinError, Follows, is_same};
 use cairn_store::Cid;
 use cairn_store::notes::About;
-use cairn_store::pin::{NoteChange, Pin, PinError, PinMode, PinProgress, Whole};
+use cairn_store::pin::{Expiry, NoteChange, PinError, PinMode, PinProgress, PinWish, Whole};
 use cairn_store::source::BlockSource;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -115,33 +115,78 @@ impl Follows {
     pub async fn pin<S: BlockSource + Clone + 'static>(
         &self,
         source: S,
-        pin: Pin,
+        wish: PinWish,
         mut on_progress: impl FnMut(PinProgress) + Send,
     ) -> Result<(), PinError> {
-        let store = self.0.exchange.store();
+        wish.check()?;
         for _ in 0..TRIES_MAX {
-            let mode = store.pin(&pin.cid).map(|pin| pin.mode);
-            if (mode, pin.mode) == (Some(PinMode::Recursive), PinMode::Direct) {
-                return Err(PinError::OtherMode {
-                    cid: pin.cid,
-                    mode: PinMode::Recursive,
-                });
-            }
-            let whole = match mode == Some(pin.mode) {
+            let whole = match self.stands(&wish)? {
                 true => None,
                 false => {
-                    let fetching = store.pin_fetch(source.clone(), &pin, &mut on_progress);
+                    let store = self.0.exchange.store();
+                    let fetching = store.pin_fetch(source.clone(), &wish, &mut on_progress);
                     Some(fetching.await?)
                 }
             };
-            let mut ledger = self.ledger().await;
-            ledger.own(&pin.cid, false);
-            let (changes, lock) = ledger.changes();
-            if store.pin_noted(pin.clone(), whole, changes, lock).await? {
+            if self.make(wish.clone(), whole, None, ()).await? {
                 return Ok(());
             }
         }
         Err(PinError::NotPinned)
+    }
+
+    /// [`Follows::pin`] of many at once, at most [`PINS_AT_ONCE`](cairn_store::pin::PINS_AT_ONCE): makes those that reach
+    /// little and only what is here, in one commit; tells which.
+    pub async fn pin_here<S: BlockSource + Clone + 'static>(
+        &self,
+        source: &S,
+        wishes: Vec<PinWish>,
+    ) -> Result<Vec<bool>, PinError> {
+        let store = self.0.exchange.store();
+        let here = store.pins_here(source, wishes).await?;
+        let mut ledger = self.ledger().await;
+        if !ledger.notes.is_empty() {
+            for wish in here.met() {
+                ledger.own(&wish.cid, false);
+            }
+        }
+        let (changes, lock) = ledger.changes();
+        store.pins_noted(here, changes, lock).await
+    }
+
+    /// What followed names lead to, and the lock on that.
+    pub(super) async fn followed(&self) -> (Vec<Cid>, OwnedMutexGuard<()>) {
+        let ledger = self.ledger().await;
+        let followed = ledger.notes.values().filter(|noted| !noted.is_over);
+        (followed.map(|noted| noted.now.cid).collect(), ledger.lock)
+    }
+
+    /// Whether there is such a pin already, unless there is one that reaches further.
+    pub(super) fn stands(&self, wish: &PinWish) -> Result<bool, PinError> {
+        let pin = self.0.exchange.store().pin(&wish.cid);
+        match (pin.map(|pin| pin.mode), wish.mode) {
+            (Some(PinMode::Recursive), PinMode::Direct) => Err(PinError::OtherMode {
+                cid: wish.cid,
+                mode: PinMode::Recursive,
+            }),
+            (mode, wished) => Ok(mode == Some(wished)),
+        }
+    }
+
+    /// Pins what is `whole`, or changes what stands, for whoever asked for it; another note may change along.
+    pub(super) async fn make(
+        &self,
+        wish: PinWish,
+        whole: Option<Whole>,
+        beside: Option<NoteChange>,
+        along: impl Send + 'static,
+    ) -> Result<bool, PinError> {
+        let mut ledger = self.ledger().await;
+        ledger.own(&wish.cid, false);
+        let (mut changes, lock) = ledger.changes();
+        changes.extend(beside);
+        let store = self.0.exchange.store();
+        store.pin_noted(wish, whole, changes, (lock, along)).await
     }
 
     /// Notes where a path leads, and pins that. What is not `whole` must be pinned already.
@@ -182,13 +227,12 @@ impl Follows {
         let name = is_named.then(|| noted.pin_name.clone());
         ledger.notes.insert(path.to_owned(), noted);
         ledger.own(&cid, is_ours);
-        let pin = Pin {
-            cid,
-            mode: PinMode::Recursive,
-            name,
+        let wish = PinWish {
+            expiry: Expiry::AsItWas,
+            ..PinWish::new(cid, PinMode::Recursive).named(name)
         };
         let (changes, lock) = ledger.changes();
-        let pinned = store.pin_noted(pin, whole, changes, lock).await;
+        let pinned = store.pin_noted(wish, whole, changes, lock).await;
         match pinned.map_err(|source| FollowPinError::pin(path, cid, source))? {
             true => Ok(Settled::Pinned),
             false => Ok(Settled::Overtaken),

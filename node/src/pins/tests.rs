@@ -14,14 +14,14 @@ use cairn_store::store::Keep;
 use std::sync::atomic::AtomicU64;
 use tempfile::TempDir;
 
-struct Bench {
+pub(super) struct Bench {
     _folder: TempDir,
-    store: Store,
+    pub(super) store: Store,
     names: Names,
     key: Key,
 }
 
-fn start() -> SystemTime {
+pub(super) fn start() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
@@ -34,7 +34,7 @@ fn soon_after() -> SystemTime {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), &Config::default(), &mut |_| {}).unwrap();
         Self {
@@ -45,14 +45,14 @@ impl Bench {
         }
     }
 
-    fn follows(&self, clock: fn() -> SystemTime) -> Follows {
+    pub(super) fn follows(&self, clock: fn() -> SystemTime) -> Follows {
         let dns = Dns::new(dns::Settings::default(), Network::Local);
         let resolver = Resolver::new(self.names.clone(), dns);
         Follows::with(Exchange::offline(self.store.clone()), resolver, None, clock)
     }
 
     /// The name leads to this from now on, which need not be here.
-    async fn leads_to(&self, cid: &Cid) {
+    pub(super) async fn leads_to(&self, cid: &Cid) {
         let wish = Publish {
             value: format!("/ipfs/{cid}"),
             lifetime: HOUR,
@@ -64,14 +64,14 @@ impl Bench {
         self.names.publish(&self.key, &wish).await.unwrap();
     }
 
-    async fn block(&self, bytes: &'static [u8]) -> Cid {
+    pub(super) async fn block(&self, bytes: &'static [u8]) -> Cid {
         let block = block(bytes);
         let cid = *block.cid();
         self.store.put(vec![block], Keep::Cached).await.unwrap();
         cid
     }
 
-    fn path(&self) -> NamePath {
+    pub(super) fn path(&self) -> NamePath {
         NamePath {
             root: Root::Key(self.key.id()),
             segments: Vec::new(),
@@ -98,9 +98,8 @@ impl Bench {
 
     /// Somebody pins this for itself.
     async fn pin(&self, follows: &Follows, cid: Cid, mode: PinMode, name: Option<&str>) {
-        let name = name.map(str::to_owned);
-        let pin = Pin { cid, mode, name };
-        follows.pin(self.store.clone(), pin, |_| {}).await.unwrap();
+        let wish = PinWish::new(cid, mode).named(name.map(str::to_owned));
+        follows.pin(self.store.clone(), wish, |_| {}).await.unwrap();
     }
 
     /// The name moves there, and what it led to before goes.
@@ -111,7 +110,11 @@ impl Bench {
         self.follows(an_hour_later).turn(&text).await.unwrap();
     }
 
-    async fn follow(&self, follows: &Follows, path: &NamePath) -> Result<Cid, FollowPinError> {
+    pub(super) async fn follow(
+        &self,
+        follows: &Follows,
+        path: &NamePath,
+    ) -> Result<Cid, FollowPinError> {
         let session = Exchange::offline(self.store.clone()).session(None);
         let wish = Wish {
             pin_name: None,
@@ -120,7 +123,7 @@ impl Bench {
         follows.add(path, wish, &session, How::Usual, |_| {}).await
     }
 
-    fn pinned(&self) -> Vec<Cid> {
+    pub(super) fn pinned(&self) -> Vec<Cid> {
         self.store.pins().into_iter().map(|pin| pin.cid).collect()
     }
 

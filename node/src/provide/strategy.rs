@@ -150,7 +150,7 @@ impl Source for OfStore {
             }
             Strategy::Pinned => {
                 let mut seen = HashSet::new();
-                for pin in self.store.pins() {
+                for pin in self.store.pin_pages() {
                     let done = match pin.mode {
                         PinMode::Recursive => self.below(pin.cid, &mut seen, keys).await,
                         PinMode::Direct => keys.push(&pin.cid),
@@ -161,7 +161,7 @@ impl Source for OfStore {
                 }
             }
             Strategy::Roots => {
-                for pin in self.store.pins() {
+                for pin in self.store.pin_pages() {
                     if keys.push(&pin.cid).is_break() {
                         break;
                     }

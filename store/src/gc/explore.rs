@@ -20,7 +20,7 @@ use crate::dag::pb::{self, PbLink, PbNode};
 use crate::disk::simulated::SimulatedDisk;
 use crate::gc::GcEvent;
 use crate::index::Image;
-use crate::pin::{Pin, PinError, PinMode};
+use crate::pin::{PinError, PinMode, PinWish};
 use crate::sink::BlockSink;
 use crate::source::BlockSource;
 use crate::store::{Ground, Keep, Store, Writer};
@@ -303,8 +303,8 @@ impl Worker {
             }
             Step::Root { added } => {
                 let writer = added.then(|| self.put(tree, Keep::Kept, 4));
-                let pin = Pin::new(root, PinMode::Recursive, None).unwrap();
-                let fetch = self.store.pin_fetch(self.store.clone(), &pin, |_| {});
+                let wish = PinWish::new(root, PinMode::Recursive);
+                let fetch = self.store.pin_fetch(self.store.clone(), &wish, |_| {});
                 match block_on(fetch) {
                     Ok(whole) => {
                         block_on(self.store.set_files_root(root, whole)).unwrap();

@@ -5,11 +5,11 @@ use crate::block::Block;
 use crate::cid::{self, Cid, Multihash};
 use crate::dag;
 use crate::index::Key;
-use crate::pin::PinMode;
+use crate::pin::{PinMode, table};
 use crate::sink::PutError;
 use crate::store::Inner;
 use crate::unixfs::read::ReadError;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 /// What is known to stay.
@@ -20,8 +20,31 @@ pub(super) struct Marks {
     /// Codecs and multihashes walked, by key.
     walked: HashSet<Key>,
     /// Pins and roots of the file tree marked as what they were, and the count of changes when they were read.
-    pins: HashSet<(Vec<u8>, PinMode)>,
+    pins: HashMap<Box<[u8]>, Modes>,
     changes: u64,
+}
+
+/// In which modes a pin was marked.
+#[derive(Debug, Clone, Copy, Default)]
+struct Modes {
+    recursive: bool,
+    direct: bool,
+}
+
+impl Modes {
+    const fn has(self, mode: PinMode) -> bool {
+        match mode {
+            PinMode::Recursive => self.recursive,
+            PinMode::Direct => self.direct,
+        }
+    }
+
+    const fn add(&mut self, mode: PinMode) {
+        match mode {
+            PinMode::Recursive => self.recursive = true,
+            PinMode::Direct => self.direct = true,
+        }
+    }
 }
 
 /// When a marked block without links is looked for.
@@ -43,12 +66,12 @@ impl Marks {
     }
 
     fn has_pin(&self, key: &[u8], mode: PinMode) -> bool {
-        self.pins.contains(&(key.to_vec(), mode))
+        self.pins.get(key).is_some_and(|known| known.has(mode))
     }
 
     /// Whether pins and the file tree are what they were when they were last marked.
     pub(super) fn are_current(&self, inner: &Inner) -> bool {
-        inner.read_pins().changes == self.changes
+        inner.pins.read().changes() == self.changes
     }
 }
 
@@ -103,26 +126,26 @@ impl<F: FnMut(GcEvent)> Collection<F> {
     }
 
     fn mark_pins(&mut self, leaves: Leaves) -> Result<(), GcError> {
-        let (pins, files, changes) = {
-            let pins = self.inner.read_pins();
-            let all = pins
-                .by_key
-                .iter()
-                .map(|(key, pin)| (key, pin.mode, pin.cid));
-            let new: Vec<_> = all
-                .filter(|(key, mode, _)| !self.marks.has_pin(key, *mode))
-                .map(|(key, mode, cid)| (key.clone(), mode, cid))
-                .collect();
-            (new, self.inner.files_root(), pins.changes)
+        let (new, files, changes) = {
+            let pins = self.inner.pins.read();
+            let new = pins
+                .modes()
+                .filter(|(key, mode)| !self.marks.has_pin(key, *mode));
+            let new: Vec<(Box<[u8]>, PinMode)> =
+                new.map(|(key, mode)| (key.into(), mode)).collect();
+            (new, self.inner.files_root(), pins.changes())
         };
         self.marks.changes = changes;
-        for (key, mode, root) in pins {
-            self.mark_pin(root, mode, leaves)
-                .map_err(|source| GcError::Unreadable {
-                    root,
-                    source: source.into(),
-                })?;
-            self.marks.pins.insert((key, mode));
+        for (key, mode) in new {
+            // It was made of one.
+            if let Some(root) = table::cid_of(&key, false) {
+                self.mark_pin(root, mode, leaves)
+                    .map_err(|source| GcError::Unreadable {
+                        root,
+                        source: source.into(),
+                    })?;
+            }
+            self.marks.pins.entry(key).or_default().add(mode);
         }
         let files = files.map_err(|error| GcError::Journal {
             damage: error.to_string(),
@@ -135,7 +158,7 @@ impl<F: FnMut(GcEvent)> Collection<F> {
                     root,
                     source: source.into(),
                 })?;
-            self.marks.pins.insert((key, mode));
+            self.marks.pins.entry(key.into()).or_default().add(mode);
         }
         Ok(())
     }

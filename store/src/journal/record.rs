@@ -87,12 +87,6 @@ pub(crate) fn read(bytes: &[u8]) -> Option<(u64, Record, usize)> {
     Some((number, parse(payload)?, HEADER + payload.len()))
 }
 
-/// How many bytes the record of a pin takes, about.
-pub(crate) fn bytes_of_pin(pin: &Pin) -> u64 {
-    let name = pin.name.as_ref().map_or(0, String::len);
-    (HEADER + pin.cid.encoded_len() + name + PIN_FIELDS) as u64
-}
-
 /// How many bytes the record of a note takes, about.
 pub(crate) fn bytes_of_note(key: &[u8], value: &[u8]) -> u64 {
     (HEADER + key.len() + value.len() + NOTE_FIELDS) as u64
@@ -112,7 +106,7 @@ fn payload(record: &Record) -> Vec<u8> {
             put_lengths(&mut out, lengths);
         }
         Record::Pinned(pin) => {
-            out.push(PINNED);
+            out.push(PINNED_WITH_MORE);
             out.push(match pin.mode {
                 PinMode::Recursive => 0,
                 PinMode::Direct => 1,
@@ -124,6 +118,19 @@ fn payload(record: &Record) -> Vec<u8> {
                     out.push(1);
                     blob(&mut out, name.as_bytes());
                 }
+            }
+            integer(&mut out, pin.created.unwrap_or(0));
+            match pin.expires {
+                None => out.push(0),
+                Some(at) => {
+                    out.push(1);
+                    integer(&mut out, at);
+                }
+            }
+            integer(&mut out, pin.metadata.len() as u64);
+            for (key, value) in &pin.metadata {
+                blob(&mut out, key.as_bytes());
+                blob(&mut out, value.as_bytes());
             }
         }
         Record::Unpinned(key) => {
@@ -205,18 +212,20 @@ fn parse(payload: &[u8]) -> Option<Record> {
     let [kind] = take::<1>(&mut cursor)?;
     let record = match kind {
         COMMITTED => Record::Committed(pairs(&mut cursor)?),
-        PINNED => {
-            let mode = match take::<1>(&mut cursor)? {
-                [0] => PinMode::Recursive,
-                [1] => PinMode::Direct,
+        PINNED => Record::Pinned(pin(&mut cursor)?),
+        PINNED_WITH_MORE => {
+            let mut pin = pin(&mut cursor)?;
+            pin.created = Some(read_number(&mut cursor)?).filter(|at| *at > 0);
+            pin.expires = match take::<1>(&mut cursor)? {
+                [0] => None,
+                [1] => Some(read_number(&mut cursor)?),
                 _ => return None,
             };
-            let cid = Cid::try_from(read_blob(&mut cursor)?).ok()?;
-            let name = match take::<1>(&mut cursor)? {
-                [0] => None,
-                _ => Some(String::from_utf8(read_blob(&mut cursor)?.to_vec()).ok()?),
-            };
-            Record::Pinned(Pin { cid, mode, name })
+            for _ in 0..read_integer(&mut cursor)? {
+                let (key, value) = (read_text(&mut cursor)?, read_text(&mut cursor)?);
+                pin.metadata.insert(key, value);
+            }
+            Record::Pinned(pin)
         }
         UNPINNED => Record::Unpinned(read_blob(&mut cursor)?.to_vec()),
         DELETED => Record::Deleted(positions(&mut cursor)?),
@@ -251,6 +260,25 @@ fn parse(payload: &[u8]) -> Option<Record> {
         _ => return None,
     };
     cursor.is_empty().then_some(record)
+}
+
+/// The fields that every pin has.
+fn pin(cursor: &mut &[u8]) -> Option<Pin> {
+    let mode = match take::<1>(cursor)? {
+        [0] => PinMode::Recursive,
+        [1] => PinMode::Direct,
+        _ => return None,
+    };
+    let cid = Cid::try_from(read_blob(cursor)?).ok()?;
+    let name = match take::<1>(cursor)? {
+        [0] => None,
+        _ => Some(read_text(cursor)?),
+    };
+    let name = name.filter(|name| !name.is_empty());
+    Some(Pin {
+        name,
+        ..Pin::new(cid, mode, None).ok()?
+    })
 }
 
 fn pairs(cursor: &mut &[u8]) -> Option<Vec<(SegmentId, u32)>> {
@@ -303,6 +331,10 @@ fn read_blob<'a>(cursor: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(blob)
 }
 
+fn read_text(cursor: &mut &[u8]) -> Option<String> {
+    String::from_utf8(read_blob(cursor)?.to_vec()).ok()
+}
+
 fn take<const N: usize>(cursor: &mut &[u8]) -> Option<[u8; N]> {
     let (bytes, rest) = cursor.split_first_chunk()?;
     *cursor = rest;
@@ -312,11 +344,10 @@ fn take<const N: usize>(cursor: &mut &[u8]) -> Option<[u8; N]> {
 const RECORD_MAGIC: u32 = 0x7a11_c0de;
 /// Bytes before the payload.
 const HEADER: usize = 4 + 4 + 8 + 4;
-/// Kind, mode, two lengths, and whether there is a name.
-const PIN_FIELDS: usize = 5;
 /// Kind, what it is about, two lengths of up to three bytes, and whether there is a value.
 const NOTE_FIELDS: usize = 9;
 const COMMITTED: u8 = 1;
+/// As format 3 wrote it: without what is known beside the name.
 const PINNED: u8 = 2;
 const UNPINNED: u8 = 3;
 const DELETED: u8 = 4;
@@ -330,6 +361,7 @@ const USED: u8 = 10;
 const BURIED: u8 = 11;
 const MOVED: u8 = 12;
 const NOTED: u8 = 13;
+const PINNED_WITH_MORE: u8 = 14;
 
 #[cfg(test)]
 mod tests {
@@ -390,6 +422,40 @@ mod tests {
         ] {
             assert_eq!(parse(&payload(&record)), Some(record));
         }
+    }
+
+    fn some_pin() -> Pin {
+        let digest = crate::cid::Multihash::wrap(0x12, &[7; 32]).unwrap();
+        let name = Some("a name".to_owned());
+        Pin::new(Cid::new_v1(0x55, digest), PinMode::Direct, name).unwrap()
+    }
+
+    #[test]
+    fn a_pin_reads_back_with_all_that_is_known_of_it() {
+        let plain = some_pin();
+        let mut full = Pin {
+            created: Some(1_800_000_000),
+            expires: Some(u64::MAX),
+            ..some_pin()
+        };
+        full.metadata.insert("key".to_owned(), "value".to_owned());
+        full.metadata.insert("k".to_owned(), String::new());
+        for pin in [plain, full] {
+            let record = Record::Pinned(pin);
+            assert_eq!(parse(&payload(&record)), Some(record));
+        }
+    }
+
+    #[test]
+    fn a_pin_of_format_3_is_read() {
+        let cid = some_pin().cid.to_bytes();
+        let mut bytes = vec![PINNED, 1];
+        blob(&mut bytes, &cid);
+        bytes.push(1);
+        blob(&mut bytes, b"a name");
+        assert_eq!(parse(&bytes), Some(Record::Pinned(some_pin())));
+        bytes.push(0);
+        assert_eq!(parse(&bytes), None);
     }
 
     #[test]

@@ -63,16 +63,17 @@ pub(super) fn replay(bytes: &[u8], path: &Path) -> (State, Replay) {
             .push(format!("{path} has a damaged first line"));
         0
     };
-    let records = read_all(bytes, first);
-    let synced = synced_up_to(&records);
+    let synced = synced_up_to(bytes, first);
     let mut state = State::default();
+    let pins = state.pins.clone();
+    let mut pins = pins.write();
     let mut end = first;
     for Read {
         number,
         record,
         start,
         end: record_end,
-    } in records
+    } in records(bytes, first)
     {
         if number <= replay.last {
             continue;
@@ -87,7 +88,7 @@ pub(super) fn replay(bytes: &[u8], path: &Path) -> (State, Replay) {
                 path.display()
             ));
         }
-        state.apply(number, record);
+        state.apply(number, record, &mut pins);
         replay.last = number;
         end = record_end;
     }
@@ -102,29 +103,33 @@ pub(super) fn replay(bytes: &[u8], path: &Path) -> (State, Replay) {
     (state, replay)
 }
 
-fn read_all(bytes: &[u8], first: usize) -> Vec<Read> {
-    let mut records = Vec::new();
+/// What can be read, one after the other: of millions of records there is never more than one.
+fn records(bytes: &[u8], first: usize) -> impl Iterator<Item = Read> {
     let mut at = first;
-    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        let Some((number, record, used)) = record::read(rest) else {
-            at += 1;
-            continue;
-        };
-        records.push(Read {
-            number,
-            record,
-            start: at,
-            end: at + used,
-        });
-        at += used;
-    }
-    records
+    std::iter::from_fn(move || {
+        loop {
+            let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
+            let start = at;
+            match record::read(rest) {
+                Some((number, record, used)) => {
+                    at += used;
+                    return Some(Read {
+                        number,
+                        record,
+                        start,
+                        end: at,
+                    });
+                }
+                None => at += 1,
+            }
+        }
+    })
 }
 
 /// Up to which number some record says that all had reached the disk. `None` in a journal of format
 /// 1, which does not tell: there, whatever something readable follows was synced before it.
-fn synced_up_to(records: &[Read]) -> Option<u64> {
-    let synced = records.iter().filter_map(|read| match read.record {
+fn synced_up_to(bytes: &[u8], first: usize) -> Option<u64> {
+    let synced = records(bytes, first).filter_map(|read| match read.record {
         Record::Synced(number) => Some(number),
         _ => None,
     });

@@ -69,6 +69,8 @@ pub(crate) enum Only {
     Always,
     /// These pins stand, by whatever names.
     With(Vec<Pin>),
+    /// This pin stands, and expires when it did.
+    Same(Pin),
     /// No recursive pin stands in the place of this one.
     Beside(Pin),
 }
@@ -136,6 +138,15 @@ impl Inner {
         self.ask(losses, records, only, self.configured_sync())
     }
 
+    /// Like [`Inner::commit_only`] for each of many, in the same commit: one that is overtaken leaves the others alone.
+    pub(crate) fn commit_each(
+        &self,
+        losses: u64,
+        asks: Vec<(Vec<Record>, Only)>,
+    ) -> Vec<Result<Committed, PutError>> {
+        self.ask_each(losses, asks, self.configured_sync())
+    }
+
     fn ask(
         &self,
         losses: u64,
@@ -143,24 +154,41 @@ impl Inner {
         only: Only,
         sync: Sync,
     ) -> Result<Committed, PutError> {
+        let mut done = self.ask_each(losses, vec![(records, only)], sync);
+        done.pop().unwrap_or(Err(PutError::Closing))
+    }
+
+    fn ask_each(
+        &self,
+        losses: u64,
+        asks: Vec<(Vec<Record>, Only)>,
+        sync: Sync,
+    ) -> Vec<Result<Committed, PutError>> {
+        let count = asks.len();
+        let all = |error: PutError| vec![Err(error); count];
         if self.files.access == Access::ReadOnly {
-            return Err(PutError::ReadOnly);
+            return all(PutError::ReadOnly);
         }
         let group = &self.commits;
         let lock = || group.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waiting = lock();
-        waiting.asked += 1;
-        let ticket = waiting.asked;
-        waiting.asks.push(Ask {
-            ticket,
-            losses,
-            records,
-            only,
-            sync,
-        });
-        while waiting.answered < ticket {
+        let first = waiting.asked + 1;
+        for (records, only) in asks {
+            waiting.asked += 1;
+            let ticket = waiting.asked;
+            waiting.asks.push(Ask {
+                ticket,
+                losses,
+                records,
+                only,
+                sync,
+            });
+        }
+        // They were asked for together, so they are answered together.
+        let last = waiting.asked;
+        while waiting.answered < last {
             if waiting.broken {
-                return Err(PutError::Closing);
+                return all(PutError::Closing);
             }
             if waiting.led {
                 waiting = group
@@ -170,7 +198,7 @@ impl Inner {
                 continue;
             }
             waiting.led = true;
-            let last = waiting.asked;
+            let up_to = waiting.asked;
             let asks = std::mem::take(&mut waiting.asks);
             drop(waiting);
             let led = catch_unwind(AssertUnwindSafe(|| self.lead(asks)));
@@ -180,7 +208,7 @@ impl Inner {
             match led {
                 Ok(failed) => {
                     waiting.failed.extend(failed);
-                    waiting.answered = last;
+                    waiting.answered = up_to;
                 }
                 Err(panic) => {
                     waiting.broken = true;
@@ -190,11 +218,12 @@ impl Inner {
                 }
             }
         }
-        match waiting.failed.remove(&ticket) {
+        let mut answer = |ticket| match waiting.failed.remove(&ticket) {
             None => Ok(Committed::Yes),
             Some(Unmet::Overtaken) => Ok(Committed::Overtaken),
             Some(Unmet::Failed(error)) => Err(error),
-        }
+        };
+        (first..=last).map(&mut answer).collect()
     }
 
     /// Commits for all who asked; answers who failed. Only one thread is in here at a time.
@@ -231,20 +260,22 @@ impl Inner {
 
     /// Parts those for which it is as they need it, whatever those before them do, from the others.
     fn part_by_need(&self, asks: Vec<Ask>) -> (Vec<Ask>, Vec<Ask>) {
-        let pins = self.read_pins();
-        // What those before it in this commit make of a pin.
-        let mut ahead: HashMap<Vec<u8>, Option<PinMode>> = HashMap::new();
+        let pins = self.pins.read();
+        // What those before it in this commit make of a pin: how it stands, and until when.
+        let mut ahead: HashMap<Vec<u8>, Option<(PinMode, Option<u64>)>> = HashMap::new();
         let (mut met, mut overtaken) = (Vec::with_capacity(asks.len()), Vec::new());
         for ask in asks {
             let now = |pin: &Pin| {
                 let key = pin.key();
-                let stands = || pins.by_key.get(&key).map(|now| now.mode);
+                let stands = || pins.standing(&key);
                 ahead.get(&key).copied().unwrap_or_else(stands)
             };
+            let mode = |pin: &Pin| now(pin).map(|(mode, _)| mode);
             let holds = match &ask.only {
                 Only::Always => true,
-                Only::With(pins) => pins.iter().all(|pin| now(pin) == Some(pin.mode)),
-                Only::Beside(pin) => now(pin) != Some(PinMode::Recursive),
+                Only::With(pins) => pins.iter().all(|pin| mode(pin) == Some(pin.mode)),
+                Only::Same(pin) => now(pin) == Some((pin.mode, pin.expires)),
+                Only::Beside(pin) => mode(pin) != Some(PinMode::Recursive),
             };
             if !holds {
                 overtaken.push(ask);
@@ -252,7 +283,7 @@ impl Inner {
             }
             for record in &ask.records {
                 match record {
-                    Record::Pinned(pin) => ahead.insert(pin.key(), Some(pin.mode)),
+                    Record::Pinned(pin) => ahead.insert(pin.key(), Some((pin.mode, pin.expires))),
                     Record::Unpinned(key) => ahead.insert(key.clone(), None),
                     _ => None,
                 };
@@ -289,25 +320,21 @@ impl Inner {
             self.give_up(&touched);
             return Err(error);
         }
-        let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
+        // The journal's pins are everybody's; its notes are not. The root of the file tree is one more pin to those who
+        // count their changes.
+        let is_files = |record: &Record| matches!(record, Record::Noted { about, .. } if *about == About::Files as u8);
+        let mut pins = records.iter().any(is_files).then(|| self.pins.write());
+        if let Some(pins) = &mut pins {
+            pins.changed();
+        }
         let mut notes = self.notes.write().unwrap_or_else(PoisonError::into_inner);
         for record in records {
-            match record {
-                Record::Pinned(pin) => drop(pins.by_key.insert(pin.key(), pin)),
-                Record::Unpinned(key) => drop(pins.by_key.remove(&key)),
-                Record::Noted { about, key, value } => {
-                    match value {
-                        Some(value) => notes.insert((about, key), value),
-                        None => notes.remove(&(about, key)),
-                    };
-                    // The root of the file tree is one more pin to those who count their changes.
-                    if about != About::Files as u8 {
-                        continue;
-                    }
-                }
-                _ => continue,
+            if let Record::Noted { about, key, value } = record {
+                match value {
+                    Some(value) => notes.insert((about, key), value),
+                    None => notes.remove(&(about, key)),
+                };
             }
-            pins.changes += 1;
         }
         Ok(())
     }

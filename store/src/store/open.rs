@@ -14,7 +14,7 @@ use super::metrics::Metrics;
 use super::rebuild::Partial;
 use super::recency::Recency;
 use super::reindex::CaughtUp;
-use super::{Inner, Pins, Store};
+use super::{Inner, Store};
 use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
 use crate::index::{Image, Index, IndexError, Location};
@@ -223,7 +223,7 @@ impl Store {
             .map_err(disk(&blocks_folder))?;
 
         let state = journal.state();
-        let by_key = state.pins.clone();
+        let pins = state.pins.clone();
         let notes = state.notes.clone();
         let dead = state.dead.clone();
         let appender = log.appender(&files, &state.lengths, config);
@@ -236,7 +236,7 @@ impl Store {
             appender: Mutex::new(appender),
             segments: RwLock::new(log.segments),
             files,
-            pins: RwLock::new(Pins { by_key, changes: 0 }),
+            pins,
             notes: RwLock::new(notes),
             dead,
             journal: Mutex::new(journal),

@@ -15,7 +15,7 @@ use crate::journal::{DEAD_PER_RECORD, Sync};
 use crate::log::append::APPEND_BYTES_MAX;
 use crate::log::files::Access;
 use crate::log::{Place, Position, Stream};
-use crate::pin::{Pin, PinError, PinMode};
+use crate::pin::{PinError, PinMode, PinWish};
 use crate::sink::{BlockSink, PutError};
 use crate::sync::Mutex;
 use std::collections::HashSet;
@@ -69,8 +69,8 @@ impl Writer {
     /// Everything below them must have been put through this writer.
     pub fn commit_and_pin(&mut self, roots: &[Cid], name: Option<&str>) -> Result<(), PinError> {
         let pin = |root: &Cid| {
-            let name = self.inner.pin_name(root, name.map(str::to_owned));
-            Ok(Record::Pinned(Pin::new(*root, PinMode::Recursive, name)?))
+            let wish = PinWish::new(*root, PinMode::Recursive).named(name.map(str::to_owned));
+            Ok(Record::Pinned(self.inner.pin_wished(wish)?))
         };
         let pins: Vec<Record> = roots.iter().map(pin).collect::<Result<_, PinError>>()?;
         Ok(self.inner.commit_since(self.hold.losses, pins)?)
@@ -273,7 +273,7 @@ impl Inner {
             // After the holds: whoever let go of one has made its pin before.
             let keys = cids.iter().map(|cid| (self.index.key(cid.hash()), cid));
             let free: Vec<_> = keys.filter(|(key, _)| !self.is_held(key)).collect();
-            if pins.is_some_and(|pins| pins != self.read_pins().changes) {
+            if pins.is_some_and(|pins| pins != self.pins.read().changes()) {
                 return Ok(None);
             }
             let mut dead = Vec::new();

@@ -162,7 +162,7 @@ pub(crate) async fn fetch<S: BlockSource>(
 }
 
 /// Cumulative size of a node: its block and what its links claim.
-fn cumulative(block: &Block, node: &pb::PbNode) -> u64 {
+pub(crate) fn cumulative(block: &Block, node: &pb::PbNode) -> u64 {
     node.links
         .iter()
         .filter_map(|link| link.tsize)

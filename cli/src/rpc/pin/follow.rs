@@ -50,6 +50,12 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
             "what follows a name is pinned with everything below it; leave --recursive=false out",
         ));
     }
+    for option in ["background", "expire-in", "max-size", "meta", "priority"] {
+        arguments.lacks(
+            &[option],
+            "what follows a name is pinned at once, and stays as long as the name leads there",
+        )?;
+    }
     let name = arguments.text(&["name", "n"]);
     let mut wish = Wish {
         pin_name: name.filter(|name| !name.is_empty()).map(str::to_owned),

@@ -229,7 +229,7 @@ impl Cure {
             given_up: Arc::new(std::mem::take(&mut sums.given_up)),
             met: Arc::default(),
         };
-        for pin in self.store.pins() {
+        for pin in self.store.pin_pages() {
             let options = Options {
                 missing: Missing::Tell,
                 max_depth: (pin.mode == PinMode::Direct).then_some(0),
