@@ -161,3 +161,135 @@ fn a_pin_that_fails_names_those_before_it_and_one_named_twice_goes_once() {
         assert_eq!(repo.ok(["pin", "ls"]), "");
     });
 }
+
+#[test]
+fn a_pin_has_metadata_and_a_time_and_is_found_by_them() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        repo.ok(["add", "--pin=false", &hello(folder.path())]);
+        let empty = repo.run_with(["add", "-Q"], b"").success().text();
+        let pin = |more: &[&str]| {
+            let line = ["pin", "add", HELLO_V1].iter().chain(more);
+            repo.ok(line)
+        };
+        pin(&[
+            "--name",
+            "a name",
+            "--meta",
+            "owner=me",
+            "--meta",
+            "kind=text",
+            "--expire-in",
+            "1h",
+        ]);
+        let listed = |more: &[&str]| {
+            let line = ["pin", "ls", "-t", "recursive"].iter().chain(more);
+            repo.ok(line)
+        };
+        let alone = format!("{HELLO_V1} recursive");
+        assert_eq!(listed(&["--meta", "owner=me"]), alone);
+        assert_eq!(
+            listed(&["--meta", "owner=me", "--meta", "kind=text"]),
+            alone
+        );
+        assert_eq!(listed(&["--meta", "owner=you"]), "");
+        assert_eq!(listed(&["--expires-before", "2h"]), alone);
+        assert_eq!(listed(&["--expires-before", "30m"]), "");
+        assert_eq!(
+            listed(&["--status", "pinned", "--name", "a n"]),
+            format!("{alone} pinned a name")
+        );
+        let long = listed(&["-l", "--meta", "kind=text"]);
+        assert!(
+            long.starts_with(&format!("{alone} a name created=20")),
+            "{long}"
+        );
+        assert!(long.ends_with("Z kind=text owner=me"), "{long}");
+        assert!(listed(&["-l", "--name", ""]).contains(&format!("{empty} recursive created=20")));
+        // What is plain has Kubo's shape and nothing beside.
+        let line = format!("{{\"Cid\":\"{HELLO_V1}\",\"Type\":\"recursive\"}}");
+        assert_eq!(listed(&["--json", "--stream", "--meta", "kind=text"]), line);
+        let keys = json(&listed(&["--json", "--meta", "kind=text"]));
+        assert_eq!(keys["Keys"][HELLO_V1]["Name"], "");
+        assert_eq!(keys["Keys"][HELLO_V1].as_object().unwrap().len(), 2);
+        // A key goes, another changes, and without a time it stays for good.
+        pin(&["--meta", "owner=", "--meta", "kind=words"]);
+        let long = listed(&["-l", "--meta", "kind=words"]);
+        assert!(long.ends_with(" expires=never kind=words"), "{long}");
+        let refused = repo
+            .run(["pin", "add", "--meta", "plain", HELLO_V1])
+            .failure(1);
+        assert!(refused.contains("key=value"), "{refused}");
+    });
+}
+
+#[test]
+fn an_expired_pin_is_removed_before_a_collection_and_its_blocks_with_that() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        repo.ok(["add", "--pin=false", &hello(folder.path())]);
+        repo.ok(["pin", "add", "--expire-in", "1h", HELLO_V1]);
+        assert_eq!(repo.ok(["repo", "gc"]), "");
+        repo.ok(["pin", "add", "--expire-in", "1ms", HELLO_V1]);
+        let removed = harness::wait_for("its time", || {
+            let removed = repo.ok(["repo", "gc"]);
+            match removed.is_empty() {
+                true => Err(repo.ok(["pin", "ls", "-l"])),
+                false => Ok(removed),
+            }
+        });
+        assert_eq!(removed, format!("removed {HELLO_V1}"));
+        assert_eq!(repo.ok(["pin", "ls"]), "");
+        let refused = repo
+            .run(["pin", "add", "--expire-in", "0", HELLO_V1])
+            .failure(1);
+        assert!(refused.contains("expire-in must be longer"), "{refused}");
+    });
+}
+
+#[test]
+fn what_is_larger_than_max_size_is_not_pinned_and_both_figures_are_told() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        fs::create_dir(&path).unwrap();
+        hello(&path);
+        let root = repo.ok(["add", "-r", "-Q", "--pin=false", path.to_str().unwrap()]);
+        let told = repo
+            .run(["pin", "add", "--max-size", "20B", &root])
+            .failure(1);
+        assert!(told.contains("20 bytes at most"), "{told}");
+        assert!(told.contains("its first block says that it has"), "{told}");
+        assert_eq!(repo.ok(["pin", "ls"]), "");
+        repo.ok(["pin", "add", "--max-size", "1kB", &root]);
+        assert_eq!(repo.ok(["pin", "ls", "-q", "-t", "recursive"]), root);
+    });
+}
+
+#[test]
+fn many_present_roots_are_pinned_and_unpinned_in_one_request() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        fs::create_dir(&path).unwrap();
+        for at in 0..1500 {
+            fs::write(path.join(at.to_string()), at.to_string()).unwrap();
+        }
+        let root = repo.ok(["add", "-r", "-Q", "--pin=false", path.to_str().unwrap()]);
+        let below = repo.ok(["refs", &root]);
+        let mut cids: Vec<&str> = lines(&below);
+        assert_eq!(cids.len(), 1500);
+        let pinned = repo.ok(["pin", "add", "--name", "many"].iter().chain(&cids));
+        let expected = cids.iter().map(|cid| format!("pinned {cid} recursively\n"));
+        assert_eq!(pinned, expected.collect::<String>().trim_end());
+        cids.sort_unstable();
+        let listed = repo.ok(["pin", "ls", "-q", "--name", "many"]);
+        let mut listed = lines(&listed);
+        listed.sort_unstable();
+        assert_eq!(listed, cids);
+        let keys = json(&repo.ok(["pin", "ls", "--json"]));
+        assert_eq!(keys["Keys"].as_object().unwrap().len(), 1500);
+        repo.ok(["pin", "rm"].iter().chain(&cids));
+        assert_eq!(repo.ok(["pin", "ls"]), "");
+    });
+}

@@ -82,6 +82,44 @@ test('a pin has a name', async () => {
   await ipfs.pin.rm(root)
 })
 
+test('what pins have beside a name is told only to who asks for it', async () => {
+  const { root } = await loose(90)
+  const call = async (path) => {
+    const response = await fetch(new URL(`/api/v0/${path}`, await daemon.rpc()), { method: 'POST' })
+    return response.json()
+  }
+  assert.deepEqual(await call(`pin/add?arg=${root}&meta=owner=me&expire-in=1h`), { Pins: [root.toString()] })
+  const [plain] = await all(ipfs.pin.ls({ paths: root, type: 'recursive' }))
+  assert.deepEqual(Object.keys(plain).sort(), ['cid', 'type'])
+  const long = (await call(`pin/ls?arg=${root}&long=true`)).Keys[root]
+  assert.deepEqual(Object.keys(long), ['Type', 'Name', 'Created', 'Expires', 'Metadata'])
+  assert.deepEqual(long.Metadata, { owner: 'me' })
+  assert.ok(Date.parse(long.Expires) - Date.parse(long.Created) >= 3_600_000)
+  await ipfs.pin.add(root)
+  assert.equal((await call(`pin/ls?arg=${root}&long=true`)).Keys[root].Expires, undefined)
+  await ipfs.pin.rm(root)
+})
+
+test('every way to list', async () => {
+  const { root, below } = await loose(92)
+  await ipfs.pin.add(root, { name: 'listed' })
+  assert.equal((await listed({ type: 'all' }))[root], 'recursive')
+  for (const cid of below) assert.equal((await listed({ type: 'indirect' }))[cid], 'indirect')
+  assert.deepEqual(await listed({ paths: [root], type: 'recursive' }), { [root]: 'recursive' })
+  await assert.rejects(all(ipfs.pin.ls({ paths: [root], type: 'direct' })), failure(500, `path '${root}' is not pinned`))
+  const [named] = await all(ipfs.pin.ls({ name: 'list' }))
+  assert.deepEqual([named.cid.toString(), named.name], [root.toString(), 'listed'])
+  await ipfs.pin.rm(root)
+})
+
+test('a pin that is only queued is cancelled by unpinning it', async () => {
+  const url = new URL(`/api/v0/pin/add?arg=${ABSENT}&background=true`, await daemon.rpc())
+  assert.deepEqual(await (await fetch(url, { method: 'POST' })).json(), { Queued: [ABSENT] })
+  await assert.rejects(all(ipfs.pin.ls({ paths: ABSENT, offline: true })), failure(500, `path '${ABSENT}' is not pinned`))
+  assert.equal((await ipfs.pin.rm(ABSENT)).toString(), ABSENT)
+  await assert.rejects(ipfs.pin.rm(ABSENT), failure(500, 'not pinned or pinned indirectly'))
+})
+
 test('many pins are added and removed one after the other', async () => {
   const roots = []
   for (let at = 0; at < 20; at++) roots.push((await ipfs.add(bytes(500 + at, 100), { pin: false })).cid)
