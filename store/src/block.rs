@@ -186,7 +186,7 @@ fn admit(cid: &Cid, data: &Bytes) -> Result<HashKind, BlockError> {
 }
 
 fn settle(cid: Cid, digest: Multihash, data: Bytes) -> Result<Block, BlockError> {
-    if digest == *cid.hash() {
+    if hash::is_of(cid.hash(), &digest, &data) {
         Ok(Block { cid, data })
     } else {
         Err(BlockError::Mismatch { cid })

@@ -28,8 +28,10 @@ pub const JSON: u64 = 0x0200;
 /// Codec of a public key, the name of a peer or an IPNS record.
 pub const LIBP2P_KEY: u64 = 0x72;
 
-/// Longest digest, reached only by identity CIDs.
+/// Longest digest, reached only by identity and BLAKE3.
 pub const DIGEST_BYTES_MAX: usize = 128;
+/// Shortest digest of a hash: a shorter one is too easily met by other bytes.
+pub const DIGEST_BYTES_MIN: usize = 20;
 /// Longest binary CID taken from a peer.
 pub const CID_BYTES_MAX: usize = 168;
 
@@ -49,29 +51,65 @@ pub fn codec_name(code: u64) -> Option<&'static str> {
         .map(|(_, name)| *name)
 }
 
-/// A hash function that CIDs may use here.
+/// A hash function that CIDs may use here: those that IPFS nodes agree on, and none of them less than 20 bytes long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HashKind {
     /// SHA2-256, the default everywhere.
     Sha2_256,
     /// SHA2-512.
     Sha2_512,
-    /// BLAKE3 with 32 bytes of output.
+    /// BLAKE3, of 32 bytes unless a CID has more or fewer.
     Blake3,
-    /// BLAKE2b with 32 bytes of output.
-    Blake2b256,
+    /// BLAKE2b of so many bytes, 20 to 64.
+    Blake2b(u8),
     /// The bytes themselves.
     Identity,
+    /// SHA1, which git names things by.
+    Sha1,
+    /// SHA2-256 of the SHA2-256.
+    DoubleSha2_256,
+    /// SHA3-224.
+    Sha3_224,
+    /// SHA3-256.
+    Sha3_256,
+    /// SHA3-384.
+    Sha3_384,
+    /// SHA3-512.
+    Sha3_512,
+    /// SHAKE256 with 64 bytes of output.
+    Shake256,
+    /// Keccak with 28 bytes of output, as it was before it became SHA3.
+    Keccak224,
+    /// Keccak with 32 bytes of output.
+    Keccak256,
+    /// Keccak with 48 bytes of output.
+    Keccak384,
+    /// Keccak with 64 bytes of output.
+    Keccak512,
+    /// BLAKE2s of so many bytes, 20 to 32.
+    Blake2s(u8),
 }
 
 impl HashKind {
-    /// Every hash, in the order that messages list them.
-    pub const ALL: [Self; 5] = [
+    /// Every hash, of BLAKE2 the usual length alone, in the order that messages list them.
+    pub const ALL: [Self; 17] = [
         Self::Sha2_256,
         Self::Sha2_512,
         Self::Blake3,
-        Self::Blake2b256,
+        Self::Blake2b(32),
         Self::Identity,
+        Self::Sha1,
+        Self::DoubleSha2_256,
+        Self::Sha3_224,
+        Self::Sha3_256,
+        Self::Sha3_384,
+        Self::Sha3_512,
+        Self::Shake256,
+        Self::Keccak224,
+        Self::Keccak256,
+        Self::Keccak384,
+        Self::Keccak512,
+        Self::Blake2s(32),
     ];
 
     /// The multicodec code.
@@ -80,34 +118,89 @@ impl HashKind {
             Self::Sha2_256 => 0x12,
             Self::Sha2_512 => 0x13,
             Self::Blake3 => 0x1e,
-            Self::Blake2b256 => 0xb220,
+            Self::Blake2b(bytes) => 0xb200 + bytes as u64,
             Self::Identity => 0x00,
+            Self::Sha1 => 0x11,
+            Self::DoubleSha2_256 => 0x56,
+            Self::Sha3_224 => 0x17,
+            Self::Sha3_256 => 0x16,
+            Self::Sha3_384 => 0x15,
+            Self::Sha3_512 => 0x14,
+            Self::Shake256 => 0x19,
+            Self::Keccak224 => 0x1a,
+            Self::Keccak256 => 0x1b,
+            Self::Keccak384 => 0x1c,
+            Self::Keccak512 => 0x1d,
+            Self::Blake2s(bytes) => 0xb240 + bytes as u64,
         }
     }
 
     /// The registered name.
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
+        let sized = |names: &[&'static str], bytes: u8| {
+            let at = usize::from(bytes).checked_sub(DIGEST_BYTES_MIN);
+            at.and_then(|at| names.get(at).copied()).unwrap_or("blake2")
+        };
         match self {
             Self::Sha2_256 => "sha2-256",
             Self::Sha2_512 => "sha2-512",
             Self::Blake3 => "blake3",
-            Self::Blake2b256 => "blake2b-256",
+            Self::Blake2b(bytes) => sized(&BLAKE2B, bytes),
             Self::Identity => "identity",
+            Self::Sha1 => "sha1",
+            Self::DoubleSha2_256 => "dbl-sha2-256",
+            Self::Sha3_224 => "sha3-224",
+            Self::Sha3_256 => "sha3-256",
+            Self::Sha3_384 => "sha3-384",
+            Self::Sha3_512 => "sha3-512",
+            Self::Shake256 => "shake-256",
+            Self::Keccak224 => "keccak-224",
+            Self::Keccak256 => "keccak-256",
+            Self::Keccak384 => "keccak-384",
+            Self::Keccak512 => "keccak-512",
+            Self::Blake2s(bytes) => sized(&BLAKE2S, bytes),
         }
     }
 
     /// The hash with this multicodec code, if it is one of ours.
     pub fn from_code(code: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|hash| hash.code() == code)
+        let sized = |from: u64| u8::try_from(code.checked_sub(from)?).ok();
+        match code {
+            0xb214..=0xb240 => sized(0xb200).map(Self::Blake2b),
+            0xb254..=0xb260 => sized(0xb240).map(Self::Blake2s),
+            _ => Self::ALL.into_iter().find(|hash| hash.code() == code),
+        }
     }
 
     /// Length of a whole digest, `None` where it depends on the input.
     pub const fn digest_bytes(self) -> Option<usize> {
         match self {
-            Self::Sha2_256 | Self::Blake3 | Self::Blake2b256 => Some(32),
-            Self::Sha2_512 => Some(64),
+            Self::Sha1 => Some(20),
+            Self::Sha3_224 | Self::Keccak224 => Some(28),
+            Self::Sha2_256
+            | Self::DoubleSha2_256
+            | Self::Sha3_256
+            | Self::Keccak256
+            | Self::Blake3 => Some(32),
+            Self::Sha3_384 | Self::Keccak384 => Some(48),
+            Self::Sha2_512 | Self::Sha3_512 | Self::Keccak512 | Self::Shake256 => Some(64),
+            Self::Blake2b(bytes) | Self::Blake2s(bytes) => Some(bytes as usize),
             Self::Identity => None,
         }
+    }
+
+    /// Whether a CID may have a digest of so many bytes. One may be cut, though not to less than any hash may have, and
+    /// BLAKE3 goes on for as long as one likes.
+    pub const fn allows(self, bytes: usize) -> bool {
+        let most = match self {
+            Self::Identity => return bytes <= DIGEST_BYTES_MAX,
+            Self::Blake3 => DIGEST_BYTES_MAX,
+            _ => match self.digest_bytes() {
+                Some(whole) => whole,
+                None => 0,
+            },
+        };
+        DIGEST_BYTES_MIN <= bytes && bytes <= most
     }
 }
 
@@ -121,9 +214,15 @@ impl FromStr for HashKind {
     type Err = CidError;
 
     fn from_str(name: &str) -> Result<Self, CidError> {
+        let sized = |names: &[&str], kind: fn(u8) -> Self| {
+            let at = names.iter().position(|known| *known == name)?;
+            u8::try_from(at + DIGEST_BYTES_MIN).ok().map(kind)
+        };
         Self::ALL
             .into_iter()
             .find(|hash| hash.name() == name)
+            .or_else(|| sized(&BLAKE2B, Self::Blake2b))
+            .or_else(|| sized(&BLAKE2S, Self::Blake2s))
             .ok_or_else(|| CidError::UnknownHashName(name.to_owned()))
     }
 }
@@ -219,11 +318,7 @@ pub fn check(cid: &Cid) -> Result<(), CidError> {
     let code = cid.hash().code();
     let hash = HashKind::from_code(code).ok_or(CidError::UnknownHash(code))?;
     let bytes = cid.hash().digest().len();
-    let fits = match hash.digest_bytes() {
-        Some(whole) => bytes == whole,
-        None => bytes <= DIGEST_BYTES_MAX,
-    };
-    if fits {
+    if hash.allows(bytes) {
         Ok(())
     } else {
         Err(CidError::DigestLength { hash, bytes })
@@ -241,8 +336,76 @@ pub fn to_v1(cid: &Cid) -> Cid {
 }
 
 fn known_hashes() -> String {
-    HashKind::ALL.map(HashKind::name).join(", ")
+    format!(
+        "{}, and the other lengths of blake2b and blake2s from 160 bits",
+        HashKind::ALL.map(HashKind::name).join(", ")
+    )
 }
+
+/// BLAKE2b by its length in bits, from 20 bytes.
+const BLAKE2B: [&str; 45] = [
+    "blake2b-160",
+    "blake2b-168",
+    "blake2b-176",
+    "blake2b-184",
+    "blake2b-192",
+    "blake2b-200",
+    "blake2b-208",
+    "blake2b-216",
+    "blake2b-224",
+    "blake2b-232",
+    "blake2b-240",
+    "blake2b-248",
+    "blake2b-256",
+    "blake2b-264",
+    "blake2b-272",
+    "blake2b-280",
+    "blake2b-288",
+    "blake2b-296",
+    "blake2b-304",
+    "blake2b-312",
+    "blake2b-320",
+    "blake2b-328",
+    "blake2b-336",
+    "blake2b-344",
+    "blake2b-352",
+    "blake2b-360",
+    "blake2b-368",
+    "blake2b-376",
+    "blake2b-384",
+    "blake2b-392",
+    "blake2b-400",
+    "blake2b-408",
+    "blake2b-416",
+    "blake2b-424",
+    "blake2b-432",
+    "blake2b-440",
+    "blake2b-448",
+    "blake2b-456",
+    "blake2b-464",
+    "blake2b-472",
+    "blake2b-480",
+    "blake2b-488",
+    "blake2b-496",
+    "blake2b-504",
+    "blake2b-512",
+];
+/// BLAKE2s by its length in bits, from 20 bytes.
+const BLAKE2S: [&str; 13] = [
+    "blake2s-160",
+    "blake2s-168",
+    "blake2s-176",
+    "blake2s-184",
+    "blake2s-192",
+    "blake2s-200",
+    "blake2s-208",
+    "blake2s-216",
+    "blake2s-224",
+    "blake2s-232",
+    "blake2s-240",
+    "blake2s-248",
+    "blake2s-256",
+];
 
 const CODECS: [(u64, &str); 7] = [
     (RAW, "raw"),
@@ -341,14 +504,53 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_cut_digest() {
-        let cut = Cid::new_v1(RAW, Multihash::wrap(0x12, &[7; 31]).unwrap());
-        assert_eq!(
-            check(&cut),
-            Err(CidError::DigestLength {
-                hash: HashKind::Sha2_256,
-                bytes: 31
-            })
-        );
+    fn a_digest_may_be_cut_to_twenty_bytes_and_no_further() {
+        let of = |code, bytes: usize| {
+            check(&Cid::new_v1(
+                RAW,
+                Multihash::wrap(code, &vec![7; bytes]).unwrap(),
+            ))
+        };
+        for (code, shortest, longest) in [
+            (0x12, 20, 32),
+            (0x11, 20, 20),
+            (0x19, 20, 64),
+            (0x1e, 20, 128),
+            (0xb214, 20, 20),
+            (0xb240, 20, 64),
+            (0xb260, 20, 32),
+            (0x00, 0, 128),
+        ] {
+            assert_eq!(of(code, shortest), Ok(()), "{code:#x}");
+            assert_eq!(of(code, longest), Ok(()), "{code:#x}");
+            for bytes in [shortest.wrapping_sub(1), longest + 1] {
+                if bytes <= DIGEST_BYTES_MAX {
+                    let hash = HashKind::from_code(code).unwrap();
+                    let refused = Err(CidError::DigestLength { hash, bytes });
+                    assert_eq!(of(code, bytes), refused, "{code:#x}");
+                }
+            }
+        }
+    }
+
+    /// Those that boxo's verifcid allows (`verifcid/allowlist.go` of boxo 0.43).
+    #[test]
+    fn the_hashes_are_those_that_nodes_agree_on_and_each_is_found_by_its_name() {
+        let plain = [
+            0x00, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e,
+            0x56,
+        ];
+        for code in 0..0x20000 {
+            let sized =
+                (0xb201 + 19..=0xb240).contains(&code) || (0xb241 + 19..=0xb260).contains(&code);
+            let known = HashKind::from_code(code);
+            assert_eq!(known.is_some(), plain.contains(&code) || sized, "{code:#x}");
+            if let Some(hash) = known {
+                assert_eq!(hash.code(), code);
+                assert_eq!(hash.name().parse(), Ok(hash));
+            }
+        }
+        assert_eq!(HashKind::Blake2b(64).name(), "blake2b-512");
+        assert_eq!(HashKind::Blake2s(20).name(), "blake2s-160");
     }
 }

@@ -60,7 +60,7 @@ pub struct AddArgs {
     /// How files are cut: size-N, rabin-MIN-AVERAGE-MAX or buzhash.
     #[arg(short = 's', long, value_name = "CHUNKER")]
     pub chunker: Option<String>,
-    /// Hash function: sha2-256, sha2-512, blake3, blake2b-256.
+    /// Hash function: sha2-256, sha2-512, blake3, blake2b-256 or another that IPFS nodes allow.
     #[arg(long, value_name = "HASH")]
     pub hash: Option<String>,
     /// Early leaves near the root, for streams.

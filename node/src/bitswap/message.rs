@@ -158,12 +158,15 @@ impl Lines {
     }
 }
 
-/// The prefix under which a block of this CID is sent; `None` for a hash that is not ours.
+/// The prefix under which a block of this CID is sent; `None` for a hash that is not ours, or that is not whole: which
+/// part of it the receiver is to compare has no place in ours.
 pub(super) fn prefix_of(cid: &Cid) -> Option<Prefix> {
-    Some(Prefix {
+    let hash = HashKind::from_code(cid.hash().code())?;
+    let is_whole = hash.digest_bytes() == Some(cid.hash().digest().len());
+    is_whole.then_some(Prefix {
         version: cid.version(),
         codec: cid.codec(),
-        hash: HashKind::from_code(cid.hash().code())?,
+        hash,
     })
 }
 

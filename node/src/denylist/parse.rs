@@ -79,7 +79,7 @@ pub(super) enum LineError {
     #[error("its path is none: {0}")]
     Path(&'static str),
     #[error(
-        "what stands after // is neither a multihash in base58 (sha2-256, sha2-512, blake3 or blake2b-256) nor a \
+        "what stands after // is neither a multihash in base58 (sha2-256, sha2-512, blake3, blake2b-256 or another that CIDs may use) nor a \
          SHA-256 in hexadecimal"
     )]
     Hash,
