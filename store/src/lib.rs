@@ -21,6 +21,7 @@ pub mod gc;
 pub mod hash;
 mod index;
 mod journal;
+pub mod kubo;
 mod log;
 pub mod notes;
 pub mod pin;

@@ -167,7 +167,7 @@ impl Inner {
     }
 
     /// Lets a cached block be kept from now on; durable with the next commit.
-    fn promote(&self, key: &Key) -> Result<(), PutError> {
+    pub(crate) fn promote(&self, key: &Key) -> Result<(), PutError> {
         // Compaction re-points under the same lock: the place must be the one of this moment.
         let _nobody_appends = self.lock_appender();
         let now = self.index.place(key)?;
