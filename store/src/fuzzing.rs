@@ -155,6 +155,16 @@ fn reopens(bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// What a Kubo repository says in its database: after 0 a table of LevelDB, after 1 a log, after 2 a manifest, after 3 a
+/// pin's record.
+pub fn kubo(data: &[u8]) -> bool {
+    match data.split_first() {
+        Some((3, record)) => crate::kubo::records::pin(record).is_ok(),
+        Some((kind, data)) => crate::kubo::leveldb::fuzz(*kind, data),
+        None => false,
+    }
+}
+
 /// A bucket of the index and changes to it, both packed after the number of changes; a place of no
 /// length is a removal. Merging gives what a map would have, in whatever order, and merging again
 /// changes nothing.

@@ -30,6 +30,13 @@ pub fn bucket(data: &[u8]) -> Verdict {
     }))
 }
 
+/// What a Kubo repository says in its database.
+pub fn kubo(data: &[u8]) -> Verdict {
+    Verdict::of(within(data.len(), FLAT + KUBO_BYTES * data.len(), || {
+        fuzzing::kubo(data)
+    }))
+}
+
 /// What may be held whatever the input is.
 const FLAT: usize = 64 << 10;
 /// What a scan reads ahead, and then some.
@@ -41,3 +48,6 @@ const COPIES: usize = 8;
 const JOURNAL_BYTES: usize = 400;
 /// What may be held for a byte of a bucket, the model's own maps among it.
 const BUCKET_BYTES: usize = 60;
+/// What may be held for a byte of a database: three bytes repeat a key of 512 but for its end, and what is packed
+/// unpacks to 32 times as much.
+const KUBO_BYTES: usize = 8000;

@@ -4,7 +4,7 @@ use cairn_store_fuzz::seeds::{self, Target};
 use cairn_store_fuzz::{inside, targets};
 use std::path::Path;
 
-const TARGETS: [(&str, Target); 11] = [
+const TARGETS: [(&str, Target); 12] = [
     ("bucket", inside::bucket),
     ("car_v1", targets::car_v1),
     ("car_v2", targets::car_v2),
@@ -14,6 +14,7 @@ const TARGETS: [(&str, Target); 11] = [
     ("dag_pb", targets::dag_pb),
     ("hamt", targets::hamt),
     ("journal", inside::journal),
+    ("kubo", inside::kubo),
     ("segment", inside::segment),
     ("unixfs", targets::unixfs),
 ];
