@@ -34,6 +34,7 @@ use folder::{Folder, Guard, disk};
 use libp2p::PeerId;
 use libp2p::identity::PublicKey;
 use seal::{Locksmith, OpenError};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -237,6 +238,33 @@ impl Keystore {
             on_key(&name, self.seal_one(&alone, &name, salt));
         }
         Ok(())
+    }
+
+    /// Lets another key be the node's own, sealed if there is a secret; the one before is set aside, where this says.
+    /// `None` if it is the same one. What was set aside before is never replaced: then nothing happens.
+    pub fn replace_own(&self, key: &Key) -> Result<Option<PathBuf>, KeystoreError> {
+        let _alone = self.folder.lock()?;
+        let (path, before) = self.own_file()?;
+        if self.own()?.id == key.id() {
+            return Ok(None);
+        }
+        self.opens_others()?;
+        let after = match self.locksmith.kind() {
+            Some(_) => written(&self.locksmith, &path, key, self.salt())?,
+            None => Zeroizing::new(key.protobuf().to_vec()),
+        };
+        let aside = self.repository.join(SET_ASIDE);
+        match fs::hard_link(&path, &aside) {
+            Ok(()) => {}
+            // Killed in between, it is there already.
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists
+                    && folder::read(&aside).is_ok_and(|there| *there == *before) => {}
+            Err(error) => return Err(disk("set the identity aside as", &aside, error)),
+        }
+        let replaced = folder::replace(&self.repository, &path, &after);
+        replaced.map_err(|error| disk("write", &path, error))?;
+        Ok(Some(aside))
     }
 
     /// What new keys are sealed with.
@@ -473,6 +501,8 @@ const IDENTITY: u64 = 0;
 const FOLDER: &str = "keystore";
 /// What the node's own key is called.
 pub const OWN: &str = "self";
+/// Where the node's own key goes when another one takes its place.
+const SET_ASIDE: &str = "identity.key.before";
 /// Most keys.
 pub const KEYS_MAX: usize = 10_000;
 /// Longest name of a key.

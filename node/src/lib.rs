@@ -22,6 +22,7 @@ pub mod identity;
 pub mod ipns;
 mod jobs;
 pub mod keystore;
+pub mod kubo;
 pub mod limits;
 mod metrics;
 pub mod name;

@@ -7,7 +7,7 @@
 use super::Names;
 use super::cache::Since;
 use crate::clock::WrongClock;
-use crate::ipns::{self, Draft, Readers, Record, SignError};
+use crate::ipns::{self, Draft, Readers, Record, RecordError, SignError};
 use crate::keystore::Key;
 use crate::routing::RoutingError;
 use bytes::Bytes;
@@ -89,6 +89,18 @@ pub enum PublishError {
     /// When it would expire cannot be told.
     #[error(transparent)]
     Clock(#[from] WrongClock),
+}
+
+/// Why a record was not taken over.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdoptError {
+    /// It is none of this name's.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The journal did not take it.
+    #[error(transparent)]
+    Note(#[from] NoteError),
 }
 
 /// What the journal has of a name.
@@ -204,6 +216,26 @@ impl Names {
 }
 
 impl Names {
+    /// Takes over the newest record that another program has signed with a key which is here now, so that the next
+    /// one that is signed here is numbered above it. Whether it was newer than what is known; then it is on disk.
+    pub async fn adopt(&self, name: &PeerId, bytes: &[u8]) -> Result<bool, AdoptError> {
+        let record = Record::decode(name, bytes)?;
+        let _signing = self.0.signing.lock().await;
+        let noted = self.noted(name);
+        if noted.is_some_and(|noted| record.age(&noted.record).is_le()) {
+            return Ok(false);
+        }
+        let noted = Noted {
+            record,
+            lifetime: ADOPTED_LIFETIME,
+            readers: Readers::All,
+        };
+        let store = &self.0.store;
+        let set = store.set_note(About::Published, name.to_bytes(), noted.write());
+        set.await?;
+        Ok(true)
+    }
+
     /// Finds out what numbers others know of, once: the key may come from elsewhere, or sign there too, or what the
     /// journal says may have come from an old copy. Where it was published from here the first few answers do.
     async fn look_for_numbers(&self, name: &PeerId) -> Result<(), RoutingError> {
@@ -271,6 +303,8 @@ fn is_path(value: &str) -> bool {
     is_plain && value.len() <= VALUE_BYTES_MAX && first.is_some_and(|first| !first.is_empty())
 }
 
+/// For how long records that follow an adopted one hold, as both programs have it unless told otherwise.
+const ADOPTED_LIFETIME: Duration = Duration::from_secs(48 * 3600);
 /// For how long a record holds at least.
 const LIFETIME_MIN: Duration = Duration::from_secs(1);
 /// How long others are asked for records of a name that was never published from here.

@@ -231,6 +231,27 @@ async fn a_key_from_elsewhere_goes_on_above_what_others_keep() {
 }
 
 #[tokio::test]
+async fn numbers_go_on_above_what_another_program_signed_with_the_same_key() {
+    let bench = Bench::new();
+    let adopt = async |sequence, seconds| {
+        let record = bench.record(sequence, now() + Duration::from_secs(seconds));
+        bench.names.adopt(&bench.name(), record.bytes()).await
+    };
+    assert!(adopt(40, 3600).await.unwrap());
+    // What is older, or the same, changes nothing.
+    assert!(!adopt(39, 7200).await.unwrap());
+    assert!(!adopt(40, 3600).await.unwrap());
+    // One that has expired has its number all the same.
+    let expired = bench.record(50, now() - Duration::from_secs(60));
+    let adopted = bench.names.adopt(&bench.name(), expired.bytes()).await;
+    assert!(adopted.unwrap());
+    let other = Key::generate(Make::Ed25519).unwrap().id();
+    assert!(bench.names.adopt(&other, expired.bytes()).await.is_err());
+    let done = bench.publish_beside(vec![], &wish("/ipfs/bafkqaaa")).await;
+    assert_eq!(done.unwrap().record.sequence(), 51);
+}
+
+#[tokio::test]
 async fn a_number_that_was_used_is_refused_and_a_higher_one_is_taken() {
     let bench = Bench::new();
     let numbered = |sequence| Wish {
