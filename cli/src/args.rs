@@ -24,7 +24,7 @@ pub use program::{
     BootstrapArgs, BootstrapCommand, ConfigArgs, ConfigCommand, DaemonArgs, InitArgs, LogCommand,
     ServeArgs, VersionArgs,
 };
-pub use repo::{PinCommand, RepoCommand, RepoStatArgs};
+pub use repo::{ImportKuboArgs, PinCommand, RepoCommand, RepoStatArgs};
 
 use crate::config::duration::Interval;
 use clap::error::ErrorKind;

@@ -11,6 +11,7 @@ pub mod dag;
 pub mod denylist;
 pub mod diag;
 pub mod explain;
+pub mod import_kubo;
 pub mod key;
 pub mod name;
 pub mod network;
@@ -76,6 +77,7 @@ pub async fn run(arguments: Arguments, environment: Environment) -> Result<(), F
 fn what_is_kept(command: &Command) -> String {
     match command {
         Command::Get(_) | Command::Cat(_) | Command::Pin(_) => format!("; {KEPT}"),
+        Command::Repo(RepoCommand::ImportKubo(_)) => "; the same command again goes on".to_owned(),
         _ => String::new(),
     }
 }

@@ -99,6 +99,16 @@ impl Progress {
         Self::bytes(Some(0))
     }
 
+    /// The same, behind words that change.
+    pub fn share_with_words() -> Self {
+        let bar = indicatif::ProgressBar::new(0);
+        let template = "{msg}  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {wide_bar}";
+        if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
     /// So many bytes of so many by now.
     pub fn at_share(&self, bytes: u64, total: u64) {
         self.0.set_length(total);

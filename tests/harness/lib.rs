@@ -7,6 +7,7 @@
 //! * [`nets`]: hosts in the open and homes behind routers, in network namespaces.
 //! * [`http`]: requests over a plain socket, so that nothing is smoothed over.
 //! * [`proxy`]: nginx and haproxy in front of a gateway.
+//! * [`kubo`]: Kubo repositories made by hand.
 //! * [`scenario`]: commands run alone and through a daemon, over a few known contents.
 //! * [`wait_until`], [`wait_for`]: asked again until it is so.
 //! * [`tree`]: folders with content that a seed decides.
@@ -14,6 +15,7 @@
 //!   after it.
 
 pub mod http;
+pub mod kubo;
 pub mod mounts;
 pub mod names;
 pub mod nets;

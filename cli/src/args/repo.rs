@@ -151,6 +151,8 @@ pub enum RepoCommand {
         #[arg(long, hide = true)]
         stream_errors: bool,
     },
+    /// Take over a Kubo repository: blocks, pins, the file tree and keys.
+    ImportKubo(ImportKuboArgs),
     /// Build the index anew from the blocks.
     Rebuild,
     /// Make a new repository of what a snapshot holds.
@@ -194,6 +196,19 @@ pub enum RepoCommand {
         #[arg(short, long)]
         quiet: bool,
     },
+}
+
+/// `repo import-kubo`.
+#[derive(Debug, Clone, Args)]
+pub struct ImportKuboArgs {
+    /// The repository, usually ~/.ipfs. It is only read, and Kubo must not run.
+    pub dir: PathBuf,
+    /// Take over its identity too, in the place of this node's, which is set aside. Kubo must never run with it again.
+    #[arg(long)]
+    pub identity: bool,
+    /// Write those of its settings that have a counterpart into config.toml, instead of showing how.
+    #[arg(long)]
+    pub config: bool,
 }
 
 /// `repo stat`.

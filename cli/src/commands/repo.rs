@@ -1,6 +1,6 @@
 //! `repo`.
 
-use super::Shell;
+use super::{Shell, import_kubo};
 use crate::args::{RepoCommand, RepoStatArgs};
 use crate::exit::Failure;
 use crate::output::{self, Printer, Progress, human_bytes, utc};
@@ -26,6 +26,7 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
             let watched = shell.wants_progress(None) && !silent;
             gc(shell, question, prefix, watched.then(Progress::words)).await
         }
+        RepoCommand::ImportKubo(arguments) => import_kubo::import_kubo(shell, arguments).await,
         RepoCommand::Rebuild => {
             let question = shell.question("repo/rebuild");
             let figure = Figure::new(shell);

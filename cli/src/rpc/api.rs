@@ -292,6 +292,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "bitswap/wantlist" => stats::wantlist(call).await,
         "stats/repo" | "repo/stat" => repo::stat(call).await,
         "repo/gc" => repo::gc(call).await,
+        "repo/import-kubo" => repo::import_kubo::import_kubo(call).await,
         "repo/rebuild" => repo::rebuild(call).await,
         "repo/snapshot" => repo::snapshot::snapshot(call).await,
         "repo/verify" => repo::verify::verify(call).await,
@@ -315,7 +316,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 95] = [
+pub const COMMANDS: [&str; 96] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -385,6 +386,7 @@ pub const COMMANDS: [&str; 95] = [
     "refs",
     "refs/local",
     "repo/gc",
+    "repo/import-kubo",
     "repo/rebuild",
     "repo/snapshot",
     "repo/stat",
