@@ -492,16 +492,16 @@ mod tests {
     #[test]
     fn what_has_none_is_named_without_its_value() {
         let kubo = json!({
-            "Identity": {"PrivKey": "secret"},
-            "API": {"Authorizations": {"me": {"AuthSecret": "bearer:secret"}}},
-            "Pinning": {"RemoteServices": {"there": {"API": {"Key": "secret"}}}},
+            "Identity": {"PrivKey": "hush"},
+            "API": {"Authorizations": {"me": {"AuthSecret": "bearer:hush"}}},
+            "Pinning": {"RemoteServices": {"there": {"API": {"Key": "hush"}}}},
             "Experimental": {"FilestoreEnabled": true, "UrlstoreEnabled": false},
             "Swarm": {"ConnMgr": {}},
             "Ipns": {"RecordLifetime": ""},
         });
         let settings = without_counterpart(&kubo);
         let told = serde_json::to_string(&settings).unwrap();
-        assert!(!told.contains("secret"), "{told}");
+        assert!(!told.contains("hush"), "{told}");
         let names: Vec<&str> = settings.iter().map(|one| &one.kubo[..]).collect();
         assert_eq!(
             names,
