@@ -188,9 +188,10 @@ pub async fn import_kubo(call: Call) -> Result<Reply, RpcError> {
         ));
     }
     call.context.writable_store().await?;
+    // Whether keys can be kept is known before the hours that the blocks may take.
+    call.context.keystore()?;
     let opened = tokio::task::spawn_blocking(move || {
         let source = Source::open(&folder).map_err(|error| RpcError::failed(error.to_string()))?;
-        // Before the hours that the blocks may take.
         let identity = wants_identity.then(|| kubo::identity(&source)).transpose();
         let identity = identity.map_err(|error| RpcError::failed(error.to_string()))?;
         let records = source.records();

@@ -9,6 +9,7 @@ use super::super::super::error::RpcError;
 use super::super::super::reply::Sink;
 use super::{KuboLine, Setting};
 use crate::config::{Config, ConfigError, edit, view};
+use crate::repository::Repository;
 use serde_json::Value;
 
 /// A value of Kubo's that has a counterpart.
@@ -28,7 +29,24 @@ enum Wanted {
 /// Tells what becomes of each setting, and with `config` writes those that fit.
 pub(super) async fn tell(call: &Call, kubo: &Value, out: &Sink) -> Result<(), RpcError> {
     let writes = call.arguments.flag(&["config"])?;
-    let repository = &call.context.repository;
+    let mut settings = settle(&call.context.repository, kubo, writes).await?;
+    settings.extend(without_counterpart(kubo));
+    for setting in settings {
+        out.value(&KuboLine {
+            setting: Some(setting),
+            ..KuboLine::default()
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// What becomes of each setting that has a counterpart.
+async fn settle(
+    repository: &Repository,
+    kubo: &Value,
+    writes: bool,
+) -> Result<Vec<Setting>, RpcError> {
     let _alone = repository.lock_config().await?;
     let before = repository.config_text()?;
     let mut text = before.clone();
@@ -62,15 +80,7 @@ pub(super) async fn tell(call: &Call, kubo: &Value, out: &Sink) -> Result<(), Rp
     if text != before {
         repository.write_config(&text)?;
     }
-    settings.extend(without_counterpart(kubo));
-    for setting in settings {
-        out.value(&KuboLine {
-            setting: Some(setting),
-            ..KuboLine::default()
-        })
-        .await?;
-    }
-    Ok(())
+    Ok(settings)
 }
 
 fn refuse(setting: &mut Setting, error: &ConfigError) {
