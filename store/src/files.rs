@@ -1,7 +1,41 @@
-//! The file tree that people change by path (Kubo calls it MFS): its root, which the journal has.
+//! The file tree that people change by path (Kubo calls it MFS).
 //!
-//! Whatever the root reaches is here, kept and safe from collections, as below a recursive pin. A tree that was
-//! never changed has no root: it is the empty folder.
+//! Its root stands in the journal. Whatever the root reaches is here, kept and safe from collections, as below a
+//! recursive pin. A tree that was never changed has no root: it is the empty folder, and nothing is written for it.
+//!
+//! [`Files`] changes it. One change at a time makes a new tree beside the present one, in memory, sharing all that
+//! stays; then its blocks are written, and the root with them, in one commit: a change is there as a whole or not at
+//! all. Who reads has the tree as it was when the reading began. A change that is not flushed is the tree that
+//! everybody sees from then on, its blocks still in memory; the next flush writes what of them is still reached.
+//! After so many such changes, or so many bytes, they are flushed without being asked.
+//!
+//! * `path`: paths. `plan`: changes that are made together. `error`: what can be wrong.
+//! * `edit`: a plan, applied folder by folder; `shard`: one folder that is a HAMT.
+//! * `draft`: a file that is being written.
+//! * `view`: blocks in memory over a source of all others.
+//! * `state`: the present tree, and how another takes its place.
+//! * `operations`: what people do; `write`: what they do to files.
+
+mod draft;
+mod edit;
+mod error;
+#[cfg(test)]
+mod model;
+mod operations;
+mod path;
+mod plan;
+mod shard;
+mod state;
+mod view;
+mod write;
+
+pub use error::FilesError;
+pub use operations::{Copy, Opened, Overwrite, Parents, Remove, Stat, What};
+pub use path::{DEPTH_MAX, FilesPath, NAME_BYTES_MAX};
+pub use plan::{Change, Naming};
+pub use state::{BYTES_MAX, Files, Flush, OPERATIONS_MAX};
+pub use view::View;
+pub use write::{WRITE_AT_ONCE_MAX, WriteOptions};
 
 use crate::cid::Cid;
 use crate::journal::record::Record;
@@ -26,7 +60,6 @@ impl Store {
         blocking(commit).await.unwrap_or(Err(PutError::Closing))
     }
 }
-
 impl Inner {
     pub(crate) fn files_root(&self) -> Result<Option<Cid>, UnknownRoot> {
         let notes = self.read_notes();
@@ -53,7 +86,7 @@ impl Inner {
 #[error(
     "the root of the file tree is noted in a way that this program does not know; use the program that wrote it"
 )]
-pub(crate) struct UnknownRoot;
+pub struct UnknownRoot;
 
 fn note(root: &Cid) -> Bytes {
     let mut value = vec![VERSION];

@@ -102,6 +102,11 @@ pub enum Expiry {
 pub struct Whole(Arc<Hold>);
 
 impl Whole {
+    /// What is held.
+    pub(crate) fn of(hold: Arc<Hold>) -> Self {
+        Self(hold)
+    }
+
     /// What the store had lost when the first of it came.
     pub(crate) fn losses(&self) -> u64 {
         self.0.losses

@@ -15,7 +15,7 @@ use crate::journal::{DEAD_PER_RECORD, Sync};
 use crate::log::append::APPEND_BYTES_MAX;
 use crate::log::files::Access;
 use crate::log::{Place, Position, Stream};
-use crate::pin::{PinError, PinMode, PinWish};
+use crate::pin::{PinError, PinMode, PinWish, Whole};
 use crate::sink::{BlockSink, PutError};
 use crate::sync::Mutex;
 use std::collections::HashSet;
@@ -58,6 +58,11 @@ impl Writer {
     pub(super) fn new(inner: Arc<Inner>, keep: Keep) -> Self {
         let hold = inner.hold();
         Self { inner, keep, hold }
+    }
+
+    /// All that was put, held on: for what takes it into the file tree.
+    pub fn into_whole(self) -> Whole {
+        Whole::of(self.hold)
     }
 
     /// Makes all that was put durable.

@@ -15,6 +15,7 @@ use crate::sink::{BlockSink, PutError};
 use crate::source::BlockSource;
 use bytes::Bytes;
 use futures::StreamExt;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A folder that can be changed. Its shape is decided when it is written.
@@ -164,22 +165,22 @@ impl Builder {
 
 /// A link of a folder that is being written.
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a> {
-    pub(super) name: &'a str,
+pub(crate) struct Row<'a> {
+    pub(crate) name: &'a str,
     /// The CID's bytes.
-    pub(super) cid: &'a [u8],
-    pub(super) tsize: u64,
+    pub(crate) cid: &'a [u8],
+    pub(crate) tsize: u64,
 }
 
 /// Blocks on their way to a sink, some at a time.
-pub(super) struct Outbox<'a, S> {
+pub(crate) struct Outbox<'a, S> {
     sink: &'a mut S,
     blocks: Vec<Block>,
     bytes: usize,
 }
 
 impl<'a, S: BlockSink> Outbox<'a, S> {
-    pub(super) fn new(sink: &'a mut S) -> Self {
+    pub(crate) fn new(sink: &'a mut S) -> Self {
         Self {
             sink,
             blocks: Vec::new(),
@@ -187,7 +188,7 @@ impl<'a, S: BlockSink> Outbox<'a, S> {
         }
     }
 
-    pub(super) fn push(&mut self, block: Block) -> Result<(), PutError> {
+    pub(crate) fn push(&mut self, block: Block) -> Result<(), PutError> {
         self.bytes += block.data().len();
         self.blocks.push(block);
         if self.bytes >= OUT_BYTES_MAX || self.blocks.len() >= OUT_BLOCKS_MAX {
@@ -196,7 +197,7 @@ impl<'a, S: BlockSink> Outbox<'a, S> {
         Ok(())
     }
 
-    pub(super) fn flush(&mut self) -> Result<(), PutError> {
+    pub(crate) fn flush(&mut self) -> Result<(), PutError> {
         self.bytes = 0;
         if self.blocks.is_empty() {
             return Ok(());
@@ -206,28 +207,19 @@ impl<'a, S: BlockSink> Outbox<'a, S> {
 }
 
 /// Writes a folder of `rows`, sorted by name, no name twice.
-pub(super) fn write<S: BlockSink>(
+pub(crate) fn write<S: BlockSink>(
     profile: &Profile,
     metadata: Metadata,
     rows: &[Row<'_>],
     out: &mut Outbox<'_, S>,
 ) -> Result<Written, DirectoryError> {
-    let message = Message {
-        mode: metadata.mode,
-        mtime: metadata.mtime,
-        ..Message::new(Type::Directory)
-    }
-    .encode();
-    let links: usize = rows.iter().map(Row::link_len).sum();
-    let whole = links + wire::bytes_len(message.len());
-    let measured = match profile.hamt_measure {
-        HamtMeasure::Links => rows.iter().map(|row| row.name.len() + row.cid.len()).sum(),
-        HamtMeasure::Block => whole,
-    };
-    if measured > profile.hamt_threshold {
+    let measured: usize = rows.iter().map(|row| row.weight(profile)).sum();
+    if weight_beside(profile, metadata) + measured > profile.hamt_threshold {
         return Sharder::new(profile, metadata)?.write(rows, out);
     }
-    let mut bytes = Vec::with_capacity(whole);
+    let message = message(metadata).encode();
+    let links: usize = rows.iter().map(Row::link_len).sum();
+    let mut bytes = Vec::with_capacity(links + wire::bytes_len(message.len()));
     for row in rows {
         pb::put_link(&mut bytes, row.cid, Some(row.name), Some(row.tsize));
     }
@@ -244,11 +236,76 @@ impl Row<'_> {
     fn link_len(&self) -> usize {
         pb::link_len(self.cid.len(), Some(self.name.len()), Some(self.tsize))
     }
+
+    /// What it adds to its folder's size as the profile measures it.
+    pub(crate) fn weight(&self, profile: &Profile) -> usize {
+        match profile.hamt_measure {
+            HamtMeasure::Links => self.name.len() + self.cid.len(),
+            HamtMeasure::Block => self.link_len(),
+        }
+    }
+}
+
+/// The size of a folder without entries as the profile measures it.
+pub(crate) fn weight_beside(profile: &Profile, metadata: Metadata) -> usize {
+    match profile.hamt_measure {
+        HamtMeasure::Links => 0,
+        HamtMeasure::Block => wire::bytes_len(message(metadata).encode().len()),
+    }
+}
+
+fn message(metadata: Metadata) -> Message {
+    Message {
+        mode: metadata.mode,
+        mtime: metadata.mtime,
+        ..Message::new(Type::Directory)
+    }
+}
+
+/// What a used bucket of a shard holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Bucket<'a> {
+    pub(crate) place: usize,
+    /// The entry's name; empty where the link leads to a shard.
+    pub(crate) name: &'a str,
+    pub(crate) cid: &'a [u8],
+    pub(crate) tsize: u64,
+}
+
+/// A shard of these buckets, which rise.
+pub(crate) fn shard<'a>(
+    profile: &Profile,
+    fanout: Fanout,
+    metadata: Metadata,
+    buckets: impl Iterator<Item = Bucket<'a>>,
+) -> Result<(Block, Written), DirectoryError> {
+    let mut bytes = Vec::new();
+    let mut used = Vec::new();
+    let mut below = 0_u64;
+    for bucket in buckets {
+        used.push(bucket.place);
+        let label = fanout.prefix(bucket.place) + bucket.name;
+        pb::put_link(&mut bytes, bucket.cid, Some(&label), Some(bucket.tsize));
+        below = below.saturating_add(bucket.tsize);
+    }
+    let message = Message {
+        data: Some(fanout.bitfield(used.into_iter()).into()),
+        hash_type: Some(hamt::HASH_TYPE),
+        fanout: Some(fanout.buckets() as u64),
+        mode: metadata.mode,
+        mtime: metadata.mtime,
+        ..Message::new(Type::HamtShard)
+    };
+    pb::put_data(&mut bytes, &message.encode());
+    let tsize = below.saturating_add(bytes.len() as u64);
+    let block = Block::new(profile.node_prefix(), Bytes::from(bytes))?;
+    let cid = *block.cid();
+    Ok((block, Written { cid, tsize }))
 }
 
 impl Profile {
     /// How nodes with links are named.
-    pub(super) fn node_prefix(&self) -> Prefix {
+    pub(crate) fn node_prefix(&self) -> Prefix {
         Prefix {
             version: self.version,
             codec: cid::DAG_PB,
@@ -298,9 +355,7 @@ impl<'a> Sharder<'a> {
         out: &mut Outbox<'_, S>,
     ) -> Result<Written, DirectoryError> {
         let bucket = |(hash, _): &(u64, &Row<'_>)| self.fanout.bucket(*hash, level);
-        let mut bytes = Vec::new();
-        let mut used = Vec::new();
-        let mut below = 0_u64;
+        let mut found: Vec<(usize, &str, Cow<'_, [u8]>, u64)> = Vec::new();
         for group in hashed.chunk_by(|one, other| bucket(one) == bucket(other)) {
             let Some(((_, row), others)) = group.split_first() else {
                 continue;
@@ -309,37 +364,26 @@ impl<'a> Sharder<'a> {
                 let name = row.name.to_owned();
                 return Err(DirectoryError::Collision { name });
             };
-            used.push(place);
-            let prefix = self.fanout.prefix(place);
             if others.is_empty() {
-                let label = prefix + row.name;
-                pb::put_link(&mut bytes, row.cid, Some(&label), Some(row.tsize));
-                below = below.saturating_add(row.tsize);
+                found.push((place, row.name, Cow::Borrowed(row.cid), row.tsize));
             } else {
-                let shard = self.shard(group, level + 1, out)?;
-                let cid = shard.cid.to_bytes();
-                pb::put_link(&mut bytes, &cid, Some(&prefix), Some(shard.tsize));
-                below = below.saturating_add(shard.tsize);
+                let below = self.shard(group, level + 1, out)?;
+                found.push((place, "", Cow::Owned(below.cid.to_bytes()), below.tsize));
             }
         }
         let metadata = match level {
             0 => self.metadata,
             _ => Metadata::default(),
         };
-        let message = Message {
-            data: Some(self.fanout.bitfield(used.into_iter()).into()),
-            hash_type: Some(hamt::HASH_TYPE),
-            fanout: Some(self.fanout.buckets() as u64),
-            mode: metadata.mode,
-            mtime: metadata.mtime,
-            ..Message::new(Type::HamtShard)
-        };
-        pb::put_data(&mut bytes, &message.encode());
-        let tsize = below.saturating_add(bytes.len() as u64);
-        let block = Block::new(self.profile.node_prefix(), Bytes::from(bytes))?;
-        let cid = *block.cid();
+        let buckets = found.iter().map(|(place, name, cid, tsize)| Bucket {
+            place: *place,
+            name,
+            cid,
+            tsize: *tsize,
+        });
+        let (block, written) = shard(self.profile, self.fanout, metadata, buckets)?;
         out.push(block)?;
-        Ok(Written { cid, tsize })
+        Ok(written)
     }
 }
 

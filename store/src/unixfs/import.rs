@@ -11,7 +11,7 @@
 //! The sink may block. To read and hash meanwhile, wrap the import into [`overlapped`].
 
 mod overlap;
-mod tree;
+pub(crate) mod tree;
 
 pub use overlap::{Handoff, overlapped};
 
@@ -622,7 +622,7 @@ fn name_all(prefix: Prefix, data: Vec<Bytes>) -> Result<Vec<Block>, BlockError> 
     Ok(back.into_iter().map(|(_, block)| block).collect())
 }
 
-fn leaf_message(kind: Type, data: Bytes) -> Message {
+pub(crate) fn leaf_message(kind: Type, data: Bytes) -> Message {
     Message {
         file_size: Some(data.len() as u64),
         data: (!data.is_empty()).then_some(data),
@@ -631,7 +631,7 @@ fn leaf_message(kind: Type, data: Bytes) -> Message {
 }
 
 /// A dag-pb node without links.
-fn leaf_node(message: Message, metadata: Metadata) -> Bytes {
+pub(crate) fn leaf_node(message: Message, metadata: Metadata) -> Bytes {
     let message = Message {
         mode: metadata.mode,
         mtime: metadata.mtime,

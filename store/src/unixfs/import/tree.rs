@@ -11,16 +11,16 @@ use bytes::Bytes;
 
 /// A part of a file, complete.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
-    pub(super) cid: Cid,
+pub(crate) struct Part {
+    pub(crate) cid: Cid,
     /// Bytes of the file in it.
-    pub(super) file_size: u64,
+    pub(crate) file_size: u64,
     /// Bytes of its blocks.
-    pub(super) tsize: u64,
+    pub(crate) tsize: u64,
 }
 
 /// A tree that grows leaf by leaf.
-pub(super) struct Tree {
+pub(crate) struct Tree {
     prefix: Prefix,
     width: usize,
     shape: Shape,
@@ -84,7 +84,7 @@ impl Branch {
 }
 
 impl Tree {
-    pub(super) fn new(profile: &Profile) -> Self {
+    pub(crate) fn new(profile: &Profile) -> Self {
         Self {
             prefix: profile.node_prefix(),
             width: profile.width.max(2),
@@ -96,19 +96,19 @@ impl Tree {
         }
     }
 
-    pub(super) fn push(&mut self, leaf: &Part) -> Result<(), BlockError> {
+    pub(crate) fn push(&mut self, leaf: &Part) -> Result<(), BlockError> {
         match &mut self.shape {
             Shape::Balanced(_) => self.push_balanced(0, *leaf),
             Shape::Trickle(_) => self.push_trickle(leaf),
         }
     }
 
-    pub(super) fn take_blocks(&mut self) -> Vec<Block> {
+    pub(crate) fn take_blocks(&mut self) -> Vec<Block> {
         std::mem::take(&mut self.blocks)
     }
 
     /// Seals what is open; the root takes the metadata.
-    pub(super) fn finish(mut self, metadata: Metadata) -> Result<(Part, Vec<Block>), BlockError> {
+    pub(crate) fn finish(mut self, metadata: Metadata) -> Result<(Part, Vec<Block>), BlockError> {
         let root = match &mut self.shape {
             Shape::Balanced(_) => self.finish_balanced(metadata)?,
             Shape::Trickle(_) => self.finish_trickle(metadata)?,

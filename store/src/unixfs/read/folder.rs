@@ -85,6 +85,14 @@ impl Directory {
         &self.cid
     }
 
+    /// The root shard, if it is a HAMT.
+    pub(crate) fn shard(&self) -> Option<&Shard> {
+        match &self.shape {
+            Shape::Plain(_) => None,
+            Shape::Sharded(shard) => Some(shard),
+        }
+    }
+
     /// Whether it is a HAMT.
     pub fn is_sharded(&self) -> bool {
         matches!(self.shape, Shape::Sharded(_))
@@ -205,7 +213,7 @@ fn entry(slot: &Slot, name: &str) -> Entry {
 }
 
 /// A shard below the root, and how many bytes its block has.
-async fn read_shard<S: BlockSource>(
+pub(crate) async fn read_shard<S: BlockSource>(
     source: &S,
     cid: Cid,
     fanout: hamt::Fanout,

@@ -1,0 +1,519 @@
+//! The present tree, and how another takes its place.
+
+use super::draft::Draft;
+use super::edit::{self, Editor, Weights};
+use super::plan::{Link, Naming, Plan};
+use super::view::{Overlay, View};
+use super::{FilesError, FilesPath};
+use crate::block::Block;
+use crate::cid::Cid;
+use crate::dag;
+use crate::pin::Whole;
+use crate::sink::PutError;
+use crate::source::BlockSource;
+use crate::store::{Hold, Keep, Store, blocking};
+use crate::sync::PlainMutex;
+use crate::unixfs::Profile;
+use crate::unixfs::directory::{self, Outbox};
+use crate::unixfs::import::Metadata;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, PoisonError, Weak};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+/// The file tree of a store. Cheap to clone; all clones are one tree. There should be one for each store: what
+/// another one has not flushed is not seen.
+#[derive(Clone)]
+pub struct Files {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// When a change is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Before the answer: it is durable then.
+    Now,
+    /// With a later one. Everybody sees it at once, and a crash may lose it.
+    Later,
+}
+
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) profile: Profile,
+    /// Whoever has it changes the tree.
+    pending: Arc<Mutex<Pending>>,
+    /// The tree as everybody sees it.
+    seen: PlainMutex<Snapshot>,
+    /// Files that are being written, so that two who write one do so one after the other.
+    writing: PlainMutex<HashMap<FilesPath, Weak<Mutex<()>>>>,
+    weights: Weights,
+}
+
+/// What waits for the next flush, beside the blocks.
+#[derive(Default)]
+pub(super) struct Pending {
+    operations: usize,
+    /// What is in the store already, for the tree.
+    hold: Option<Arc<Hold>>,
+    wholes: Vec<Whole>,
+    /// A file that grows. Its last state is not in the tree yet, but for everybody but the next who writes it it is
+    /// put there first.
+    pub(super) draft: Option<(FilesPath, Draft)>,
+}
+
+/// A tree.
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    pub(super) root: Cid,
+    overlay: Arc<Overlay>,
+    overlay_bytes: usize,
+    /// The root in the journal that it comes from.
+    base: Option<Cid>,
+    /// Whether a draft is newer.
+    drafted: bool,
+    /// The store's count of losses when the first block was put that is only for this tree: it is whole as long as
+    /// that stays.
+    losses: Option<u64>,
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Files").finish_non_exhaustive()
+    }
+}
+
+impl Files {
+    /// The file tree of `store`; new files and folders are made as `profile` says.
+    pub fn new(store: Store, profile: Profile) -> Result<Self, FilesError> {
+        let seen = Snapshot::of(&store, &profile)?;
+        let shared = Shared {
+            store,
+            profile,
+            pending: Arc::default(),
+            seen: PlainMutex::new(seen),
+            writing: PlainMutex::default(),
+            weights: Weights::new(WEIGHTS_MAX),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// The profile that new files and folders are made by.
+    pub fn profile(&self) -> &Profile {
+        &self.shared.profile
+    }
+
+    /// The tree as it is now.
+    pub(super) async fn present<S: BlockSource + Clone + 'static>(
+        &self,
+        source: &S,
+    ) -> Result<(Cid, View<S>), FilesError> {
+        let seen = self.shared.seen();
+        let is_past =
+            seen.drafted || seen.base != self.shared.noted()? || seen.has_lost(&self.shared.store);
+        let snapshot = match is_past {
+            true => self.begin(source).await?.snapshot,
+            false => seen,
+        };
+        Ok((snapshot.root, snapshot.view(source)))
+    }
+
+    /// Begins a change; nobody else changes the tree until it is over.
+    pub(super) async fn begin<S: BlockSource + Clone + 'static>(
+        &self,
+        source: &S,
+    ) -> Result<Work<S>, FilesError> {
+        let mut work = self.begin_drafted(source).await?;
+        work.settle().await?;
+        Ok(work)
+    }
+
+    /// The same, with a file that grows left as it is.
+    pub(super) async fn begin_drafted<S: BlockSource + Clone + 'static>(
+        &self,
+        source: &S,
+    ) -> Result<Work<S>, FilesError> {
+        let mut pending = Arc::clone(&self.shared.pending).lock_owned().await;
+        let mut snapshot = self.shared.seen();
+        if snapshot.base != self.shared.noted()? {
+            if pending.operations > 0 {
+                tracing::warn!(
+                    operations = pending.operations,
+                    "the file tree was replaced as a whole; changes that were not flushed are lost"
+                );
+            }
+            *pending = Pending::default();
+            snapshot = Snapshot::of(&self.shared.store, &self.shared.profile)?;
+            self.shared.show(snapshot.clone());
+        }
+        if snapshot.has_lost(&self.shared.store) {
+            let operations = pending.operations;
+            *pending = Pending::default();
+            snapshot = Snapshot::of(&self.shared.store, &self.shared.profile)?;
+            self.shared.show(snapshot.clone());
+            if operations > 0 {
+                return Err(FilesError::Lost {
+                    why: PutError::Disk("something written before was given up".to_owned()),
+                    operations,
+                });
+            }
+        }
+        Ok(Work {
+            view: snapshot.view(source),
+            shared: Arc::clone(&self.shared),
+            pending,
+            snapshot,
+        })
+    }
+
+    /// Waits until nobody else writes this file.
+    pub(super) async fn alone(&self, path: &FilesPath) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut writing = self
+                .shared
+                .writing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            writing.retain(|_, turn| turn.strong_count() > 0);
+            let known = writing.get(path).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let turn = Arc::default();
+                writing.insert(path.clone(), Arc::downgrade(&turn));
+                turn
+            })
+        };
+        turn.lock_owned().await
+    }
+
+    /// Makes all changes durable; gives the root.
+    pub async fn flush_all(&self) -> Result<Cid, FilesError> {
+        let source = self.shared.store.clone();
+        let work = self.begin(&source).await?;
+        work.done(Flush::Now).await
+    }
+}
+
+impl Shared {
+    fn seen(&self) -> Snapshot {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.clone()
+    }
+
+    fn show(&self, snapshot: Snapshot) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
+    fn noted(&self) -> Result<Option<Cid>, FilesError> {
+        Ok(self.store.inner.files_root()?)
+    }
+
+    /// Writes what the tree has that is not in the store, and its root, in one commit.
+    fn commit(
+        &self,
+        mut pending: OwnedMutexGuard<Pending>,
+        snapshot: Snapshot,
+    ) -> Result<Cid, FilesError> {
+        let root = snapshot.root;
+        let is_untouched = match snapshot.base {
+            Some(base) => base == root,
+            None => root == Snapshot::of(&self.store, &self.profile)?.root,
+        };
+        if is_untouched {
+            *pending = Pending::default();
+            self.show(Snapshot::of(&self.store, &self.profile)?);
+            return Ok(root);
+        }
+        let inner = &self.store.inner;
+        let hold = pending.hold.take().unwrap_or_else(|| inner.hold());
+        let losses = snapshot.losses.unwrap_or(hold.losses);
+        let made = inner
+            .put(&snapshot.reached(), Keep::Kept, &hold)
+            .and_then(|()| inner.commit_files_root(root, losses));
+        let operations = pending.operations;
+        *pending = Pending::default();
+        let Err(why) = made else {
+            self.show(Snapshot {
+                root,
+                overlay: Arc::default(),
+                overlay_bytes: 0,
+                base: Some(root),
+                drafted: false,
+                losses: None,
+            });
+            return Ok(root);
+        };
+        // What was put for it may be gone, so the tree is the last that is whole.
+        self.show(Snapshot::of(&self.store, &self.profile)?);
+        Err(match operations {
+            0 => why.into(),
+            operations => FilesError::Lost { why, operations },
+        })
+    }
+}
+
+impl Snapshot {
+    /// The tree in the journal.
+    fn of(store: &Store, profile: &Profile) -> Result<Self, FilesError> {
+        let base = store.inner.files_root()?;
+        let mut overlay = Overlay::new();
+        let root = match base {
+            Some(root) => root,
+            None => {
+                let mut out = Outbox::new(&mut overlay);
+                let written = directory::write(profile, Metadata::default(), &[], &mut out)?;
+                out.flush()?;
+                written.cid
+            }
+        };
+        Ok(Self {
+            root,
+            overlay: Arc::new(overlay),
+            overlay_bytes: 0,
+            base,
+            drafted: false,
+            losses: None,
+        })
+    }
+
+    fn view<S: Clone>(&self, source: &S) -> View<S> {
+        View {
+            overlay: Arc::clone(&self.overlay),
+            source: source.clone(),
+        }
+    }
+
+    /// Whether something that was put for it has been given up.
+    fn has_lost(&self, store: &Store) -> bool {
+        self.losses
+            .is_some_and(|losses| losses != store.inner.losses())
+    }
+
+    fn depends_on(&mut self, losses: u64) {
+        self.losses = Some(self.losses.map_or(losses, |before| before.min(losses)));
+    }
+
+    /// The blocks in memory that the root reaches.
+    fn reached(&self) -> Vec<Block> {
+        let mut seen = HashSet::new();
+        let mut reached = Vec::new();
+        let mut todo = vec![self.root];
+        while let Some(cid) = todo.pop() {
+            let Some(block) = self.overlay.get(&cid) else {
+                continue;
+            };
+            if seen.insert(cid) {
+                // All of them were made here.
+                let links = dag::links(block).unwrap_or_default();
+                todo.extend(links.into_iter().map(|link| link.cid));
+                reached.push(block.clone());
+            }
+        }
+        reached
+    }
+}
+
+/// A change under way.
+pub(super) struct Work<S> {
+    shared: Arc<Shared>,
+    pub(super) pending: OwnedMutexGuard<Pending>,
+    pub(super) snapshot: Snapshot,
+    pub(super) view: View<S>,
+}
+
+impl<S: BlockSource + Clone + 'static> Work<S> {
+    pub(super) fn profile(&self) -> &Profile {
+        &self.shared.profile
+    }
+
+    /// How new things at the root are named.
+    pub(super) fn naming(&self) -> Naming {
+        let profile = &self.shared.profile;
+        let naming = Naming {
+            version: profile.version,
+            hash: profile.hash,
+        };
+        Naming::of(&self.snapshot.root, naming)
+    }
+
+    /// What is at a path, and how new things beside it are named.
+    pub(super) async fn find(
+        &self,
+        path: &FilesPath,
+    ) -> Result<(Option<Link>, Naming), FilesError> {
+        find(&self.view, &self.snapshot.root, path, self.naming()).await
+    }
+
+    /// Puts a file that grows into the tree.
+    pub(super) async fn settle(&mut self) -> Result<(), FilesError> {
+        let Some((path, draft)) = self.pending.draft.take() else {
+            return Ok(());
+        };
+        let (link, blocks) = draft.finish(&self.view).await?;
+        self.add(blocks);
+        let mut plan = Plan::default();
+        plan.put(&path, link);
+        self.apply(plan).await?;
+        self.snapshot.drafted = false;
+        self.shared.show(self.snapshot.clone());
+        Ok(())
+    }
+
+    /// Takes blocks into memory.
+    pub(super) fn add(&mut self, blocks: Vec<Block>) {
+        if blocks.is_empty() {
+            return;
+        }
+        let overlay = Arc::make_mut(&mut self.snapshot.overlay);
+        for block in blocks {
+            self.snapshot.overlay_bytes += block.data().len();
+            overlay.insert(*block.cid(), block);
+        }
+        self.view.overlay = Arc::clone(&self.snapshot.overlay);
+    }
+
+    /// Changes the tree, for nobody to see yet.
+    pub(super) async fn apply(&mut self, plan: Plan) -> Result<(), FilesError> {
+        let root = Link {
+            cid: self.snapshot.root,
+            tsize: 0,
+        };
+        let naming = self.naming();
+        let shared = Arc::clone(&self.shared);
+        let mut editor = Editor {
+            view: &self.view,
+            profile: &shared.profile,
+            weights: &shared.weights,
+            out: Vec::new(),
+        };
+        let changed = editor
+            .folder(String::new(), Some(root), plan, naming)
+            .await?;
+        let blocks = editor.out;
+        self.add(blocks);
+        self.snapshot.root = changed.cid;
+        Ok(())
+    }
+
+    /// Puts blocks of a file into the store at once, because they are many; nobody collects them till the next flush.
+    pub(super) async fn put(&mut self, blocks: Vec<Block>) -> Result<(), FilesError> {
+        let inner = &self.shared.store.inner;
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let hold = self.pending.hold.get_or_insert_with(|| inner.hold());
+        let (hold, losses) = (Arc::clone(hold), hold.losses);
+        put(&self.shared.store, hold, blocks).await?;
+        self.snapshot.depends_on(losses);
+        // Also if this change comes to nothing: a draft may have them already.
+        let mut seen = self.shared.seen();
+        seen.depends_on(losses);
+        self.shared.show(seen);
+        Ok(())
+    }
+
+    /// Nobody collects this till the next flush.
+    pub(super) fn keep(&mut self, wholes: impl IntoIterator<Item = Whole>) {
+        for whole in wholes {
+            self.snapshot.depends_on(whole.losses());
+            self.pending.wholes.push(whole);
+        }
+    }
+
+    /// What is changed is what everybody sees from now on; gives the root. If it is flushed that happens even if
+    /// nobody waits for it any more.
+    pub(super) async fn done(mut self, flush: Flush) -> Result<Cid, FilesError> {
+        if flush == Flush::Later && !self.is_full() {
+            let Self {
+                shared, snapshot, ..
+            } = self;
+            let root = snapshot.root;
+            shared.show(snapshot);
+            return Ok(root);
+        }
+        let Self {
+            shared,
+            pending,
+            snapshot,
+            ..
+        } = self;
+        let commit = move || shared.commit(pending, snapshot);
+        let done = blocking(commit).await;
+        done.unwrap_or_else(|| Err(PutError::Closing.into()))
+    }
+
+    /// A file grows on, unless enough waits.
+    pub(super) async fn done_drafted(
+        mut self,
+        path: FilesPath,
+        draft: Draft,
+    ) -> Result<(), FilesError> {
+        let bytes = draft.bytes();
+        self.pending.draft = Some((path, draft));
+        self.snapshot.drafted = true;
+        self.snapshot.overlay_bytes += bytes;
+        let is_full = self.is_full();
+        self.snapshot.overlay_bytes -= bytes;
+        self.shared.show(self.snapshot.clone());
+        if is_full {
+            self.settle().await?;
+            return self.done(Flush::Now).await.map(drop);
+        }
+        Ok(())
+    }
+
+    /// Counts a change that is not flushed, and tells whether that is enough.
+    fn is_full(&mut self) -> bool {
+        self.pending.operations += 1;
+        self.pending.operations >= OPERATIONS_MAX || self.snapshot.overlay_bytes >= BYTES_MAX
+    }
+}
+
+/// Puts blocks that `hold` holds from then on.
+pub(super) async fn put(
+    store: &Store,
+    hold: Arc<Hold>,
+    blocks: Vec<Block>,
+) -> Result<(), FilesError> {
+    if blocks.is_empty() {
+        return Ok(());
+    }
+    let inner = Arc::clone(&store.inner);
+    let put = blocking(move || inner.put(&blocks, Keep::Kept, &hold)).await;
+    Ok(put.unwrap_or(Err(PutError::Closing))?)
+}
+
+/// What is at a path below a root, and how new things beside it are named.
+pub(super) async fn find<S: BlockSource>(
+    view: &View<S>,
+    root: &Cid,
+    path: &FilesPath,
+    naming: Naming,
+) -> Result<(Option<Link>, Naming), FilesError> {
+    let mut found = Link {
+        cid: *root,
+        tsize: 0,
+    };
+    let mut naming = Naming::of(root, naming);
+    let mut so_far = FilesPath::default();
+    for name in path.names() {
+        let folder = edit::open(view, &so_far.to_string(), &found.cid).await?;
+        naming = Naming::of(&found.cid, naming);
+        let Some(entry) = folder.find(view, name).await? else {
+            return Ok((None, naming));
+        };
+        so_far = so_far.join(name)?;
+        found = Link {
+            cid: entry.cid,
+            tsize: entry.tsize,
+        };
+    }
+    Ok((Some(found), naming))
+}
+
+/// Most changes that wait to be flushed: as many as Kubo takes, which then refuses more.
+pub const OPERATIONS_MAX: usize = 256;
+/// Most bytes that wait to be flushed.
+pub const BYTES_MAX: usize = 64 << 20;
+/// HAMTs of which it is remembered how large they are at least.
+const WEIGHTS_MAX: usize = 1024;
