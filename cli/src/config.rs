@@ -697,8 +697,9 @@ pubsub = false
 
 [provide]
 # Which blocks others are told are here, so that they find them. "roots": the roots of pins; who has
-# found a root asks the same node for the rest. "pinned": every block below a pin. "all": every block
-# that is here, cached ones too. Each costs some 4 KB of traffic every interval.
+# found a root asks the same node for the rest. "pinned": every block below a pin. "mfs": every block of the
+# file tree (`cairn files`); "pinned+mfs": both. "all": every block that is here, cached ones too. Each costs
+# some 4 KB of traffic every interval.
 strategy = "roots"
 
 # How often each is told again, spread evenly over that time. Others forget after 48 hours, and some of

@@ -185,7 +185,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     (
         "provide.strategy",
-        r#""roots", "pinned" or "all"; there is no "mfs" yet"#,
+        r#""roots", "pinned", "mfs", "pinned+mfs" or "all""#,
     ),
     (
         "provide.interval",

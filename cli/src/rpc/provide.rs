@@ -251,6 +251,8 @@ async fn why_not(call: &Call, cid: &Cid) -> Result<String, RpcError> {
     let what = match config.provide.strategy {
         Strategy::Roots => "only the roots of pins are, and it was none",
         Strategy::Pinned => "only what pins reach is, and none reached it",
+        Strategy::Mfs => "only what the file tree reaches is, and it did not reach it",
+        Strategy::PinnedMfs => "only what pins and the file tree reach is, and none reached it",
         Strategy::All => "it was not here",
     };
     let name = config.provide.strategy.name();

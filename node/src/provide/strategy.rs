@@ -21,6 +21,11 @@ pub enum Strategy {
     All,
     /// Every block that a pin reaches.
     Pinned,
+    /// Every block that the file tree reaches.
+    Mfs,
+    /// Every block that a pin or the file tree reaches.
+    #[serde(rename = "pinned+mfs")]
+    PinnedMfs,
     /// The roots of pins: who has found a root asks the same peer for what is below it.
     #[default]
     Roots,
@@ -32,6 +37,8 @@ impl Strategy {
         match self {
             Self::All => "all",
             Self::Pinned => "pinned",
+            Self::Mfs => "mfs",
+            Self::PinnedMfs => "pinned+mfs",
             Self::Roots => "roots",
         }
     }
@@ -39,7 +46,7 @@ impl Strategy {
 
 /// Where keys come from: the store, or a list in tests.
 pub(crate) trait Source: Send + Sync + 'static {
-    /// A number that changes when other pins are there.
+    /// A number that changes when other pins are there, or another file tree.
     fn version(&self) -> u64;
 
     /// Whether others may be told of it at all.
@@ -148,12 +155,19 @@ impl Source for OfStore {
                 let listed = self.store.list(each).await;
                 listed.map_err(io::Error::other)?;
             }
-            Strategy::Pinned => {
+            Strategy::Pinned | Strategy::Mfs | Strategy::PinnedMfs => {
                 let mut seen = HashSet::new();
-                for pin in self.store.pin_pages() {
-                    let done = match pin.mode {
-                        PinMode::Recursive => self.below(pin.cid, &mut seen, keys).await,
-                        PinMode::Direct => keys.push(&pin.cid),
+                let pins = (self.strategy != Strategy::Mfs).then(|| self.store.pin_pages());
+                let files = match self.strategy {
+                    Strategy::Pinned => None,
+                    _ => self.store.files_root(),
+                };
+                let pins = pins.into_iter().flatten().map(|pin| (pin.cid, pin.mode));
+                let files = files.map(|root| (root, PinMode::Recursive));
+                for (root, mode) in pins.chain(files) {
+                    let done = match mode {
+                        PinMode::Recursive => self.below(root, &mut seen, keys).await,
+                        PinMode::Direct => keys.push(&root),
                     };
                     if done.is_break() {
                         break;
@@ -297,6 +311,20 @@ mod tests {
         let pinned = names(&[&leaf, &other, &inner, &root]);
         assert_eq!(provided(&store, Strategy::Pinned).await, pinned);
         assert_eq!(provided(&store, Strategy::Roots).await, names(&[&root]));
+        assert_eq!(provided(&store, Strategy::Mfs).await, names(&[]));
+        assert_eq!(provided(&store, Strategy::PinnedMfs).await, pinned);
+        let pin = cairn_store::pin::Pin {
+            cid: *alone.cid(),
+            mode: PinMode::Recursive,
+            name: None,
+        };
+        let whole = store.pin_fetch(store.clone(), &pin, |_| {}).await.unwrap();
+        let before = store.pins_version();
+        store.set_files_root(pin.cid, whole).await.unwrap();
+        assert_ne!(store.pins_version(), before);
+        assert_eq!(provided(&store, Strategy::Mfs).await, names(&[&alone]));
+        assert_eq!(provided(&store, Strategy::PinnedMfs).await, all);
+        assert_eq!(provided(&store, Strategy::Pinned).await, pinned);
         store
             .pin_add(store.clone(), *alone.cid(), PinMode::Direct, None, |_| {})
             .await
