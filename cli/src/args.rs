@@ -5,6 +5,7 @@
 
 mod content;
 mod dag;
+mod files;
 mod key;
 mod name;
 mod network;
@@ -13,6 +14,7 @@ mod repo;
 
 pub use content::{AddArgs, CatArgs, DnsArgs, GetArgs, LsArgs, RefsArgs, RefsCommand, ResolveArgs};
 pub use dag::{BlockCommand, BlockPutArgs, CidCommand, DagCommand, DagImportArgs, DagPutArgs};
+pub use files::{FilesArgs, FilesCommand, FilesStatArgs, FilesWriteArgs, NamingArgs};
 pub use key::{BaseArgs, KeyCommand};
 pub use name::{NameCommand, NameInspectArgs, NamePublishArgs, NamePubsubCommand, NameResolveArgs};
 pub use network::{
@@ -177,6 +179,8 @@ pub enum Command {
     /// Structured blocks, and CARs.
     #[command(subcommand)]
     Dag(DagCommand),
+    /// Files and folders that are changed by path (MFS).
+    Files(FilesArgs),
     /// What must stay.
     #[command(subcommand)]
     Pin(PinCommand),
@@ -260,6 +264,19 @@ mod tests {
             "cairn refs local",
             "cairn resolve -r=false --dht-record-count=4 --dht-timeout 5s /ipns/example.org/a",
             "cairn dns -r=false example.org",
+            "cairn files ls -l -U /a",
+            "cairn files ls",
+            "cairn files stat --with-local --format=<hash> /ipfs/bafkqaaa",
+            "cairn files cp -p --force --flush=false /ipfs/bafkqaaa /a/",
+            "cairn files -f=false mv /a /b",
+            "cairn files rm -r --force /a /b",
+            "cairn files mkdir -p --cid-version 1 --hash=blake3 /a",
+            "cairn files read -o 5 -n 3 /a",
+            "cairn files write -e -t -p -o 3 -n 5 --raw-leaves=false /a file",
+            "cairn files flush",
+            "cairn files chcid --cid-ver=0 /a",
+            "cairn files chmod 0644 /a",
+            "cairn files touch --mtime=-5 --mtime-nsecs 3 /a",
             "cairn pin ls --type=recursive -q --names --enc=json",
             "cairn pin add --recursive=false --name x bafkqaaa",
             "cairn pin add --background --priority -3 --expire-in 24h --max-size 2GiB --meta a=b --meta c=d bafkqaaa",

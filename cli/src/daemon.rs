@@ -567,6 +567,7 @@ impl Daemon {
             in_order &= gateway.stop(left().min(DRAIN_TIME_MAX)).await;
         }
         in_order &= self.tasks.stop(left().min(DRAIN_TIME_MAX)).await;
+        let flushed = self.api.context().flush_files().await;
         drop(self.api);
         // Peers see a goodbye, not a timeout.
         match self.node.map(Arc::into_inner) {
@@ -581,7 +582,10 @@ impl Daemon {
             tracing::warn!("not everything ended in time and some of it was cut");
         }
         match closed {
-            Ok(closed) => closed.map_err(|error| Failure::runtime(error.to_string())),
+            Ok(closed) => {
+                closed.map_err(|error| Failure::runtime(error.to_string()))?;
+                Ok(flushed?)
+            }
             Err(_) => Err(Failure::runtime("the repository was not closed in time")),
         }
     }

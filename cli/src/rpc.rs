@@ -29,6 +29,7 @@ pub mod entries;
 pub mod error;
 pub mod explain;
 mod feed;
+pub mod files;
 pub mod filters;
 pub mod follow;
 pub mod get;

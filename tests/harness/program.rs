@@ -318,6 +318,11 @@ impl Daemon {
         self.child.wait().expect("wait");
     }
 
+    /// The same, while others still talk to it.
+    pub fn kill_at_once(&self) {
+        self.signal(Signal::KILL);
+    }
+
     /// Stops its clock, so to speak: its connections stay, and nothing comes from it any more.
     pub fn pause(&self) {
         self.signal(Signal::STOP);

@@ -75,7 +75,7 @@ pub struct AddArgs {
 }
 
 /// A number of bytes.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
     text.parse()
         .map_err(|_| format!("must be a whole number of bytes from 0 to {}", u64::MAX))
 }

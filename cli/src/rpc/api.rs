@@ -7,9 +7,9 @@ use super::error::RpcError;
 use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
-    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, denylist, diag, explain, filters,
-    follow, get, healthy, id, key, log, ls, name, peering, pin, ping, provide, refs, repo, resolve,
-    routing, stats, swarm, version,
+    FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, denylist, diag, explain, files,
+    filters, follow, get, healthy, id, key, log, ls, name, peering, pin, ping, provide, refs, repo,
+    resolve, routing, stats, swarm, version,
 };
 use axum::body::Body;
 use cairn_node::{Exchange, Session};
@@ -238,6 +238,18 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "diag/healthy" => healthy::healthy(call).await,
         "diag/perf" => diag::perf(call),
         "explain" => explain::explain(call).await,
+        "files/chcid" => files::change::rename_blocks(call).await,
+        "files/chmod" => files::change::change_mode(call).await,
+        "files/cp" => files::change::copy(call).await,
+        "files/flush" => files::change::flush(call).await,
+        "files/ls" => files::list(call).await,
+        "files/mkdir" => files::change::make_folder(call).await,
+        "files/mv" => files::change::move_to(call).await,
+        "files/read" => files::read(call).await,
+        "files/rm" => files::change::remove(call).await,
+        "files/stat" => files::stat(call).await,
+        "files/touch" => files::change::touch(call).await,
+        "files/write" => files::write::write(call).await,
         "pin/add" => pin::add(call).await,
         "pin/cancel" => pin::jobs::cancel(call).await,
         "pin/followed" => pin::follow::list(call).await,
@@ -316,7 +328,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 96] = [
+pub const COMMANDS: [&str; 108] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -348,6 +360,18 @@ pub const COMMANDS: [&str; 96] = [
     "diag/perf",
     "dns",
     "explain",
+    "files/chcid",
+    "files/chmod",
+    "files/cp",
+    "files/flush",
+    "files/ls",
+    "files/mkdir",
+    "files/mv",
+    "files/read",
+    "files/rm",
+    "files/stat",
+    "files/touch",
+    "files/write",
     "get",
     "id",
     "key/gen",

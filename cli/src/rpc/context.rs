@@ -16,10 +16,12 @@ use cairn_node::routing::Routing;
 use cairn_node::swarm::Peers;
 use cairn_node::tasks::Tasks;
 use cairn_node::{Exchange, Multiaddr, Node, PeerId};
+use cairn_store::files::Files;
 use cairn_store::pin::{PinMode, PinProgress, PinWish};
 use cairn_store::sink::PutError;
 use cairn_store::source::BlockSource;
 use cairn_store::store::OpenEvent;
+use cairn_store::unixfs::Profile;
 use cairn_store::{Cid, Store};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
@@ -40,6 +42,7 @@ pub struct Context {
     jobs: OnceCell<PinJobs>,
     fixed: Fixed,
     denylist: OnceCell<Denylist>,
+    files: OnceCell<Files>,
     system_denylists: Vec<PathBuf>,
     online: Option<Online>,
     stop: Option<CancellationToken>,
@@ -112,6 +115,7 @@ impl Context {
             jobs: OnceCell::new(),
             fixed: Fixed::default(),
             denylist: OnceCell::new(),
+            files: OnceCell::new(),
             system_denylists: Vec::new(),
             online: None,
             stop: None,
@@ -332,6 +336,26 @@ impl Context {
             .await
     }
 
+    /// The file tree.
+    pub async fn files(&self) -> Result<&Files, RpcError> {
+        self.files
+            .get_or_try_init(|| async {
+                let store = self.store().await?.clone();
+                Ok(Files::new(store, Profile::v1_2025())?)
+            })
+            .await
+    }
+
+    /// Writes what of the file tree waits to be flushed.
+    pub async fn flush_files(&self) -> Result<(), RpcError> {
+        match self.files.get() {
+            Some(files) if !self.store().await?.is_read_only() => {
+                Ok(files.flush_all().await.map(drop)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The blocks that are here.
     pub async fn store(&self) -> Result<&Store, RpcError> {
         Ok(&self.content().await?.store)
@@ -415,8 +439,12 @@ impl Context {
 
     /// Closes the store, if it is open.
     pub async fn close(&self) -> Result<(), RpcError> {
+        let flushed = self.flush_files().await;
         match self.content.get() {
-            Some(content) => Ok(content.store.close().await?),
+            Some(content) => {
+                content.store.close().await?;
+                flushed
+            }
             None => Ok(()),
         }
     }

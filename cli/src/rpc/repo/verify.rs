@@ -229,16 +229,19 @@ impl Cure {
             given_up: Arc::new(std::mem::take(&mut sums.given_up)),
             met: Arc::default(),
         };
-        for pin in self.store.pin_pages() {
+        let pins = self.store.pin_pages().map(|pin| (pin.cid, pin.mode));
+        let files = self.store.files_root();
+        let files = files.map(|root| (root, PinMode::Recursive));
+        for (root, mode) in pins.chain(files) {
             let options = Options {
                 missing: Missing::Tell,
-                max_depth: (pin.mode == PinMode::Direct).then_some(0),
+                max_depth: (mode == PinMode::Direct).then_some(0),
                 ..Options::default()
             };
-            let mut visits = std::pin::pin!(walk(source.clone(), pin.cid, options));
+            let mut visits = std::pin::pin!(walk(source.clone(), root, options));
             while let Some(visit) = visits.next().await {
                 if let Err(error) = visit {
-                    tracing::warn!(pin = %pin.cid, %error, "not read to its end");
+                    tracing::warn!(%root, %error, "not read to its end");
                 }
                 for (cid, outcome) in source.take() {
                     if outcome == Outcome::Healed {
