@@ -66,12 +66,12 @@ fn files_are_written_read_and_told_of_as_kubo_does() {
         );
         assert_eq!(
             repo.ok(["files", "ls", "-l", "/a/b"]),
-            format!("hello\t{HELLO_V1}\t11\n")
+            format!("hello\t{HELLO_V1}\t11")
         );
-        assert_eq!(repo.ok(["files", "ls", "/a"]), "b\n");
+        assert_eq!(repo.ok(["files", "ls", "/a"]), "b");
         let listed = repo.ok(["files", "ls", "-l", "/"]);
         assert!(
-            listed.starts_with("a/\tbafy") && listed.ends_with("\t0\n"),
+            listed.starts_with("a/\tbafy") && listed.ends_with("\t0"),
             "{listed}"
         );
         let listed = json(&repo.ok(["files", "ls", "--json", "--long", "/a/b"]));
@@ -97,7 +97,7 @@ fn files_are_written_read_and_told_of_as_kubo_does() {
             "<mode> <mode-octal> <mtime>",
             "/a/b/hello",
         ]);
-        assert_eq!(stat, "-rw-r----- 0640 6 Sep 2021, 14:18:46 UTC\n");
+        assert_eq!(stat, "-rw-r----- 0640 6 Sep 2021, 14:18:46 UTC");
         let local = repo.ok(["files", "stat", "--with-local", "/"]);
         assert!(
             local.contains("Local: ") && local.contains("(100.00%)"),
@@ -148,10 +148,10 @@ fn what_is_copied_moved_and_removed() {
         repo.ok(["files", "cp", "/one", "/folder/"]);
         repo.ok(["files", "cp", "-p", "/one", "/made/on/the/way"]);
         repo.ok(["files", "mv", "/one", "/folder/two"]);
-        assert_eq!(repo.ok(["files", "ls", "/folder"]), "one\ntwo\n");
+        assert_eq!(repo.ok(["files", "ls", "/folder"]), "one\ntwo");
         repo.ok(["files", "mv", "/folder", "/made"]);
-        assert_eq!(repo.ok(["files", "ls", "/"]), "made\n");
-        assert_eq!(repo.ok(["files", "ls", "/made"]), "folder\non\n");
+        assert_eq!(repo.ok(["files", "ls", "/"]), "made");
+        assert_eq!(repo.ok(["files", "ls", "/made"]), "folder\non");
         assert_eq!(
             repo.ok(["files", "read", "/made/folder/two"]),
             "hello world"
@@ -161,7 +161,7 @@ fn what_is_copied_moved_and_removed() {
         repo.ok(["files", "rm", "--force", "/not/there"]);
         assert_eq!(repo.ok(["files", "ls", "/made"]), "");
         // Content in the place of a path.
-        assert_eq!(repo.ok(["files", "stat", "--size", &content]), "11\n");
+        assert_eq!(repo.ok(["files", "stat", "--size", &content]), "11");
     });
 }
 
@@ -288,7 +288,7 @@ fn what_is_not_flushed_is_seen_at_once_and_written_by_the_next_flush_or_a_stop()
     assert_eq!(repo.ok(["files", "read", "/kept/file"]), "stopped");
     // Alone, a command flushes before it ends.
     repo.ok(["files", "mkdir", "--flush=false", "/alone"]);
-    assert_eq!(repo.ok(["files", "ls"]), "alone\nflushed\nkept\n");
+    assert_eq!(repo.ok(["files", "ls"]), "alone\nflushed\nkept");
 }
 
 #[test]

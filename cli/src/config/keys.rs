@@ -341,7 +341,7 @@ mod tests {
             ("gateway.hosts", "{ \"127.0.0.1\" = { subdomains = true } }"),
             ("gateway.hosts", "{ \"localhost\" = { path = [] } }"),
             ("fetch.timeout", "0s"),
-            ("provide.strategy", "pinned+mfs"),
+            ("provide.strategy", "pinned+entities"),
             ("provide.interval", "50s"),
             ("provide.interval", "48h"),
             ("addresses.swarm", "[\"/ip4/nowhere\"]"),
