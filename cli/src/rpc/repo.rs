@@ -1,7 +1,7 @@
 //! `repo`: sizes, garbage, damage.
 
-pub mod snapshot;
 pub mod import_kubo;
+pub mod snapshot;
 pub mod verify;
 
 use super::api::Call;

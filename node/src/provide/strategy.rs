@@ -313,14 +313,10 @@ mod tests {
         assert_eq!(provided(&store, Strategy::Roots).await, names(&[&root]));
         assert_eq!(provided(&store, Strategy::Mfs).await, names(&[]));
         assert_eq!(provided(&store, Strategy::PinnedMfs).await, pinned);
-        let pin = cairn_store::pin::Pin {
-            cid: *alone.cid(),
-            mode: PinMode::Recursive,
-            name: None,
-        };
-        let whole = store.pin_fetch(store.clone(), &pin, |_| {}).await.unwrap();
+        let wish = cairn_store::pin::PinWish::new(*alone.cid(), PinMode::Recursive);
+        let whole = store.pin_fetch(store.clone(), &wish, |_| {}).await.unwrap();
         let before = store.pins_version();
-        store.set_files_root(pin.cid, whole).await.unwrap();
+        store.set_files_root(*alone.cid(), whole).await.unwrap();
         assert_ne!(store.pins_version(), before);
         assert_eq!(provided(&store, Strategy::Mfs).await, names(&[&alone]));
         assert_eq!(provided(&store, Strategy::PinnedMfs).await, all);

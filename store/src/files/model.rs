@@ -15,7 +15,7 @@ use crate::cid::Cid;
 use crate::config::{ByteSize, Config, Reserve};
 use crate::disk::simulated::{Faults, SimulatedDisk};
 use crate::index::Image;
-use crate::pin::{Pin, PinMode};
+use crate::pin::{PinMode, PinWish};
 use crate::sink::{BlockSink, Nowhere};
 use crate::store::{Ground, Keep, Store};
 use crate::unixfs::import::{ImportError, Importer, Metadata};
@@ -696,8 +696,11 @@ impl Run {
         self.find_out().await;
         self.perhaps = vec![self.tree.clone()];
         if let Some(root) = self.store.files_root() {
-            let pin = Pin::new(root, PinMode::Recursive, None).unwrap();
-            let whole = self.store.pin_fetch(self.store.clone(), &pin, |_| {}).await;
+            let wish = PinWish::new(root, PinMode::Recursive);
+            let whole = self
+                .store
+                .pin_fetch(self.store.clone(), &wish, |_| {})
+                .await;
             assert!(whole.is_ok(), "seed {}: {whole:?}", self.seed);
         }
     }

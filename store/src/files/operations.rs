@@ -7,7 +7,7 @@ use super::view::View;
 use super::{Change, Files, FilesError, FilesPath, Flush};
 use crate::block::Block;
 use crate::cid::Cid;
-use crate::pin::{Pin, PinMode, PinProgress, Whole};
+use crate::pin::{PinMode, PinProgress, PinWish, Whole};
 use crate::source::BlockSource;
 use crate::unixfs::Mtime;
 use crate::unixfs::format::{Message, Type};
@@ -189,9 +189,9 @@ impl Files {
                 other => other.into(),
             })?;
         let tsize = Stat::of(&node).tsize;
-        let pin = Pin::new(cid, PinMode::Recursive, None)?;
+        let wish = PinWish::new(cid, PinMode::Recursive);
         let store = &self.shared.store;
-        let whole = store.pin_fetch(source.clone(), &pin, on_progress).await?;
+        let whole = store.pin_fetch(source.clone(), &wish, on_progress).await?;
         Ok(Copy::Content { cid, tsize, whole })
     }
 

@@ -10,7 +10,7 @@ use super::plan::{Link, Naming, Plan};
 use super::state::{Flush, Work, put};
 use super::{Files, FilesError, FilesPath};
 use crate::cid::Version;
-use crate::pin::{Pin, PinMode, Whole};
+use crate::pin::{PinMode, PinWish, Whole};
 use crate::source::BlockSource;
 use crate::unixfs::read::{self, Node};
 use bytes::Bytes;
@@ -102,8 +102,8 @@ impl Files {
         let (now, _) = work.make_place(path, &options).await?;
         if now != found {
             // What was there has gone, and what it shares with this perhaps with it.
-            let pin = Pin::new(link.cid, PinMode::Recursive, None)?;
-            work.keep([store.pin_fetch(view, &pin, |_| {}).await?]);
+            let wish = PinWish::new(link.cid, PinMode::Recursive);
+            work.keep([store.pin_fetch(view, &wish, |_| {}).await?]);
         }
         work.keep([Whole::of(hold)]);
         let mut plan = Plan::default();

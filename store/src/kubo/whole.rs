@@ -9,7 +9,7 @@ use crate::cid::{self, Cid};
 use crate::dag::{self, absent::Absent};
 use crate::index::Key;
 use crate::journal::record::Record;
-use crate::pin::{PIN_NAME_BYTES_MAX, Pin, PinMode};
+use crate::pin::{PIN_NAME_BYTES_MAX, Pin, PinMode, PinWish};
 use crate::sink::PutError;
 use crate::store::{Hold, Inner};
 use std::collections::{BTreeMap, HashSet};
@@ -159,7 +159,7 @@ impl<'a> Pins<'a> {
         if self.waiting.contains_key(&key) {
             self.commit(tell)?;
         }
-        let here = self.inner.read_pins().by_key.get(&key).cloned();
+        let here = self.inner.pins.read().get(&key);
         let mode = here
             .as_ref()
             .map_or(pin.mode, |here| here.mode.min(pin.mode));
@@ -169,7 +169,7 @@ impl<'a> Pins<'a> {
         };
         if here
             .as_ref()
-            .is_some_and(|here| here.mode == mode && here.name == name)
+            .is_some_and(|here| here.mode == mode && here.name == name && here.expires.is_none())
         {
             tell(pin, PinFate::There);
             return Ok(());
@@ -180,7 +180,9 @@ impl<'a> Pins<'a> {
             tell(pin, PinFate::Broken(missing));
             return Ok(());
         }
-        let Ok(new) = Pin::new(pin.cid, mode, name) else {
+        // Kubo's stay until somebody removes them.
+        let wish = PinWish::new(pin.cid, mode).named(name);
+        let Ok(new) = self.inner.pin_wished(wish) else {
             tell(pin, PinFate::Broken("its name is none".to_owned()));
             return Ok(());
         };
