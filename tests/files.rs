@@ -77,7 +77,7 @@ fn files_are_written_read_and_told_of_as_kubo_does() {
         let listed = json(&repo.ok(["files", "ls", "--json", "--long", "/a/b"]));
         assert_eq!(
             listed.to_string(),
-            format!(r#"{{"Entries":[{{"Hash":"{HELLO_V1}","Name":"hello","Size":11,"Type":0}}]}}"#)
+            format!(r#"{{"Entries":[{{"Name":"hello","Type":0,"Size":11,"Hash":"{HELLO_V1}"}}]}}"#)
         );
         write(repo, "/a/b/hello", b"HE", &[]);
         write(repo, "/a/b/hello", b"!", &["--offset", "11"]);

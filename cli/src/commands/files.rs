@@ -3,7 +3,7 @@
 use super::{Shell, sources};
 use crate::args::{FilesArgs, FilesCommand, FilesStatArgs, NamingArgs};
 use crate::exit::Failure;
-use crate::output::{self, Printer, escape, human_bytes};
+use crate::output::{Printer, escape, human_bytes};
 use crate::rpc::client::Question;
 use crate::rpc::entries::{LocalUpload, Walk};
 use crate::rpc::files::change::Flushed;
@@ -44,20 +44,11 @@ pub async fn files(shell: &mut Shell, arguments: FilesArgs) -> Result<(), Failur
             paths,
             recursive,
             force,
-        } => {
-            let question = shell
-                .question("files/rm")
-                .args(paths)
-                .maybe("recursive", yes(recursive))
-                .maybe("force", yes(force))
-                .maybe("flush", flush);
-            return shell
-                .print_each(question, |failure: String, _| {
-                    output::note(&output::escape_line(&failure));
-                    Ok(())
-                })
-                .await;
-        }
+        } => shell
+            .question("files/rm")
+            .args(paths)
+            .maybe("recursive", yes(recursive))
+            .maybe("force", yes(force)),
         FilesCommand::Cp {
             source,
             dest,

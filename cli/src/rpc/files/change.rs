@@ -178,12 +178,9 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
     if failures.is_empty() {
         return Ok(Reply::Empty);
     }
-    Ok(Reply::values(move |out| async move {
-        for failure in failures {
-            out.value(&failure).await?;
-        }
-        Err(RpcError::failed("can't remove some files"))
-    }))
+    // Kubo sends them as values before an error at the end, which many clients see as a broken connection.
+    failures.push("can't remove some files".to_owned());
+    Err(RpcError::failed(failures.join("; ")))
 }
 
 /// `files mkdir`.
