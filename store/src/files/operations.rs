@@ -229,8 +229,8 @@ impl Files {
         }
         let mut plan = Plan::default();
         plan.put(to, work.whole_link(link).await?);
-        work.keep(whole);
         work.apply(plan).await?;
+        work.keep(whole);
         work.done(flush).await.map(drop)
     }
 
@@ -423,8 +423,8 @@ impl Files {
         if !matches!(plan.becomes, Becomes::Same | Becomes::Folder) {
             return Err(FilesError::Root);
         }
-        work.keep(wholes);
         work.apply(plan).await?;
+        work.keep(wholes);
         work.done(flush).await
     }
 
