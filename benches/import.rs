@@ -4,9 +4,10 @@
 //! `large`, `small`: imported into an empty repository, durable at the end. `-cold`: with the files' pages out of memory.
 //! `again`: everything is here already.
 //!
-//! Floor: several threads that read each file and hash them in batches, and keep nothing.
+//! Floors: several threads that read each file and hash them in batches, and keep nothing; `cp -r` and `sync`, which has
+//! as much to write.
 //!
-//! Needs 22 GB of disk.
+//! Needs 32 GB of disk.
 
 use cairn_store::block::Block;
 use cairn_store::config::{ByteSize, Config, Reserve};
@@ -98,6 +99,14 @@ fn bench() {
             .contestant("read and hash", || {
                 before();
                 process::figures("hash", &[&kubo.display()])["seconds"]
+            })
+            .contestant("cp -r and sync", || {
+                let copy = folder.join("copy");
+                disk::remove(&copy);
+                before();
+                let took = seconds(|| disk::copy(&kubo, &copy));
+                disk::remove(&copy);
+                took
             })
             .run(options.rounds())
             .print();

@@ -150,6 +150,9 @@ fn what_kubo_wrote_is_taken_over() {
         let note = format!("{}/docs/deep/note.txt", kubo.one("files"));
         assert_eq!(repo.ok(["cat", &note]), "in the file tree");
 
+        let note = repo.ok(["files", "read", "/docs/deep/note.txt"]);
+        assert_eq!(note, "in the file tree");
+
         let theirs = kubo.all("pin").map(|pin| {
             let mut parts = pin.splitn(3, ' ');
             let mut next = || parts.next().unwrap_or_default().to_owned();
