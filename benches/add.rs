@@ -3,7 +3,8 @@
 //!
 //! `large`: a file of 4 GiB of random bytes, in chunks of 1 MiB and of 256 KiB, without a daemon and
 //! through the RPC of one that is running; beside `cp` and `sync` of the copy, `dd conv=fdatasync`,
-//! and hashing the chunks in memory in batches on all cores. `small-one`, `small-many`: 100,000 files
+//! and hashing the chunks in memory in batches on all cores. `nocopy`: such a file where it lies, without a
+//! daemon, beside the hashing. `small-one`, `small-many`: 100,000 files
 //! of 1 to 4 KiB in one folder, and in 1,000 folders; beside `tar` into a pipe, and a plain program
 //! that writes each file's block to a temporary file, syncs it, renames it and syncs the folder (a
 //! tenth of the files, scaled). `again-one`, `again-many`: the same a second time into the same
@@ -44,6 +45,7 @@ fn bench() {
     let options = Options::read(
         &[
             "large",
+            "nocopy",
             "small-one",
             "small-many",
             "again-one",
@@ -58,6 +60,9 @@ fn bench() {
     let folder = Folder::new(&options);
     if options.wants("large") {
         large(&options, &folder);
+    }
+    if options.wants("nocopy") {
+        in_place(&options, &folder);
     }
     for (shape, row, second) in [
         ("in one folder", "small-one", "again-one"),
@@ -145,6 +150,41 @@ fn large(options: &Options, folder: &Folder) {
         disk::remove(&copy);
         disk::remove(&folder.join("repository"));
     }
+    disk::remove(&input);
+}
+
+fn in_place(options: &Options, folder: &Folder) {
+    let input = folder.join("large");
+    let bytes = options.number("bytes");
+    file(&input, 1, bytes);
+    disk::sync(&input);
+    let peak_so_far = Cell::new(0);
+    let chunk = 1 << 20;
+    Row::new(
+        format!("add one file of {} MiB in place", bytes >> 20),
+        bytes as f64 / 1e6,
+        "MB",
+    )
+    .contestant("ours, --nocopy", || {
+        let repository = fresh(folder);
+        let arguments = ["add", "-Q", "--progress=false", "--nocopy"];
+        let (seconds, peak) = seconds_and_peak(&mut cairn(&repository, &arguments, &input));
+        peak_so_far.set(peak.max(peak_so_far.get()));
+        seconds
+    })
+    .contestant("hash in memory, all cores", || {
+        let told = process::figures("hash", &[&input.display(), &chunk]);
+        told.get("seconds").copied().unwrap_or(f64::NAN)
+    })
+    .run(options.rounds())
+    .print();
+    let repository = folder.join("repository");
+    println!(
+        "  peak memory {:.1} MiB; the repository has {} bytes",
+        peak_so_far.get() as f64 / f64::from(1 << 20),
+        disk::used(&repository)
+    );
+    disk::remove(&repository);
     disk::remove(&input);
 }
 

@@ -6,6 +6,7 @@
 mod content;
 mod dag;
 mod files;
+mod filestore;
 mod key;
 mod name;
 mod network;
@@ -15,6 +16,7 @@ mod repo;
 pub use content::{AddArgs, CatArgs, DnsArgs, GetArgs, LsArgs, RefsArgs, RefsCommand, ResolveArgs};
 pub use dag::{BlockCommand, BlockPutArgs, CidCommand, DagCommand, DagImportArgs, DagPutArgs};
 pub use files::{FilesArgs, FilesCommand, FilesStatArgs, FilesWriteArgs, NamingArgs};
+pub use filestore::FilestoreCommand;
 pub use key::{BaseArgs, KeyCommand};
 pub use name::{NameCommand, NameInspectArgs, NamePublishArgs, NamePubsubCommand, NameResolveArgs};
 pub use network::{
@@ -217,6 +219,9 @@ pub enum Command {
     /// Whether the node is well, and how fast what lies below the exchange is.
     #[command(subcommand)]
     Diag(DiagCommand),
+    /// Blocks that lie in files of yours (`add --nocopy`).
+    #[command(subcommand)]
+    Filestore(FilestoreCommand),
     /// Keys that names are published under.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -325,6 +330,10 @@ mod tests {
             "cairn bootstrap rm all",
             "cairn repo stat -H -s",
             "cairn repo snapshot x",
+            "cairn add --nocopy x",
+            "cairn filestore ls --file-order",
+            "cairn filestore verify --remove-bad-blocks bafkqaaa",
+            "cairn filestore dups",
             "cairn --repo-dir /x repo restore --verify --new-identity y",
             "cairn explain /ipfs/bafkqaaa/a",
             "cairn diag perf /ip4/127.0.0.1/tcp/1/p2p/x --upload 64MiB --download=0 --streams 4",

@@ -12,6 +12,7 @@ pub mod denylist;
 pub mod diag;
 pub mod explain;
 pub mod files;
+pub mod filestore;
 pub mod import_kubo;
 pub mod key;
 pub mod name;
@@ -155,6 +156,7 @@ async fn dispatch(
         Command::Pin(command) => pin::pin(shell, command).await,
         Command::Explain { path } => explain::explain(shell, path).await,
         Command::Files(arguments) => files::files(shell, arguments).await,
+        Command::Filestore(command) => filestore::filestore(shell, command).await,
         Command::Id(arguments) => network::id(shell, arguments).await,
         Command::Swarm(command) => network::swarm(shell, command).await,
         Command::Ping(arguments) => network::ping(shell, arguments).await,

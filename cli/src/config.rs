@@ -78,6 +78,8 @@ pub struct Config {
     pub serve: Serve,
     /// What is not wanted here.
     pub denylists: Denylists,
+    /// Which files may be added in place through the RPC.
+    pub filestore: Filestore,
     /// What keys are sealed with.
     pub keystore: KeystoreSection,
     /// What is logged.
@@ -249,6 +251,43 @@ impl Default for Provide {
             strategy: Strategy::default(),
             interval: Interval(Duration::from_secs(22 * 3600)),
         }
+    }
+}
+
+/// The `[filestore]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filestore {
+    /// Folders whose files may be added in place through the RPC.
+    pub roots: Vec<Root>,
+}
+
+/// A folder, absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Root(String);
+
+impl Root {
+    /// Where it is.
+    pub fn path(&self) -> &std::path::Path {
+        std::path::Path::new(&self.0)
+    }
+}
+
+impl TryFrom<String> for Root {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match std::path::Path::new(&text).is_absolute() {
+            true => Ok(Self(text)),
+            false => Err(format!("{text:?} is no absolute path of a folder")),
+        }
+    }
+}
+
+impl From<Root> for String {
+    fn from(root: Root) -> Self {
+        root.0
     }
 }
 
@@ -777,6 +816,12 @@ content_deny = []
 # is neither fetched nor served, over HTTP and to peers. About 45 bytes of memory a rule. With a list that cannot be
 # read the daemon does not start.
 system = true
+
+[filestore]
+# Folders whose files may be added in place (`add --nocopy`) by whoever may use the RPC, and so by `cairn add` while a
+# daemon runs. None: only without a daemon, by whoever may read the files. Blocks of such files are read from them, now
+# and whenever they are asked for, and given to whoever asks like any others.
+roots = []
 
 [keystore]
 # What private keys are sealed with on the disk: a file with at least 32 random bytes, or one with a passphrase (or

@@ -30,6 +30,7 @@ pub mod error;
 pub mod explain;
 mod feed;
 pub mod files;
+pub mod filestore;
 pub mod filters;
 pub mod follow;
 pub mod get;

@@ -419,6 +419,10 @@ impl Failure {
             SourceError::Cid(_) => Self::Path(error.to_string()),
             SourceError::Stopping { .. } => Self::Stopping,
             SourceError::Damaged { .. } => Self::Damaged(error.to_string()),
+            // Where files of the operator's lie is no visitor's business.
+            SourceError::Elsewhere { cid, .. } => Self::Damaged(format!(
+                "block {cid} lies in a file of the operator's, and is not there any more"
+            )),
             SourceError::Denied(denial) => Self::Denied(denial),
             SourceError::OverBudget { bound, .. } => Self::Over(Limit::Request(bound)),
             SourceError::TooLarge { .. } => Self::Broken(error.to_string()),

@@ -314,8 +314,8 @@ impl Blocks for Store {
     async fn find(&self, cid: &Cid) -> Option<Block> {
         match self.block(cid).await {
             Ok(block) => block,
-            // As good as absent; the store has said so already.
-            Err(SourceError::Damaged { .. }) => None,
+            // As good as absent; the store has said so already, or the user knows what became of the file.
+            Err(SourceError::Damaged { .. } | SourceError::Elsewhere { .. }) => None,
             Err(error) => {
                 tracing::warn!(%error, "a block in the store cannot be used");
                 None

@@ -158,7 +158,14 @@ impl Session {
         let Some((bitswap, work)) = &self.peers else {
             return stored;
         };
-        let damaged = matches!(stored, Err(SourceError::Damaged { .. }));
+        let damaged = matches!(
+            stored,
+            Err(SourceError::Damaged { .. } | SourceError::Elsewhere { .. })
+        );
+        let told = match &stored {
+            Err(SourceError::Elsewhere { lost, .. }) => format!("it was added in place ({lost})"),
+            _ => "it is damaged on disk".to_owned(),
+        };
         if !damaged && let Some(found) = stored? {
             return Ok(Some(found));
         }
@@ -170,7 +177,7 @@ impl Session {
                 is_anywhere,
             } if damaged => SourceError::TooSlow {
                 cid,
-                tried: format!("it is damaged on disk, and {tried}").into(),
+                tried: format!("{told}, and {tried}").into(),
                 is_anywhere,
             },
             error => error,

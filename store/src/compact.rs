@@ -331,11 +331,13 @@ impl<'a> Compaction<'a> {
         let length = to.min(segment.length()).saturating_sub(from);
         let (bytes, checked) = match segment.read(from, length) {
             Ok(bytes) => (bytes, true),
-            Err(ReadError::Unchecked) => match segment.read_unchecked(from, length) {
-                Ok(bytes) => (bytes, false),
-                Err(error) if is_lost(&error) => return Ok(None),
-                Err(error) => return Err(failed(error)),
-            },
+            Err(ReadError::Unchecked | ReadError::Lost(_)) => {
+                match segment.read_unchecked(from, length) {
+                    Ok(bytes) => (bytes, false),
+                    Err(error) if is_lost(&error) => return Ok(None),
+                    Err(error) => return Err(failed(error)),
+                }
+            }
             Err(ReadError::Disk(error)) => return Err(failed(error)),
         };
         let mut sections = Vec::with_capacity(run.len());
@@ -359,7 +361,7 @@ impl<'a> Compaction<'a> {
             if !checked {
                 let prefix = usize::try_from(header.prefix).unwrap_or(usize::MAX);
                 let data = section.slice(prefix.min(section.len())..);
-                if crate::Block::verify(header.cid, data).is_err() {
+                if !section::is_whole(segment.id.stream, header.cid, data) {
                     self.inner.mark_damaged(*key, place.position());
                     return Ok(None);
                 }
@@ -655,9 +657,10 @@ fn runs(sections: &[(Key, Place)]) -> impl Iterator<Item = &[(Key, Place)]> {
     })
 }
 
-/// Where a section goes: cached ones to the cache, the others by their codec.
+/// Where a section goes: references to their like, cached ones to the cache, the others by their codec.
 fn stream_of(place: &Place, section: &[u8]) -> Stream {
     match section::header(section) {
+        _ if place.is_reference() => Stream::File,
         Some(header) if !place.cached => Stream::of_codec(header.cid.codec()),
         _ if place.cached => Stream::Cache,
         _ => place.segment.stream,

@@ -14,6 +14,7 @@ mod disk;
 pub mod durable;
 pub mod evict;
 pub mod files;
+pub mod filestore;
 pub mod format;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -25,6 +26,7 @@ pub mod kubo;
 mod log;
 pub mod notes;
 pub mod pin;
+pub mod reference;
 pub mod scrub;
 #[cfg(test)]
 mod simulation;

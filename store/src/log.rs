@@ -31,10 +31,12 @@ pub(crate) enum Stream {
     Node,
     /// Blocks of either kind that came from peers and may be evicted.
     Cache,
+    /// Where blocks lie in the user's files.
+    File,
 }
 
 impl Stream {
-    pub(crate) const ALL: [Self; 3] = [Self::Leaf, Self::Node, Self::Cache];
+    pub(crate) const ALL: [Self; 4] = [Self::Leaf, Self::Node, Self::Cache, Self::File];
 
     /// Where kept blocks of this codec go.
     pub(crate) fn of_codec(codec: u64) -> Self {
@@ -50,6 +52,15 @@ impl Stream {
             Self::Leaf => "leaf",
             Self::Node => "node",
             Self::Cache => "cache",
+            Self::File => "file",
+        }
+    }
+
+    /// How names of its segments end. What has no blocks in it is no CAR.
+    const fn ending(self) -> &'static str {
+        match self {
+            Self::Leaf | Self::Node | Self::Cache => "car",
+            Self::File => "refs",
         }
     }
 }
@@ -68,21 +79,26 @@ impl SegmentId {
             Stream::Leaf => self.number,
             Stream::Node => self.number | NODE_BIT,
             Stream::Cache => self.number | CACHE_BIT,
+            Stream::File => self.number | NODE_BIT | CACHE_BIT,
         }
     }
 
     pub(crate) const fn unpacked(packed: u32) -> Self {
-        let stream = if packed & NODE_BIT != 0 {
-            Stream::Node
-        } else if packed & CACHE_BIT != 0 {
-            Stream::Cache
-        } else {
-            Stream::Leaf
+        let stream = match (packed & NODE_BIT != 0, packed & CACHE_BIT != 0) {
+            (true, true) => Stream::File,
+            (true, false) => Stream::Node,
+            (false, true) => Stream::Cache,
+            (false, false) => Stream::Leaf,
         };
         Self {
             stream,
             number: packed & !(NODE_BIT | CACHE_BIT),
         }
+    }
+
+    /// The name of its file.
+    pub(crate) fn file_name(self) -> String {
+        format!("{self}.{}", self.stream.ending())
     }
 
     /// The id in a file's name, if it is a segment's.
@@ -91,7 +107,8 @@ impl SegmentId {
         let stream = Stream::ALL
             .into_iter()
             .find(|known| known.name() == stream)?;
-        let number = rest.strip_suffix(".car")?.parse().ok()?;
+        let number = rest.strip_suffix(stream.ending())?.strip_suffix('.')?;
+        let number = number.parse().ok()?;
         (number != 0 && number < CACHE_BIT).then_some(Self { stream, number })
     }
 }
@@ -155,6 +172,13 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Whether what lies there is where the block is, and not the block.
+    pub(crate) fn is_reference(&self) -> bool {
+        self.segment.stream == Stream::File
+    }
+}
+
 /// A section's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Position {
@@ -189,17 +213,18 @@ mod tests {
 
     #[test]
     fn file_names_read_back() {
-        let id = SegmentId {
-            stream: Stream::Node,
-            number: 12,
-        };
-        assert_eq!(SegmentId::from_file_name(&format!("{id}.car")), Some(id));
+        for stream in Stream::ALL {
+            let id = SegmentId { stream, number: 12 };
+            assert_eq!(SegmentId::from_file_name(&id.file_name()), Some(id));
+        }
         for other in [
             "leaf-000000.car",
             "leaf-1.crc",
             "tree-000001.car",
             "leaf-x.car",
             "leaf.car",
+            "leaf-000001.refs",
+            "file-000001.car",
         ] {
             assert_eq!(SegmentId::from_file_name(other), None, "{other}");
         }

@@ -2,13 +2,43 @@
 
 use crate::block::Block;
 use crate::cid::Cid;
+use crate::reference::Reference;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Something that takes new blocks. Import runs on a thread of its own, so this may block.
 pub trait BlockSink {
     /// Takes the blocks, in order. Taken is not yet durable: whoever started the import commits.
     fn put(&mut self, blocks: Vec<Block>) -> Result<(), PutError>;
+
+    /// Takes blocks that lie in files, in order. Whoever keeps no references takes them as any others.
+    fn put_placed(&mut self, placed: Vec<Placed>) -> Result<(), PutError> {
+        self.put(placed.into_iter().map(|placed| placed.block).collect())
+    }
+}
+
+/// A block that lies in a file.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// The block.
+    pub block: Block,
+    /// The file, absolute.
+    pub path: Arc<Path>,
+    /// Its first byte there.
+    pub offset: u64,
+}
+
+impl Placed {
+    pub(crate) fn reference(&self) -> Reference {
+        Reference {
+            path: self.path.clone(),
+            offset: self.offset,
+            // Blocks are far smaller than that.
+            length: u32::try_from(self.block.data().len()).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 /// Why a block was not kept.
@@ -52,5 +82,9 @@ impl<H: BuildHasher> BlockSink for HashMap<Cid, Block, H> {
 impl<S: BlockSink + ?Sized> BlockSink for &mut S {
     fn put(&mut self, blocks: Vec<Block>) -> Result<(), PutError> {
         (**self).put(blocks)
+    }
+
+    fn put_placed(&mut self, placed: Vec<Placed>) -> Result<(), PutError> {
+        (**self).put_placed(placed)
     }
 }

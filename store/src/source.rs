@@ -6,6 +6,7 @@
 use crate::block::{BLOCK_BYTES_MAX, Block};
 use crate::cid::Cid;
 use crate::dag::Bound;
+use crate::reference::Lost;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::future::Future;
@@ -65,6 +66,17 @@ pub enum SourceError {
     Damaged {
         /// The block asked for.
         cid: Cid,
+    },
+    /// It was added in place, and is not there any more: whoever can fetch it should.
+    #[error(
+        "block {cid} was added in place and cannot be had from there: {lost}; put the file back as it was, or \
+         add it again"
+    )]
+    Elsewhere {
+        /// The block asked for.
+        cid: Cid,
+        /// Where it was, and what happened.
+        lost: Arc<Lost>,
     },
     /// It came, but the repository took it not: nor would it take the next one.
     #[error("block {cid} was fetched, but cannot be kept: {why}")]

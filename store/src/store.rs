@@ -38,7 +38,7 @@ pub(crate) use commit::{Committed, Only};
 pub(crate) use open::Ground;
 pub(crate) use open::remove_segment;
 pub use open::{OpenError, OpenEvent};
-pub(crate) use read::nothing;
+pub(crate) use read::{disk as disk_error, nothing};
 pub(crate) use write::Hold;
 pub use write::Writer;
 
@@ -375,12 +375,14 @@ impl BlockSource for Store {
             return Ok(Some(block.data().len() as u64));
         }
         let key = self.inner.index.key(cid.hash());
-        if let Some(place) = self.inner.place_at_once(&key) {
+        if let Some(place) = self.inner.place_at_once(&key)
+            && !place.is_some_and(|place| place.is_reference())
+        {
             let_others().await;
             return Ok(place.map(|place| place.length.into()));
         }
         let (inner, cid) = (self.inner.clone(), *cid);
-        blocking(move || Ok(inner.place(&cid, &key)?.map(|place| place.length.into())))
+        blocking(move || inner.size(&cid, &key))
             .await
             .unwrap_or(Err(SourceError::Stopping { cid }))
     }

@@ -4,7 +4,7 @@
 //! does it piece by piece with what is here. A damaged section is marked: its block is as if absent until it
 //! is fetched or added again, which writes it anew.
 
-use crate::block::Block;
+use crate::block::{Block, BlockError};
 use crate::cid::Cid;
 use crate::hash::BATCH;
 use crate::index::Key;
@@ -445,13 +445,9 @@ impl Inner {
             .iter()
             .map(|(position, cid, _)| (*position, *cid))
             .collect();
-        let blocks = batch
-            .into_iter()
-            .map(|(_, cid, data)| (cid, data))
-            .collect();
         let mut bad = Vec::new();
         let mut gaps: BTreeMap<SegmentId, Vec<Damage>> = BTreeMap::new();
-        for ((position, cid), verified) in places.into_iter().zip(Block::verify_many(blocks)) {
+        for ((position, cid), verified) in places.into_iter().zip(verified(batch)) {
             let key = self.index.key(cid.hash());
             let Err(error) = verified else {
                 if walk.known.may_have(position) {
@@ -545,6 +541,29 @@ impl Inner {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         segments.values().cloned().collect()
     }
+}
+
+/// Whether sections hold what their CIDs name. References do if they are whole: what became of the files is the
+/// user's, and told by `filestore verify`.
+fn verified(batch: Batch) -> Vec<Result<(), BlockError>> {
+    let mut verified = Vec::with_capacity(batch.len());
+    let mut blocks = Vec::with_capacity(batch.len());
+    for (position, cid, data) in batch {
+        if position.segment.stream == Stream::File {
+            let is_whole = section::is_whole(Stream::File, cid, data);
+            let mismatch = BlockError::Mismatch { cid };
+            verified.push(Some(if is_whole { Ok(()) } else { Err(mismatch) }));
+        } else {
+            verified.push(None);
+            blocks.push((cid, data));
+        }
+    }
+    let mut blocks = Block::verify_many(blocks).into_iter();
+    let mut next = || blocks.next().map_or(Ok(()), |block| block.map(drop));
+    verified
+        .into_iter()
+        .map(|known| known.unwrap_or_else(&mut next))
+        .collect()
 }
 
 /// A segment of which the rest cannot be read at all: which blocks that takes is not known, and another time

@@ -54,6 +54,9 @@ pub struct AddArgs {
     /// CID version, 0 or 1.
     #[arg(long, value_name = "VERSION")]
     pub cid_version: Option<String>,
+    /// Leave the bytes where they are: keep where each block lies in its file, and read it from there.
+    #[arg(long)]
+    pub nocopy: bool,
     /// Leaves are raw blocks.
     #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub raw_leaves: Option<bool>,

@@ -6,7 +6,9 @@ use crate::exit::Failure;
 use crate::output::{Progress, escape};
 use crate::rpc::add::Line;
 use crate::rpc::client::Question;
-use crate::rpc::entries::{Folders, Hidden, Keep, Links, LocalUpload, Source, Walk, is_folder};
+use crate::rpc::entries::{
+    Folders, Hidden, InPlace, Keep, Links, LocalUpload, Source, Walk, is_folder,
+};
 use std::fs;
 use std::path::PathBuf;
 
@@ -84,6 +86,7 @@ fn question(shell: &Shell, arguments: &AddArgs) -> Question {
         .maybe("pin-name", arguments.pin_name.as_ref())
         .maybe("profile", arguments.profile.as_ref())
         .maybe("cid-version", arguments.cid_version.as_ref())
+        .maybe("nocopy", arguments.nocopy.then_some(true))
         .maybe("raw-leaves", arguments.raw_leaves)
         .maybe("chunker", arguments.chunker.as_ref())
         .maybe("hash", arguments.hash.as_ref())
@@ -120,6 +123,11 @@ fn upload(arguments: &AddArgs) -> Result<LocalUpload, Failure> {
                 Hidden::Skip
             },
             links,
+            in_place: if arguments.nocopy {
+                InPlace::Told
+            } else {
+                InPlace::Untold
+            },
             keep_mode: keep(arguments.preserve_mode),
             keep_mtime: keep(arguments.preserve_mtime),
         },

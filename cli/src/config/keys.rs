@@ -228,6 +228,7 @@ const KEYS: &[(&str, &str)] = &[
         r#"a list of CIDs like "bafy…" or "Qm…""#,
     ),
     ("denylists.system", "true or false"),
+    ("filestore.roots", r#"a list of folders like "/srv/media""#),
     ("keystore.key_file", PATH),
     ("keystore.passphrase_file", PATH),
     ("gateway.routing", "true or false"),
@@ -329,6 +330,7 @@ mod tests {
     fn wrong_values_of_the_right_kind_are_named_too() {
         for (key, value) in [
             ("network", "moon"),
+            ("filestore.roots", "[\"media\"]"),
             ("storage.scrub_share", "101"),
             ("storage.scrub_share", "300"),
             ("storage.reserve", "automatic"),

@@ -8,6 +8,7 @@ use super::arguments::{Arguments, CidText};
 use super::entries::{Content, Entries, Entry};
 use super::error::RpcError;
 use super::feed::Feed;
+use super::filestore::Places;
 use super::reply::{Reply, Sink};
 use cairn_store::cid::{Cid, HashKind, Version};
 use cairn_store::pin::PinMode;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, Read};
+use std::path::PathBuf;
 use tokio::runtime::Handle;
 
 /// A line of the answer: progress (`Bytes`) or a result (`Hash` and `Size`).
@@ -59,6 +61,8 @@ fn is_zero(number: &u64) -> bool {
 #[derive(Debug, Clone)]
 struct Options {
     profile: Profile,
+    /// Whether files stay where they are.
+    nocopy: bool,
     target: Target,
     wrap: Wrap,
     progress: Progress,
@@ -105,7 +109,7 @@ impl Options {
         } else {
             Target::Kept
         };
-        for unknown in ["to-files", "nocopy", "fscache", "inline"] {
+        for unknown in ["to-files", "fscache", "inline"] {
             if arguments
                 .text(&[unknown])
                 .is_some_and(|text| text != "false")
@@ -117,8 +121,19 @@ impl Options {
         let mode: Option<u32> = arguments.parsed(&["mode"], "a file mode")?;
         let seconds: Option<i64> = arguments.parsed(&["mtime"], "seconds since 1970")?;
         let nanoseconds: Option<u32> = arguments.parsed(&["mtime-nsecs"], "nanoseconds")?;
+        let mut profile = profile(arguments)?;
+        let nocopy = arguments.flag(&["nocopy"])?;
+        if nocopy {
+            if arguments.choice(&["raw-leaves"])? == Some(false) {
+                return Err(RpcError::wrong(
+                    "nocopy option requires '--raw-leaves' to be enabled as well",
+                ));
+            }
+            profile.raw_leaves = true;
+        }
         Ok(Self {
-            profile: profile(arguments)?,
+            profile,
+            nocopy,
             target,
             wrap: if wrap { Wrap::InFolder } else { Wrap::No },
             progress: if arguments.flag(&["progress", "p"])? {
@@ -209,15 +224,26 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
             context, upload, ..
         } = call;
         let runtime = Handle::current();
+        let places = match options.nocopy {
+            true => Some(Places::of(&context)?),
+            false => None,
+        };
         let work = move |entries: &mut dyn Entries| {
             let teller = RefCell::new(Teller::new(&options, out));
             match store {
-                None => drop(import(entries, &options, Nowhere, &teller)?),
+                None => drop(import(
+                    entries,
+                    &options,
+                    places.as_ref(),
+                    Nowhere,
+                    &teller,
+                )?),
                 Some(store) => {
                     let mut writer = store.writer(Keep::Kept);
                     // One thread reads and hashes while another appends.
-                    let (roots, put) =
-                        overlapped(&mut writer, |sink| import(entries, &options, sink, &teller));
+                    let (roots, put) = overlapped(&mut writer, |sink| {
+                        import(entries, &options, places.as_ref(), sink, &teller)
+                    });
                     let roots = roots?;
                     put?;
                     match &options.target {
@@ -247,6 +273,7 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
 fn import<S: BlockSink>(
     entries: &mut dyn Entries,
     options: &Options,
+    places: Option<&Places>,
     sink: S,
     teller: &RefCell<Teller>,
 ) -> Result<Vec<Added>, RpcError> {
@@ -268,8 +295,13 @@ fn import<S: BlockSink>(
         let Entry {
             path,
             metadata,
+            place,
             content,
         } = entry;
+        let place = match (&content, places) {
+            (Content::File(_), Some(places)) => Some(places.admit(&path, place)?),
+            _ => None,
+        };
         let metadata = Metadata {
             mode: metadata.mode.or(options.default_metadata.mode),
             mtime: metadata.mtime.or(options.default_metadata.mtime),
@@ -286,7 +318,7 @@ fn import<S: BlockSink>(
             Content::File(content) => Content::File(Box::new(Watched { content, teller })),
             other => other,
         };
-        feed.take(&path, metadata, content, &mut named)?;
+        feed.take_in_place(&path, metadata, place.as_deref(), content, &mut named)?;
         if teller.borrow().out.is_abandoned() {
             return Err(RpcError::reader_gone());
         }
@@ -466,7 +498,7 @@ mod tests {
         assert!(read("pin=false&pin-name=x").is_err());
         assert!(read("profile=unixfs-v9").is_err());
         assert!(read("cid-version=2").is_err());
-        assert!(read("nocopy=true").is_err());
+        assert!(read("nocopy=true&raw-leaves=false").is_err());
         assert!(read("nocopy=false").is_ok());
     }
 

@@ -8,8 +8,8 @@ use super::reply::{Reply, error_response};
 use super::upload::Upload;
 use super::{
     FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, denylist, diag, explain, files,
-    filters, follow, get, healthy, id, key, log, ls, name, peering, pin, ping, provide, refs, repo,
-    resolve, routing, stats, swarm, version,
+    filestore, filters, follow, get, healthy, id, key, log, ls, name, peering, pin, ping, provide,
+    refs, repo, resolve, routing, stats, swarm, version,
 };
 use axum::body::Body;
 use cairn_node::{Exchange, Session};
@@ -250,6 +250,9 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "files/stat" => files::stat(call).await,
         "files/touch" => files::change::touch(call).await,
         "files/write" => files::write::write(call).await,
+        "filestore/dups" => filestore::dups(call).await,
+        "filestore/ls" => filestore::list(call).await,
+        "filestore/verify" => filestore::verify(call).await,
         "pin/add" => pin::add(call).await,
         "pin/cancel" => pin::jobs::cancel(call).await,
         "pin/followed" => pin::follow::list(call).await,
@@ -328,7 +331,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 108] = [
+pub const COMMANDS: [&str; 111] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -372,6 +375,9 @@ pub const COMMANDS: [&str; 108] = [
     "files/stat",
     "files/touch",
     "files/write",
+    "filestore/dups",
+    "filestore/ls",
+    "filestore/verify",
     "get",
     "id",
     "key/gen",

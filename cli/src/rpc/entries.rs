@@ -25,6 +25,8 @@ pub struct Entry<'a> {
     pub path: String,
     /// Mode and time, if they shall be kept.
     pub metadata: Metadata,
+    /// Where the file lies, if that was told: it may be added in place.
+    pub place: Option<PathBuf>,
     /// What it is.
     pub content: Content<'a>,
 }
@@ -126,6 +128,8 @@ pub struct Walk {
     pub hidden: Hidden,
     /// What a symbolic link becomes.
     pub links: Links,
+    /// Whether it is told where files lie.
+    pub in_place: InPlace,
     /// What is kept of modes.
     pub keep_mode: Keep,
     /// What is kept of times.
@@ -162,6 +166,16 @@ pub enum Links {
     FollowNamed,
     /// What it points to.
     Follow,
+}
+
+/// Whether it is told where files lie.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum InPlace {
+    /// It is nobody's business.
+    #[default]
+    Untold,
+    /// So that they can be added in place.
+    Told,
 }
 
 /// Whether something is kept.
@@ -267,6 +281,7 @@ impl Entries for LocalEntries {
                 return Ok(Some(Entry {
                     path: name.unwrap_or_default(),
                     metadata: Metadata::default(),
+                    place: None,
                     content: Content::File(Box::new(io::stdin())),
                 }));
             }
@@ -285,6 +300,13 @@ impl Entries for LocalEntries {
         };
         let found = found.map_err(|error| unreadable(&path, &error))?;
         let kind = found.file_type();
+        let place = match self.walk.in_place {
+            // As whoever reads it later finds it, who follows no link at its end.
+            InPlace::Told if kind.is_file() => {
+                Some(fs::canonicalize(&path).map_err(|error| unreadable(&path, &error))?)
+            }
+            InPlace::Told | InPlace::Untold => None,
+        };
         let content = if kind.is_dir() {
             if self.walk.folders == Folders::Refuse {
                 return Err(is_folder(&path));
@@ -308,6 +330,7 @@ impl Entries for LocalEntries {
         Ok(Some(Entry {
             path: name,
             metadata: self.metadata(&found),
+            place,
             content,
         }))
     }

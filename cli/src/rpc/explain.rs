@@ -159,6 +159,13 @@ impl About<'_> {
                     return Err(error);
                 }
             }
+            Err(error @ SourceError::Elsewhere { .. }) => {
+                let text = format!("{error}; that counts as absent");
+                self.say("elsewhere", &text).await;
+                if !source.is_online {
+                    return Err(error);
+                }
+            }
             Err(error) => {
                 self.say("disk", &error.to_string()).await;
                 return Err(error);

@@ -4,6 +4,7 @@ use super::entries::Content;
 use super::error::RpcError;
 use cairn_store::sink::BlockSink;
 use cairn_store::unixfs::import::{Added, Event, ImportError, Importer, Metadata};
+use std::path::Path;
 
 /// An importer that is fed with paths.
 pub(super) struct Feed<S, F> {
@@ -22,11 +23,13 @@ impl<S: BlockSink, F: FnMut(Event)> Feed<S, F> {
         }
     }
 
-    /// Takes an entry. `named` gives what is at the top its name there.
-    pub(super) fn take(
+    /// Takes an entry, which stays where it lies if it is a file and that is said. `named` gives what is at the top
+    /// its name there.
+    pub(super) fn take_in_place(
         &mut self,
         path: &str,
         metadata: Metadata,
+        place: Option<&Path>,
         content: Content<'_>,
         named: &mut dyn FnMut(&str) -> String,
     ) -> Result<(), RpcError> {
@@ -55,7 +58,11 @@ impl<S: BlockSink, F: FnMut(Event)> Feed<S, F> {
             }
             Content::File(mut content) => {
                 let name = self.name_inside(name, named);
-                let added = self.importer.file(&name, &mut content, metadata);
+                let importer = &mut self.importer;
+                let added = match place {
+                    Some(place) => importer.file_in_place(&name, &mut content, metadata, place),
+                    None => importer.file(&name, &mut content, metadata),
+                };
                 added.map_err(|error| match error {
                     // The importer knows the entry by our name for it.
                     ImportError::Read { source, .. } => {

@@ -14,8 +14,13 @@ use cairn_store::unixfs::import::Metadata;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use memchr::memmem;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{
+    AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode,
+};
+use std::ffi::OsString;
 use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 /// Why a body is refused.
 #[derive(Debug, thiserror::Error)]
@@ -265,6 +270,13 @@ impl<R: Read> Entries for MultipartEntries<R> {
         let field = parameter(parameters, "name").unwrap_or_default();
         let path = entry_path(&parameter(parameters, "filename").unwrap_or_default())?;
         let kind = header("content-type").unwrap_or_default();
+        // Newer clients of Kubo encode it.
+        let encoded = header("abspath-encoded").map(|text| {
+            let spaced = text.replace('+', " ");
+            let bytes: Vec<u8> = percent_decode_str(&spaced).collect();
+            PathBuf::from(OsString::from_vec(bytes))
+        });
+        let place = encoded.or_else(|| header("abspath").map(PathBuf::from));
         let mut content = PartReader(&mut self.parts);
         let content = match kind.split(';').next().unwrap_or_default().trim() {
             "application/x-directory" => Content::Folder,
@@ -283,6 +295,7 @@ impl<R: Read> Entries for MultipartEntries<R> {
         Ok(Some(Entry {
             path,
             metadata: metadata_of(&field)?,
+            place,
             content,
         }))
     }
@@ -359,10 +372,15 @@ pub fn write(
             Content::Link(_) => "application/symlink",
             Content::File(_) => "application/octet-stream",
         };
+        let place = entry.place.as_ref().map(|path| {
+            let path = percent_encode(path.as_os_str().as_bytes(), &ENCODED);
+            format!("Abspath-Encoded: {path}\r\n")
+        });
+        let place = place.unwrap_or_default();
         let name = utf8_percent_encode(&entry.path, &ENCODED);
         send(Bytes::from(format!(
             "--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"; \
-             filename=\"{name}\"\r\nContent-Type: {kind}\r\n\r\n"
+             filename=\"{name}\"\r\n{place}Content-Type: {kind}\r\n\r\n"
         )))?;
         match entry.content {
             Content::Folder => {}

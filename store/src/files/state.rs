@@ -479,7 +479,7 @@ pub(super) async fn put(
         return Ok(());
     }
     let inner = Arc::clone(&store.inner);
-    let put = blocking(move || inner.put(&blocks, Keep::Kept, &hold)).await;
+    let put = blocking(move || inner.put_unless_in_place(&blocks, &hold)).await;
     Ok(put.unwrap_or(Err(PutError::Closing))?)
 }
 

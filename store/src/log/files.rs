@@ -75,7 +75,7 @@ impl Files {
 
     /// The segment's file.
     pub(crate) fn path(&self, id: SegmentId) -> PathBuf {
-        self.folder.join(format!("{id}.car"))
+        self.folder.join(id.file_name())
     }
 
     /// The file of its checksums.

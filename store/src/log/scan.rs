@@ -6,7 +6,6 @@
 
 use super::section::{self, Header, PREFIX_MAX};
 use super::segment::Segment;
-use crate::block::Block;
 use bytes::Bytes;
 use std::io;
 
@@ -177,7 +176,8 @@ impl<'a> Scan<'a> {
     }
 
     fn verifies(&self, found: &Found) -> io::Result<bool> {
-        Ok(Block::verify(found.header.cid, self.data(found)?).is_ok())
+        let (stream, cid) = (self.segment.id.stream, found.header.cid);
+        Ok(section::is_whole(stream, cid, self.data(found)?))
     }
 
     /// The next place at or after `from` where a section hashes to its CID, or the end.
@@ -231,7 +231,7 @@ const DATA_AHEAD: u64 = 1 << 20;
 #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
-    use crate::block::Prefix;
+    use crate::block::{Block, Prefix};
     use crate::cid::{self, HashKind, Version};
     use crate::disk::RealDisk;
     use crate::log::append::Appender;

@@ -1,7 +1,10 @@
 //! One section of a segment: `varint | CID | bytes`.
 
-use crate::block::BLOCK_BYTES_MAX;
+use super::Stream;
+use crate::block::{BLOCK_BYTES_MAX, Block};
 use crate::cid::{self, CID_BYTES_MAX, Cid};
+use crate::reference::Reference;
+use bytes::Bytes;
 
 /// What precedes a block's bytes, read back.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +48,14 @@ pub(crate) fn header(bytes: &[u8]) -> Option<Header> {
     })
 }
 
+/// Whether `data` is what a section of this stream may hold under `cid`.
+pub(crate) fn is_whole(stream: Stream, cid: Cid, data: Bytes) -> bool {
+    match stream {
+        Stream::File => Reference::decode(&cid, &data).is_some(),
+        Stream::Leaf | Stream::Node | Stream::Cache => Block::verify(cid, data).is_ok(),
+    }
+}
+
 /// The header of every segment: CARv1 with one root, the empty identity CID, because common
 /// readers refuse an empty list.
 pub(crate) fn file_header() -> Vec<u8> {
@@ -69,9 +80,8 @@ const SECTION_MAX: usize = CID_BYTES_MAX + BLOCK_BYTES_MAX;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::{Block, Prefix};
+    use crate::block::Prefix;
     use crate::car::write;
-    use bytes::Bytes;
 
     /// What a section of `length` bytes begins with, also of lengths that no block has.
     fn prefix(cid: &Cid, length: usize) -> Vec<u8> {

@@ -8,6 +8,7 @@ use super::sums::{self, PAGE_BYTES, Pages, Sums};
 use super::{SegmentId, section};
 use crate::disk::{DiskFile, Mode, is_lost};
 use crate::durable::Access;
+use crate::reference::Lost;
 use bytes::Bytes;
 use std::io;
 use std::ops::Range;
@@ -50,6 +51,8 @@ pub(crate) enum ReadError {
     Disk(io::Error),
     /// The checksum is missing or says that they changed: ask the multihash.
     Unchecked,
+    /// They lie in a file of the user's, and are not there any more.
+    Lost(Arc<Lost>),
 }
 
 impl Segment {
@@ -111,7 +114,7 @@ impl Segment {
         let last = Pages::of(length - 1, length, length).from;
         match self.read(last, length - last) {
             Ok(_) => {}
-            Err(ReadError::Unchecked) => return Ok(Growth::Sealed),
+            Err(ReadError::Unchecked | ReadError::Lost(_)) => return Ok(Growth::Sealed),
             Err(ReadError::Disk(error)) => return Err(error),
         }
         let sums_path = self.files.sums_path(self.id);

@@ -7,7 +7,7 @@ use crate::dag;
 use crate::journal::record::Record;
 use crate::sink::PutError;
 use crate::source::BlockSource;
-use crate::store::{Committed, Hold, Inner, Keep, Only, Store, blocking};
+use crate::store::{Committed, Hold, Inner, Only, Store, blocking};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -204,7 +204,7 @@ impl Looking<'_> {
     fn keep(&mut self) -> Result<(), PutError> {
         let blocks = std::mem::take(&mut self.blocks);
         self.bytes = 0;
-        self.inner.put(&blocks, Keep::Kept, self.hold)
+        self.inner.put_unless_in_place(&blocks, self.hold)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::dag::walk::{self, Missing, Order, Visit, walk};
 use crate::journal::record::Record;
 use crate::sink::PutError;
 use crate::source::BlockSource;
-use crate::store::{Committed, Hold, Keep, Only, Store, blocking};
+use crate::store::{Committed, Hold, Only, Store, blocking};
 use crate::unixfs::format::Message;
 use crate::unixfs::read::{self, ReadError};
 use futures::StreamExt;
@@ -262,7 +262,7 @@ impl Store {
     /// Holds the blocks and makes them kept; those that are not here yet are put.
     async fn keep(&self, blocks: Vec<Block>, hold: Arc<Hold>) -> Result<(), PinError> {
         let inner = self.inner.clone();
-        let kept = blocking(move || inner.put(&blocks, Keep::Kept, &hold)).await;
+        let kept = blocking(move || inner.put_unless_in_place(&blocks, &hold)).await;
         Ok(kept.unwrap_or(Err(PutError::Closing))?)
     }
 }

@@ -268,6 +268,14 @@ fn a_snapshot_is_restored_and_a_broken_one_is_refused_by_name() {
     snapshot(&store, &at("snapshot")).unwrap();
     let made = restore(&at("snapshot"), &at("restored"), |_| Ok(())).unwrap();
     assert!(made.has_index && made.segments > 5, "{made:?}");
+    if made.cloned == 0 {
+        let segment = |root: &str, name: &str| inode(&at(root).join("blocks").join(name));
+        let last = names(&at("snapshot").join("blocks"));
+        let last = last.iter().rfind(|name| name.ends_with(".car")).unwrap();
+        assert_ne!(segment("snapshot", last), segment("restored", last));
+        let first = "leaf-000001.car";
+        assert_eq!(segment("snapshot", first), segment("restored", first));
+    }
     let restored = open(&at("restored"));
     has_all(&restored, 0..40);
     put(&restored, 50..60);

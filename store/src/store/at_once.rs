@@ -120,6 +120,9 @@ impl Inner {
         let Some(place) = self.plain_place(&key)? else {
             return Some(None);
         };
+        if place.is_reference() {
+            return None; // Opening a file of the user's may take long.
+        }
         let segment = self.segment(place.segment)?;
         Some(Some(Found {
             key,

@@ -458,12 +458,16 @@ impl Inner {
             }
             tracing::error!(segment = %id, "sealed at {counts} bytes after a failed commit");
         }
-        // What was to take a damaged section's place is gone: the damaged one stands again.
+        // What was to take another section's place is gone: that one stands again.
         let superseded = take(&self.superseded);
-        let absent = superseded
+        let absent: Vec<_> = superseded
             .into_iter()
-            .filter(|(key, _)| self.index.recent(key) == Some(None));
-        self.index.insert(absent.collect::<Vec<_>>());
+            .filter(|(key, _)| self.index.recent(key) == Some(None))
+            .collect();
+        for (_, old) in absent.iter().filter(|(_, old)| !old.damaged) {
+            self.count(old.length.into());
+        }
+        self.index.insert(absent);
     }
 
     /// How often something that was put has been given up.

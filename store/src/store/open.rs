@@ -17,6 +17,7 @@ use super::reindex::CaughtUp;
 use super::{Inner, Store};
 use crate::config::Config;
 use crate::disk::{Disk, RealDisk};
+use crate::format;
 use crate::index::{Image, Index, IndexError, Location};
 use crate::journal::record::Record;
 use crate::journal::{Blocks, Journal, Replay, Sync};
@@ -27,7 +28,6 @@ use crate::log::segment::{Growth, Segment};
 use crate::log::{SegmentId, Stream, section};
 use crate::sink::PutError;
 use crate::sync::{Mutex, PlainMutex, RwLock};
-use crate::{block::Block, format};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -346,7 +346,7 @@ impl Log {
             }
         }
         let size = |stream| match stream {
-            Stream::Leaf | Stream::Node => config.segment_size.0,
+            Stream::Leaf | Stream::Node | Stream::File => config.segment_size.0,
             Stream::Cache => config.cache_segment_size(),
         };
         Ok(Appender::new(
@@ -582,7 +582,7 @@ fn end_of_blocks(segment: &Segment, known: u64, tail: Tail, notice: &mut dyn FnM
         let is_whole = match scan.next() {
             Ok(Some(Step::Found(found))) => scan
                 .data(&found)
-                .map(|data| Block::verify(found.header.cid, data).is_ok()),
+                .map(|data| section::is_whole(segment.id.stream, found.header.cid, data)),
             Ok(Some(_)) if tail == Tail::Acknowledged => continue,
             Ok(_) => return end,
             Err(error) => Err(error),

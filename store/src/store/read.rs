@@ -11,6 +11,7 @@ use crate::log::section::{self, Header, PREFIX_MAX};
 use crate::log::segment::{ReadError, Segment};
 use crate::log::sums::PAGE_BYTES;
 use crate::log::{Place, Position, SegmentId, Stream};
+use crate::reference::Reference;
 use crate::source::SourceError;
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -47,8 +48,13 @@ impl Inner {
     /// How the block lies here, whole or not.
     pub(crate) fn standing(&self, cid: &Cid, key: &Key) -> Result<Option<Standing>, SourceError> {
         let place = self.raw_place(key).map_err(|error| disk(cid, &error))?;
-        Ok(place.map(|place| Standing {
-            bytes: place.length.into(),
+        let Some(place) = place else { return Ok(None) };
+        let bytes = match place.damaged {
+            true => place.length.into(),
+            false => self.bytes_at(cid, &place)?,
+        };
+        Ok(Some(Standing {
+            bytes,
             keep: if place.cached {
                 Keep::Cached
             } else {
@@ -126,6 +132,10 @@ impl Inner {
     /// The block, whole.
     pub(crate) fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
         self.block_by(cid, |found| {
+            if found.place.is_reference() {
+                // What the user has changed is gone, whatever is in memory.
+                return found.block(cid);
+            }
             if let Some(block) = self.hot.get(cid, &found.key, &found.place) {
                 return Ok(block);
             }
@@ -160,8 +170,8 @@ impl Inner {
             if let Some(block) = hot {
                 return Ok(Some(crate::source::cut(block.data(), &range)));
             }
-            if found.is_hashed() {
-                let block = found.block_by_hash(cid)?;
+            if found.is_hashed() || found.place.is_reference() {
+                let block = found.block(cid)?;
                 return Ok(Some(crate::source::cut(block.data(), &range)));
             }
             found.range_by_sums(cid, &range).map(Some)
@@ -225,6 +235,8 @@ impl Inner {
                     return Err(SourceError::Damaged { cid: *cid });
                 }
                 ReadError::Disk(error) => return Err(disk(cid, &error)),
+                // Not marked: the file may come back.
+                ReadError::Lost(lost) => return Err(SourceError::Elsewhere { cid: *cid, lost }),
                 ReadError::Unchecked => {
                     // If the section's header is what it should be, the index is right.
                     let is_named = self
@@ -252,6 +264,31 @@ impl Inner {
         Err(disk(cid, &"it was being moved all the time; try again"))
     }
 
+    /// Where the block lies, if that is in a file of the user's.
+    pub(crate) fn reference_by(&self, cid: &Cid) -> Result<Option<Reference>, SourceError> {
+        let reference = self.reading(cid, |found| match found.place.is_reference() {
+            true => found.reference(cid).map(|reference| Some(Some(reference))),
+            false => Ok(Some(None)),
+        });
+        Ok(reference?.flatten())
+    }
+
+    /// How many bytes the block at a place has.
+    pub(crate) fn bytes_at(&self, cid: &Cid, place: &Place) -> Result<u64, SourceError> {
+        if place.is_reference()
+            && let Some(reference) = self.reference_by(cid)?
+        {
+            return Ok(reference.length.into());
+        }
+        Ok(place.length.into())
+    }
+
+    /// How many bytes the block has, if it is here.
+    pub(crate) fn size(&self, cid: &Cid, key: &Key) -> Result<Option<u64>, SourceError> {
+        let place = self.place(cid, key)?;
+        place.map(|place| self.bytes_at(cid, &place)).transpose()
+    }
+
     /// What lies at a position, by its header.
     pub(super) fn section_at(&self, position: &Position) -> Option<(Key, scan::Found)> {
         let segment = self.segment(position.segment)?;
@@ -276,7 +313,11 @@ impl Inner {
             place: *place,
             by_hash: true,
         };
-        there == *key && found.block_by_hash(&at.header.cid).is_ok()
+        there == *key
+            && match place.is_reference() {
+                true => found.reference(&at.header.cid).is_ok(),
+                false => found.block_by_hash(&at.header.cid).is_ok(),
+            }
     }
 
     /// Calls `each` with every block that is here, segment by segment; with one that is moved meanwhile
@@ -338,10 +379,25 @@ impl Found {
     }
 
     fn block(&self, cid: &Cid) -> Result<Block, ReadError> {
+        if self.place.is_reference() {
+            let lost = |lost| ReadError::Lost(Arc::new(lost));
+            return self.reference(cid)?.read(cid).map_err(lost);
+        }
         match self.is_hashed() {
             true => self.block_by_hash(cid),
             false => self.block_by_sums(cid),
         }
+    }
+
+    /// Where the block lies, from the section in its place.
+    pub(super) fn reference(&self, cid: &Cid) -> Result<Reference, ReadError> {
+        let (offset, length) = self.section();
+        // It has a checksum of its own.
+        let section = self.segment.read_unchecked(offset, length)?;
+        let header = header_of(&section, cid, &self.place);
+        let data = header.and_then(|header| section.get(data_range(&header)));
+        data.and_then(|data| Reference::decode(cid, data))
+            .ok_or(ReadError::Unchecked)
     }
 
     /// The block by its pages' checksums.

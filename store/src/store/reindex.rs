@@ -318,6 +318,11 @@ impl Inner {
                 self.disown(&place);
                 return Ok(());
             }
+            Some(old) if !old.damaged && !old.is_reference() && place.is_reference() => {
+                // What is here is better than what lies elsewhere.
+                self.disown(&place);
+                return Ok(());
+            }
             Some(old) if is_made && self.is_read_at(&key, &old) => {
                 self.disown(&place);
                 return Ok(());

@@ -9,6 +9,7 @@ use super::{Inner, Keep};
 use crate::block::Block;
 use crate::cid;
 use crate::cid::Cid;
+use crate::filestore::unfit;
 use crate::index::Key;
 use crate::journal::record::Record;
 use crate::journal::{DEAD_PER_RECORD, Sync};
@@ -16,7 +17,7 @@ use crate::log::append::APPEND_BYTES_MAX;
 use crate::log::files::Access;
 use crate::log::{Place, Position, Stream};
 use crate::pin::{PinError, PinMode, PinWish, Whole};
-use crate::sink::{BlockSink, PutError};
+use crate::sink::{BlockSink, Placed, PutError};
 use crate::sync::Mutex;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -86,6 +87,10 @@ impl BlockSink for Writer {
     fn put(&mut self, blocks: Vec<Block>) -> Result<(), PutError> {
         self.inner.put(&blocks, self.keep, &self.hold)
     }
+
+    fn put_placed(&mut self, placed: Vec<Placed>) -> Result<(), PutError> {
+        self.inner.put_placed(&placed, &self.hold)
+    }
 }
 
 impl Inner {
@@ -112,6 +117,25 @@ impl Inner {
 
     /// Takes blocks: visible when this returns, durable with the next commit.
     pub(crate) fn put(&self, blocks: &[Block], keep: Keep, hold: &Hold) -> Result<(), PutError> {
+        self.put_over(blocks, keep, hold, References::Replaced)
+    }
+
+    /// Keeps blocks that were just read from here or put here; those that lie in the user's files stay there.
+    pub(crate) fn put_unless_in_place(
+        &self,
+        blocks: &[Block],
+        hold: &Hold,
+    ) -> Result<(), PutError> {
+        self.put_over(blocks, Keep::Kept, hold, References::Left)
+    }
+
+    fn put_over(
+        &self,
+        blocks: &[Block],
+        keep: Keep,
+        hold: &Hold,
+        references: References,
+    ) -> Result<(), PutError> {
         if self.is_closed() {
             return Err(PutError::Closing);
         }
@@ -136,20 +160,84 @@ impl Inner {
                     key,
                     block,
                     stream: stream_of(block, keep),
-                    damaged: None,
+                    replaces: None,
                 }),
                 // What takes the place of a kept block is kept, whoever sent it.
-                Some(place) if place.damaged => new.push(New {
+                Some(place)
+                    if place.is_reference() && !place.damaged && references == References::Left => {
+                }
+                Some(place) if place.damaged || place.is_reference() => new.push(New {
                     key,
                     block,
                     stream: stream_of(block, if place.cached { keep } else { Keep::Kept }),
-                    damaged: Some(place),
+                    replaces: Some(place),
                 }),
                 Some(place) if place.cached && keep == Keep::Kept => self.promote(&key)?,
                 Some(_) => {}
             }
         }
         drop(no_sweep);
+        self.put_new(&new, merges)
+    }
+
+    /// Takes blocks that lie in the user's files: not their bytes, but where they are. What is here as a block stays
+    /// one.
+    fn put_placed(&self, placed: &[Placed], hold: &Hold) -> Result<(), PutError> {
+        if self.is_closed() {
+            return Err(PutError::Closing);
+        }
+        if self.files.access == Access::ReadOnly {
+            return Err(PutError::ReadOnly);
+        }
+        let sections: Vec<(Key, Block)> = placed
+            .iter()
+            .filter(|placed| !cid::is_identity(placed.block.cid()))
+            .map(|placed| {
+                let cid = *placed.block.cid();
+                let reference = placed.reference();
+                let kept = reference.encode(&cid).ok_or_else(|| unfit(&reference))?;
+                Ok((self.index.key(cid.hash()), Block::trusted(cid, kept)))
+            })
+            .collect::<Result<_, PutError>>()?;
+        let no_sweep = self.sweeping.read().unwrap_or_else(PoisonError::into_inner);
+        hold.add(sections.iter().map(|(key, _)| *key));
+        let merges = self.index.merges();
+        let mut new = Vec::with_capacity(sections.len());
+        for (key, section) in &sections {
+            let found = self
+                .raw_place(key)
+                .map_err(|error| PutError::Disk(error.to_string()))?;
+            let section = |replaces| New {
+                key: *key,
+                block: section,
+                stream: Stream::File,
+                replaces,
+            };
+            match found {
+                None => new.push(section(None)),
+                Some(place) if place.damaged => new.push(section(Some(place))),
+                Some(place) if place.cached => self.promote(key)?,
+                Some(place) if place.is_reference() && !self.holds(&place, section(None).block) => {
+                    new.push(section(Some(place)));
+                }
+                Some(_) => {}
+            }
+        }
+        drop(no_sweep);
+        self.put_new(&new, merges)
+    }
+
+    /// Whether the section at a place has these bytes.
+    fn holds(&self, place: &Place, block: &Block) -> bool {
+        let prefix = crate::car::write::section_prefix(block);
+        let length = (prefix.len() + block.data().len()) as u64;
+        let segment = self.segment(place.segment);
+        let there =
+            segment.and_then(|segment| segment.read_unchecked(place.offset.into(), length).ok());
+        there.is_some_and(|there| there.strip_prefix(&prefix[..]) == Some(&block.data()[..]))
+    }
+
+    fn put_new(&self, new: &[New<'_>], merges: u64) -> Result<(), PutError> {
         if new.is_empty() {
             return Ok(());
         }
@@ -207,7 +295,14 @@ impl Inner {
             }
             let now = self.index.changed(&new.key, merges)?.flatten();
             match self.counting(now) {
-                None => still.push(*new),
+                None => still.push((*new, new.replaces)),
+                // A block takes the place of any reference, a reference of the one it was compared with.
+                Some(now)
+                    if now.is_reference()
+                        && (stream != Stream::File || new.replaces == Some(now)) =>
+                {
+                    still.push((*new, Some(now)));
+                }
                 Some(now) if now.cached && stream != Stream::Cache => {
                     // Somebody's cached copy was faster than ours to keep.
                     let kept = Place {
@@ -226,7 +321,7 @@ impl Inner {
         if still.is_empty() {
             return Ok(());
         }
-        let blocks: Vec<&Block> = still.iter().map(|new| new.block).collect();
+        let blocks: Vec<&Block> = still.iter().map(|(new, _)| new.block).collect();
         let (places, segment) = appender
             .append(stream, &blocks)
             .map_err(|error| self.write_failed("blocks", &error))?;
@@ -239,15 +334,19 @@ impl Inner {
         self.counts.add(blocks.len() as u64, appended);
         self.unmerged.fetch_add(appended, Ordering::Relaxed);
         let unsynced = self.unsynced.fetch_add(appended, Ordering::Relaxed) + appended;
-        let damaged = still
+        let replaced: Vec<(Key, Place)> = still
             .iter()
-            .filter_map(|new| Some((new.key, new.damaged.filter(|old| !self.is_dead(old))?)));
+            .filter_map(|(new, old)| Some((new.key, old.filter(|old| !self.is_dead(old))?)))
+            .collect();
+        for (_, old) in replaced.iter().filter(|(_, old)| !old.damaged) {
+            self.uncount(old.length.into());
+        }
         self.superseded
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .extend(damaged);
+            .extend(replaced);
         self.index
-            .insert(still.iter().map(|new| new.key).zip(places));
+            .insert(still.iter().map(|(new, _)| new.key).zip(places));
         if stream == Stream::Cache && self.cache_is_full() {
             self.wakes.notify_one();
         }
@@ -334,13 +433,22 @@ impl Inner {
     }
 }
 
+/// What becomes of a reference to a block that is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum References {
+    /// The block takes its place.
+    Replaced,
+    /// It stays, and the block is dropped.
+    Left,
+}
+
 /// A block that is to be written.
 struct New<'a> {
     key: Key,
     block: &'a Block,
     stream: Stream,
-    /// The damaged section whose place it takes.
-    damaged: Option<Place>,
+    /// The damaged section or the reference whose place it takes.
+    replaces: Option<Place>,
 }
 
 fn stream_of(block: &Block, keep: Keep) -> Stream {

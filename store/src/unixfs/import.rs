@@ -23,9 +23,13 @@ use crate::chunk::Chunker;
 use crate::cid::{self, Cid};
 use crate::dag::pb;
 use crate::hash;
-use crate::sink::{BlockSink, PutError};
+use crate::sink::{BlockSink, Placed, PutError};
 use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Arc;
 use tree::{Part, Tree};
 
 /// Mode and time of an entry, kept only when asked for.
@@ -141,12 +145,16 @@ pub struct Importer<S, F> {
     top: Vec<Added>,
     /// The first bytes of a file.
     scratch: Vec<u8>,
+    /// Where the file that is being read lies, if its chunks stay there.
+    in_place: Option<Arc<Path>>,
 }
 
 /// Leaves that are hashed together.
 #[derive(Default)]
 struct Small {
     raw: Vec<Bytes>,
+    /// Where the raw ones lie that stay there, by their numbers.
+    places: BTreeMap<usize, Arc<Path>>,
     nodes: Vec<Bytes>,
     bytes: usize,
 }
@@ -248,6 +256,7 @@ impl<S: BlockSink, F: FnMut(Event)> Importer<S, F> {
             open: Vec::new(),
             top: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
+            in_place: None,
         }
     }
 
@@ -286,6 +295,21 @@ impl<S: BlockSink, F: FnMut(Event)> Importer<S, F> {
         self.scratch = scratch;
         result?;
         self.flush_if_full()
+    }
+
+    /// Like [`Importer::file`], of a file that lies at `path` and stays there: the sink gets its raw leaves with
+    /// their places. What is no raw leaf, as a small file with a mode or time, goes in as any other block.
+    pub fn file_in_place(
+        &mut self,
+        name: &str,
+        content: &mut dyn Read,
+        metadata: Metadata,
+        path: &Path,
+    ) -> Result<(), ImportError> {
+        self.in_place = Some(path.into());
+        let result = self.file(name, content, metadata);
+        self.in_place = None;
+        result
     }
 
     /// Adds a symbolic link.
@@ -367,7 +391,11 @@ impl<S: BlockSink, F: FnMut(Event)> Importer<S, F> {
         let plain = metadata.mode.is_none() && metadata.mtime.is_none();
         if self.profile.raw_leaves && plain {
             self.small.bytes += data.len();
-            let leaf = Leaf::Raw(self.small.raw.len());
+            let number = self.small.raw.len();
+            if let Some(path) = &self.in_place {
+                self.small.places.insert(number, path.clone());
+            }
+            let leaf = Leaf::Raw(number);
             self.small.raw.push(data);
             self.push_leaf(name, Kind::File, leaf);
         } else {
@@ -397,55 +425,76 @@ impl<S: BlockSink, F: FnMut(Event)> Importer<S, F> {
         metadata: Metadata,
     ) -> Result<Part, ImportError> {
         let mut tree = Tree::new(&self.profile);
-        let (mut batch, mut batch_bytes, mut total) = (Vec::new(), 0, 0);
-        loop {
-            let chunk = chunks
-                .next()
-                .transpose()
-                .map_err(|source| ImportError::Read {
-                    path: path.to_owned(),
-                    source,
-                })?;
-            let at_end = chunk.is_none();
-            if let Some(chunk) = chunk {
-                total += chunk.len() as u64;
-                batch_bytes += chunk.len();
-                batch.push(chunk);
+        // Where nothing is written, hashing is what there is to wait for.
+        let hashers = match self.in_place {
+            Some(_) => std::thread::available_parallelism().map_or(1, usize::from),
+            None => 0,
+        };
+        let hashers = hashers.min(HASHERS_MAX);
+        std::thread::scope(|scope| {
+            let mut hashing = VecDeque::new();
+            let (mut batch, mut batch_bytes, mut total) = (Vec::new(), 0, 0);
+            let mut offset = 0;
+            loop {
+                let chunk = chunks
+                    .next()
+                    .transpose()
+                    .map_err(|source| ImportError::Read {
+                        path: path.to_owned(),
+                        source,
+                    })?;
+                let at_end = chunk.is_none();
+                if let Some(chunk) = chunk {
+                    total += chunk.len() as u64;
+                    batch_bytes += chunk.len();
+                    batch.push(chunk);
+                }
+                let full = batch.len() >= LARGE_CHUNKS_MAX || batch_bytes >= LARGE_BYTES_MAX;
+                if full || at_end {
+                    let chunks = std::mem::take(&mut batch);
+                    if hashers == 0 {
+                        let named = Named::new(&self.profile, chunks)?;
+                        self.put_chunks(&mut tree, named, offset)?;
+                    } else {
+                        let profile = self.profile.clone();
+                        let named = scope.spawn(move || Named::new(&profile, chunks));
+                        hashing.push_back((offset, named));
+                    }
+                    while hashing.len() > hashers || at_end && !hashing.is_empty() {
+                        let Some((offset, named)) = hashing.pop_front() else {
+                            break;
+                        };
+                        let named = named.join().unwrap_or_else(|panic| resume_unwind(panic));
+                        self.put_chunks(&mut tree, named?, offset)?;
+                    }
+                    offset = total;
+                    batch_bytes = 0;
+                    (self.on_event)(Event::Read {
+                        path: path.to_owned(),
+                        bytes: total,
+                    });
+                }
+                if at_end {
+                    return Ok::<(), ImportError>(());
+                }
             }
-            let full = batch.len() >= LARGE_CHUNKS_MAX || batch_bytes >= LARGE_BYTES_MAX;
-            if full || at_end {
-                self.put_chunks(&mut tree, std::mem::take(&mut batch))?;
-                batch_bytes = 0;
-                (self.on_event)(Event::Read {
-                    path: path.to_owned(),
-                    bytes: total,
-                });
-            }
-            if at_end {
-                break;
-            }
-        }
+        })?;
         let (root, blocks) = tree.finish(metadata)?;
         self.sink.put(blocks)?;
         Ok(root)
     }
 
-    fn put_chunks(&mut self, tree: &mut Tree, chunks: Vec<Bytes>) -> Result<(), ImportError> {
-        if chunks.is_empty() {
+    /// Hands over leaves, the first of which begins at `offset` of its file.
+    fn put_chunks(
+        &mut self,
+        tree: &mut Tree,
+        named: Named,
+        offset: u64,
+    ) -> Result<(), ImportError> {
+        let Named { mut blocks, sizes } = named;
+        if blocks.is_empty() {
             return Ok(());
         }
-        let sizes: Vec<u64> = chunks.iter().map(|chunk| chunk.len() as u64).collect();
-        let mut blocks = if self.profile.raw_leaves {
-            Block::new_many(self.raw_prefix(), chunks)?
-        } else {
-            let kind = match self.profile.layout {
-                Layout::Balanced => Type::File,
-                Layout::Trickle => Type::Raw,
-            };
-            let node = |chunk| leaf_node(leaf_message(kind, chunk), Metadata::default());
-            let nodes = chunks.into_iter().map(node).collect();
-            Block::new_many(self.profile.node_prefix(), nodes)?
-        };
         for (block, file_size) in blocks.iter().zip(sizes) {
             tree.push(&Part {
                 cid: *block.cid(),
@@ -453,15 +502,25 @@ impl<S: BlockSink, F: FnMut(Event)> Importer<S, F> {
                 tsize: block.data().len() as u64,
             })?;
         }
+        if let Some(path) = self.in_place.as_ref().filter(|_| self.profile.raw_leaves) {
+            let mut offset = offset;
+            let placed = std::mem::take(&mut blocks).into_iter().map(|block| {
+                let at = offset;
+                offset += block.data().len() as u64;
+                Placed {
+                    block,
+                    path: path.clone(),
+                    offset: at,
+                }
+            });
+            self.sink.put_placed(placed.collect())?;
+        }
         blocks.extend(tree.take_blocks());
         Ok(self.sink.put(blocks)?)
     }
 
     fn raw_prefix(&self) -> Prefix {
-        Prefix {
-            codec: cid::RAW,
-            ..self.profile.node_prefix()
-        }
+        raw_prefix(&self.profile)
     }
 
     fn flush_if_full(&mut self) -> Result<(), ImportError> {
@@ -479,7 +538,22 @@ impl<S: BlockSink, F: FnMut(Event)> Importer<S, F> {
         let named = |block: &Block| (*block.cid(), block.data().len() as u64);
         let raw_names: Vec<_> = raw.iter().map(named).collect();
         let node_names: Vec<_> = nodes.iter().map(named).collect();
-        for blocks in [raw, nodes] {
+        let mut places = small.places;
+        let (mut placed, mut stored) = (Vec::new(), Vec::new());
+        for (number, block) in raw.into_iter().enumerate() {
+            match places.remove(&number) {
+                Some(path) => placed.push(Placed {
+                    block,
+                    path,
+                    offset: 0,
+                }),
+                None => stored.push(block),
+            }
+        }
+        if !placed.is_empty() {
+            self.sink.put_placed(placed)?;
+        }
+        for blocks in [stored, nodes] {
             if !blocks.is_empty() {
                 self.sink.put(blocks)?;
             }
@@ -534,6 +608,39 @@ impl<S: BlockSink, F: FnMut(Event)> Importer<S, F> {
             path.push('/');
         }
         path + name
+    }
+}
+
+/// Chunks of a large file as leaves.
+struct Named {
+    blocks: Vec<Block>,
+    /// How many bytes of the file each has.
+    sizes: Vec<u64>,
+}
+
+impl Named {
+    /// Hashes chunks.
+    fn new(profile: &Profile, chunks: Vec<Bytes>) -> Result<Self, BlockError> {
+        let sizes = chunks.iter().map(|chunk| chunk.len() as u64).collect();
+        let blocks = if profile.raw_leaves {
+            Block::new_many(raw_prefix(profile), chunks)?
+        } else {
+            let kind = match profile.layout {
+                Layout::Balanced => Type::File,
+                Layout::Trickle => Type::Raw,
+            };
+            let node = |chunk| leaf_node(leaf_message(kind, chunk), Metadata::default());
+            let nodes = chunks.into_iter().map(node).collect();
+            Block::new_many(profile.node_prefix(), nodes)?
+        };
+        Ok(Self { blocks, sizes })
+    }
+}
+
+fn raw_prefix(profile: &Profile) -> Prefix {
+    Prefix {
+        codec: cid::RAW,
+        ..profile.node_prefix()
     }
 }
 
@@ -665,6 +772,8 @@ const OPS_MAX: usize = 2048;
 const LARGE_CHUNKS_MAX: usize = 4 * hash::BATCH;
 /// Bytes of a large file hashed together.
 pub const LARGE_BYTES_MAX: usize = 16 << 20;
+/// Most batches of a file that is added in place that are hashed at once, each on a thread of its own.
+const HASHERS_MAX: usize = 4;
 /// What is read of a file before anything is reserved for it.
 const SCRATCH_BYTES: usize = 64 << 10;
 /// More than what a node adds to the data of its leaf.

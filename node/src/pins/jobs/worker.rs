@@ -231,6 +231,7 @@ fn told(error: &PinError) -> Ended {
         PinError::Read(ReadError::Source(
             SourceError::Disk { .. }
             | SourceError::Damaged { .. }
+            | SourceError::Elsewhere { .. }
             | SourceError::Unkept { .. }
             | SourceError::TooSlow { .. }
             | SourceError::Stopping { .. },

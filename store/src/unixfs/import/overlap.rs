@@ -1,7 +1,7 @@
 //! Writing on another thread: while blocks are written, the next ones are read and hashed.
 
 use crate::block::Block;
-use crate::sink::{BlockSink, PutError};
+use crate::sink::{BlockSink, Placed, PutError};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,15 +9,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// is being handed over.
 #[derive(Debug)]
 pub struct Handoff {
-    batches: SyncSender<Vec<Block>>,
+    batches: SyncSender<Batch>,
     failure: Failure,
+}
+
+/// What is handed over at once.
+#[derive(Debug)]
+enum Batch {
+    Blocks(Vec<Block>),
+    Placed(Vec<Placed>),
 }
 
 type Failure = Arc<Mutex<Option<PutError>>>;
 
 impl BlockSink for Handoff {
     fn put(&mut self, blocks: Vec<Block>) -> Result<(), PutError> {
-        self.batches.send(blocks).map_err(|_| {
+        self.hand_over(Batch::Blocks(blocks))
+    }
+
+    fn put_placed(&mut self, placed: Vec<Placed>) -> Result<(), PutError> {
+        self.hand_over(Batch::Placed(placed))
+    }
+}
+
+impl Handoff {
+    fn hand_over(&self, batch: Batch) -> Result<(), PutError> {
+        self.batches.send(batch).map_err(|_| {
             let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
             failure.clone().unwrap_or(PutError::Closing)
         })
@@ -52,9 +69,13 @@ pub fn overlapped<S: BlockSink + Send, R>(
     clippy::needless_pass_by_value,
     reason = "the queue closes when this ends, and that is how the other side learns of it"
 )]
-fn drain<S: BlockSink>(queue: Receiver<Vec<Block>>, sink: &mut S, failure: &Failure) {
-    for blocks in &queue {
-        if let Err(error) = sink.put(blocks) {
+fn drain<S: BlockSink>(queue: Receiver<Batch>, sink: &mut S, failure: &Failure) {
+    for batch in &queue {
+        let put = match batch {
+            Batch::Blocks(blocks) => sink.put(blocks),
+            Batch::Placed(placed) => sink.put_placed(placed),
+        };
+        if let Err(error) = put {
             *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             return;
         }
