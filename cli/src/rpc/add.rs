@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, Read};
-use std::path::PathBuf;
 use tokio::runtime::Handle;
 
 /// A line of the answer: progress (`Bytes`) or a result (`Hash` and `Size`).
