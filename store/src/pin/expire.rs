@@ -1,6 +1,6 @@
 //! Pins whose time is over.
 
-use super::{PAGE_PINS, Pin};
+use super::PAGE_PINS;
 use crate::cid::Cid;
 use crate::journal::record::Record;
 use crate::sink::PutError;
@@ -39,16 +39,18 @@ impl Store {
                 if page.is_empty() {
                     return Ok(removed);
                 }
-                let (left, over): (Vec<Pin>, Vec<Pin>) =
-                    page.into_iter().partition(|pin| stays(&pin.cid));
-                skip += left.len();
-                let asks = over.into_iter().map(|pin| {
+                // Those that are left are looked at once.
+                skip += page.len();
+                let over = page.into_iter().filter(|pin| !stays(&pin.cid));
+                let asks = over.map(|pin| {
                     let gone = Record::Unpinned(pin.key());
                     (vec![gone], Only::Same(pin))
                 });
                 for done in inner.commit_each(inner.losses(), asks.collect()) {
                     // Overtaken: it was given more time meanwhile, or is gone.
-                    removed += u64::from(done? == Committed::Yes);
+                    let is_gone = done? == Committed::Yes;
+                    removed += u64::from(is_gone);
+                    skip -= usize::from(is_gone);
                 }
             }
         };
