@@ -12,6 +12,7 @@ mod name;
 mod network;
 mod program;
 mod repo;
+mod sync;
 
 pub use content::{AddArgs, CatArgs, DnsArgs, GetArgs, LsArgs, RefsArgs, RefsCommand, ResolveArgs};
 pub use dag::{BlockCommand, BlockPutArgs, CidCommand, DagCommand, DagImportArgs, DagPutArgs};
@@ -29,6 +30,7 @@ pub use program::{
     ServeArgs, VersionArgs,
 };
 pub use repo::{ImportKuboArgs, PinCommand, RepoCommand, RepoStatArgs};
+pub use sync::SyncArgs;
 
 use crate::config::duration::Interval;
 use clap::error::ErrorKind;
@@ -193,6 +195,8 @@ pub enum Command {
     },
     /// Print who this node is.
     Id(IdArgs),
+    /// Keep a folder and a path of the file tree the same, in one direction.
+    Sync(Box<SyncArgs>),
     /// Connections to peers.
     #[command(subcommand)]
     Swarm(SwarmCommand),
@@ -343,6 +347,9 @@ mod tests {
             "cairn id --timeout 5s --api-auth bearer:x",
             "cairn log level all debug",
             "cairn serve a b",
+            "cairn sync -cwq --publish photos /photos",
+            "cairn sync photos --publish=site --watch",
+            "cairn sync --pull --force photos /photos -n",
             "cairn key gen --type=rsa --size=2048 mykey",
             "cairn key gen -t ed25519 -s -1 mykey --ipns-base b58mh",
             "cairn key list -l",

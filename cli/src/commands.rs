@@ -22,6 +22,7 @@ pub mod program;
 pub mod provide;
 pub mod repo;
 pub mod restore;
+pub mod sync;
 
 use crate::args::{Arguments, Command, Global, RepoCommand};
 use crate::config::address::ListenAddress;
@@ -158,6 +159,7 @@ async fn dispatch(
         Command::Files(arguments) => files::files(shell, arguments).await,
         Command::Filestore(command) => filestore::filestore(shell, command).await,
         Command::Id(arguments) => network::id(shell, arguments).await,
+        Command::Sync(arguments) => sync::sync(shell, *arguments).await,
         Command::Swarm(command) => network::swarm(shell, command).await,
         Command::Ping(arguments) => network::ping(shell, arguments).await,
         Command::Provide(command) => provide::provide(shell, command).await,

@@ -20,6 +20,7 @@ pub mod logging;
 pub mod output;
 pub mod repository;
 pub mod rpc;
+pub mod sync;
 
 use exit::Failure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -57,6 +57,7 @@ pub mod routing;
 pub mod server;
 pub mod stats;
 pub mod swarm;
+pub mod sync;
 pub mod tar;
 mod teller;
 pub mod upload;

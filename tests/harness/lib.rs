@@ -11,6 +11,7 @@
 //! * [`scenario`]: commands run alone and through a daemon, over a few known contents.
 //! * [`wait_until`], [`wait_for`]: asked again until it is so.
 //! * [`tree`]: folders with content that a seed decides.
+//! * [`seeds`]: how often what is drawn at random is tried.
 //! * [`torture`], [`oracle`]: what the store's worker does until it is killed, and what must be true
 //!   after it.
 
@@ -35,4 +36,16 @@ pub use waiting::{wait_for, wait_until};
 pub fn tell_skipped(why: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+/// The seeds of sequences that are drawn at random: as many as `CAIRN_SEEDS` says from `CAIRN_FIRST_SEED` on, `usual` from 1 on
+/// without.
+pub fn seeds(usual: u64) -> std::ops::Range<u64> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long a test runs is the caller's choice"
+    )]
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first: u64 = number("CAIRN_FIRST_SEED").unwrap_or(1);
+    first..first + number("CAIRN_SEEDS").unwrap_or(usual)
 }

@@ -7,7 +7,7 @@ use crate::output::{Progress, escape};
 use crate::rpc::add::Line;
 use crate::rpc::client::Question;
 use crate::rpc::entries::{
-    Folders, Hidden, InPlace, Keep, Links, LocalUpload, Source, Walk, is_folder,
+    Folders, Hidden, InPlace, Keep, Links, LocalUpload, Source, Strays, Walk, is_folder,
 };
 use std::fs;
 use std::path::PathBuf;
@@ -128,6 +128,7 @@ fn upload(arguments: &AddArgs) -> Result<LocalUpload, Failure> {
             } else {
                 InPlace::Untold
             },
+            strays: Strays::Refuse,
             keep_mode: keep(arguments.preserve_mode),
             keep_mtime: keep(arguments.preserve_mtime),
         },
@@ -141,7 +142,8 @@ pub(crate) async fn total(upload: &LocalUpload) -> Option<u64> {
     for source in &upload.sources {
         match source {
             Source::Stdin(_) => return None,
-            Source::Path(path) => paths.push(path.clone()),
+            Source::Path(path) | Source::Named(path, _) => paths.push(path.clone()),
+            Source::Bytes(..) => {}
         }
     }
     let hidden = upload.walk.hidden;

@@ -256,6 +256,16 @@ async fn save_archive(
     Ok(())
 }
 
+/// Writes what is asked for to `target`; gives the bytes of files.
+pub(super) async fn write_tree(
+    shell: &Shell,
+    question: Question,
+    target: Target,
+) -> Result<u64, Failure> {
+    let (first, answer) = begun(shell, question, false).await?;
+    save_tree(first, answer, target, Progress::none()).await
+}
+
 async fn save_tree(
     first: Bytes,
     answer: Answer,

@@ -153,7 +153,7 @@ impl Options {
 }
 
 /// The profile asked for, with its single changes.
-fn profile(arguments: &Arguments) -> Result<Profile, RpcError> {
+pub(super) fn profile(arguments: &Arguments) -> Result<Profile, RpcError> {
     let mut profile = match arguments.text(&["profile"]).filter(|name| !name.is_empty()) {
         None => Profile::v1_2025(),
         Some(name) => Profile::from_name(name).ok_or_else(|| {
@@ -317,7 +317,7 @@ fn import<S: BlockSink>(
             Content::File(content) => Content::File(Box::new(Watched { content, teller })),
             other => other,
         };
-        feed.take_in_place(&path, metadata, place.as_deref(), content, &mut named)?;
+        feed.take(&path, metadata, place.as_deref(), content, &mut named)?;
         if teller.borrow().out.is_abandoned() {
             return Err(RpcError::reader_gone());
         }

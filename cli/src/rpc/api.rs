@@ -9,7 +9,7 @@ use super::upload::Upload;
 use super::{
     FORM, PREFIX, add, block, bootstrap, cat, cid, config, dag, denylist, diag, explain, files,
     filestore, filters, follow, get, healthy, id, key, log, ls, name, peering, pin, ping, provide,
-    refs, repo, resolve, routing, stats, swarm, version,
+    refs, repo, resolve, routing, stats, swarm, sync, version,
 };
 use axum::body::Body;
 use cairn_node::{Exchange, Session};
@@ -270,6 +270,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "key/rm" => key::remove(call).await,
         "key/sign" => key::sign(call).await,
         "key/verify" => key::verify(call).await,
+        "sync/apply" => sync::apply(call).await,
         "swarm/addrs" => swarm::known(call).await,
         "swarm/addrs/autonat" => swarm::autonat(&call),
         "swarm/addrs/listen" => swarm::listening(call).await,
@@ -331,7 +332,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
 }
 
 /// Every command, as `commands` lists them.
-pub const COMMANDS: [&str; 111] = [
+pub const COMMANDS: [&str; 112] = [
     "add",
     "bitswap/ledger",
     "bitswap/stat",
@@ -443,6 +444,7 @@ pub const COMMANDS: [&str; 111] = [
     "swarm/peering/ls",
     "swarm/peering/rm",
     "swarm/peers",
+    "sync/apply",
 ];
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use cairn_store::unixfs::Mtime;
 use cairn_store::unixfs::import::Metadata;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,6 +117,10 @@ pub enum Source {
     Stdin(Option<String>),
     /// A path.
     Path(PathBuf),
+    /// A path, under a name of its own.
+    Named(PathBuf, String),
+    /// These bytes, under this name.
+    Bytes(Vec<u8>, String),
 }
 
 /// How folders are walked.
@@ -128,6 +132,8 @@ pub struct Walk {
     pub hidden: Hidden,
     /// What a symbolic link becomes.
     pub links: Links,
+    /// What becomes of what cannot go in.
+    pub strays: Strays,
     /// Whether it is told where files lie.
     pub in_place: InPlace,
     /// What is kept of modes.
@@ -178,6 +184,16 @@ pub enum InPlace {
     Told,
 }
 
+/// What becomes of what is neither file, folder nor link, and of what goes away before it was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Strays {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// It is left out.
+    Skip,
+}
+
 /// Whether something is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Keep {
@@ -223,7 +239,69 @@ impl LocalEntries {
                 let name = name_of(&path)?;
                 Some(Place::Named(path, name))
             }
+            Some(Source::Named(path, name)) => Some(Place::Named(path, name)),
+            Some(Source::Bytes(bytes, name)) => Some(Place::Bytes(bytes, name)),
         })
+    }
+
+    /// What lies at `path`; nothing if it is left out.
+    fn look(
+        &mut self,
+        path: &Path,
+        name: String,
+        named: bool,
+    ) -> Result<Option<Entry<'static>>, RpcError> {
+        let follow = match self.walk.links {
+            Links::Keep => false,
+            Links::FollowNamed => named,
+            Links::Follow => true,
+        };
+        let found = if follow {
+            fs::metadata(path)
+        } else {
+            fs::symlink_metadata(path)
+        };
+        let skips = self.walk.strays == Strays::Skip;
+        let found = match found {
+            Err(error) if skips && error.kind() == ErrorKind::NotFound => return Ok(None),
+            found => found.map_err(|error| unreadable(path, &error))?,
+        };
+        let kind = found.file_type();
+        let place = match self.walk.in_place {
+            // As whoever reads it later finds it, who follows no link at its end.
+            InPlace::Told if kind.is_file() => {
+                Some(fs::canonicalize(path).map_err(|error| unreadable(path, &error))?)
+            }
+            InPlace::Told | InPlace::Untold => None,
+        };
+        let content = if kind.is_dir() {
+            if self.walk.folders == Folders::Refuse {
+                return Err(is_folder(path));
+            }
+            self.enter(path, &name)?;
+            Content::Folder
+        } else if kind.is_symlink() {
+            let target = fs::read_link(path).map_err(|error| unreadable(path, &error))?;
+            let Some(target) = target.to_str() else {
+                return Err(RpcError::failed(format!(
+                    "the target of the link {} is not UTF-8",
+                    path.display()
+                )));
+            };
+            Content::Link(target.to_owned())
+        } else if kind.is_file() {
+            Content::File(self.meter.over(open_file(path)?))
+        } else if skips {
+            return Ok(None);
+        } else {
+            return Err(special(path));
+        };
+        Ok(Some(Entry {
+            path: name,
+            metadata: self.metadata(&found),
+            place,
+            content,
+        }))
     }
 
     fn enter(&mut self, path: &Path, name: &str) -> Result<(), RpcError> {
@@ -267,72 +345,39 @@ impl LocalEntries {
 
 enum Place {
     Stdin(Option<String>),
+    Bytes(Vec<u8>, String),
     Named(PathBuf, String),
     Below(PathBuf, String),
 }
 
 impl Entries for LocalEntries {
     fn next(&mut self) -> Result<Option<Entry<'_>>, RpcError> {
-        let Some(place) = self.next_place()? else {
-            return Ok(None);
-        };
-        let (path, name, named) = match place {
-            Place::Stdin(name) => {
-                return Ok(Some(Entry {
-                    path: name.unwrap_or_default(),
-                    metadata: Metadata::default(),
-                    place: None,
-                    content: Content::File(Box::new(io::stdin())),
-                }));
-            }
-            Place::Named(path, name) => (path, name, true),
-            Place::Below(path, name) => (path, name, false),
-        };
-        let follow = match self.walk.links {
-            Links::Keep => false,
-            Links::FollowNamed => named,
-            Links::Follow => true,
-        };
-        let found = if follow {
-            fs::metadata(&path)
-        } else {
-            fs::symlink_metadata(&path)
-        };
-        let found = found.map_err(|error| unreadable(&path, &error))?;
-        let kind = found.file_type();
-        let place = match self.walk.in_place {
-            // As whoever reads it later finds it, who follows no link at its end.
-            InPlace::Told if kind.is_file() => {
-                Some(fs::canonicalize(&path).map_err(|error| unreadable(&path, &error))?)
-            }
-            InPlace::Told | InPlace::Untold => None,
-        };
-        let content = if kind.is_dir() {
-            if self.walk.folders == Folders::Refuse {
-                return Err(is_folder(&path));
-            }
-            self.enter(&path, &name)?;
-            Content::Folder
-        } else if kind.is_symlink() {
-            let target = fs::read_link(&path).map_err(|error| unreadable(&path, &error))?;
-            let Some(target) = target.to_str() else {
-                return Err(RpcError::failed(format!(
-                    "the target of the link {} is not UTF-8",
-                    path.display()
-                )));
+        while let Some(place) = self.next_place()? {
+            let (path, name, named) = match place {
+                Place::Stdin(name) => {
+                    return Ok(Some(bare(name.unwrap_or_default(), Box::new(io::stdin()))));
+                }
+                Place::Bytes(bytes, name) => {
+                    return Ok(Some(bare(name, Box::new(io::Cursor::new(bytes)))));
+                }
+                Place::Named(path, name) => (path, name, true),
+                Place::Below(path, name) => (path, name, false),
             };
-            Content::Link(target.to_owned())
-        } else if kind.is_file() {
-            Content::File(self.meter.over(open_file(&path)?))
-        } else {
-            return Err(special(&path));
-        };
-        Ok(Some(Entry {
-            path: name,
-            metadata: self.metadata(&found),
-            place,
-            content,
-        }))
+            if let Some(entry) = self.look(&path, name, named)? {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A file of which only the bytes are known.
+fn bare(path: String, content: Box<dyn Read>) -> Entry<'static> {
+    Entry {
+        path,
+        metadata: Metadata::default(),
+        place: None,
+        content: Content::File(content),
     }
 }
 

@@ -25,7 +25,7 @@ impl<S: BlockSink, F: FnMut(Event)> Feed<S, F> {
 
     /// Takes an entry, which stays where it lies if it is a file and that is said. `named` gives what is at the top
     /// its name there.
-    pub(super) fn take_in_place(
+    pub(super) fn take(
         &mut self,
         path: &str,
         metadata: Metadata,

@@ -35,6 +35,14 @@ pub enum FilesError {
     /// A folder is only removed with all that is in it.
     #[error("path is a directory, use -r to remove directories")]
     IsFolder,
+    /// It is not what the change was made for.
+    #[error(
+        "{path} was changed by somebody else meanwhile, and nothing was done; look at it again"
+    )]
+    Changed {
+        /// Which one.
+        path: String,
+    },
     /// The root stays.
     #[error("cannot delete root")]
     Root,

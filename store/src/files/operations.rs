@@ -415,7 +415,42 @@ impl Files {
         wholes: Vec<Whole>,
         flush: Flush,
     ) -> Result<Cid, FilesError> {
+        self.apply_to(source, None, changes, wholes, flush)
+            .await
+            .map(|(root, _)| root)
+    }
+
+    /// The same, at once durable, if a path is what the changes were made for: it has this root, or nothing is there. Gives
+    /// what it has then.
+    pub async fn apply_at<S: BlockSource + Clone + 'static>(
+        &self,
+        source: &S,
+        path: &FilesPath,
+        expected: Option<Cid>,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<Option<Cid>, FilesError> {
+        let at = Some((path, expected));
+        let applied = self.apply_to(source, at, changes, Vec::new(), Flush::Now);
+        applied.await.map(|(_, there)| there)
+    }
+
+    /// Makes the changes, if what is at a path is as expected; gives the root, and what is at the path then.
+    async fn apply_to<S: BlockSource + Clone + 'static>(
+        &self,
+        source: &S,
+        at: Option<(&FilesPath, Option<Cid>)>,
+        changes: impl IntoIterator<Item = Change>,
+        wholes: Vec<Whole>,
+        flush: Flush,
+    ) -> Result<(Cid, Option<Cid>), FilesError> {
         let mut work = self.begin(source).await?;
+        if let Some((path, expected)) = at {
+            let found = work.find(path).await?.0.map(|link| link.cid);
+            if found != expected {
+                let path = path.to_string();
+                return Err(FilesError::Changed { path });
+            }
+        }
         let mut plan = Plan::default();
         for change in changes {
             plan.take(change);
@@ -425,7 +460,11 @@ impl Files {
         }
         work.apply(plan).await?;
         work.keep(wholes);
-        work.done(flush).await
+        let there = match at {
+            Some((path, _)) => work.find(path).await?.0.map(|link| link.cid),
+            None => None,
+        };
+        Ok((work.done(flush).await?, there))
     }
 
     /// Makes all that waits durable and gives the root of what is at `path`.

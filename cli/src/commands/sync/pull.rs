@@ -1,0 +1,296 @@
+//! From the path to the folder: what differs is fetched beside its place first, then moved into it.
+//!
+//! What was changed in the folder since the last sync, or never was synced, is not touched unless that is said
+//! (`--force`): the command ends and names it, before anything was changed.
+
+use super::listing::{entries_of, root_of};
+use super::{Change, Failure, Job, Shell, runtime};
+use crate::commands::content::write_tree;
+use crate::extract::Target;
+use crate::output::escape_line;
+use crate::sync::Kind;
+use crate::sync::plan::{Step, Trust, after, plan};
+use crate::sync::scan::{Seen, TEMPORARY};
+use crate::sync::state::Known;
+use cairn_store::cid::Cid;
+use std::collections::HashMap;
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+impl Job {
+    /// The root that the folder has then; `None` if it was only tried.
+    pub(super) async fn pull(&self, shell: &mut Shell) -> Result<Option<Cid>, Failure> {
+        let path = &self.path;
+        let root = root_of(shell, path).await?;
+        let root =
+            root.ok_or_else(|| Failure::runtime(format!("there is no {path} in the file tree")))?;
+        let state = self.state_of(Some(&root))?;
+        let is_remembered = state.is_some();
+        let (listed, before) = match state {
+            Some(state) => (state.entries.clone(), state.entries),
+            None => {
+                let before = self.place.load().map_err(runtime)?;
+                let before = before.filter(|state| state.settings == self.settings());
+                (
+                    entries_of(shell, &root).await?,
+                    before.map(|state| state.entries).unwrap_or_default(),
+                )
+            }
+        };
+        let scan = self.scan().await?;
+        let before: HashMap<&str, &Known> = before
+            .iter()
+            .map(|known| (known.path.as_str(), known))
+            .collect();
+        let there: Vec<Known> = listed
+            .into_iter()
+            .map(|known| with_stat(known, &before))
+            .collect();
+        let steps = plan(&scan.entries, &there, self.trust());
+        if is_remembered && steps.is_empty() {
+            return Ok(Some(root).filter(|_| !self.arguments.dry_run));
+        }
+        let todo = self.todo(&scan.entries, &there, &steps, &before).await?;
+        if self.arguments.dry_run {
+            todo.tell(self, shell)?;
+            return Ok(None);
+        }
+        if !todo.lost.is_empty() && !self.arguments.force {
+            return Err(would_be_lost(&todo.lost));
+        }
+        self.carry_out(shell, &todo).await?;
+        todo.tell(self, shell)?;
+        // What was moved into place is known by what it looks like there.
+        let now = if todo.is_nothing() {
+            scan
+        } else {
+            self.scan().await?
+        };
+        let stats: HashMap<&str, &Seen> = now
+            .entries
+            .iter()
+            .map(|seen| (seen.path.as_str(), seen))
+            .collect();
+        let entries = there.iter().map(|known| Known {
+            stat: stats
+                .get(known.path.as_str())
+                .filter(|seen| seen.kind == known.kind)
+                .and_then(|seen| seen.stat),
+            ..known.clone()
+        });
+        self.keep_state(root, entries.collect())?;
+        Ok(Some(root))
+    }
+
+    /// What has to be done, and what would be lost by it.
+    async fn todo(
+        &self,
+        here: &[Seen],
+        there: &[Known],
+        steps: &[Step],
+        before: &HashMap<&str, &Known>,
+    ) -> Result<Todo, Failure> {
+        // Files whose content decides: equal to what comes, or to what was synced.
+        let mut asked = Vec::new();
+        for step in steps {
+            let range = match step {
+                Step::Here(at) | Step::Other(at, _) => *at..after(here, *at, |seen| &seen.path),
+                Step::Compare(at, _) => *at..*at + 1,
+                Step::There(_) => continue,
+            };
+            for seen in here.get(range).unwrap_or_default() {
+                let is_compared =
+                    matches!(step, Step::Compare(..)) && self.trust() == Trust::Content;
+                if seen.kind != Kind::Folder && (is_compared || !is_untouched(seen, before)) {
+                    asked.push(seen.path.as_str());
+                }
+            }
+        }
+        let cids = self.hash(asked).await?;
+        let has = |seen: &Seen, known: Option<&Known>| {
+            let cid = cids.get(&seen.path).map(|(_, cid)| *cid);
+            cid.is_some() && known.is_some_and(|known| known.cid == cid && known.kind == seen.kind)
+        };
+        let mut todo = Todo::default();
+        for step in steps {
+            let removed = match step {
+                Step::Here(at) | Step::Other(at, _) => *at..after(here, *at, |seen| &seen.path),
+                Step::Compare(at, other) => {
+                    let (Some(seen), Some(known)) = (here.get(*at), there.get(*other)) else {
+                        continue;
+                    };
+                    if has(seen, Some(known)) {
+                        continue;
+                    }
+                    *at..*at + 1
+                }
+                Step::There(_) => 0..0,
+            };
+            for seen in here.get(removed).unwrap_or_default() {
+                let old = before.get(seen.path.as_str()).copied();
+                if !is_untouched(seen, before) && !has(seen, old) {
+                    todo.lost.push(seen.path.clone());
+                }
+            }
+            match step {
+                Step::Here(at) => todo
+                    .remove
+                    .extend(here.get(*at).map(|seen| seen.path.clone())),
+                Step::There(at) | Step::Other(_, at) | Step::Compare(_, at) => {
+                    let fetched = there
+                        .get(*at)
+                        .and_then(|known| Some((known.path.clone(), known.cid?)));
+                    todo.fetch.extend(fetched);
+                }
+            }
+        }
+        Ok(todo)
+    }
+
+    async fn carry_out(&self, shell: &Shell, todo: &Todo) -> Result<(), Failure> {
+        if todo.is_nothing() {
+            return Ok(());
+        }
+        let growing = Growing::new(&self.folder)?;
+        for (at, (_, cid)) in todo.fetch.iter().enumerate() {
+            let target = Target::At(growing.path(at));
+            let question = shell.question("get").arg(format!("/ipfs/{cid}"));
+            write_tree(shell, question, target).await?;
+        }
+        let folder = self.folder.clone();
+        let (fetch, remove) = (todo.fetch.clone(), todo.remove.clone());
+        let placed = tokio::task::spawn_blocking(move || {
+            for path in &remove {
+                clear(&folder.join(path))?;
+            }
+            for (at, (path, _)) in fetch.iter().enumerate() {
+                let place = folder.join(path);
+                let new = growing.path(at);
+                // A file takes the place of a file at once; anything else has to be cleared away before.
+                let is_at_once = [&new, &place]
+                    .iter()
+                    .all(|path| fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir()));
+                if !is_at_once {
+                    clear(&place)?;
+                }
+                fs::rename(&new, &place).map_err(|error| super::cannot_use(&place, &error))?;
+            }
+            Ok(())
+        });
+        placed
+            .await
+            .map_err(|_| super::broke("moving files into place"))?
+    }
+}
+
+/// What has to be done.
+#[derive(Debug, Default)]
+struct Todo {
+    /// With all that is below it.
+    fetch: Vec<(String, Cid)>,
+    remove: Vec<String>,
+    /// What is nowhere else and would be gone.
+    lost: Vec<String>,
+}
+
+impl Todo {
+    fn is_nothing(&self) -> bool {
+        self.fetch.is_empty() && self.remove.is_empty()
+    }
+
+    fn tell(&self, job: &Job, shell: &mut Shell) -> Result<(), Failure> {
+        for path in &self.remove {
+            job.tell(shell, Change::Removed, path)?;
+        }
+        for (path, _) in &self.fetch {
+            job.tell(shell, Change::Put, path)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the file looked like, if the same content was synced before.
+fn with_stat(known: Known, before: &HashMap<&str, &Known>) -> Known {
+    let old = before.get(known.path.as_str());
+    let stat = old
+        .filter(|old| old.cid == known.cid && old.kind == known.kind)
+        .and_then(|old| old.stat);
+    Known { stat, ..known }
+}
+
+/// Whether it is certainly what was synced.
+fn is_untouched(seen: &Seen, before: &HashMap<&str, &Known>) -> bool {
+    let Some(old) = before.get(seen.path.as_str()) else {
+        // An empty folder is no loss.
+        return seen.kind == Kind::Folder;
+    };
+    seen.kind == Kind::Folder
+        || old.kind == seen.kind && seen.stat.is_some() && old.stat == seen.stat
+}
+
+fn would_be_lost(paths: &[String]) -> Failure {
+    let named: Vec<_> = paths
+        .iter()
+        .take(LOST_NAMED)
+        .map(|path| escape_line(path))
+        .collect();
+    let more = match paths.len().saturating_sub(LOST_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Failure::runtime(format!(
+        "nothing was changed: {}{more} changed in the folder since the last sync, or never came from the file tree, and would be \
+         overwritten or removed; --force does that",
+        named.join(", ")
+    ))
+}
+
+/// Removes whatever is there.
+fn clear(path: &Path) -> Result<(), Failure> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(super::cannot_use(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// A folder in which things grow until they are whole; removed at the end.
+struct Growing(PathBuf);
+
+impl Growing {
+    fn new(folder: &Path) -> Result<Self, Failure> {
+        // What a killed one left is in nobody's way, and nobody else is at it.
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(TEMPORARY.as_bytes())
+            {
+                clear(&entry.path())?;
+            }
+        }
+        let random = RandomState::new().build_hasher().finish();
+        let path = folder.join(format!("{TEMPORARY}{random:016x}"));
+        fs::create_dir(&path).map_err(|error| super::cannot_use(&path, &error))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self, at: usize) -> PathBuf {
+        self.0.join(at.to_string())
+    }
+}
+
+impl Drop for Growing {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Most paths that an error names.
+const LOST_NAMED: usize = 10;

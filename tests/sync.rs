@@ -1,0 +1,463 @@
+//! `sync`: a folder and a path of the file tree, alone and through a daemon.
+
+use harness::http;
+use harness::scenario::{json, lines};
+use harness::tree::{self, Entry};
+use harness::{Daemon, Repo, scenario, seeds};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
+
+fn both(scenario: impl Fn(&Repo)) {
+    scenario::both(CAIRN, scenario);
+}
+
+/// A folder with a few things in it.
+fn folder() -> (TempDir, PathBuf) {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("photos");
+    fs::create_dir_all(folder.join("2025/may")).unwrap();
+    fs::create_dir(folder.join("empty")).unwrap();
+    fs::write(folder.join("2025/may/one"), "1").unwrap();
+    fs::write(folder.join("2025/two"), tree::bytes(2, 3_000_000)).unwrap();
+    fs::write(folder.join(".hidden"), "3").unwrap();
+    symlink("2025/two", folder.join("link")).unwrap();
+    (outer, folder)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// What the folder is as `add` sees it.
+fn added(repo: &Repo, folder: &Path) -> String {
+    repo.ok(["add", "-rnQH", text(folder)])
+}
+
+fn sync(repo: &Repo, folder: &Path, more: &[&str]) -> String {
+    let command = ["sync", text(folder)];
+    repo.ok(command.into_iter().chain(more.iter().copied()))
+}
+
+#[test]
+fn a_path_becomes_what_the_folder_is_and_only_what_changed_is_told() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        let root = added(repo, &folder);
+        assert_eq!(
+            sync(repo, &folder, &[]),
+            format!("+ .hidden\n+ 2025\n+ empty\n+ link\n{root} /photos")
+        );
+        assert_eq!(repo.ok(["files", "stat", "--hash", "/photos"]), root);
+        assert_eq!(sync(repo, &folder, &[]), format!("{root} /photos"));
+        assert_eq!(
+            sync(repo, &folder, &["--checksum"]),
+            format!("{root} /photos")
+        );
+
+        fs::write(folder.join("2025/may/one"), "other").unwrap();
+        fs::rename(folder.join("2025/two"), folder.join("two")).unwrap();
+        fs::remove_dir(folder.join("empty")).unwrap();
+        fs::remove_file(folder.join("link")).unwrap();
+        fs::create_dir_all(folder.join("link/deep/er")).unwrap();
+        let root = added(repo, &folder);
+        let tried = sync(repo, &folder, &["-n"]);
+        let told = "- 2025/two\n- empty\n+ 2025/may/one\n+ link\n+ two";
+        assert_eq!(tried, told);
+        assert_ne!(repo.ok(["files", "stat", "--hash", "/photos"]), root);
+        assert_eq!(
+            sync(repo, &folder, &["/photos/"]),
+            format!("{told}\n{root} /photos")
+        );
+        assert_eq!(sync(repo, &folder, &["-Q"]), root);
+
+        // What is written in the place of what was, as large and as old.
+        let file = fs::File::options()
+            .write(true)
+            .open(folder.join("2025/may/one"))
+            .unwrap();
+        let before = file.metadata().unwrap().modified().unwrap();
+        fs::write(folder.join("2025/may/one"), "OTHER").unwrap();
+        file.set_modified(before).unwrap();
+        assert_eq!(
+            sync(repo, &folder, &["-q"]),
+            format!("{} /photos", added(repo, &folder))
+        );
+        // Everything stays through a collection.
+        repo.ok(["repo", "gc"]);
+        assert_eq!(
+            repo.ok(["cat", &format!("{}/2025/may/one", added(repo, &folder))]),
+            "OTHER"
+        );
+    });
+}
+
+#[test]
+fn lines_are_json_where_that_is_asked_for() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        let root = added(repo, &folder);
+        sync(repo, &folder, &["/a/b"]);
+        fs::remove_file(folder.join("link")).unwrap();
+        fs::write(folder.join("new"), "new").unwrap();
+        let told = sync(repo, &folder, &["/a/b", "--json"]);
+        let told: Vec<_> = lines(&told).into_iter().map(json).collect();
+        assert_eq!(
+            told[0],
+            serde_json::json!({"Change": "removed", "Path": "link"})
+        );
+        assert_eq!(told[1], serde_json::json!({"Change": "put", "Path": "new"}));
+        let now = added(repo, &folder);
+        assert_ne!(now, root);
+        assert_eq!(told[2], serde_json::json!({"Root": now, "Path": "/a/b"}));
+        assert_eq!(told.len(), 3);
+    });
+}
+
+#[test]
+fn what_others_did_to_the_path_is_undone_and_what_is_forgotten_is_found_out() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        sync(repo, &folder, &[]);
+        repo.ok(["files", "rm", "-r", "/photos/2025/may"]);
+        repo.ok(["files", "cp", "/photos/link", "/photos/more"]);
+        let root = added(repo, &folder);
+        assert_eq!(
+            sync(repo, &folder, &[]),
+            format!("- more\n+ 2025/may\n{root} /photos")
+        );
+        repo.ok(["files", "rm", "-r", "/photos"]);
+        assert_eq!(sync(repo, &folder, &["-Q"]), root);
+
+        for damage in [
+            |path: &Path| fs::remove_file(path),
+            |path: &Path| fs::write(path, "nonsense"),
+        ] {
+            let states = fs::read_dir(repo.path().join("sync")).unwrap();
+            for state in states {
+                damage(&state.unwrap().path()).unwrap();
+            }
+            assert_eq!(sync(repo, &folder, &[]), format!("{root} /photos"));
+        }
+    });
+}
+
+#[test]
+fn a_folder_becomes_what_the_path_is() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        let other = tempfile::tempdir().unwrap();
+        let copy = other.path().join("copy");
+        let root = sync(repo, &folder, &["-Q"]);
+        let told = sync(repo, &copy, &["/photos", "--pull"]);
+        assert_eq!(
+            told,
+            format!("+ .hidden\n+ 2025\n+ empty\n+ link\n{root} /photos")
+        );
+        assert_eq!(tree::read(&copy), tree::read(&folder));
+        assert_eq!(
+            sync(repo, &copy, &["/photos", "--pull"]),
+            format!("{root} /photos")
+        );
+
+        fs::write(folder.join("2025/may/one"), "other").unwrap();
+        fs::remove_dir(folder.join("empty")).unwrap();
+        fs::write(folder.join("empty"), "a file").unwrap();
+        fs::remove_file(folder.join(".hidden")).unwrap();
+        fs::remove_file(folder.join("link")).unwrap();
+        fs::create_dir(folder.join("link")).unwrap();
+        let root = sync(repo, &folder, &["-Q"]);
+        let told = sync(repo, &copy, &["/photos", "--pull"]);
+        assert_eq!(
+            told,
+            format!("- .hidden\n+ 2025/may/one\n+ empty\n+ link\n{root} /photos")
+        );
+        assert_eq!(tree::read(&copy), tree::read(&folder));
+    });
+}
+
+#[test]
+fn what_was_changed_in_the_folder_is_not_lost_unless_that_is_said() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        let other = tempfile::tempdir().unwrap();
+        let copy = other.path();
+        sync(repo, &folder, &[]);
+        fs::write(copy.join("mine"), "mine").unwrap();
+        // The same as what comes: no loss.
+        fs::write(copy.join(".hidden"), "3").unwrap();
+        let pull = ["sync", text(copy), "/photos", "--pull"];
+        let refused = repo.run(pull).failure(1);
+        assert!(
+            refused.contains("nothing was changed: mine changed"),
+            "{refused}"
+        );
+        assert_eq!(tree::read(copy).len(), 2);
+        fs::rename(copy.join("mine"), other.path().with_extension("mine")).unwrap();
+        repo.ok(pull);
+        assert_eq!(tree::read(copy), tree::read(&folder));
+
+        for path in ["2025/may/one", "2025/two"] {
+            fs::write(folder.join(path), format!("new {path}")).unwrap();
+        }
+        fs::write(copy.join("2025/two"), "mine").unwrap();
+        sync(repo, &folder, &[]);
+        let refused = repo.run(pull).failure(1);
+        assert!(
+            refused.contains("nothing was changed: 2025/two changed"),
+            "{refused}"
+        );
+        assert_eq!(fs::read_to_string(copy.join("2025/may/one")).unwrap(), "1");
+        repo.ok(pull.into_iter().chain(["--force"]));
+        assert_eq!(tree::read(copy), tree::read(&folder));
+        assert!(fs::read_dir(copy).unwrap().all(|entry| {
+            !entry
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .starts_with(".cairn")
+        }));
+    });
+}
+
+#[test]
+fn what_cannot_be_synced_says_why() {
+    both(|repo| {
+        let (outer, folder) = folder();
+        let refused = |arguments: &[&str], why: &str| {
+            let told = repo.run(["sync"].iter().chain(arguments)).failure(1);
+            assert!(told.contains(why), "{arguments:?}: {told}");
+        };
+        refused(
+            &[text(&outer.path().join("nothing"))],
+            "nothing: No such file",
+        );
+        refused(&[text(&folder.join(".hidden"))], ".hidden is not a folder");
+        refused(&[text(repo.path()), "/x"], "the repository");
+        refused(
+            &[text(&folder), "/nothing", "--pull"],
+            "there is no /nothing in the file tree",
+        );
+        repo.run_with(["files", "write", "--create", "/file"], b"x")
+            .success();
+        refused(
+            &[text(&folder), "/file"],
+            "/file in the file tree is not a folder",
+        );
+        assert_eq!(repo.run(["sync", text(&folder), "no-slash"]).code, Some(2));
+        assert_eq!(repo.run(["sync", text(&folder), "/"]).code, Some(2));
+
+        sync(repo, &folder, &[]);
+        let lock = fs::read_dir(repo.path().join("sync"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let held: Vec<_> = lock
+            .filter(|path| path.extension().is_some_and(|end| end == "lock"))
+            .map(|path| fs::File::open(path).unwrap())
+            .inspect(|file| file.lock().unwrap())
+            .collect();
+        refused(&[text(&folder)], "another `cairn sync`");
+        drop(held);
+        let socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
+        let done = repo.run(["sync", text(&folder)]).success();
+        assert!(done.stderr.contains("socket is neither"), "{done:?}");
+        drop(socket);
+    });
+}
+
+#[test]
+fn a_plan_that_is_none_or_is_for_another_root_changes_nothing() {
+    let repo = Repo::new(CAIRN);
+    let (_outer, folder) = folder();
+    let root = sync(&repo, &folder, &["-Q"]);
+    let daemon = repo.daemon();
+    let empty = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
+    let send = |query: &str, parts: &[(&str, &str)]| {
+        let mut body = String::new();
+        for (name, content) in parts {
+            body.push_str(&format!(
+                "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: application/octet-stream\r\n\r\n{content}\r\n"
+            ));
+        }
+        body.push_str("--x--\r\n");
+        let target = format!("/api/v0/sync/apply?arg=/photos{query}");
+        let media = [("Content-Type", "multipart/form-data; boundary=x")];
+        let answer = http::request(daemon.rpc(), "POST", &target, &media, body.as_bytes()).unwrap();
+        (answer.status, answer.text())
+    };
+    let plan = r#"{"Put":["a"],"Remove":["2025"]}"#;
+    let here = format!("&expect={root}");
+    for (query, parts, why) in [
+        ("", &[("other", plan)][..], "the plan"),
+        ("", &[("plan", "nonsense")], "cannot be understood"),
+        (
+            &here,
+            &[("plan", plan), ("7", "x")],
+            "has no place in the plan",
+        ),
+        ("&expect=nonsense", &[("plan", plan), ("0", "x")], "expect"),
+        (
+            &format!("&expect={empty}"),
+            &[("plan", plan), ("0", "x")],
+            "changed",
+        ),
+        (
+            &here,
+            &[("plan", r#"{"Put":["../a"],"Remove":[]}"#), ("0", "x")],
+            "..",
+        ),
+    ] {
+        let (status, body) = send(query, parts);
+        assert!(status >= 400, "{parts:?}: {status} {body}");
+        assert!(body.contains(why), "{parts:?}: {body}");
+        assert_eq!(repo.ok(["files", "stat", "--hash", "/photos"]), root);
+    }
+    let (status, body) = send(&format!("&expect={root}"), &[("plan", plan), ("0", "x")]);
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(repo.ok(["files", "read", "/photos/a"]), "x");
+    daemon.stop();
+}
+
+#[test]
+fn a_root_is_published_whenever_it_is_another_one() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        repo.ok(["key", "gen", "site"]);
+        let told = sync(repo, &folder, &["--publish=site"]);
+        let root = added(repo, &folder);
+        let last = *lines(&told).last().unwrap();
+        let name = last
+            .strip_prefix("published to ")
+            .and_then(|rest| rest.split_once(": "));
+        let (name, value) = name.unwrap_or_else(|| panic!("{told}"));
+        assert_eq!(value, format!("/ipfs/{root}"));
+        assert_eq!(repo.ok(["name", "resolve", name]), value);
+    });
+}
+
+#[test]
+fn a_watched_folder_is_synced_when_something_changes() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        let mut child = repo
+            .command(["sync", text(&folder), "--watch", "-Q"])
+            .spawn()
+            .unwrap();
+        let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut next = || told.next().unwrap().unwrap();
+        let first = next();
+        fs::create_dir(folder.join("later")).unwrap();
+        fs::write(folder.join("later/file"), "later").unwrap();
+        let expected = tree::read(&folder);
+        // In pieces or at once, as the events come.
+        let mut root = next();
+        assert_ne!(root, first);
+        fs::write(folder.join("later/last"), "the last").unwrap();
+        let wanted = loop {
+            // Its CID is that of a folder with these three things, whatever comes between.
+            if root != first && tree::read(&folder).len() == expected.len() + 1 {
+                let now = Repo::new(CAIRN);
+                let wanted = added(&now, &folder);
+                if root == wanted {
+                    break wanted;
+                }
+            }
+            root = next();
+        };
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        let ended = child.wait().unwrap();
+        assert_eq!(ended.code(), Some(1));
+        assert_eq!(repo.ok(["files", "stat", "--hash", "/photos"]), wanted);
+    });
+}
+
+/// Changes something in a folder.
+fn change(folder: &Path, random: &mut StdRng) {
+    let entries: BTreeMap<String, Entry> = tree::read(folder);
+    let paths: Vec<&String> = entries.keys().collect();
+    let place = |path: &str| folder.join(path.trim_start_matches('/'));
+    let some = |random: &mut StdRng| {
+        (!paths.is_empty()).then(|| paths[random.random_range(0..paths.len())])
+    };
+    let folders: Vec<&str> = entries
+        .iter()
+        .filter(|(_, entry)| **entry == Entry::Folder)
+        .map(|(path, _)| path.as_str())
+        .chain([""])
+        .collect();
+    let new = |random: &mut StdRng| {
+        let above = folders[random.random_range(0..folders.len())];
+        place(&format!(
+            "{above}/{}",
+            ["a", "b", "a-b", "a.b", "c"][random.random_range(0..5)]
+        ))
+    };
+    match random.random_range(0..6) {
+        0 => {
+            let _ = fs::create_dir(new(random));
+        }
+        1 | 2 => {
+            let length = random.random_range(0..3);
+            let _ = fs::write(new(random), tree::bytes(random.random(), length));
+        }
+        3 => {
+            let _ = symlink("anywhere", new(random));
+        }
+        4 => {
+            if let Some(path) = some(random) {
+                let _ = fs::rename(place(path), new(random));
+            }
+        }
+        _ => {
+            if let Some(path) = some(random) {
+                let path = place(path);
+                let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_changes_path_and_copy_become_what_the_folder_is() {
+    for seed in seeds(SEEDS) {
+        eprintln!("seed {seed}");
+        let mut random = StdRng::seed_from_u64(seed);
+        let repo = Repo::new(CAIRN);
+        let outer = tempfile::tempdir().unwrap();
+        let (folder, copy) = (outer.path().join("here"), outer.path().join("there"));
+        fs::create_dir(&folder).unwrap();
+        let mut daemon = None;
+        for _ in 0..12 {
+            for _ in 0..random.random_range(0..6) {
+                change(&folder, &mut random);
+            }
+            if random.random_range(0..4) == 0 {
+                daemon = match daemon.take() {
+                    None => Some(repo.daemon()),
+                    Some(running) => {
+                        Daemon::kill(running);
+                        None
+                    }
+                };
+            }
+            let root = sync(&repo, &folder, &["-Q", "/at"]);
+            assert_eq!(root, added(&repo, &folder));
+            if random.random_range(0..2) == 0 {
+                assert_eq!(sync(&repo, &copy, &["-Q", "--pull", "/at"]), root);
+                assert_eq!(tree::read(&copy), tree::read(&folder));
+            }
+        }
+        drop(daemon);
+    }
+}
+
+/// Sequences in every run.
+const SEEDS: u64 = 3;
