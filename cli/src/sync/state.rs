@@ -154,7 +154,7 @@ fn bytes(state: &State) -> Vec<u8> {
     out
 }
 
-/// `None` for whatever is not exactly what [`bytes`] writes.
+/// `None` for whatever is not exactly what [`bytes()`] writes.
 fn parse(bytes: &[u8]) -> Option<State> {
     let (content, sum) = bytes.split_last_chunk::<4>()?;
     if crc32c::crc32c(content) != u32::from_le_bytes(*sum) {
