@@ -99,8 +99,11 @@ fn providing_needs_a_running_node_and_a_cid() {
     );
     let wrong = repo.run(["provide", "stat", "nothing"]).failure(1);
     assert!(wrong.contains("nothing"), "{wrong}");
-    let mfs = repo
-        .run(["config", "set", "provide.strategy", "mfs"])
+    let all = repo
+        .run(["config", "set", "provide.strategy", "everything"])
         .failure(1);
-    assert!(mfs.contains("there is no \"mfs\" yet"), "{mfs}");
+    assert!(
+        all.contains("provide.strategy") && all.contains("\"pinned+mfs\""),
+        "{all}"
+    );
 }
