@@ -84,6 +84,11 @@ impl Files {
         // Others go on meanwhile, and what is there of the file may go.
         let hold = store.inner.hold();
         hold.add(draft.cids().map(|cid| store.inner.index.key(cid.hash())));
+        // What waits in memory is not of the file that the next flush finds in the tree any more.
+        let waiting = draft
+            .cids()
+            .filter_map(|cid| view.overlay.get(&cid).cloned());
+        put(store, Arc::clone(&hold), waiting.collect()).await?;
         drop(work);
         if options.truncate {
             draft.truncate(&view, 0).await?;
@@ -235,3 +240,40 @@ fn input(error: impl ToString) -> FilesError {
 
 /// Most bytes that are written in one go, and stay in memory if they are not flushed.
 pub const WRITE_AT_ONCE_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::store::Store;
+    use crate::unixfs::Profile;
+
+    #[tokio::test]
+    async fn what_a_long_write_leaves_of_a_file_that_was_not_flushed_yet_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Store::open(folder.path(), &Config::default(), &mut |_| {}).unwrap();
+        let store = open();
+        let files = Files::new(store.clone(), Profile::v1_2025()).unwrap();
+        let path = FilesPath::parse("/file").unwrap();
+        let (short, long) = (vec![7; WRITE_AT_ONCE_MAX], vec![8; 3 * WRITE_AT_ONCE_MAX]);
+        let offset = short.len() as u64;
+        for (offset, bytes, flush) in [(0, short, Flush::Later), (offset, long, Flush::Now)] {
+            let options = WriteOptions {
+                offset,
+                create: true,
+                flush,
+                ..WriteOptions::default()
+            };
+            let data = futures::stream::iter([Ok::<_, String>(Bytes::from(bytes))]);
+            files.write(&store, &path, options, data).await.unwrap();
+        }
+        drop(files);
+        store.close().await.unwrap();
+        drop(store);
+        let store = open();
+        let root = store.files_root().unwrap();
+        let wish = PinWish::new(root, PinMode::Recursive);
+        let whole = store.pin_fetch(store.clone(), &wish, |_| {}).await;
+        assert!(whole.is_ok(), "{whole:?}");
+    }
+}
