@@ -185,6 +185,21 @@ fn a_folder_becomes_what_the_path_is() {
 }
 
 #[test]
+fn what_was_lost_of_a_folder_comes_back_from_where_it_was_brought_to() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        sync(repo, &folder, &[]);
+        let before = tree::read(&folder);
+        fs::remove_dir_all(folder.join("2025")).unwrap();
+        fs::remove_file(folder.join("link")).unwrap();
+        fs::create_dir(folder.join("link")).unwrap();
+        let told = sync(repo, &folder, &["--pull", "-q"]);
+        assert!(told.ends_with(" /photos"), "{told}");
+        assert_eq!(tree::read(&folder), before);
+    });
+}
+
+#[test]
 fn what_was_changed_in_the_folder_is_not_lost_unless_that_is_said() {
     both(|repo| {
         let (_outer, folder) = folder();

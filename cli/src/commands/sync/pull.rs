@@ -44,11 +44,17 @@ impl Job {
             .iter()
             .map(|known| (known.path.as_str(), known))
             .collect();
-        let there: Vec<Known> = listed
-            .into_iter()
-            .map(|known| with_stat(known, &before))
-            .collect();
-        let steps = plan(&scan.entries, &there, self.trust());
+        let with_stats = |listed: Vec<Known>| -> Vec<Known> {
+            let listed = listed.into_iter();
+            listed.map(|known| with_stat(known, &before)).collect()
+        };
+        let mut there = with_stats(listed);
+        let mut steps = plan(&scan.entries, &there, self.trust());
+        // Of folders is only remembered that they were there.
+        if is_remembered && lacks_cid(&steps, &there) {
+            there = with_stats(entries_of(shell, &root).await?);
+            steps = plan(&scan.entries, &there, self.trust());
+        }
         if is_remembered && steps.is_empty() {
             return Ok(Some(root).filter(|_| !self.arguments.dry_run));
         }
@@ -209,6 +215,15 @@ impl Todo {
         }
         Ok(())
     }
+}
+
+/// Whether something has to be fetched of which it is not known what.
+fn lacks_cid(steps: &[Step], there: &[Known]) -> bool {
+    let mut fetched = steps.iter().filter_map(|step| match step {
+        Step::There(at) | Step::Other(_, at) => there.get(*at),
+        Step::Here(_) | Step::Compare(..) => None,
+    });
+    fetched.any(|known| known.cid.is_none())
 }
 
 /// What the file looked like, if the same content was synced before.
