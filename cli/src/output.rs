@@ -293,9 +293,16 @@ pub fn human_bytes(bytes: u64) -> String {
 
 /// A time as people read it: `2023-11-14T22:13:20Z`.
 pub fn utc(seconds: u64) -> String {
+    let (year, month, day) = date(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day, both from 1, of so many days since 1970-01-01; of a time in seconds that fits 64 bits.
+pub fn date(days: u64) -> (u64, u64, u64) {
     // Years begin in March here, so that the day that comes and goes is the last of its year; the
     // calendar repeats after 400 years, and 719,468 days lie between 0000-03-01 and 1970-01-01.
-    let days = seconds / 86_400 + 719_468;
+    let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
@@ -306,9 +313,7 @@ pub fn utc(seconds: u64) -> String {
     } else {
         (month - 9, 1)
     };
-    let year = era * 400 + year + later;
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    (era * 400 + year + later, month, day)
 }
 
 /// Rows as columns: each padded to its widest cell, one space between, nothing after the last.
@@ -413,5 +418,18 @@ mod tests {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
         let rows = [row(&["a", "100", "x y"]), row(&["bb", "-", "z"])];
         assert_eq!(columns(&rows), ["a  100 x y", "bb -   z"]);
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        for (days, expected) in [
+            (0, (1970, 1, 1)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (11_017, (2000, 3, 1)),
+            (20_453, (2025, 12, 31)),
+        ] {
+            assert_eq!(date(days), expected, "{days}");
+        }
     }
 }

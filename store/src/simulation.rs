@@ -161,7 +161,7 @@ impl<'a> Run<'a> {
             lied: false,
             config,
             cuts: 0,
-            told: seeds().count() == 1,
+            told: seeds(SEEDS).count() == 1,
         };
         run.open();
         run
@@ -681,21 +681,21 @@ impl crate::store::Inner {
     }
 }
 
-/// How many seeds are run, and from which on.
-fn seeds() -> std::ops::Range<u64> {
+/// The seeds that are run, `usual` of them if nobody says how many.
+pub(crate) fn seeds(usual: u64) -> std::ops::Range<u64> {
     #[expect(
         clippy::disallowed_methods,
         reason = "how long a test runs is the caller's choice"
     )]
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first: u64 = number("CAIRN_FIRST_SEED").unwrap_or(1);
-    first..first + number("CAIRN_SEEDS").unwrap_or(SEEDS)
+    first..first + number("CAIRN_SEEDS").unwrap_or(usual)
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_on_any_disk() {
     let universe = Universe::new();
-    let seeds = seeds();
+    let seeds = seeds(SEEDS);
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
     let cuts = std::sync::atomic::AtomicUsize::new(0);
     let order = std::sync::atomic::Ordering::Relaxed;

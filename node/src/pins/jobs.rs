@@ -488,7 +488,7 @@ fn is_over(wish: &PinWish) -> bool {
 }
 
 /// Why jobs stay queued.
-const NOBODY: &str = "no daemon with a network runs; it is fetched when one does";
+pub const NOBODY: &str = "no daemon with a network runs; what is queued is fetched when one does";
 /// Of so many jobs that wait what they fetched is held; a collection asks each of them for every block.
 const WAITING_HELD_MAX: usize = 256;
 /// How many are noted at once.

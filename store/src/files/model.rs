@@ -16,6 +16,7 @@ use crate::config::{ByteSize, Config, Reserve};
 use crate::disk::simulated::{Faults, SimulatedDisk};
 use crate::index::Image;
 use crate::pin::{PinMode, PinWish};
+use crate::simulation::seeds;
 use crate::sink::{BlockSink, Nowhere};
 use crate::store::{Ground, Keep, Store};
 use crate::unixfs::import::{ImportError, Importer, Metadata};
@@ -335,7 +336,7 @@ impl Run {
             tree: Tree::folder(),
             perhaps: vec![Tree::folder()],
             fails_at: None,
-            told: seeds().count() == 1,
+            told: seeds(SEEDS).count() == 1,
         }
     }
 
@@ -757,23 +758,12 @@ fn open(disk: &SimulatedDisk, image: &Arc<Image>) -> Result<Store, crate::store:
     Store::open_on(ground, &config, &mut |_| {})
 }
 
-/// How many seeds are run, and from which on.
-fn seeds() -> std::ops::Range<u64> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "how long a test runs is the caller's choice"
-    )]
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let first: u64 = number("CAIRN_FIRST_SEED").unwrap_or(1);
-    first..first + number("CAIRN_SEEDS").unwrap_or(SEEDS)
-}
-
 #[test]
 fn the_tree_is_what_a_tree_in_memory_would_be_and_loses_nothing_that_was_flushed() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let run = std::panic::catch_unwind(|| runtime.block_on(Run::new(seed).run()));
         if let Err(panic) = run {
             println!("replay with CAIRN_FIRST_SEED={seed} CAIRN_SEEDS=1");

@@ -21,6 +21,7 @@ use crate::disk::simulated::SimulatedDisk;
 use crate::gc::GcEvent;
 use crate::index::Image;
 use crate::pin::{PinError, PinMode, PinWish};
+use crate::simulation::seeds;
 use crate::sink::BlockSink;
 use crate::source::BlockSource;
 use crate::store::{Ground, Keep, Store, Writer};
@@ -424,7 +425,7 @@ fn run(universe: &Arc<Universe>, plan: &Plan, seed: u64) {
             store: store.clone(),
             pins: own.collect(),
             files: None,
-            told: seeds().count() == 1,
+            told: seeds(SEEDS).count() == 1,
         };
         let steps = steps.clone();
         shuttle::thread::spawn(move || worker.run(&steps))
@@ -503,21 +504,10 @@ fn explore(universe: &Arc<Universe>, seed: u64) -> usize {
     })
 }
 
-/// How many seeds are run, and from which on.
-fn seeds() -> std::ops::Range<u64> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "how long a test runs is the caller's choice"
-    )]
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let first: u64 = number("CAIRN_FIRST_SEED").unwrap_or(1);
-    first..first + number("CAIRN_SEEDS").unwrap_or(SEEDS)
-}
-
 #[test]
 fn nothing_that_is_pinned_or_held_is_collected_in_any_order_of_threads() {
     let universe = Arc::new(Universe::new());
-    let next = AtomicU64::new(seeds().start);
+    let next = AtomicU64::new(seeds(SEEDS).start);
     let schedules = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -525,10 +515,10 @@ fn nothing_that_is_pinned_or_held_is_collected_in_any_order_of_threads() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if !seeds().contains(&seed) {
+                    if !seeds(SEEDS).contains(&seed) {
                         return;
                     }
-                    if seeds().count() == 1 {
+                    if seeds(SEEDS).count() == 1 {
                         println!("{:?}", Plan::new(seed));
                     }
                     let explored = std::panic::catch_unwind(|| explore(&universe, seed));
@@ -536,7 +526,7 @@ fn nothing_that_is_pinned_or_held_is_collected_in_any_order_of_threads() {
                         Ok(some) => drop(schedules.fetch_add(some, Ordering::Relaxed)),
                         Err(panic) => {
                             println!("replay with CAIRN_FIRST_SEED={seed} CAIRN_SEEDS=1");
-                            next.store(seeds().end, Ordering::Relaxed);
+                            next.store(seeds(SEEDS).end, Ordering::Relaxed);
                             std::panic::resume_unwind(panic);
                         }
                     }
@@ -544,7 +534,7 @@ fn nothing_that_is_pinned_or_held_is_collected_in_any_order_of_threads() {
             });
         }
     });
-    let seeds = seeds().end - seeds().start;
+    let seeds = seeds(SEEDS).end - seeds(SEEDS).start;
     println!("{seeds} seeds, {} schedules", schedules.into_inner());
 }
 

@@ -4,7 +4,7 @@ use super::super::api::Call;
 use super::super::error::RpcError;
 use super::super::reply::Reply;
 use super::{Pins, Terms, roots};
-use cairn_node::pins::jobs::{JobError, JobState};
+use cairn_node::pins::jobs::{JobError, JobState, NOBODY};
 use cairn_store::pin::PinWish;
 use cairn_store::{BlockSource, Cid};
 
@@ -89,6 +89,3 @@ pub async fn retry(call: Call) -> Result<Reply, RpcError> {
         ..Pins::default()
     })
 }
-
-/// What becomes of jobs that nobody works at.
-const NOBODY: &str = "no daemon with a network runs; what is queued is fetched when one does";
