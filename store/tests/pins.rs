@@ -14,8 +14,10 @@ use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{self, Cid, HashKind, Version};
 use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::dag::pb::{self, PbLink, PbNode};
+
+use cairn_store::notes::About;
 use cairn_store::pin::{
-    Expiry, Metadata, PIN_METADATA_BYTES_MAX, PIN_METADATA_MAX, Pin, PinError, PinMode,
+    Expiry, Metadata, NoteChange, PIN_METADATA_BYTES_MAX, PIN_METADATA_MAX, Pin, PinError, PinMode,
     PinProgress, PinWish,
 };
 use cairn_store::store::Keep;
@@ -23,6 +25,8 @@ use cairn_store::{BlockSource, Store};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -199,7 +203,7 @@ struct Run {
     created: BTreeMap<usize, u64>,
 }
 
-fn open(folder: &std::path::Path) -> Store {
+fn open(folder: &Path) -> Store {
     let config = Config {
         reserve: Reserve::Bytes(ByteSize(0)),
         ..Config::default()
@@ -508,3 +512,68 @@ async fn what_was_fetched_towards_a_pin_is_held_over_attempts() {
 const LEAVES: usize = 6;
 const ALL: usize = 10;
 const TIMES: u64 = 100;
+
+/// A copy of a folder and all that is in it, as a kill of the program would leave it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_ends_in_a_torn_write_leaves_its_note_or_its_pin() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        reserve: Reserve::Bytes(ByteSize(0)),
+        ..Config::default()
+    };
+    let open = |path: &Path| Store::open(path, &config, &mut |_| {}).unwrap();
+    let first = folder.path().join("first");
+    let store = open(&first);
+    let block = BLOCKS[0].clone();
+    let wish = PinWish::new(*block.cid(), PinMode::Recursive);
+    store.put(vec![block.clone()], Keep::Kept).await.unwrap();
+    let key = wish.key();
+    let note = Bytes::from_static(b"a job");
+    store
+        .set_note(About::PinJob, key.clone(), note)
+        .await
+        .unwrap();
+    let journal = |store: &Path| store.join("journal/journal.log");
+    let before = fs::metadata(journal(&first)).unwrap().len();
+    let fetch = store.pin_fetch(store.clone(), &wish, |_| {});
+    let whole = fetch.await.unwrap();
+    let done = NoteChange {
+        about: About::PinJob,
+        key: key.clone(),
+        value: None,
+    };
+    let made = store.pin_noted(wish, Some(whole), vec![done], ());
+    assert!(made.await.unwrap());
+    let after = fs::metadata(journal(&first)).unwrap().len();
+    let mut seen = BTreeSet::new();
+    for length in before..=after {
+        let torn = folder.path().join(length.to_string());
+        copy(&first, &torn);
+        let file = fs::File::options()
+            .write(true)
+            .open(journal(&torn))
+            .unwrap();
+        file.set_len(length).unwrap();
+        let store = open(&torn);
+        let has_note = store.note(About::PinJob, &key).is_some();
+        let has_pin = store.pin(block.cid()).is_some();
+        assert!(has_note || has_pin, "cut at {length} of {after}");
+        seen.insert((has_note, has_pin));
+    }
+    assert_eq!(
+        seen,
+        BTreeSet::from([(true, false), (true, true), (false, true)])
+    );
+}

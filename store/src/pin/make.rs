@@ -7,6 +7,7 @@ use crate::dag::absent::Absent;
 use crate::dag::pb;
 use crate::dag::walk::{self, Missing, Order, Visit, walk};
 use crate::journal::record::Record;
+use crate::notes::About;
 use crate::sink::PutError;
 use crate::source::BlockSource;
 use crate::store::{Committed, Hold, Only, Store, blocking};
@@ -145,7 +146,7 @@ impl Store {
 
     /// The second half: pins what is `whole`; without that, only changes what is said of a pin that stands with this mode,
     /// or gives false if none does. The notes are changed in the same commit,
-    /// before the pin if it is cut short. On the disk when this returns; it happens even if nobody waits for it any more,
+    /// before the pin if it is cut short, a job's behind it. On the disk when this returns; it happens even if nobody waits for it any more,
     /// and `along` lives until then.
     pub async fn pin_noted(
         &self,
@@ -166,8 +167,13 @@ impl Store {
         };
         let inner = self.inner.clone();
         let is_noted = !notes.is_empty();
+        // Cut short, a job is to be found without its pin, or with it, and never gone without it.
+        let (jobs, notes): (Vec<_>, Vec<_>) = notes
+            .into_iter()
+            .partition(|note| note.about == About::PinJob);
         let mut records: Vec<Record> = notes.into_iter().map(NoteChange::record).collect();
         records.push(Record::Pinned(new));
+        records.extend(jobs.into_iter().map(NoteChange::record));
         // The hold goes along: it must outlive the commit even if nobody waits for it any more.
         let commit = move || {
             let (_along, whole) = (along, whole);
