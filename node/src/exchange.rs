@@ -158,30 +158,39 @@ impl Session {
         let Some((bitswap, work)) = &self.peers else {
             return stored;
         };
-        let damaged = matches!(
-            stored,
-            Err(SourceError::Damaged { .. } | SourceError::Elsewhere { .. })
-        );
-        let told = match &stored {
-            Err(SourceError::Elsewhere { lost, .. }) => format!("it was added in place ({lost})"),
-            _ => "it is damaged on disk".to_owned(),
+        // What became of the user's file is what to tell, and the way there is not for everybody who asked: whoever
+        // tells it on decides that by the error's kind.
+        let elsewhere = match &stored {
+            Err(error @ SourceError::Elsewhere { .. }) => Some(error.clone()),
+            _ => None,
         };
-        if !damaged && let Some(found) = stored? {
+        let damaged = matches!(stored, Err(SourceError::Damaged { .. }));
+        if !damaged
+            && elsewhere.is_none()
+            && let Some(found) = stored?
+        {
             return Ok(Some(found));
         }
-        let fetched = bitswap.fetch(work, cid).await.map_err(|error| match error {
-            // Or an operator would look for the fault with the peers.
-            SourceError::TooSlow {
-                cid,
-                tried,
-                is_anywhere,
-            } if damaged => SourceError::TooSlow {
-                cid,
-                tried: format!("{told}, and {tried}").into(),
-                is_anywhere,
-            },
-            error => error,
-        });
+        let fetched = bitswap
+            .fetch(work, cid)
+            .await
+            .map_err(|error| match (error, elsewhere) {
+                // Or an operator would look for the fault with the peers.
+                (SourceError::TooSlow { .. }, Some(elsewhere)) => elsewhere,
+                (
+                    SourceError::TooSlow {
+                        cid,
+                        tried,
+                        is_anywhere,
+                    },
+                    None,
+                ) if damaged => SourceError::TooSlow {
+                    cid,
+                    tried: format!("it is damaged on disk, and {tried}").into(),
+                    is_anywhere,
+                },
+                (error, _) => error,
+            });
         Ok(Some(from_block(fetched?)))
     }
 }
