@@ -244,6 +244,52 @@ fn what_was_changed_in_the_folder_is_not_lost_unless_that_is_said() {
 }
 
 #[test]
+fn a_tree_of_any_making_is_pulled_again_and_again() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        sync(repo, &folder, &["-s", "size-1000", "--preserve-mtime"]);
+        let other = tempfile::tempdir().unwrap();
+        let copy = other.path().join("copy");
+        let pull = ["/photos", "--pull", "-q"];
+        let tried = repo.run(["sync", text(&copy), "/photos", "--pull", "-n"]);
+        assert!(tried.code == Some(1) && !copy.exists(), "{tried:?}");
+        let told = sync(repo, &copy, &pull);
+        // At once, when by their times files could have changed without a trace.
+        assert_eq!(sync(repo, &copy, &pull), told);
+        fs::write(folder.join("2025/may/one"), "other").unwrap();
+        sync(repo, &folder, &["-s", "size-1000", "--preserve-mtime"]);
+        sync(repo, &copy, &pull);
+        assert_eq!(tree::read(&copy), tree::read(&folder));
+        fs::write(copy.join("mine"), "mine").unwrap();
+        fs::write(folder.join("new"), "new").unwrap();
+        sync(repo, &folder, &["-s", "size-1000", "--preserve-mtime"]);
+        // What the command would refuse it refuses to plan.
+        let tried = repo.run(["sync", text(&copy), "/photos", "--pull", "-n"]);
+        let refused = tried.failure(1);
+        assert!(
+            refused.contains("nothing was changed: mine changed"),
+            "{refused}"
+        );
+    });
+}
+
+#[test]
+fn what_a_killed_pull_left_is_not_brought_anywhere() {
+    both(|repo| {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("left");
+        let left = folder.join(".cairn-sync-0123456789abcdef");
+        fs::create_dir_all(&left).unwrap();
+        fs::write(left.join("0"), "half").unwrap();
+        sync(repo, &folder, &[]);
+        assert_eq!(repo.ok(["files", "ls", "/left"]), "");
+        fs::write(folder.join("a"), "a").unwrap();
+        sync(repo, &folder, &["/other"]);
+        assert_eq!(repo.ok(["files", "ls", "/other"]), "a");
+    });
+}
+
+#[test]
 fn what_cannot_be_synced_says_why() {
     both(|repo| {
         let (outer, folder) = folder();

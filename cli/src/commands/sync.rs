@@ -74,7 +74,7 @@ struct LastLine<'a> {
 impl Job {
     fn new(shell: &Shell, arguments: SyncArgs) -> Result<Self, Failure> {
         shell.repository.must_exist()?;
-        if arguments.pull && !arguments.folder.exists() {
+        if arguments.pull && !arguments.dry_run && !arguments.folder.exists() {
             std::fs::create_dir_all(&arguments.folder)
                 .map_err(|error| cannot_use(&arguments.folder, &error))?;
         }

@@ -25,7 +25,7 @@ use tokio::runtime::Handle;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Plan {
-    /// Paths that get what follows, whatever is there. The empty one is all of it.
+    /// Paths that get what follows, whatever is there.
     pub put: Vec<String>,
     /// Paths that go, with what is below them.
     pub remove: Vec<String>,
@@ -188,15 +188,15 @@ fn shown(plan: &Plan, path: &str) -> Option<String> {
         .split_once('/')
         .map_or((path, None), |(top, below)| (top, Some(below)));
     let top = place(plan, number)?;
-    Some(match (top, below) {
-        (top, None) => top.to_owned(),
-        ("", Some(below)) => below.to_owned(),
-        (top, Some(below)) => format!("{top}/{below}"),
+    Some(match below {
+        None => top.to_owned(),
+        Some(below) => format!("{top}/{below}"),
     })
 }
 
 /// The paths of a plan, in the tree.
 struct Paths {
+    top: FilesPath,
     put: Vec<FilesPath>,
     remove: Vec<FilesPath>,
 }
@@ -204,11 +204,12 @@ struct Paths {
 impl Paths {
     fn of(path: &FilesPath, plan: &Plan) -> Result<Self, RpcError> {
         let inside = |below: &String| {
-            let mut names = below.split('/').filter(|_| !below.is_empty());
+            let mut names = below.split('/');
             names.try_fold(path.clone(), |path, name| path.join(name))
         };
         let all = |paths: &[String]| paths.iter().map(inside).collect::<Result<_, _>>();
         Ok(Self {
+            top: path.clone(),
             put: all(&plan.put)?,
             remove: all(&plan.remove)?,
         })
@@ -217,7 +218,9 @@ impl Paths {
     /// What the tree is asked to do. What went away before it came is not put.
     fn changes(self, added: &[Added]) -> Result<Vec<Change>, RpcError> {
         let remove = self.remove.into_iter();
-        let mut changes: Vec<Change> = remove.map(|path| Change::Remove { path }).collect();
+        // A folder is one also when nothing is in it.
+        let mut changes = vec![Change::MakeFolder { path: self.top }];
+        changes.extend(remove.map(|path| Change::Remove { path }));
         for added in added {
             let at: Option<usize> = added.path.parse().ok();
             let path = at.and_then(|at| self.put.get(at));

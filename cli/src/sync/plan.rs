@@ -45,8 +45,7 @@ pub fn plan(seen: &[Seen], known: &[Known], trust: Trust) -> Vec<Step> {
             (Some(one), Some(other))
                 if (one.kind == Kind::Folder) == (other.kind == Kind::Folder) =>
             {
-                let looks_the_same =
-                    one.kind == other.kind && one.stat.is_some() && one.stat == other.stat;
+                let looks_the_same = one.kind == other.kind && other.stat == Some(one.found);
                 let is_same = looks_the_same && trust == Trust::Stat;
                 if one.kind != Kind::Folder && !is_same {
                     steps.push(Step::Compare(here, there));
@@ -97,7 +96,7 @@ mod tests {
             path: path.to_owned(),
             kind,
             stat,
-            size: 1,
+            found: stat.unwrap_or(STAT),
         }
     }
 
@@ -135,10 +134,9 @@ mod tests {
             Stat { changed: 9, ..STAT },
             Stat { inode: 9, ..STAT },
         ];
-        let others = others.map(Some).into_iter().chain([None]);
         for other in others {
             let (here, there) = (
-                [seen("a", Kind::File, other)],
+                [seen("a", Kind::File, Some(other))],
                 [known("a", Kind::File, Some(STAT))],
             );
             assert_eq!(plan(&here, &there, Trust::Stat), [Step::Compare(0, 0)]);

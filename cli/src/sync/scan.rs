@@ -16,10 +16,22 @@ pub struct Seen {
     pub path: String,
     /// What it is.
     pub kind: Kind,
-    /// What to know it by the next time; `None` if it changed so lately that it could change once more without a trace.
+    /// What it may be remembered by: `None` if it changed so lately that it could change once more without a trace.
     pub stat: Option<Stat>,
-    /// Its bytes.
-    pub size: u64,
+    /// What it looks like now.
+    pub found: Stat,
+}
+
+impl Seen {
+    /// What lies at `path`, not known by that yet; nothing if it is neither file, folder nor link.
+    pub fn of(path: String, found: &Metadata) -> Option<Self> {
+        Some(Self {
+            path,
+            kind: kind_of(found)?,
+            stat: None,
+            found: stat_of(found),
+        })
+    }
 }
 
 /// What is in a folder, in walking order.
@@ -95,7 +107,7 @@ impl Walk<'_> {
                 .file_name()
                 .into_string()
                 .map_err(|_| ScanError::Name(entry.path().display().to_string()))?;
-            if depth == 0 && name.starts_with(TEMPORARY) {
+            if depth == 0 && is_temporary(&name) {
                 continue;
             }
             if self.scan.entries.len() + inside.len() >= ENTRIES_MAX {
@@ -114,17 +126,16 @@ impl Walk<'_> {
                 "" => name,
                 path => format!("{path}/{name}"),
             };
-            let Some(kind) = kind_of(&found) else {
+            let Some(seen) = Seen::of(path.clone(), &found) else {
                 self.scan.left_out.push(path);
                 continue;
             };
-            let stat = stat_of(&found);
+            let kind = seen.kind;
+            let stat = seen.found;
             let is_settled = stat.modified.max(stat.changed) < self.settled;
             self.scan.entries.push(Seen {
-                path: path.clone(),
-                kind,
                 stat: is_settled.then_some(stat),
-                size: found.len(),
+                ..seen
             });
             if kind == Kind::Folder {
                 self.folder(place, &path, depth + 1)?;
@@ -143,6 +154,12 @@ pub fn stat_of(found: &Metadata) -> Stat {
         changed: nanoseconds(found.ctime(), found.ctime_nsec()),
         inode: found.ino(),
     }
+}
+
+/// Whether something at the top is called as we call what is not in its place yet.
+pub fn is_temporary(name: &str) -> bool {
+    let rest = name.strip_prefix(TEMPORARY);
+    rest.is_some_and(|rest| rest.len() == 16 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn kind_of(found: &Metadata) -> Option<Kind> {
@@ -180,7 +197,7 @@ const UNSETTLED_NANOSECONDS: i128 = SECOND;
 const DEPTH_MAX: usize = cairn_store::unixfs::import::DEPTH_MAX;
 /// Most entries of a folder that is synced: they are in memory, some 200 bytes each.
 pub const ENTRIES_MAX: usize = 10_000_000;
-/// What a name begins with at the top that holds what is not in its place yet.
+/// What the name of a folder at the top begins with that holds what is not in its place yet; 16 hexadecimal digits follow.
 pub const TEMPORARY: &str = ".cairn-sync-";
 
 #[cfg(test)]
@@ -195,7 +212,8 @@ mod tests {
         fs::write(root.join("a/b/c"), "12345").unwrap();
         fs::write(root.join("a-file"), "").unwrap();
         fs::write(root.join(".hidden"), "1").unwrap();
-        fs::create_dir(root.join(format!("{TEMPORARY}7"))).unwrap();
+        fs::create_dir(root.join(format!("{TEMPORARY}0123456789abcdef"))).unwrap();
+        fs::write(root.join(format!("{TEMPORARY}notes")), "mine").unwrap();
         std::os::unix::fs::symlink("nowhere", root.join("link")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
         let scan = scan(root).unwrap();
@@ -208,6 +226,7 @@ mod tests {
         assert_eq!(
             seen,
             [
+                (".cairn-sync-notes", File),
                 (".hidden", File),
                 ("a", Folder),
                 ("a/b", Folder),
@@ -217,7 +236,7 @@ mod tests {
             ]
         );
         assert_eq!(scan.left_out, ["socket"]);
-        assert_eq!(scan.entries[3].size, 5);
+        assert_eq!(scan.entries[4].found.size, 5);
     }
 
     #[test]

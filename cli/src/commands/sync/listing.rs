@@ -12,7 +12,7 @@ use cairn_store::cid::Cid;
 pub(super) async fn root_of(shell: &Shell, path: &str) -> Result<Option<Cid>, Failure> {
     let question = shell.question("files/stat").arg(path);
     let stat: Stated = match shell.ask(question).await {
-        Err(Failure::Runtime(text)) if text.contains(NOTHING_THERE) => return Ok(None),
+        Err(Failure::Runtime(text)) if text.ends_with(NOTHING_THERE) => return Ok(None),
         answer => answer?.value().await?,
     };
     if stat.r#type != "directory" {

@@ -8,10 +8,10 @@ use super::{Change, Failure, Job, Shell, runtime};
 use crate::commands::content::write_tree;
 use crate::extract::Target;
 use crate::output::escape_line;
-use crate::sync::Kind;
 use crate::sync::plan::{Step, Trust, after, plan};
-use crate::sync::scan::{Seen, TEMPORARY};
+use crate::sync::scan::{Seen, TEMPORARY, is_temporary, scan};
 use crate::sync::state::Known;
+use crate::sync::{Kind, Stat, walking_order};
 use cairn_store::cid::Cid;
 use std::collections::HashMap;
 use std::fs;
@@ -59,31 +59,25 @@ impl Job {
             return Ok(Some(root).filter(|_| !self.arguments.dry_run));
         }
         let todo = self.todo(&scan.entries, &there, &steps, &before).await?;
+        if !todo.lost.is_empty() && !self.arguments.force {
+            return Err(would_be_lost(&todo.lost));
+        }
         if self.arguments.dry_run {
             todo.tell(self, shell)?;
             return Ok(None);
         }
-        if !todo.lost.is_empty() && !self.arguments.force {
-            return Err(would_be_lost(&todo.lost));
-        }
-        self.carry_out(shell, &todo).await?;
+        let placed = self.carry_out(shell, &todo, &scan.entries).await?;
         todo.tell(self, shell)?;
-        // What was moved into place is known by what it looks like there.
-        let now = if todo.is_nothing() {
-            scan
-        } else {
-            self.scan().await?
-        };
-        let stats: HashMap<&str, &Seen> = now
-            .entries
-            .iter()
-            .map(|seen| (seen.path.as_str(), seen))
-            .collect();
+        let now = by_path(&scan.entries);
+        let placed = by_path(&placed);
         let entries = there.iter().map(|known| Known {
-            stat: stats
-                .get(known.path.as_str())
-                .filter(|seen| seen.kind == known.kind)
-                .and_then(|seen| seen.stat),
+            stat: match placed.get(known.path.as_str()) {
+                Some(seen) => seen.stat,
+                None => now
+                    .get(known.path.as_str())
+                    .filter(|seen| seen.kind == known.kind)
+                    .and_then(|seen| known.stat.filter(|stat| *stat == seen.found).or(seen.stat)),
+            },
             ..known.clone()
         });
         self.keep_state(root, entries.collect())?;
@@ -155,9 +149,15 @@ impl Job {
         Ok(todo)
     }
 
-    async fn carry_out(&self, shell: &Shell, todo: &Todo) -> Result<(), Failure> {
+    /// Gives what was moved into place, as it looks there.
+    async fn carry_out(
+        &self,
+        shell: &Shell,
+        todo: &Todo,
+        before: &[Seen],
+    ) -> Result<Vec<Seen>, Failure> {
         if todo.is_nothing() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let growing = Growing::new(&self.folder)?;
         for (at, (_, cid)) in todo.fetch.iter().enumerate() {
@@ -165,9 +165,15 @@ impl Job {
             let question = shell.question("get").arg(format!("/ipfs/{cid}"));
             write_tree(shell, question, target).await?;
         }
+        // Fetching may have taken long.
+        let changed = todo.changed(before, &self.scan().await?.entries);
+        if !changed.is_empty() && !self.arguments.force {
+            return Err(would_be_lost(&changed));
+        }
         let folder = self.folder.clone();
         let (fetch, remove) = (todo.fetch.clone(), todo.remove.clone());
         let placed = tokio::task::spawn_blocking(move || {
+            let mut placed = Vec::new();
             for path in &remove {
                 clear(&folder.join(path))?;
             }
@@ -181,9 +187,12 @@ impl Job {
                 if !is_at_once {
                     clear(&place)?;
                 }
+                // Its inside looks the same there, but for what the move changes.
+                let inside = look_at(&new, path)?;
                 fs::rename(&new, &place).map_err(|error| super::cannot_use(&place, &error))?;
+                placed.extend(inside.into_iter().filter_map(|seen| moved(&folder, seen)));
             }
-            Ok(())
+            Ok(placed)
         });
         placed
             .await
@@ -206,6 +215,26 @@ impl Todo {
         self.fetch.is_empty() && self.remove.is_empty()
     }
 
+    /// What of all that is to be touched is not what it was any more.
+    fn changed(&self, before: &[Seen], now: &[Seen]) -> Vec<String> {
+        let fetched = self.fetch.iter().map(|(path, _)| path);
+        let mut changed = Vec::new();
+        for top in self.remove.iter().chain(fetched) {
+            let (before, now) = (inside(before, top), inside(now, top));
+            let before: HashMap<&str, &Seen> = by_path(before);
+            let same = |seen: &&Seen| {
+                let old = before.get(seen.path.as_str());
+                old.is_some_and(|old| {
+                    old.kind == seen.kind && (seen.kind == Kind::Folder || old.found == seen.found)
+                })
+            };
+            // What went away meanwhile is no loss.
+            let others = now.iter().filter(|seen| !same(seen));
+            changed.extend(others.map(|seen| seen.path.clone()));
+        }
+        changed
+    }
+
     fn tell(&self, job: &Job, shell: &mut Shell) -> Result<(), Failure> {
         for path in &self.remove {
             job.tell(shell, Change::Removed, path)?;
@@ -215,6 +244,50 @@ impl Todo {
         }
         Ok(())
     }
+}
+
+/// An entry and all that is below it, of a list in walking order.
+fn inside<'a>(list: &'a [Seen], top: &str) -> &'a [Seen] {
+    let at = list.binary_search_by(|seen| walking_order(&seen.path, top));
+    at.map_or(&[], |at| {
+        let end = after(list, at, |seen| &seen.path);
+        list.get(at..end).unwrap_or_default()
+    })
+}
+
+fn by_path(list: &[Seen]) -> HashMap<&str, &Seen> {
+    list.iter().map(|seen| (seen.path.as_str(), seen)).collect()
+}
+
+/// What was fetched as `path`, before it is moved there.
+fn look_at(new: &Path, path: &str) -> Result<Vec<Seen>, Failure> {
+    let top = fs::symlink_metadata(new).map_err(|error| super::cannot_use(new, &error))?;
+    let below = match top.is_dir() {
+        true => scan(new).map_err(runtime)?.entries,
+        false => Vec::new(),
+    };
+    let below = below.into_iter().map(|seen| Seen {
+        path: format!("{path}/{}", seen.path),
+        ..seen
+    });
+    Ok(Seen::of(path.to_owned(), &top)
+        .into_iter()
+        .chain(below)
+        .collect())
+}
+
+/// The same in its place, if it is still what was fetched: of that only the time of any change may be another one.
+fn moved(folder: &Path, seen: Seen) -> Option<Seen> {
+    let now = fs::symlink_metadata(folder.join(&seen.path)).ok()?;
+    let now = Seen::of(seen.path.clone(), &now)?;
+    let made = Stat {
+        changed: now.found.changed,
+        ..seen.found
+    };
+    (now.kind == seen.kind && made == now.found).then_some(Seen {
+        stat: Some(now.found),
+        ..now
+    })
 }
 
 /// Whether something has to be fetched of which it is not known what.
@@ -241,8 +314,7 @@ fn is_untouched(seen: &Seen, before: &HashMap<&str, &Known>) -> bool {
         // An empty folder is no loss.
         return seen.kind == Kind::Folder;
     };
-    seen.kind == Kind::Folder
-        || old.kind == seen.kind && seen.stat.is_some() && old.stat == seen.stat
+    seen.kind == Kind::Folder || old.kind == seen.kind && old.stat == Some(seen.found)
 }
 
 fn would_be_lost(paths: &[String]) -> Failure {
@@ -282,11 +354,7 @@ impl Growing {
     fn new(folder: &Path) -> Result<Self, Failure> {
         // What a killed one left is in nobody's way, and nobody else is at it.
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry
-                .file_name()
-                .as_encoded_bytes()
-                .starts_with(TEMPORARY.as_bytes())
-            {
+            if entry.file_name().to_str().is_some_and(is_temporary) {
                 clear(&entry.path())?;
             }
         }
@@ -309,3 +377,54 @@ impl Drop for Growing {
 
 /// Most paths that an error names.
 const LOST_NAMED: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(path: &str, kind: Kind, inode: u64) -> Seen {
+        let found = Stat {
+            size: 1,
+            modified: 2,
+            changed: 3,
+            inode,
+        };
+        Seen {
+            path: path.to_owned(),
+            kind,
+            stat: None,
+            found,
+        }
+    }
+
+    #[test]
+    fn what_changes_while_others_are_fetched_is_seen_where_it_would_be_lost() {
+        let before = [
+            seen("a", Kind::Folder, 1),
+            seen("a/one", Kind::File, 2),
+            seen("a/two", Kind::File, 3),
+            seen("b", Kind::File, 4),
+            seen("elsewhere", Kind::File, 5),
+        ];
+        let todo = Todo {
+            fetch: vec![
+                ("b".to_owned(), Cid::default()),
+                ("c".to_owned(), Cid::default()),
+            ],
+            remove: vec!["a".to_owned()],
+            lost: Vec::new(),
+        };
+        assert_eq!(todo.changed(&before, &before), [""; 0]);
+        // A folder that is filled looks another way itself, and that alone is no loss.
+        let now = [
+            seen("a", Kind::Folder, 9),
+            seen("a/new", Kind::File, 6),
+            seen("a/two", Kind::File, 7),
+            seen("b", Kind::Link, 4),
+            seen("c", Kind::File, 8),
+            seen("elsewhere", Kind::File, 9),
+        ];
+        assert_eq!(todo.changed(&before, &now), ["a/new", "a/two", "b", "c"]);
+        assert_eq!(todo.changed(&before, &[]), [""; 0]);
+    }
+}

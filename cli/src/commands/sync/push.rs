@@ -78,25 +78,19 @@ impl Job {
         root: Option<Cid>,
         now: &Now,
     ) -> Result<(Cid, HashMap<String, (Kind, Cid)>), Failure> {
-        // The whole folder is one entry where nothing is yet.
-        let put = match root {
-            Some(_) => now.put.clone(),
-            None => vec![String::new()],
-        };
         let plan = Plan {
-            put,
+            put: now.put.clone(),
             remove: now.removed.clone(),
         };
         let mut sources = vec![Source::Bytes(
             serde_json::to_vec(&plan).map_err(super::runtime)?,
             PLAN.to_owned(),
         )];
-        let bytes: u64 = now.bytes;
         for (at, path) in plan.put.iter().enumerate() {
             sources.push(Source::Named(self.folder.join(path), at.to_string()));
         }
         let progress = match shell.wants_progress(None) {
-            true => Progress::bytes(Some(bytes)),
+            true => Progress::bytes(Some(now.bytes)),
             false => Progress::none(),
         };
         let upload = LocalUpload {
@@ -226,7 +220,7 @@ impl Now {
         self.put.extend(all.first().map(|seen| seen.path.clone()));
         for seen in all {
             if seen.kind == Kind::File {
-                self.bytes = self.bytes.saturating_add(seen.size);
+                self.bytes = self.bytes.saturating_add(seen.found.size);
             }
             self.entries.push(Known {
                 path: seen.path.clone(),
@@ -260,14 +254,12 @@ impl Now {
             }
         }
         // Came before it was read.
-        entries.extend(added.into_iter().filter(|(path, _)| !path.is_empty()).map(
-            |(path, (kind, cid))| Known {
-                path,
-                kind,
-                cid: Some(cid).filter(|_| kind != Kind::Folder),
-                stat: None,
-            },
-        ));
+        entries.extend(added.into_iter().map(|(path, (kind, cid))| Known {
+            path,
+            kind,
+            cid: Some(cid).filter(|_| kind != Kind::Folder),
+            stat: None,
+        }));
         entries.sort_by(|one, other| walking_order(&one.path, &other.path));
         entries
     }
