@@ -31,6 +31,8 @@ mod fairness;
 #[cfg(test)]
 mod model;
 
+#[cfg(test)]
+pub(super) use peer::ENVELOPE_BYTES_TARGET;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) use peer::WANTS_PER_PEER_MAX;
 pub(super) use peer::{ENVELOPES_OUTSTANDING_MAX, Envelope};

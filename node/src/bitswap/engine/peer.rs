@@ -295,7 +295,7 @@ pub(in crate::bitswap) const OUTSTANDING_BYTES_MAX: u64 = 4 << 20;
 /// so that nobody waits until others have taken theirs.
 pub(in crate::bitswap) const OUTSTANDING_BYTES_ALL: u64 = 64 << 20;
 /// What one message should weigh: far below what a message may, so that turns are short.
-pub(super) const ENVELOPE_BYTES_TARGET: u64 = 1 << 20;
+pub(in crate::bitswap) const ENVELOPE_BYTES_TARGET: u64 = 1 << 20;
 /// What a message counts at least, so that many small ones are bounded too.
 pub(super) const ENVELOPE_BYTES_COUNTED_MIN: u64 = 64 << 10;
 /// Envelopes that may be on their way to one peer: each but the last fits below the bound.

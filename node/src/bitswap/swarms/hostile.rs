@@ -6,7 +6,7 @@
 
 use super::*;
 use crate::bitswap::behaviour::{KeepAlive, Notice, Order};
-use crate::bitswap::engine::{OUTSTANDING_BYTES_MAX, WANTS_PER_PEER_MAX};
+use crate::bitswap::engine::{ENVELOPE_BYTES_TARGET, OUTSTANDING_BYTES_MAX, WANTS_PER_PEER_MAX};
 use crate::bitswap::message::{
     Absence, Change, Entry, MESSAGE_BYTES_MAX, MESSAGE_WANTS_MAX, Message, Payload, Presence,
     PresenceKind, Scope, WantKind, prefix_of,
