@@ -6,7 +6,8 @@
 //! store opens again and is compared with the model; then more of the same. What was acknowledged must
 //! be there, what was deleted must not, what was under way may be either, but whole. One run in five does not
 //! wait for the disk: a power cut may take what was acknowledged since it was last written out, and nothing
-//! older, whatever was moved or made anew meanwhile.
+//! older, whatever was moved or made anew meanwhile. Some leaves lie in a file of the user's too, which never changes:
+//! added in place they are read from there, until they are put as blocks.
 //!
 //! `CAIRN_SEEDS` says how many seeds are run, `CAIRN_FIRST_SEED` with which to begin.
 
@@ -18,13 +19,14 @@ use crate::disk::simulated::{Faults, SimulatedDisk};
 use crate::gc::Collection;
 use crate::index::Image;
 use crate::journal::record::Record;
-use crate::sink::{BlockSink, PutError};
+use crate::sink::{BlockSink, Placed, PutError};
 use crate::store::{Ground, Keep, OpenEvent, Store};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What the model knows of a block or a pin.
@@ -46,6 +48,9 @@ enum Known {
 struct Universe {
     leaves: Vec<Block>,
     nodes: Vec<(Block, Vec<usize>)>,
+    /// Where the first [`IN_FILE`] leaves lie one behind the other.
+    file: PathBuf,
+    _folder: tempfile::TempDir,
 }
 
 impl Universe {
@@ -82,7 +87,26 @@ impl Universe {
             (Block::new(prefix, pb::encode(&node)).unwrap(), below)
         };
         let nodes = (0..NODES).map(node).collect();
-        Self { leaves, nodes }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let bytes = leaves.iter().take(IN_FILE).flat_map(|leaf| leaf.data());
+        std::fs::write(&file, bytes.copied().collect::<Vec<u8>>()).unwrap();
+        Self {
+            leaves,
+            nodes,
+            file,
+            _folder: folder,
+        }
+    }
+
+    /// A leaf as it lies in the file.
+    fn placed(&self, leaf: usize) -> Placed {
+        let before = self.leaves.iter().take(leaf);
+        Placed {
+            block: self.leaves[leaf].clone(),
+            path: self.file.as_path().into(),
+            offset: before.map(|leaf| leaf.data().len() as u64).sum(),
+        }
     }
 
     fn block(&self, number: usize) -> &Block {
@@ -334,7 +358,8 @@ impl<'a> Run<'a> {
 
     /// One piece of work, and what it means for the model.
     fn work(&mut self) {
-        match self.random.random_range(0..24) {
+        match self.random.random_range(0..26) {
+            24 | 25 => self.put_in_place(),
             0..=5 => self.put(Keep::Kept),
             6..=8 => self.put(Keep::Cached),
             9..=11 => self.pin(),
@@ -392,10 +417,34 @@ impl<'a> Run<'a> {
             done = writer.commit();
         }
         self.tell(|| format!("put {numbers:?} {keep:?}: {done:?}"));
-        self.loose.extend(&numbers);
+        self.took(numbers, keep, &done);
+    }
+
+    fn put_in_place(&mut self) {
+        let numbers = self.some_blocks();
+        let numbers: BTreeSet<usize> = numbers.into_iter().map(|at| at % IN_FILE).collect();
+        let placed = numbers.iter().map(|leaf| self.universe.placed(*leaf));
+        let mut writer = self.store().writer(Keep::Kept);
+        let mut done = writer.put_placed(placed.collect());
+        if done.is_ok() {
+            done = writer.commit();
+        }
+        self.tell(|| format!("put {numbers:?} in place: {done:?}"));
+        self.took(numbers, Keep::Kept, &done);
+    }
+
+    /// What is on the disk already and is put again stays, whatever takes its place.
+    fn loosen(&mut self, numbers: impl IntoIterator<Item = usize>) {
+        let there = |number: &usize| self.blocks[*number] == Known::There;
+        let loose: Vec<usize> = numbers.into_iter().filter(|one| !there(one)).collect();
+        self.loose.extend(loose);
+    }
+
+    fn took(&mut self, numbers: BTreeSet<usize>, keep: Keep, done: &Result<(), PutError>) {
+        self.loosen(numbers.iter().copied());
         for number in numbers {
             let known = &mut self.blocks[number];
-            *known = match (&done, keep, *known) {
+            *known = match (done, keep, *known) {
                 (Ok(()), Keep::Kept, _) | (_, _, Known::There) => Known::There,
                 (Ok(()), Keep::Cached, _) => Known::Visible,
                 (Err(_), ..) => Known::Unknown,
@@ -424,7 +473,7 @@ impl<'a> Run<'a> {
         let put = writer.put(blocks.collect());
         let pinned = put.is_ok() && writer.commit_and_pin(&[root], None).is_ok();
         self.tell(|| format!("pin {node} over {tree:?}: {pinned}"));
-        self.loose.extend(&tree);
+        self.loosen(tree.iter().copied());
         self.loose_pins.insert(node);
         if pinned {
             self.pins[node] = Known::There;
@@ -593,7 +642,11 @@ impl<'a> Run<'a> {
                     assert_eq!(&found, block, "wrong bytes: {}", context());
                     let wrong = matches!(known, Known::Absent | Known::Hidden);
                     assert!(!wrong || self.lied, "came back: {}", context());
-                    present.insert(number, found.data().len() as u64);
+                    // What lies elsewhere counts as what is kept of it.
+                    let lies = store.inner.reference_by(block.cid()).unwrap();
+                    let kept = lies.and_then(|lies| lies.encode(block.cid()));
+                    let kept = kept.as_ref().unwrap_or(found.data());
+                    present.insert(number, kept.len() as u64);
                 }
                 (Ok(None), known) => {
                     let wrong = matches!(known, Known::There | Known::Visible);
@@ -736,4 +789,6 @@ const SEEDS: u64 = 1_000;
 /// Rounds of work in a run, most of them ended by a power cut.
 const ROUNDS: usize = 6;
 const LEAVES: usize = 40;
+/// Leaves that lie in the user's file.
+const IN_FILE: usize = 15;
 const NODES: usize = 10;

@@ -336,9 +336,11 @@ impl Inner {
                 // Only one section of a block may count, or deleting it would not delete it; and one must.
                 self.disown(&old);
                 self.own(&place);
-                if old.damaged {
-                    counts.add(1, place.length.into());
+                // A reference has another length than the block that it stands for.
+                if !old.damaged {
+                    counts.subtract(1, old.length.into());
                 }
+                counts.add(1, place.length.into());
             }
             None => counts.add(1, place.length.into()),
         }
