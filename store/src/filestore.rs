@@ -7,6 +7,7 @@
 
 use crate::block::Block;
 use crate::cid::Cid;
+use crate::journal::Sync;
 use crate::log::Stream;
 use crate::log::scan::{Scan, Step};
 use crate::reference::{Lost, Reference};
@@ -16,7 +17,7 @@ use crate::store::{Inner, Store, blocking, disk_error, nothing};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// A block that lies in a file of the user's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,29 @@ pub struct InPlace {
     pub reference: Reference,
 }
 
+/// What came of forgetting where a block lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgotten {
+    /// It is forgotten: the block is absent.
+    Yes,
+    /// The file has the block after all.
+    Whole,
+    /// The block does not lie there any more: it is here, or elsewhere, or was deleted.
+    Replaced,
+    /// Somebody works with the block at this moment.
+    Held,
+}
+
 impl Store {
+    /// Forgets blocks that lie in files of the user's and cannot be read from there: each only if it still lies in
+    /// that very place and the file, read again, still does not have it.
+    pub async fn forget_lost(&self, lost: Vec<InPlace>) -> Result<Vec<Forgotten>, PutError> {
+        let inner = self.inner.clone();
+        blocking(move || inner.forget_lost(&lost))
+            .await
+            .unwrap_or(Err(PutError::Closing))
+    }
+
     /// Where the block lies, if it is in a file of the user's.
     pub async fn reference(&self, cid: &Cid) -> Result<Option<InPlace>, SourceError> {
         let (inner, cid) = (self.inner.clone(), *cid);
@@ -80,6 +103,45 @@ impl Inner {
             cid: *cid,
             reference,
         }))
+    }
+
+    fn forget_lost(&self, lost: &[InPlace]) -> Result<Vec<Forgotten>, PutError> {
+        // A deletion names places, so what it names must be beyond recovery's scissors first.
+        self.commit(Vec::new())?;
+        let fates = lost.iter().map(|one| self.forget_one(one));
+        let fates = fates.collect::<Result<_, PutError>>()?;
+        self.sync_journal()?;
+        Ok(fates)
+    }
+
+    fn forget_one(&self, lost: &InPlace) -> Result<Forgotten, PutError> {
+        let key = self.index.key(lost.cid.hash());
+        let place = self
+            .raw_place(&key)?
+            .filter(|place| place.is_reference() && !place.damaged);
+        // Before the locks: it may note damage, which takes one. What stands at a place never changes.
+        let known = self.reference_by(&lost.cid).ok().flatten();
+        let Some(place) = place.filter(|_| known.as_ref() == Some(&lost.reference)) else {
+            return Ok(Forgotten::Replaced);
+        };
+        let _no_writer_looks = self
+            .sweeping
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let _nobody_appends = self.lock_appender();
+        if self.is_held(&key) {
+            return Ok(Forgotten::Held);
+        }
+        let now = self.raw_place(&key)?;
+        if now != Some(place) || !self.is_committed(&place) {
+            return Ok(Forgotten::Replaced);
+        }
+        // Whoever puts the file back and adds it again is told that the block is here, and nothing is written.
+        if lost.read().is_ok() {
+            return Ok(Forgotten::Whole);
+        }
+        self.bury(&[(key, place)], Sync::Leave)?;
+        Ok(Forgotten::Yes)
     }
 
     fn each_reference(

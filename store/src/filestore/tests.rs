@@ -3,7 +3,7 @@
 use super::*;
 use crate::block::Prefix;
 use crate::cid::{self, HashKind, Version};
-use crate::config::{ByteSize, Config, Reserve};
+use crate::config::{ByteSize, Config, Durability, Reserve};
 use crate::disk::simulated::{Faults, SimulatedDisk};
 use crate::index::Image;
 use crate::reference::Why;
@@ -372,6 +372,94 @@ fn killed_or_without_power_at_any_moment_what_was_acknowledged_is_there() {
             }
         }
     }
+}
+
+#[test]
+fn a_block_that_takes_a_references_place_is_on_the_disk_before_that_is_dead() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = InFile::new(folder.path().join("file"), 12);
+    let config = Config {
+        durability: Durability::Relaxed,
+        ..config()
+    };
+    let on = |disk: &SimulatedDisk, image: &Arc<Image>| {
+        Store::open_on(Ground::simulated(disk, image), &config, &mut |_| {}).unwrap()
+    };
+    let (disk, image) = (SimulatedDisk::default(), Arc::new(Image::new()));
+    let store = on(&disk, &image);
+    file.add(&store);
+    store.inner.commit_to_disk(Vec::new()).unwrap();
+    let mut writer = store.writer(Keep::Kept);
+    writer.put(file.blocks.clone()).unwrap();
+    writer.commit().unwrap();
+    drop((writer, store));
+    for seed in 0..50 {
+        let after = disk.after_power_cut(&mut StdRng::seed_from_u64(seed));
+        let store = on(&after, &Arc::new(image.copied()));
+        for (number, block) in file.blocks.iter().enumerate() {
+            let found = store.inner.block_on_disk(block.cid());
+            let found = found.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            assert_eq!(found.as_ref(), Some(block), "seed {seed}, block {number}");
+        }
+    }
+}
+
+#[test]
+fn what_is_lost_is_forgotten_only_as_long_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = InFile::new(folder.path().join("file"), 6);
+    let path = folder.path().join("store");
+    let store = open(&path);
+    file.add(&store);
+    let runtime = runtime();
+    let found = |at: usize| {
+        let found = store.reference(file.blocks[at].cid());
+        runtime.block_on(found).unwrap().unwrap()
+    };
+    let forget = |found: InPlace| runtime.block_on(store.forget_lost(vec![found])).unwrap();
+    let lost: Vec<InPlace> = (0..6).map(found).collect();
+    assert_eq!(forget(lost[0].clone()), [Forgotten::Whole]);
+    fs::remove_file(&file.path).unwrap();
+    // Fetched or put meanwhile, it is here.
+    let put = store.put(vec![file.blocks[1].clone()], Keep::Kept);
+    runtime.block_on(put).unwrap();
+    assert_eq!(forget(lost[1].clone()), [Forgotten::Replaced]);
+    // So it is where it was added from meanwhile.
+    let moved = InFile {
+        path: folder.path().join("moved"),
+        blocks: file.blocks[2..3].to_vec(),
+    };
+    moved.write();
+    moved.add(&store);
+    assert_eq!(forget(lost[2].clone()), [Forgotten::Replaced]);
+    let mut writer = store.writer(Keep::Kept);
+    writer.put_placed(vec![file.placed()[3].clone()]).unwrap();
+    assert_eq!(forget(lost[3].clone()), [Forgotten::Held]);
+    drop(writer);
+    // In another file's words it is not this one.
+    let other = InPlace::new(lost[4].cid, moved.path.as_path().into(), 0, 5000);
+    assert_eq!(forget(other), [Forgotten::Replaced]);
+    let both = store.forget_lost(vec![lost[5].clone(), lost[5].clone()]);
+    let both = runtime.block_on(both).unwrap();
+    assert_eq!(both, [Forgotten::Yes, Forgotten::Replaced]);
+    let check = |store: &Store| {
+        let has = |at: usize| runtime.block_on(store.has(file.blocks[at].cid())).unwrap();
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5].map(has),
+            [true, true, true, true, true, false]
+        );
+        assert_eq!(store.stat().blocks, 5);
+    };
+    check(&store);
+    store.inner.close().unwrap();
+    drop(store);
+    let store = open(&path);
+    check(&store);
+    // Put back and added again, it is there again.
+    file.write();
+    file.add(&store);
+    let again = store.inner.block_on_disk(file.blocks[5].cid()).unwrap();
+    assert_eq!(again.as_ref(), Some(&file.blocks[5]));
 }
 
 #[test]
