@@ -772,8 +772,9 @@ const OPS_MAX: usize = 2048;
 const LARGE_CHUNKS_MAX: usize = 4 * hash::BATCH;
 /// Bytes of a large file hashed together.
 pub const LARGE_BYTES_MAX: usize = 16 << 20;
-/// Most batches of a file that is added in place that are hashed at once, each on a thread of its own.
-const HASHERS_MAX: usize = 4;
+/// Most batches of a file that is added in place that are hashed at once, each on a thread of its own: one a core, and
+/// no more memory than this many [`LARGE_BYTES_MAX`].
+const HASHERS_MAX: usize = 16;
 /// What is read of a file before anything is reserved for it.
 const SCRATCH_BYTES: usize = 64 << 10;
 /// More than what a node adds to the data of its leaf.
