@@ -95,8 +95,16 @@ fn what_is_added_in_place_is_read_from_there_and_takes_no_room() {
             assert_eq!(repo.ok(["cat", &file]), "hello world");
             repo.ok(["pin", "rm", &file]);
             assert_eq!(repo.ok(["repo", "gc"]), format!("removed {file}"));
-            let missing = json(&repo.run(["filestore", "verify", "--json", &file]).text());
-            assert_eq!(missing["Status"], 30, "{missing}");
+            let missing = repo.run(["filestore", "verify", "--json", &file]);
+            assert_eq!(json(&missing.text())["Status"], 30, "{missing:?}");
+            missing.failure(1);
+            let whole = repo.ok(["repo", "verify"]);
+            assert!(
+                whole.ends_with(&format!(
+                    "validated. {CHUNKS} of them lie in files in place."
+                )),
+                "{whole}"
+            );
         },
     );
 }
@@ -123,8 +131,14 @@ fn whatever_becomes_of_a_file_is_told_by_name_and_offset_and_nothing_else_suffer
                 let place = format!("{large} from byte {} on", at * CHUNK);
                 assert!(error.contains(&place) && error.contains(words), "{error}");
                 assert!(refused(repo, &cid).contains(&large));
-                let verified = json(&repo.ok(["filestore", "verify", "--json", &chunk(at)]));
-                assert_eq!(verified["Status"], status, "{verified}");
+                let verified = repo.run(["filestore", "verify", "--json", &chunk(at)]);
+                assert_eq!(json(&verified.text())["Status"], status, "{verified:?}");
+                let failed = verified.failure(1);
+                assert!(failed.contains("--remove-bad-blocks"), "{failed}");
+                let verified = repo.run(["repo", "verify"]);
+                assert!(verified.text().contains(&place), "{verified:?}");
+                let failed = verified.failure(1);
+                assert!(failed.contains("cannot be read from there"), "{failed}");
                 others_are_whole();
             };
             let mut file = fs::OpenOptions::new().write(true).open(&large).unwrap();
@@ -155,12 +169,28 @@ fn whatever_becomes_of_a_file_is_told_by_name_and_offset_and_nothing_else_suffer
                 "put back, it is as it was"
             );
             fs::remove_file(&large).unwrap();
-            let removed = repo.ok(["filestore", "verify", "--remove-bad-blocks"]);
-            let gone = lines(&removed)
-                .iter()
-                .filter(|line| line.contains("no-file"))
-                .count();
-            assert_eq!(gone, CHUNKS);
+            let removed = repo.run(["filestore", "verify", "--remove-bad-blocks"]);
+            assert_eq!(removed.code, Some(0), "nothing bad is left: {removed:?}");
+            let gone = |line: &&&str| line.contains("no-file") && line.contains("it is forgotten");
+            assert_eq!(lines(&removed.text()).iter().filter(gone).count(), CHUNKS);
+            assert!(removed.stderr.contains("cairn pin verify"), "{removed:?}");
+            repo.ok(["filestore", "verify"]);
+            // What is pinned is not whole, and the way out that is told is one.
+            let refused = repo.run(["repo", "gc"]).failure(1);
+            assert!(
+                refused.contains(&cid) && refused.contains("add again"),
+                "{refused}"
+            );
+            repo.run(["pin", "verify"]).failure(1);
+            fs::write(&large, tree::bytes(1, CHUNK * CHUNKS)).unwrap();
+            assert_eq!(add(repo, &large), cid);
+            repo.ok(["repo", "gc"]);
+            fs::remove_file(&large).unwrap();
+            repo.ok(["repo", "verify", "--drop"]);
+            let refused = repo.run(["repo", "gc"]).failure(1);
+            assert!(refused.contains(&cid), "{refused}");
+            repo.ok(["pin", "rm", &cid]);
+            repo.ok(["repo", "gc"]);
             assert_eq!(lines(&repo.ok(["filestore", "ls"])).len(), 5);
             others_are_whole();
             for name in ["moved", "other"] {
@@ -216,20 +246,22 @@ fn without_a_daemon_any_file_and_through_one_only_those_below_the_roots() {
         b"hello world",
     );
     assert!(answer.contains("\"Hash\""), "{answer}");
-    // What was sent is what is referred to: other bytes are not to be had from that file.
+    // Nobody's word is taken for what a file has.
+    for sent in [&b"hello w0rld"[..], b"hello world and more"] {
+        let answer = post(&daemon.rpc().to_string(), &media.file("small"), sent);
+        assert!(answer.contains("never was what was sent"), "{answer}");
+        assert!(!answer.contains("\"Hash\""), "{answer}");
+    }
+    assert_eq!(repo.ok(["filestore", "ls"]).lines().count(), 1);
+    // Who reaches the RPC does not let himself in.
+    let everywhere = format!("[{:?}]", elsewhere.path.to_str().unwrap());
+    repo.ok(["config", "set", "filestore.roots", &everywhere]);
     let answer = post(
         &daemon.rpc().to_string(),
-        &media.file("small"),
-        b"hello w0rld",
+        &elsewhere.file("small"),
+        b"hello world",
     );
-    let cid = answer
-        .split("\"Hash\":\"")
-        .nth(1)
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap();
-    assert!(refused(&repo, cid).contains("changed"));
+    assert!(answer.contains("filestore.roots"), "{answer}");
     let raw = repo.run([
         "add",
         "--nocopy",
@@ -239,6 +271,44 @@ fn without_a_daemon_any_file_and_through_one_only_those_below_the_roots() {
     assert!(raw.failure(1).contains("raw-leaves"));
     let stdin = repo.run_with(["add", "--nocopy"], b"hello").failure(1);
     assert!(stdin.contains("in place"), "{stdin}");
+    drop(daemon);
+}
+
+#[test]
+fn peers_heal_what_a_file_has_lost_and_visitors_do_not_learn_where_it_lay() {
+    let media = Media::new();
+    let (repo, other) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let (large, small) = (media.file("large"), media.file("small"));
+    let (cid, alone) = (add(&repo, &large), add(&repo, &small));
+    other.ok(["add", "-Q", "--chunker=size-100000", &large]);
+    for file in [&large, &small] {
+        fs::remove_file(file).unwrap();
+    }
+    repo.ok(["config", "set", "gateway.retrieval_timeout", "1s"]);
+    let (daemon, there) = (repo.daemon(), other.daemon());
+    repo.ok(["swarm", "connect", &there.swarm()]);
+    // Nobody has this one: the peer was asked, and the gateway tells no more than that it is not there.
+    for path in [
+        format!("/ipfs/{alone}"),
+        format!("/ipfs/{alone}?format=raw"),
+    ] {
+        let answer = daemon.get(&path, &[]);
+        let told = answer.text();
+        assert!(answer.status >= 500, "{}: {told}", answer.status);
+        let place = media.path.to_str().unwrap();
+        assert!(!told.contains(place) && !told.contains("/small"), "{told}");
+    }
+    let failed = repo.run(["repo", "verify", "--heal", "--heal-timeout", "1s"]);
+    let told = failed.text();
+    let healed = told.lines().filter(|line| line.ends_with(", healed"));
+    assert_eq!(healed.count(), CHUNKS, "{told}");
+    assert!(told.contains("not healed: no peer has it"), "{told}");
+    let failed = failed.failure(1);
+    assert!(failed.contains(&format!("{CHUNKS} healed")), "{failed}");
+    drop(there);
+    let read = repo.run(["cat", "--offline", &cid]).success().stdout;
+    assert_eq!(read, tree::bytes(1, CHUNK * CHUNKS));
+    assert_eq!(repo.ok(["filestore", "ls"]).lines().count(), 1);
     drop(daemon);
 }
 

@@ -390,6 +390,7 @@ impl Daemon {
         let context = Context::daemon(repository.clone(), content, online, stop.clone())
             .with_keystore(keystore)
             .with_denylist(denylist)
+            .with_roots(config.filestore.roots.clone())
             .with_resolver(resolver);
         let context = match &node {
             Some(node) => context

@@ -64,7 +64,8 @@ pub struct GcReport {
 pub enum GcError {
     /// A pinned DAG could not be read whole, so it is not known what must stay.
     #[error(
-        "nothing more was removed: {root} is pinned, but {source}; fetch it again, or unpin it"
+        "nothing more was removed: {root} is pinned, but {source}; fetch what is missing (`cairn pin add` of the \
+         root), add again what it was made of, or unpin it; `cairn pin verify` names every such pin"
     )]
     Unreadable {
         /// The pin.

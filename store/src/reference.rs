@@ -110,24 +110,40 @@ impl Reference {
 
     /// Reads the block, and hashes it.
     pub(crate) fn read(&self, cid: &Cid) -> Result<Block, Lost> {
-        let lost = |why| Lost {
-            path: self.path.clone(),
-            offset: self.offset,
-            length: self.length,
-            why,
-        };
-        let file = open(&self.path).map_err(lost)?;
+        let bytes = self.read_unchecked()?;
+        Block::verify(*cid, Bytes::from(bytes)).map_err(|_| self.lost(Why::Changed))
+    }
+
+    /// Whether the file has these bytes there.
+    pub(crate) fn compare(&self, bytes: &[u8]) -> Result<(), Lost> {
+        match self.read_unchecked()? == bytes {
+            true => Ok(()),
+            false => Err(self.lost(Why::Changed)),
+        }
+    }
+
+    fn read_unchecked(&self) -> Result<Vec<u8>, Lost> {
+        let file = open(&self.path).map_err(|why| self.lost(why))?;
         let length = usize::try_from(self.length).unwrap_or(0);
         let mut bytes = vec![0; length];
         if let Err(error) = file.read_exact_at(&mut bytes, self.offset) {
-            return Err(lost(match error.kind() {
+            return Err(self.lost(match error.kind() {
                 io::ErrorKind::UnexpectedEof => Why::TooShort {
                     bytes: file.metadata().map_or(0, |metadata| metadata.len()),
                 },
                 _ => Why::Unreadable(error.to_string().into()),
             }));
         }
-        Block::verify(*cid, Bytes::from(bytes)).map_err(|_| lost(Why::Changed))
+        Ok(bytes)
+    }
+
+    fn lost(&self, why: Why) -> Lost {
+        Lost {
+            path: self.path.clone(),
+            offset: self.offset,
+            length: self.length,
+            why,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::block::Block;
 use crate::cid::Cid;
-use crate::reference::Reference;
+use crate::reference::{Lost, Reference};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::path::Path;
@@ -31,6 +31,11 @@ pub struct Placed {
 }
 
 impl Placed {
+    /// Whether the file has these bytes there. Blocks.
+    pub fn compare(&self) -> Result<(), Lost> {
+        self.reference().compare(self.block.data())
+    }
+
     pub(crate) fn reference(&self) -> Reference {
         Reference {
             path: self.path.clone(),
@@ -57,6 +62,11 @@ pub enum PutError {
          its permissions or mount it writable, then start again"
     )]
     ReadOnly,
+    /// A file that is added in place does not have what was sent as lying there.
+    #[error(
+        "{0}, or never was what was sent; nothing was pinned: add it again when nobody changes it"
+    )]
+    NotThere(Lost),
     /// The store is closing.
     #[error("the repository is closing")]
     Closing,

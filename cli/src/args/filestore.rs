@@ -13,14 +13,14 @@ pub enum FilestoreCommand {
         #[arg(long)]
         file_order: bool,
     },
-    /// Read them and compare them with their CIDs.
+    /// Read them and compare them with their CIDs. Fails if one is not as it was added and is not forgotten.
     Verify {
         /// Which; all without any.
         cids: Vec<String>,
         /// In the order of files and offsets.
         #[arg(long)]
         file_order: bool,
-        /// Forget those that cannot be had any more.
+        /// Forget those that cannot be read from their files any more; pins that reach them are not whole then.
         #[arg(long)]
         remove_bad_blocks: bool,
     },

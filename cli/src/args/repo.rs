@@ -172,18 +172,19 @@ pub enum RepoCommand {
     },
     /// Make a copy of the repository as it is at one instant, while it works.
     ///
-    /// The copy holds everything, the private keys too, and is a repository itself.
+    /// The copy holds everything, the private keys too, and is a repository itself. Of blocks that were added in place it
+    /// holds where they lie, not their content. The daemon makes it, with its rights, wherever that is.
     Snapshot {
         /// The folder to make: not there yet, or empty.
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
-    /// Check every block against its CID.
+    /// Check every block against its CID, those in files in place too.
     Verify {
         /// Delete bad blocks, so that they are absent instead of damaged.
         #[arg(long)]
         drop: bool,
-        /// Fetch bad blocks from peers; needs the daemon.
+        /// Fetch bad blocks from peers; needs the daemon. One that a file in place has lost is kept here then.
         #[arg(long)]
         heal: bool,
         /// How long to look for a bad block without any progress.

@@ -3,8 +3,9 @@
 use super::Shell;
 use crate::args::FilestoreCommand;
 use crate::exit::Failure;
-use crate::output::{Printer, escape_line};
+use crate::output::{self, Printer, escape_line};
 use crate::rpc::filestore::{Dup, Referenced, Status};
+use cairn_node::explain::counted;
 
 /// `filestore`.
 pub async fn filestore(shell: &mut Shell, command: FilestoreCommand) -> Result<(), Failure> {
@@ -17,7 +18,7 @@ pub async fn filestore(shell: &mut Shell, command: FilestoreCommand) -> Result<(
             let print = |found: Referenced, printer: &mut Printer| {
                 match found.status {
                     0 => printer.line(&line(&found))?,
-                    _ => crate::output::error(&escape_line(&found.error_msg)),
+                    _ => output::error(&escape_line(&found.error_msg)),
                 }
                 Ok(())
             };
@@ -36,16 +37,34 @@ pub async fn filestore(shell: &mut Shell, command: FilestoreCommand) -> Result<(
                 .args(cids)
                 .maybe("file-order", file_order.then_some(true))
                 .maybe("remove-bad-blocks", remove_bad_blocks.then_some(true));
-            shell
-                .print_each(question, |found: Referenced, printer| {
-                    let status = Status::name(found.status);
-                    let why = match found.error_msg.as_str() {
-                        "" => String::new(),
-                        why => format!(" ({})", escape_line(why)),
-                    };
-                    Ok(printer.line(&format!("{status:<7} {}{why}", line(&found)))?)
-                })
-                .await
+            let (mut bad, mut removed) = (0_u64, 0_u64);
+            let look = |found: &Referenced| {
+                bad += u64::from(found.is_bad());
+                removed += u64::from(found.removed);
+            };
+            let print = |found: Referenced, printer: &mut Printer| {
+                let status = Status::name(found.status);
+                let why = match found.error_msg.as_str() {
+                    "" => String::new(),
+                    why => format!(" ({})", escape_line(why)),
+                };
+                Ok(printer.line(&format!("{status:<7} {}{why}", line(&found)))?)
+            };
+            shell.print_seen(question, look, print).await?;
+            if removed > 0 {
+                output::note(&format!(
+                    "{} forgotten; `cairn pin verify` names pins that are not whole without them: add their files \
+                     again, fetch them (`cairn pin add`) or unpin them, or nothing is collected (`cairn repo gc`)",
+                    counted(removed, "block is", "blocks are")
+                ));
+            }
+            match bad {
+                0 => Ok(()),
+                bad => Err(Failure::runtime(format!(
+                    "{} as it was added; put the files back, or forget what is lost with --remove-bad-blocks",
+                    counted(bad, "block is not", "blocks are not")
+                ))),
+            }
         }
         FilestoreCommand::Dups => {
             let question = shell.question("filestore/dups");

@@ -8,7 +8,7 @@ use super::arguments::{Arguments, CidText};
 use super::entries::{Content, Entries, Entry};
 use super::error::RpcError;
 use super::feed::Feed;
-use super::filestore::Places;
+use super::filestore::places::{Compared, Places};
 use super::reply::{Reply, Sink};
 use cairn_store::cid::{Cid, HashKind, Version};
 use cairn_store::pin::PinMode;
@@ -240,8 +240,12 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
                 Some(store) => {
                     let mut writer = store.writer(Keep::Kept);
                     // One thread reads and hashes while another appends.
-                    let (roots, put) = overlapped(&mut writer, |sink| {
-                        import(entries, &options, places.as_ref(), sink, &teller)
+                    let places = places.as_ref();
+                    let (roots, put) = overlapped(&mut writer, |sink| match places {
+                        Some(named) if named.are_others_word() => {
+                            import(entries, &options, places, Compared(sink), &teller)
+                        }
+                        _ => import(entries, &options, places, sink, &teller),
                     });
                     let roots = roots?;
                     put?;

@@ -1,6 +1,7 @@
 //! What commands work on: the repository, opened when first needed, and the node, if one runs.
 
 use super::error::RpcError;
+use crate::config::Root;
 use crate::output::{self, Progress};
 use crate::repository::Repository;
 use cairn_node::bitswap::policy::DenyContent;
@@ -46,6 +47,7 @@ pub struct Context {
     system_denylists: Vec<PathBuf>,
     online: Option<Online>,
     stop: Option<CancellationToken>,
+    roots: Vec<Root>,
 }
 
 /// The blocks.
@@ -119,6 +121,7 @@ impl Context {
             system_denylists: Vec::new(),
             online: None,
             stop: None,
+            roots: Vec::new(),
         }
     }
 
@@ -185,6 +188,18 @@ impl Context {
             denylist: OnceCell::new_with(Some(denylist)),
             ..self
         }
+    }
+
+    /// The same, where files below these folders alone may be added in place by whoever asks a daemon.
+    #[must_use]
+    pub fn with_roots(self, roots: Vec<Root>) -> Self {
+        Self { roots, ..self }
+    }
+
+    /// Folders that files must lie in to be added in place, if this is a daemon: as they were at its start, so that
+    /// who reaches it cannot let himself in.
+    pub fn roots(&self) -> Option<&[Root]> {
+        self.stop.as_ref().map(|_| self.roots.as_slice())
     }
 
     /// What is not wanted here.

@@ -1,22 +1,27 @@
-//! `filestore`: blocks that lie in files of the user's, and which files may be added in place.
+//! `filestore`: blocks that lie in files of the user's.
+//!
+//! * [`places`]: which files may be added in place.
+//! * this file: going through what was.
+
+pub mod places;
 
 use super::api::Call;
 use super::arguments::CidText;
-use super::context::{Context, broke};
+use super::context::broke;
 use super::dag::LinkText;
 use super::error::RpcError;
 use super::reply::Reply;
 use super::reply::Sink;
 use cairn_store::Store;
 use cairn_store::cid::{self, Cid};
-use cairn_store::filestore::InPlace;
+use cairn_store::filestore::{Forgotten, InPlace};
 use cairn_store::reference::{Lost, Why};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
 
 /// A line of `filestore ls` and `filestore verify`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +39,16 @@ pub struct Referenced {
     pub offset: u64,
     /// Its bytes.
     pub size: u64,
+    /// Whether it is forgotten now.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
+}
+
+impl Referenced {
+    /// Whether it is wrong, and stays so.
+    pub const fn is_bad(&self) -> bool {
+        self.status != Status::Ok as i32 && !self.removed
+    }
 }
 
 /// A line of `filestore dups`.
@@ -86,67 +101,6 @@ impl Status {
     }
 }
 
-/// Which files may be added in place.
-#[derive(Debug, Clone)]
-pub struct Places {
-    /// Folders that they must lie in; `None` if they may lie anywhere.
-    roots: Option<Vec<PathBuf>>,
-}
-
-impl Places {
-    /// Whoever works on the repository itself may add what it may read; through the RPC only what the operator has
-    /// named, or everybody who reaches that could have any file of the daemon's user referred to.
-    pub fn of(context: &Context) -> Result<Self, RpcError> {
-        if context.stop().is_none() {
-            return Ok(Self { roots: None });
-        }
-        let config = context.repository.config()?;
-        let roots = config.filestore.roots.iter();
-        // As the files are named; one that is not there has no files.
-        let roots: Vec<PathBuf> = roots
-            .filter_map(|root| fs::canonicalize(root.path()).ok())
-            .collect();
-        if roots.is_empty() {
-            return Err(RpcError::failed(
-                "files are added in place through the daemon only from folders that filestore.roots names, and it \
-                 names none that is there; add them there and restart the daemon, or run this without a daemon",
-            ));
-        }
-        Ok(Self { roots: Some(roots) })
-    }
-
-    /// The file that an entry is to be read from, if it may be added in place.
-    pub fn admit(&self, name: &str, place: Option<PathBuf>) -> Result<PathBuf, RpcError> {
-        let Some(place) = place else {
-            return Err(RpcError::failed(format!(
-                "{name:?} cannot be added in place: it did not come with the path of a file (Abspath)"
-            )));
-        };
-        let refused = |why: &str| {
-            RpcError::failed(format!(
-                "{} cannot be added in place: {why}",
-                place.display()
-            ))
-        };
-        if !place.is_absolute() {
-            return Err(refused("its path is not absolute"));
-        }
-        let Some(roots) = &self.roots else {
-            return Ok(place);
-        };
-        // One answer for all that is elsewhere, or it would tell what there is.
-        let elsewhere = || refused("it lies in no folder that filestore.roots names");
-        let found = fs::canonicalize(&place).map_err(|_| elsewhere())?;
-        if !roots.iter().any(|root| found.starts_with(root)) {
-            return Err(elsewhere());
-        }
-        match fs::symlink_metadata(&found) {
-            Ok(metadata) if metadata.is_file() => Ok(found),
-            _ => Err(refused("it is no file")),
-        }
-    }
-}
-
 /// `filestore ls`.
 pub async fn list(call: Call) -> Result<Reply, RpcError> {
     each(call, Look::Listed).await
@@ -169,44 +123,19 @@ pub async fn dups(call: Call) -> Result<Reply, RpcError> {
 enum Look {
     Listed,
     Read,
-    /// What cannot be read is deleted.
+    /// What cannot be read is forgotten.
     Removed,
 }
 
-/// Goes through the blocks, and tells of each.
-struct Teller {
-    look: Look,
-    cids: CidText,
-    out: Sink,
-    /// What is to be deleted.
-    bad: Arc<Mutex<Vec<Cid>>>,
+/// What is to be told of.
+enum Found {
+    Here(InPlace),
+    /// A block that was asked for and lies in no file.
+    Missing(Cid, &'static str),
 }
 
-impl Teller {
-    fn tell(&self, found: &InPlace) -> Result<(), RpcError> {
-        let mut line = Referenced {
-            key: Some(LinkText {
-                cid: self.cids.text(&cid::to_v1(&found.cid)),
-            }),
-            file_path: found.reference.path.to_string_lossy().into_owned(),
-            offset: found.reference.offset,
-            size: found.reference.length.into(),
-            ..Referenced::default()
-        };
-        if self.look != Look::Listed
-            && let Err(lost) = found.read()
-        {
-            line.status = Status::of(&lost) as i32;
-            line.error_msg = lost.to_string();
-            if self.look == Look::Removed {
-                let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-                bad.push(found.cid);
-                line.error_msg.push_str("; it is forgotten");
-            }
-        }
-        self.out.blocking_value(&line)
-    }
-}
+/// Where those go that are found; nobody takes them any more once telling has failed.
+type Finds = mpsc::Sender<Found>;
 
 async fn each(call: Call, look: Look) -> Result<Reply, RpcError> {
     let named = call.arguments.all();
@@ -221,68 +150,53 @@ async fn each(call: Call, look: Look) -> Result<Reply, RpcError> {
         Look::Listed | Look::Read => call.context.store().await?.clone(),
     };
     Ok(Reply::values(move |out| async move {
-        let bad = Arc::default();
-        let teller = Arc::new(Teller {
+        let (finds, found) = mpsc::channel(TOGETHER_MAX);
+        let teller = Teller {
+            store: store.clone(),
             look,
             cids,
-            out: out.clone(),
-            bad: Arc::clone(&bad),
-        });
-        if !named.is_empty() {
-            for cid in named {
-                tell_named(&store, cid, &teller).await?;
+            out,
+        };
+        let finding = async {
+            if !named.is_empty() {
+                find_named(&store, named, finds).await
+            } else if in_order {
+                find_in_order(&store, finds).await
+            } else {
+                find_all(&store, finds).await
             }
-        } else if in_order {
-            tell_in_order(&store, teller).await?;
-        } else {
-            let failed: Arc<Mutex<Option<RpcError>>> = Arc::default();
-            let into = Arc::clone(&failed);
-            store
-                .references(move |found| match teller.tell(&found) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(error) => {
-                        *into.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                        ControlFlow::Break(())
-                    }
-                })
-                .await?;
-            let failed = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(error) = failed {
-                return Err(error);
-            }
-        }
-        let bad = std::mem::take(&mut *bad.lock().unwrap_or_else(PoisonError::into_inner));
-        if !bad.is_empty() {
-            store.delete(bad).await?;
-        }
-        Ok(())
+        };
+        let (done, told) = tokio::join!(finding, teller.tell_all(found));
+        told.and(done)
     }))
 }
 
-async fn tell_named(store: &Store, cid: Cid, teller: &Arc<Teller>) -> Result<(), RpcError> {
-    let found = store.reference(&cid).await?;
-    let Some(found) = found else {
-        let what = match store.has(&cid).await? {
-            true => "is here as a block and lies in no file",
-            false => "is not here",
+async fn find_named(store: &Store, cids: Vec<Cid>, finds: Finds) -> Result<(), RpcError> {
+    for cid in cids {
+        let found = match store.reference(&cid).await? {
+            Some(found) => Found::Here(found),
+            None if store.has(&cid).await? => {
+                Found::Missing(cid, "is here as a block and lies in no file")
+            }
+            None => Found::Missing(cid, "is not here"),
         };
-        let line = Referenced {
-            status: Status::Missing as i32,
-            error_msg: format!("block {cid} {what}"),
-            key: Some(LinkText {
-                cid: teller.cids.text(&cid::to_v1(&cid)),
-            }),
-            ..Referenced::default()
-        };
-        return teller.out.value(&line).await;
+        if finds.send(found).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn find_all(store: &Store, finds: Finds) -> Result<(), RpcError> {
+    let each = move |found| match finds.blocking_send(Found::Here(found)) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
     };
-    let teller = Arc::clone(teller);
-    let telling = tokio::task::spawn_blocking(move || teller.tell(&found));
-    telling.await.map_err(|_| broke("reading a file"))?
+    Ok(store.references(each).await?)
 }
 
 /// Files one after the other, each from its beginning.
-async fn tell_in_order(store: &Store, teller: Arc<Teller>) -> Result<(), RpcError> {
+async fn find_in_order(store: &Store, finds: Finds) -> Result<(), RpcError> {
     /// What is remembered until all are known.
     #[derive(Default)]
     struct Known {
@@ -313,7 +227,7 @@ async fn tell_in_order(store: &Store, teller: Arc<Teller>) -> Result<(), RpcErro
             "there are {IN_ORDER_MAX} blocks in files or more, too many to be sorted; leave out --file-order"
         )));
     }
-    let telling = tokio::task::spawn_blocking(move || {
+    let sorting = tokio::task::spawn_blocking(move || {
         let mut names: Vec<(Arc<Path>, u32)> = files.into_iter().collect();
         names.sort_unstable();
         let mut rank = vec![0; names.len()];
@@ -331,12 +245,117 @@ async fn tell_in_order(store: &Store, teller: Arc<Teller>) -> Result<(), RpcErro
             let Some((path, _)) = names.get(rank(file)) else {
                 continue;
             };
-            teller.tell(&InPlace::new(cid, path.clone(), offset, length))?;
+            let found = InPlace::new(cid, path.clone(), offset, length);
+            if finds.blocking_send(Found::Here(found)).is_err() {
+                return;
+            }
+        }
+    });
+    sorting.await.map_err(|_| broke("telling of files"))
+}
+
+/// Looks at what is found, and tells of it.
+struct Teller {
+    store: Store,
+    look: Look,
+    cids: CidText,
+    out: Sink,
+}
+
+impl Teller {
+    async fn tell_all(&self, mut found: mpsc::Receiver<Found>) -> Result<(), RpcError> {
+        let mut some = Vec::new();
+        while found.recv_many(&mut some, TOGETHER_MAX).await > 0 {
+            for line in self.look_at(std::mem::take(&mut some)).await? {
+                self.out.value(&line).await?;
+            }
         }
         Ok(())
-    });
-    telling.await.map_err(|_| broke("telling of files"))?
+    }
+
+    /// Lines of what is so when they are told: what they call forgotten is.
+    async fn look_at(&self, found: Vec<Found>) -> Result<Vec<Referenced>, RpcError> {
+        let mut lines: Vec<Referenced> = found.iter().map(|found| self.line(found)).collect();
+        if self.look == Look::Listed {
+            return Ok(lines);
+        }
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = found.into_iter().enumerate().filter_map(|(at, found)| {
+                let Found::Here(found) = found else {
+                    return None;
+                };
+                let lost = found.read().err()?;
+                Some((at, found, lost))
+            });
+            read.collect::<Vec<_>>()
+        });
+        let lost = reading.await.map_err(|_| broke("reading a file"))?;
+        for (at, _, why) in &lost {
+            if let Some(line) = lines.get_mut(*at) {
+                line.status = Status::of(why) as i32;
+                line.error_msg = why.to_string();
+            }
+        }
+        if self.look == Look::Removed && !lost.is_empty() {
+            let places = lost.iter().map(|(_, found, _)| found.clone()).collect();
+            let fates = self.store.forget_lost(places).await?;
+            for ((at, ..), fate) in lost.iter().zip(fates) {
+                if let Some(line) = lines.get_mut(*at) {
+                    line.add(fate);
+                }
+            }
+        }
+        Ok(lines)
+    }
+
+    fn line(&self, found: &Found) -> Referenced {
+        let key = |cid: &Cid| {
+            Some(LinkText {
+                cid: self.cids.text(&cid::to_v1(cid)),
+            })
+        };
+        match found {
+            Found::Here(found) => Referenced {
+                key: key(&found.cid),
+                file_path: found.reference.path.to_string_lossy().into_owned(),
+                offset: found.reference.offset,
+                size: found.reference.length.into(),
+                ..Referenced::default()
+            },
+            Found::Missing(cid, what) => Referenced {
+                status: Status::Missing as i32,
+                error_msg: format!("block {cid} {what}"),
+                key: key(cid),
+                ..Referenced::default()
+            },
+        }
+    }
 }
+
+impl Referenced {
+    /// Tells what came of forgetting it.
+    fn add(&mut self, fate: Forgotten) {
+        match fate {
+            Forgotten::Yes => {
+                self.removed = true;
+                self.error_msg.push_str("; it is forgotten");
+            }
+            Forgotten::Whole => {
+                self.status = Status::Ok as i32;
+                self.error_msg.clear();
+            }
+            Forgotten::Replaced => self
+                .error_msg
+                .push_str("; it is not forgotten: the block does not lie there any more"),
+            Forgotten::Held => self.error_msg.push_str(
+                "; it is not forgotten: something works with the block at this moment; verify again",
+            ),
+        }
+    }
+}
+
+/// Most blocks that are read and told of together.
+const TOGETHER_MAX: usize = 64;
 
 /// Most blocks that are sorted: about 300 MB.
 const IN_ORDER_MAX: usize = 2_000_000;

@@ -3,7 +3,9 @@
 //! A bad block is named. With `heal` peers are asked for it, with `drop` it is deleted: so it is whole
 //! again, or absent instead of damaged; with both, what no peer has is deleted. Where damage hides which
 //! block it was, `heal` reads what is pinned until it has met as many damaged blocks as are hidden, and
-//! `drop` deletes it without a name.
+//! `drop` deletes it without a name. Blocks in the user's files come after ([`in_place`]).
+
+mod in_place;
 
 use super::super::api::Call;
 use super::super::arguments::CidText;
@@ -17,6 +19,7 @@ use cairn_store::store::Keep;
 use cairn_store::verify::{BadBlock, Section};
 use cairn_store::{Block, BlockSource, Cid, Store};
 use futures::{StreamExt, stream};
+use in_place::InPlaceSums;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,6 +83,7 @@ struct Sums {
     given_up: HashSet<Cid>,
     /// Where the hidden ones lie, that may be healed before they are dropped.
     hiding: Vec<Section>,
+    in_place: InPlaceSums,
 }
 
 /// `repo verify`.
@@ -138,7 +142,8 @@ impl Cure {
                 self.drop_hidden(out, &mut sums).await?;
             }
         }
-        if sums.healed > 0 {
+        sums.in_place = self.verify_in_place(cids, out).await?;
+        if sums.healed + sums.in_place.healed > 0 {
             // What comes from peers is durable with somebody's commit: this one.
             self.store.put(Vec::new(), Keep::Kept).await?;
         }
@@ -353,14 +358,31 @@ impl Sums {
 
     /// The last line; a failure if something stays bad.
     fn result(&self) -> Result<String, RpcError> {
-        if self.bad == 0 {
-            return Ok("verify complete, all blocks validated.".to_owned());
+        let in_place = self.in_place;
+        if self.bad == 0 && in_place.lost == 0 {
+            let lie = match in_place.read {
+                0 => String::new(),
+                read => format!(" {read} of them lie in files in place."),
+            };
+            return Ok(format!("verify complete, all blocks validated.{lie}"));
         }
+        let cured = |figures: [(u64, &str); 2]| {
+            let told = figures.into_iter().filter(|(count, _)| *count > 0);
+            told.map(|(count, what)| format!(", {count} {what}"))
+                .collect::<String>()
+        };
         let mut text = format!("verify complete, {} blocks corrupt", self.bad);
-        for (count, what) in [(self.healed, "healed"), (self.dropped, "dropped")] {
-            if count > 0 {
-                text.push_str(&format!(", {count} {what}"));
-            }
+        text.push_str(&cured([(self.healed, "healed"), (self.dropped, "dropped")]));
+        if in_place.lost > 0 {
+            text.push_str(&format!(
+                "; {} of {} blocks in files in place cannot be read from there",
+                in_place.lost, in_place.read
+            ));
+            let figures = [
+                (in_place.healed, "healed"),
+                (in_place.forgotten, "forgotten"),
+            ];
+            text.push_str(&cured(figures));
         }
         if self.hidden > 0 {
             text.push_str(&format!(
@@ -368,7 +390,7 @@ impl Sums {
                 self.hidden
             ));
         }
-        if self.healed + self.dropped < self.bad {
+        if self.healed + self.dropped < self.bad || in_place.is_bad() {
             return Err(RpcError::failed(text));
         }
         Ok(text)
@@ -408,6 +430,23 @@ mod tests {
         );
         let told = sums(3, 0, 0, 0).result().unwrap_err();
         assert_eq!(told.message(), "verify complete, 3 blocks corrupt");
+        let in_files = |lost, healed, forgotten| Sums {
+            in_place: InPlaceSums {
+                read: 9,
+                lost,
+                healed,
+                forgotten,
+            },
+            ..Sums::default()
+        };
+        assert_eq!(
+            in_files(0, 0, 0).result().unwrap(),
+            "verify complete, all blocks validated. 9 of them lie in files in place."
+        );
+        let cured = "verify complete, 0 blocks corrupt; 3 of 9 blocks in files in place cannot be read from there, 1 \
+                     healed, 2 forgotten";
+        assert_eq!(in_files(3, 1, 2).result().unwrap(), cured);
+        assert!(in_files(3, 1, 1).result().is_err());
         let hidden = sums(3, 1, 2, 0).result().unwrap_err();
         assert!(
             hidden.message().contains("2 healed; the names of 1"),
