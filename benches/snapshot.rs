@@ -8,6 +8,7 @@
 
 use cairn_store::config::{ByteSize, Config, Reserve};
 use cairn_store::sink::BlockSink;
+use cairn_store::snapshot::Stop;
 use cairn_store::store::Keep;
 use cairn_store::{BlockSource, Store, snapshot};
 use std::path::Path;
@@ -45,14 +46,15 @@ fn main() {
         runtime.block_on(store.put(more, Keep::Kept)).expect("put");
         let snapshot_folder = copy.clone();
         ours.push(seconds(|| {
-            let made = store.snapshot(snapshot_folder, |_| Ok(()));
+            let made = store.snapshot(snapshot_folder, |_| Ok(Vec::new()));
             let made = runtime.block_on(made).expect("snapshot");
             assert!(made.has_index && made.notices.is_empty(), "{made:?}");
             shared = (made.cloned + made.linked) as f64 / made.bytes as f64;
         }));
         let again = folder.join("restored");
         restored.push(seconds(|| {
-            snapshot::restore(&copy, &again, |_| Ok(())).expect("restore");
+            snapshot::restore(&copy, &again, &Stop::default(), |_| Ok(Vec::new()))
+                .expect("restore");
         }));
         opened.push(seconds(|| {
             let store = open(&again);

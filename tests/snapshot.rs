@@ -110,6 +110,55 @@ fn with_an_identity_of_its_own_a_restored_repository_is_another_node() {
 }
 
 #[test]
+fn what_waits_to_be_flushed_and_what_opens_the_keys_is_in_it_and_what_is_not_is_told() {
+    both(|repo| {
+        let folder = tempfile::tempdir().unwrap();
+        let media = fs::canonicalize(folder.path()).unwrap().join("media");
+        fs::create_dir(&media).unwrap();
+        fs::write(media.join("file"), b"in place").unwrap();
+        repo.ok(["files", "mkdir", "--flush=false", "/waits"]);
+        let copy = folder.path().join("copy");
+        let told = repo.run(["repo", "snapshot", text(&copy)]);
+        assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""), "{told:?}");
+        let restored = repo.at(&folder.path().join("restored"));
+        let done = restored.run(["repo", "restore", "--json", "--verify", text(&copy)]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let made = json(&done.text());
+        assert_eq!(made["Path"], text(restored.path()), "{made}");
+        assert_eq!(made["PeerID"], repo.ok(["id", "-f", "<id>"]), "{made}");
+        // Without a daemon every command writes out what it did.
+        assert_eq!(restored.ok(["files", "ls", "/"]), "waits");
+    });
+    let repo = Repo::new(CAIRN);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, b"in place").unwrap();
+    let lies = repo.ok(["add", "-Q", "--nocopy", text(&file)]);
+    fs::create_dir(repo.path().join("secrets")).unwrap();
+    let secret = repo.path().join("secrets/key");
+    fs::write(&secret, [7; 32]).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    repo.ok(["config", "set", "keystore.key_file", "secrets/key"]);
+    repo.ok(["key", "gen", "sealed"]);
+    let copy = folder.path().join("copy");
+    let made = repo.run(["repo", "snapshot", text(&copy)]);
+    assert!(made.stderr.contains("1 block lies in files"), "{made:?}");
+    assert_eq!(mode(&copy.join("secrets/key")), 0o600);
+    let exported = folder.path().join("exported");
+    repo.at(&copy)
+        .ok(["key", "export", "-o", text(&exported), "sealed"]);
+    assert_eq!(repo.at(&copy).ok(["cat", &lies]), "in place");
+    let named = format!("{:?}", text(&secret));
+    repo.ok(["config", "set", "keystore.key_file", &named]);
+    let made = repo.run(["repo", "snapshot", text(&folder.path().join("second"))]);
+    assert!(
+        made.stderr.contains(text(&secret)) && made.stderr.contains("not copied"),
+        "{made:?}"
+    );
+    assert!(!folder.path().join("second/secrets").exists());
+}
+
+#[test]
 fn nothing_that_is_there_is_written_over() {
     let repo = Repo::new(CAIRN);
     repo.run_with(["add", "-Q"], b"hello world").success();
@@ -122,6 +171,10 @@ fn nothing_that_is_there_is_written_over() {
         refused.contains(text(&taken)) && refused.contains("empty"),
         "{refused}"
     );
+    let within = repo.path().join("backup/copy");
+    let refused = repo.run(["repo", "snapshot", text(&within)]).failure(1);
+    assert!(refused.contains("elsewhere"), "{refused}");
+    assert!(!repo.path().join("backup").exists());
     let copy = folder.path().join("copy");
     repo.ok(["repo", "snapshot", text(&copy)]);
     let refused = repo.run(["repo", "restore", text(&copy)]).failure(1);
@@ -172,6 +225,10 @@ fn a_snapshot_that_lost_something_is_refused_and_the_loss_named() {
         .run(["repo", "restore", "--verify", text(&copy)])
         .failure(1);
     assert!(refused.contains(HELLO_V1), "{refused}");
+    assert!(
+        refused.contains(text(&copy)) && !refused.contains("unfinished"),
+        "{refused}"
+    );
     assert!(!other.path().exists());
     fs::write(&segment, &bytes[..bytes.len() - 1]).unwrap();
     let refused = other.run(["repo", "restore", text(&copy)]).failure(1);

@@ -128,7 +128,7 @@ async fn run_short(
     }) = command
     {
         let whose = restore::Whose::of(new_identity);
-        return restore::restore(&repository, snapshot, whose, verify).await;
+        return restore::restore(&global, &repository, snapshot, whose, verify).await;
     }
     let mut shell = Shell::new(global, repository, &environment).await?;
     let result = Box::pin(dispatch(&mut shell, command, &environment)).await;

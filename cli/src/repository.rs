@@ -12,7 +12,7 @@ use cairn_node::keystore::{Keystore, KeystoreError, OWN, Secret, SecretError};
 use cairn_store::Store;
 use cairn_store::durable::{self, Access};
 pub use cairn_store::format::FORMAT;
-use cairn_store::snapshot::SnapshotError;
+use cairn_store::snapshot::{SnapshotError, lies_in};
 use cairn_store::store::{OpenError, OpenEvent};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -20,7 +20,7 @@ use rustix::process::{Pid, test_kill_process};
 use std::fs::{self, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 /// A repository's place. Nothing is open.
@@ -360,16 +360,19 @@ impl Repository {
 
     /// Copies what belongs to a repository beside its blocks into a folder that is to be one: keys, denylists,
     /// and last the configuration, which is what makes it one. What can be had again (peers, what was provided) and
-    /// what is of this place alone (locks, addresses) stays behind.
-    pub fn copy_rest(from: &Path, to: &Path) -> Result<(), SnapshotError> {
+    /// what is of this place alone (locks, addresses) stays behind. Tells what the operator should know.
+    pub fn copy_rest(from: &Path, to: &Path) -> Result<Vec<String>, SnapshotError> {
         for folder in [KEYSTORE, DENYLISTS] {
             copy_files(&from.join(folder), &to.join(folder))?;
         }
-        for name in [IDENTITY, SWARM_KEY, CONFIG] {
+        for name in [IDENTITY, SWARM_KEY] {
             copy_file(&from.join(name), &to.join(name))?;
         }
+        let notices = copy_secrets(from, to)?;
+        copy_file(&from.join(CONFIG), &to.join(CONFIG))?;
         let synced = fs::File::open(to).and_then(|folder| folder.sync_all());
-        synced.map_err(SnapshotError::disk("sync", to))
+        synced.map_err(SnapshotError::disk("sync", to))?;
+        Ok(notices)
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), RepositoryError> {
@@ -387,6 +390,54 @@ impl Repository {
     fn text(&self) -> String {
         self.path.display().to_string()
     }
+}
+
+/// Copies what keys are sealed with, where the configuration names it by its way from the repository; tells of what the
+/// copy will not find, or will share.
+fn copy_secrets(from: &Path, to: &Path) -> Result<Vec<String>, SnapshotError> {
+    let mut notices = Vec::new();
+    // What cannot be read of it is told by whoever starts with it.
+    let Ok(config) = Repository::at(from).config() else {
+        return Ok(notices);
+    };
+    let section = config.keystore;
+    let files = [
+        ("keystore.key_file", section.key_file),
+        ("keystore.passphrase_file", section.passphrase_file),
+    ];
+    for (key, file) in files.iter().filter(|(_, file)| !file.is_empty()) {
+        let (path, named) = (Path::new(file), from.join(file));
+        let Ok(found) = fs::symlink_metadata(&named) else {
+            continue;
+        };
+        // A link may lead out of it.
+        let is_inside = found.is_file() && lies_in(&named, from);
+        let goes_up = path.components().any(|part| part == Component::ParentDir);
+        if path.is_absolute() {
+            if is_inside {
+                notices.push(format!(
+                    "{file}, which {key} names, lies in {} and is not copied: the copy needs it there, or a \
+                     configuration that names another",
+                    from.display()
+                ));
+            }
+        } else if is_inside && !goes_up {
+            let copy = to.join(path);
+            if let Some(folder) = copy.parent() {
+                fs::create_dir_all(folder).map_err(SnapshotError::disk("make", folder))?;
+            }
+            // What lies beside the keys has come along with them.
+            if !copy.exists() {
+                copy_file(&named, &copy)?;
+            }
+        } else {
+            notices.push(format!(
+                "{file}, which {key} names by its way from the repository, lies elsewhere and is not copied: the \
+                 copy needs it at the same way from its own place"
+            ));
+        }
+    }
+    Ok(notices)
 }
 
 /// Copies the files in a folder, if it is there; what is no file stays behind.

@@ -8,22 +8,29 @@
 //!   copied; the others are cloned or copied as far as they counted. None is removed meanwhile.
 //! * The index is what its last checkpoint left, in a database of its own: nothing is merged while that is
 //!   copied, and an opening catches up from there.
-//! * All of it is made in a folder with another name, synced and renamed, so that there is a whole one or none.
+//! * All of it is made in a folder with another name, synced and renamed, so that there is a whole one or none. Whoever
+//!   gives up waiting for it stops it between two segments.
+
+mod unfinished;
 
 use crate::disk::{Disk, Mode, RealDisk, Shared, Ways};
 use crate::durable::{self, Access as FileAccess};
 use crate::format;
 use crate::journal::{Blocks, Journal, Moment};
-use crate::log::SegmentId;
 use crate::log::files::{Access, Files};
 use crate::log::sums;
+use crate::log::{Place, SegmentId, Stream};
 use crate::sink::PutError;
 use crate::store::{Inner, OpenError, Store, blocking};
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
+pub use unfinished::lies_in;
+use unfinished::{Unfinished, must_be_outside};
 
 /// What was made, and of what.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +47,8 @@ pub struct Made {
     pub copied: u64,
     /// Whether the index came along. Else it is built at the first opening, by reading all of the blocks.
     pub has_index: bool,
+    /// Blocks that lie in files of the user's: of those it has where they lie, not their bytes.
+    pub in_place: u64,
     /// What the operator should know.
     pub notices: Vec<String>,
 }
@@ -53,6 +62,20 @@ pub enum SnapshotError {
         "{path} is there already and is not an empty folder; name one that is not there yet, or empty it"
     )]
     Taken {
+        /// The folder.
+        path: String,
+    },
+    /// It would lie in the folder that it is made of, and be taken along by whatever copies or removes that.
+    #[error("{path} lies in {root}, which it is to be made of; name a folder elsewhere")]
+    Inside {
+        /// The folder.
+        path: String,
+        /// What it is made of.
+        root: String,
+    },
+    /// Nobody waits for it any more.
+    #[error("{path} was not made: it was stopped, and nothing was left behind")]
+    Stopped {
         /// The folder.
         path: String,
     },
@@ -116,27 +139,79 @@ impl SnapshotError {
             _ => Self::Disk { what, path, source },
         }
     }
+
+    /// The same of the name that a folder was to get, for nobody knows the one that it had meanwhile.
+    fn renamed(mut self, unfinished: &Path, folder: &Path) -> Self {
+        let (from, to) = (
+            unfinished.display().to_string(),
+            folder.display().to_string(),
+        );
+        let rename = |text: &mut String| *text = text.replace(&from, &to);
+        match &mut self {
+            Self::Full { path, why } | Self::Damaged { path, why } => {
+                rename(path);
+                rename(why);
+            }
+            Self::Disk { path, .. } => rename(path),
+            _ => {}
+        }
+        self
+    }
+}
+
+/// Asks whoever makes a snapshot, or restores one, to stop and leave nothing behind.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+/// Asks for it when it is dropped.
+#[derive(Debug)]
+#[must_use = "it asks to stop at once otherwise"]
+pub struct StopOnDrop(Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Stop {
+    /// Something that asks for it when it is dropped.
+    pub fn on_drop(&self) -> StopOnDrop {
+        StopOnDrop(self.clone())
+    }
+
+    fn check(&self, folder: &Path) -> Result<(), SnapshotError> {
+        match self.0.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(SnapshotError::Stopped {
+                path: folder.display().to_string(),
+            }),
+        }
+    }
 }
 
 impl Store {
     /// Makes `folder` a repository as this one is at one instant between call and answer. It must not be there,
     /// or be empty. `more` puts what else belongs to a repository into the folder that it is given, before
-    /// that gets its name.
+    /// that gets its name, and tells what the operator should know. Dropped, it stops and leaves nothing behind.
     pub async fn snapshot(
         &self,
         folder: PathBuf,
-        more: impl FnOnce(&Path) -> Result<(), SnapshotError> + Send + 'static,
+        more: impl FnOnce(&Path) -> Result<Vec<String>, SnapshotError> + Send + 'static,
     ) -> Result<Made, SnapshotError> {
         let inner = self.inner.clone();
+        let stop = Stop::default();
+        let _stops = stop.on_drop();
         blocking(move || {
             if inner.is_closed() {
                 return Err(PutError::Closing.into());
             }
-            let unfinished = Unfinished::beside(&folder)?;
-            let made = inner.write_snapshot(&unfinished.path)?;
-            more(&unfinished.path)?;
-            unfinished.finish()?;
-            Ok(made)
+            must_be_outside(&folder, &inner.root)?;
+            Unfinished::beside(&folder)?.make(&stop, |to| {
+                let mut made = inner.write_snapshot(to, &stop)?;
+                made.notices.extend(more(to)?);
+                Ok(made)
+            })
         })
         .await
         .unwrap_or(Err(SnapshotError::Put(PutError::Closing)))
@@ -148,9 +223,11 @@ impl Store {
 pub fn restore(
     from: &Path,
     folder: &Path,
-    more: impl FnOnce(&Path) -> Result<(), SnapshotError>,
+    stop: &Stop,
+    more: impl FnOnce(&Path) -> Result<Vec<String>, SnapshotError>,
 ) -> Result<Made, SnapshotError> {
     let _nobody_writes = lock_for_reading(from)?;
+    must_be_outside(folder, from)?;
     format::check(from, Access::ReadOnly)?;
     let damaged = |why: String| SnapshotError::Damaged {
         path: from.display().to_string(),
@@ -179,26 +256,26 @@ pub fn restore(
         };
         return Err(damaged(format!("segment {id} {why}{others}")));
     }
-    let unfinished = Unfinished::beside(folder)?;
-    let to = &unfinished.path;
-    let writing = Writing {
-        files: &files,
-        from,
-        to,
-        reserve: 0,
-        made: Made::default(),
-    };
-    let mut made = writing.log(&moment, |_| false)?;
-    made.has_index = copy_index(&from.join(INDEX), &to.join(INDEX))?;
-    copy_version(from, to)?;
-    more(to)?;
-    unfinished.finish()?;
-    Ok(made)
+    Unfinished::beside(folder)?.make(stop, |to| {
+        let writing = Writing {
+            files: &files,
+            from,
+            to,
+            reserve: 0,
+            stop,
+            made: Made::default(),
+        };
+        let mut made = writing.log(&moment, |_| false)?;
+        made.has_index = copy_index(&from.join(INDEX), &to.join(INDEX))?;
+        copy_version(from, to)?;
+        made.notices.extend(more(to)?);
+        Ok(made)
+    })
 }
 
 impl Inner {
     /// Writes what belongs to the store as it is at one instant into an empty folder, durably.
-    pub(crate) fn write_snapshot(&self, to: &Path) -> Result<Made, SnapshotError> {
+    pub(crate) fn write_snapshot(&self, to: &Path, stop: &Stop) -> Result<Made, SnapshotError> {
         let from = self.root.as_path();
         let space = self.space().ok();
         let mut writing = Writing {
@@ -209,6 +286,7 @@ impl Inner {
                 Some(space) if is_same_disk(from, to) => self.config.reserve.of(space.total).0,
                 _ => 0,
             },
+            stop,
             made: Made::default(),
         };
         let removing = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -228,10 +306,11 @@ impl Inner {
                 "segment {id} {why} in the repository, and so in the snapshot"
             ));
         }
-        let made = writing.log(&moment, |id| {
+        let mut made = writing.log(&moment, |id| {
             self.segment(id).is_none_or(|segment| !segment.is_sealed())
         })?;
         drop(removing);
+        made.in_place = self.in_place(&moment)?;
         let version = to.join(format::FILE);
         let text = format!("{}\n", format::FORMAT);
         durable::write_on(
@@ -245,6 +324,25 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// How many blocks lie in files of the user's.
+    fn in_place(&self, moment: &Moment) -> Result<u64, SnapshotError> {
+        let mut count = 0;
+        if !moment.lengths.keys().any(|id| id.stream == Stream::File) {
+            return Ok(count);
+        }
+        let each = self.index.each(0, |entries| {
+            let lies = |(_, place): &&(_, Place)| {
+                place.is_reference() && self.counting(Some(*place)).is_some()
+            };
+            count += entries.iter().filter(lies).count() as u64;
+            ControlFlow::Continue(())
+        });
+        each.map_err(PutError::from)?;
+        Ok(count)
+    }
+}
+
 /// One on its way.
 struct Writing<'a> {
     files: &'a Files,
@@ -253,6 +351,7 @@ struct Writing<'a> {
     to: &'a Path,
     /// What must stay free.
     reserve: u64,
+    stop: &'a Stop,
     made: Made,
 }
 
@@ -273,6 +372,7 @@ impl Writing<'_> {
             .write(disk, &self.from.join(JOURNAL), &journal)
             .map_err(SnapshotError::disk("write", &journal))?;
         for (id, length) in &moment.lengths {
+            self.stop.check(self.to)?;
             let length = u64::from(*length);
             // Gone or shorter, it was told.
             let Ok(found) = disk.length(&self.files.path(*id)) else {
@@ -435,127 +535,9 @@ fn is_same_disk(one: &Path, other: &Path) -> bool {
     device(one).is_some_and(|one| Some(one) == device(other))
 }
 
-/// A folder that has not got its name yet. It goes if it does not get it.
-struct Unfinished {
-    path: PathBuf,
-    folder: PathBuf,
-    /// Held on its journal as long as somebody works on it.
-    _lock: File,
-}
-
-impl Unfinished {
-    /// One that is to be named `folder`. What killed attempts at that name have left goes.
-    fn beside(folder: &Path) -> Result<Self, SnapshotError> {
-        let taken = || SnapshotError::Taken {
-            path: folder.display().to_string(),
-        };
-        match fs::read_dir(folder) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
-                    return Err(taken());
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Err(taken()),
-            Err(error) => return Err(SnapshotError::disk("read", folder)(error)),
-        }
-        // A link that leads nowhere is a name that is taken, too.
-        if fs::symlink_metadata(folder).is_ok_and(|metadata| !metadata.is_dir()) {
-            return Err(taken());
-        }
-        let (Some(name), Some(parent)) = (folder.file_name(), parent(folder)) else {
-            return Err(taken());
-        };
-        let begin = format!(".{}.", name.to_string_lossy());
-        remove_left_overs(&parent, &begin);
-        let path = parent.join(format!("{begin}{:016x}{UNFINISHED}", rand::random::<u64>()));
-        fs::DirBuilder::new()
-            .mode(0o700) // It may hold keys.
-            .create(&path)
-            .map_err(SnapshotError::disk("make", &path))?;
-        // Not the folder itself, which whoever opens the repository in it locks.
-        let journal = path.join(JOURNAL);
-        let lock = fs::create_dir(&journal).and_then(|()| {
-            let lock = File::open(&journal)?;
-            let _ = lock.try_lock(); // Where folders cannot be locked, nobody clears them away.
-            Ok(lock)
-        });
-        match lock {
-            Ok(lock) => Ok(Self {
-                path,
-                folder: folder.to_owned(),
-                _lock: lock,
-            }),
-            Err(error) => {
-                let _ = fs::remove_dir_all(&path);
-                Err(SnapshotError::disk("make", &journal)(error))
-            }
-        }
-    }
-
-    /// Gives it its name.
-    fn finish(self) -> Result<(), SnapshotError> {
-        RealDisk
-            .sync_folder(&self.path)
-            .map_err(SnapshotError::disk("sync", &self.path))?;
-        fs::rename(&self.path, &self.folder)
-            .map_err(SnapshotError::disk("give its name to", &self.folder))?;
-        let parent = parent(&self.folder).unwrap_or_default();
-        RealDisk
-            .sync_folder(&parent)
-            .map_err(SnapshotError::disk("sync", &parent))
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path); // It has its name now, or is of no use.
-    }
-}
-
-/// The folder that a path is in.
-fn parent(path: &Path) -> Option<PathBuf> {
-    let parent = path.parent()?;
-    Some(if parent.as_os_str().is_empty() {
-        PathBuf::from(".")
-    } else {
-        parent.to_owned()
-    })
-}
-
-/// Removes what killed attempts have left: nobody holds their locks.
-fn remove_left_overs(parent: &Path, begin: &str) {
-    let Ok(entries) = fs::read_dir(parent) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let random = name
-            .strip_prefix(begin)
-            .and_then(|rest| rest.strip_suffix(UNFINISHED));
-        let is_ours = random.is_some_and(|random| {
-            random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
-        });
-        if !is_ours {
-            continue;
-        }
-        match File::open(entry.path().join(JOURNAL)) {
-            Ok(lock) if lock.try_lock().is_ok() => drop(fs::remove_dir_all(entry.path())),
-            // It was hardly begun; if there is more in it, it stays.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let _ = fs::remove_dir(entry.path());
-            }
-            _ => {}
-        }
-    }
-}
-
 const BLOCKS: &str = "blocks";
 const JOURNAL: &str = "journal";
 const INDEX: &str = "index";
-/// What names end with of folders that are being made.
-const UNFINISHED: &str = ".unfinished";
 
 #[cfg(test)]
 mod tests;

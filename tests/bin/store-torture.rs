@@ -416,7 +416,7 @@ impl Worker<'_> {
         let id = self.teller.begin(&Work::Snapshot(number));
         let made = self
             .handle
-            .block_on(self.store.snapshot(folder, |_| Ok(())));
+            .block_on(self.store.snapshot(folder, |_| Ok(Vec::new())));
         let made = match made {
             Ok(made) if made.notices.is_empty() => Ok(Outcome::Done),
             Ok(made) => Err(made.notices.join("; ")),

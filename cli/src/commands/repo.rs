@@ -53,6 +53,12 @@ pub async fn repo(shell: &mut Shell, command: RepoCommand) -> Result<(), Failure
                     for notice in &answer.notices {
                         output::warning(&output::escape_line(notice));
                     }
+                    if answer.in_place > 0 {
+                        output::warning(&format!(
+                            "{} in files of yours (`cairn filestore ls`): their content is not in the snapshot",
+                            counted(answer.in_place, "block lies", "blocks lie")
+                        ));
+                    }
                     Ok(printer.line(&snapshot_line(&answer))?)
                 })
                 .await

@@ -65,7 +65,11 @@ fn snapshot(store: &Store, folder: &Path) -> Result<Made, SnapshotError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    runtime.block_on(store.snapshot(folder.to_owned(), |_| Ok(())))
+    runtime.block_on(store.snapshot(folder.to_owned(), |_| Ok(Vec::new())))
+}
+
+fn restore_to(from: &Path, to: &Path) -> Result<Made, SnapshotError> {
+    restore(from, to, &Stop::default(), |_| Ok(Vec::new()))
 }
 
 fn inode(path: &Path) -> u64 {
@@ -266,7 +270,7 @@ fn a_snapshot_is_restored_and_a_broken_one_is_refused_by_name() {
     put(&store, 0..40);
     store.inner.checkpoint().unwrap();
     snapshot(&store, &at("snapshot")).unwrap();
-    let made = restore(&at("snapshot"), &at("restored"), |_| Ok(())).unwrap();
+    let made = restore_to(&at("snapshot"), &at("restored")).unwrap();
     assert!(made.has_index && made.segments > 5, "{made:?}");
     if made.cloned == 0 {
         let segment = |root: &str, name: &str| inode(&at(root).join("blocks").join(name));
@@ -279,27 +283,27 @@ fn a_snapshot_is_restored_and_a_broken_one_is_refused_by_name() {
     let restored = open(&at("restored"));
     has_all(&restored, 0..40);
     put(&restored, 50..60);
-    let refused = restore(&at("restored"), &at("another"), |_| Ok(())).unwrap_err();
+    let refused = restore_to(&at("restored"), &at("another")).unwrap_err();
     assert!(
         matches!(refused, SnapshotError::Open(OpenError::Locked { .. })),
         "{refused}"
     );
     close(restored);
-    let refused = restore(&at("snapshot"), &at("restored"), |_| Ok(())).unwrap_err();
+    let refused = restore_to(&at("snapshot"), &at("restored")).unwrap_err();
     assert!(matches!(refused, SnapshotError::Taken { .. }), "{refused}");
-    let refused = restore(folder.path(), &at("another"), |_| Ok(())).unwrap_err();
+    let refused = restore_to(folder.path(), &at("another")).unwrap_err();
     assert!(matches!(refused, SnapshotError::NotOne { .. }), "{refused}");
     // Its own file: links to it are another repository's.
     let segment = at("snapshot").join("blocks/leaf-000002.car");
     let bytes = fs::read(&segment).unwrap();
     fs::remove_file(&segment).unwrap();
-    let refused = restore(&at("snapshot"), &at("another"), |_| Ok(())).unwrap_err();
+    let refused = restore_to(&at("snapshot"), &at("another")).unwrap_err();
     assert!(
         refused.to_string().contains("leaf-000002 is missing"),
         "{refused}"
     );
     fs::write(&segment, &bytes[..bytes.len() - 1]).unwrap();
-    let refused = restore(&at("snapshot"), &at("another"), |_| Ok(())).unwrap_err();
+    let refused = restore_to(&at("snapshot"), &at("another")).unwrap_err();
     assert!(
         refused.to_string().contains("leaf-000002 has "),
         "{refused}"
@@ -309,13 +313,87 @@ fn a_snapshot_is_restored_and_a_broken_one_is_refused_by_name() {
     let mut bytes = fs::read(&journal).unwrap();
     bytes[60] ^= 1;
     fs::write(&journal, &bytes).unwrap();
-    let refused = restore(&at("snapshot"), &at("another"), |_| Ok(())).unwrap_err();
+    let refused = restore_to(&at("snapshot"), &at("another")).unwrap_err();
     assert!(
         matches!(refused, SnapshotError::Damaged { .. }),
         "{refused}"
     );
     assert!(!at("another").exists());
     has_all(&store, 0..40);
+}
+
+#[test]
+fn whoever_gives_up_waiting_stops_it_and_nothing_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let store = open(&at("store"));
+    put(&store, 0..20);
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (go_on, goes_on) = std::sync::mpsc::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let making = store.snapshot(at("copy"), move |_| {
+            begun.send(()).unwrap();
+            goes_on.recv().unwrap();
+            Ok(Vec::new())
+        });
+        tokio::select! {
+            made = making => panic!("{made:?}"),
+            begun = has_begun => begun.unwrap(),
+        }
+    });
+    go_on.send(()).unwrap();
+    drop(runtime); // It waits for what still runs.
+    assert_eq!(names(folder.path()), ["store"]);
+    snapshot(&store, &at("copy")).unwrap();
+    // Between two segments, too.
+    let stop = Stop::default();
+    drop(stop.on_drop());
+    let stopped = restore(&at("copy"), &at("again"), &stop, |_| panic!("not stopped"));
+    let told = stopped.unwrap_err().to_string();
+    assert!(told.contains("again was not made"), "{told}");
+    assert_eq!(names(folder.path()), ["copy", "store"]);
+}
+
+#[test]
+fn what_goes_wrong_is_told_of_the_name_that_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let store = open(&at("store"));
+    put(&store, 0..3);
+    snapshot(&store, &at("copy")).unwrap();
+    let failed = restore(&at("copy"), &at("again"), &Stop::default(), |to| {
+        let file = to.join("none");
+        fs::read(&file)
+            .map(|_| Vec::new())
+            .map_err(SnapshotError::disk("read", &file))
+    });
+    let told = failed.unwrap_err().to_string();
+    let named = format!("cannot read {}", at("again/none").display());
+    assert!(told.starts_with(&named), "{told}");
+}
+
+#[test]
+fn a_folder_within_what_it_is_made_of_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let store = open(&at("store"));
+    put(&store, 0..3);
+    std::os::unix::fs::symlink("store", at("link")).unwrap();
+    for name in [
+        "store/copy",
+        "store/none/copy",
+        "link/copy",
+        "store/../link/copy",
+    ] {
+        let refused = snapshot(&store, &at(name)).unwrap_err();
+        assert!(matches!(refused, SnapshotError::Inside { .. }), "{refused}");
+    }
+    snapshot(&store, &at("store-copy")).unwrap();
+    let refused = restore_to(&at("store-copy"), &at("store-copy/again")).unwrap_err();
+    assert!(matches!(refused, SnapshotError::Inside { .. }), "{refused}");
 }
 
 #[test]
@@ -332,7 +410,10 @@ fn a_disk_that_fills_up_or_fails_leaves_the_repository_as_it_was() {
     let store = Store::open_on(ground, &config(), &mut |_| {}).unwrap();
     put(&store, 0..30);
     let before = disk.operations();
-    store.inner.write_snapshot(Path::new("/whole")).unwrap();
+    store
+        .inner
+        .write_snapshot(Path::new("/whole"), &Stop::default())
+        .unwrap();
     let steps = disk.operations() - before;
     for at in 1..=steps {
         disk.set_faults(Faults {
@@ -340,7 +421,9 @@ fn a_disk_that_fills_up_or_fails_leaves_the_repository_as_it_was() {
             ..Faults::default()
         });
         let folder = format!("/full-{at}");
-        let failed = store.inner.write_snapshot(Path::new(&folder));
+        let failed = store
+            .inner
+            .write_snapshot(Path::new(&folder), &Stop::default());
         // Making the folder again is no error; all else is told.
         assert!(failed.is_err(), "operation {at} of {steps}: {failed:?}");
     }

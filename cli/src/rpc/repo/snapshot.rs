@@ -26,6 +26,8 @@ pub struct SnapshotAnswer {
     pub copied: u64,
     /// Whether the index came along.
     pub has_index: bool,
+    /// Blocks that were added in place: of those it has where they lie, not their content.
+    pub in_place: u64,
     /// What the operator should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
@@ -42,6 +44,7 @@ impl SnapshotAnswer {
             linked: made.linked,
             copied: made.copied,
             has_index: made.has_index,
+            in_place: made.in_place,
             notices: made.notices,
         }
     }
@@ -57,6 +60,8 @@ pub async fn snapshot(call: Call) -> Result<Reply, RpcError> {
         )));
     }
     let from = call.context.repository.path().to_owned();
+    // What was acknowledged of the file tree is in it, though it waits to be written.
+    call.context.flush_files().await?;
     // It may be one that is only read.
     let store = call.context.store().await?;
     let made = store
