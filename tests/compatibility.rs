@@ -1,4 +1,5 @@
-//! A repository that the first release wrote opens, with everything in it, and is of this format then.
+//! Repositories that older programs wrote open, with everything in them: of the first format, which is of this one then,
+//! and of format 4 with all that this one knows to keep.
 
 use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{self, Cid, HashKind, Version};
@@ -7,12 +8,16 @@ use cairn_store::pin::{Pin, PinMode};
 use cairn_store::store::{Keep, OpenEvent};
 use cairn_store::{BlockSource, Store};
 use flate2::read::GzDecoder;
+use harness::Repo;
+use harness::scenario::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
 
 /// What the first release left, in a folder of its own.
 struct First {
@@ -72,8 +77,13 @@ impl First {
 }
 
 fn kept(part: &str) -> PathBuf {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/store-v1");
-    fixture.join(part)
+    fixture("store-v1").join(part)
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures")
+        .join(name)
 }
 
 fn copy(from: &Path, to: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
@@ -230,11 +240,108 @@ async fn reached(
 }
 
 #[tokio::test]
-async fn a_repository_of_format_1_opens_with_everything_in_it_and_is_of_format_2() {
+async fn a_repository_of_format_1_opens_with_everything_in_it_and_is_of_this_one_then() {
     lives_on(&First::whole()).await;
 }
 
 #[tokio::test]
 async fn a_repository_of_format_1_opens_without_its_index() {
     lives_on(&First::without_index()).await;
+}
+
+/// Whether the index came along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Index {
+    There,
+    Lost,
+}
+
+fn of_format_4(index: Index) {
+    let repo = Repo::new(CAIRN);
+    for part in ["blocks", "journal", "index"] {
+        let _ = fs::remove_dir_all(repo.path().join(part)); // The index may not be there yet.
+    }
+    let packed = fs::File::open(fixture("store-v4").join("store-v4.tar.gz")).unwrap();
+    let mut packed = tar::Archive::new(GzDecoder::new(packed));
+    packed.unpack(repo.path()).unwrap();
+    let version = fs::read_to_string(repo.path().join("version")).unwrap();
+    assert_eq!(version, "4\n");
+    if index == Index::Lost {
+        fs::remove_dir_all(repo.path().join("index")).unwrap();
+    }
+    let facts = fs::read_to_string(fixture("store-v4").join("facts")).unwrap();
+    let fact = |kind: &str| -> Vec<String> {
+        let facts = facts.lines().filter_map(|line| line.split_once(' '));
+        let facts = facts.filter(|(of, _)| *of == kind);
+        facts.map(|(_, fact)| fact.trim_end().to_owned()).collect()
+    };
+    let told = |arguments: &[&str]| -> Vec<String> {
+        let told = repo.ok(arguments);
+        let mut told: Vec<String> = told
+            .lines()
+            .map(|line| line.trim_end().to_owned())
+            .collect();
+        told.sort();
+        told
+    };
+    let sorted = |mut facts: Vec<String>| {
+        assert!(!facts.is_empty());
+        facts.sort();
+        facts
+    };
+    // With all that is said of them, when they were made and until when they hold.
+    let are_pinned = || {
+        for kind in ["recursive", "direct"] {
+            let pins = told(&["pin", "ls", "--long", "--names", "--type", kind]);
+            assert_eq!(pins, sorted(fact(kind)));
+        }
+    };
+    let look = || {
+        assert_eq!(told(&["refs", "local"]), sorted(fact("ref")));
+        are_pinned();
+        let queued = json(&repo.ok(["pin", "ls", "--status", "queued", "--json"]));
+        let job = &queued["Keys"][&fact("queued")[0]];
+        assert_eq!(
+            (&job["Name"], &job["Priority"]),
+            (&"waits".into(), &3.into()),
+            "{queued}"
+        );
+        assert_eq!(told(&["filestore", "ls"]), sorted(fact("place")));
+        assert_eq!(told(&["files", "stat", "--hash", "/"]), fact("files"));
+        assert_eq!(
+            repo.ok(["files", "read", "/docs/deep/note.txt"]),
+            "in the file tree"
+        );
+        for gone in ["deleted", "garbage"] {
+            repo.run(["cat", "--offline", &fact(gone)[0]]).failure(1);
+        }
+        // The files were somebody else's, and all that is here is whole.
+        let places = fact("place").len();
+        let verified = repo.run(["repo", "verify"]).failure(1);
+        let lost = format!(" 0 blocks corrupt; {places} of {places} blocks in files in place");
+        assert!(verified.contains(&lost), "{verified}");
+    };
+    look();
+    // Opened once more, and with something new in it.
+    repo.run_with(["add", "-Q", "--pin=false"], b"new")
+        .success();
+    repo.ok(["repo", "gc", "--silent"]);
+    let left = told(&["refs", "local"]);
+    let stays = |cid: &String| fact("ref").contains(cid) && !fact("note").contains(cid);
+    assert!(!left.is_empty() && left.iter().all(stays), "{left:?}");
+    are_pinned();
+    assert_eq!(
+        repo.ok(["files", "read", "/docs/deep/note.txt"]),
+        "in the file tree"
+    );
+}
+
+#[test]
+fn a_repository_of_format_4_opens_with_everything_in_it() {
+    of_format_4(Index::There);
+}
+
+#[test]
+fn a_repository_of_format_4_opens_without_its_index() {
+    of_format_4(Index::Lost);
 }
