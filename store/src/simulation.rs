@@ -645,7 +645,7 @@ impl<'a> Run<'a> {
                     // What lies elsewhere counts as what is kept of it.
                     let lies = store.inner.reference_by(block.cid()).unwrap();
                     let kept = lies.and_then(|lies| lies.encode(block.cid()));
-                    let kept = kept.as_ref().unwrap_or(found.data());
+                    let kept = kept.as_ref().unwrap_or_else(|| found.data());
                     present.insert(number, kept.len() as u64);
                 }
                 (Ok(None), known) => {
