@@ -4,6 +4,7 @@
 //! numbers what it signs must never begin anew. A note is there as a whole or not at all.
 
 use crate::journal::record::Record;
+use crate::pin::NoteChange;
 use crate::sink::PutError;
 use crate::store::{Inner, Store, blocking};
 use crate::sync::RwLockReadGuard;
@@ -76,18 +77,40 @@ impl Store {
         key: Vec<u8>,
         value: Bytes,
     ) -> Result<(), NoteError> {
+        self.must_fit(about, &key, &value)?;
+        Ok(self.write_note(about, key, Some(value)).await?)
+    }
+
+    fn must_fit(&self, about: About, key: &[u8], value: &[u8]) -> Result<(), NoteError> {
         if value.len() > NOTE_BYTES_MAX || key.len() > NOTE_KEY_BYTES_MAX {
             return Err(NoteError::TooLong {
                 bytes: value.len(),
                 key: key.len(),
             });
         }
-        // Callers of one kind may come at once: then it is a few more.
-        let is_new = self.note(about, &key).is_none();
+        // Those that come at once, of one kind, may be a few more.
+        let is_new = self.note(about, key).is_none();
         if is_new && self.inner.count_notes(about) >= NOTES_MAX {
             return Err(NoteError::TooMany);
         }
-        Ok(self.write_note(about, key, Some(value)).await?)
+        Ok(())
+    }
+
+    /// Changes notes in one commit, and does `then` once that is on the disk: both even if nobody waits for it any more.
+    pub async fn change_notes(
+        &self,
+        changes: Vec<NoteChange>,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Result<(), NoteError> {
+        for change in &changes {
+            if let Some(value) = &change.value {
+                self.must_fit(change.about, &change.key, value)?;
+            }
+        }
+        let inner = self.inner.clone();
+        let records = changes.into_iter().map(NoteChange::record).collect();
+        let commit = move || inner.commit_to_disk(records).inspect(|()| then());
+        Ok(blocking(commit).await.unwrap_or(Err(PutError::Closing))?)
     }
 
     /// Forgets what is noted under a key. Durable when this returns.
@@ -137,6 +160,33 @@ mod tests {
 
     fn opened(folder: &std::path::Path) -> Store {
         Store::open(folder, &Config::default(), &mut |_| {}).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_done_along_with_a_change_of_notes_is_done_when_nobody_waits_for_it_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = opened(folder.path());
+        let change = |key: &[u8], value| NoteChange {
+            about: About::Published,
+            key: key.to_vec(),
+            value,
+        };
+        let long = Bytes::from(vec![0; NOTE_BYTES_MAX + 1]);
+        let refused = store.change_notes(vec![change(b"one", Some(long))], || unreachable!());
+        assert!(matches!(refused.await, Err(NoteError::TooLong { .. })));
+        let both = vec![
+            change(b"one", Some("first".into())),
+            change(b"two", Some("second".into())),
+        ];
+        let (done, noted) = std::sync::mpsc::channel();
+        let seen = store.clone();
+        let changing = store.change_notes(both, move || {
+            done.send(seen.notes(About::Published).len()).unwrap();
+        });
+        // It is begun, and whoever waited for it goes.
+        drop(futures::FutureExt::now_or_never(changing));
+        let noted = tokio::task::spawn_blocking(move || noted.recv());
+        assert_eq!(noted.await.unwrap(), Ok(2));
     }
 
     #[tokio::test]

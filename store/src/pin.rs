@@ -129,7 +129,7 @@ pub struct NoteChange {
 }
 
 impl NoteChange {
-    fn record(self) -> Record {
+    pub(crate) fn record(self) -> Record {
         Record::Noted {
             about: self.about as u8,
             key: self.key,
