@@ -369,7 +369,17 @@ impl Inner {
             let pins = self.pins.read();
             (pins.get(&wish.key()), pins.latest())
         };
-        wish.over(old, seconds().max(latest))
+        wish.over(old, no_earlier(seconds(), latest))
+    }
+}
+
+/// The time by a clock that says `now`. It is no earlier than the newest pin: a clock may go back. Where that pin is very
+/// far ahead, it is the one that was made by a wrong clock, and what comes after it is not made to follow.
+const fn no_earlier(now: u64, latest: u64) -> u64 {
+    if latest > now && latest - now <= CLOCK_BACK_SECONDS_MAX {
+        latest
+    } else {
+        now
     }
 }
 
@@ -386,5 +396,7 @@ const fn adverb(mode: PinMode) -> &'static str {
     }
 }
 
+/// So far a clock goes back and is not believed: a week, for a machine that was off and starts where it stopped.
+const CLOCK_BACK_SECONDS_MAX: u64 = 7 * 24 * 3600;
 /// Pins copied at a time by whoever goes through all of them.
 const PAGE_PINS: usize = 1024;

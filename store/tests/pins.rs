@@ -474,7 +474,13 @@ async fn a_clock_that_went_back_lets_nothing_expire_early() {
         .unwrap();
     let made = store.pin(&cid(0)).unwrap().created.unwrap();
     let hour = Duration::from_secs(3600);
-    assert_eq!(store.expiry_after(0, hour), made + 3600);
+    let week = 7 * 24 * 3600;
+    for now in [made - week, made - 1, made] {
+        assert_eq!(store.expiry_after(now, hour), made + 3600);
+    }
+    // So far back it is that pin's time that is wrong.
+    let now = made - week - 1;
+    assert_eq!(store.expiry_after(now, hour), now + 3600);
     assert_eq!(store.expiry_after(made + 10, hour), made + 3610);
     assert_eq!(store.expiry_after(made, Duration::from_millis(1)), made + 1);
 }

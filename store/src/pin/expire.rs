@@ -1,6 +1,6 @@
 //! Pins whose time is over.
 
-use super::PAGE_PINS;
+use super::{PAGE_PINS, no_earlier};
 use crate::cid::Cid;
 use crate::journal::record::Record;
 use crate::sink::PutError;
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 impl Store {
     /// The second since 1970 that is so much later than now. Now is no earlier than the newest pin, so a clock that went
-    /// back lets nothing expire early.
+    /// back lets nothing expire early; unless that pin is more than a week ahead, and so the one with the wrong time.
     pub fn expiry_after(&self, now: u64, after: Duration) -> u64 {
         let latest = self.inner.pins.read().latest();
         // A second that has begun counts whole.
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-        now.max(latest).saturating_add(seconds)
+        no_earlier(now, latest).saturating_add(seconds)
     }
 
     /// When the next pin expires, in seconds since 1970.

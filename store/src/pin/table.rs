@@ -132,7 +132,7 @@ impl Table {
         self.bytes
     }
 
-    /// The latest second in which a pin was made: it is no earlier now, whatever a clock says.
+    /// The latest second in which a pin was made, by the clock of that time.
     pub(crate) const fn latest(&self) -> u64 {
         self.latest
     }
