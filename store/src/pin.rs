@@ -166,6 +166,16 @@ pub enum PinError {
          the same command again fetches the rest", below = below(.0.count())
     )]
     Absent(Absent),
+    /// The pin stands, and not all that it reaches could be had.
+    #[error(
+        "{cid} is pinned, but not whole: not found: {absent}; the same command again fetches the rest"
+    )]
+    Broken {
+        /// What is pinned.
+        cid: Cid,
+        /// What is missing of it.
+        absent: Absent,
+    },
     /// The journal or the blocks could not be written.
     #[error(transparent)]
     Put(#[from] PutError),
@@ -202,7 +212,8 @@ pub enum PinError {
     NoKey,
     /// It is larger than it may be.
     #[error(
-        "{cid} was not pinned: it may have {max} bytes at most, and {}",
+        "{cid} {}: it may have {max} bytes at most, and {}",
+        if *stands { "is pinned already and stays so, as it was" } else { "was not pinned" },
         larger(*bytes, *is_claimed)
     )]
     TooLarge {
@@ -214,6 +225,8 @@ pub enum PinError {
         bytes: u64,
         /// Whether that is what its first block says; else so many were seen.
         is_claimed: bool,
+        /// Whether such a pin stands.
+        stands: bool,
     },
 }
 
@@ -221,7 +234,7 @@ fn larger(bytes: u64, is_claimed: bool) -> String {
     match is_claimed {
         true => format!("its first block says that it has {bytes}"),
         false => format!(
-            "{bytes} were fetched when that was noticed; they stay until the next garbage collection"
+            "{bytes} had come when that was noticed; what no pin reaches goes with the next garbage collection"
         ),
     }
 }

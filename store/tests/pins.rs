@@ -457,6 +457,16 @@ async fn what_is_larger_than_allowed_is_refused_by_what_its_root_says_or_when_it
     let mut told = PinProgress::default();
     let pin = store.pin_as(store.clone(), wish(*root.cid(), whole), |now| told = now);
     pin.await.unwrap();
+    // One that stands is looked at by whoever asks for that, and said to stand.
+    let small = wish(*root.cid(), whole - 1);
+    let here = store.pins_here(&store, vec![small.clone()]).await.unwrap();
+    assert_eq!(here.met().count(), 0);
+    let refused = store.pin_fetch(store.clone(), &small, |_| {}).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("is pinned already and stays so"),
+        "{refused}"
+    );
     assert_eq!(
         (told.blocks, told.bytes, told.total),
         (3, whole, Some(whole))

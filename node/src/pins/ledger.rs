@@ -111,28 +111,41 @@ impl Follows {
         }
     }
 
-    /// Pins what somebody asked for: it stays whatever becomes of the names that lead to it.
+    /// Pins what somebody asked for: it stays whatever becomes of the names that lead to it. A pin that stands is changed
+    /// and not looked at.
     pub async fn pin<S: BlockSource + Clone + 'static>(
         &self,
         source: S,
         wish: PinWish,
-        mut on_progress: impl FnMut(PinProgress) + Send,
+        on_progress: impl FnMut(PinProgress) + Send,
     ) -> Result<(), PinError> {
-        wish.check()?;
-        for _ in 0..TRIES_MAX {
-            let whole = match self.stands(&wish)? {
-                true => None,
-                false => {
-                    let store = self.0.exchange.store();
-                    let fetching = store.pin_fetch(source.clone(), &wish, &mut on_progress);
-                    Some(fetching.await?)
-                }
-            };
-            if self.make(wish.clone(), whole, None, ()).await? {
-                return Ok(());
-            }
+        match self.change(&wish).await? {
+            true => Ok(()),
+            // It may have been removed at this moment.
+            false => self.pin_whole(source, wish, on_progress).await,
         }
-        Err(PinError::NotPinned)
+    }
+
+    /// Changes the pin that stands as somebody asked for; false if none does.
+    pub(super) async fn change(&self, wish: &PinWish) -> Result<bool, PinError> {
+        wish.check()?;
+        Ok(self.stands(wish)? && self.make(wish.clone(), None, None, ()).await?)
+    }
+
+    /// [`Follows::pin`] that fetches what is missing of a pin that stands, too, and changes it only if all of it is here.
+    pub async fn pin_whole<S: BlockSource + Clone + 'static>(
+        &self,
+        source: S,
+        wish: PinWish,
+        on_progress: impl FnMut(PinProgress) + Send,
+    ) -> Result<(), PinError> {
+        self.stands(&wish)?;
+        let store = self.0.exchange.store();
+        let whole = store.pin_fetch(source, &wish, on_progress).await?;
+        match self.make(wish, Some(whole), None, ()).await? {
+            true => Ok(()),
+            false => Err(PinError::NotPinned),
+        }
     }
 
     /// [`Follows::pin`] of many at once, at most [`PINS_AT_ONCE`](cairn_store::pin::PINS_AT_ONCE): makes those that reach

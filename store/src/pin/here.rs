@@ -21,7 +21,7 @@ pub struct Here {
 /// What stands in the place of a pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// It does already.
+    /// It does already, and all that it reaches is here.
     Pin,
     /// All that it reaches.
     Whole,
@@ -147,57 +147,54 @@ struct Looking<'a> {
 impl Looking<'_> {
     fn look(&mut self, source: &impl BlockSource, wish: &PinWish) -> Result<Found, PinError> {
         let standing = self.inner.pins.read().standing(&wish.key());
-        match standing {
-            Some((mode, _)) if mode == wish.mode => return Ok(Found::Pin),
+        let here = match standing {
+            Some((mode, _)) if mode == wish.mode => Found::Pin,
             Some((PinMode::Recursive, _)) => return Ok(Found::Unknown),
-            _ => {}
-        }
+            _ => Found::Whole,
+        };
         if wish.max_bytes.is_some() {
             return Ok(Found::Unknown);
         }
         let begun = self.blocks.len();
-        let whole = self.read(source, wish);
-        let kept = if whole == Found::Whole {
-            self.blocks.len()
-        } else {
-            begun
-        };
-        self.blocks.truncate(kept);
+        let is_here = self.reads(source, wish);
+        if !is_here {
+            self.blocks.truncate(begun);
+        }
         self.bytes = self.blocks.iter().map(|block| block.data().len()).sum();
         if self.blocks.len() >= BLOCKS_AT_ONCE || self.bytes >= BYTES_AT_ONCE {
             self.keep()?;
         }
-        Ok(whole)
+        Ok(if is_here { here } else { Found::Unknown })
     }
 
-    /// Reads what a pin reaches, if that is here and not much.
-    fn read(&mut self, source: &impl BlockSource, wish: &PinWish) -> Found {
+    /// Reads what a pin reaches; false unless that is here and not much.
+    fn reads(&mut self, source: &impl BlockSource, wish: &PinWish) -> bool {
         let mut seen: HashSet<Cid> = HashSet::new();
         let mut todo = vec![wish.cid];
         while let Some(cid) = todo.pop() {
             if source.admits(&cid).is_err() || cid::check(&cid).is_err() {
-                return Found::Unknown;
+                return false;
             }
             let block = match Block::from_identity(&cid) {
                 Some(block) => block,
                 None => match self.inner.block(&cid) {
                     Ok(Some(block)) => block,
-                    _ => return Found::Unknown,
+                    _ => return false,
                 },
             };
             if seen.len() >= BLOCKS_EACH_MAX {
-                return Found::Unknown;
+                return false;
             }
             if wish.mode == PinMode::Recursive && !dag::has_no_links(cid.codec()) {
                 let Ok(links) = dag::links(&block) else {
-                    return Found::Unknown;
+                    return false;
                 };
                 let links = links.into_iter().map(|link| link.cid);
                 todo.extend(links.filter(|cid| seen.insert(*cid)));
             }
             self.blocks.push(block);
         }
-        Found::Whole
+        true
     }
 
     /// Holds the blocks and makes them kept.

@@ -49,8 +49,7 @@ impl Store {
                 });
             }
             // All below it is here for as long as it stands; once it is gone, a collection may be faster.
-            let stands = old.mode == wish.mode;
-            if stands && self.pin_noted(wish.clone(), None, Vec::new(), ()).await? {
+            if self.stands(&wish) && self.pin_noted(wish.clone(), None, Vec::new(), ()).await? {
                 return Ok(());
             }
         }
@@ -107,6 +106,7 @@ impl Store {
                 max,
                 bytes,
                 is_claimed,
+                stands: self.stands(wish),
             }),
             _ => Ok(()),
         };
@@ -138,10 +138,17 @@ impl Store {
                 break;
             }
         }
-        if !absent.is_empty() {
-            return Err(PinError::Absent(absent));
+        match (absent.is_empty(), self.stands(wish)) {
+            (true, _) => Ok(Whole(hold)),
+            (false, false) => Err(PinError::Absent(absent)),
+            (false, true) => Err(PinError::Broken { cid, absent }),
         }
-        Ok(Whole(hold))
+    }
+
+    /// Whether there is such a pin already.
+    fn stands(&self, wish: &PinWish) -> bool {
+        let standing = self.inner.pins.read().standing(&wish.key());
+        standing.is_some_and(|(mode, _)| mode == wish.mode)
     }
 
     /// The second half: pins what is `whole`; without that, only changes what is said of a pin that stands with this mode,
@@ -297,3 +304,104 @@ fn told_size(root: &Block, mode: PinMode) -> Option<u64> {
 const BLOCKS_AHEAD: usize = 512;
 /// Blocks kept in one go while a DAG is walked.
 const VISITS_AT_ONCE: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Prefix;
+    use crate::cid::{HashKind, RAW, Version};
+    use crate::config::Config;
+    use crate::pin::Expiry;
+    use crate::store::Keep;
+
+    fn leaf(text: &'static str) -> Block {
+        let prefix = Prefix {
+            version: Version::V1,
+            codec: RAW,
+            hash: HashKind::Sha2_256,
+        };
+        Block::new(prefix, text.into()).unwrap()
+    }
+
+    fn opened(folder: &std::path::Path) -> Store {
+        Store::open(folder, &Config::default(), &mut |_| {}).unwrap()
+    }
+
+    async fn put(store: &Store, block: &Block) {
+        store.put(vec![block.clone()], Keep::Kept).await.unwrap();
+    }
+
+    /// A pin in the journal, whatever is here.
+    fn stands(store: &Store, pin: Pin) {
+        let pinned = vec![Record::Pinned(pin)];
+        let inner = &store.inner;
+        inner.commit_since(inner.losses(), pinned).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pin_that_stands_and_is_not_whole_is_told_as_that_until_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = opened(folder.path());
+        let (one, other) = (leaf("one"), leaf("other"));
+        let link = |leaf: &Block| pb::PbLink {
+            cid: *leaf.cid(),
+            name: Some(String::new()),
+            tsize: Some(5),
+        };
+        let node = pb::PbNode {
+            links: vec![link(&one), link(&other)],
+            data: None,
+        };
+        let prefix = Prefix {
+            version: Version::V1,
+            codec: cid::DAG_PB,
+            hash: HashKind::Sha2_256,
+        };
+        let root = Block::new(prefix, pb::encode(&node)).unwrap();
+        for block in [&root, &one] {
+            put(&store, block).await;
+        }
+        let wish = PinWish::new(*root.cid(), PinMode::Recursive);
+        stands(&store, Pin::new(*root.cid(), wish.mode, None).unwrap());
+        let here = async || {
+            let here = store.pins_here(&store, vec![wish.clone()]).await.unwrap();
+            store.pins_noted(here, Vec::new(), ()).await.unwrap()
+        };
+        assert_eq!(here().await, [false]);
+        let broken = store.pin_fetch(store.clone(), &wish, |_| {}).await;
+        let broken = broken.unwrap_err();
+        assert!(
+            matches!(&broken, PinError::Broken { cid, absent } if cid == root.cid() && absent.count() == 1),
+            "{broken}"
+        );
+        assert!(broken.to_string().contains(&other.cid().to_string()));
+        put(&store, &other).await;
+        assert_eq!(here().await, [true]);
+        store.pin_fetch(store.clone(), &wish, |_| {}).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pin_from_a_far_future_does_not_take_the_others_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = opened(folder.path());
+        let (one, other) = (leaf("one"), leaf("other"));
+        let far = 7_000_000_000;
+        let wrong = Pin {
+            created: Some(far),
+            ..Pin::new(*one.cid(), PinMode::Direct, None).unwrap()
+        };
+        stands(&store, wrong);
+        for block in [&one, &other] {
+            put(&store, block).await;
+        }
+        let wish = PinWish {
+            expiry: Expiry::At(store.expiry_after(1_800_000_000, std::time::Duration::ZERO)),
+            ..PinWish::new(*other.cid(), PinMode::Direct)
+        };
+        store.pin_as(store.clone(), wish, |_| {}).await.unwrap();
+        let pin = store.pin(other.cid()).unwrap();
+        assert!(pin.created.unwrap() < far, "{pin:?}");
+        assert_eq!(pin.expires, Some(1_800_000_000));
+        assert_eq!(store.pin(one.cid()).unwrap().created, Some(far));
+    }
+}
