@@ -157,13 +157,15 @@ impl Tasks {
         tokio::spawn(work.instrument(tracing::info_span!("task", name)));
     }
 
+    /// Takes note of a panic that its task outlives, as of any other; gives what it says.
+    pub(crate) fn outlived(&self, name: &'static str, payload: &(dyn Any + Send)) -> String {
+        self.report(name, Panic::EndsTheTask, payload);
+        message(payload).to_owned()
+    }
+
     fn report(&self, name: &'static str, panic: Panic, payload: &(dyn Any + Send)) {
         self.shared.panics.fetch_add(1, Ordering::Relaxed);
-        let why = payload
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("no message");
+        let why = message(payload);
         match panic {
             Panic::EndsTheTask => tracing::error!(task = name, why, "task panicked"),
             Panic::EndsTheFamily => {
@@ -173,6 +175,15 @@ impl Tasks {
             }
         }
     }
+}
+
+/// What a panic says.
+fn message(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }
 
 /// What a panic ends.

@@ -12,32 +12,33 @@
 //!
 //! * `queue.rs`: whose turn it is, decided without a clock; `note.rs`: what the journal has of each.
 //! * `worker.rs`: works at them; only a daemon with a network does.
-//! * this file: asking for them, and telling how they are. What others pin in the foreground is told beside.
+//! * `status.rs`: telling how they are, and what others pin in the foreground.
+//! * this file: asking for them.
 
 mod note;
 mod queue;
+mod status;
 #[cfg(test)]
 mod tests;
 mod worker;
 
+pub use status::{Foreground, JobState, JobStatus, Meter, NOBODY};
+
 use super::Follows;
-use super::expire::seconds;
 use crate::exchange::Session;
+use bytes::Bytes;
 use cairn_store::cid::Cid;
 use cairn_store::notes::{About, NOTES_MAX, NoteError};
-use cairn_store::pin::{Expiry, Holding, PinError, PinMode, PinProgress, PinWish};
+use cairn_store::pin::{Holding, NoteChange, PinError, PinMode, PinProgress, PinWish};
 use cairn_store::sink::PutError;
 use cairn_store::{BlockSource, Store};
-use futures::{StreamExt, TryStreamExt};
 use note::Job;
 use queue::{Key, Phase, Queue};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A handle on the jobs. Cheap to clone.
@@ -50,7 +51,7 @@ struct Inner {
     queue: Mutex<Queue>,
     /// Those that were begun.
     running: Mutex<BTreeMap<Key, Running>>,
-    foreground: Mutex<BTreeMap<u64, (PinWish, Arc<Meter>)>>,
+    foreground: Mutex<BTreeMap<u64, Pinning>>,
     /// Held by whoever changes a note.
     noting: Arc<tokio::sync::Mutex<()>>,
     woken: Notify,
@@ -60,85 +61,19 @@ struct Inner {
     jobs_max: usize,
 }
 
+/// What somebody pins in the foreground, and how far it is.
+type Pinning = (PinWish, Arc<Meter>);
+
 /// What is known of a job that was begun.
 #[derive(Debug)]
 struct Running {
+    /// The turn that it has or had last.
+    turn: u64,
     meter: Arc<Meter>,
     /// What it fetched; not of all that wait.
     holding: Option<Holding>,
     stop: CancellationToken,
     session: Option<Session>,
-}
-
-/// How far one is.
-#[derive(Debug, Default)]
-pub struct Meter {
-    blocks: AtomicU64,
-    bytes: AtomicU64,
-    /// One more than the total, so that 0 says that it is not known.
-    total: AtomicU64,
-}
-
-/// A job, or a pin that is made in the foreground.
-#[derive(Debug, Clone)]
-pub struct JobStatus {
-    /// What is to be pinned, and how.
-    pub wish: PinWish,
-    /// Those of a higher one have their turns first.
-    pub priority: i32,
-    /// What it does.
-    pub state: JobState,
-    /// How far it came.
-    pub progress: PinProgress,
-    /// Whether somebody waits for it, and would end it by going.
-    pub is_foreground: bool,
-}
-
-/// What a job does just now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum JobState {
-    /// It has not had its turn yet; perhaps because nobody works at the queue.
-    Queued {
-        /// Why it has none, if that is not for others before it.
-        why: Option<String>,
-    },
-    /// It is fetched.
-    Fetching {
-        /// What it waits for just now.
-        why: Option<String>,
-    },
-    /// It is tried again later.
-    Waiting {
-        /// What went wrong.
-        why: String,
-        /// In how long.
-        left: Duration,
-    },
-    /// It is not tried again by itself.
-    Failed {
-        /// Why.
-        why: String,
-    },
-}
-
-impl JobState {
-    /// The state's name.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Queued { .. } => "queued",
-            Self::Fetching { .. } => "fetching",
-            Self::Waiting { .. } => "waiting",
-            Self::Failed { .. } => "failed",
-        }
-    }
-
-    /// Why it is as it is, if there is something to say.
-    pub fn why(&self) -> Option<&str> {
-        match self {
-            Self::Queued { why } | Self::Fetching { why } => why.as_deref(),
-            Self::Waiting { why, .. } | Self::Failed { why } => Some(why),
-        }
-    }
 }
 
 /// Why nothing became of what was asked for.
@@ -212,14 +147,15 @@ impl PinJobs {
         self.add_all(vec![wish], priority).await
     }
 
-    /// [`PinJobs::add`] of many, which share commits. If one cannot be queued none is, unless the disk refuses half-way.
+    /// [`PinJobs::add`] of many, which share commits. If one cannot be queued none is, unless the disk refuses half-way or
+    /// nobody waits any more.
     pub async fn add_all(&self, wishes: Vec<PinWish>, priority: i32) -> Result<(), JobError> {
         for wish in &wishes {
             wish.check()?;
             // Or there is one already that reaches further.
             self.0.follows.stands(wish)?;
         }
-        let _lock = self.0.noting.clone().lock_owned().await;
+        let lock = Arc::new(self.0.noting.clone().lock_owned().await);
         {
             let queue = self.queue();
             let keys: BTreeSet<Key> = wishes.iter().map(PinWish::key).collect();
@@ -228,66 +164,111 @@ impl PinJobs {
                 return Err(JobError::TooMany);
             }
         }
-        let number = |_: &PinWish| self.0.numbers.fetch_add(1, Ordering::Relaxed);
-        let jobs = wishes.into_iter().map(|wish| Job {
-            number: number(&wish),
+        let mut jobs = wishes.into_iter().map(|wish| Job {
+            number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
             wish,
             priority,
             failed: None,
         });
-        let noting = jobs.map(|job| async move {
-            let (key, note) = (job.wish.key(), job.write());
-            let noting = self.store().set_note(About::PinJob, key.clone(), note);
-            noting.await?;
-            self.queue().add(key, priority, job.number, Phase::Queued);
-            self.0.woken.notify_one();
-            Ok(())
+        loop {
+            let some: Vec<Job> = jobs.by_ref().take(NOTED_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.put(some, Arc::clone(&lock)).await?;
+        }
+    }
+
+    /// Notes jobs and puts them in the queue.
+    async fn put(&self, jobs: Vec<Job>, lock: impl Send + 'static) -> Result<(), NoteError> {
+        let notes = jobs.iter().map(|job| (job.wish.key(), Some(job.write())));
+        let notes = notes.collect();
+        let jobs = jobs.into_iter().map(|job| {
+            let before = self.noted(&job.wish.key());
+            (job, before)
         });
-        let noting = futures::stream::iter(noting).buffered(NOTED_AT_ONCE);
-        noting.try_collect().await
+        let jobs: Vec<(Job, Option<Job>)> = jobs.collect();
+        self.change(notes, lock, |this| {
+            for (job, before) in jobs {
+                let key = job.wish.key();
+                let is_other = before.is_some_and(|before| !before.needs_the_same(&job));
+                let number = job.number;
+                this.queue()
+                    .add(key.clone(), job.priority, number, Phase::Queued);
+                // What is fetched for the one before is of no use to it.
+                if let Some(running) = this.running().get(&key).filter(|_| is_other) {
+                    running.stop.cancel();
+                }
+            }
+        })
+        .await
     }
 
     /// Takes a job out of the queue. Once this returns its pin is not made any more. What was fetched for it stays until
     /// the next garbage collection.
     pub async fn cancel(&self, cid: &Cid) -> Result<(), JobError> {
         let key = key(cid);
-        let _lock = self.0.noting.clone().lock_owned().await;
+        let lock = self.0.noting.clone().lock_owned().await;
         if self.noted(&key).is_none() {
             return Err(JobError::Unknown(*cid));
         }
-        self.store().remove_note(About::PinJob, key.clone()).await?;
-        self.queue().remove(&key);
-        if let Some(running) = self.running().remove(&key) {
-            running.stop.cancel();
-        }
-        self.0.woken.notify_one();
-        Ok(())
+        let note = vec![(key.clone(), None)];
+        let cancelling = self.change(note, lock, move |this| {
+            this.queue().remove(&key);
+            if let Some(running) = this.running().remove(&key) {
+                running.stop.cancel();
+            }
+        });
+        Ok(cancelling.await?)
     }
 
     /// Has a job tried again at once that waits or has failed.
     pub async fn retry(&self, cid: &Cid) -> Result<(), JobError> {
         let key = key(cid);
-        let _lock = self.0.noting.clone().lock_owned().await;
+        let lock = self.0.noting.clone().lock_owned().await;
         let job = self.noted(&key).ok_or(JobError::Unknown(*cid))?;
         let phase = self.queue().get(&key).map(|entry| entry.phase.clone());
         match phase {
-            Some(Phase::Running) => return Err(JobError::NotWaiting(*cid, "being fetched")),
+            Some(Phase::Running(_)) => return Err(JobError::NotWaiting(*cid, "being fetched")),
             Some(Phase::Queued) => return Err(JobError::NotWaiting(*cid, "queued already")),
             _ => {}
         }
-        if job.failed.is_some() {
-            let job = Job {
-                failed: None,
-                ..job
-            };
-            let noting = self
-                .store()
-                .set_note(About::PinJob, key.clone(), job.write());
-            noting.await?;
+        if job.failed.is_none() {
+            self.queue().retry(&key);
+            self.0.woken.notify_one();
+            return Ok(());
         }
-        self.queue().retry(&key);
-        self.0.woken.notify_one();
-        Ok(())
+        let job = Job {
+            failed: None,
+            ..job
+        };
+        let note = vec![(key.clone(), Some(job.write()))];
+        let retrying = self.change(note, lock, move |this| {
+            this.queue().retry(&key);
+        });
+        Ok(retrying.await?)
+    }
+
+    /// Changes notes and the queue with them: both or neither, even if whoever asked for it has gone meanwhile. A job that
+    /// is noted and stands in no queue would be nobody's until the next start.
+    async fn change(
+        &self,
+        notes: Vec<(Key, Option<Bytes>)>,
+        lock: impl Send + 'static,
+        queue: impl FnOnce(&Self) + Send + 'static,
+    ) -> Result<(), NoteError> {
+        let changes = notes.into_iter().map(|(key, value)| NoteChange {
+            about: About::PinJob,
+            key,
+            value,
+        });
+        let this = self.clone();
+        let then = move || {
+            queue(&this);
+            this.0.woken.notify_one();
+            drop(lock);
+        };
+        self.store().change_notes(changes.collect(), then).await
     }
 
     /// Whether there is a job for this.
@@ -295,22 +276,22 @@ impl PinJobs {
         self.noted(&key(cid)).is_some()
     }
 
-    /// Takes note of a pin that somebody makes and waits for; it is told of as long as the guard lives.
-    pub fn foreground(&self, wish: PinWish) -> Foreground {
-        let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
-        let meter = Arc::<Meter>::default();
-        let mut all = self.watched();
-        all.insert(number, (wish, Arc::clone(&meter)));
-        drop(all);
-        Foreground {
-            jobs: self.clone(),
-            number,
-            meter,
-        }
-    }
-
     /// Pins in the foreground, for whoever asks for it; a job for the same is not needed any more then.
     pub async fn pin<S: BlockSource + Clone + 'static>(
+        &self,
+        source: S,
+        wish: PinWish,
+        on_progress: impl FnMut(PinProgress) + Send,
+    ) -> Result<(), PinError> {
+        if self.0.follows.change(&wish).await? {
+            self.is_pinned(&wish).await;
+            return Ok(());
+        }
+        self.pin_whole(source, wish, on_progress).await
+    }
+
+    /// [`PinJobs::pin`] that fetches what is missing of a pin that stands, too.
+    pub async fn pin_whole<S: BlockSource + Clone + 'static>(
         &self,
         source: S,
         wish: PinWish,
@@ -318,10 +299,11 @@ impl PinJobs {
     ) -> Result<(), PinError> {
         let shown = self.foreground(wish.clone());
         let told = |now: PinProgress| {
-            shown.meter.at(now);
+            shown.at(now);
             on_progress(now);
         };
-        self.0.follows.pin(source, wish.clone(), told).await?;
+        let pinning = self.0.follows.pin_whole(source, wish.clone(), told);
+        pinning.await?;
         self.is_pinned(&wish).await;
         Ok(())
     }
@@ -353,53 +335,6 @@ impl PinJobs {
         }
     }
 
-    /// All of them: what is made in the foreground, then the jobs in the order of their turns.
-    pub async fn list(&self) -> Vec<JobStatus> {
-        let shown = |(wish, meter): &(PinWish, Arc<Meter>)| JobStatus {
-            wish: wish.clone(),
-            priority: 0,
-            state: JobState::Fetching { why: None },
-            progress: meter.read(),
-            is_foreground: true,
-        };
-        let mut all: Vec<JobStatus> = self.watched().values().map(shown).collect();
-        let now = Instant::now();
-        let jobs = self.queue().ordered();
-        for (key, entry) in jobs {
-            let Some(job) = self.noted(&key) else {
-                continue;
-            };
-            let (progress, session) = match self.running().get(&key) {
-                Some(running) => (running.meter.read(), running.session.clone()),
-                None => Default::default(),
-            };
-            let state = match entry.phase {
-                Phase::Queued => JobState::Queued {
-                    why: (!self.runs()).then(|| NOBODY.to_owned()),
-                },
-                Phase::Running => JobState::Fetching {
-                    why: match session {
-                        Some(session) => session.waits_for().await,
-                        None => None,
-                    },
-                },
-                Phase::Waiting { until, why } => JobState::Waiting {
-                    why,
-                    left: until.saturating_duration_since(now),
-                },
-                Phase::Failed { why } => JobState::Failed { why },
-            };
-            all.push(JobStatus {
-                wish: job.wish,
-                priority: job.priority,
-                state,
-                progress,
-                is_foreground: false,
-            });
-        }
-        all
-    }
-
     /// Whether somebody works at the queue.
     pub fn runs(&self) -> bool {
         self.0.runs.load(Ordering::Relaxed)
@@ -426,16 +361,12 @@ impl PinJobs {
         let running = self.0.running.lock();
         running.unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn watched(&self) -> MutexGuard<'_, BTreeMap<u64, (PinWish, Arc<Meter>)>> {
-        let foreground = self.0.foreground.lock();
-        foreground.unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Running {
     fn new() -> Self {
         Self {
+            turn: 0,
             meter: Arc::default(),
             holding: None,
             stop: CancellationToken::new(),
@@ -444,55 +375,14 @@ impl Running {
     }
 }
 
-/// A pin that is made in the foreground.
-#[derive(Debug)]
-#[must_use = "it is told of as long as this lives"]
-pub struct Foreground {
-    jobs: PinJobs,
-    number: u64,
-    meter: Arc<Meter>,
-}
-
-impl Drop for Foreground {
-    fn drop(&mut self) {
-        self.jobs.watched().remove(&self.number);
-    }
-}
-
-impl Meter {
-    /// So far it is now.
-    pub fn at(&self, now: PinProgress) {
-        self.blocks.store(now.blocks, Ordering::Relaxed);
-        self.bytes.store(now.bytes, Ordering::Relaxed);
-        let total = now.total.map_or(0, |total| total.saturating_add(1));
-        self.total.store(total, Ordering::Relaxed);
-    }
-
-    /// How far it is.
-    pub fn read(&self) -> PinProgress {
-        PinProgress {
-            blocks: self.blocks.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            total: self.total.load(Ordering::Relaxed).checked_sub(1),
-        }
-    }
-}
-
 fn key(cid: &Cid) -> Key {
     PinWish::new(*cid, PinMode::Recursive).key()
 }
 
-/// Whether a pin would be over as soon as it is made.
-fn is_over(wish: &PinWish) -> bool {
-    matches!(wish.expiry, Expiry::At(at) if at <= seconds(SystemTime::now()))
-}
-
-/// Why jobs stay queued.
-pub const NOBODY: &str = "no daemon with a network runs; what is queued is fetched when one does";
 /// Of so many jobs that wait what they fetched is held; a collection asks each of them for every block.
 const WAITING_HELD_MAX: usize = 256;
 /// How many are noted at once.
-const NOTED_AT_ONCE: usize = 64;
+const NOTED_AT_ONCE: usize = 256;
 /// Most jobs in the queue, those that failed included.
 pub const PIN_JOBS_MAX: usize = NOTES_MAX;
 /// How many are fetched at once, unless somebody says otherwise.

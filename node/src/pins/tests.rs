@@ -1,3 +1,5 @@
+//! Names that move, over a store that asks nobody, by clocks that say what they are told.
+
 use super::note::Held;
 use super::*;
 use crate::keystore::{Key, Make};

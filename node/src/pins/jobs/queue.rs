@@ -14,6 +14,7 @@ pub(super) struct Queue {
     jobs: BTreeMap<Key, Entry>,
     running: usize,
     at_once: usize,
+    turns: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -27,11 +28,22 @@ pub(super) struct Entry {
     furthest: u64,
 }
 
+/// A job's turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub(super) key: Key,
+    /// Each turn has its own.
+    pub(super) turn: u64,
+    /// The job's number when it began. One that is changed meanwhile has another: what comes of the turn is not its.
+    pub(super) number: u64,
+}
+
 /// What a job does just now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     Queued,
-    Running,
+    /// In this turn.
+    Running(u64),
     /// Somebody is slow or gone, or the disk is full.
     Waiting {
         until: Instant,
@@ -48,6 +60,7 @@ impl Queue {
             jobs: BTreeMap::new(),
             running: 0,
             at_once,
+            turns: 0,
         }
     }
 
@@ -56,9 +69,9 @@ impl Queue {
         let order = (Reverse(priority), number);
         match self.jobs.get_mut(&key) {
             Some(entry) => {
-                entry.order = order;
-                if entry.phase != Phase::Running {
-                    (entry.phase, entry.failures) = (phase, 0);
+                (entry.order, entry.failures, entry.furthest) = (order, 0, 0);
+                if !entry.runs() {
+                    entry.phase = phase;
                 }
             }
             None => {
@@ -76,8 +89,14 @@ impl Queue {
     /// Takes a job out.
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         let entry = self.jobs.remove(key)?;
-        self.running -= usize::from(entry.phase == Phase::Running);
+        self.running -= usize::from(entry.runs());
         Some(entry)
+    }
+
+    /// Takes out a job that has this turn; false if it has not.
+    pub(super) fn end(&mut self, turn: &Turn) -> bool {
+        let has_it = |entry: &Entry| entry.phase == Phase::Running(turn.turn);
+        self.get(&turn.key).is_some_and(has_it) && self.remove(&turn.key).is_some()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -99,20 +118,25 @@ impl Queue {
     }
 
     /// The next one to run, if there is one and room for it.
-    pub(super) fn begin(&mut self, now: Instant) -> Option<Key> {
+    pub(super) fn begin(&mut self, now: Instant) -> Option<Turn> {
         if self.running >= self.at_once {
             return None;
         }
         let due = |entry: &Entry| match entry.phase {
             Phase::Queued => true,
             Phase::Waiting { until, .. } => until <= now,
-            Phase::Running | Phase::Failed { .. } => false,
+            Phase::Running(_) | Phase::Failed { .. } => false,
         };
         let ready = self.jobs.iter_mut().filter(|(_, entry)| due(entry));
         let (key, entry) = ready.min_by_key(|(_, entry)| entry.order)?;
-        entry.phase = Phase::Running;
+        self.turns += 1;
+        entry.phase = Phase::Running(self.turns);
         self.running += 1;
-        Some(key.clone())
+        Some(Turn {
+            key: key.clone(),
+            turn: self.turns,
+            number: entry.order.1,
+        })
     }
 
     /// When one that waits is due, if there is room for it.
@@ -124,14 +148,14 @@ impl Queue {
         waiting.min().filter(|_| self.running < self.at_once)
     }
 
-    /// One that runs is to begin anew at once.
-    pub(super) fn again(&mut self, key: &[u8]) {
-        self.leave(key, |_| Phase::Queued);
+    /// One is to begin anew at once.
+    pub(super) fn again(&mut self, turn: &Turn) {
+        self.leave(turn, |_| Phase::Queued);
     }
 
-    /// One that runs came this far and is tried again after a while: later and later as long as it gets no further.
-    pub(super) fn wait(&mut self, key: &[u8], why: String, blocks: u64, now: Instant) {
-        self.leave(key, |entry| {
+    /// One came this far and is tried again after a while: later and later as long as it gets no further.
+    pub(super) fn wait(&mut self, turn: &Turn, why: String, blocks: u64, now: Instant) {
+        self.leave(turn, |entry| {
             if blocks > entry.furthest {
                 (entry.furthest, entry.failures) = (blocks, 0);
             }
@@ -142,9 +166,9 @@ impl Queue {
         });
     }
 
-    /// One that runs cannot be done.
-    pub(super) fn fail(&mut self, key: &[u8], why: String) {
-        self.leave(key, |_| Phase::Failed { why });
+    /// One cannot be done.
+    pub(super) fn fail(&mut self, turn: &Turn, why: String) {
+        self.leave(turn, |_| Phase::Failed { why });
     }
 
     /// Has one that waits or failed tried again at once; false if there is none, or it has not got to wait.
@@ -159,12 +183,23 @@ impl Queue {
         waits
     }
 
-    fn leave(&mut self, key: &[u8], into: impl FnOnce(&mut Entry) -> Phase) {
-        let running = self.jobs.get_mut(key);
-        if let Some(entry) = running.filter(|entry| entry.phase == Phase::Running) {
-            entry.phase = into(entry);
-            self.running -= 1;
-        }
+    /// A turn is over; what came of it is told of the job that had it, not of one that was asked for meanwhile.
+    fn leave(&mut self, turn: &Turn, into: impl FnOnce(&mut Entry) -> Phase) {
+        let running = self.jobs.get_mut(&turn.key);
+        let Some(entry) = running.filter(|entry| entry.phase == Phase::Running(turn.turn)) else {
+            return;
+        };
+        entry.phase = match entry.order.1 == turn.number {
+            true => into(entry),
+            false => Phase::Queued,
+        };
+        self.running -= 1;
+    }
+}
+
+impl Entry {
+    const fn runs(&self) -> bool {
+        matches!(self.phase, Phase::Running(_))
     }
 }
 
@@ -189,17 +224,24 @@ mod tests {
 
     fn begun(queue: &mut Queue, now: Instant) -> Vec<u8> {
         let begun = std::iter::from_fn(|| queue.begin(now));
-        begun.flatten().collect()
+        begun.flat_map(|turn| turn.key).collect()
+    }
+
+    fn begin(queue: &mut Queue, now: Instant, key: u8) -> Turn {
+        let turn = queue.begin(now).unwrap();
+        assert_eq!(turn.key, [key]);
+        turn
     }
 
     #[test]
     fn a_bounded_number_runs_those_of_higher_priority_first_then_in_their_order() {
         let now = Instant::now();
         let mut queue = queue(2, &[(1, 0), (2, 5), (3, 5), (4, -1)]);
-        assert_eq!(begun(&mut queue, now), [2, 3]);
+        let two = begin(&mut queue, now, 2);
+        assert_eq!(begun(&mut queue, now), [3]);
         queue.remove(&[3]);
         assert_eq!(begun(&mut queue, now), [1]);
-        queue.fail(&[2], "no".to_owned());
+        queue.fail(&two, "no".to_owned());
         assert_eq!(begun(&mut queue, now), [4]);
         assert_eq!(begun(&mut queue, now), [0; 0]);
         assert_eq!(queue.len(), 3);
@@ -211,13 +253,13 @@ mod tests {
         let mut queue = queue(1, &[(1, 9), (2, 0)]);
         let mut pauses = Vec::new();
         for _ in 0..12 {
-            assert_eq!(queue.begin(now), Some(vec![1]));
-            queue.wait(&[1], "slow".to_owned(), 7, now);
+            let one = begin(&mut queue, now, 1);
+            queue.wait(&one, "slow".to_owned(), 7, now);
             let due = queue.next_due().unwrap();
             pauses.push((due - now).as_secs());
-            assert_eq!(queue.begin(now), Some(vec![2]));
+            let two = begin(&mut queue, now, 2);
             assert_eq!(queue.next_due(), None, "there is no room");
-            queue.again(&[2]);
+            queue.again(&two);
             now = due;
         }
         assert_eq!(
@@ -225,8 +267,8 @@ mod tests {
             [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]
         );
         // It got further.
-        assert_eq!(queue.begin(now), Some(vec![1]));
-        queue.wait(&[1], "slow".to_owned(), 8, now);
+        let one = begin(&mut queue, now, 1);
+        queue.wait(&one, "slow".to_owned(), 8, now);
         assert_eq!(queue.next_due(), Some(now + WAIT_FIRST));
     }
 
@@ -235,9 +277,10 @@ mod tests {
         let now = Instant::now();
         let mut queue = queue(3, &[(1, 0), (2, 0), (3, 0)]);
         assert!(!queue.retry(&[1]), "it is its turn anyway");
-        begun(&mut queue, now);
-        queue.wait(&[1], "slow".to_owned(), 0, now);
-        queue.fail(&[2], "denied".to_owned());
+        let [one, two] = [1, 2].map(|key| begin(&mut queue, now, key));
+        begin(&mut queue, now, 3);
+        queue.wait(&one, "slow".to_owned(), 0, now);
+        queue.fail(&two, "denied".to_owned());
         assert_eq!(begun(&mut queue, now), [0; 0]);
         assert!(queue.retry(&[1]) && queue.retry(&[2]));
         assert!(!queue.retry(&[3]) && !queue.retry(&[4]));
@@ -248,22 +291,52 @@ mod tests {
     fn what_was_taken_out_while_it_ran_stays_out() {
         let now = Instant::now();
         let mut queue = queue(1, &[(1, 0), (2, 0)]);
-        assert_eq!(queue.begin(now), Some(vec![1]));
+        let one = begin(&mut queue, now, 1);
+        let late = |queue: &mut Queue| {
+            queue.wait(&one, "late".to_owned(), 0, now);
+            queue.fail(&one, "late".to_owned());
+            queue.again(&one);
+            assert!(!queue.end(&one));
+        };
         assert!(queue.remove(&[1]).is_some() && queue.remove(&[1]).is_none());
-        queue.wait(&[1], "late".to_owned(), 0, now);
-        queue.fail(&[1], "late".to_owned());
-        queue.again(&[1]);
+        late(&mut queue);
         assert_eq!(begun(&mut queue, now), [2]);
         assert_eq!(queue.len(), 1);
+        // Nor does it say anything of one that is asked for after it and has its turn by now.
+        queue.remove(&[2]);
+        queue.add(vec![1], 0, 5, Phase::Queued);
+        let other = begin(&mut queue, now, 1);
+        late(&mut queue);
+        assert_eq!(queue.get(&[1]).unwrap().phase, Phase::Running(other.turn));
+        assert!(queue.end(&other));
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn what_comes_of_a_turn_is_not_told_of_a_job_that_was_changed_meanwhile() {
+        let now = Instant::now();
+        let mut queue = queue(1, &[(1, 0)]);
+        let turn = begin(&mut queue, now, 1);
+        queue.add(vec![1], 0, 10, Phase::Queued);
+        queue.wait(&turn, "slow".to_owned(), 3, now);
+        assert_eq!(queue.get(&[1]).unwrap().phase, Phase::Queued);
+        let turn = begin(&mut queue, now, 1);
+        queue.add(vec![1], 0, 11, Phase::Queued);
+        queue.fail(&turn, "no".to_owned());
+        assert_eq!(queue.get(&[1]).unwrap().phase, Phase::Queued);
+        let turn = begin(&mut queue, now, 1);
+        queue.fail(&turn, "no".to_owned());
+        let why = "no".to_owned();
+        assert_eq!(queue.get(&[1]).unwrap().phase, Phase::Failed { why });
     }
 
     #[test]
     fn one_that_is_added_again_takes_its_new_place_and_goes_on_if_it_runs() {
         let now = Instant::now();
         let mut queue = queue(1, &[(1, 0), (2, 0)]);
-        assert_eq!(queue.begin(now), Some(vec![1]));
+        let one = begin(&mut queue, now, 1);
         queue.add(vec![1], 3, 9, Phase::Queued);
-        assert_eq!(queue.get(&[1]).unwrap().phase, Phase::Running);
+        assert_eq!(queue.get(&[1]).unwrap().phase, Phase::Running(one.turn));
         queue.add(vec![2], 7, 10, Phase::Queued);
         let order: Vec<Key> = queue.ordered().into_iter().map(|(key, _)| key).collect();
         assert_eq!(order, [[2], [1]]);

@@ -1,15 +1,20 @@
+//! Jobs over a store that asks nobody, in simulated time.
+
 use super::super::tests::{Bench, start};
 use super::*;
 use crate::tasks::Tasks;
 use cairn_store::block::{Block, Prefix};
 use cairn_store::cid::{DAG_PB, HashKind, RAW, Version};
 use cairn_store::dag::pb::{self, PbLink, PbNode};
-use cairn_store::pin::Metadata;
+use cairn_store::pin::{Expiry, Metadata};
 use cairn_store::store::Keep;
+use futures::FutureExt;
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
-fn block(codec: u64, bytes: bytes::Bytes) -> Block {
+fn block(codec: u64, bytes: Bytes) -> Block {
     let prefix = Prefix {
         version: Version::V1,
         codec,
@@ -273,4 +278,129 @@ async fn what_is_made_in_the_foreground_is_told_of_and_takes_its_job_along() {
         less,
         Err(JobError::Pin(PinError::OtherMode { .. }))
     ));
+}
+
+/// Once whoever changes a note now is done with that.
+async fn settled(jobs: &PinJobs) {
+    drop(jobs.0.noting.lock().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_and_goes_leaves_a_job_in_the_queue_or_none() {
+    let bench = Bench::new();
+    let one = leaf("one");
+    let before = jobs(&bench);
+    drop(before.add(wish(&one), 0).now_or_never());
+    settled(&before).await;
+    assert!(before.has(one.cid()));
+    assert_eq!(states(&before).await, ["queued"]);
+    drop(before.cancel(one.cid()).now_or_never());
+    settled(&before).await;
+    assert!(!before.has(one.cid()));
+    assert_eq!(before.queue().len(), 0);
+
+    put(&bench, &one).await;
+    let small = PinWish {
+        max_bytes: Some(1),
+        ..wish(&one)
+    };
+    let tasks = Tasks::new();
+    before.add(small, 0).await.unwrap();
+    before.run(&tasks);
+    come_to(&before, &["failed"]).await;
+    assert!(tasks.stop(Duration::from_secs(10)).await);
+    drop(before.retry(one.cid()).now_or_never());
+    settled(&before).await;
+    assert_eq!(states(&before).await, ["queued"]);
+    assert_eq!(states(&jobs(&bench)).await, ["queued"], "it is noted, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_changed_while_it_fails_has_a_turn_of_its_own() {
+    let bench = Bench::new();
+    let one = leaf("one");
+    put(&bench, &one).await;
+    let small = PinWish {
+        max_bytes: Some(1),
+        ..wish(&one)
+    };
+    for (first, then, pinned) in [
+        (small.clone(), wish(&one), vec![*one.cid()]),
+        (wish(&one), small, Vec::new()),
+    ] {
+        let (jobs, tasks) = (jobs(&bench), Tasks::new());
+        jobs.add(first, 0).await.unwrap();
+        // The change is first in the line of those who note something, and what comes of the attempt behind it.
+        let lock = jobs.0.noting.lock().await;
+        let mut changing = std::pin::pin!(jobs.add(then, 0));
+        assert!(futures::poll!(&mut changing).is_pending());
+        jobs.run(&tasks);
+        come_to(&jobs, &["fetching"]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(lock);
+        changing.await.unwrap();
+        while matches!(states(&jobs).await.as_slice(), ["queued" | "fetching"]) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(bench.pinned(), pinned);
+        let left: &[&str] = if pinned.is_empty() { &["failed"] } else { &[] };
+        assert_eq!(states(&jobs).await, left);
+        assert!(tasks.stop(Duration::from_secs(10)).await);
+        if !pinned.is_empty() {
+            bench.store.pin_remove(one.cid(), None).await.unwrap();
+        }
+    }
+}
+
+fn broken() -> SystemTime {
+    panic!("on purpose")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_in_which_something_panics_fails_and_the_others_go_on() {
+    let bench = Bench::new();
+    let (one, two) = (leaf("one"), leaf("two"));
+    put(&bench, &one).await;
+    put(&bench, &two).await;
+    let (jobs, tasks) = (PinJobs::new(bench.follows(broken), ONE), Tasks::new());
+    let timed = PinWish {
+        expiry: Expiry::At(4_000_000_000),
+        ..wish(&one)
+    };
+    jobs.add(timed, 1).await.unwrap();
+    jobs.add(wish(&two), 0).await.unwrap();
+    jobs.run(&tasks);
+    come_to(&jobs, &["failed"]).await;
+    let why = jobs.list().await.remove(0).state;
+    let why = why.why().unwrap();
+    assert!(why.ends_with("on purpose"), "{why}");
+    assert_eq!(bench.pinned(), [*two.cid()]);
+    assert_eq!(tasks.panics(), 1);
+    assert!(jobs.runs());
+    assert!(tasks.stop(Duration::from_secs(10)).await);
+    assert!(!jobs.runs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_cancelled_and_asked_for_again_is_made_once() {
+    let bench = Bench::new();
+    let one = leaf("one");
+    put(&bench, &one).await;
+    let (jobs, tasks) = (jobs(&bench), Tasks::new());
+    jobs.add(wish(&one), 0).await.unwrap();
+    let lock = jobs.0.noting.lock().await;
+    let mut cancelling = std::pin::pin!(jobs.cancel(one.cid()));
+    assert!(futures::poll!(&mut cancelling).is_pending());
+    let mut adding = std::pin::pin!(jobs.add(wish(&one).named(Some("again".to_owned())), 0));
+    assert!(futures::poll!(&mut adding).is_pending());
+    jobs.run(&tasks);
+    come_to(&jobs, &["fetching"]).await;
+    drop(lock);
+    cancelling.await.unwrap();
+    adding.await.unwrap();
+    come_to(&jobs, &[]).await;
+    let pin = bench.store.pin(one.cid()).unwrap();
+    assert_eq!(pin.name.as_deref(), Some("again"));
+    assert_eq!(jobs.queue().len(), 0);
+    assert!(tasks.stop(Duration::from_secs(10)).await);
 }

@@ -1,20 +1,23 @@
 //! Works at the queue: each job fetches, pins what is whole, and waits when others are slow.
 
+use super::super::expire::seconds;
 use super::note::Job;
-use super::queue::{Key, Phase};
-use super::{Meter, PinJobs, Running, WAITING_HELD_MAX, is_over};
-use crate::exchange::Session;
+use super::queue::Turn;
+use super::{Meter, PinJobs, Running, WAITING_HELD_MAX};
 use crate::tasks::Tasks;
 use cairn_store::notes::About;
-use cairn_store::pin::{Holding, PinError, PinProgress};
+use cairn_store::pin::{Expiry, Holding, PinError, PinProgress};
 use cairn_store::source::SourceError;
 use cairn_store::unixfs::read::ReadError;
+use futures::FutureExt;
 use futures::future::Either;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::future::pending;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -29,24 +32,46 @@ pub(super) enum Ended {
     Failed(String),
 }
 
+/// What one attempt needs.
+struct Attempt {
+    turn: Turn,
+    stop: CancellationToken,
+    meter: Arc<Meter>,
+    holding: Holding,
+}
+
+/// Somebody works at the jobs for as long as this lives.
+struct Works(PinJobs);
+
+impl Drop for Works {
+    fn drop(&mut self) {
+        self.0.0.runs.store(false, Ordering::Relaxed);
+    }
+}
+
 impl PinJobs {
     /// Starts to; without it jobs wait.
     pub fn run(&self, tasks: &Tasks) {
-        let (this, stop) = (self.clone(), tasks.stopping());
+        let (this, family) = (self.clone(), tasks.clone());
         self.0.runs.store(true, Ordering::Relaxed);
         tasks.spawn("make pins", async move {
-            let _: Option<()> = stop.run_until_cancelled(this.work()).await;
-            this.0.runs.store(false, Ordering::Relaxed);
+            let works = Works(this);
+            let work = works.0.work(&family);
+            let _: Option<()> = family.stopping().run_until_cancelled(work).await;
         });
     }
 
-    async fn work(&self) {
+    async fn work(&self, tasks: &Tasks) {
         let mut under_way = FuturesUnordered::new();
         loop {
-            while let Some(key) = self.begin() {
+            while let Some(attempt) = self.begin() {
                 under_way.push(async move {
-                    let ended = self.turn(&key).await;
-                    self.ended(&key, ended).await;
+                    let trying = AssertUnwindSafe(self.turn(&attempt)).catch_unwind();
+                    let ended = trying.await.unwrap_or_else(|panic| {
+                        let why = tasks.outlived("make a pin", panic.as_ref());
+                        Ended::Failed(format!("{BROKE}: {why}"))
+                    });
+                    self.ended(&attempt.turn, ended).await;
                 });
             }
             let next = match self.queue().next_due() {
@@ -61,133 +86,134 @@ impl PinJobs {
         }
     }
 
-    fn begin(&self) -> Option<Key> {
-        let key = self.queue().begin(Instant::now())?;
+    fn begin(&self) -> Option<Attempt> {
+        let turn = self.queue().begin(Instant::now())?;
         let mut running = self.running();
-        let one = running.entry(key.clone()).or_insert_with(Running::new);
+        let one = running.entry(turn.key.clone()).or_insert_with(Running::new);
+        one.turn = turn.turn;
+        one.stop = CancellationToken::new();
         // Another attempt begins at the root, over what the last one fetched.
         one.meter.at(PinProgress::default());
-        let _: &mut Holding = one
+        let holding = one
             .holding
             .get_or_insert_with(|| self.store().pin_holding());
-        drop(running);
-        Some(key)
+        Some(Attempt {
+            holding: holding.clone(),
+            stop: one.stop.clone(),
+            meter: Arc::clone(&one.meter),
+            turn,
+        })
     }
 
     /// One attempt, unless the job is cancelled meanwhile.
-    pub(super) async fn turn(&self, key: &Key) -> Ended {
-        let (stop, meter, holding) = match self.running().get(key) {
-            Some(running) => (
-                running.stop.clone(),
-                Arc::clone(&running.meter),
-                running.holding.clone(),
-            ),
-            None => return Ended::Over,
-        };
-        let holding = holding.unwrap_or_else(|| self.store().pin_holding());
-        let Some(job) = self.noted(key) else {
+    async fn turn(&self, attempt: &Attempt) -> Ended {
+        let Some(job) = self.noted(&attempt.turn.key) else {
             return Ended::Over;
         };
-        let attempt = self.attempt(key, &job, &meter, &holding);
-        match stop.run_until_cancelled(attempt).await {
+        let trying = self.attempt(attempt, &job);
+        match attempt.stop.run_until_cancelled(trying).await {
             None => Ended::Over,
             Some(Ok(ended)) => ended,
             Some(Err(error)) => {
                 // What was put before the disk refused may be lost: the next attempt looks at all of it again.
-                if matches!(error, PinError::Put(_))
-                    && let Some(running) = self.running().get_mut(key)
-                {
-                    running.holding = None;
+                if matches!(error, PinError::Put(_)) {
+                    self.with_running(&attempt.turn, |one| one.holding = None);
                 }
                 told(&error)
             }
         }
     }
 
-    async fn attempt(
-        &self,
-        key: &Key,
-        job: &Job,
-        meter: &Meter,
-        holding: &Holding,
-    ) -> Result<Ended, PinError> {
-        if is_over(&job.wish) {
+    async fn attempt(&self, attempt: &Attempt, job: &Job) -> Result<Ended, PinError> {
+        if self.is_over(job) {
             return Ok(Ended::Failed(
                 "its time was over before all of it came".to_owned(),
             ));
         }
-        let whole = match self.0.follows.stands(&job.wish)? {
-            true => None,
-            false => {
-                let session = self.0.follows.0.exchange.session(None);
-                self.watch(key, session.clone());
-                let prefetched = session.prefetch(&job.wish.cid).await;
-                prefetched.map_err(ReadError::from)?;
-                let on_progress = |now: PinProgress| meter.at(now);
-                let store = self.store();
-                let fetching = store.pin_fetch_holding(session, &job.wish, holding, on_progress);
-                Some(fetching.await?)
-            }
-        };
+        // Of a pin that stands, what is missing is fetched; nobody sends what is here.
+        let stands = self.0.follows.stands(&job.wish)?;
+        let session = self.0.follows.0.exchange.session(None);
+        self.with_running(&attempt.turn, |one| one.session = Some(session.clone()));
+        if !stands {
+            let prefetched = session.prefetch(&job.wish.cid).await;
+            prefetched.map_err(ReadError::from)?;
+        }
+        let (meter, holding) = (&attempt.meter, &attempt.holding);
+        let on_progress = |now: PinProgress| meter.at(now);
+        let store = self.store();
+        let fetching = store.pin_fetch_holding(session, &job.wish, holding, on_progress);
+        let whole = fetching.await?;
         // From here on nobody takes it back or changes it.
         let lock = self.0.noting.clone().lock_owned().await;
-        let Some(now) = self.noted(key) else {
+        let Some(now) = self.noted(&attempt.turn.key) else {
             return Ok(Ended::Over);
         };
         if !now.needs_the_same(job) {
             return Ok(Ended::Again);
         }
-        let (wish, is_new, gone) = (now.wish.clone(), whole.is_some(), now.is_over());
-        let made = self.0.follows.make(wish, whole, Some(gone), lock).await?;
-        if made && is_new {
+        let (wish, gone) = (now.wish.clone(), now.is_over());
+        let making = self.0.follows.make(wish, Some(whole), Some(gone), lock);
+        let made = making.await?;
+        if made {
             self.0.follows.announce(&now.wish.cid);
         }
         Ok(if made { Ended::Over } else { Ended::Again })
     }
 
-    fn watch(&self, key: &Key, session: Session) {
-        if let Some(running) = self.running().get_mut(key) {
-            running.session = Some(session);
-        }
+    /// Whether a pin would be over as soon as it is made; by a clock that cannot be right, none is.
+    fn is_over(&self, job: &Job) -> bool {
+        let Expiry::At(at) = job.wish.expiry else {
+            return false;
+        };
+        let now = self.0.follows.now();
+        now.is_ok_and(|now| at <= seconds(now))
     }
 
-    async fn ended(&self, key: &Key, ended: Ended) {
-        let blocks = {
-            let mut running = self.running();
-            let one = running.get_mut(key);
-            one.map_or(0, |one| {
-                one.session = None;
-                one.meter.read().blocks
-            })
-        };
+    /// Does this to what is known of a job, unless its turn is another one by now.
+    fn with_running<T>(&self, turn: &Turn, change: impl FnOnce(&mut Running) -> T) -> Option<T> {
+        let mut running = self.running();
+        let one = running.get_mut(&turn.key);
+        one.filter(|one| one.turn == turn.turn).map(change)
+    }
+
+    async fn ended(&self, turn: &Turn, ended: Ended) {
+        let blocks = self.with_running(turn, |one| {
+            one.session = None;
+            one.meter.read().blocks
+        });
+        let blocks = blocks.unwrap_or(0);
         match ended {
-            Ended::Over => self.forget(key),
-            Ended::Again => self.queue().again(key),
+            Ended::Over => self.forget(turn),
+            Ended::Again => self.queue().again(turn),
             Ended::Wait(why) => {
                 tracing::info!(why, "a pin waits");
-                self.hold_over_wait(key, blocks);
-                self.queue().wait(key, why, blocks, Instant::now());
+                self.hold_over_wait(turn, blocks);
+                self.queue().wait(turn, why, blocks, Instant::now());
             }
-            Ended::Failed(why) => self.failed(key, why).await,
+            Ended::Failed(why) => self.failed(turn, why).await,
         }
     }
 
     /// What a job fetched stays while it waits, if there is any and not too many wait so.
-    fn hold_over_wait(&self, key: &Key, blocks: u64) {
-        let mut running = self.running();
+    fn hold_over_wait(&self, turn: &Turn, blocks: u64) {
+        let running = self.running();
         let held = running.values().filter(|one| one.holding.is_some());
         let is_full = held.count() > WAITING_HELD_MAX;
-        if let Some(one) = running.get_mut(key).filter(|_| blocks == 0 || is_full) {
-            one.holding = None;
+        drop(running);
+        if blocks == 0 || is_full {
+            self.with_running(turn, |one| one.holding = None);
         }
     }
 
     /// A job came to nothing, which is noted: after a restart it is not tried again by itself.
-    async fn failed(&self, key: &Key, why: String) {
+    async fn failed(&self, turn: &Turn, why: String) {
         let _lock = self.0.noting.clone().lock_owned().await;
-        let Some(job) = self.noted(key) else {
-            return self.forget(key);
+        let Some(job) = self.noted(&turn.key) else {
+            return self.forget(turn);
         };
+        if job.number != turn.number {
+            return self.queue().again(turn);
+        }
         tracing::warn!(cid = %job.wish.cid, why, "a pin that was to be made failed");
         let failed = Job {
             failed: Some(why.clone()),
@@ -195,30 +221,26 @@ impl PinJobs {
         };
         let noted = self
             .store()
-            .set_note(About::PinJob, key.clone(), failed.write());
+            .set_note(About::PinJob, turn.key.clone(), failed.write());
         if let Err(error) = noted.await {
             tracing::warn!(%error, "that a pin failed is not kept: it is tried again after a restart");
         }
-        self.queue().fail(key, why);
+        self.queue().fail(turn, why);
         // What came stays only as long as somebody may want it.
-        self.running().remove(key);
+        if self.with_running(turn, |_| ()).is_some() {
+            self.running().remove(&turn.key);
+        }
     }
 
     /// A job is over.
-    fn forget(&self, key: &Key) {
+    fn forget(&self, turn: &Turn) {
         let mut queue = self.queue();
-        // Unless it was asked for again meanwhile.
-        if self.noted(key).is_some() {
-            if queue
-                .get(key)
-                .is_some_and(|one| one.phase == Phase::Running)
-            {
-                queue.again(key);
-            }
-            return;
+        if self.noted(&turn.key).is_some() {
+            // It was changed or asked for again meanwhile.
+            queue.again(turn);
+        } else if queue.end(turn) {
+            self.running().remove(&turn.key);
         }
-        queue.remove(key);
-        self.running().remove(key);
     }
 }
 
@@ -226,7 +248,9 @@ impl PinJobs {
 fn told(error: &PinError) -> Ended {
     let text = error.to_string();
     match error {
-        PinError::Put(_) | PinError::Absent(_) | PinError::NotPinned => Ended::Wait(text),
+        PinError::Put(_) | PinError::Absent(_) | PinError::Broken { .. } | PinError::NotPinned => {
+            Ended::Wait(text)
+        }
         PinError::Read(ReadError::NotFound(_)) => Ended::Wait(text),
         PinError::Read(ReadError::Source(
             SourceError::Disk { .. }
@@ -239,3 +263,7 @@ fn told(error: &PinError) -> Ended {
         _ => Ended::Failed(text),
     }
 }
+
+/// Why a job failed in which something panicked.
+const BROKE: &str =
+    "pinning it broke down, which is a bug in cairn; `cairn pin retry` has it tried again";
