@@ -20,6 +20,8 @@ mod note;
 mod tests;
 mod worker;
 
+pub use expire::Over;
+
 use crate::clock::{self, WrongClock};
 use crate::exchange::{Exchange, Session};
 use crate::name::follow::{Depth, FollowError};

@@ -2,11 +2,49 @@
 
 use super::{FollowPinError, Follows};
 use crate::tasks::Tasks;
+use cairn_store::Cid;
+use cairn_store::cid::Multihash;
+use cairn_store::pin::Pin;
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::sleep;
 
+/// Which pins are over at one moment, and wait to be removed.
+#[derive(Debug, Clone)]
+pub struct Over {
+    now: u64,
+    /// Those would be fetched again.
+    followed: HashSet<(u64, Multihash)>,
+}
+
+impl Over {
+    fn new(now: u64, followed: impl IntoIterator<Item = Cid>) -> Self {
+        let key = |cid: Cid| (cid.codec(), *cid.hash());
+        let followed = followed.into_iter().map(key).collect();
+        Self { now, followed }
+    }
+
+    /// Whether this one is.
+    pub fn has(&self, pin: &Pin) -> bool {
+        pin.expires.is_some_and(|at| at <= self.now) && !self.needs(&pin.cid)
+    }
+
+    fn needs(&self, cid: &Cid) -> bool {
+        self.followed.contains(&(cid.codec(), *cid.hash()))
+    }
+}
+
 impl Follows {
+    /// Which pins are over by now; `None` if none is. By a clock that cannot be right, none is.
+    pub fn over(&self) -> Option<Over> {
+        let now = seconds(self.now().ok()?);
+        let next = self.0.exchange.store().next_expiry();
+        next.filter(|next| *next <= now)?;
+        let followed = self.notes().into_iter().map(|(_, noted)| noted);
+        let followed = followed.filter(|noted| !noted.is_over);
+        Some(Over::new(now, followed.map(|noted| noted.now.cid)))
+    }
+
     /// The second since 1970 that is so much later than now; an error if the clock cannot be right.
     pub fn expiry_after(&self, after: Duration) -> Result<u64, FollowPinError> {
         let now = seconds(self.now()?);
@@ -22,11 +60,8 @@ impl Follows {
             return Ok(0);
         }
         let (followed, lock) = self.followed().await;
-        let followed: HashSet<_> = followed
-            .iter()
-            .map(|cid| (cid.codec(), *cid.hash()))
-            .collect();
-        let stays = move |cid: &cairn_store::Cid| followed.contains(&(cid.codec(), *cid.hash()));
+        let over = Over::new(now, followed);
+        let stays = move |cid: &Cid| over.needs(cid);
         let removed = store.pins_expire(now, stays, lock).await;
         removed.map_err(FollowPinError::Expire)
     }
@@ -87,7 +122,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(LEAST - 1)
     }
 
-    async fn pinned(bench: &Bench) -> cairn_store::Cid {
+    async fn pinned(bench: &Bench) -> Cid {
         let cid = bench.block(b"for a while").await;
         let wish = PinWish {
             expiry: Expiry::At(seconds(at_expiry())),
@@ -108,6 +143,11 @@ mod tests {
             let hour = Duration::from_secs(3600);
             assert!(bench.follows(clock).expiry_after(hour).is_err());
         }
+        let pin = bench.store.pin(&cid).unwrap();
+        for clock in [before_1970, long_ago, just_before] {
+            assert!(bench.follows(clock).over().is_none());
+        }
+        assert!(bench.follows(at_expiry).over().unwrap().has(&pin));
         assert_eq!(bench.follows(just_before).expire().await.unwrap(), 0);
         assert_eq!(bench.pinned(), [cid]);
         assert_eq!(bench.follows(at_expiry).expire().await.unwrap(), 1);
@@ -124,6 +164,8 @@ mod tests {
         let expires = bench.store.pin(&cid).unwrap().expires;
         assert_eq!(expires, Some(seconds(at_expiry())), "it is still known");
         assert_eq!(bench.follows(at_expiry).expire().await.unwrap(), 0);
+        let pin = bench.store.pin(&cid).unwrap();
+        assert!(!bench.follows(at_expiry).over().unwrap().has(&pin));
         follows.end(&bench.path()).await.unwrap();
         assert_eq!(bench.follows(at_expiry).expire().await.unwrap(), 1);
     }

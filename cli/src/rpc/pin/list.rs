@@ -1,13 +1,16 @@
 //! `pin ls`: what is pinned, itself or through what lies above it, and what is to be.
-//!
-//! Pins are written straight into pieces of the answer, page by page, since there may be millions.
+
+mod line;
+
+pub use line::PinLine;
 
 use super::super::api::{Call, resolve_to_block};
 use super::super::arguments::CidText;
 use super::super::error::RpcError;
-use super::super::reply::{Reply, Sink};
+use super::super::reply::Reply;
 use super::{below, reached_by};
-use crate::output::{escape_json, utc};
+use crate::output::utc;
+use cairn_node::pins::Over;
 use cairn_node::pins::jobs::{JobState, JobStatus};
 use cairn_store::cid::Multihash;
 use cairn_store::dag::has_no_links;
@@ -15,57 +18,10 @@ use cairn_store::dag::walk::Missing;
 use cairn_store::pin::{Expiry, Metadata, Pin, PinMode, PinWish};
 use cairn_store::{Cid, Store};
 use futures::TryStreamExt;
-use serde::{Deserialize, Serialize};
+use line::Teller;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
-
-/// A pin in the answer of `pin ls`. Without `stream` the answer is one value, `{"Keys":{CID:{…}}}`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct PinLine {
-    /// The CID.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub cid: String,
-    /// The pin's name.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// `recursive`, `direct`, `indirect`, or `indirect through <root>`.
-    pub r#type: String,
-    /// When it was made.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub created: Option<String>,
-    /// From when on it may be removed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires: Option<String>,
-    /// What else is said of it.
-    #[serde(skip_serializing_if = "Metadata::is_empty")]
-    pub metadata: Metadata,
-    /// `pinned`, or what the job does that is to make it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<String>,
-    /// Why it does not get on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// In how many seconds it is tried again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_seconds: Option<u64>,
-    /// Blocks that came.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub blocks: Option<u64>,
-    /// Their bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<u64>,
-    /// How many bytes there are in all, as its first block says.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub total: Option<u64>,
-    /// Those of a higher one have their turns first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<i32>,
-    /// Whether somebody waits for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub foreground: Option<bool>,
-}
 
 /// Which pins are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,39 +59,49 @@ impl Wanted {
     }
 }
 
-/// In which states jobs are listed, and whether pins are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Status {
-    All,
-    Pinned,
-    /// Of a job.
-    Only(&'static str),
-}
+/// In which states jobs and pins are listed; without any, pins in all of theirs and no jobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Statuses(Vec<&'static str>);
 
-impl Status {
-    fn read(name: Option<&str>) -> Result<Option<Self>, RpcError> {
-        Ok(Some(match name {
-            None | Some("") => return Ok(None),
-            Some("all") => Self::All,
-            Some("pinned") => Self::Pinned,
-            Some("queued") => Self::Only("queued"),
-            Some("fetching") => Self::Only("fetching"),
-            Some("waiting") => Self::Only("waiting"),
-            Some("failed") => Self::Only("failed"),
-            Some(other) => {
-                return Err(RpcError::wrong(format!(
-                    "invalid status '{other}', must be one of {{queued, fetching, waiting, pinned, failed, all}}"
-                )));
+impl Statuses {
+    fn read<'a>(given: impl Iterator<Item = &'a str>) -> Result<Self, RpcError> {
+        let mut all = Vec::new();
+        let names = given.flat_map(|text| text.split(',')).map(str::trim);
+        for name in names.filter(|name| !name.is_empty()) {
+            let known = STATUSES.into_iter().find(|known| *known == name);
+            match (known, name) {
+                (Some(known), _) => all.push(known),
+                (None, "all") => all.extend(STATUSES),
+                (None, _) => {
+                    return Err(RpcError::wrong(format!(
+                        "invalid status '{name}', must be one of {{{}, all}}, or several with commas between",
+                        STATUSES.join(", ")
+                    )));
+                }
             }
-        }))
+        }
+        Ok(Self(all))
     }
 
-    fn takes(self, state: &JobState) -> bool {
-        match self {
-            Self::All => true,
-            Self::Pinned => false,
-            Self::Only(name) => state.name() == name,
-        }
+    fn is_given(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    fn takes_job(&self, state: &JobState) -> bool {
+        self.0.contains(&state.name())
+    }
+
+    fn takes_jobs(&self) -> bool {
+        let of_pin = [PINNED, EXPIRED];
+        self.0.iter().any(|name| !of_pin.contains(name))
+    }
+
+    fn takes_pin(&self, name: &'static str) -> bool {
+        !self.is_given() || self.0.contains(&name)
+    }
+
+    fn takes_pins(&self) -> bool {
+        self.takes_pin(PINNED) || self.takes_pin(EXPIRED)
     }
 }
 
@@ -143,7 +109,9 @@ impl Status {
 #[derive(Debug, Clone)]
 struct Options {
     wanted: Wanted,
-    status: Option<Status>,
+    statuses: Statuses,
+    /// Which pins wait to be removed.
+    over: Option<Over>,
     name: Option<String>,
     metadata: Metadata,
     /// Only what expires before this second.
@@ -163,10 +131,15 @@ impl Options {
             Some(after) => Some(call.context.follows().await?.expiry_after(after)?),
             None => None,
         };
+        let over = match call.context.store().await?.next_expiry() {
+            Some(_) => call.context.follows().await?.over(),
+            None => None,
+        };
         let long = arguments.flag(&["long", "l"])?;
         Ok(Self {
             wanted: Wanted::read(arguments.text(&["type", "t"]))?,
-            status: Status::read(arguments.text(&["status"]))?,
+            statuses: Statuses::read(arguments.each("status"))?,
+            over,
             names: arguments.flag(&["names"])? || name.is_some() || long,
             name,
             metadata,
@@ -178,7 +151,7 @@ impl Options {
 
     /// Whether everything is wanted that is pinned in such a way.
     fn is_of_type_alone(&self) -> bool {
-        self.status.is_none()
+        !self.statuses.is_given()
             && self.name.is_none()
             && self.metadata.is_empty()
             && self.expires_before.is_none()
@@ -199,23 +172,33 @@ impl Options {
             && (self.expires_before).is_none_or(|before| expires.is_some_and(|at| at < before))
     }
 
+    fn status(&self, pin: &Pin) -> &'static str {
+        match self.over.as_ref().is_some_and(|over| over.has(pin)) {
+            true => EXPIRED,
+            false => PINNED,
+        }
+    }
+
     fn fits_pin(&self, pin: &Pin) -> bool {
-        self.fits(pin.mode, pin.name.as_deref(), &pin.metadata, pin.expires)
+        self.statuses.takes_pin(self.status(pin))
+            && self.fits(pin.mode, pin.name.as_deref(), &pin.metadata, pin.expires)
     }
 
     fn fits_job(&self, job: &JobStatus) -> bool {
         let wish = &job.wish;
         let (name, expires) = (wish.name.as_deref(), expires(wish));
-        self.status.is_some_and(|status| status.takes(&job.state))
-            && self.fits(wish.mode, name, &wish.metadata, expires)
+        self.statuses.takes_job(&job.state) && self.fits(wish.mode, name, &wish.metadata, expires)
     }
 
     fn pin(&self, pin: Pin) -> PinLine {
+        let status = self.status(&pin);
+        // One that stays no longer is told apart, asked or not.
+        let is_told = self.statuses.is_given() || status == EXPIRED;
         let mut line = PinLine {
             cid: self.cids.text(&pin.cid),
             name: pin.name.filter(|_| self.names).unwrap_or_default(),
             r#type: pin.mode.name().to_owned(),
-            status: self.status.map(|_| "pinned".to_owned()),
+            status: is_told.then(|| status.to_owned()),
             ..PinLine::default()
         };
         if self.long {
@@ -284,17 +267,16 @@ async fn all(
     options: &Options,
     teller: &mut Teller,
 ) -> Result<(), RpcError> {
-    if options
-        .status
-        .is_some_and(|status| status != Status::Pinned)
-    {
+    // An object has each key once: of a pin that is to be changed, what becomes of it.
+    let mut told = HashSet::new();
+    if options.statuses.takes_jobs() {
         for job in call.context.jobs().await?.list().await {
-            if options.fits_job(&job) {
+            if options.fits_job(&job) && (told.insert(job.wish.key()) || teller.stream) {
                 teller.tell(&options.job(job)).await?;
             }
         }
     }
-    if matches!(options.status, Some(Status::Only(_))) {
+    if !options.statuses.takes_pins() {
         return Ok(());
     }
     let mut pinned = Seen::default();
@@ -305,7 +287,8 @@ async fn all(
             pinned.insert(pin.cid.hash());
             has_below |= pin.mode == PinMode::Recursive && !has_no_links(pin.cid.codec());
         }
-        if options.fits_pin(&pin) {
+        let is_told = !teller.stream && !told.is_empty() && told.contains(&pin.key());
+        if !is_told && options.fits_pin(&pin) {
             teller.tell(&options.pin(pin)).await?;
         }
     }
@@ -353,9 +336,9 @@ async fn asked_for(
 ) -> Result<(), RpcError> {
     let session = call.session().await?;
     let local = call.upkeep_session().await?;
-    let jobs = match options.status {
-        Some(_) => call.context.jobs().await?.list().await,
-        None => Vec::new(),
+    let jobs = match options.statuses.takes_jobs() {
+        true => call.context.jobs().await?.list().await,
+        false => Vec::new(),
     };
     let mut told = HashSet::new();
     let texts = call.arguments.all();
@@ -389,17 +372,21 @@ async fn line_of(
             ..options.job(job.clone())
         }));
     }
-    if matches!(options.status, Some(Status::Only(_))) {
+    if !options.statuses.takes_pins() {
         return Ok(None);
     }
+    let takes = |pin: &Pin| {
+        let status = options.status(pin);
+        options.wanted.takes(pin.mode) && options.statuses.takes_pin(status)
+    };
     let pinned = store.pin(&cid);
-    if let Some(pin) = pinned.filter(|pin| options.wanted.takes(pin.mode)) {
+    if let Some(pin) = pinned.filter(takes) {
         return Ok(Some(PinLine {
             cid: cid_text,
             ..options.pin(pin)
         }));
     }
-    if !options.wanted.takes_indirect() {
+    if !options.wanted.takes_indirect() || !options.statuses.takes_pin(PINNED) {
         return Ok(None);
     }
     let reached = reached_by(store, local, &[cid]).await?;
@@ -430,175 +417,15 @@ impl Seen {
     }
 }
 
-/// Line by line, or one value; in either case in pieces.
-struct Teller {
-    out: Sink,
-    stream: bool,
-    piece: Vec<u8>,
-    is_first: bool,
-}
-
-impl Teller {
-    fn new(out: Sink, stream: bool) -> Self {
-        let mut piece = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 4);
-        if !stream {
-            piece.extend_from_slice(b"{\"Keys\":{");
-        }
-        Self {
-            out,
-            stream,
-            piece,
-            is_first: true,
-        }
-    }
-
-    async fn tell(&mut self, line: &PinLine) -> Result<(), RpcError> {
-        write_line(&mut self.piece, line, self.stream, self.is_first)?;
-        self.is_first = false;
-        if self.piece.len() >= PIECE_BYTES {
-            let next = Vec::with_capacity(self.piece.capacity());
-            let piece = std::mem::replace(&mut self.piece, next);
-            self.out.bytes(piece.into()).await?;
-        }
-        Ok(())
-    }
-
-    async fn finish(mut self) -> Result<(), RpcError> {
-        if !self.stream {
-            self.piece.extend_from_slice(b"}}\n");
-        }
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        self.out.bytes(self.piece.into()).await
-    }
-}
-
-/// Writes a pin as a line, or as a key with its value.
-fn write_line(
-    into: &mut Vec<u8>,
-    line: &PinLine,
-    stream: bool,
-    is_first: bool,
-) -> Result<(), RpcError> {
-    if stream {
-        if is_plain(line) {
-            serde_json::to_writer(&mut *into, line)?;
-        } else {
-            into.extend_from_slice(escape_json(serde_json::to_string(line)?).as_bytes());
-        }
-        into.push(b'\n');
-        return Ok(());
-    }
-    if !is_first {
-        into.push(b',');
-    }
-    serde_json::to_writer(&mut *into, &line.cid)?;
-    into.push(b':');
-    // Kubo tells here the name of those that have none, too.
-    let value = PinType {
-        r#type: &line.r#type,
-        name: &line.name,
-        more: PinLine {
-            cid: String::new(),
-            name: String::new(),
-            r#type: String::new(),
-            ..line.clone()
-        },
-    };
-    into.extend_from_slice(escape_json(value.text()?).as_bytes());
-    Ok(())
-}
-
-/// Whether nothing in it is somebody's words.
-fn is_plain(line: &PinLine) -> bool {
-    line.name.is_empty() && line.metadata.is_empty() && line.reason.is_none()
-}
-
-/// How a CID is pinned, below its key.
-struct PinType<'a> {
-    r#type: &'a str,
-    name: &'a str,
-    more: PinLine,
-}
-
-impl PinType<'_> {
-    fn text(&self) -> Result<String, RpcError> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct First<'a> {
-            r#type: &'a str,
-            name: &'a str,
-        }
-        let first = First {
-            r#type: self.r#type,
-            name: self.name,
-        };
-        let mut text = serde_json::to_string(&first)?;
-        // Behind them whatever else is known; the type it begins with has been told.
-        let more = serde_json::to_string(&self.more)?;
-        let told = "{\"Type\":\"\"";
-        if let Some(rest) = more.strip_prefix(told).filter(|rest| *rest != "}") {
-            text.pop();
-            text.push_str(rest);
-        }
-        Ok(text)
-    }
-}
-
-/// So much of an answer is handed over at a time.
-const PIECE_BYTES: usize = 64 << 10;
+/// The states of pins.
+const PINNED: &str = "pinned";
+const EXPIRED: &str = "expired";
+/// The states of jobs, and those.
+const STATUSES: [&str; 6] = ["queued", "fetching", "waiting", "failed", PINNED, EXPIRED];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn text(lines: &[PinLine], stream: bool) -> String {
-        let mut text = Vec::new();
-        for (at, line) in lines.iter().enumerate() {
-            write_line(&mut text, line, stream, at == 0).unwrap();
-        }
-        String::from_utf8(text).unwrap()
-    }
-
-    fn line(cid: &str, kind: &str) -> PinLine {
-        PinLine {
-            cid: cid.to_owned(),
-            r#type: kind.to_owned(),
-            ..PinLine::default()
-        }
-    }
-
-    #[test]
-    fn answers_have_kubos_shape() {
-        let named = PinLine {
-            name: "a\u{202e}b".to_owned(),
-            ..line("bafy", "recursive")
-        };
-        let lines = [named, line("bafk", "direct")];
-        assert_eq!(
-            text(&lines, true),
-            "{\"Cid\":\"bafy\",\"Name\":\"a\\u202eb\",\"Type\":\"recursive\"}\n{\"Cid\":\"bafk\",\"Type\":\"direct\"}\n"
-        );
-        assert_eq!(
-            text(&lines, false),
-            r#""bafy":{"Type":"recursive","Name":"a\u202eb"},"bafk":{"Type":"direct","Name":""}"#
-        );
-    }
-
-    #[test]
-    fn what_else_is_known_stands_behind_that() {
-        let full = PinLine {
-            created: Some(utc(1_700_000_000)),
-            metadata: Metadata::from([("key".to_owned(), "value".to_owned())]),
-            status: Some("pinned".to_owned()),
-            ..line("bafy", "recursive")
-        };
-        assert_eq!(
-            text(&[full], false),
-            r#""bafy":{"Type":"recursive","Name":"","Created":"2023-11-14T22:13:20Z","Metadata":{"key":"value"},"Status":"pinned"}"#
-        );
-    }
 
     #[test]
     fn an_unknown_type_is_refused_with_kubos_text() {
@@ -609,8 +436,22 @@ mod tests {
                 .ends_with("{direct, indirect, recursive, all}")
         );
         assert_eq!(Wanted::read(None).unwrap(), Wanted::All);
-        assert!(Status::read(Some("x")).is_err());
-        assert_eq!(Status::read(None).unwrap(), None);
+    }
+
+    #[test]
+    fn statuses_come_one_by_one_and_with_commas_between() {
+        let read = |texts: &[&str]| Statuses::read(texts.iter().copied()).map(|all| all.0);
+        assert_eq!(read(&[]).unwrap(), [""; 0]);
+        assert_eq!(read(&[""]).unwrap(), [""; 0]);
+        let three = ["queued", "failed", "expired"];
+        assert_eq!(read(&["queued, failed", "expired"]).unwrap(), three);
+        assert_eq!(read(&["all"]).unwrap(), STATUSES);
+        let error = read(&["queued", "x"]).unwrap_err();
+        assert!(
+            error
+                .message()
+                .starts_with("invalid status 'x', must be one of {queued, ")
+        );
     }
 
     #[test]
