@@ -1,4 +1,4 @@
-//! Durations as text, the way Kubo's tools write them: `30s`, `5000ms`, `1h30m`, `1.5s`.
+//! Durations as text, the way Kubo's tools write them: `30s`, `5000ms`, `1h30m`, `1.5s`; and `30d`, `2w`.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -12,7 +12,7 @@ pub struct Interval(pub Duration);
 
 /// Why a text is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a duration; write it like 30s, 500ms, 5m or 1h30m")]
+#[error("{0:?} is not a duration; write it like 30s, 500ms, 5m, 1h30m or 30d")]
 pub struct IntervalError(String);
 
 impl FromStr for Interval {
@@ -78,7 +78,7 @@ impl From<Interval> for String {
     }
 }
 
-const UNITS: [(&str, f64); 7] = [
+const UNITS: [(&str, f64); 9] = [
     ("ns", 1e-9),
     ("us", 1e-6),
     ("µs", 1e-6),
@@ -86,6 +86,8 @@ const UNITS: [(&str, f64); 7] = [
     ("s", 1.0),
     ("m", 60.0),
     ("h", 3600.0),
+    ("d", 86_400.0),
+    ("w", 604_800.0),
 ];
 
 #[cfg(test)]
@@ -99,6 +101,8 @@ mod tests {
         assert_eq!(read("5000ms"), Duration::from_secs(5));
         assert_eq!(read("1h30m"), Duration::from_secs(5400));
         assert_eq!(read("1.5s"), Duration::from_millis(1500));
+        assert_eq!(read("1d12h"), Duration::from_secs(36 * 3600));
+        assert_eq!(read("2w"), Duration::from_secs(14 * 24 * 3600));
         assert_eq!(read("0"), Duration::ZERO);
     }
 
