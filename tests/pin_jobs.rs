@@ -1,6 +1,6 @@
 //! Pins that are made in the background, by real daemons that are stopped and killed.
 
-use harness::scenario::{HELLO_V1, hello, json};
+use harness::scenario::{EMPTY_FOLDER_V1, HELLO_V1, hello, json};
 
 use harness::{Daemon, Repo, tree, wait_for, wait_until};
 use serde_json::Value;
@@ -178,11 +178,20 @@ fn a_job_is_cancelled_by_name_or_by_unpinning_and_never_made_then() {
         let daemon = served.then(|| repo.daemon());
         let unknown = repo.run(["pin", "cancel", HELLO_V1]).failure(1);
         assert!(unknown.contains("not in the queue"), "{unknown}");
+        repo.ok(["pin", "add", "--background", HELLO_V1]);
+        let none = repo
+            .run(["pin", "cancel", HELLO_V1, EMPTY_FOLDER_V1])
+            .failure(1);
+        let told = format!(
+            "nothing was cancelled: {EMPTY_FOLDER_V1} is not in the queue of pins; the other one stays as it is"
+        );
+        assert!(none.ends_with(&told), "{none}");
+        assert_ne!(status(&repo, HELLO_V1), Value::Null);
         for end in ["cancel", "rm"] {
             repo.ok(["pin", "add", "--background", HELLO_V1]);
             assert_eq!(
                 repo.ok(["pin", end, HELLO_V1]),
-                format!("cancelled {HELLO_V1}, which was queued")
+                format!("cancelled {HELLO_V1}, which was in the queue")
             );
             assert_eq!(status(&repo, HELLO_V1), Value::Null);
         }

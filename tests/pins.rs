@@ -38,6 +38,16 @@ fn pins_are_listed_moved_verified_and_removed() {
         assert!(missing.ends_with("not pinned"), "{missing}");
         let indirect = repo.run(["pin", "rm", HELLO_V1]).failure(1);
         assert!(indirect.contains("indirect"), "{indirect}");
+        let line = ["pin", "rm", &root, HELLO_V1, EMPTY_FOLDER_V1];
+        let none = repo.run(line).failure(1);
+        let each = [HELLO_V1, EMPTY_FOLDER_V1]
+            .map(|cid| format!("{cid} is not pinned or pinned indirectly"));
+        let told = format!(
+            "nothing was unpinned: {}; the other one stays as it is",
+            each.join("; ")
+        );
+        assert!(none.ends_with(&told), "{none}");
+        assert_eq!(repo.ok(["pin", "ls", "-q", "-t", "recursive"]), root);
         assert_eq!(
             repo.ok(["pin", "verify", "--verbose"]),
             format!("{root} ok")
@@ -228,7 +238,10 @@ fn an_expired_pin_is_removed_before_a_collection_and_its_blocks_with_that() {
     both(|repo| {
         let folder = tempfile::tempdir().unwrap();
         repo.ok(["add", "--pin=false", &hello(folder.path())]);
-        repo.ok(["pin", "add", "--expire-in", "1h", HELLO_V1]);
+        repo.ok(["pin", "add", "--expire-in", "30d", HELLO_V1]);
+        let within = |time| repo.ok(["pin", "ls", "-q", "--expires-before", time]);
+        assert_eq!(within("4w"), "");
+        assert_eq!(within("5w"), HELLO_V1);
         assert_eq!(repo.ok(["repo", "gc"]), "");
         repo.ok(["pin", "add", "--expire-in", "1ms", HELLO_V1]);
         let removed = harness::wait_for("its time", || {
@@ -240,10 +253,16 @@ fn an_expired_pin_is_removed_before_a_collection_and_its_blocks_with_that() {
         });
         assert_eq!(removed, format!("removed {HELLO_V1}"));
         assert_eq!(repo.ok(["pin", "ls"]), "");
-        let refused = repo
-            .run(["pin", "add", "--expire-in", "0", HELLO_V1])
-            .failure(1);
-        assert!(refused.contains("expire-in must be longer"), "{refused}");
+        for (time, why) in [
+            ("0", "expire-in must be longer"),
+            ("366000d", "1000 years"),
+            ("-1h", "not a duration"),
+        ] {
+            let line = ["pin", "add", "--expire-in", time, HELLO_V1];
+            let refused = repo.run(line);
+            assert!(refused.stderr.contains(why), "{refused:?}");
+            assert_ne!(refused.code, Some(0), "{refused:?}");
+        }
     });
 }
 
@@ -263,6 +282,13 @@ fn what_is_larger_than_max_size_is_not_pinned_and_both_figures_are_told() {
         assert_eq!(repo.ok(["pin", "ls"]), "");
         repo.ok(["pin", "add", "--max-size", "1kB", &root]);
         assert_eq!(repo.ok(["pin", "ls", "-q", "-t", "recursive"]), root);
+        let line = ["pin", "add", "--name", "small", "--max-size", "20B", &root];
+        let told = repo.run(line).failure(1);
+        let stays = format!(
+            "{root} is pinned already and stays so, as it was: it may have 20 bytes at most"
+        );
+        assert!(told.contains(&stays), "{told}");
+        assert_eq!(repo.ok(["pin", "ls", "--name", "small"]), "");
     });
 }
 
@@ -292,4 +318,76 @@ fn many_present_roots_are_pinned_and_unpinned_in_one_request() {
         repo.ok(["pin", "rm"].iter().chain(&cids));
         assert_eq!(repo.ok(["pin", "ls"]), "");
     });
+}
+
+#[test]
+fn an_expired_pin_is_told_as_that_until_it_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::new(CAIRN);
+    repo.ok(["add", "--pin=false", &hello(folder.path())]);
+    let empty = repo.run_with(["add", "-Q"], b"").success().text();
+    repo.ok(["pin", "add", "--expire-in", "1ms", HELLO_V1]);
+    let expired = format!("{HELLO_V1} recursive expired");
+    // Nobody removes it without a daemon and a collection.
+    harness::wait_until("its time", || repo.ok(["pin", "ls", HELLO_V1]) == expired);
+    let listed = |line: &[&str]| {
+        let told = repo.ok(["pin", "ls"].iter().chain(line));
+        let mut told: Vec<String> = lines(&told).iter().map(ToString::to_string).collect();
+        told.sort();
+        told
+    };
+    let sorted = |mut wanted: Vec<String>| {
+        wanted.sort();
+        wanted
+    };
+    let whole = format!("{empty} recursive");
+    assert_eq!(listed(&[]), sorted(vec![whole.clone(), expired.clone()]));
+    assert_eq!(
+        listed(&["--status", "expired"]),
+        std::slice::from_ref(&expired)
+    );
+    let pinned = format!("{whole} pinned");
+    assert_eq!(
+        listed(&["--status", "pinned,failed"]),
+        std::slice::from_ref(&pinned)
+    );
+    let both = sorted(vec![pinned, expired]);
+    assert_eq!(listed(&["--status", "pinned", "--status", "expired"]), both);
+    assert_eq!(listed(&["--status", "all"]), both);
+    let wrong = repo
+        .run(["pin", "ls", "--status", "pinned,lost"])
+        .failure(1);
+    assert!(wrong.contains("invalid status 'lost'"), "{wrong}");
+    assert_eq!(repo.ok(["repo", "gc"]), format!("removed {HELLO_V1}"));
+    assert_eq!(listed(&[]), [whole]);
+}
+
+#[test]
+fn a_pin_that_is_not_whole_any_more_is_made_whole_by_the_same_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let (giver, taker) = (Repo::new(CAIRN), Repo::new(CAIRN));
+    let path = hello(folder.path());
+    let add = |repo: &Repo| repo.ok(["add", "-Q", "-w", &path]);
+    // Or the daemon may heal it by itself before it is asked to.
+    taker.ok(["config", "set", "storage.scrub_share", "0"]);
+    let root = add(&giver);
+    assert_eq!(add(&taker), root);
+    damage(&taker, b"hello world");
+    let missing = taker.run(["pin", "add", &root]).failure(1);
+    assert!(missing.contains(HELLO_V1), "{missing}");
+    let (giving, _daemon) = (giver.daemon(), taker.daemon());
+    taker.run(["pin", "verify"]).failure(1);
+    taker.ok(["swarm", "connect", &giving.swarm()]);
+    assert_eq!(
+        taker.ok(["pin", "add", "--name", "whole", &root]),
+        format!("pinned {root} recursively")
+    );
+    assert_eq!(
+        taker.ok(["pin", "verify", "--verbose"]),
+        format!("{root} ok")
+    );
+    assert_eq!(
+        taker.ok(["pin", "ls", "--name", "whole"]),
+        format!("{root} recursive whole")
+    );
 }

@@ -185,7 +185,7 @@ pub enum Command {
     Dag(DagCommand),
     /// Files and folders that are changed by path (MFS).
     Files(FilesArgs),
-    /// What must stay.
+    /// Pin content, so that it is kept, and unpin it.
     #[command(subcommand)]
     Pin(PinCommand),
     /// Tell where a block is, or how it is looked for, as it happens.
@@ -290,6 +290,7 @@ mod tests {
             "cairn pin add --recursive=false --name x bafkqaaa",
             "cairn pin add --background --priority -3 --expire-in 24h --max-size 2GiB --meta a=b --meta c=d bafkqaaa",
             "cairn pin ls -l --status all --expires-before 24h --meta a=b",
+            "cairn pin ls --status queued,failed --status expired",
             "cairn pin cancel bafkqaaa",
             "cairn pin retry --all",
             "cairn pin rm -r bafkqaaa",

@@ -8,35 +8,39 @@ use std::path::PathBuf;
 /// Below `pin`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum PinCommand {
-    /// Fetch and keep.
+    /// Fetch a file, a folder or another DAG, and keep it until it is unpinned.
+    ///
+    /// It is pinned once all of it is here. What is missing is asked of peers, for which a daemon must run (`cairn daemon`);
+    /// what came before a failure is not fetched twice. Of what is pinned already everything is looked at, and what is
+    /// missing of it is fetched.
     Add {
-        /// What to keep.
+        /// CIDs, or paths like /ipfs/CID/folder/file and /ipns/NAME.
         #[arg(required = true)]
         paths: Vec<String>,
-        /// With everything below it.
+        /// With everything below it; =false keeps the one block alone.
         #[arg(short, long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = clap::ArgAction::Set)]
         recursive: bool,
-        /// Name for the pin.
+        /// Name for the pin; `pin ls --names` prints it.
         #[arg(short, long, value_name = "NAME")]
         name: Option<String>,
         /// Say something of the pin; may be given more than once. KEY= takes KEY away.
         #[arg(long, value_name = "KEY=VALUE")]
         meta: Vec<String>,
-        /// Let it go after so long; without this a pin stays, also one that was to expire.
-        #[arg(long, value_name = "DURATION")]
+        /// Unpin it by itself after this time, like 12h, 30d or 2w. Without this a pin stays, also one that was to expire.
+        #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
         expire_in: Option<Interval>,
-        /// Pin nothing that is larger.
-        #[arg(long, value_name = "SIZE")]
+        /// Pin nothing that has more bytes in all than this, like 500MB or 2GiB.
+        #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
         max_size: Option<ByteSize>,
         /// Put it in the daemon's queue and return at once; `pin ls --status all` shows how it goes.
         #[arg(long)]
         background: bool,
-        /// Place in the queue: those of a higher priority come first [default: 0].
+        /// Place in the queue, which may be negative: those of a higher priority come first [default: 0].
         #[arg(
             long,
             value_name = "NUMBER",
             requires = "background",
-            allow_hyphen_values = true
+            allow_negative_numbers = true
         )]
         priority: Option<i32>,
         /// Show progress [default: on a terminal].
@@ -46,46 +50,60 @@ pub enum PinCommand {
         #[arg(long, conflicts_with_all = ["meta", "expire_in", "max_size", "background"])]
         follow: bool,
         /// For how long what a followed name led to before stays pinned [default: 24h].
-        #[arg(long, value_name = "DURATION", requires = "follow")]
+        #[arg(
+            long,
+            value_name = "DURATION",
+            requires = "follow",
+            allow_hyphen_values = true
+        )]
         grace: Option<Interval>,
     },
-    /// Take pins out of the queue.
+    /// Take out of the queue what was to be pinned in the background.
+    ///
+    /// All of those named, or none if one of them is not in the queue. What was fetched for them goes with the next garbage
+    /// collection.
     Cancel {
-        /// What shall not be kept.
+        /// CIDs or paths in the queue, which `pin ls --status all` lists.
         #[arg(required = true)]
         paths: Vec<String>,
     },
-    /// List the names that are followed.
+    /// List the names that are followed (`pin add --follow`).
     Followed,
-    /// Try pins of the queue again now that wait or failed.
+    /// Try again now what waits in the queue or failed.
     Retry {
-        /// Which.
+        /// CIDs or paths in the queue, which `pin ls --status waiting,failed` lists.
         #[arg(required_unless_present = "all")]
         paths: Vec<String>,
-        /// All of them.
+        /// All that wait or failed.
         #[arg(long, conflicts_with = "paths")]
         all: bool,
     },
     /// Follow a name no longer; what it leads to stays pinned.
     Unfollow {
-        /// The paths, as they were followed.
+        /// The paths, as `pin followed` lists them.
         #[arg(required = true)]
         paths: Vec<String>,
     },
-    /// Keep no longer.
+    /// Unpin: it goes with the next garbage collection, unless another pin keeps it.
+    ///
+    /// All of those named, or none if one of them is not pinned. What waits in the queue is cancelled.
     Rm {
-        /// What to let go.
+        /// CIDs or paths that are pinned themselves, as `pin ls -t recursive` and `pin ls -t direct` list them.
         #[arg(required = true)]
         paths: Vec<String>,
-        /// Recursive pins too.
+        /// Recursive pins too; =false refuses to take those away.
         #[arg(short, long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = clap::ArgAction::Set)]
         recursive: bool,
     },
-    /// List what is kept.
+    /// List what is pinned, and with --status what is to be.
+    ///
+    /// A line has the CID and how it is pinned: recursive (with everything below it), direct (the block alone) or indirect
+    /// (below a recursive pin). One whose time is over is told as expired until it is removed, which a daemon does within
+    /// seconds, and else the next garbage collection.
     Ls {
-        /// How these are kept; all without any.
+        /// Tell how these CIDs or paths are pinned [default: list all].
         paths: Vec<String>,
-        /// direct, indirect, recursive or all.
+        /// How they are pinned: direct, indirect, recursive or all [default: all].
         #[arg(short = 't', long = "type", value_name = "TYPE")]
         kind: Option<String>,
         /// Print only CIDs.
@@ -97,12 +115,13 @@ pub enum PinCommand {
         /// Only pins of which this is said; may be given more than once.
         #[arg(long, value_name = "KEY=VALUE")]
         meta: Vec<String>,
-        /// Only pins that expire within this time.
-        #[arg(long, value_name = "DURATION")]
+        /// Only pins that expire within this time, like 12h or 30d.
+        #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
         expires_before: Option<Interval>,
-        /// Only these, those in the queue among them: queued, fetching, waiting, pinned, failed or all.
+        /// Only these, those in the queue among them: queued, fetching, waiting, failed, pinned, expired or all. May be given
+        /// more than once, or with commas between.
         #[arg(long, value_name = "STATUS")]
-        status: Option<String>,
+        status: Vec<String>,
         /// With --json: print pins while they are found, one a line.
         #[arg(short, long)]
         stream: bool,
@@ -113,22 +132,26 @@ pub enum PinCommand {
         #[arg(short, long)]
         long: bool,
     },
-    /// Keep another instead.
+    /// Pin another DAG in the place of one, under the same name.
+    ///
+    /// The new one is here as a whole before the old one is unpinned, and only what differs is fetched.
     Update {
-        /// What is kept.
+        /// What is pinned recursively.
         from: String,
-        /// What shall be kept.
+        /// What is to be pinned instead.
         to: String,
-        /// Let the old one go.
+        /// Unpin the old one; =false keeps both.
         #[arg(long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true, action = clap::ArgAction::Set)]
         unpin: bool,
     },
-    /// Check that everything that is kept is here.
+    /// Check that everything that is pinned is here, block by block.
+    ///
+    /// Names what is missing or damaged below which pin, and fails if there is any. Nothing is fetched or changed.
     Verify {
         /// Print what is whole too.
         #[arg(long)]
         verbose: bool,
-        /// Print only CIDs.
+        /// Print only the CIDs of pins that are not whole.
         #[arg(short, long)]
         quiet: bool,
     },

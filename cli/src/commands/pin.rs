@@ -5,9 +5,10 @@ use crate::args::PinCommand;
 use crate::exit::Failure;
 use crate::output::{self, Printer, Progress, escape};
 use crate::rpc::client::Question;
+use crate::rpc::pin::Pins;
 use crate::rpc::pin::follow::FollowedAnswer;
 use crate::rpc::pin::list::PinLine;
-use crate::rpc::pin::{Pins, Verified};
+use crate::rpc::pin::verify::Verified;
 
 /// `pin`.
 pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> {
@@ -124,7 +125,7 @@ pub async fn pin(shell: &mut Shell, command: PinCommand) -> Result<(), Failure> 
                 .maybe("name", name)
                 .each("meta", meta)
                 .maybe("expires-before", expires_before)
-                .maybe("status", status)
+                .each("status", status)
                 .maybe("names", names.then_some(true))
                 .maybe("long", long.then_some(true));
             if shell.global.wants_json() {
@@ -224,7 +225,7 @@ fn print_queued(line: &Pins, printer: &mut Printer) -> Result<(), Failure> {
 
 fn print_cancelled(line: Pins, printer: &mut Printer) -> Result<(), Failure> {
     for cid in line.cancelled {
-        printer.line(&format!("cancelled {cid}, which was queued"))?;
+        printer.line(&format!("cancelled {cid}, which was in the queue"))?;
     }
     Ok(())
 }

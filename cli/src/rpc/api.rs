@@ -261,7 +261,7 @@ async fn run(command: &str, call: Call) -> Result<Reply, RpcError> {
         "pin/rm" => pin::remove(call).await,
         "pin/unfollow" => pin::follow::end(call).await,
         "pin/update" => pin::update(call).await,
-        "pin/verify" => pin::verify(call).await,
+        "pin/verify" => pin::verify::verify(call).await,
         "id" => id::id(call).await,
         "key/gen" => key::generate(call).await,
         "key/import" => key::import(call).await,

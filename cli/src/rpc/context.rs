@@ -277,6 +277,20 @@ impl Context {
         Ok(())
     }
 
+    /// [`Context::pin_as`] that fetches what is missing of a pin that stands, too.
+    pub async fn pin_whole<S: BlockSource + Clone + 'static>(
+        &self,
+        source: S,
+        wish: PinWish,
+        on_progress: impl FnMut(PinProgress) + Send,
+    ) -> Result<(), RpcError> {
+        let cid = wish.cid;
+        let jobs = self.jobs().await?;
+        jobs.pin_whole(source, wish, on_progress).await?;
+        self.announce(&cid);
+        Ok(())
+    }
+
     /// Pins those of many that reach little and only what is here, at most
     /// [`PINS_AT_ONCE`](cairn_store::pin::PINS_AT_ONCE), in one commit; tells which.
     pub async fn pin_here<S: BlockSource + Clone + 'static>(

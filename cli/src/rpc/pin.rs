@@ -3,6 +3,7 @@
 pub mod follow;
 pub mod jobs;
 pub mod list;
+pub mod verify;
 
 use super::api::{Call, resolve_to_block};
 use super::arguments::{Arguments, CidText};
@@ -14,10 +15,10 @@ use cairn_store::cid::{Cid, Multihash};
 use cairn_store::config::ByteSize;
 use cairn_store::dag::has_no_links;
 use cairn_store::dag::walk::{Missing, Options, Visit, walk};
-use cairn_store::pin::{Expiry, Metadata, PINS_AT_ONCE, PinMode, PinProgress, PinWish};
+use cairn_store::pin::{Expiry, Metadata, PINS_AT_ONCE, PinError, PinMode, PinProgress, PinWish};
 use cairn_store::unixfs::read::ReadError;
 use cairn_store::{Block, Store};
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -74,6 +75,11 @@ impl Terms {
                     "expire-in must be longer than nothing; leave it out for a pin that stays",
                 ));
             }
+            Some(after) if after > EXPIRE_IN_MAX => {
+                return Err(RpcError::wrong(
+                    "expire-in must be 1000 years (365000d) at most; leave it out for a pin that stays",
+                ));
+            }
             Some(after) => Expiry::At(call.context.follows().await?.expiry_after(after)?),
         };
         let max_bytes: Option<ByteSize> =
@@ -114,33 +120,6 @@ fn metadata(arguments: &Arguments) -> Result<Metadata, RpcError> {
     pairs.collect()
 }
 
-/// A line of `pin verify`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Verified {
-    /// The pin.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub cid: String,
-    /// Why it could not be looked at.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub err: String,
-    /// Whether everything below it is here.
-    pub ok: bool,
-    /// What is not.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub bad_nodes: Vec<BadNode>,
-}
-
-/// A block that is missing below a pin.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct BadNode {
-    /// The block.
-    pub cid: String,
-    /// Why it cannot be had.
-    pub err: String,
-}
-
 async fn roots(call: &Call, session: &Session, name: &str) -> Result<Vec<Cid>, RpcError> {
     let mut roots = Vec::new();
     for path in call.paths(name).await? {
@@ -161,7 +140,7 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
     let terms = Terms::read(&call).await?;
     let progress = arguments.flag(&["progress"])?;
     let cids = arguments.cids()?;
-    call.context.writable_store().await?;
+    let store = call.context.writable_store().await?.clone();
     let session = call.session().await?;
     Ok(Reply::values(move |out| async move {
         let roots = roots(&call, &session, "ipfs-path").await?;
@@ -178,12 +157,16 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
                 let counted = meter.clone();
                 let on_progress = move |now: PinProgress| counted.at(now);
                 let pinning = async {
-                    if terms.mode == PinMode::Recursive && terms.max_bytes.is_none() {
+                    // Of one that is pinned already nearly all is here, and nobody is to send it again.
+                    let is_all_wanted = terms.mode == PinMode::Recursive
+                        && terms.max_bytes.is_none()
+                        && store.pin(root).is_none();
+                    if is_all_wanted {
                         session.prefetch(root).await.map_err(ReadError::from)?;
                     }
                     let wish = terms.wish(*root);
                     call.context
-                        .pin_as(session.clone(), wish, on_progress)
+                        .pin_whole(session.clone(), wish, on_progress)
                         .await
                 };
                 let done = tell_while(&meter, teller, pinning).await;
@@ -204,7 +187,7 @@ fn after(error: RpcError, pinned: &[&Cid], cids: &CidText) -> RpcError {
     if pinned.is_empty() {
         return error;
     }
-    let named = pinned.iter().take(PINNED_NAMED_MAX);
+    let named = pinned.iter().take(NAMED_MAX);
     let named: Vec<String> = named.map(|root| cids.text(root)).collect();
     let more = match pinned.len() - named.len() {
         0 => String::new(),
@@ -244,7 +227,15 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
         let stands = |root: &Cid| !may_be_unpinned.contains(root) || store.pin(root).is_some();
         roots.iter().copied().filter(stands).collect::<Vec<Cid>>()
     };
-    store.pins_removable(&pinned(), only)?;
+    let refused = pinned().into_iter().filter_map(|root| {
+        let error = store.pins_removable(&[root], only).err()?;
+        let why = match error {
+            PinError::OtherMode { .. } => error.to_string(),
+            _ => format!("{} is {error}", cids.text(&root)),
+        };
+        Some((error.into(), why))
+    });
+    all_or_none(roots.len(), refused.collect(), "nothing was unpinned")?;
     for root in &queued {
         match jobs.cancel(root).await {
             // It was pinned at this moment.
@@ -261,6 +252,34 @@ pub async fn remove(call: Call) -> Result<Reply, RpcError> {
         cancelled: queued.iter().map(|root| cids.text(root)).collect(),
         ..Pins::default()
     })
+}
+
+/// What is done to all of so many or to none: the error that says why of each for which it cannot be. Of a single one it
+/// is the one that tools look for.
+fn all_or_none(
+    count: usize,
+    mut refused: Vec<(RpcError, String)>,
+    nothing: &str,
+) -> Result<(), RpcError> {
+    if count <= 1 {
+        return refused.pop().map_or(Ok(()), |(error, _)| Err(error));
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let named = refused.iter().take(NAMED_MAX);
+    let named: Vec<&str> = named.map(|(_, why)| why.as_str()).collect();
+    let more = match refused.len() - named.len() {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let left = match count - refused.len() {
+        0 => String::new(),
+        1 => "; the other one stays as it is".to_owned(),
+        left => format!("; the other {left} stay as they are"),
+    };
+    let named = named.join("; ");
+    Err(RpcError::failed(format!("{nothing}: {named}{more}{left}")))
 }
 
 /// What a followed name leads to would be pinned again.
@@ -313,84 +332,6 @@ pub async fn update(call: Call) -> Result<Reply, RpcError> {
         })
         .await
     }))
-}
-
-/// `pin verify`: whether everything that is pinned is here.
-pub async fn verify(call: Call) -> Result<Reply, RpcError> {
-    let verbose = call.arguments.flag(&["verbose", "v"])?;
-    let quiet = call.arguments.flag(&["quiet", "q"])?;
-    if verbose && quiet {
-        return Err(RpcError::failed(
-            "the --verbose and --quiet options can not be used at the same time",
-        ));
-    }
-    let cids = call.arguments.cids()?;
-    let store = call.context.store().await?.clone();
-    Ok(Reply::values(move |out| async move {
-        for pin in store.pin_pages() {
-            let mut answer = Verified {
-                cid: cids.text(&pin.cid),
-                ..Verified::default()
-            };
-            let mut bad = Bad::default();
-            let options = Options {
-                missing: Missing::Tell,
-                max_depth: (pin.mode == PinMode::Direct).then_some(0),
-                ..Options::default()
-            };
-            let mut visits = pin!(walk(store.anew(), pin.cid, options));
-            while let Some(visit) = visits.next().await {
-                match visit {
-                    Ok(Visit::Block { .. }) => {}
-                    Ok(Visit::Missing { cid, why }) => bad.take(BadNode {
-                        cid: cids.text(&cid),
-                        err: why,
-                    }),
-                    Err(error) => {
-                        answer.err = error.to_string();
-                        break;
-                    }
-                }
-            }
-            bad.tell(&mut answer);
-            if verbose || !answer.ok {
-                out.value(&answer).await?;
-            }
-        }
-        Ok(())
-    }))
-}
-
-/// What is missing below a pin: the first are named, all are counted.
-#[derive(Default)]
-struct Bad {
-    named: Vec<BadNode>,
-    more: u64,
-}
-
-impl Bad {
-    fn take(&mut self, node: BadNode) {
-        if self.named.len() < BAD_NODES_MAX {
-            self.named.push(node);
-        } else {
-            self.more += 1;
-        }
-    }
-
-    fn tell(self, answer: &mut Verified) {
-        if self.more > 0 {
-            if !answer.err.is_empty() {
-                answer.err.push_str("; ");
-            }
-            let more = format!(
-                "{BAD_NODES_MAX} bad blocks are named, and {} more",
-                self.more
-            );
-            answer.err.push_str(&more);
-        }
-        answer.ok = self.named.is_empty() && answer.err.is_empty();
-        answer.bad_nodes = self.named;
-    }
 }
 
 /// Which of `wanted` must stay, and why: `recursive`, `direct` or `indirect through <root>`.
@@ -490,10 +431,10 @@ async fn tell_while<T>(meter: &Meter, teller: Option<&Sink>, work: impl Future<O
 
 /// How long somebody waits for a figure that changed. Clusters give up on pins that stand still.
 const PROGRESS_TIME: Duration = Duration::from_millis(250);
-/// Most bad blocks below one pin that are named.
-const BAD_NODES_MAX: usize = 1024;
-/// Most pins that were made before an error and are named in it.
-const PINNED_NAMED_MAX: usize = 100;
+/// Most pins that are named in one error.
+const NAMED_MAX: usize = 100;
+/// Longest that a pin may be asked to stay without being asked to stay for good; its end has a year of four digits.
+const EXPIRE_IN_MAX: Duration = Duration::from_secs(365_000 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -521,28 +462,27 @@ mod tests {
     }
 
     #[test]
-    fn bad_blocks_beyond_a_bound_are_counted_and_not_named() {
-        let told = |count: usize, err: &str| {
-            let mut bad = Bad::default();
-            for at in 0..count {
-                bad.take(BadNode {
-                    cid: format!("bafy{at}"),
-                    err: "not found".to_owned(),
-                });
-            }
-            let mut answer = Verified {
-                err: err.to_owned(),
-                ..Verified::default()
-            };
-            bad.tell(&mut answer);
-            (answer.ok, answer.bad_nodes.len(), answer.err)
+    fn what_is_done_to_all_or_none_says_why_of_each() {
+        let refused = |names: &[&str]| {
+            let refused = names.iter().map(|name| {
+                let error = RpcError::failed("not pinned");
+                (error, format!("{name} is not pinned"))
+            });
+            refused.collect::<Vec<_>>()
         };
-        assert_eq!(told(0, ""), (true, 0, String::new()));
-        assert_eq!(told(0, "wrong"), (false, 0, "wrong".to_owned()));
-        let most = told(BAD_NODES_MAX, "");
-        assert_eq!(most, (false, BAD_NODES_MAX, String::new()));
-        let (ok, named, err) = told(BAD_NODES_MAX + 3, "wrong");
-        assert_eq!((ok, named), (false, BAD_NODES_MAX));
-        assert_eq!(err, "wrong; 1024 bad blocks are named, and 3 more");
+        let told = |count, names: &[&str]| {
+            let told = all_or_none(count, refused(names), "nothing was done");
+            told.map_err(|error| error.message().to_owned())
+        };
+        assert_eq!(told(1, &[]), Ok(()));
+        assert_eq!(told(3, &[]), Ok(()));
+        assert_eq!(told(1, &["a"]).unwrap_err(), "not pinned");
+        assert_eq!(
+            told(4, &["a", "b"]).unwrap_err(),
+            "nothing was done: a is not pinned; b is not pinned; the other 2 stay as they are"
+        );
+        let many = told(NAMED_MAX + 3, &["a"; NAMED_MAX + 2]).unwrap_err();
+        let end = "; and 2 more; the other one stays as it is";
+        assert!(many.ends_with(end), "{many}");
     }
 }

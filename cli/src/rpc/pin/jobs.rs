@@ -1,11 +1,12 @@
 //! Pins that are made in the background: `pin add --background`, `pin cancel` and `pin retry`.
 
 use super::super::api::Call;
+use super::super::arguments::CidText;
 use super::super::error::RpcError;
 use super::super::reply::Reply;
-use super::{Pins, Terms, roots};
-use cairn_node::pins::jobs::{JobError, JobState, NOBODY};
-use cairn_store::pin::PinWish;
+use super::{Pins, Terms, all_or_none, roots};
+use cairn_node::pins::jobs::{JobError, JobState, NOBODY, PinJobs};
+use cairn_store::pin::{PINS_AT_ONCE, PinWish};
 use cairn_store::{BlockSource, Cid};
 
 /// `pin add --background`: on disk when this is answered.
@@ -20,12 +21,17 @@ pub async fn add(call: Call) -> Result<Reply, RpcError> {
     for root in &roots {
         session.admits(root)?;
     }
-    // What is pinned has nothing to wait for.
+    // What is pinned and here has nothing to wait for. Where that takes longer to find out, a job does.
     let stands = |root: &Cid| store.pin(root).is_some_and(|pin| pin.mode == terms.mode);
-    let (pinned, waiting): (Vec<Cid>, Vec<Cid>) = roots.into_iter().partition(stands);
-    for root in &pinned {
-        let done = jobs.pin(session.clone(), terms.wish(*root), |_| {});
-        done.await?;
+    let (standing, mut waiting): (Vec<Cid>, Vec<Cid>) = roots.into_iter().partition(stands);
+    let mut pinned = Vec::new();
+    for batch in standing.chunks(PINS_AT_ONCE) {
+        let wishes = batch.iter().map(|root| terms.wish(*root)).collect();
+        let here = call.context.pin_here(&session, wishes).await?;
+        for (root, is_here) in batch.iter().zip(here) {
+            let into = if is_here { &mut pinned } else { &mut waiting };
+            into.push(*root);
+        }
     }
     let wishes: Vec<PinWish> = waiting.iter().map(|root| terms.wish(*root)).collect();
     jobs.add_all(wishes, priority.unwrap_or(0)).await?;
@@ -45,16 +51,32 @@ pub async fn cancel(call: Call) -> Result<Reply, RpcError> {
     let session = call.upkeep_session().await?;
     let roots = roots(&call, &session, "ipfs-path").await?;
     let jobs = call.context.jobs().await?;
-    if let Some(unknown) = roots.iter().find(|root| !jobs.has(root)) {
-        return Err(JobError::Unknown(*unknown).into());
-    }
+    all_queued(jobs, &roots, &cids, "nothing was cancelled")?;
     for root in &roots {
-        jobs.cancel(root).await?;
+        match jobs.cancel(root).await {
+            // It was named twice, or pinned at this moment.
+            Err(JobError::Unknown(_)) => {}
+            cancelled => cancelled?,
+        }
     }
     Reply::value(&Pins {
         cancelled: roots.iter().map(|root| cids.text(root)).collect(),
         ..Pins::default()
     })
+}
+
+/// Whether there is a job for each.
+fn all_queued(
+    jobs: &PinJobs,
+    roots: &[Cid],
+    cids: &CidText,
+    nothing: &str,
+) -> Result<(), RpcError> {
+    let unknown = roots.iter().filter(|root| !jobs.has(root)).map(|root| {
+        let why = format!("{} is not in the queue of pins", cids.text(root));
+        (JobError::Unknown(*root).into(), why)
+    });
+    all_or_none(roots.len(), unknown.collect(), nothing)
 }
 
 /// `pin retry`: those named, or all that wait or failed.
@@ -74,7 +96,9 @@ pub async fn retry(call: Call) -> Result<Reply, RpcError> {
         waiting.map(|job| job.wish.cid).collect()
     } else {
         let session = call.upkeep_session().await?;
-        roots(&call, &session, "ipfs-path").await?
+        let roots = roots(&call, &session, "ipfs-path").await?;
+        all_queued(jobs, &roots, &cids, "nothing is tried again")?;
+        roots
     };
     for root in &roots {
         match jobs.retry(root).await {
