@@ -4,7 +4,6 @@
 //! was not synced, tears what was, and refuses when it is told to. sled goes past this layer: what it
 //! holds is derived, and may be lost or old at any moment.
 
-mod buffers;
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "fuzz targets break nothing"))]
 #[expect(
@@ -14,8 +13,8 @@ mod buffers;
 )]
 pub(crate) mod simulated;
 
+use crate::buffers::Kept;
 use crate::durable::Access;
-use buffers::Kept;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use std::fmt::Debug;

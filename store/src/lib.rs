@@ -3,6 +3,7 @@
 #[cfg(feature = "bench")]
 pub mod bench_index;
 pub mod block;
+mod buffers;
 pub mod car;
 pub mod chunk;
 pub mod cid;

@@ -1,7 +1,8 @@
 //! Chunks of one size, each read straight into the memory it stays in.
 
+use crate::buffers::Kept;
 use bytes::Bytes;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 
 #[derive(Debug)]
 pub(super) struct Fixed {
@@ -16,15 +17,33 @@ impl Fixed {
     }
 
     pub(super) fn next(&mut self, input: &mut impl Read) -> io::Result<Option<Bytes>> {
-        let mut chunk = Vec::with_capacity(self.size);
-        input.take(self.size as u64).read_to_end(&mut chunk)?;
+        let chunk = match Kept::of(self.size) {
+            Some(kept) => kept.fill(|_, rest| read(input, rest))?,
+            None => self.read_into_new(input)?,
+        };
         if chunk.is_empty() {
             return Ok(None);
         }
-        // A short last chunk may wait in a batch for long: it gives back what it does not need.
-        if chunk.len() < self.size / 2 {
-            chunk.shrink_to_fit();
+        // A short last chunk may wait in a batch for long: it has only what it needs.
+        Ok(Some(if chunk.len() < self.size / 2 {
+            Bytes::copy_from_slice(&chunk)
+        } else {
+            chunk
+        }))
+    }
+
+    fn read_into_new(&self, input: &mut impl Read) -> io::Result<Bytes> {
+        let mut chunk = Vec::with_capacity(self.size);
+        input.take(self.size as u64).read_to_end(&mut chunk)?;
+        Ok(Bytes::from(chunk))
+    }
+}
+
+fn read(input: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match input.read(into) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
         }
-        Ok(Some(Bytes::from(chunk)))
     }
 }

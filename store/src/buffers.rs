@@ -9,14 +9,14 @@ use std::sync::PoisonError;
 static FREE: PlainMutex<Vec<Vec<u8>>> = PlainMutex::new(Vec::new());
 
 /// A buffer that comes back when nobody has its bytes any more.
-pub(super) struct Kept {
+pub(crate) struct Kept {
     buffer: Vec<u8>,
     length: usize,
 }
 
 impl Kept {
     /// One of so many bytes, if they are so many that it is worth while. What is in it is of whoever had it before.
-    pub(super) fn of(length: usize) -> Option<Self> {
+    pub(crate) fn of(length: usize) -> Option<Self> {
         if !(KEPT_FROM..=KEPT_BYTES).contains(&length) {
             return None;
         }
@@ -27,7 +27,7 @@ impl Kept {
 
     /// Fills it with `read`, which is asked for what is missing until there is no more; what was filled is all that is
     /// seen of it.
-    pub(super) fn fill<E>(
+    pub(crate) fn fill<E>(
         mut self,
         mut read: impl FnMut(usize, &mut [u8]) -> Result<usize, E>,
     ) -> Result<Bytes, E> {
