@@ -4,7 +4,7 @@
 //! length, number and payload. The payload is a kind byte and its fields; integers are varints,
 //! texts and CIDs are length-prefixed.
 
-use crate::cid::Cid;
+use crate::cid;
 use crate::log::{Position, SegmentId};
 use crate::pin::{Pin, PinMode};
 use bytes::Bytes;
@@ -269,7 +269,7 @@ fn pin(cursor: &mut &[u8]) -> Option<Pin> {
         [1] => PinMode::Direct,
         _ => return None,
     };
-    let cid = Cid::try_from(read_blob(cursor)?).ok()?;
+    let cid = cid::read(&mut read_blob(cursor)?).ok()?;
     let name = match take::<1>(cursor)? {
         [0] => None,
         _ => Some(read_text(cursor)?),
@@ -366,6 +366,7 @@ const PINNED_WITH_MORE: u8 = 14;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cid::Cid;
     use proptest::prelude::*;
 
     proptest! {
@@ -425,7 +426,7 @@ mod tests {
     }
 
     fn some_pin() -> Pin {
-        let digest = crate::cid::Multihash::wrap(0x12, &[7; 32]).unwrap();
+        let digest = cid::Multihash::wrap(0x12, &[7; 32]).unwrap();
         let name = Some("a name".to_owned());
         Pin::new(Cid::new_v1(0x55, digest), PinMode::Direct, name).unwrap()
     }

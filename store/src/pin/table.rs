@@ -7,6 +7,7 @@
 use super::{Metadata, Pin, PinMode};
 use crate::cid::{self, Cid, Version};
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::PoisonError;
@@ -18,15 +19,19 @@ pub(crate) struct Pins(RwLock<Table>);
 /// What the lock is around.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    by_key: BTreeMap<Box<[u8]>, Held>,
+    by_key: BTreeMap<Key, Held>,
     /// When which of them expires, in seconds since 1970.
-    expiring: BTreeSet<(u64, Box<[u8]>)>,
+    expiring: BTreeSet<(u64, Key)>,
     changes: u64,
     /// The latest second in which one of them was made.
     latest: u64,
     /// How many bytes their records take, about.
     bytes: u64,
 }
+
+/// What a pin is found by. One of 32 bytes of digest lies in the tree itself: who goes through all of them does not wait
+/// for memory at each.
+type Key = SmallVec<[u8; KEY_BYTES]>;
 
 /// A pin without its key.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,7 +76,7 @@ impl Table {
     /// A pin takes the place of the one before.
     pub(crate) fn insert(&mut self, pin: Pin) {
         self.changes += 1;
-        let key: Box<[u8]> = pin.key().into();
+        let key = Key::from_slice(&pin.key());
         self.latest = self.latest.max(pin.created.unwrap_or(0));
         if let Some(at) = pin.expires {
             self.expiring.insert((at, key.clone()));
@@ -98,7 +103,7 @@ impl Table {
         if let Some(at) = before.expires()
             && Some(at) != expires
         {
-            self.expiring.remove(&(at, key.into()));
+            self.expiring.remove(&(at, Key::from_slice(key)));
         }
     }
 
@@ -214,7 +219,8 @@ impl Held {
 
 /// The CID that a pin is found by.
 pub(crate) fn cid_of(key: &[u8], is_v0: bool) -> Option<Cid> {
-    let cid = Cid::try_from(key).ok()?;
+    let mut rest = key;
+    let cid = cid::read(&mut rest).ok().filter(|_| rest.is_empty())?;
     match is_v0 {
         true => Cid::new_v0(*cid.hash()).ok(),
         false => Some(cid),
@@ -226,6 +232,8 @@ pub(super) fn key(cid: &Cid) -> Vec<u8> {
     cid::to_v1(cid).to_bytes()
 }
 
+/// Codec and multihash of most, and some.
+const KEY_BYTES: usize = 40;
 /// What a pin's record takes at least beside its CID and its texts.
 const RECORD_BYTES: usize = 24;
 

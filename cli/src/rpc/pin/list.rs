@@ -279,21 +279,16 @@ async fn all(
     if !options.statuses.takes_pins() {
         return Ok(());
     }
-    let mut pinned = Seen::default();
     let mut has_below = false;
-    let indirect = options.wanted.takes_indirect() && options.is_of_type_alone();
     for pin in store.pin_pages() {
-        if indirect {
-            pinned.insert(pin.cid.hash());
-            has_below |= pin.mode == PinMode::Recursive && !has_no_links(pin.cid.codec());
-        }
+        has_below |= pin.mode == PinMode::Recursive && !has_no_links(pin.cid.codec());
         let is_told = !teller.stream && !told.is_empty() && told.contains(&pin.key());
         if !is_told && options.fits_pin(&pin) {
             teller.tell(&options.pin(pin)).await?;
         }
     }
-    if has_below {
-        below_all(call, store, options, pinned, teller).await?;
+    if has_below && options.wanted.takes_indirect() && options.is_of_type_alone() {
+        below_all(call, store, options, teller).await?;
     }
     Ok(())
 }
@@ -303,11 +298,13 @@ async fn below_all(
     call: &Call,
     store: &Store,
     options: &Options,
-    pinned: Seen,
     teller: &mut Teller,
 ) -> Result<(), RpcError> {
     let local = call.upkeep_session().await?;
-    let mut seen = pinned;
+    let mut seen = Seen::default();
+    for pin in store.pin_pages() {
+        seen.insert(pin.cid.hash());
+    }
     for pin in store.pin_pages() {
         if pin.mode != PinMode::Recursive || has_no_links(pin.cid.codec()) {
             continue;
