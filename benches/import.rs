@@ -4,8 +4,8 @@
 //! `large`, `small`: imported into an empty repository, durable at the end. `-cold`: with the files' pages out of memory.
 //! `again`: everything is here already.
 //!
-//! Floors: several threads that read each file and hash them in batches, and keep nothing; `cp -r` and `sync`, which has
-//! as much to write.
+//! Floors: several threads that read each file and hash them in batches, and keep nothing; all files into one by `dd`,
+//! past the page cache, which is as fast as the disk takes them; `cp -r` and `sync`.
 //!
 //! Needs 32 GB of disk.
 
@@ -18,6 +18,7 @@ use data_encoding::BASE32_NOPAD;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use workloads::Numbered;
 use workloads::disk::{self, Folder};
@@ -100,6 +101,13 @@ fn bench() {
                 before();
                 process::figures("hash", &[&kubo.display()])["seconds"]
             })
+            .contestant("dd into one file", || {
+                let one = folder.join("one");
+                before();
+                let took = seconds(|| into_one(&kubo, &one));
+                disk::remove(&one);
+                took
+            })
             .contestant("cp -r and sync", || {
                 let copy = folder.join("copy");
                 disk::remove(&copy);
@@ -160,6 +168,13 @@ fn import(kubo: &Path, repository: &Path) {
     runtime.block_on(store.close()).expect("close");
     tell("seconds", took);
     tell("peak", process::peak() as f64);
+}
+
+/// Writes all blocks into one file, durably.
+fn into_one(kubo: &Path, one: &Path) {
+    let line = "find \"$0\" -name '*.data' -exec cat {} + \
+                | dd of=\"$1\" bs=4M iflag=fullblock oflag=direct conv=fdatasync status=none";
+    process::run(Command::new("sh").arg("-c").arg(line).arg(kubo).arg(one));
 }
 
 /// In a child: reads every file on several threads and hashes them in batches.

@@ -326,8 +326,8 @@ fn kill_half_way(repo: &Repo, kubo: &Kubo) -> bool {
     status.signal() == Some(9)
 }
 
-/// 128 MiB, and what is put in one go.
-const COMMITTED_TOGETHER: u64 = 140 << 20;
+/// 128 MiB, of which the first are durable before the second are all written, and what is put in one go.
+const COMMITTED_TOGETHER: u64 = (2 * 128 + 12) << 20;
 
 #[test]
 fn every_good_block_and_pin_of_a_large_one_arrives_although_it_was_killed_and_every_bad_one_is_named()

@@ -1,5 +1,6 @@
 //! Moving in from Kubo: what lies in its repository is read, checked and taken over; nothing there is written.
 //!
+//! * `file`: how its files are opened and read, whatever lies in their place.
 //! * `source`: the folder itself, its lock, and from its configuration where blocks and records lie.
 //! * `flatfs`: the files that blocks lie in, and what else lies among them.
 //! * `leveldb`, `records`: pins, the file tree's root and names, in a LevelDB that we read ourselves.
@@ -10,6 +11,7 @@
 //! So there is no note of how far it got that could be wrong. Keys and the identity are not the store's business.
 
 mod codec;
+mod file;
 mod flatfs;
 mod import;
 pub(crate) mod leveldb;

@@ -1,14 +1,15 @@
 //! The files that Kubo keeps blocks in: `XX/CIQ….data`, a file a block, in folders by some letters of its name.
 
+use super::file::{self, Links};
 use crate::block::BLOCK_BYTES_MAX;
 use crate::cid::{self, Cid, Multihash, RAW};
 use data_encoding::BASE32_NOPAD;
-use rustix::fs::OFlags;
+use rustix::fs::Advice;
 use std::ffi::OsString;
-use std::fs::{self, DirEntry, File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, DirEntry, File};
+use std::io;
+use std::num::NonZeroU64;
 use std::ops::ControlFlow;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A file that is named like a block.
@@ -21,7 +22,8 @@ pub(super) struct Named {
 /// Whether a folder is one of flatfs's, or why not.
 pub(super) fn check(folder: &Path) -> Result<(), String> {
     let path = folder.join(SHARDING);
-    let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let bytes = file::read(&path, SMALL_BYTES_MAX)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
     let text = String::from_utf8_lossy(&bytes);
     let text = text.trim();
     let parts: Vec<&str> = text
@@ -41,8 +43,8 @@ pub(super) fn check(folder: &Path) -> Result<(), String> {
 
 /// What flatfs itself says how many bytes there are.
 pub(super) fn expected_bytes(folder: &Path) -> Option<u64> {
-    let usage: serde_json::Value =
-        serde_json::from_slice(&fs::read(folder.join(USAGE)).ok()?).ok()?;
+    let usage = file::read(&folder.join(USAGE), SMALL_BYTES_MAX).ok()?;
+    let usage: serde_json::Value = serde_json::from_slice(&usage).ok()?;
     usage.get("diskUsage")?.as_u64()
 }
 
@@ -161,34 +163,33 @@ fn hash_of(name: &OsString) -> Result<Multihash, String> {
     Ok(hash)
 }
 
-/// Reads a file, if it is one and no larger than a block.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let cannot = |error: io::Error| format!("it cannot be read: {error}");
-    // Whoever put something else there since must not hold us up.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .map_err(cannot)?;
-    read_file(&file).map_err(cannot)?.ok_or_else(|| {
-        format!("it is larger than {BLOCK_BYTES_MAX} bytes, the most that a block has")
-    })
+/// A file of a block, opened, and what the system has begun to read of it.
+pub(super) struct Opened {
+    file: File,
+    length: u64,
 }
 
-fn read_file(file: &File) -> io::Result<Option<Vec<u8>>> {
-    let about = file.metadata()?;
-    if !about.is_file() {
-        return Err(io::Error::other("it is no file any more"));
+/// Opens a file, if it is one and no larger than a block, and lets the system begin to read it.
+pub(super) fn open(path: &Path) -> Result<Opened, String> {
+    let (file, length) = file::open(path, Links::Refused).map_err(unreadable)?;
+    if length > BLOCK_BYTES_MAX as u64 {
+        return Err(format!(
+            "it is larger than {BLOCK_BYTES_MAX} bytes, the most that a block has"
+        ));
     }
-    let most = BLOCK_BYTES_MAX as u64;
-    if about.len() > most {
-        return Ok(None);
+    // Only asked for: who cannot will read it all the same.
+    let _ = rustix::fs::fadvise(&file, 0, NonZeroU64::new(length), Advice::WillNeed);
+    Ok(Opened { file, length })
+}
+
+impl Opened {
+    pub(super) fn read(self) -> Result<Vec<u8>, String> {
+        file::read_open(&self.file, self.length).map_err(unreadable)
     }
-    // One more, so that the end is found without growing.
-    let mut bytes = Vec::with_capacity(usize::try_from(about.len()).unwrap_or(0) + 1);
-    file.take(most + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() <= BLOCK_BYTES_MAX).then_some(bytes))
+}
+
+fn unreadable(error: io::Error) -> String {
+    format!("it cannot be read: {error}")
 }
 
 /// What lies beside the folders of blocks.
@@ -199,6 +200,8 @@ const UNFINISHED_WHY: &str = "not finished when Kubo was stopped";
 const SHARDING: &str = "SHARDING";
 const USAGE: &str = "diskUsage.cache";
 const SHARD_FUNCTIONS: &str = "/repo/flatfs/shard/v1/";
+/// Most bytes of the files that say something about the others.
+const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// Longest name of a block: that of the longest digest.
 const NAME_BYTES_MAX: usize = 256;
 

@@ -1,16 +1,21 @@
-//! The import itself: a lister, several who read and hash, and one who writes.
+//! The import itself: a lister, several who read and hash, one who writes, and one who commits beside that.
+//!
+//! Nobody waits for the disk but the one who commits. The writer goes on meanwhile, until as much again waits to be
+//! committed: so the disk writes all the time, and what it has not written yet has a bound.
 
 use super::codec;
-use super::flatfs::{self, Named};
+use super::flatfs::{self, Named, Opened};
 use super::records::{KuboPin, Records};
 use super::source::Source;
 use super::whole::{FilesFate, PinFate, Pins, Whole};
 use crate::block::{Block, Prefix};
 use crate::cid::{self, Cid, DAG_PB, HashKind, Multihash, RAW, Version};
+use crate::log::Place;
 use crate::pin::PinMode;
 use crate::sink::PutError;
 use crate::store::{Hold, Inner, Keep, Store, blocking};
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,12 +108,12 @@ impl Store {
 }
 
 impl Inner {
-    /// Holds a block and keeps it, if it is here; then how many bytes it has.
+    /// Holds a block and keeps it, if it is here; then where it lies, which may be in a file of the user's.
     pub(super) fn keep_present(
         &self,
         hash: &Multihash,
         hold: &Hold,
-    ) -> Result<Option<u64>, PutError> {
+    ) -> Result<Option<Place>, PutError> {
         let key = self.index.key(hash);
         let _no_sweep = self.sweeping.read().unwrap_or_else(PoisonError::into_inner);
         hold.add([key]);
@@ -119,7 +124,7 @@ impl Inner {
         if place.cached {
             self.promote(&key)?;
         }
-        Ok(Some(place.length.into()))
+        Ok(Some(place))
     }
 }
 
@@ -208,7 +213,13 @@ impl<F: FnMut(Event) -> ControlFlow<()>> Import<'_, F> {
                 });
             }
             drop(out);
-            result = self.write(&done);
+            let (commits, asked) = sync_channel(0);
+            let committer = scope.spawn(move || commit(inner, hold.losses, &asked));
+            result = self.write(&done, &commits);
+            drop(commits);
+            // What was lost is why nobody takes commits any more.
+            let committed = committer.join().unwrap_or(Err(PutError::Closing));
+            result = committed.and_then(|()| std::mem::replace(&mut result, Ok(())));
             // Nobody waits for anything any more.
             stop.store(true, Ordering::Relaxed);
             drop(done);
@@ -218,7 +229,11 @@ impl<F: FnMut(Event) -> ControlFlow<()>> Import<'_, F> {
     }
 
     /// Writes what was read until all is written, or somebody breaks it off.
-    fn write(&mut self, done: &Receiver<Result<Done, PutError>>) -> Result<(), PutError> {
+    fn write(
+        &mut self,
+        done: &Receiver<Result<Done, PutError>>,
+        commits: &SyncSender<()>,
+    ) -> Result<(), PutError> {
         let mut uncommitted = 0;
         while let Ok(done) = done.recv() {
             let done = done?;
@@ -230,7 +245,10 @@ impl<F: FnMut(Event) -> ControlFlow<()>> Import<'_, F> {
             self.inner.put(&done.blocks, Keep::Kept, self.hold)?;
             uncommitted += bytes;
             if uncommitted >= COMMIT_BYTES {
-                self.inner.commit_since(self.hold.losses, Vec::new())?;
+                // Waits until the one before is durable.
+                if commits.send(()).is_err() {
+                    break;
+                }
                 uncommitted = 0;
             }
             let progress = &mut self.imported.progress;
@@ -358,6 +376,13 @@ fn list(shards: &[PathBuf], jobs: &SyncSender<Job>, stop: &AtomicBool) {
     }
 }
 
+/// Commits what was put, each time that it is asked for.
+fn commit(inner: &Inner, losses: u64, asked: &Receiver<()>) -> Result<(), PutError> {
+    asked
+        .iter()
+        .try_for_each(|()| inner.commit_since(losses, Vec::new()))
+}
+
 /// Reads and hashes.
 struct Reader<'a> {
     inner: &'a Inner,
@@ -376,27 +401,26 @@ impl Reader<'_> {
             folders: job.is_last_of_folder.into(),
             ..Done::default()
         };
+        let mut files = job.files.into_iter();
+        let mut ahead: VecDeque<(Named, Opened)> = VecDeque::new();
         let mut read: Vec<(Named, Bytes)> = Vec::new();
         let mut bytes = 0;
-        for named in job.files {
+        loop {
+            while ahead.len() < FILES_AHEAD
+                && let Some(named) = files.next()
+            {
+                match self.open(named, &mut done) {
+                    Ok(opened) => ahead.extend(opened),
+                    Err(error) => return self.send(Err(error)),
+                }
+            }
+            let Some((named, opened)) = ahead.pop_front() else {
+                break;
+            };
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Unwanted);
             }
-            if named.hash.code() == HashKind::Identity.code() {
-                // Whoever names it has it.
-                done.there += 1;
-                continue;
-            }
-            match self.inner.keep_present(&named.hash, self.hold) {
-                Ok(None) => {}
-                Ok(Some(bytes)) => {
-                    done.there += 1;
-                    done.there_bytes += bytes;
-                    continue;
-                }
-                Err(error) => return self.send(Err(error)),
-            }
-            match flatfs::read(&named.path) {
+            match opened.read() {
                 Ok(data) => {
                     bytes += data.len();
                     read.push((named, data.into()));
@@ -411,6 +435,29 @@ impl Reader<'_> {
         }
         check(read, &mut done);
         self.send(Ok(done))
+    }
+
+    /// Opens a file, if its block is still to be read.
+    fn open(&self, named: Named, done: &mut Done) -> Result<Option<(Named, Opened)>, PutError> {
+        if named.hash.code() == HashKind::Identity.code() {
+            // Whoever names it has it.
+            done.there += 1;
+            return Ok(None);
+        }
+        let here = self.inner.keep_present(&named.hash, self.hold)?;
+        // What lies in a file of the user's goes when they change it.
+        if let Some(place) = here.filter(|place| !place.is_reference()) {
+            done.there += 1;
+            done.there_bytes += u64::from(place.length);
+            return Ok(None);
+        }
+        match flatfs::open(&named.path) {
+            Ok(opened) => Ok(Some((named, opened))),
+            Err(why) => {
+                done.skipped.push((named.path, why));
+                Ok(None)
+            }
+        }
     }
 
     fn send(&self, done: Result<Done, PutError>) -> Result<(), Unwanted> {
@@ -456,5 +503,8 @@ const DONE_WAITING_MAX: usize = 4;
 /// A disk that seeks is given something to choose from.
 const READERS_MIN: usize = 4;
 const READERS_MAX: usize = 16;
-/// Bytes after which what was written is made durable: so much is read again after a power cut.
+/// Files that one reader has open, and the system reads, while it reads the first of them.
+const FILES_AHEAD: usize = 16;
+/// Bytes after which what was written is made durable. As many are written meanwhile, so twice as many are read again
+/// after a power cut.
 const COMMIT_BYTES: u64 = 128 << 20;

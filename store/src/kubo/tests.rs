@@ -1,3 +1,5 @@
+//! Imports of small repositories: what is taken, what is named, and what becomes of pins and the tree beside others.
+
 use super::*;
 use crate::block::{Block, Prefix};
 use crate::cid::{self, Cid, DAG_CBOR, DAG_PB, HashKind, RAW, Version};
@@ -5,6 +7,7 @@ use crate::config::Config;
 use crate::dag::pb::{self, PbLink, PbNode};
 use crate::dag::{json, value};
 use crate::pin::{Pin, PinMode};
+use crate::sink::{BlockSink, Placed};
 use crate::source::BlockSource;
 use crate::store::{Keep, Store};
 use bytes::Bytes;
@@ -405,4 +408,34 @@ async fn blocks_with_links_lie_among_their_kind() {
     let mut all = vec![data, links];
     all.sort_unstable();
     assert_eq!(listed, all);
+}
+
+#[tokio::test]
+async fn what_lies_in_a_file_of_the_users_is_stored_all_the_same() {
+    let (kubo, folder) = (Kubo::new(), tempfile::tempdir().unwrap());
+    let leaf = leaf("in a file");
+    let path = folder.path().join("file");
+    fs::write(&path, leaf.data()).unwrap();
+    let store = opened(&folder.path().join("store"));
+    let mut writer = store.writer(Keep::Kept);
+    let placed = Placed {
+        block: leaf.clone(),
+        path: path.clone().into(),
+        offset: 0,
+    };
+    writer.put_placed(vec![placed]).unwrap();
+    writer.commit().unwrap();
+    kubo.put(&leaf);
+    let first = import(&store, &kubo, &Records::default()).await;
+    assert_eq!(
+        (first.imported.progress.new, first.imported.progress.there),
+        (1, 0)
+    );
+    fs::remove_file(&path).unwrap();
+    assert_eq!(store.block(leaf.cid()).await.unwrap(), Some(leaf));
+    let again = import(&store, &kubo, &Records::default()).await;
+    assert_eq!(
+        (again.imported.progress.new, again.imported.progress.there),
+        (0, 1)
+    );
 }
