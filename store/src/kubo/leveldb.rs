@@ -10,6 +10,7 @@ mod journal;
 mod manifest;
 mod table;
 
+use super::file::{self, Links};
 use journal::Journal;
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -43,7 +44,8 @@ pub(super) enum DatabaseError {
     #[error("it holds none of a database's files")]
     Empty,
     #[error(
-        "it says more about pins and names than {} MiB, which is the most that is read",
+        "it says more about pins and names than {} MiB, which is the most that is read; `ipfs pin ls --names` and \
+         `ipfs files stat --hash /` tell what they are, and `cairn pin add` pins what was imported",
         FOUND_BYTES_MAX >> 20
     )]
     TooMuch,
@@ -168,7 +170,7 @@ pub(super) fn read(
             continue;
         }
         any = true;
-        let read = File::open(folder.join(name))
+        let read = open(&folder.join(name))
             .map_err(|error| Fault::Damage(format!("it cannot be opened: {error}")))
             .and_then(|file| Table::open(&file)?.each(&mut wanted, name, damage));
         if let Err(fault) = read {
@@ -186,7 +188,7 @@ pub(super) fn read(
             continue;
         }
         any = true;
-        let file = match File::open(folder.join(name)) {
+        let file = match open(&folder.join(name)) {
             Ok(file) => file,
             Err(error) => {
                 damage(format!("{name}: it cannot be opened: {error}"));
@@ -213,6 +215,10 @@ pub(super) fn read(
         .collect();
     entries.sort_unstable();
     Ok(entries)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    Ok(file::open(path, Links::Followed)?.0)
 }
 
 /// Tables and logs by their numbers.
@@ -309,12 +315,16 @@ pub(crate) fn fuzz(kind: u8, data: &[u8]) -> bool {
 const KEY_BYTES_MAX: usize = 512;
 /// Most bytes of a value: a record of a name has at most ten thousand, a pin its name and what it points at.
 const VALUE_BYTES_MAX: usize = 64 << 10;
-/// Most bytes of keys and values that are kept in memory: some fifteen million pins.
-const FOUND_BYTES_MAX: usize = 4 << 30;
+/// Most bytes of keys and values that are kept in memory: some two million pins.
+const FOUND_BYTES_MAX: usize = 512 << 20;
 /// What an entry takes beside its bytes.
 const ENTRY_BYTES: usize = 96;
 /// Most bytes of what is read in one piece, of a log or of a table: written are a few KiB, or as much as one value has.
 const PIECE_BYTES_MAX: usize = 64 << 20;
+
+/// Most bytes that are read of a log, or of a manifest. Kubo begins a new log after a few MiB, and a manifest says a few
+/// hundred bytes of a table.
+const LOG_BYTES_MAX: u64 = 1 << 30;
 
 #[cfg(test)]
 mod tests;

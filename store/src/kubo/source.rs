@@ -1,11 +1,14 @@
 //! The folder of a Kubo repository: whether it is one, that nobody uses it, and where in it things lie.
 
+use super::file::{self, Links};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
 use serde_json::Value;
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// A Kubo repository that nobody used when it was opened.
 #[derive(Debug)]
@@ -16,7 +19,7 @@ pub struct Source {
     blocks: PathBuf,
     databases: Vec<Database>,
     /// Kubo cannot start while this is held, if it left the file behind that is locked.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 /// Where records lie.
@@ -63,6 +66,14 @@ pub enum KuboError {
         /// The folder.
         path: String,
     },
+    /// This process has it open already.
+    #[error(
+        "{path} is being imported already, by this process; wait until that has ended, then import again"
+    )]
+    Importing {
+        /// The folder.
+        path: String,
+    },
     /// Its configuration is not what it should be.
     #[error("{path}/config cannot be used: {why}")]
     Config {
@@ -100,11 +111,24 @@ impl Source {
             path: path(),
             why: why.to_owned(),
         };
-        if !folder.is_dir() {
-            return Err(none("there is no such folder"));
+        let disk = |path: &Path, source| KuboError::Disk {
+            path: path.display().to_string(),
+            source,
+        };
+        match fs::metadata(folder) {
+            Ok(about) if about.is_dir() => {}
+            Ok(_) => return Err(none("it is no folder")),
+            Err(error) if is_absent(&error) => return Err(none("there is no such folder")),
+            Err(error) => return Err(disk(folder, error)),
         }
-        let version = read(&folder.join("version"), VERSION_BYTES_MAX)
-            .map_err(|_| none("it has no file `version`"))?;
+        let version_path = folder.join("version");
+        let version =
+            file::read(&version_path, VERSION_BYTES_MAX).map_err(|error| {
+                match is_absent(&error) {
+                    true => none("it has no file `version`"),
+                    false => disk(&version_path, error),
+                }
+            })?;
         let version = String::from_utf8_lossy(&version);
         let version: u32 = version
             .trim()
@@ -122,9 +146,9 @@ impl Source {
                 },
             });
         }
-        let lock = lock(folder)?;
+        let lock = Lock::hold(folder)?;
         let wrong = |why: String| KuboError::Config { path: path(), why };
-        let config = read(&folder.join("config"), CONFIG_BYTES_MAX)
+        let config = file::read(&folder.join("config"), CONFIG_BYTES_MAX)
             .map_err(|error| wrong(error.to_string()))?;
         let config: Value =
             serde_json::from_slice(&config).map_err(|error| wrong(error.to_string()))?;
@@ -132,7 +156,7 @@ impl Source {
         // Older configurations leave it out where it is the usual one; beside it lies what was used last.
         let spec = match spec.filter(|spec| !spec.is_null()) {
             Some(spec) => spec,
-            None => read(&folder.join("datastore_spec"), CONFIG_BYTES_MAX)
+            None => file::read(&folder.join("datastore_spec"), CONFIG_BYTES_MAX)
                 .ok()
                 .and_then(|spec| serde_json::from_slice(&spec).ok())
                 .ok_or_else(|| {
@@ -229,36 +253,71 @@ fn plain(mut store: &Value) -> &Value {
     store
 }
 
-/// Holds Kubo's own lock for reading, which is refused while Kubo holds it, and refuses it to Kubo. The file is there
-/// only while, or after, somebody has the repository open.
-fn lock(folder: &Path) -> Result<Option<File>, KuboError> {
-    let path = folder.join("repo.lock");
-    let disk = |source: io::Error| KuboError::Disk {
-        path: path.display().to_string(),
-        source,
-    };
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(disk(error)),
-    };
-    match fcntl_lock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(Some(file)),
-        Err(Errno::AGAIN | Errno::ACCESS) => Err(KuboError::InUse {
-            path: folder.display().to_string(),
-        }),
-        Err(errno) => Err(disk(errno.into())),
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Kubo's own lock, held for reading: it is refused while Kubo holds it, and refuses it to Kubo.
+///
+/// It is the process that holds it, and loses it as soon as it closes the file, by whatever descriptor. So the file is
+/// opened once at a time, and opened and closed with nobody else doing so.
+#[derive(Debug)]
+struct Lock {
+    file: Option<File>,
+    about: FileId,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+/// What this process holds.
+static HELD: Mutex<Vec<FileId>> = Mutex::new(Vec::new());
+
+impl Lock {
+    /// The lock of the repository in `folder`; `None` if its file is not there, as it is only while, or after, somebody
+    /// has the repository open.
+    fn hold(folder: &Path) -> Result<Option<Self>, KuboError> {
+        let path = folder.join("repo.lock");
+        let disk = |source: io::Error| KuboError::Disk {
+            path: path.display().to_string(),
+            source,
+        };
+        let shown = || folder.display().to_string();
+        let id = |about: &Metadata| (about.dev(), about.ino());
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before it is opened: closing it again would let go of it.
+        match fs::metadata(&path) {
+            Ok(about) if held.contains(&id(&about)) => {
+                return Err(KuboError::Importing { path: shown() });
+            }
+            Ok(_) => {}
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) => return Err(disk(error)),
+        }
+        let (file, _) = file::open(&path, Links::Followed).map_err(disk)?;
+        match fcntl_lock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {}
+            Err(Errno::AGAIN | Errno::ACCESS) => return Err(KuboError::InUse { path: shown() }),
+            Err(errno) => return Err(disk(errno.into())),
+        }
+        let about = id(&file.metadata().map_err(disk)?);
+        held.push(about);
+        Ok(Some(Self {
+            file: Some(file),
+            about,
+        }))
     }
 }
 
-fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(io::Error::other(format!("it has more than {most} bytes")));
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.file.take());
+        held.retain(|one| *one != self.about);
     }
-    Ok(bytes)
 }
 
 /// Layouts whose blocks are named by their multihash and whose pins are records: since Kubo 0.12 (early 2022).
@@ -328,6 +387,52 @@ mod tests {
             refused.contains("pebbleds") && refused.contains("dag export"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn what_lies_in_the_place_of_a_file_is_not_waited_for() {
+        let spec = json!({"Datastore": {"Spec": {"type": "mount", "mounts": [
+            {"mountpoint": "/blocks", "type": "flatfs", "path": "blocks"}]}}});
+        for name in ["version", "config", "blocks/SHARDING", "repo.lock"] {
+            let folder = made(&spec);
+            let path = folder.path().join(name);
+            let _ = fs::remove_file(&path);
+            let pipe = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, &path, pipe, 0o600.into(), 0).unwrap();
+            let refused = Source::open(folder.path()).unwrap_err().to_string();
+            assert!(refused.contains("it is no file"), "{name}: {refused}");
+        }
+        let folder = made(&spec);
+        let name = folder.path().join("version");
+        fs::remove_file(&name).unwrap();
+        std::os::unix::fs::symlink("version", &name).unwrap();
+        let refused = Source::open(folder.path()).unwrap_err();
+        assert!(matches!(refused, KuboError::Disk { .. }), "{refused}");
+    }
+
+    #[test]
+    fn the_lock_stays_held_until_the_one_who_holds_it_is_gone() {
+        let spec = json!({"Datastore": {"Spec": {"type": "mount", "mounts": [
+            {"mountpoint": "/blocks", "type": "flatfs", "path": "blocks"}]}}});
+        let folder = made(&spec);
+        let lock = folder.path().join("repo.lock");
+        fs::write(&lock, "").unwrap();
+        let inode = format!(":{} ", fs::metadata(&lock).unwrap().ino());
+        let own = format!(" {} ", std::process::id());
+        let is_held = || {
+            let locks = fs::read_to_string("/proc/locks").unwrap();
+            locks
+                .lines()
+                .any(|line| line.contains(&inode) && line.contains(&own))
+        };
+        let first = Source::open(folder.path()).unwrap();
+        assert!(is_held());
+        let refused = Source::open(folder.path()).unwrap_err();
+        assert!(matches!(refused, KuboError::Importing { .. }), "{refused}");
+        assert!(is_held(), "it is not let go of by who came second");
+        drop(first);
+        assert!(!is_held());
+        assert!(Source::open(folder.path()).is_ok());
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Logs of LevelDB: records in pieces that never cross 32 KiB, each piece with a checksum.
 
-use super::{Fault, PIECE_BYTES_MAX, ReadAt, Wanted, counted, masked};
+use super::{Fault, LOG_BYTES_MAX, PIECE_BYTES_MAX, ReadAt, Wanted, counted, masked};
 use std::ops::Range;
 
 /// Reads a log from its beginning to its end.
 pub(super) struct Journal<'a> {
     file: &'a dyn ReadAt,
+    /// Up to where it is read.
+    end: u64,
     /// Where the block ends in the file.
     at: u64,
     block: Vec<u8>,
@@ -40,13 +42,17 @@ impl Piece {
 
 impl<'a> Journal<'a> {
     pub(super) fn over(file: &'a dyn ReadAt) -> Self {
+        let bytes = file.bytes().unwrap_or(0);
+        let too_long =
+            || format!("it has more than {LOG_BYTES_MAX} bytes, and only so many are read");
         Self {
             file,
+            end: bytes.min(LOG_BYTES_MAX),
             at: 0,
             block: Vec::new(),
             read: 0,
             record: Vec::new(),
-            told: None,
+            told: (bytes > LOG_BYTES_MAX).then(too_long),
             is_lost: false,
         }
     }
@@ -138,8 +144,7 @@ impl<'a> Journal<'a> {
 
     /// Reads the next block; false at the end.
     fn refill(&mut self) -> bool {
-        let end = self.file.bytes().unwrap_or(0);
-        let left = usize::try_from(end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
         self.block.resize(left.min(BLOCK_BYTES), 0);
         self.read = 0;
         if self.file.read_at(self.at, &mut self.block).is_err() {

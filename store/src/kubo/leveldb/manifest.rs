@@ -1,9 +1,8 @@
 //! Which tables and logs of a database count: the manifest, a log of changes of that.
 
 use super::journal::Journal;
-use super::{ReadAt, counted, varint};
+use super::{ReadAt, counted, file, open, varint};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::path::Path;
 
 /// The files that count.
@@ -53,12 +52,13 @@ impl Live {
 
 /// What the manifest of a folder says.
 pub(super) fn read(folder: &Path, tell: &mut dyn FnMut(String)) -> Result<Live, String> {
-    let current = fs::read(folder.join(CURRENT)).map_err(|error| format!("{CURRENT}: {error}"))?;
+    let current = file::read(&folder.join(CURRENT), CURRENT_BYTES_MAX)
+        .map_err(|error| format!("{CURRENT}: {error}"))?;
     let name = std::str::from_utf8(&current).unwrap_or_default().trim_end();
     if !name.starts_with("MANIFEST-") || name.contains('/') {
         return Err(format!("{CURRENT} names no manifest"));
     }
-    let file = File::open(folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
+    let file = open(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
     Live::read(&file, tell).map_err(|why| format!("{name}: {why}"))
 }
 
@@ -107,5 +107,7 @@ impl Edit {
 
 /// Names the manifest.
 const CURRENT: &str = "CURRENT";
+/// Most bytes of that name.
+const CURRENT_BYTES_MAX: u64 = 256;
 /// How keys are ordered everywhere but in databases for something else.
 const COMPARATOR: &[u8] = b"leveldb.BytewiseComparator";

@@ -55,12 +55,18 @@ impl<'a> Table<'a> {
     ) -> Result<(), Fault> {
         let mut index = Entries::of(&self.index).map_err(Fault::Damage)?;
         let mut before: Option<Vec<u8>> = None;
+        // Blocks lie one behind the other, so none is read more often than there is room for it.
+        let mut end = 0;
         let in_index = |why| Fault::Damage(format!("its index: {why}"));
         while let Some((key, mut value)) = index.next().map_err(in_index)? {
             let last = user_key(key).unwrap_or_default();
             if wanted.may_want(before.as_deref(), last) {
                 let handle = Handle::read(&mut value)
                     .ok_or_else(|| in_index("it does not say where a block is".to_owned()))?;
+                if handle.offset < end {
+                    return Err(in_index("blocks lie in each other".to_owned()));
+                }
+                end = handle.offset.saturating_add(handle.bytes);
                 match self.block_into(handle, wanted) {
                     Ok(()) => {}
                     Err(Fault::Damage(why)) => {

@@ -1,3 +1,5 @@
+//! Databases as LevelDB and its Go port write them, whole and damaged.
+
 use super::*;
 use proptest::prelude::*;
 use written::Entry;
@@ -162,6 +164,64 @@ fn a_folder_without_a_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let refused = read(folder.path(), &PREFIXES, &mut |_| {});
     assert!(matches!(refused, Err(DatabaseError::Empty)));
+}
+
+#[test]
+fn what_lies_in_the_place_of_a_file_is_told_and_not_waited_for() {
+    for name in ["CURRENT", "MANIFEST-000002", "000010.ldb", "000100.log"] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = [entry("/ipns/x", "y")];
+        written::database(folder.path(), &[many("first")], &log, false);
+        let path = folder.path().join(name);
+        fs::remove_file(&path).unwrap();
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, pipe, 0o600.into(), 0).unwrap();
+        let (_, damage) = found(folder.path());
+        assert!(
+            damage.len() == 1 && damage[0].starts_with(name) && damage[0].contains("no file"),
+            "{damage:?}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    written::database(folder.path(), &[], &[entry("/ipns/x", "y")], false);
+    fs::write(folder.path().join("CURRENT"), vec![b'M'; 1 << 20]).unwrap();
+    let (there, damage) = found(folder.path());
+    assert!(damage[0].contains("more than 256 bytes"), "{damage:?}");
+    assert_eq!(there.len(), 1);
+}
+
+#[test]
+fn of_a_log_without_an_end_only_so_much_is_read() {
+    struct Zeros;
+    impl ReadAt for Zeros {
+        fn bytes(&self) -> io::Result<u64> {
+            Ok(u64::MAX)
+        }
+        fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+            assert!(at + into.len() as u64 <= LOG_BYTES_MAX);
+            into.fill(0);
+            Ok(())
+        }
+    }
+    let mut journal = Journal::over(&Zeros);
+    let told = journal.next().unwrap().unwrap_err();
+    assert!(told.contains("only so many are read"), "{told}");
+    assert!(journal.next().is_none());
+}
+
+#[test]
+fn a_block_that_the_index_names_twice_is_read_once() {
+    let key = |text: &[u8]| [text, &[1, 1, 0, 0, 0, 0, 0, 0]].concat();
+    let mut bytes = Vec::new();
+    let block = written::block(&[(key(b"/ipns/a"), b"v")]);
+    let handle = written::put_block(&mut bytes, &block, false);
+    let index = [b"/ipns/a", b"/ipns/b"].map(|text| (key(text), handle.clone()));
+    written::put_end(&mut bytes, &index, false);
+    let mut wanted = Wanted::below(&PREFIXES);
+    let data = &bytes[..];
+    let read = Table::open(&data).and_then(|table| table.each(&mut wanted, "t", &mut |_| {}));
+    assert!(matches!(read, Err(Fault::Damage(why)) if why.contains("in each other")));
+    assert_eq!(wanted.found.len(), 1);
 }
 
 proptest! {

@@ -109,20 +109,26 @@ pub(super) fn table(entries: &[Entry], number: u64, is_packed: bool) -> Vec<u8> 
         let handle = put_block(&mut out, &block(&entries), is_packed);
         index.push((entries.last().unwrap().0.clone(), handle));
     }
-    let about = put_block(&mut out, &block(&[]), false);
+    put_end(&mut out, &index, is_packed);
+    out
+}
+
+/// Ends a table behind its blocks: of each its last key, and where it lies.
+pub(super) fn put_end(out: &mut Vec<u8>, index: &[(Vec<u8>, Vec<u8>)], is_packed: bool) {
+    let about = put_block(out, &block(&[]), false);
     let index: Vec<(Vec<u8>, &[u8])> = index
         .iter()
         .map(|(key, at)| (key.clone(), &at[..]))
         .collect();
-    let index = put_block(&mut out, &block(&index), is_packed);
+    let index = put_block(out, &block(&index), is_packed);
     let mut footer = [about, index].concat();
     footer.resize(40, 0);
     out.extend(footer);
     out.extend(0xdb47_7524_8b80_fb57_u64.to_le_bytes());
-    out
 }
 
-fn block(entries: &[(Vec<u8>, &[u8])]) -> Vec<u8> {
+/// Entries as a block has them.
+pub(super) fn block(entries: &[(Vec<u8>, &[u8])]) -> Vec<u8> {
     let (mut out, mut restarts) = (Vec::new(), Vec::new());
     let mut last: &[u8] = &[];
     for (at, (key, value)) in entries.iter().enumerate() {
@@ -153,7 +159,7 @@ fn block(entries: &[(Vec<u8>, &[u8])]) -> Vec<u8> {
 }
 
 /// Appends a block; where it lies.
-fn put_block(out: &mut Vec<u8>, block: &[u8], is_packed: bool) -> Vec<u8> {
+pub(super) fn put_block(out: &mut Vec<u8>, block: &[u8], is_packed: bool) -> Vec<u8> {
     let packed = snap::raw::Encoder::new().compress_vec(block).unwrap();
     let bytes = if is_packed { &packed[..] } else { block };
     let mut handle = Vec::new();
