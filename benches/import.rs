@@ -160,8 +160,9 @@ fn import(kubo: &Path, repository: &Path) {
         runtime.block_on(async { Store::open(repository, &config, &mut |_| {}).expect("store") });
     let source = Arc::new(Source::open(kubo).expect("Kubo repository"));
     let took = seconds(|| {
-        let importing =
-            store.import_kubo(source, Records::default(), |_| ControlFlow::Continue(()));
+        let importing = store.import_kubo(source, Records::default(), None, |_| {
+            ControlFlow::Continue(())
+        });
         let imported = runtime.block_on(importing).expect("import");
         assert_eq!(imported.progress.skipped, 0);
     });

@@ -42,7 +42,7 @@ use crate::journal::record::Record;
 use crate::notes::About;
 use crate::pin::Whole;
 use crate::sink::PutError;
-use crate::store::{Inner, Store, blocking};
+use crate::store::{Committed, Inner, Only, Store, blocking};
 use bytes::Bytes;
 
 impl Store {
@@ -72,12 +72,17 @@ impl Inner {
     /// Makes everything put so far durable and changes the root, in one commit. The caller holds what is below the
     /// root since `losses` was counted.
     pub(crate) fn commit_files_root(&self, root: Cid, losses: u64) -> Result<(), PutError> {
-        let noted = Record::Noted {
-            about: About::Files as u8,
-            key: ROOT.to_vec(),
-            value: Some(note(&root)),
-        };
-        self.commit_to_disk_since(losses, vec![noted])
+        self.commit_to_disk_since(losses, vec![noted(&root)])
+    }
+
+    /// Like [`Inner::commit_files_root`], if the root is `before` until then.
+    pub(crate) fn replace_files_root(
+        &self,
+        before: Option<Cid>,
+        root: Cid,
+        losses: u64,
+    ) -> Result<Committed, PutError> {
+        self.commit_to_disk_only(losses, vec![noted(&root)], Only::Root(before))
     }
 }
 
@@ -87,6 +92,14 @@ impl Inner {
     "the root of the file tree is noted in a way that this program does not know; use the program that wrote it"
 )]
 pub struct UnknownRoot;
+
+fn noted(root: &Cid) -> Record {
+    Record::Noted {
+        about: About::Files as u8,
+        key: ROOT.to_vec(),
+        value: Some(note(root)),
+    }
+}
 
 fn note(root: &Cid) -> Bytes {
     let mut value = vec![VERSION];

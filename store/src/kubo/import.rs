@@ -7,13 +7,14 @@ use super::codec;
 use super::flatfs::{self, Named, Opened};
 use super::records::{KuboPin, Records};
 use super::source::Source;
-use super::whole::{FilesFate, PinFate, Pins, Whole};
+use super::whole::{FilesFate, PinFate, Pins, RESTLESS, TRIES_MAX, Whole};
 use crate::block::{Block, Prefix};
 use crate::cid::{self, Cid, DAG_PB, HashKind, Multihash, RAW, Version};
+use crate::files::{Files, FilesError};
 use crate::log::Place;
 use crate::pin::PinMode;
 use crate::sink::PutError;
-use crate::store::{Hold, Inner, Keep, Store, blocking};
+use crate::store::{Committed, Hold, Inner, Keep, Store, blocking};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Handle;
 
 /// What happens in the course of an import.
 #[derive(Debug, Clone)]
@@ -83,20 +85,28 @@ pub struct Imported {
 }
 
 impl Store {
-    /// Takes over the blocks of a Kubo repository, then what `records` says of it. Whoever listens can break it off; what
-    /// was told of is durable when this returns.
+    /// Takes over the blocks of a Kubo repository, then what `records` says of it. What waits to be flushed in `files`,
+    /// which is this store's tree, counts as there. Whoever listens can break it off; what was told of is durable when
+    /// this returns.
     pub async fn import_kubo(
         &self,
         source: Arc<Source>,
         records: Records,
+        files: Option<Files>,
         on_event: impl FnMut(Event) -> ControlFlow<()> + Send + 'static,
     ) -> Result<Imported, PutError> {
         let inner = self.inner.clone();
+        let runtime = Handle::current();
         let import = move || {
             let hold = inner.hold();
+            let flush = || match &files {
+                Some(files) => runtime.block_on(files.flush_all()).map(drop),
+                None => Ok(()),
+            };
             let mut import = Import {
                 inner: &inner,
                 hold: &hold,
+                flush: &flush,
                 imported: Imported::default(),
                 on_event,
             };
@@ -132,6 +142,8 @@ struct Import<'a, F> {
     inner: &'a Inner,
     /// Nothing that was found or put is collected before the pins are made.
     hold: &'a Arc<Hold>,
+    /// Writes what of the file tree waits to be written.
+    flush: &'a dyn Fn() -> Result<(), FilesError>,
     imported: Imported,
     on_event: F,
 }
@@ -281,7 +293,7 @@ impl<F: FnMut(Event) -> ControlFlow<()>> Import<'_, F> {
                 break;
             }
         }
-        pins.commit(&mut |pin, fate| self.pin(pin, fate))
+        pins.commit(&mut whole, &mut |pin, fate| self.pin(pin, fate))
     }
 
     fn pin(&mut self, pin: &KuboPin, fate: PinFate) {
@@ -299,36 +311,63 @@ impl<F: FnMut(Event) -> ControlFlow<()>> Import<'_, F> {
             self.imported.files = Some(FilesFate::None);
             return Ok(());
         };
-        let same = |one: &Cid| cid::to_v1(one) == cid::to_v1(&root);
-        let here = self.inner.files_root().ok().flatten();
-        let fate = if here.as_ref().is_some_and(same) {
-            FilesFate::There
-        } else if is_empty_folder(&root) {
-            FilesFate::None
-        } else if let Some(missing) =
-            Whole::new(self.inner, self.hold).look(&root, PinMode::Recursive)?
-        {
-            FilesFate::Broken(missing)
-        } else if here.as_ref().is_none_or(is_empty_folder) {
-            self.inner.commit_files_root(root, self.hold.losses)?;
-            FilesFate::Taken
-        } else {
-            let pin = KuboPin {
-                mode: PinMode::Recursive,
-                cid: root,
-                name: FILES_PIN.to_owned(),
-                has_metadata: false,
-            };
-            let mut whole = Whole::new(self.inner, self.hold);
-            let mut pins = Pins::new(self.inner, self.hold.losses);
-            let mut tell = |_: &KuboPin, _| {};
-            pins.take(&pin, &mut whole, &mut tell)?;
-            pins.commit(&mut tell)?;
-            FilesFate::Beside
-        };
+        let mut fate = None;
+        for _ in 0..TRIES_MAX {
+            fate = self.files_once(root)?;
+            if fate.is_some() {
+                break;
+            }
+        }
+        let fate = fate.unwrap_or_else(|| FilesFate::Broken(RESTLESS.to_owned()));
         self.imported.files = Some(fate.clone());
         self.tell(Event::Files(root, fate));
         Ok(())
+    }
+
+    /// What becomes of the tree; `None` if the one here was changed while that was done.
+    fn files_once(&self, root: Cid) -> Result<Option<FilesFate>, PutError> {
+        let is_there = || {
+            let here = self.inner.files_root()?;
+            Ok(here.is_some_and(|here| cid::to_v1(&here) == cid::to_v1(&root)))
+        };
+        let broken = |error: FilesError| Ok(Some(FilesFate::Broken(error.to_string())));
+        match is_there() {
+            Ok(true) => return Ok(Some(FilesFate::There)),
+            Ok(false) if is_empty_folder(&root) => return Ok(Some(FilesFate::None)),
+            Ok(false) => {}
+            Err(error) => return broken(error),
+        }
+        let mut whole = Whole::new(self.inner, self.hold);
+        if let Some(missing) = whole.look(&root, PinMode::Recursive)? {
+            return Ok(Some(FilesFate::Broken(missing)));
+        }
+        // Behind the walk, which may take long: what is here is looked at right before it is replaced.
+        let here = match (self.flush)().and_then(|()| Ok(self.inner.files_root()?)) {
+            Ok(here) => here,
+            Err(error) => return broken(error),
+        };
+        if here.as_ref().is_none_or(is_empty_folder) {
+            let done = self
+                .inner
+                .replace_files_root(here, root, self.hold.losses)?;
+            return Ok((done == Committed::Yes).then_some(FilesFate::Taken));
+        }
+        let pin = KuboPin {
+            mode: PinMode::Recursive,
+            cid: root,
+            name: FILES_PIN.to_owned(),
+            has_metadata: false,
+        };
+        let mut pins = Pins::new(self.inner, self.hold.losses);
+        let mut fate = FilesFate::Beside;
+        let mut tell = |_: &KuboPin, pinned| {
+            if let PinFate::Broken(why) = pinned {
+                fate = FilesFate::Broken(why);
+            }
+        };
+        pins.take(&pin, &mut whole, &mut tell)?;
+        pins.commit(&mut whole, &mut tell)?;
+        Ok(Some(fate))
     }
 }
 

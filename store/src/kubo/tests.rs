@@ -6,10 +6,13 @@ use crate::cid::{self, Cid, DAG_CBOR, DAG_PB, HashKind, RAW, Version};
 use crate::config::Config;
 use crate::dag::pb::{self, PbLink, PbNode};
 use crate::dag::{json, value};
+use crate::files::{Files, FilesPath, Flush, Parents};
+use crate::journal::record::Record;
 use crate::pin::{Pin, PinMode};
 use crate::sink::{BlockSink, Placed};
 use crate::source::BlockSource;
-use crate::store::{Keep, Store};
+use crate::store::{Committed, Keep, Store};
+use crate::unixfs::Profile;
 use bytes::Bytes;
 use data_encoding::BASE32_NOPAD;
 use std::collections::BTreeMap;
@@ -111,7 +114,7 @@ struct Seen {
 async fn import(store: &Store, kubo: &Kubo, records: &Records) -> Seen {
     let events: Arc<Mutex<Vec<Event>>> = Arc::default();
     let told = Arc::clone(&events);
-    let importing = store.import_kubo(kubo.source(), records.clone(), move |event| {
+    let importing = store.import_kubo(kubo.source(), records.clone(), None, move |event| {
         told.lock().unwrap().push(event);
         ControlFlow::Continue(())
     });
@@ -334,7 +337,7 @@ async fn what_was_broken_off_goes_on_where_it_was() {
     let root = kubo.put(&node(&leaves));
     let records = recursive(&[root]);
     let store = opened(folder.path());
-    let importing = store.import_kubo(kubo.source(), records.clone(), |event| match event {
+    let importing = store.import_kubo(kubo.source(), records.clone(), None, |event| match event {
         Event::Progress(progress) if progress.new > 100 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });
@@ -411,6 +414,97 @@ async fn blocks_with_links_lie_among_their_kind() {
 }
 
 #[tokio::test]
+async fn a_pin_that_is_changed_meanwhile_is_looked_at_again() {
+    let (kubo, folder) = (Kubo::new(), tempfile::tempdir().unwrap());
+    let [made, gone] = ["made", "gone"].map(|text| kubo.put(&node(&[kubo.put(&leaf(text))])));
+    let theirs = Records {
+        pins: vec![
+            pin(made, PinMode::Recursive, "theirs"),
+            pin(gone, PinMode::Recursive, "theirs"),
+        ],
+        ..Records::default()
+    };
+    let store = opened(folder.path());
+    import(&store, &kubo, &Records::default()).await;
+    let mine = |cid, mode| Pin::new(cid, mode, Some("mine".to_owned())).unwrap();
+    let before = mine(gone, PinMode::Direct);
+    store
+        .inner
+        .commit(vec![Record::Pinned(before.clone())])
+        .unwrap();
+    let inner = store.inner.clone();
+    let mut changes = Some(vec![
+        Record::Pinned(mine(made, PinMode::Recursive)),
+        Record::Unpinned(before.key()),
+    ]);
+    let fates: Arc<Mutex<Vec<PinFate>>> = Arc::default();
+    let told = Arc::clone(&fates);
+    let importing = store.import_kubo(kubo.source(), theirs, None, move |event| {
+        match event {
+            // Both were walked, and are not committed yet.
+            Event::Progress(progress) if progress.pins == 2 => {
+                changes
+                    .take()
+                    .map_or(Ok(()), |changes| inner.commit(changes))
+                    .unwrap();
+            }
+            Event::Pin(_, fate) => told.lock().unwrap().push(fate),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    importing.await.unwrap();
+    let here = |cid| {
+        let pin = store.pin(&cid).unwrap();
+        (pin.mode, pin.name.unwrap_or_default())
+    };
+    assert_eq!(here(made), (PinMode::Recursive, "mine".to_owned()));
+    assert_eq!(here(gone), (PinMode::Recursive, "theirs".to_owned()));
+    let mut fates = fates.lock().unwrap().clone();
+    fates.sort_by_key(|fate| *fate == PinFate::Made);
+    assert_eq!(fates, [PinFate::There, PinFate::Made]);
+}
+
+#[tokio::test]
+async fn what_waits_in_the_file_tree_is_a_tree_that_stays() {
+    let (kubo, folder) = (Kubo::new(), tempfile::tempdir().unwrap());
+    let root = kubo.put(&node(&[kubo.put(&leaf("a"))]));
+    let store = opened(folder.path());
+    let files = Files::new(store.clone(), Profile::v1_2025()).unwrap();
+    let mine = FilesPath::parse("/mine").unwrap();
+    let make = files.make_folder(&store, &mine, Parents::There, None, Flush::Later);
+    make.await.unwrap();
+    assert_eq!(store.files_root(), None);
+    let records = Records {
+        files_root: Some(root),
+        ..Records::default()
+    };
+    let files = Some(files);
+    let importing = store.import_kubo(kubo.source(), records, files, |_| ControlFlow::Continue(()));
+    assert_eq!(importing.await.unwrap().files, Some(FilesFate::Beside));
+    assert!(store.files_root().is_some_and(|here| here != root));
+}
+
+#[test]
+fn a_tree_takes_the_place_of_the_one_that_was_looked_at_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = opened(folder.path());
+    let [one, two] = ["one", "two"].map(|text| *leaf(text).cid());
+    let replace = |before, root| {
+        let inner = &store.inner;
+        inner
+            .replace_files_root(before, root, inner.losses())
+            .unwrap()
+    };
+    assert_eq!(replace(Some(one), two), Committed::Overtaken);
+    assert_eq!(replace(None, one), Committed::Yes);
+    assert_eq!(replace(None, two), Committed::Overtaken);
+    assert_eq!(store.files_root(), Some(one));
+    assert_eq!(replace(Some(one), two), Committed::Yes);
+    assert_eq!(store.files_root(), Some(two));
+}
+
+#[tokio::test]
 async fn what_lies_in_a_file_of_the_users_is_stored_all_the_same() {
     let (kubo, folder) = (Kubo::new(), tempfile::tempdir().unwrap());
     let leaf = leaf("in a file");
@@ -438,4 +532,18 @@ async fn what_lies_in_a_file_of_the_users_is_stored_all_the_same() {
         (again.imported.progress.new, again.imported.progress.there),
         (0, 1)
     );
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named_once_however_often_it_is_linked_to() {
+    let (kubo, folder) = (Kubo::new(), tempfile::tempdir().unwrap());
+    let lost = *leaf("lost").cid();
+    let other = kubo.put(&leaf("here"));
+    let root = kubo.put(&node(&[kubo.put(&node(&[lost, other])), lost]));
+    let store = opened(folder.path());
+    let seen = import(&store, &kubo, &recursive(&[root])).await;
+    let PinFate::Broken(why) = &seen.pins[0].1 else {
+        panic!("{:?}", seen.pins)
+    };
+    assert_eq!(why.matches(&lost.to_string()).count(), 1, "{why}");
 }

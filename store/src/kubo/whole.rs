@@ -11,8 +11,9 @@ use crate::index::Key;
 use crate::journal::record::Record;
 use crate::pin::{PIN_NAME_BYTES_MAX, Pin, PinMode, PinWish};
 use crate::sink::PutError;
-use crate::store::{Hold, Inner};
+use crate::store::{Committed, Hold, Inner, Only};
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 /// What became of a pin.
@@ -61,6 +62,13 @@ impl<'a> Whole<'a> {
     /// Holds and keeps everything that `root` reaches; what is missing of it, if anything is.
     pub(super) fn look(&mut self, root: &Cid, mode: PinMode) -> Result<Option<String>, PutError> {
         let mut absent = Absent::default();
+        // What is linked to twice is missing once.
+        let mut missing = HashSet::new();
+        let mut lacks = |absent: &mut Absent, cid: Cid, why: &dyn fmt::Display| {
+            if missing.insert(cid) {
+                absent.take(cid, why);
+            }
+        };
         let mut walked = Vec::new();
         let mut todo = vec![*root];
         while let Some(cid) = todo.pop() {
@@ -73,7 +81,7 @@ impl<'a> Whole<'a> {
                 continue;
             }
             if !cid::is_identity(&cid) && !self.is_kept(&cid)? {
-                absent.take(cid, "it is not in the repository");
+                lacks(&mut absent, cid, &ABSENT);
                 continue;
             }
             absent.came();
@@ -85,7 +93,7 @@ impl<'a> Whole<'a> {
                 None => match self.inner.block(&cid) {
                     Ok(block) => block,
                     Err(error) => {
-                        absent.take(cid, error);
+                        lacks(&mut absent, cid, &error);
                         continue;
                     }
                 },
@@ -94,11 +102,11 @@ impl<'a> Whole<'a> {
             match links {
                 Some(Ok(links)) => todo.extend(links.into_iter().map(|link| link.cid)),
                 Some(Err(error)) => {
-                    absent.take(cid, error.why);
+                    lacks(&mut absent, cid, &error.why);
                     continue;
                 }
                 None => {
-                    absent.take(cid, "it is not in the repository");
+                    lacks(&mut absent, cid, &ABSENT);
                     continue;
                 }
             }
@@ -129,12 +137,21 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// Makes pins, many in one commit.
+/// Makes pins, many in one commit. One that was made, changed or removed here while it was walked is looked at again.
 pub(super) struct Pins<'a> {
     inner: &'a Inner,
     losses: u64,
     /// What is to be committed, by the pins' keys.
-    waiting: BTreeMap<Vec<u8>, (KuboPin, Pin)>,
+    waiting: BTreeMap<Vec<u8>, Waiting>,
+}
+
+struct Waiting {
+    kubo: KuboPin,
+    /// What stood here when it was looked at.
+    before: Option<Pin>,
+    new: Pin,
+    /// How often it was looked at.
+    tries: u32,
 }
 
 impl<'a> Pins<'a> {
@@ -155,60 +172,89 @@ impl<'a> Pins<'a> {
         tell: &mut dyn FnMut(&KuboPin, PinFate),
     ) -> Result<(), PutError> {
         // Kubo has one for each version of a CID, and here they are one.
-        let key = cid::to_v1(&pin.cid).to_bytes();
-        if self.waiting.contains_key(&key) {
-            self.commit(tell)?;
+        if self.waiting.contains_key(&key_of(pin)) {
+            self.commit(whole, tell)?;
         }
-        let here = self.inner.pins.read().get(&key);
-        let mode = here
-            .as_ref()
-            .map_or(pin.mode, |here| here.mode.min(pin.mode));
-        let name = match here.as_ref().and_then(|here| here.name.clone()) {
+        if let Some(fate) = self.look(pin, whole, 1)? {
+            tell(pin, fate);
+        }
+        if self.waiting.len() >= PINS_PER_COMMIT {
+            self.commit(whole, tell)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a pin wait for the next commit, or says what becomes of it without one.
+    fn look(
+        &mut self,
+        pin: &KuboPin,
+        whole: &mut Whole<'_>,
+        tries: u32,
+    ) -> Result<Option<PinFate>, PutError> {
+        let key = key_of(pin);
+        let before = self.inner.pins.read().get(&key);
+        let here = before.as_ref();
+        let mode = here.map_or(pin.mode, |here| here.mode.min(pin.mode));
+        let name = match here.and_then(|here| here.name.clone()) {
             Some(name) => Some(name),
             None => Some(cut(&pin.name)).filter(|name| !name.is_empty()),
         };
-        if here
-            .as_ref()
-            .is_some_and(|here| here.mode == mode && here.name == name && here.expires.is_none())
+        if here.is_some_and(|here| here.mode == mode && here.name == name && here.expires.is_none())
         {
-            tell(pin, PinFate::There);
-            return Ok(());
+            return Ok(Some(PinFate::There));
         }
-        if here.as_ref().is_none_or(|here| here.mode != mode)
+        if here.is_none_or(|here| here.mode != mode)
             && let Some(missing) = whole.look(&pin.cid, mode)?
         {
-            tell(pin, PinFate::Broken(missing));
-            return Ok(());
+            return Ok(Some(PinFate::Broken(missing)));
         }
         // Kubo's stay until somebody removes them.
         let wish = PinWish::new(pin.cid, mode).named(name);
         let Ok(new) = self.inner.pin_wished(wish) else {
-            tell(pin, PinFate::Broken("its name is none".to_owned()));
-            return Ok(());
+            return Ok(Some(PinFate::Broken("its name is none".to_owned())));
         };
-        self.waiting.insert(key, (pin.clone(), new));
-        if self.waiting.len() >= PINS_PER_COMMIT {
-            self.commit(tell)?;
-        }
-        Ok(())
+        let waiting = Waiting {
+            kubo: pin.clone(),
+            before,
+            new,
+            tries,
+        };
+        self.waiting.insert(key, waiting);
+        Ok(None)
     }
 
     /// Makes those that wait durable, and only then tells of them.
     pub(super) fn commit(
         &mut self,
+        whole: &mut Whole<'_>,
         tell: &mut dyn FnMut(&KuboPin, PinFate),
     ) -> Result<(), PutError> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        let waiting = std::mem::take(&mut self.waiting);
-        let records = waiting.values().map(|(_, pin)| Record::Pinned(pin.clone()));
-        self.inner.commit_since(self.losses, records.collect())?;
-        for (pin, _) in waiting.into_values() {
-            tell(&pin, PinFate::Made);
+        while !self.waiting.is_empty() {
+            let waiting = std::mem::take(&mut self.waiting);
+            let asks = waiting.iter().map(|(key, pin)| {
+                let record = Record::Pinned(pin.new.clone());
+                (vec![record], Only::Still(key.clone(), pin.before.clone()))
+            });
+            let done = self.inner.commit_each(self.losses, asks.collect());
+            for (pin, done) in waiting.into_values().zip(done) {
+                let fate = match done? {
+                    Committed::Yes => Some(PinFate::Made),
+                    Committed::Overtaken if pin.tries >= TRIES_MAX => {
+                        Some(PinFate::Broken(RESTLESS.to_owned()))
+                    }
+                    Committed::Overtaken => self.look(&pin.kubo, whole, pin.tries + 1)?,
+                };
+                if let Some(fate) = fate {
+                    tell(&pin.kubo, fate);
+                }
+            }
         }
         Ok(())
     }
+}
+
+fn key_of(pin: &KuboPin) -> Vec<u8> {
+    PinWish::new(pin.cid, pin.mode).key()
 }
 
 /// As much of a name as a pin may have.
@@ -217,7 +263,14 @@ fn cut(name: &str) -> String {
     name.get(..end).unwrap_or_default().to_owned()
 }
 
+/// Why a block is missing that Kubo has not.
+const ABSENT: &str = "it is not in the repository";
 /// Pins in one commit.
 const PINS_PER_COMMIT: usize = 1024;
+/// How often a pin, or the file tree, is looked at that somebody changes meanwhile.
+pub(super) const TRIES_MAX: u32 = 8;
+/// What is said of one that is changed each time.
+pub(super) const RESTLESS: &str =
+    "somebody changed it here each time that it was looked at; import again";
 /// Missing blocks of one pin after which no more are looked for.
 const ABSENT_MAX: u64 = 10_000;

@@ -13,6 +13,7 @@
 //! refused, whoever's commit it was that failed.
 
 use super::Inner;
+use crate::cid::Cid;
 use crate::config::Durability;
 use crate::index::Key;
 use crate::journal::record::Record;
@@ -73,6 +74,10 @@ pub(crate) enum Only {
     Same(Pin),
     /// No recursive pin stands in the place of this one.
     Beside(Pin),
+    /// By this key stands this pin, with all that is said of it, or none.
+    Still(Vec<u8>, Option<Pin>),
+    /// The root of the file tree is this one, or there never was any.
+    Root(Option<Cid>),
 }
 
 /// What came of an ask.
@@ -118,8 +123,19 @@ impl Inner {
         losses: u64,
         records: Vec<Record>,
     ) -> Result<(), PutError> {
-        self.ask(losses, records, Only::Always, Sync::Wait)?;
-        self.lock_unsynced().is_on_its_way()
+        let done = self.commit_to_disk_only(losses, records, Only::Always);
+        done.map(drop)
+    }
+
+    /// Like [`Inner::commit_to_disk_since`], if by then it is as `only` says.
+    pub(crate) fn commit_to_disk_only(
+        &self,
+        losses: u64,
+        records: Vec<Record>,
+        only: Only,
+    ) -> Result<Committed, PutError> {
+        let done = self.ask(losses, records, only, Sync::Wait)?;
+        self.lock_unsynced().is_on_its_way().map(|()| done)
     }
 
     /// Like [`Inner::commit`], but fails if anything that was put since `losses` was counted has
@@ -260,6 +276,12 @@ impl Inner {
 
     /// Parts those for which it is as they need it, whatever those before them do, from the others.
     fn part_by_need(&self, asks: Vec<Ask>) -> (Vec<Ask>, Vec<Ask>) {
+        let is_of_root = |ask: &Ask| matches!(ask.only, Only::Root(_));
+        let mut root = asks
+            .iter()
+            .any(is_of_root)
+            .then(|| self.files_root().ok())
+            .flatten();
         let pins = self.pins.read();
         // What those before it in this commit make of a pin: how it stands, and until when.
         let mut ahead: HashMap<Vec<u8>, Option<(PinMode, Option<u64>)>> = HashMap::new();
@@ -276,6 +298,9 @@ impl Inner {
                 Only::With(pins) => pins.iter().all(|pin| mode(pin) == Some(pin.mode)),
                 Only::Same(pin) => now(pin) == Some((pin.mode, pin.expires)),
                 Only::Beside(pin) => mode(pin) != Some(PinMode::Recursive),
+                // What those before it say of a pin is not compared: it is asked again.
+                Only::Still(key, pin) => !ahead.contains_key(key) && pins.get(key) == *pin,
+                Only::Root(known) => root == Some(*known),
             };
             if !holds {
                 overtaken.push(ask);
@@ -285,6 +310,10 @@ impl Inner {
                 match record {
                     Record::Pinned(pin) => ahead.insert(pin.key(), Some((pin.mode, pin.expires))),
                     Record::Unpinned(key) => ahead.insert(key.clone(), None),
+                    Record::Noted { about, .. } if *about == About::Files as u8 => {
+                        root = None;
+                        None
+                    }
                     _ => None,
                 };
             }
@@ -626,6 +655,35 @@ mod tests {
         let overtaken = unmet.iter().map(|(ticket, _)| *ticket);
         assert_eq!(overtaken.collect::<Vec<_>>(), [2, 3, 4]);
         assert_eq!(store.pins(), [recursive]);
+    }
+
+    #[test]
+    fn what_is_to_be_still_as_it_was_is_not_so_behind_a_change_in_the_same_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let named = |name: &str| {
+            let name = Some(name.to_owned());
+            Pin::new(*block("one").cid(), PinMode::Recursive, name).unwrap()
+        };
+        let still = |ticket, name, before| {
+            let only = Only::Still(named(name).key(), before);
+            ask(ticket, Record::Pinned(named(name)), only)
+        };
+        let unmet = store.inner.lead(vec![
+            still(1, "first", None),
+            still(2, "second", Some(named("first"))),
+        ]);
+        assert!(matches!(unmet[..], [(2, Unmet::Overtaken)]), "{unmet:?}");
+        let unmet = store
+            .inner
+            .lead(vec![still(3, "third", Some(named("other")))]);
+        assert!(matches!(unmet[..], [(3, Unmet::Overtaken)]), "{unmet:?}");
+        assert_eq!(store.pins(), [named("first")]);
+        let unmet = store
+            .inner
+            .lead(vec![still(4, "third", Some(named("first")))]);
+        assert!(unmet.is_empty(), "{unmet:?}");
+        assert_eq!(store.pins(), [named("third")]);
     }
 
     fn on(disk: &SimulatedDisk) -> Store {

@@ -248,6 +248,7 @@ impl Import {
 
     async fn blocks(&mut self, out: &Sink) -> Result<(), RpcError> {
         let store = self.call.context.writable_store().await?.clone();
+        let files = self.call.context.files().await?.clone();
         let cids = self.call.arguments.cids()?;
         let shows_progress = self.call.arguments.flag(&["progress"])?;
         let teller = Teller::new(out.clone(), &self.call.context);
@@ -256,6 +257,7 @@ impl Import {
         let importing = store.import_kubo(
             Arc::clone(&self.source),
             self.records.take_pins(),
+            Some(files),
             move |event| {
                 match event {
                     Event::Progress(progress) if shows_progress => tells.figure(&KuboLine {
