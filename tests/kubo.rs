@@ -234,6 +234,18 @@ fn the_identity_comes_along_only_where_that_was_asked_for() {
     assert_eq!(result(&done)["Names"], 1, "its own name");
     assert_eq!(id(), kubo.one("id"));
     assert!(repo.path().join("identity.key.before").exists());
+    // What was set aside is of another key: that is told before any block is read.
+    let other = Repo::new(CAIRN);
+    let aside = other.path().join("identity.key.before");
+    fs::write(&aside, "of before").unwrap();
+    let refused = import(&other, &kubo.path(), &["--identity"]);
+    assert!(
+        refused.stderr.contains("identity.key.before"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!((refused.code, &refused.text()[..]), (Some(1), ""));
+    assert_eq!(other.ok(["refs", "local"]), "");
     // As that it starts.
     let daemon = repo.daemon();
     assert!(daemon.swarm().ends_with(kubo.one("id")));
@@ -249,9 +261,13 @@ fn settings_are_shown_and_written_only_where_that_was_asked_for() {
     let mut config = json(&fs::read_to_string(&path).unwrap());
     config["Swarm"]["ConnMgr"]["LowWater"] = 11.into();
     config["Addresses"]["Swarm"] = serde_json::json!(["/ip4/0.0.0.0/tcp/4001"]);
+    config["Addresses"]["Gateway"] =
+        serde_json::json!(["/ip4/0.0.0.0/tcp/8080", "/ip6/::/tcp/8080"]);
     config["Experimental"]["FilestoreEnabled"] = true.into();
     fs::write(&path, config.to_string()).unwrap();
     let get = || repo.ok(["config", "get", "connections.low"]);
+    let gateway = || repo.ok(["config", "get", "addresses.gateway"]);
+    let gateway_before = gateway();
     let said = repo.ok(["repo", "import-kubo", kubo.path().to_str().unwrap()]);
     let row = |text: &str| {
         let row = lines(&said).into_iter().find(|line| line.contains(text));
@@ -262,12 +278,26 @@ fn settings_are_shown_and_written_only_where_that_was_asked_for() {
         "{said}"
     );
     assert!(row("Addresses.Swarm").contains("not as it is"), "{said}");
+    let of_gateway = row("Addresses.Gateway");
+    for part in [
+        "not as it is",
+        "without /ip6/::/tcp/8080",
+        "network = \"local\"",
+    ] {
+        assert!(of_gateway.contains(part), "{of_gateway}");
+    }
     assert!(row("FilestoreEnabled").contains("no counterpart"), "{said}");
     assert!(!said.contains("PrivKey"), "{said}");
     assert_eq!(get(), "64");
     let done = import(&repo, &kubo.path(), &["--config"]).success();
     assert!(done.text().contains(r#""State":"written""#));
+    assert_eq!(result(&done)["Changed"], true);
     assert_eq!(get(), "11");
+    assert_eq!(gateway(), gateway_before);
+    assert_eq!(
+        result(&import(&repo, &kubo.path(), &["--config"]).success())["Changed"],
+        false
+    );
 }
 
 #[test]
@@ -277,6 +307,8 @@ fn what_is_no_repository_or_in_use_is_refused() {
     scenario::both(CAIRN, |repo| {
         let refused = import(repo, empty.path(), &[]).failure(1);
         assert!(refused.contains("is no Kubo repository"), "{refused}");
+        let refused = import(repo, &empty.path().join("absent"), &[]).failure(1);
+        assert!(refused.contains("no such folder"), "{refused}");
         let lock = File::create(kubo.path().join("repo.lock")).unwrap();
         fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
         let refused = import(repo, &kubo.path(), &[]).failure(1);
@@ -473,7 +505,17 @@ fn blocks_come_over_where_pins_cannot_be_read() {
     let repo = Repo::new(CAIRN);
     let done = import(&repo, kubo.path(), &[]);
     assert_eq!(done.code, Some(1));
-    assert_eq!(result(&done)["New"], kubo.good.len());
+    let outcome = result(&done);
+    assert_eq!(outcome["New"], kubo.good.len());
+    assert_eq!(
+        (&outcome["Files"], &outcome["RecordsLost"]),
+        (&"unknown".into(), &true.into())
+    );
+    assert!(
+        done.text().contains("no folder `keystore`"),
+        "{}",
+        done.text()
+    );
     let left = left(&done);
     assert!(
         left.len() == 1 && left[0].2.contains("pebbleds"),

@@ -253,18 +253,43 @@ impl Keystore {
             Some(_) => written(&self.locksmith, &path, key, self.salt())?,
             None => Zeroizing::new(key.protobuf().to_vec()),
         };
-        let aside = self.repository.join(SET_ASIDE);
+        let aside = self.free_aside(&before)?;
         match fs::hard_link(&path, &aside) {
             Ok(()) => {}
-            // Killed in between, it is there already.
-            Err(error)
-                if error.kind() == io::ErrorKind::AlreadyExists
-                    && folder::read(&aside).is_ok_and(|there| *there == *before) => {}
+            // Killed in between, it is there already, and the same.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(disk("set the identity aside as", &aside, error)),
         }
         let replaced = folder::replace(&self.repository, &path, &after);
         replaced.map_err(|error| disk("write", &path, error))?;
         Ok(Some(aside))
+    }
+
+    /// Whether [`Self::replace_own`] would let the key be the node's own, so far as can be known without doing it.
+    pub fn check_replace_own(&self, key: &Key) -> Result<(), KeystoreError> {
+        let _alone = self.folder.lock()?;
+        let (_, before) = self.own_file()?;
+        if self.own()?.id == key.id() {
+            return Ok(());
+        }
+        self.opens_others()?;
+        self.free_aside(&before).map(drop)
+    }
+
+    /// Where the node's own key is set aside, if nothing else lies there.
+    fn free_aside(&self, own: &[u8]) -> Result<PathBuf, KeystoreError> {
+        let aside = self.repository.join(SET_ASIDE);
+        let is_free = match fs::symlink_metadata(&aside) {
+            Ok(_) => folder::read(&aside).is_ok_and(|there| *there == *own),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        match is_free {
+            true => Ok(aside),
+            false => {
+                let error = io::ErrorKind::AlreadyExists.into();
+                Err(disk("set the identity aside as", &aside, error))
+            }
+        }
     }
 
     /// What new keys are sealed with.

@@ -6,8 +6,10 @@ use crate::keystore::{Key, Keystore, KeystoreError, NAME_BYTES_MAX};
 use cairn_store::kubo::Source;
 use data_encoding::{BASE32_NOPAD, BASE64};
 use libp2p::PeerId;
-use std::fs::{self, File};
+use rustix::fs::OFlags;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -95,6 +97,12 @@ pub fn take_keys(source: &Source, keystore: &Keystore) -> Result<Vec<FoundKey>, 
     Ok(found)
 }
 
+/// Whether it has the folder that Kubo keeps keys in, which Kubo makes as soon as it runs.
+pub fn has_keystore(source: &Source) -> bool {
+    let about = fs::symlink_metadata(source.folder().join(FOLDER));
+    !about.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// The key of the node itself.
 pub fn identity(source: &Source) -> Result<Key, NoIdentity> {
     let wrong = |why: &str| NoIdentity {
@@ -151,14 +159,16 @@ fn name_of(file: &str) -> Option<String> {
 
 fn read(path: &Path) -> Result<Key, String> {
     let cannot = |error: io::Error| format!("it cannot be read: {error}");
-    if !fs::metadata(path).map_err(cannot)?.is_file() {
+    // Not waiting for who writes into a pipe.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(cannot)?;
+    if !file.metadata().map_err(cannot)?.is_file() {
         return Err("it is no file".to_owned());
     }
     // Room for all of it: what grows is copied, and only the last copy is wiped.
     let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX + 1));
-    File::open(path)
-        .map_err(cannot)?
-        .take(FILE_BYTES_MAX as u64 + 1)
+    file.take(FILE_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(cannot)?;
     if bytes.len() > FILE_BYTES_MAX {
@@ -226,6 +236,9 @@ mod tests {
         );
         put(&source, "damaged", &bytes(&keys[0])[..20]);
         fs::write(source.folder().join("keystore/notes"), "x").unwrap();
+        let pipe = source.folder().join("keystore/key_obuxazi");
+        let mode = 0o600.into();
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
 
         let fates = || {
             let found = take_keys(&source, &keystore).unwrap();
@@ -237,14 +250,17 @@ mod tests {
         let names: Vec<&str> = first.iter().map(|(name, _)| &name[..]).collect();
         assert_eq!(
             names,
-            ["a site", "damaged", "notes", "self", "taken", "theirs"]
+            [
+                "a site", "damaged", "notes", "pipe", "self", "taken", "theirs"
+            ]
         );
         assert_eq!(first[0].1, KeyFate::Taken);
         assert!(matches!(first[1].1, KeyFate::Not(_)));
         assert!(matches!(first[2].1, KeyFate::Not(_)));
-        assert_eq!(first[3].1, KeyFate::NameTaken);
+        assert_eq!(first[3].1, KeyFate::Not("it is no file".to_owned()));
         assert_eq!(first[4].1, KeyFate::NameTaken);
-        assert_eq!(first[5].1, KeyFate::ThereAs("mine".to_owned()));
+        assert_eq!(first[5].1, KeyFate::NameTaken);
+        assert_eq!(first[6].1, KeyFate::ThereAs("mine".to_owned()));
         assert_eq!(keystore.load("a site").unwrap().id(), keys[0].id());
         assert_eq!(keystore.load("taken").unwrap().id(), keys[3].id());
         assert_eq!(fates()[0].1, KeyFate::There);
@@ -280,6 +296,8 @@ mod tests {
         // The same again changes nothing, and what was set aside is not lost to a third.
         assert_eq!(keystore.replace_own(&key).unwrap(), None);
         let third = Key::generate(Make::Ed25519).unwrap();
+        assert!(keystore.check_replace_own(&third).is_err());
+        assert!(keystore.check_replace_own(&key).is_ok());
         assert!(keystore.replace_own(&third).is_err());
         assert_eq!(keystore.load("self").unwrap().id(), key.id());
     }

@@ -85,7 +85,10 @@ fn table(settings: &[Setting]) -> Vec<String> {
         .map(|setting| {
             let what = match &setting.state[..] {
                 "written" => format!("written: {} = {}", setting.key, setting.value),
-                "suggested" => format!("cairn config {} '{}'", setting.key, plain(&setting.value)),
+                "suggested" => {
+                    let value = shell_word(plain(&setting.value));
+                    format!("cairn config {} {value}", setting.key)
+                }
                 "refused" => format!("not as it is: {}", setting.key),
                 _ => "no counterpart".to_owned(),
             };
@@ -116,9 +119,12 @@ fn plain(value: &str) -> &str {
     inner.filter(|inner| !inner.contains('\\')).unwrap_or(value)
 }
 
+/// A text as one word of a shell's.
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 fn sums(result: &Outcome) -> Vec<String> {
-    let is_nothing = result.new + result.pins_made + result.keys_made + result.names == 0
-        && !matches!(&result.files[..], "taken" | "beside");
     let blocks = |count| counted(count, "block", "blocks");
     let mut lines = vec![format!(
         "{} of {} imported, {} were here already",
@@ -127,16 +133,22 @@ fn sums(result: &Outcome) -> Vec<String> {
         result.there
     )];
     lines.push(format!(
-        "{} made, {} were here already, {} not whole",
+        "{} made, {} were here already, {} not whole{}",
         counted(result.pins_made, "pin", "pins"),
         result.pins_there,
-        result.pins_broken
+        result.pins_broken,
+        match result.records_lost {
+            true => "; there may be more in what could not be read of Kubo's database",
+            false => "",
+        }
     ));
     lines.push(match &result.files[..] {
         "taken" => "the file tree is Kubo's".to_owned(),
         "there" => "the file tree was Kubo's already".to_owned(),
         "beside" => "the file tree stays what it was; Kubo's is pinned".to_owned(),
         "broken" => "the file tree stays what it was; Kubo's is not whole".to_owned(),
+        "unknown" => "whether Kubo has a file tree is not known: none was found in what could be read of its database"
+            .to_owned(),
         _ => "Kubo has no file tree".to_owned(),
     });
     lines.push(format!(
@@ -148,8 +160,39 @@ fn sums(result: &Outcome) -> Vec<String> {
             names => format!("{names} names go on"),
         },
     ));
-    if is_nothing {
+    if !result.changed {
         lines.push("nothing was changed: everything that can be taken is here".to_owned());
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_one_word_whatever_is_in_it() {
+        assert_eq!(shell_word("64"), "'64'");
+        assert_eq!(shell_word("it's $HOME"), r"'it'\''s $HOME'");
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_told_as_absent() {
+        let outcome = Outcome {
+            records_lost: true,
+            files: "unknown".to_owned(),
+            ..Outcome::default()
+        };
+        let lines = sums(&outcome);
+        assert!(lines[1].contains("could not be read"), "{lines:?}");
+        assert!(lines[2].contains("not known"), "{lines:?}");
+        let none = sums(&Outcome::default());
+        assert_eq!(none[2], "Kubo has no file tree");
+        assert!(none[4].starts_with("nothing was changed"), "{none:?}");
+        let changed = Outcome {
+            changed: true,
+            ..Outcome::default()
+        };
+        assert_eq!(sums(&changed).len(), 4);
+    }
 }

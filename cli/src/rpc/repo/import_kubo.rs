@@ -125,7 +125,10 @@ pub struct Outcome {
     pub pins_there: u64,
     /// Pins whose DAG is not whole.
     pub pins_broken: u64,
-    /// What became of the file tree: `taken`, `there`, `none`, `beside` or `broken`.
+    /// Whether there may be more pins, or a file tree, in what could not be read of Kubo's database.
+    pub records_lost: bool,
+    /// What became of the file tree: `taken`, `there`, `none`, `beside` or `broken`; `unknown` if none was found and
+    /// something of Kubo's database could not be read.
     pub files: String,
     /// Keys that were taken.
     pub keys_made: u64,
@@ -136,6 +139,8 @@ pub struct Outcome {
     /// The identity that was taken over.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub identity: String,
+    /// Whether anything is other here than it was before.
+    pub changed: bool,
 }
 
 impl Figures {
@@ -189,7 +194,7 @@ pub async fn import_kubo(call: Call) -> Result<Reply, RpcError> {
     }
     call.context.writable_store().await?;
     // Whether keys can be kept is known before the hours that the blocks may take.
-    call.context.keystore()?;
+    let keystore = call.context.keystore()?;
     let opened = tokio::task::spawn_blocking(move || {
         let source = Source::open(&folder).map_err(|error| RpcError::failed(error.to_string()))?;
         let identity = wants_identity.then(|| kubo::identity(&source)).transpose();
@@ -200,6 +205,14 @@ pub async fn import_kubo(call: Call) -> Result<Reply, RpcError> {
     let (source, identity, records) = opened
         .await
         .map_err(|_| broke("reading the repository"))??;
+    let mut identity = identity;
+    if let Some(key) = identity.take() {
+        // And whether this one can take the place of the node's.
+        let checked = with_keys(keystore, move |keys| {
+            keys.check_replace_own(&key).map(|()| key)
+        });
+        identity = Some(checked.await?);
+    }
     let import = Import {
         call,
         source,
@@ -213,14 +226,19 @@ pub async fn import_kubo(call: Call) -> Result<Reply, RpcError> {
 
 impl Import {
     async fn run(mut self, out: Sink) -> Result<(), RpcError> {
-        for why in std::mem::take(&mut self.records.damage) {
+        let damage = std::mem::take(&mut self.records.damage);
+        let records_lost = !damage.is_empty();
+        for why in damage {
             self.leave(&out, "record", String::new(), why).await?;
         }
         self.left += self.records.more_damage;
-        self.blocks(&out).await?;
+        self.blocks(records_lost, &out).await?;
         self.keys(&out).await?;
         self.names(&out).await?;
-        settings::tell(&self.call, self.source.config(), &out).await?;
+        self.result.changed |= settings::tell(&self.call, self.source.config(), &out).await?;
+        let done = &self.result;
+        let made = done.new + done.pins_made + done.keys_made + done.names;
+        self.result.changed |= made > 0 || matches!(&done.files[..], "taken" | "beside");
         out.value(&KuboLine {
             result: Some(self.result.clone()),
             ..KuboLine::default()
@@ -246,7 +264,7 @@ impl Import {
         out.value(&left(kind, what, why)).await
     }
 
-    async fn blocks(&mut self, out: &Sink) -> Result<(), RpcError> {
+    async fn blocks(&mut self, records_lost: bool, out: &Sink) -> Result<(), RpcError> {
         let store = self.call.context.writable_store().await?.clone();
         let files = self.call.context.files().await?.clone();
         let cids = self.call.arguments.cids()?;
@@ -291,17 +309,18 @@ impl Import {
         );
         let imported = importing.await?;
         teller.result()?;
-        self.count(&imported);
+        self.count(&imported, records_lost);
         Ok(())
     }
 
-    fn count(&mut self, imported: &Imported) {
+    fn count(&mut self, imported: &Imported, records_lost: bool) {
         let progress = &imported.progress;
         let files = match &imported.files {
             Some(FilesFate::Taken) => "taken",
             Some(FilesFate::There) => "there",
             Some(FilesFate::Beside) => "beside",
             Some(FilesFate::Broken(_)) => "broken",
+            Some(FilesFate::None) | None if records_lost => "unknown",
             Some(FilesFate::None) | None => "none",
         };
         self.left += progress.skipped + imported.pins_broken + u64::from(files == "broken");
@@ -313,6 +332,7 @@ impl Import {
             pins_made: imported.pins_made,
             pins_there: imported.pins_there,
             pins_broken: imported.pins_broken,
+            records_lost,
             files: files.to_owned(),
             ..Outcome::default()
         };
@@ -325,15 +345,22 @@ impl Import {
             let id = key.id();
             let aside = with_keys(Arc::clone(&keystore), move |keys| keys.replace_own(&key));
             let msg = match aside.await? {
-                Some(aside) => format!(
-                    "this node is {id} from now on, as Kubo was; its own key before is {}",
-                    aside.display()
-                ),
+                Some(aside) => {
+                    self.result.changed = true;
+                    format!(
+                        "this node is {id} from now on, as Kubo was; its own key before is {}",
+                        aside.display()
+                    )
+                }
                 None => format!("this node is {id} already, as Kubo was"),
             };
             self.result.identity = id.to_string();
             out.value(&told(msg)).await?;
             out.value(&told(STOP_FOR_GOOD.to_owned())).await?;
+        }
+        if !kubo::has_keystore(&self.source) {
+            let msg = "there is no folder `keystore` in the Kubo repository: if it had keys, they are not here".to_owned();
+            out.value(&told(msg)).await?;
         }
         let source = Arc::clone(&self.source);
         let found = with_keys(keystore, move |keys| kubo::take_keys(&source, keys)).await?;

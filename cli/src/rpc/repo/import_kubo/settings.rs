@@ -10,6 +10,7 @@ use super::super::super::reply::Sink;
 use super::{KuboLine, Setting};
 use crate::config::{Config, ConfigError, edit, view};
 use crate::repository::Repository;
+use cairn_node::Network;
 use serde_json::Value;
 
 /// A value of Kubo's that has a counterpart.
@@ -26,11 +27,12 @@ enum Wanted {
     Value(String),
 }
 
-/// Tells what becomes of each setting, and with `config` writes those that fit.
-pub(super) async fn tell(call: &Call, kubo: &Value, out: &Sink) -> Result<(), RpcError> {
+/// Tells what becomes of each setting, and with `config` writes those that fit; whether any was written.
+pub(super) async fn tell(call: &Call, kubo: &Value, out: &Sink) -> Result<bool, RpcError> {
     let writes = call.arguments.flag(&["config"])?;
     let mut settings = settle(&call.context.repository, kubo, writes).await?;
     settings.extend(without_counterpart(kubo));
+    let has_written = settings.iter().any(|setting| setting.state == "written");
     for setting in settings {
         out.value(&KuboLine {
             setting: Some(setting),
@@ -38,7 +40,7 @@ pub(super) async fn tell(call: &Call, kubo: &Value, out: &Sink) -> Result<(), Rp
         })
         .await?;
     }
-    Ok(())
+    Ok(has_written)
 }
 
 /// What becomes of each setting that has a counterpart.
@@ -66,6 +68,10 @@ async fn settle(
             Ok((_, new)) if view::get(&new, found.key)? == view::get(&config, found.key)? => {
                 setting.state = "same".to_owned();
             }
+            Ok((_, new)) if found.key == GATEWAY && opens_the_gateway(&new) => {
+                setting.state = "refused".to_owned();
+                setting.note = joined(setting.note, OPEN_GATEWAY);
+            }
             Ok((new_text, new)) => match may_replace(repository, &text, &new) {
                 Err(error) => refuse(&mut setting, &error),
                 Ok(_) if writes => {
@@ -81,6 +87,20 @@ async fn settle(
         repository.write_config(&text)?;
     }
     Ok(settings)
+}
+
+/// Whether others than this machine could read from the gateway while the node is for nobody else.
+fn opens_the_gateway(config: &Config) -> bool {
+    let address = config.addresses.gateway.0.0;
+    let is_open = address.is_some_and(|address| !address.0.ip().to_canonical().is_loopback());
+    is_open && config.network == Network::Local
+}
+
+fn joined(note: String, more: &str) -> String {
+    match note.is_empty() {
+        true => more.to_owned(),
+        false => format!("{note}; {more}"),
+    }
 }
 
 fn refuse(setting: &mut Setting, error: &ConfigError) {
@@ -192,6 +212,28 @@ fn found(kubo: &Value) -> Vec<Found> {
         texts("Swarm.RelayClient.StaticRelays"),
         &whole,
     );
+    for (kubo, key) in [
+        ("Addresses.API", "addresses.rpc"),
+        ("Addresses.Gateway", GATEWAY),
+    ] {
+        let addresses = texts(kubo).unwrap_or_default();
+        let Some((first, others)) = addresses.split_first() else {
+            continue;
+        };
+        let note = match others.is_empty() {
+            true => String::new(),
+            false => format!(
+                "without {}: cairn listens on one address there",
+                others.join(" ")
+            ),
+        };
+        all.push(Found {
+            kubo,
+            key,
+            wanted: Wanted::Value(quoted(first)),
+            note,
+        });
+    }
     let mut value = |kubo, key, wanted: Option<String>| {
         all.extend(wanted.map(|wanted| Found {
             kubo,
@@ -200,13 +242,6 @@ fn found(kubo: &Value) -> Vec<Found> {
             note: String::new(),
         }));
     };
-    for (kubo, key) in [
-        ("Addresses.API", "addresses.rpc"),
-        ("Addresses.Gateway", "addresses.gateway"),
-    ] {
-        let first = texts(kubo).and_then(|all| all.into_iter().next());
-        value(kubo, key, first.map(|text| quoted(&text)));
-    }
     for (kubo, key) in PLAIN {
         let plain = at(kubo).and_then(|found| match found {
             Value::Bool(_) | Value::Number(_) => Some(found.to_string()),
@@ -342,6 +377,9 @@ fn resolvers(value: &Value) -> Option<String> {
     Some(format!("{{ {} }}", entries.join(", ")))
 }
 
+const GATEWAY: &str = "addresses.gateway";
+const OPEN_GATEWAY: &str = "with it, whoever reaches this machine would be served, and `network = \"local\"` is for this \
+                            machine alone; after `cairn config network public`, or lan, set it as you want it";
 /// Values that mean the same here.
 const PLAIN: [(&str, &str); 17] = [
     ("Datastore.StorageMax", "storage.max"),
@@ -522,5 +560,32 @@ mod tests {
             ]
         );
         assert!(settings.iter().all(|one| !one.note.is_empty()));
+    }
+
+    #[test]
+    fn of_several_addresses_the_first_is_taken_and_the_others_are_named() {
+        let both = ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1"];
+        let found = found(&json!({"Addresses": {"Gateway": both}}));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].wanted.toml(), r#""/ip4/127.0.0.1/tcp/1""#);
+        assert!(found[0].note.contains(both[1]), "{}", found[0].note);
+    }
+
+    #[test]
+    fn a_gateway_is_open_unless_only_this_machine_reaches_it() {
+        for (address, network, opens) in [
+            ("/ip4/127.0.0.1/tcp/1", "local", false),
+            ("/ip6/::1/tcp/1", "local", false),
+            ("", "local", false),
+            ("/ip4/0.0.0.0/tcp/1", "local", true),
+            ("/ip6/::/tcp/1", "local", true),
+            ("/ip4/192.0.2.1/tcp/1", "local", true),
+            ("/ip4/0.0.0.0/tcp/1", "lan", false),
+            ("/ip4/0.0.0.0/tcp/1", "public", false),
+        ] {
+            let text = format!("network = {network:?}\n[addresses]\ngateway = {address:?}\n");
+            let config = Config::parse(&text).unwrap();
+            assert_eq!(opens_the_gateway(&config), opens, "{text}");
+        }
     }
 }
