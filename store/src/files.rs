@@ -11,7 +11,7 @@
 //!
 //! * `path`: paths. `plan`: changes that are made together. `error`: what can be wrong.
 //! * `edit`: a plan, applied folder by folder; `shard`: one folder that is a HAMT.
-//! * `draft`: a file that is being written.
+//! * `draft`: a file that is being written. It waits beside the tree until others want to see it.
 //! * `view`: blocks in memory over a source of all others.
 //! * `state`: the present tree, and how another takes its place.
 //! * `operations`: what people do; `write`: what they do to files.
@@ -75,14 +75,24 @@ impl Inner {
         self.commit_to_disk_since(losses, vec![noted(&root)])
     }
 
-    /// Like [`Inner::commit_files_root`], if the root is `before` until then.
-    pub(crate) fn replace_files_root(
+    /// The same, if the root is still the one that the new one was made from; tells whether it was.
+    pub(crate) fn commit_files_root_after(
         &self,
-        before: Option<Cid>,
+        base: Option<Cid>,
         root: Cid,
         losses: u64,
     ) -> Result<Committed, PutError> {
-        self.commit_to_disk_only(losses, vec![noted(&root)], Only::Root(before))
+        let at = (About::Files as u8, ROOT.to_vec());
+        let only = Only::Noted(at, base.as_ref().map(note));
+        self.commit_to_disk_only(losses, vec![noted(&root)], only)
+    }
+}
+
+fn noted(root: &Cid) -> Record {
+    Record::Noted {
+        about: About::Files as u8,
+        key: ROOT.to_vec(),
+        value: Some(note(root)),
     }
 }
 
@@ -92,14 +102,6 @@ impl Inner {
     "the root of the file tree is noted in a way that this program does not know; use the program that wrote it"
 )]
 pub struct UnknownRoot;
-
-fn noted(root: &Cid) -> Record {
-    Record::Noted {
-        about: About::Files as u8,
-        key: ROOT.to_vec(),
-        value: Some(note(root)),
-    }
-}
 
 fn note(root: &Cid) -> Bytes {
     let mut value = vec![VERSION];

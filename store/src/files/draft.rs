@@ -302,9 +302,9 @@ impl Draft {
         Ok(())
     }
 
-    /// The file as it is now, and its blocks that were not taken yet.
+    /// The file as it is now, and its blocks that were not taken yet. It can be written to all the same.
     pub(super) async fn finish<S: BlockSource + Clone + 'static>(
-        mut self,
+        &mut self,
         view: &View<S>,
     ) -> Result<(Link, Vec<Block>), FilesError> {
         let is_plain = self.metadata == Metadata::default();
@@ -312,7 +312,7 @@ impl Draft {
         if self.parts.len() <= 1 && !(self.profile.raw_leaves && is_plain) {
             let data = match self.parts.is_empty() {
                 true => Bytes::new(),
-                false => Bytes::from(std::mem::take(self.load(view, 0, false).await?)),
+                false => Bytes::copy_from_slice(self.load(view, 0, false).await?),
             };
             let node = leaf_node(leaf_message(Type::File, data), self.metadata);
             let block = Block::new(self.profile.node_prefix(), node)?;
@@ -323,6 +323,7 @@ impl Draft {
             return Ok(self.ends_with(block));
         }
         self.seal(Which::All)?;
+        let mut blocks = self.out.clone();
         let mut tree = Tree::new(&self.profile);
         let mut start = 0;
         for part in &self.parts {
@@ -333,24 +334,25 @@ impl Draft {
                 tsize: link.tsize,
             })?;
             start = part.end;
-            self.out.extend(tree.take_blocks());
+            blocks.extend(tree.take_blocks());
         }
-        let (root, blocks) = tree.finish(self.metadata)?;
-        self.out.extend(blocks);
+        let (root, above) = tree.finish(self.metadata)?;
+        blocks.extend(above);
         let link = Link {
             cid: root.cid,
             tsize: root.tsize,
         };
-        Ok((link, self.out))
+        Ok((link, blocks))
     }
 
-    fn ends_with(mut self, block: Block) -> (Link, Vec<Block>) {
+    fn ends_with(&self, block: Block) -> (Link, Vec<Block>) {
         let link = Link {
             cid: *block.cid(),
             tsize: block.data().len() as u64,
         };
-        self.out.push(block);
-        (link, self.out)
+        let mut blocks = self.out.clone();
+        blocks.push(block);
+        (link, blocks)
     }
 
     fn push(&mut self, link: Link, size: u64) -> Result<(), FilesError> {
@@ -501,7 +503,16 @@ impl Draft {
             .into_iter()
             .map(|(number, bytes)| (number, Bytes::from(bytes)))
             .unzip();
-        let links = self.leaves(chunks)?;
+        let links = match self.leaves(chunks.clone()) {
+            Ok(links) => links,
+            Err(error) => {
+                // They are as they were.
+                self.dirty_bytes += chunks.iter().map(Bytes::len).sum::<usize>();
+                let bytes = chunks.into_iter().map(Vec::from);
+                self.dirty.extend(numbers.into_iter().zip(bytes));
+                return Err(error);
+            }
+        };
         for (number, link) in numbers.into_iter().zip(links) {
             if let Some(part) = self.parts.get_mut(number) {
                 part.link = Some(link);
@@ -624,7 +635,7 @@ fn contradiction(cid: &Cid) -> FilesError {
 
 /// Most parts of a file that is written to: 512 GiB in chunks of 1 MiB.
 pub(super) const LEAVES_MAX: usize = 1 << 19;
-/// Bytes that are hashed together.
-const DIRTY_BYTES_MAX: usize = 16 << 20;
+/// Bytes that are hashed together; few in tests, so that small files go the way of large ones.
+const DIRTY_BYTES_MAX: usize = if cfg!(test) { 250 } else { 16 << 20 };
 /// How large chunks are where the profile's depend on the content.
 const CHUNK_BYTES: usize = 1 << 20;

@@ -86,13 +86,23 @@ pub enum FilesError {
     /// The repository did not take it.
     #[error(transparent)]
     Put(#[from] PutError),
-    /// The repository did not take it, and what waited to be flushed went with it.
+    /// What waited to be flushed is lost.
     #[error("{why}; {operations} changes that were not flushed are lost with it")]
     Lost {
-        /// What the repository said.
-        why: PutError,
+        /// What took it: the repository, or somebody else's tree.
+        why: Arc<str>,
         /// How many changes.
         operations: usize,
+    },
+    /// What was written to a file and waits to be flushed could not be put into the tree. It goes on waiting.
+    #[error(
+        "what was written to {path}, and is not flushed yet, cannot be put into the file tree: {why}"
+    )]
+    Unsettled {
+        /// The file.
+        path: String,
+        /// What was wrong.
+        why: Box<FilesError>,
     },
     /// A folder could not be written.
     #[error(transparent)]

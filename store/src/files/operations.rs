@@ -163,6 +163,23 @@ impl Files {
         Ok(Opened { node, view })
     }
 
+    /// The same, with all of it in the store: for who tells others its CIDs. What is not flushed stays that.
+    pub async fn open_put<S: BlockSource + Clone + 'static>(
+        &self,
+        source: &S,
+        path: &FilesPath,
+    ) -> Result<Opened<S>, FilesError> {
+        if self.is_flushed()? {
+            return self.open(source, path).await;
+        }
+        let mut work = self.begin(source).await?;
+        let link = work.find(path).await?.0.ok_or(FilesError::NotFound)?;
+        work.put_below(link.cid).await?;
+        let node = read::open(&work.view, &link.cid).await?;
+        let view = work.view.clone();
+        Ok(Opened { node, view })
+    }
+
     /// What is at `path`.
     pub async fn stat<S: BlockSource + Clone + 'static>(
         &self,

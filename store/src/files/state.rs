@@ -11,7 +11,7 @@ use crate::dag;
 use crate::pin::Whole;
 use crate::sink::PutError;
 use crate::source::BlockSource;
-use crate::store::{Hold, Keep, Store, blocking};
+use crate::store::{Committed, Hold, Keep, Store, blocking};
 use crate::sync::PlainMutex;
 use crate::unixfs::Profile;
 use crate::unixfs::directory::{self, Outbox};
@@ -119,6 +119,12 @@ impl Files {
         Ok((snapshot.root, snapshot.view(source)))
     }
 
+    /// Whether everybody sees what is in the journal.
+    pub(super) fn is_flushed(&self) -> Result<bool, FilesError> {
+        let seen = self.shared.seen();
+        Ok(!seen.drafted && self.shared.is_untouched(&seen)?)
+    }
+
     /// Begins a change; nobody else changes the tree until it is over.
     pub(super) async fn begin<S: BlockSource + Clone + 'static>(
         &self,
@@ -136,27 +142,20 @@ impl Files {
     ) -> Result<Work<S>, FilesError> {
         let mut pending = Arc::clone(&self.shared.pending).lock_owned().await;
         let mut snapshot = self.shared.seen();
-        if snapshot.base != self.shared.noted()? {
-            if pending.operations > 0 {
-                tracing::warn!(
-                    operations = pending.operations,
-                    "the file tree was replaced as a whole; changes that were not flushed are lost"
-                );
-            }
-            *pending = Pending::default();
-            snapshot = Snapshot::of(&self.shared.store, &self.shared.profile)?;
-            self.shared.show(snapshot.clone());
-        }
-        if snapshot.has_lost(&self.shared.store) {
-            let operations = pending.operations;
-            *pending = Pending::default();
+        let gone = if snapshot.base != self.shared.noted()? {
+            Some(REPLACED.into())
+        } else if snapshot.has_lost(&self.shared.store) {
+            let why = PutError::Disk("something written before was given up".to_owned());
+            Some(why.to_string().into())
+        } else {
+            None
+        };
+        if let Some(why) = gone {
+            let operations = std::mem::take(&mut *pending).operations;
             snapshot = Snapshot::of(&self.shared.store, &self.shared.profile)?;
             self.shared.show(snapshot.clone());
             if operations > 0 {
-                return Err(FilesError::Lost {
-                    why: PutError::Disk("something written before was given up".to_owned()),
-                    operations,
-                });
+                return Err(FilesError::Lost { why, operations });
             }
         }
         Ok(Work {
@@ -215,11 +214,7 @@ impl Shared {
         snapshot: Snapshot,
     ) -> Result<Cid, FilesError> {
         let root = snapshot.root;
-        let is_untouched = match snapshot.base {
-            Some(base) => base == root,
-            None => root == Snapshot::of(&self.store, &self.profile)?.root,
-        };
-        if is_untouched {
+        if self.is_untouched(&snapshot)? {
             *pending = Pending::default();
             self.show(Snapshot::of(&self.store, &self.profile)?);
             return Ok(root);
@@ -229,10 +224,10 @@ impl Shared {
         let losses = snapshot.losses.unwrap_or(hold.losses);
         let made = inner
             .put(&snapshot.reached(), Keep::Kept, &hold)
-            .and_then(|()| inner.commit_files_root(root, losses));
+            .and_then(|()| inner.commit_files_root_after(snapshot.base, root, losses));
         let operations = pending.operations;
         *pending = Pending::default();
-        let Err(why) = made else {
+        if let Ok(Committed::Yes) = made {
             self.show(Snapshot {
                 root,
                 overlay: Arc::default(),
@@ -242,12 +237,26 @@ impl Shared {
                 losses: None,
             });
             return Ok(root);
-        };
+        }
         // What was put for it may be gone, so the tree is the last that is whole.
         self.show(Snapshot::of(&self.store, &self.profile)?);
-        Err(match operations {
-            0 => why.into(),
-            operations => FilesError::Lost { why, operations },
+        Err(match (made, operations) {
+            (Ok(_), 0) => FilesError::Changed {
+                path: FilesPath::default().to_string(),
+            },
+            (Err(why), 0) => why.into(),
+            (made, operations) => FilesError::Lost {
+                why: made.map_or_else(|why| why.to_string().into(), |_| REPLACED.into()),
+                operations,
+            },
+        })
+    }
+
+    /// Whether a tree is the one in the journal that it comes from.
+    fn is_untouched(&self, snapshot: &Snapshot) -> Result<bool, FilesError> {
+        Ok(match snapshot.base {
+            Some(base) => base == snapshot.root,
+            None => snapshot.root == Snapshot::of(&self.store, &self.profile)?.root,
         })
     }
 }
@@ -295,9 +304,13 @@ impl Snapshot {
 
     /// The blocks in memory that the root reaches.
     fn reached(&self) -> Vec<Block> {
+        self.reached_from(self.root)
+    }
+
+    fn reached_from(&self, top: Cid) -> Vec<Block> {
         let mut seen = HashSet::new();
         let mut reached = Vec::new();
-        let mut todo = vec![self.root];
+        let mut todo = vec![top];
         while let Some(cid) = todo.pop() {
             let Some(block) = self.overlay.get(&cid) else {
                 continue;
@@ -344,17 +357,48 @@ impl<S: BlockSource + Clone + 'static> Work<S> {
         find(&self.view, &self.snapshot.root, path, self.naming()).await
     }
 
-    /// Puts a file that grows into the tree.
+    /// Puts a file that grows into the tree. It goes on waiting if that fails, or nobody waits for the end.
     pub(super) async fn settle(&mut self) -> Result<(), FilesError> {
-        let Some((path, draft)) = self.pending.draft.take() else {
+        let Some((path, draft)) = &mut self.pending.draft else {
             return Ok(());
         };
-        let (link, blocks) = draft.finish(&self.view).await?;
-        self.add(blocks);
-        let mut plan = Plan::default();
-        plan.put(&path, link);
-        self.apply(plan).await?;
+        let path = path.clone();
+        let finished = draft.finish(&self.view).await;
+        let settled = match finished {
+            Ok((link, blocks)) => {
+                self.add(blocks);
+                let mut plan = Plan::default();
+                plan.put(&path, link);
+                self.apply(plan).await
+            }
+            Err(why) => Err(why),
+        };
+        settled.map_err(|why| FilesError::Unsettled {
+            path: path.to_string(),
+            why: Box::new(why),
+        })?;
+        self.pending.draft = None;
         self.snapshot.drafted = false;
+        self.shared.show(self.snapshot.clone());
+        Ok(())
+    }
+
+    /// Puts all of what has this CID into the store, so that others can be told of it before it is flushed.
+    pub(super) async fn put_below(&mut self, top: Cid) -> Result<(), FilesError> {
+        let blocks = self.snapshot.reached_from(top);
+        if blocks.is_empty() || self.shared.is_untouched(&self.snapshot)? {
+            return Ok(());
+        }
+        let cids: Vec<Cid> = blocks.iter().map(|block| *block.cid()).collect();
+        self.put(blocks).await?;
+        // They are held till the next flush, and whatever they reach is in the store as well.
+        let overlay = Arc::make_mut(&mut self.snapshot.overlay);
+        for cid in cids {
+            if let Some(block) = overlay.remove(&cid) {
+                self.snapshot.overlay_bytes -= block.data().len();
+            }
+        }
+        self.view.overlay = Arc::clone(&self.snapshot.overlay);
         self.shared.show(self.snapshot.clone());
         Ok(())
     }
@@ -515,5 +559,101 @@ pub(super) async fn find<S: BlockSource>(
 pub const OPERATIONS_MAX: usize = 256;
 /// Most bytes that wait to be flushed.
 pub const BYTES_MAX: usize = 64 << 20;
+/// Why changes that were made from one tree are not in another.
+const REPLACED: &str = "the file tree was replaced by another one meanwhile";
 /// HAMTs of which it is remembered how large they are at least.
 const WEIGHTS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::files::Parents;
+
+    fn path(text: &str) -> FilesPath {
+        FilesPath::parse(text).unwrap()
+    }
+
+    fn opened(folder: &std::path::Path) -> (Store, [Files; 2]) {
+        let store = Store::open(folder, &Config::default(), &mut |_| {}).unwrap();
+        let files = || Files::new(store.clone(), Profile::v1_2025()).unwrap();
+        let both = [files(), files()];
+        (store, both)
+    }
+
+    async fn make(files: &Files, store: &Store, text: &str, flush: Flush) {
+        let path = path(text);
+        let made = files.make_folder(store, &path, Parents::There, None, flush);
+        made.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_tree_that_others_replaced_meanwhile_is_not_replaced_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, [one, other]) = opened(folder.path());
+        make(&one, &store, "/first", Flush::Now).await;
+        let mut work = one.begin(&store).await.unwrap();
+        let mut plan = Plan::default();
+        plan.make_folder(&path("/mine"));
+        work.apply(plan).await.unwrap();
+        make(&other, &store, "/theirs", Flush::Now).await;
+        let theirs = store.files_root();
+        let refused = work.done(Flush::Now).await.unwrap_err();
+        assert!(matches!(refused, FilesError::Changed { .. }), "{refused}");
+        assert_eq!(store.files_root(), theirs);
+        // The next change is one of what is there now.
+        make(&one, &store, "/mine", Flush::Now).await;
+        for text in ["/first", "/theirs", "/mine"] {
+            one.stat(&store, &path(text)).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn changes_that_a_replaced_tree_takes_along_are_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, [one, other]) = opened(folder.path());
+        make(&one, &store, "/waiting", Flush::Later).await;
+        make(&other, &store, "/theirs", Flush::Now).await;
+        let told = one.stat(&store, &path("/waiting")).await.unwrap_err();
+        assert!(
+            matches!(told, FilesError::Lost { operations: 1, .. }),
+            "{told}"
+        );
+        one.stat(&store, &path("/theirs")).await.unwrap();
+        let mut work = one.begin(&store).await.unwrap();
+        let mut plan = Plan::default();
+        plan.make_folder(&path("/mine"));
+        work.apply(plan).await.unwrap();
+        work.done(Flush::Later).await.unwrap();
+        let work = one.begin(&store).await.unwrap();
+        make(&other, &store, "/more", Flush::Now).await;
+        let told = work.done(Flush::Now).await.unwrap_err();
+        assert!(
+            matches!(told, FilesError::Lost { operations: 1, .. }),
+            "{told}"
+        );
+        one.stat(&store, &path("/more")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_named_before_it_is_flushed_is_in_the_store_and_no_more_durable_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, [files, _]) = opened(folder.path());
+        make(&files, &store, "/flushed", Flush::Now).await;
+        let durable = store.files_root();
+        make(&files, &store, "/a", Flush::Later).await;
+        make(&files, &store, "/a/b", Flush::Later).await;
+        for text in ["/a/b", "/a", "/"] {
+            let opened = files.open_put(&store, &path(text)).await.unwrap();
+            let cid = crate::files::Stat::of(&opened.node).cid;
+            store.gc(|_| {}).await.unwrap();
+            assert!(store.block(&cid).await.unwrap().is_some(), "{text}");
+        }
+        assert_eq!(store.files_root(), durable);
+        let root = files.flush_all().await.unwrap();
+        assert_eq!(store.files_root(), Some(root));
+        store.gc(|_| {}).await.unwrap();
+        files.stat(&store, &path("/a/b")).await.unwrap();
+        files.stat(&store, &path("/flushed")).await.unwrap();
+    }
+}

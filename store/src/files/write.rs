@@ -7,7 +7,7 @@
 use super::draft::Draft;
 use super::operations::Parents;
 use super::plan::{Link, Naming, Plan};
-use super::state::{Flush, Work, put};
+use super::state::{Flush, Pending, Work, put};
 use super::{Files, FilesError, FilesPath};
 use crate::cid::Version;
 use crate::pin::{PinMode, PinWish, Whole};
@@ -127,25 +127,20 @@ impl Files {
     ) -> Result<(), FilesError> {
         let mut work = self.begin_drafted(source).await?;
         let is_drafted = matches!(&work.pending.draft, Some((of, _)) if of == path);
-        if !is_drafted {
+        let mut fresh = None;
+        // What is flushed at once may fail till the end, which leaves only what is in the tree as it was.
+        if !is_drafted || options.flush == Flush::Now {
             work.settle().await?;
+            let (found, naming) = work.make_place(path, &options).await?;
+            fresh = Some(work.open_draft(found, naming, &options).await?);
         }
-        let mut draft = match work.pending.draft.take() {
-            Some((_, draft)) => draft,
-            None => {
-                let (found, naming) = work.make_place(path, &options).await?;
-                work.open_draft(found, naming, &options).await?
-            }
-        };
         let length = data.iter().map(Bytes::len).sum::<usize>() as u64;
-        let ready = work.make_ready(&mut draft, &options, length).await;
-        if let Err(error) = ready {
-            if is_drafted {
-                // It is as it was.
-                work.pending.draft = Some((path.clone(), draft));
-            }
-            return Err(error);
-        }
+        // Till all is done that may fail, or that nobody may wait for, a draft that waits stays where it is.
+        work.make_ready(&mut fresh, &options, length).await?;
+        let waiting = work.pending.draft.take().map(|(_, draft)| draft);
+        let Some(mut draft) = fresh.or(waiting) else {
+            return Ok(()); // One of both there is.
+        };
         let view = work.view.clone();
         if options.truncate {
             draft.truncate(&view, 0).await?;
@@ -216,16 +211,27 @@ impl<S: BlockSource + Clone + 'static> Work<S> {
         Ok(draft)
     }
 
-    /// Does all that may fail before anything is changed.
+    /// Does all that may fail before anything is changed: of a fresh draft, or of the one that waits.
     async fn make_ready(
         &mut self,
-        draft: &mut Draft,
+        fresh: &mut Option<Draft>,
         options: &WriteOptions,
         length: u64,
     ) -> Result<(), FilesError> {
-        self.put(draft.blocks().to_vec()).await?;
-        drop(draft.take_blocks());
+        fn chosen<'a>(
+            fresh: &'a mut Option<Draft>,
+            pending: &'a mut Pending,
+        ) -> Option<&'a mut Draft> {
+            let waiting = pending.draft.as_mut().map(|(_, draft)| draft);
+            fresh.as_mut().or(waiting)
+        }
+        let blocks = chosen(fresh, &mut self.pending).map(|draft| draft.blocks().to_vec());
+        self.put(blocks.unwrap_or_default()).await?;
         let view = self.view.clone();
+        let Some(draft) = chosen(fresh, &mut self.pending) else {
+            return Ok(());
+        };
+        drop(draft.take_blocks());
         if options.truncate {
             return draft.has_room_for(0, options.offset, length);
         }
@@ -238,22 +244,33 @@ fn input(error: impl ToString) -> FilesError {
     FilesError::Input(error.to_string().into())
 }
 
-/// Most bytes that are written in one go, and stay in memory if they are not flushed.
-pub const WRITE_AT_ONCE_MAX: usize = 1 << 20;
+/// Most bytes that are written in one go, and stay in memory if they are not flushed; few in tests, so that small
+/// files go the way of large ones.
+pub const WRITE_AT_ONCE_MAX: usize = if cfg!(test) { 400 } else { 1 << 20 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::Block;
+    use crate::chunk::Chunker;
+    use crate::cid::Cid;
     use crate::config::Config;
+    use crate::source::SourceError;
     use crate::store::Store;
     use crate::unixfs::Profile;
+    use futures::{FutureExt, TryStreamExt};
 
     #[tokio::test]
     async fn what_a_long_write_leaves_of_a_file_that_was_not_flushed_yet_stays() {
         let folder = tempfile::tempdir().unwrap();
         let open = || Store::open(folder.path(), &Config::default(), &mut |_| {}).unwrap();
         let store = open();
-        let files = Files::new(store.clone(), Profile::v1_2025()).unwrap();
+        // So that the first part is whole, and goes into the second file as it is.
+        let profile = Profile {
+            chunker: Chunker::Size(u32::try_from(WRITE_AT_ONCE_MAX).unwrap()),
+            ..Profile::v1_2025()
+        };
+        let files = Files::new(store.clone(), profile).unwrap();
         let path = FilesPath::parse("/file").unwrap();
         let (short, long) = (vec![7; WRITE_AT_ONCE_MAX], vec![8; 3 * WRITE_AT_ONCE_MAX]);
         let offset = short.len() as u64;
@@ -275,5 +292,106 @@ mod tests {
         let wish = PinWish::new(root, PinMode::Recursive);
         let whole = store.pin_fetch(store.clone(), &wish, |_| {}).await;
         assert!(whole.is_ok(), "{whole:?}");
+    }
+    /// A store that does not give its blocks.
+    #[derive(Debug, Clone)]
+    struct Bad(Store, How);
+
+    #[derive(Debug, Clone, Copy)]
+    enum How {
+        Fails,
+        Hangs,
+    }
+
+    impl BlockSource for Bad {
+        async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+            match self.1 {
+                How::Fails => {
+                    let why = "of a test".into();
+                    Err(SourceError::Disk { cid: *cid, why })
+                }
+                How::Hangs => std::future::pending().await,
+            }
+        }
+
+        fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+            self.0.admits(cid)
+        }
+    }
+
+    async fn write<S: BlockSource + Clone + 'static>(
+        files: &Files,
+        source: &S,
+        path: &str,
+        offset: u64,
+        data: &'static str,
+        flush: Flush,
+    ) -> Result<(), FilesError> {
+        let options = WriteOptions {
+            offset,
+            create: true,
+            parents: Parents::Made,
+            flush,
+            ..WriteOptions::default()
+        };
+        let data = futures::stream::iter([Ok::<_, String>(Bytes::from(data))]);
+        let path = FilesPath::parse(path).unwrap();
+        files.write(source, &path, options, data).await
+    }
+
+    async fn content(files: &Files, store: &Store, path: &str) -> String {
+        let opened = files.open(store, &FilesPath::parse(path).unwrap()).await;
+        let opened = opened.unwrap();
+        let Node::File(file) = opened.node else {
+            panic!("{path} is no file");
+        };
+        let read: Vec<Bytes> = file
+            .read(opened.view, 0..u64::MAX)
+            .try_collect()
+            .await
+            .unwrap();
+        String::from_utf8(read.concat()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_written_and_not_flushed_outlives_those_who_fail_or_leave() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &Config::default(), &mut |_| {}).unwrap();
+        let profile = Profile {
+            chunker: Chunker::Size(4),
+            ..Profile::v1_2025()
+        };
+        let files = Files::new(store.clone(), profile).unwrap();
+        let (failing, hanging) = (
+            Bad(store.clone(), How::Fails),
+            Bad(store.clone(), How::Hangs),
+        );
+        write(&files, &store, "/d/file", 0, "0123456789", Flush::Now)
+            .await
+            .unwrap();
+        write(&files, &store, "/d/file", 0, "one", Flush::Later)
+            .await
+            .unwrap();
+        let path = FilesPath::parse("/d/file").unwrap();
+        // Who looks has it put into its folder first.
+        let looked = files.open(&failing, &path).await.unwrap_err();
+        assert!(
+            looked.to_string().contains("written to /d/file"),
+            "{looked}"
+        );
+        assert!(files.open(&hanging, &path).now_or_never().is_none());
+        // Who writes more reads what is beside it, or all of the file if that is flushed.
+        for flush in [Flush::Later, Flush::Now] {
+            let failed = write(&files, &failing, "/d/file", 5, "x", flush).await;
+            assert!(failed.is_err());
+            let left = write(&files, &hanging, "/d/file", 5, "x", flush).now_or_never();
+            assert!(left.is_none());
+        }
+        write(&files, &store, "/d/file", 9, "nine", Flush::Later)
+            .await
+            .unwrap();
+        assert_eq!(content(&files, &store, "/d/file").await, "one345678nine");
+        files.flush_all().await.unwrap();
+        assert_eq!(content(&files, &store, "/d/file").await, "one345678nine");
     }
 }

@@ -349,7 +349,7 @@ impl<F: FnMut(Event) -> ControlFlow<()>> Import<'_, F> {
         if here.as_ref().is_none_or(is_empty_folder) {
             let done = self
                 .inner
-                .replace_files_root(here, root, self.hold.losses)?;
+                .commit_files_root_after(here, root, self.hold.losses)?;
             return Ok((done == Committed::Yes).then_some(FilesFate::Taken));
         }
         let pin = KuboPin {

@@ -493,7 +493,7 @@ fn a_tree_takes_the_place_of_the_one_that_was_looked_at_alone() {
     let replace = |before, root| {
         let inner = &store.inner;
         inner
-            .replace_files_root(before, root, inner.losses())
+            .commit_files_root_after(before, root, inner.losses())
             .unwrap()
     };
     assert_eq!(replace(Some(one), two), Committed::Overtaken);

@@ -13,7 +13,6 @@
 //! refused, whoever's commit it was that failed.
 
 use super::Inner;
-use crate::cid::Cid;
 use crate::config::Durability;
 use crate::index::Key;
 use crate::journal::record::Record;
@@ -25,6 +24,7 @@ use crate::notes::About;
 use crate::pin::{Pin, PinMode};
 use crate::sink::PutError;
 use crate::sync::{Condvar, Mutex};
+use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::PoisonError;
@@ -76,8 +76,8 @@ pub(crate) enum Only {
     Beside(Pin),
     /// By this key stands this pin, with all that is said of it, or none.
     Still(Vec<u8>, Option<Pin>),
-    /// The root of the file tree is this one, or there never was any.
-    Root(Option<Cid>),
+    /// This is what is noted under a key of a kind.
+    Noted((u8, Vec<u8>), Option<Bytes>),
 }
 
 /// What came of an ask.
@@ -85,7 +85,7 @@ pub(crate) enum Only {
 pub(crate) enum Committed {
     /// It is durable.
     Yes,
-    /// The pin that it was for is gone; nothing was done.
+    /// What it was for, a pin or a note, is another by now; nothing was done.
     Overtaken,
 }
 
@@ -123,19 +123,20 @@ impl Inner {
         losses: u64,
         records: Vec<Record>,
     ) -> Result<(), PutError> {
-        let done = self.commit_to_disk_only(losses, records, Only::Always);
-        done.map(drop)
+        self.commit_to_disk_only(losses, records, Only::Always)
+            .map(drop)
     }
 
-    /// Like [`Inner::commit_to_disk_since`], if by then it is as `only` says.
+    /// [`Inner::commit_to_disk_since`], if by then it is as `only` says.
     pub(crate) fn commit_to_disk_only(
         &self,
         losses: u64,
         records: Vec<Record>,
         only: Only,
     ) -> Result<Committed, PutError> {
-        let done = self.ask(losses, records, only, Sync::Wait)?;
-        self.lock_unsynced().is_on_its_way().map(|()| done)
+        let committed = self.ask(losses, records, only, Sync::Wait)?;
+        self.lock_unsynced().is_on_its_way()?;
+        Ok(committed)
     }
 
     /// Like [`Inner::commit`], but fails if anything that was put since `losses` was counted has
@@ -276,15 +277,11 @@ impl Inner {
 
     /// Parts those for which it is as they need it, whatever those before them do, from the others.
     fn part_by_need(&self, asks: Vec<Ask>) -> (Vec<Ask>, Vec<Ask>) {
-        let is_of_root = |ask: &Ask| matches!(ask.only, Only::Root(_));
-        let mut root = asks
-            .iter()
-            .any(is_of_root)
-            .then(|| self.files_root().ok())
-            .flatten();
         let pins = self.pins.read();
         // What those before it in this commit make of a pin: how it stands, and until when.
         let mut ahead: HashMap<Vec<u8>, Option<(PinMode, Option<u64>)>> = HashMap::new();
+        let notes = self.read_notes();
+        let mut noted_ahead: HashMap<(u8, Vec<u8>), Option<Bytes>> = HashMap::new();
         let (mut met, mut overtaken) = (Vec::with_capacity(asks.len()), Vec::new());
         for ask in asks {
             let now = |pin: &Pin| {
@@ -300,7 +297,12 @@ impl Inner {
                 Only::Beside(pin) => mode(pin) != Some(PinMode::Recursive),
                 // What those before it say of a pin is not compared: it is asked again.
                 Only::Still(key, pin) => !ahead.contains_key(key) && pins.get(key) == *pin,
-                Only::Root(known) => root == Some(*known),
+                Only::Noted(at, value) => {
+                    noted_ahead
+                        .get(at)
+                        .map_or_else(|| notes.get(at), Option::as_ref)
+                        == value.as_ref()
+                }
             };
             if !holds {
                 overtaken.push(ask);
@@ -310,8 +312,8 @@ impl Inner {
                 match record {
                     Record::Pinned(pin) => ahead.insert(pin.key(), Some((pin.mode, pin.expires))),
                     Record::Unpinned(key) => ahead.insert(key.clone(), None),
-                    Record::Noted { about, .. } if *about == About::Files as u8 => {
-                        root = None;
+                    Record::Noted { about, key, value } => {
+                        noted_ahead.insert((*about, key.clone()), value.clone());
                         None
                     }
                     _ => None,
