@@ -3,7 +3,8 @@
 //!
 //! After every change the root must be what importing the tree in memory gives, so that the tree has the right
 //! content and the CIDs that it would have if it had been made at once. After a kill or a power cut it must be what it
-//! was at the last flush that was acknowledged, or after a later change; and all that it reaches must be there.
+//! was at the last flush that was acknowledged, or after a later change; and all that it reaches must be there. Files
+//! are small, but so is what they are cut and built by in tests: they have several levels and come in many pieces.
 //!
 //! `CAIRN_SEEDS` says how many seeds are run, `CAIRN_FIRST_SEED` with which to begin.
 
@@ -36,6 +37,7 @@ use std::sync::Arc;
 enum Tree {
     Folder(BTreeMap<String, Tree>, Metadata),
     File(Vec<u8>, Metadata),
+    Link(String, Metadata),
 }
 
 impl std::fmt::Debug for Tree {
@@ -43,6 +45,7 @@ impl std::fmt::Debug for Tree {
         match self {
             Self::Folder(entries, metadata) => write!(out, "{entries:?} {metadata:?}"),
             Self::File(bytes, metadata) => write!(out, "{} bytes {metadata:?}", bytes.len()),
+            Self::Link(target, metadata) => write!(out, "-> {target} {metadata:?}"),
         }
     }
 }
@@ -67,7 +70,7 @@ impl Tree {
             return Ok(Some(self));
         };
         match self {
-            Self::File(..) => Err(Refused),
+            Self::File(..) | Self::Link(..) => Err(Refused),
             Self::Folder(entries, _) => match entries.get(first) {
                 None => Ok(None),
                 Some(below) => below.get(rest),
@@ -116,6 +119,7 @@ impl Tree {
     ) -> Result<(), ImportError> {
         match self {
             Self::File(bytes, metadata) => importer.file(name, &mut &bytes[..], *metadata),
+            Self::Link(target, metadata) => importer.symlink(name, target, *metadata),
             Self::Folder(entries, metadata) => {
                 importer.enter(name, *metadata)?;
                 for (name, tree) in entries {
@@ -247,7 +251,11 @@ impl Step {
             }
             Self::Metadata(path, mode, mtime) => {
                 let mut found = tree.get(path.names())?.ok_or(Refused)?.clone();
-                let (Tree::File(_, metadata) | Tree::Folder(_, metadata)) = &mut found;
+                if matches!(found, Tree::Link(..)) && mode.is_some() {
+                    return Err(Refused);
+                }
+                let (Tree::File(_, metadata) | Tree::Link(_, metadata) | Tree::Folder(_, metadata)) =
+                    &mut found;
                 metadata.mode = mode.or(metadata.mode);
                 metadata.mtime = mtime.or(metadata.mtime);
                 if path.is_root() {
@@ -263,7 +271,7 @@ impl Step {
                         Some(Some(what)) => tree.put(path, what.clone(), Parents::Made)?,
                         Some(None) => match tree.get(path.names())? {
                             Some(Tree::Folder(..)) => {}
-                            Some(Tree::File(..)) => return Err(Refused),
+                            Some(Tree::File(..) | Tree::Link(..)) => return Err(Refused),
                             None => tree.put(path, Tree::folder(), Parents::Made)?,
                         },
                     }
@@ -282,7 +290,7 @@ fn put_new(
     overwrite: Overwrite,
 ) -> Done {
     match tree.get(to.names())? {
-        Some(Tree::File(..)) if overwrite == Overwrite::Files => {}
+        Some(Tree::File(..) | Tree::Link(..)) if overwrite == Overwrite::Files => {}
         Some(_) => return Err(Refused),
         None => {}
     }
@@ -303,6 +311,8 @@ struct Run {
     /// The operation of the disk that fails.
     fails_at: Option<u64>,
     told: bool,
+    /// The file that was written last: more is likely to come.
+    written: FilesPath,
 }
 
 impl Run {
@@ -337,6 +347,7 @@ impl Run {
             perhaps: vec![Tree::folder()],
             fails_at: None,
             told: seeds(SEEDS).count() == 1,
+            written: FilesPath::default(),
         }
     }
 
@@ -373,15 +384,20 @@ impl Run {
     }
 
     fn bytes(&mut self) -> Vec<u8> {
-        let most = *[0, 10, 100, 700].choose(&mut self.random).unwrap();
+        let most = *[0, 10, 100, 700, 2500].choose(&mut self.random).unwrap();
         let mut bytes = vec![0; self.random.random_range(0..=most)];
         self.random.fill_bytes(&mut bytes);
         bytes
     }
 
     fn some_tree(&mut self) -> Tree {
-        if self.random.random_bool(0.5) {
-            return Tree::File(self.bytes(), Metadata::default());
+        match self.random.random_range(0..10) {
+            0 => {
+                let target = format!("to {}", self.random.random_range(0..5));
+                return Tree::Link(target, Metadata::default());
+            }
+            1..=5 => return Tree::File(self.bytes(), Metadata::default()),
+            _ => {}
         }
         let count = self.random.random_range(0..12);
         let entries = (0..count).map(|_| {
@@ -403,13 +419,17 @@ impl Run {
         match self.random.random_range(0..20) {
             0..=3 => Step::MakeFolder(self.path(), parents),
             4..=8 => Step::Write {
-                path: match self.random.random_bool(0.6) {
-                    true => self.known_path(),
-                    false => self.path(),
+                path: {
+                    self.written = match self.random.random_range(0..10) {
+                        0..=3 => self.written.clone(),
+                        4..=7 => self.known_path(),
+                        _ => self.path(),
+                    };
+                    self.written.clone()
                 },
                 offset: match self.random.random_bool(0.5) {
                     true => 0,
-                    false => self.random.random_range(0..900),
+                    false => self.random.random_range(0..3000),
                 },
                 data: self.bytes(),
                 pieces: self.random.random_range(1..5),
@@ -452,8 +472,8 @@ impl Run {
                 for (path, change) in all {
                     // They are made together: nothing may be in the way only till a later one.
                     let is_in_the_way = changes.iter().any(|(other, what)| {
-                        let is_file = matches!(what, Some(Some(Tree::File(..))));
-                        other.is_within(&path) || is_file && path.is_within(other)
+                        let is_leaf = matches!(what, Some(Some(Tree::File(..) | Tree::Link(..))));
+                        other.is_within(&path) || is_leaf && path.is_within(other)
                     });
                     if !is_in_the_way {
                         changes.push((path, change));
@@ -567,6 +587,7 @@ impl Run {
                 Err(
                     FilesError::Put(_)
                     | FilesError::Lost { .. }
+                    | FilesError::Unsettled { .. }
                     | FilesError::Fetch(_)
                     | FilesError::Read(_),
                 ),
@@ -575,9 +596,10 @@ impl Run {
                 self.perhaps.push(after);
                 self.heal().await;
             }
-            (Err(FilesError::Put(_) | FilesError::Lost { .. }), Err(Refused))
-                if self.disk.is_off() || self.is_failing() =>
-            {
+            (
+                Err(FilesError::Put(_) | FilesError::Lost { .. } | FilesError::Unsettled { .. }),
+                Err(Refused),
+            ) if self.disk.is_off() || self.is_failing() => {
                 self.heal().await;
             }
             (Err(_), Err(Refused)) => {}
@@ -649,7 +671,11 @@ impl Run {
             return;
         }
         let mut present = self.files.present(&self.store).await;
-        if matches!(present, Err(FilesError::Lost { .. })) && self.is_failing() {
+        if matches!(
+            present,
+            Err(FilesError::Lost { .. } | FilesError::Unsettled { .. })
+        ) && self.is_failing()
+        {
             self.heal().await;
             present = self.files.present(&self.store).await;
         }
@@ -672,6 +698,9 @@ impl Run {
                 let mut names: Vec<String> = names.collect().await;
                 names.sort();
                 assert!(names.iter().eq(entries.keys()), "seed {}", self.seed);
+            }
+            (Node::Symlink(link), Tree::Link(target, _)) => {
+                assert_eq!(link.target, *target, "seed {}: {path}", self.seed);
             }
             (node, _) => panic!("seed {}: {path} is {node:?}", self.seed),
         }
