@@ -1,6 +1,6 @@
 //! `files`: the tree that is changed by path, alone and through a daemon, and killed in the middle of its changes.
 
-use harness::scenario::{EMPTY_FOLDER_V1, HELLO_V1, json, lines};
+use harness::scenario::{EMPTY_FOLDER_V1, HELLO_V0, HELLO_V1, json, lines};
 use harness::{Repo, http, scenario, tree};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -98,6 +98,18 @@ fn files_are_written_read_and_told_of_as_kubo_does() {
             "/a/b/hello",
         ]);
         assert_eq!(stat, "-rw-r----- 0640 6 Sep 2021, 14:18:46 UTC");
+        // 1970 and what was before it are times like others; none at all means now.
+        for (seconds, text) in [
+            ("0", "1 Jan 1970, 00:00:00 UTC 0"),
+            ("-1", "31 Dec 1969, 23:59:59 UTC -1"),
+        ] {
+            repo.ok(["files", "touch", "--mtime", seconds, "/a/b/hello"]);
+            let format = "--format=<mtime> <mtime-secs>";
+            assert_eq!(repo.ok(["files", "stat", format, "/a/b/hello"]), text);
+        }
+        repo.ok(["files", "touch", "/a/b/hello"]);
+        let now = repo.ok(["files", "stat", "--format=<mtime-secs>", "/a/b/hello"]);
+        assert!(now.parse::<u64>().unwrap() > 1_700_000_000, "{now}");
         let local = repo.ok(["files", "stat", "--with-local", "/"]);
         assert!(
             local.contains("Local: ") && local.contains("(100.00%)"),
@@ -177,15 +189,23 @@ fn what_cannot_be_done_is_refused_in_the_words_of_kubo() {
         };
         for (line, why) in [
             (&["files", "stat", "/gone"][..], "file does not exist"),
-            (&["files", "ls", "/gone"], "file does not exist"),
+            (&["files", "ls", "/gone"], "/gone: file does not exist"),
             (&["files", "read", "/gone"], "/gone: file does not exist"),
             (&["files", "read", "/folder"], "/folder was not a file"),
             (
                 &["files", "read", "-o", "5", "/file"],
                 "offset was past end of file (5 > 1)",
             ),
-            (&["files", "mkdir", "/folder"], "file already exists"),
-            (&["files", "mkdir", "/a/b"], "file does not exist"),
+            (
+                &["files", "mkdir", "/folder"],
+                "/folder: file already exists",
+            ),
+            (&["files", "mkdir", "/a/b"], "/a/b: file does not exist"),
+            (
+                &["files", "cp", "/ipfs/notacid", "/x"],
+                "cp: cannot get node from path /ipfs/notacid: ",
+            ),
+            (&["files", "stat", "/ipfs/notacid"], "notacid"),
             (
                 &["files", "mkdir", "/"],
                 "cannot create directory '/': Already exists",
@@ -204,7 +224,10 @@ fn what_cannot_be_done_is_refused_in_the_words_of_kubo() {
             ),
             (&["files", "cp", "/file", "/file/x"], "is not a directory"),
             (&["files", "cp", "/file", "/a/b"], "file does not exist"),
-            (&["files", "mv", "/gone", "/x"], "file does not exist"),
+            (
+                &["files", "mv", "/gone", "/x"],
+                "/gone to /x: file does not exist",
+            ),
             (
                 &["files", "mv", "/folder", "/folder/x"],
                 "cannot move /folder into itself",
@@ -217,7 +240,7 @@ fn what_cannot_be_done_is_refused_in_the_words_of_kubo() {
             (&["files", "rm", "/"], "cannot delete root"),
             (&["files", "rm", "/gone"], "file does not exist"),
             (
-                &["files", "rm", "--flush=false", "/file"],
+                &["files", "--flush=false", "rm", "/file"],
                 "files rm always flushes for safety",
             ),
             (
@@ -234,6 +257,10 @@ fn what_cannot_be_done_is_refused_in_the_words_of_kubo() {
             .run_with(["files", "write", "-e", "/folder"], b"x")
             .failure(1);
         assert!(error.contains("/folder was not a file"), "{error}");
+        for line in [&["cp", "/ipfs/notacid", "/x"][..], &["ls", "/ipfs/notacid"]] {
+            let error = repo.run(["files"].iter().chain(line)).failure(1);
+            assert!(!error.contains("does not exist"), "{error}");
+        }
         assert_eq!(root(repo), before);
     });
 }
@@ -289,6 +316,75 @@ fn what_is_not_flushed_is_seen_at_once_and_written_by_the_next_flush_or_a_stop()
     // Alone, a command flushes before it ends.
     repo.ok(["files", "mkdir", "--flush=false", "/alone"]);
     assert_eq!(repo.ok(["files", "ls"]), "alone\nflushed\nkept");
+}
+
+#[test]
+fn what_is_named_before_it_is_flushed_can_be_had_and_collected_by_nobody() {
+    let repo = Repo::new(CAIRN);
+    let daemon = repo.daemon();
+    repo.ok(["files", "mkdir", "/flushed"]);
+    let durable = root(&repo);
+    repo.ok(["files", "mkdir", "--flush=false", "/a"]);
+    write(&repo, "/a/file", b"hello world", &["-e", "--flush=false"]);
+    let named = root(&repo);
+    repo.ok(["repo", "gc"]);
+    assert_eq!(
+        repo.ok(["cat", &format!("/ipfs/{named}/a/file")]),
+        "hello world"
+    );
+    write(&repo, "/a/other", b"other", &["-e", "--flush=false"]);
+    let listed = repo.ok(["files", "ls", "-l", "/"]);
+    let folder = lines(&listed)[0].split('\t').nth(1).unwrap();
+    assert_eq!(repo.ok(["cat", &format!("/ipfs/{folder}/other")]), "other");
+    // That it was named makes it no more durable.
+    daemon.kill();
+    assert_eq!(root(&repo), durable);
+}
+
+#[test]
+fn a_folder_whose_blocks_are_named_otherwise_holds_the_same_and_names_what_is_new_in_it_so() {
+    both(|repo| {
+        write(repo, "/a/old", b"hello world", &["-e", "-p"]);
+        let before = repo.ok(["files", "stat", "--hash", "/a"]);
+        repo.ok(["files", "chcid", "--cid-version=0", "/a"]);
+        let after = repo.ok(["files", "stat", "--hash", "/a"]);
+        assert!(
+            before.starts_with("bafy") && after.starts_with("Qm"),
+            "{before} {after}"
+        );
+        write(repo, "/a/new", b"hello world", &["-e"]);
+        assert_eq!(
+            repo.ok(["files", "ls", "-l", "/a"]),
+            format!("new\t{HELLO_V0}\t11\nold\t{HELLO_V1}\t11")
+        );
+        repo.ok(["files", "chcid", "--hash=blake3", "/a"]);
+        let named = repo.ok(["files", "stat", "--hash", "/a"]);
+        assert!(named.starts_with("bafyb4i"), "{named}");
+        assert_eq!(repo.ok(["files", "read", "/a/new"]), "hello world");
+        // What is above it stays as it was.
+        assert!(root(repo).starts_with("bafybei"));
+    });
+}
+
+#[test]
+fn only_what_changes_the_tree_offers_to_flush_later() {
+    let repo = Repo::new(CAIRN);
+    for (command, offers) in [
+        ("ls", false),
+        ("stat", false),
+        ("read", false),
+        ("rm", false),
+        ("cp", true),
+        ("mv", true),
+        ("mkdir", true),
+        ("write", true),
+        ("chcid", true),
+        ("chmod", true),
+        ("touch", true),
+    ] {
+        let help = repo.ok(["files", command, "--help"]);
+        assert_eq!(help.contains("--flush"), offers, "{command}: {help}");
+    }
 }
 
 #[test]

@@ -7,12 +7,20 @@ use std::path::PathBuf;
 /// `files`.
 #[derive(Debug, Clone, Args)]
 pub struct FilesArgs {
-    /// Write changes before the answer. With `false` a later flush does, and a crash may take them.
-    #[arg(short = 'f', long, global = true, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub flush: Option<bool>,
+    /// When what is changed is written.
+    #[command(flatten)]
+    pub flushing: FlushArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: FilesCommand,
+}
+
+/// When a change is written.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct FlushArgs {
+    /// Write changes before the answer. With `false` a later flush does, and a crash may take them.
+    #[arg(short = 'f', long, value_name = "YES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub flush: Option<bool>,
 }
 
 /// How new things are named.
@@ -54,6 +62,9 @@ pub enum FilesCommand {
         /// Make folders that are missing.
         #[arg(short, long)]
         parents: bool,
+        /// When it is written.
+        #[command(flatten)]
+        flushing: FlushArgs,
     },
     /// Move a file or folder.
     Mv {
@@ -61,8 +72,11 @@ pub enum FilesCommand {
         source: String,
         /// Where it goes; into it, if that is a folder.
         dest: String,
+        /// When it is written.
+        #[command(flatten)]
+        flushing: FlushArgs,
     },
-    /// Remove files and folders.
+    /// Remove files and folders. This is always written before the answer.
     Rm {
         /// What to remove.
         #[arg(required = true)]
@@ -84,6 +98,9 @@ pub enum FilesCommand {
         /// How it is named.
         #[command(flatten)]
         naming: NamingArgs,
+        /// When it is written.
+        #[command(flatten)]
+        flushing: FlushArgs,
     },
     /// Print the bytes of a file.
     Read {
@@ -96,7 +113,7 @@ pub enum FilesCommand {
         #[arg(short = 'n', long, value_name = "BYTES", value_parser = bytes)]
         count: Option<u64>,
     },
-    /// Write bytes to a file.
+    /// Write the bytes of a file on this disk, or of standard input, to a file of the tree.
     Write(FilesWriteArgs),
     /// Write what waits, and print the CID of what is at a path.
     Flush {
@@ -110,6 +127,9 @@ pub enum FilesCommand {
         /// How it is named.
         #[command(flatten)]
         naming: NamingArgs,
+        /// When it is written.
+        #[command(flatten)]
+        flushing: FlushArgs,
     },
     /// Set permission bits.
     Chmod {
@@ -117,6 +137,9 @@ pub enum FilesCommand {
         mode: String,
         /// Of what.
         path: String,
+        /// When it is written.
+        #[command(flatten)]
+        flushing: FlushArgs,
     },
     /// Set the time of change.
     Touch {
@@ -126,8 +149,11 @@ pub enum FilesCommand {
         #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
         mtime: Option<i64>,
         /// Nanoseconds of it.
-        #[arg(long, value_name = "NANOSECONDS")]
+        #[arg(long, value_name = "NANOSECONDS", requires = "mtime")]
         mtime_nsecs: Option<u32>,
+        /// When it is written.
+        #[command(flatten)]
+        flushing: FlushArgs,
     },
 }
 
@@ -154,9 +180,10 @@ pub struct FilesStatArgs {
 /// `files write`.
 #[derive(Debug, Clone, Args)]
 pub struct FilesWriteArgs {
-    /// The file.
+    /// The file of the tree.
     pub path: String,
-    /// What to write; standard input without, or as `-`.
+    /// The file on this disk whose bytes are written; standard input without, or as `-`.
+    #[arg(value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Where in the file to begin.
     #[arg(short, long, value_name = "BYTES", value_parser = bytes)]
@@ -179,4 +206,7 @@ pub struct FilesWriteArgs {
     /// How a new file is named.
     #[command(flatten)]
     pub naming: NamingArgs,
+    /// When it is written.
+    #[command(flatten)]
+    pub flushing: FlushArgs,
 }

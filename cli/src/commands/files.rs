@@ -3,24 +3,33 @@
 use super::{Shell, sources};
 use crate::args::{FilesArgs, FilesCommand, FilesStatArgs, NamingArgs};
 use crate::exit::Failure;
-use crate::output::{self, Printer, escape, human_bytes};
+use crate::output::{self, Printer, escape, escape_line, human_bytes};
 use crate::rpc::client::Question;
 use crate::rpc::entries::{LocalUpload, Walk};
 use crate::rpc::files::change::Flushed;
 use crate::rpc::files::{FOLDER, ListedEntry, Listing, Stated};
-use std::time::{Duration, UNIX_EPOCH};
 
 /// `files`.
 pub async fn files(shell: &mut Shell, arguments: FilesArgs) -> Result<(), Failure> {
-    let FilesArgs { flush, command } = arguments;
+    let FilesArgs { flushing, command } = arguments;
+    let above = flushing.flush;
     let yes = |flag: bool| flag.then_some(true);
-    let question = match command {
+    // With the path that is meant where the answer does not tell it.
+    let (question, flush, path) = match command {
         FilesCommand::Ls {
             path,
             long,
             unsorted,
-        } => return list(shell, path.as_deref().unwrap_or("/"), long, unsorted).await,
-        FilesCommand::Stat(arguments) => return stat(shell, arguments).await,
+        } => {
+            let path = path.as_deref().unwrap_or("/");
+            let listed = list(shell, path, long, unsorted).await;
+            return listed.map_err(|failure| about(path, failure));
+        }
+        FilesCommand::Stat(arguments) => {
+            let path = arguments.path.clone();
+            let told = stat(shell, arguments).await;
+            return told.map_err(|failure| about(&path, failure));
+        }
         FilesCommand::Read {
             path,
             offset,
@@ -31,44 +40,62 @@ pub async fn files(shell: &mut Shell, arguments: FilesArgs) -> Result<(), Failur
             return shell.print_raw(question).await;
         }
         FilesCommand::Flush { path } => {
-            let question = shell
-                .question("files/flush")
-                .arg(path.as_deref().unwrap_or("/"));
-            return shell
-                .print_each(question, |flushed: Flushed, printer| {
-                    Ok(printer.line(&flushed.cid)?)
-                })
-                .await;
+            let path = path.as_deref().unwrap_or("/");
+            let question = shell.question("files/flush").arg(path);
+            let flushed = shell.print_each(question, |flushed: Flushed, printer| {
+                Ok(printer.line(&flushed.cid)?)
+            });
+            return flushed.await.map_err(|failure| about(path, failure));
         }
         FilesCommand::Rm {
             paths,
             recursive,
             force,
-        } => shell
-            .question("files/rm")
-            .args(paths)
-            .maybe("recursive", yes(recursive))
-            .maybe("force", yes(force)),
+        } => {
+            let question = shell.question("files/rm").args(paths);
+            let question = question
+                .maybe("recursive", yes(recursive))
+                .maybe("force", yes(force));
+            (question, None, None)
+        }
         FilesCommand::Cp {
             source,
             dest,
             force,
             parents,
-        } => shell
-            .question("files/cp")
-            .arg(source)
-            .arg(dest)
-            .maybe("force", yes(force))
-            .maybe("parents", yes(parents)),
-        FilesCommand::Mv { source, dest } => shell.question("files/mv").arg(source).arg(dest),
+            flushing,
+        } => {
+            let question = shell.question("files/cp").arg(source).arg(dest);
+            let question = question
+                .maybe("force", yes(force))
+                .maybe("parents", yes(parents));
+            (question, flushing.flush, None)
+        }
+        FilesCommand::Mv {
+            source,
+            dest,
+            flushing,
+        } => {
+            let question = shell.question("files/mv").arg(&source).arg(&dest);
+            (
+                question,
+                flushing.flush,
+                Some(format!("{source} to {dest}")),
+            )
+        }
         FilesCommand::Mkdir {
             path,
             parents,
             naming,
-        } => named(shell.question("files/mkdir").arg(path), &naming).maybe("parents", yes(parents)),
+            flushing,
+        } => {
+            let question = named(shell.question("files/mkdir").arg(&path), &naming);
+            let question = question.maybe("parents", yes(parents));
+            (question, flushing.flush, Some(path))
+        }
         FilesCommand::Write(write) => {
-            let question = shell.question("files/write").arg(write.path);
-            named(question, &write.naming)
+            let question = shell.question("files/write").arg(&write.path);
+            let question = named(question, &write.naming)
                 .maybe("offset", write.offset)
                 .maybe("count", write.count)
                 .maybe("create", yes(write.create))
@@ -79,23 +106,55 @@ pub async fn files(shell: &mut Shell, arguments: FilesArgs) -> Result<(), Failur
                     sources: sources(write.data.into_iter().collect(), None),
                     walk: Walk::default(),
                     ..LocalUpload::default()
-                })
+                });
+            (question, write.flushing.flush, Some(write.path))
         }
-        FilesCommand::Chcid { path, naming } => {
-            named(shell.question("files/chcid").arg(path), &naming)
+        FilesCommand::Chcid {
+            path,
+            naming,
+            flushing,
+        } => {
+            let question = named(shell.question("files/chcid").arg(&path), &naming);
+            (question, flushing.flush, Some(path))
         }
-        FilesCommand::Chmod { mode, path } => shell.question("files/chmod").arg(mode).arg(path),
+        FilesCommand::Chmod {
+            mode,
+            path,
+            flushing,
+        } => {
+            let question = shell.question("files/chmod").arg(mode).arg(&path);
+            (question, flushing.flush, Some(path))
+        }
         FilesCommand::Touch {
             path,
             mtime,
             mtime_nsecs,
-        } => shell
-            .question("files/touch")
-            .arg(path)
-            .maybe("mtime", mtime)
-            .maybe("mtime-nsecs", mtime_nsecs),
+            flushing,
+        } => {
+            let question = shell.question("files/touch").arg(&path);
+            let question = question
+                .maybe("mtime", mtime)
+                .maybe("mtime-nsecs", mtime_nsecs);
+            (question, flushing.flush, Some(path))
+        }
     };
-    shell.print_raw(question.maybe("flush", flush)).await
+    let done = shell
+        .print_raw(question.maybe("flush", flush.or(above)))
+        .await;
+    done.map_err(|failure| match path {
+        Some(path) => about(&path, failure),
+        None => failure,
+    })
+}
+
+/// Says what it is about, where an answer has only the words that Kubo's clients look for.
+fn about(path: &str, failure: Failure) -> Failure {
+    match failure {
+        Failure::Runtime(text) if NAMELESS.contains(&text.as_str()) => {
+            Failure::Runtime(format!("{}: {text}", escape_line(path)))
+        }
+        other => other,
+    }
 }
 
 fn named(question: Question, naming: &NamingArgs) -> Question {
@@ -178,7 +237,9 @@ fn filled(format: &str, stated: &Stated) -> String {
         true => text,
         false => "not set".to_owned(),
     };
-    let has_time = stated.mtime > 0;
+    let time = stated.mtime;
+    let has_time = time.is_some();
+    let seconds = time.unwrap_or(0);
     let mut text = format.to_owned();
     for (token, value) in [
         ("<hash>", stated.hash.clone()),
@@ -191,8 +252,8 @@ fn filled(format: &str, stated: &Stated) -> String {
             "<mode-octal>",
             or_not(mode != 0, format!("0{:o}", mode & 0o777)),
         ),
-        ("<mtime>", or_not(has_time, date(stated))),
-        ("<mtime-secs>", or_not(has_time, stated.mtime.to_string())),
+        ("<mtime>", or_not(has_time, date(seconds))),
+        ("<mtime-secs>", or_not(has_time, seconds.to_string())),
         (
             "<mtime-nsecs>",
             or_not(has_time, stated.mtime_nsecs.to_string()),
@@ -229,27 +290,33 @@ fn letters(mode: u32) -> String {
     std::iter::once(kind).chain(bits).collect()
 }
 
-/// As Kubo writes a time: `5 Sep 2021, 14:05:06 UTC`.
-fn date(stated: &Stated) -> String {
-    let seconds = u64::try_from(stated.mtime).unwrap_or(0);
-    let Some(time) = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) else {
-        return stated.mtime.to_string();
+/// As Kubo writes a time: `5 Sep 2021, 14:05:06 UTC`; seconds alone where it would have another form.
+fn date(seconds: i64) -> String {
+    let (days, rest) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+    let civil = || {
+        // The calendar repeats.
+        let (year, month, day) = output::date(u64::try_from(days + CYCLE_DAYS * CYCLES).ok()?);
+        let year = year.checked_sub(CYCLE_YEARS * CYCLES.unsigned_abs())?;
+        let month = MONTHS.get(usize::try_from(month.checked_sub(1)?).ok()?)?;
+        let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+        Some(format!(
+            "{day} {month} {year}, {hour:02}:{minute:02}:{second:02} UTC"
+        ))
     };
-    let text = httpdate_like(time);
-    text.unwrap_or_else(|| stated.mtime.to_string())
+    civil().unwrap_or_else(|| seconds.to_string())
 }
 
-fn httpdate_like(time: std::time::SystemTime) -> Option<String> {
-    let seconds = time.duration_since(UNIX_EPOCH).ok()?.as_secs();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = output::date(days);
-    let month = MONTHS.get(usize::try_from(month.checked_sub(1)?).ok()?)?;
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    Some(format!(
-        "{day} {month} {year}, {hour:02}:{minute:02}:{second:02} UTC"
-    ))
-}
-
+const DAY: i64 = 86_400;
+const CYCLE_YEARS: u64 = 400;
+const CYCLE_DAYS: i64 = 146_097;
+/// So many of them are added to count from before 1970: back to the year 0.
+const CYCLES: i64 = 5;
+/// Answers that do not say what they are about.
+const NAMELESS: [&str; 3] = [
+    "file does not exist",
+    "file already exists",
+    "directory already has entry by that name",
+];
 const FORMAT: &str = "<hash>
 Size: <size>
 CumulativeSize: <cumulsize>
@@ -285,7 +352,7 @@ mod tests {
         let with_metadata = Stated {
             mode: "0644".to_owned(),
             // The moment in the help of Kubo's `files touch`.
-            mtime: 1_630_937_926,
+            mtime: Some(1_630_937_926),
             mtime_nsecs: 5,
             ..stated()
         };
@@ -296,5 +363,18 @@ mod tests {
             ),
             "-rw-r--r-- 0644 6 Sep 2021, 14:18:46 UTC 1630937926.5"
         );
+    }
+    #[test]
+    fn times_before_1970_are_times_too() {
+        for (seconds, text) in [
+            (0, "1 Jan 1970, 00:00:00 UTC"),
+            (-1, "31 Dec 1969, 23:59:59 UTC"),
+            (-14_182_940, "20 Jul 1969, 20:17:40 UTC"),
+            (-62_135_596_800, "1 Jan 1, 00:00:00 UTC"),
+            (i64::MIN, "-9223372036854775808"),
+        ] {
+            assert_eq!(date(seconds), text);
+        }
+        date(i64::MAX);
     }
 }

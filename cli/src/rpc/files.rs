@@ -5,6 +5,7 @@ pub mod write;
 
 use super::api::{Call, resolve_to_block};
 use super::error::RpcError;
+use super::follow;
 use super::reply::Reply;
 use cairn_node::Session;
 use cairn_node::name::follow::Depth;
@@ -18,7 +19,6 @@ use cairn_store::{Cid, Store};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::pin::pin;
-use std::str::FromStr;
 
 /// The answer of `files ls`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +66,8 @@ pub struct Stated {
     #[serde(skip_serializing_if = "is_zero")]
     pub size_local: u64,
     /// Seconds since 1970 of the last change, if kept.
-    #[serde(skip_serializing_if = "is_zero_seconds")]
-    pub mtime: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtime: Option<i64>,
     /// Nanoseconds of it.
     #[serde(skip_serializing_if = "is_zero_nanoseconds")]
     pub mtime_nsecs: u32,
@@ -81,14 +81,6 @@ pub struct Stated {
     reason = "serde asks with a reference"
 )]
 fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde asks with a reference"
-)]
-fn is_zero_seconds(number: &i64) -> bool {
     *number == 0
 }
 
@@ -116,6 +108,13 @@ pub enum Named {
     Content(Cid),
 }
 
+/// Whether the answer names CIDs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cids {
+    Told,
+    Untold,
+}
+
 impl Call {
     /// Whether a change is written before the answer.
     fn flush(&self) -> Result<Flush, RpcError> {
@@ -130,20 +129,20 @@ impl Call {
         Ok(self.context.writable_store().await?.clone())
     }
 
-    /// What an argument names: content if it can, as Kubo has it.
+    /// What an argument names: content if it says so, as Kubo has it.
     async fn named(&self, session: &Session, text: &str) -> Result<Named, RpcError> {
         let is_content = ["/ipfs/", "/ipns/", "ipfs://", "ipns://"]
             .iter()
             .any(|start| text.starts_with(start));
-        let path = match NamePath::from_str(text) {
-            Ok(path) if is_content => path,
-            _ => return Ok(Named::Tree(FilesPath::parse(text)?)),
-        };
+        if !is_content {
+            return Ok(Named::Tree(FilesPath::parse(text)?));
+        }
+        let path: NamePath = text.parse().map_err(|error| follow::wrong(&error))?;
         let content = match path.content() {
             Some(path) => path,
             None => {
                 let followed = self.follow(path, Depth::default()).await?;
-                super::follow::content(followed.path)?
+                follow::content(followed.path)?
             }
         };
         Ok(Named::Content(resolve_to_block(session, &content).await?))
@@ -154,11 +153,16 @@ impl Call {
         &self,
         session: &Session,
         text: &str,
+        cids: Cids,
     ) -> Result<(Node, View<Session>), RpcError> {
         let files = self.context.files().await?;
         match self.named(session, text).await? {
             Named::Tree(path) => {
-                let opened = files.open(session, &path).await?;
+                let opened = match cids {
+                    // Who is told of them may ask for them.
+                    Cids::Told => files.open_put(session, &path).await?,
+                    Cids::Untold => files.open(session, &path).await?,
+                };
                 Ok((opened.node, opened.view))
             }
             Named::Content(cid) => {
@@ -177,7 +181,8 @@ pub async fn list(call: Call) -> Result<Reply, RpcError> {
     let stream = call.arguments.flag(&["stream"])?;
     let cids = call.arguments.cids()?;
     let session = call.session().await?;
-    let (node, view) = call.open_named(&session, &text).await?;
+    let told = if long { Cids::Told } else { Cids::Untold };
+    let (node, view) = call.open_named(&session, &text, told).await?;
     let name = text.trim_end_matches('/').rsplit('/').next();
     let name = name.unwrap_or_default().to_owned();
     Ok(Reply::values(move |out| async move {
@@ -262,7 +267,7 @@ pub async fn stat(call: Call) -> Result<Reply, RpcError> {
     let with_local = call.arguments.flag(&["with-local"])?;
     let cids = call.arguments.cids()?;
     let session = call.session().await?;
-    let (node, view) = call.open_named(&session, &text).await?;
+    let (node, view) = call.open_named(&session, &text, Cids::Told).await?;
     let stat = Stat::of(&node);
     let mut answer = Stated {
         hash: cids.text(&stat.cid),
@@ -279,7 +284,7 @@ pub async fn stat(call: Call) -> Result<Reply, RpcError> {
             (_, What::Symlink) => format!("{SYMLINK_MODE:04o}"),
             _ => String::new(),
         },
-        mtime: stat.mtime.map_or(0, |mtime| mtime.seconds),
+        mtime: stat.mtime.map(|mtime| mtime.seconds),
         mtime_nsecs: stat.mtime.map_or(0, |mtime| mtime.nanoseconds),
         ..Stated::default()
     };
@@ -409,7 +414,7 @@ mod tests {
             with_locality: true,
             local: true,
             size_local: 2,
-            mtime: 5,
+            mtime: Some(5),
             mtime_nsecs: 6,
             mode: "0644".to_owned(),
             ..plain

@@ -258,10 +258,7 @@ pub async fn change_mode(call: Call) -> Result<Reply, RpcError> {
 /// `files touch`.
 pub async fn touch(call: Call) -> Result<Reply, RpcError> {
     let path = FilesPath::parse(call.arguments.first("path")?)?;
-    let seconds: Option<i64> = call
-        .arguments
-        .parsed(&["mtime"], "seconds since 1970")?
-        .filter(|seconds| *seconds != 0);
+    let seconds: Option<i64> = call.arguments.parsed(&["mtime"], "seconds since 1970")?;
     let nanoseconds: Option<u32> = call.arguments.parsed(&["mtime-nsecs"], "nanoseconds")?;
     let nanoseconds = nanoseconds.unwrap_or(0);
     if nanoseconds >= 1_000_000_000 {
