@@ -8,15 +8,17 @@
 //! 4. Symbolic links are made last, when nothing is written any more, so nothing is written
 //!    through one.
 
+use crate::rpc::tar;
+use ::tar::{Archive, Entry, EntryType, Header};
 use cairn_gateway::archive::fold;
+use cairn_store::unixfs::Mtime;
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-use tar::{Archive, EntryType, Header};
 
 /// Where an archive goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,11 +164,12 @@ fn extract_into(
         let here = place.claim(below, &path)?;
         let header = entry.header();
         let mode = header.mode().map_err(ExtractError::Damaged)? & MODE_BITS;
-        let mtime = header.mtime().map_err(ExtractError::Damaged)?;
-        match header.entry_type() {
+        let entry_type = header.entry_type();
+        let mtime = mtime_of(&mut entry).map_err(ExtractError::Damaged)?;
+        match entry_type {
             EntryType::Directory => {
                 fs::create_dir(&here).map_err(|source| disk(&here, source))?;
-                if mode != FOLDER_MODE || mtime > 0 {
+                if mode != FOLDER_MODE || mtime.is_some() {
                     place.folders.push((here, mode, mtime));
                 }
             }
@@ -188,7 +191,7 @@ fn extract_into(
                 let link = entry.link_name_bytes().unwrap_or_default();
                 let link =
                     std::str::from_utf8(&link).map_err(|_| ExtractError::Name(shown(&link)))?;
-                place.links.push((here, link.to_owned()));
+                place.links.push((here, link.to_owned(), mtime));
             }
             _ => return Err(ExtractError::Kind(shown(&path))),
         }
@@ -240,8 +243,8 @@ struct Place {
     key: RandomState,
     folding: Folding,
     /// Folders that want other settings than new ones have.
-    folders: Vec<(PathBuf, u32, u64)>,
-    links: Vec<(PathBuf, String)>,
+    folders: Vec<(PathBuf, u32, Option<Mtime>)>,
+    links: Vec<(PathBuf, String, Option<Mtime>)>,
 }
 
 /// Whether the file system takes different names for one.
@@ -317,8 +320,11 @@ impl Place {
     }
 
     fn finish(&mut self) -> Result<PathBuf, ExtractError> {
-        for (path, link) in &self.links {
+        for (path, link, mtime) in &self.links {
             symlink(link, path).map_err(|source| disk(path, source))?;
+            if let Some(mtime) = mtime {
+                set_link_time(path, *mtime).map_err(|source| disk(path, source))?;
+            }
         }
         let root = self.growing.join(ROOT);
         // From the inside out: a folder that may not be written must be filled first, and the
@@ -369,16 +375,57 @@ fn is_taken(target: &Path, is_folder: bool) -> bool {
 }
 
 /// Sets what differs from what a new file has anyway.
-fn settle(file: &File, mode: u32, usual: u32, mtime: u64) -> io::Result<()> {
-    if mtime > 0
-        && let Some(time) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(mtime))
-    {
-        file.set_modified(time)?;
+fn settle(file: &File, mode: u32, usual: u32, mtime: Option<Mtime>) -> io::Result<()> {
+    if let Some(mtime) = mtime {
+        rustix::fs::futimens(file, &times(mtime))?;
     }
     if mode != usual {
         file.set_permissions(fs::Permissions::from_mode(mode))?;
     }
     Ok(())
+}
+
+fn set_link_time(path: &Path, mtime: Mtime) -> io::Result<()> {
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::utimensat(
+        rustix::fs::CWD,
+        path,
+        &times(mtime),
+        flags,
+    )?)
+}
+
+fn times(mtime: Mtime) -> Timestamps {
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: mtime.seconds,
+            tv_nsec: mtime.nanoseconds.into(),
+        },
+    }
+}
+
+/// When an entry changed, if that is known: what its field has no room for stands in a record before it.
+fn mtime_of(entry: &mut Entry<'_, impl Read>) -> io::Result<Option<Mtime>> {
+    if let Some(records) = entry.pax_extensions()? {
+        for record in records {
+            let record = record?;
+            if record.key() == Ok(tar::MTIME)
+                && let Some(time) = record.value().ok().and_then(tar::parse_decimal)
+            {
+                return Ok(Some(time));
+            }
+        }
+    }
+    let seconds = entry.header().mtime()?;
+    let seconds = i64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+    Ok(seconds.map(|seconds| Mtime {
+        seconds,
+        nanoseconds: 0,
+    }))
 }
 
 /// The names of a path, each checked by itself.

@@ -57,6 +57,10 @@ pub fn header(
     if size > OCTAL_MAX {
         record(&mut records, "size", &size.to_string());
     }
+    // The field has whole seconds after 1970, and 0 for none.
+    if let Some(time) = mtime.filter(|time| time.seconds <= 0 || time.nanoseconds > 0) {
+        record(&mut records, MTIME, &decimal(time));
+    }
     header.set_cksum();
     let mut out = Vec::new();
     if !records.is_empty() {
@@ -77,6 +81,36 @@ pub fn header(
     }
     out.extend_from_slice(header.as_bytes());
     Ok(Bytes::from(out))
+}
+
+/// A time as pax writes it: seconds since 1970, with a fraction.
+fn decimal(time: Mtime) -> String {
+    let all = i128::from(time.seconds) * SECOND + i128::from(time.nanoseconds);
+    let sign = if all < 0 { "-" } else { "" };
+    let (seconds, rest) = (all.abs() / SECOND, all.abs() % SECOND);
+    format!("{sign}{seconds}.{rest:09}")
+}
+
+/// The time that a pax record says.
+pub fn parse_decimal(text: &str) -> Option<Mtime> {
+    let (is_before, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text),
+    };
+    let (seconds, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if seconds.is_empty() || !are_digits(seconds) || !are_digits(fraction) {
+        return None;
+    }
+    let fraction = fraction.get(..9).unwrap_or(fraction);
+    let nanoseconds: i128 = format!("{fraction:0<9}").parse().ok()?;
+    let seconds: i64 = seconds.parse().ok()?;
+    let all = i128::from(seconds) * SECOND + nanoseconds;
+    let all = if is_before { -all } else { all };
+    Some(Mtime {
+        seconds: i64::try_from(all.div_euclid(SECOND)).ok()?,
+        nanoseconds: u32::try_from(all.rem_euclid(SECOND)).ok()?,
+    })
 }
 
 /// What fills an entry's last block.
@@ -124,6 +158,10 @@ fn record(records: &mut Vec<u8>, name: &str, value: &str) {
     records.extend_from_slice(format!("{length} {name}={value}\n").as_bytes());
 }
 
+/// The pax record of a time.
+pub const MTIME: &str = "mtime";
+/// In nanoseconds.
+const SECOND: i128 = 1_000_000_000;
 /// Bits of a mode that go out: no setuid, setgid or sticky from strangers.
 const MODE_BITS: u32 = 0o777;
 const BLOCK: u64 = 512;
@@ -189,5 +227,43 @@ mod tests {
             assert!(check_name(name).is_err(), "{name:?}");
         }
         assert!(check_name("..a").is_ok());
+    }
+    #[test]
+    fn times_read_back_to_the_nanosecond() {
+        for (seconds, nanoseconds, text) in [
+            (0, 0, "0.000000000"),
+            (1, 5, "1.000000005"),
+            (-1, 0, "-1.000000000"),
+            (-1, 1, "-0.999999999"),
+            (i64::MIN + 1, 999_999_999, "-9223372036854775806.000000001"),
+        ] {
+            let time = Mtime {
+                seconds,
+                nanoseconds,
+            };
+            assert_eq!(decimal(time), text);
+            assert_eq!(parse_decimal(text), Some(time));
+        }
+        // As others write them.
+        let mtime = |seconds, nanoseconds| Mtime {
+            seconds,
+            nanoseconds,
+        };
+        assert_eq!(parse_decimal("7"), Some(mtime(7, 0)));
+        assert_eq!(parse_decimal("7.5"), Some(mtime(7, 500_000_000)));
+        assert_eq!(parse_decimal("7.1234567891"), Some(mtime(7, 123_456_789)));
+        for text in [
+            "",
+            ".",
+            "-",
+            "x",
+            "1.x",
+            "1.2.3",
+            "--1",
+            "99999999999999999999",
+            "\u{663}",
+        ] {
+            assert_eq!(parse_decimal(text), None, "{text:?}");
+        }
     }
 }
