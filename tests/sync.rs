@@ -1,5 +1,6 @@
 //! `sync`: a folder and a path of the file tree, alone and through a daemon.
 
+use cairn_store::Cid;
 use harness::http;
 use harness::scenario::{json, lines};
 use harness::tree::{self, Entry};
@@ -9,9 +10,10 @@ use rand::{Rng, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn-under-test");
@@ -311,7 +313,11 @@ fn what_cannot_be_synced_says_why() {
             .success();
         refused(
             &[text(&folder), "/file"],
-            "/file in the file tree is not a folder",
+            "/file in the file tree is not a folder; name another path, or remove it",
+        );
+        refused(
+            &[text(&folder), "/file", "--pull"],
+            "/file in the file tree is not a folder; name the folder that it is in",
         );
         assert_eq!(repo.run(["sync", text(&folder), "no-slash"]).code, Some(2));
         assert_eq!(repo.run(["sync", text(&folder), "/"]).code, Some(2));
@@ -388,19 +394,209 @@ fn a_plan_that_is_none_or_is_for_another_root_changes_nothing() {
 }
 
 #[test]
+fn what_waits_in_the_tree_to_be_flushed_is_synced_as_well() {
+    let repo = Repo::new(CAIRN);
+    let daemon = repo.daemon();
+    let other = tempfile::tempdir().unwrap();
+    let copy = other.path().join("copy");
+    repo.ok(["files", "mkdir", "--flush=false", "/photos"]);
+    let write = ["files", "write", "-e", "--flush=false", "/photos/a"];
+    repo.run_with(write, b"waits").success();
+    sync(&repo, &copy, &["--pull", "/photos"]);
+    assert_eq!(fs::read_to_string(copy.join("a")).unwrap(), "waits");
+    let write = ["files", "write", "-e", "--flush=false", "/photos/b"];
+    repo.run_with(write, b"too").success();
+    fs::remove_file(copy.join("a")).unwrap();
+    fs::write(copy.join("c"), "c").unwrap();
+    let told = sync(&repo, &copy, &["/photos"]);
+    assert!(told.starts_with("- a\n- b\n+ c\n"), "{told}");
+    daemon.stop();
+}
+
+#[test]
+fn two_things_of_one_name_are_not_brought_to_a_disk() {
+    both(|repo| {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("twice");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("a"), "mine").unwrap();
+        let mut node = Vec::new();
+        for content in ["one", "two"] {
+            let added = repo.run_with(["add", "-Q", "--pin=false"], content.as_bytes());
+            let cid = Cid::try_from(added.success().text().trim()).unwrap();
+            let mut link = vec![0x0a, 36];
+            link.extend(cid.to_bytes());
+            link.extend([0x12, 1, b'a', 0x18, 3]);
+            node.extend([0x12, u8::try_from(link.len()).unwrap()]);
+            node.extend(link);
+        }
+        // A folder.
+        node.extend([0x0a, 2, 8, 1]);
+        let put = repo.run_with(["block", "put", "--cid-codec=dag-pb"], &node);
+        let cid = put.success().text();
+        repo.ok(["files", "cp", &format!("/ipfs/{}", cid.trim()), "/twice"]);
+        for way in [&["/twice", "--pull", "--force"][..], &["/twice"]] {
+            let refused = repo
+                .run(["sync", text(&folder)].iter().chain(way))
+                .failure(1);
+            assert!(refused.contains("are called /twice/a"), "{refused}");
+        }
+        assert_eq!(fs::read_to_string(folder.join("a")).unwrap(), "mine");
+    });
+}
+
+#[test]
+fn a_folder_that_is_changed_is_nobody_elses() {
+    both(|repo| {
+        let (outer, folder) = folder();
+        sync(repo, &folder, &[]);
+        let lock = fs::File::open(&folder).unwrap();
+        let busy = |line: &[&str]| {
+            let told = repo
+                .run(["sync", text(&folder)].iter().chain(line))
+                .failure(1);
+            assert!(told.contains("another `cairn sync` works on"), "{told}");
+        };
+        lock.lock().unwrap();
+        busy(&["/other"]);
+        busy(&["--pull"]);
+        lock.unlock().unwrap();
+        // Many may read it at once.
+        lock.lock_shared().unwrap();
+        busy(&["--pull"]);
+        sync(repo, &folder, &["/other"]);
+        drop(lock);
+        sync(repo, &folder, &["--pull"]);
+        drop(outer);
+    });
+}
+
+#[test]
+fn an_empty_folder_empties_the_path_only_if_that_is_said() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        let root = sync(repo, &folder, &["-Q"]);
+        fs::remove_dir_all(&folder).unwrap();
+        fs::create_dir(&folder).unwrap();
+        for more in [&[][..], &["-n"], &["--checksum"]] {
+            let refused = repo
+                .run(["sync", text(&folder)].iter().chain(more))
+                .failure(1);
+            assert!(refused.contains("holds 7 files and folders"), "{refused}");
+        }
+        assert_eq!(repo.ok(["files", "stat", "--hash", "/photos"]), root);
+        sync(repo, &folder, &["--force"]);
+        assert_eq!(repo.ok(["files", "ls", "/photos"]), "");
+        sync(repo, &folder, &[]);
+    });
+}
+
+#[test]
+fn times_are_brought_back_to_the_nanosecond_those_of_links_too() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        let other = tempfile::tempdir().unwrap();
+        let copy = other.path().join("copy");
+        let file = fs::File::open(folder.join("2025/may/one")).unwrap();
+        let time = std::time::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+        file.set_modified(time).unwrap();
+        let root = sync(repo, &folder, &["--preserve-mtime", "/photos"]);
+        let told = sync(repo, &copy, &["--pull", "--preserve-mtime", "/photos"]);
+        assert_eq!(lines(&told).last(), lines(&root).last());
+        for path in ["2025/may/one", "2025/two", "link"] {
+            let time = |folder: &Path| {
+                let found = fs::symlink_metadata(folder.join(path)).unwrap();
+                found.modified().unwrap()
+            };
+            assert_eq!(time(&copy), time(&folder), "{path}");
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_changed_is_named_and_done_by_the_next_run() {
+    let repo = Repo::new(CAIRN);
+    let (_outer, folder) = folder();
+    let other = tempfile::tempdir().unwrap();
+    let copy = other.path().join("copy");
+    sync(&repo, &folder, &[]);
+    sync(&repo, &copy, &["--pull", "/photos"]);
+    for path in ["2025/may/one", "2025/two", "new"] {
+        fs::write(folder.join(path), format!("new {path}")).unwrap();
+    }
+    sync(&repo, &folder, &[]);
+    // A file system that lies in the folder for as long as the program runs.
+    let may = copy.join("2025/may");
+    let mount = "cp -r \"$0\" \"$0.old\" && mount -t tmpfs none \"$0\" && \
+                 cp -rp \"$0.old/.\" \"$0\" && rm -r \"$0.old\" && exec \"$@\"";
+    let runner = ["unshare", "--mount", "sh", "-c", mount, text(&may)];
+    if !std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", "mount -t tmpfs none /mnt"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        harness::tell_skipped("`unshare` gives this user no mount namespace in which to mount");
+        return;
+    }
+    let pull = ["sync", text(&copy), "/photos", "--pull", "--force"];
+    let failed = repo.under(runner).run(pull);
+    assert_eq!(failed.text(), "+ 2025/two\n+ new", "{failed:?}");
+    let refused = failed.failure(1);
+    assert!(
+        refused.contains("2025/may/one: ") && refused.contains("another file system"),
+        "{refused}"
+    );
+    assert_eq!(fs::read_to_string(may.join("one")).unwrap(), "1");
+    assert_eq!(fs::read_to_string(copy.join("new")).unwrap(), "new new");
+    let told = sync(&repo, &copy, &["/photos", "--pull"]);
+    assert!(told.starts_with("+ 2025/may/one\n"), "{told}");
+    assert_eq!(tree::read(&copy), tree::read(&folder));
+}
+
+#[test]
 fn a_root_is_published_whenever_it_is_another_one() {
     both(|repo| {
         let (_outer, folder) = folder();
         repo.ok(["key", "gen", "site"]);
+        let refused = repo.run(["sync", text(&folder), "--publish=none"]);
+        let refused = refused.failure(1);
+        assert!(refused.contains("there is no key \"none\""), "{refused}");
+        assert_eq!(repo.ok(["files", "ls"]), "");
         let told = sync(repo, &folder, &["--publish=site"]);
         let root = added(repo, &folder);
-        let last = *lines(&told).last().unwrap();
-        let name = last
+        let [.., published, last] = lines(&told)[..] else {
+            panic!("{told}");
+        };
+        assert_eq!(last, format!("{root} /photos"));
+        let name = published
             .strip_prefix("published to ")
             .and_then(|rest| rest.split_once(": "));
         let (name, value) = name.unwrap_or_else(|| panic!("{told}"));
         assert_eq!(value, format!("/ipfs/{root}"));
         assert_eq!(repo.ok(["name", "resolve", name]), value);
+        let number = |repo: &Repo| {
+            let record = repo.run(["name", "get", name]).success().stdout;
+            let told = repo.run_with(["name", "inspect", "--json", "-"], &record);
+            json(&told.success().text())["Entry"]["Sequence"].clone()
+        };
+        let first = number(repo);
+        // It says that already: by whatever name of the key.
+        assert_eq!(
+            sync(repo, &folder, &[&format!("--publish={name}")]),
+            format!("{root} /photos")
+        );
+        assert_eq!(number(repo), first);
+        fs::write(folder.join("new"), "new").unwrap();
+        let told = sync(repo, &folder, &["--publish=site", "-q"]);
+        let root = added(repo, &folder);
+        assert_eq!(told, format!("{root} /photos"));
+        assert_eq!(repo.ok(["name", "resolve", name]), format!("/ipfs/{root}"));
+        // What somebody else had it say is said no more.
+        repo.ok(["name", "publish", "--key=site", "--allow-offline", value]);
+        let told = sync(repo, &folder, &["--publish=site", "--json"]);
+        let told: Vec<_> = lines(&told).into_iter().map(json).collect();
+        assert_eq!(told[0]["Value"], format!("/ipfs/{root}"));
+        assert_eq!(told[1]["Root"], root);
     });
 }
 
@@ -412,8 +608,7 @@ fn a_watched_folder_is_synced_when_something_changes() {
             .command(["sync", text(&folder), "--watch", "-Q"])
             .spawn()
             .unwrap();
-        let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut next = || told.next().unwrap().unwrap();
+        let next = told_lines(child.stdout.take().unwrap());
         let first = next();
         fs::create_dir(folder.join("later")).unwrap();
         fs::write(folder.join("later/file"), "later").unwrap();
@@ -434,10 +629,51 @@ fn a_watched_folder_is_synced_when_something_changes() {
             root = next();
         };
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        // Who ends it has what was wanted.
         let ended = child.wait().unwrap();
-        assert_eq!(ended.code(), Some(1));
+        assert_eq!(ended.code(), Some(0));
         assert_eq!(repo.ok(["files", "stat", "--hash", "/photos"]), wanted);
     });
+}
+
+/// What a program tells, line by line; a test that would wait for ever fails.
+fn told_lines(output: impl Read + Send + 'static) -> impl Fn() -> String {
+    let (teller, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines() {
+            let Ok(line) = line else { return };
+            if teller.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    move || told.recv_timeout(SILENCE_MAX).expect("a line")
+}
+
+#[test]
+fn a_watch_outlives_failures_and_the_daemon_that_it_asked() {
+    let repo = Repo::new(CAIRN);
+    let (_outer, folder) = folder();
+    let daemon = repo.daemon();
+    let mut child = repo
+        .command(["sync", text(&folder), "--watch", "-Q"])
+        .spawn()
+        .unwrap();
+    let next = told_lines(child.stdout.take().unwrap());
+    let warned = told_lines(child.stderr.take().unwrap());
+    next();
+    daemon.stop();
+    fs::write(folder.join("new"), "new").unwrap();
+    let told = warned();
+    assert!(told.contains("tried again in 1 s"), "{told}");
+    // It listens on another port, and nothing changes any more.
+    let daemon = repo.daemon();
+    let root = next();
+    assert_eq!(root, added(&repo, &folder));
+    assert_eq!(repo.ok(["files", "stat", "--hash", "/photos"]), root);
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    daemon.stop();
 }
 
 /// Changes something in a folder.
@@ -509,7 +745,8 @@ fn whatever_changes_path_and_copy_become_what_the_folder_is() {
                     }
                 };
             }
-            let root = sync(&repo, &folder, &["-Q", "/at"]);
+            // It may have become empty.
+            let root = sync(&repo, &folder, &["-Q", "/at", "--force"]);
             assert_eq!(root, added(&repo, &folder));
             if random.random_range(0..2) == 0 {
                 assert_eq!(sync(&repo, &copy, &["-Q", "--pull", "/at"]), root);
@@ -520,5 +757,7 @@ fn whatever_changes_path_and_copy_become_what_the_folder_is() {
     }
 }
 
+/// Longest time that a watch tells nothing: never reached but by what would wait for ever.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
 /// Sequences in every run.
 const SEEDS: u64 = 3;

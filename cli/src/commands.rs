@@ -62,18 +62,29 @@ pub async fn run(arguments: Arguments, environment: Environment) -> Result<(), F
         }
         command => {
             let kept = what_is_kept(&command);
+            let stopped = |failure: Failure| match goes_on(&command) {
+                true => Ok(()),
+                false => Err(failure),
+            };
+            let interrupted = stopped(Failure::runtime(format!("interrupted{kept}")));
+            let terminated = stopped(Failure::runtime(format!("terminated{kept}")));
             let mut terminate = signal(SignalKind::terminate())?;
             let mut hang_up = signal(SignalKind::hangup())?;
             let work = Box::pin(run_short(command, global, environment, repository));
             tokio::select! {
                 result = work => result,
                 // Dropping the work lets it remove what it began.
-                _ = tokio::signal::ctrl_c() => Err(Failure::runtime(format!("interrupted{kept}"))),
-                _ = terminate.recv() => Err(Failure::runtime(format!("terminated{kept}"))),
+                _ = tokio::signal::ctrl_c() => interrupted,
+                _ = terminate.recv() => terminated,
                 _ = hang_up.recv() => Err(Failure::runtime("the terminal was closed")),
             }
         }
     }
+}
+
+/// Whether a command goes on until somebody ends it, which is no failure then.
+fn goes_on(command: &Command) -> bool {
+    matches!(command, Command::Sync(arguments) if arguments.watch && !arguments.dry_run)
 }
 
 /// What becomes of the blocks that a command fetched before it was stopped.
@@ -225,6 +236,19 @@ impl Shell {
     /// Asks.
     pub async fn ask(&self, question: Question) -> Result<Answer, Failure> {
         Ok(self.endpoint.ask(question).await?)
+    }
+
+    /// Looks again where the daemon of the repository listens, which another one may do elsewhere.
+    pub fn find_again(&mut self) -> Result<(), Failure> {
+        let is_named = self.global.api.is_some();
+        let listener = self.repository.listener(Listener::Api);
+        if let (Endpoint::There(_), false, Some(address)) = (&self.endpoint, is_named, listener) {
+            let credentials = credentials(&self.global, &self.repository, address);
+            let remote = Remote::new(address.0, credentials.as_deref())?;
+            let remote = remote.run_by(self.repository.holder());
+            self.endpoint = Endpoint::There(Box::new(remote));
+        }
+        Ok(())
     }
 
     /// Whether a daemon answers.

@@ -19,11 +19,12 @@ pub struct SyncArgs {
     /// Go on: sync again whenever something changes, until interrupted.
     #[arg(short, long)]
     pub watch: bool,
-    /// Publish the root under a key, whenever it is another one [default key: self].
+    /// Publish the root under a key, whenever its name says another one [default key: self].
     #[arg(long, value_name = "KEY", num_args = 0..=1, require_equals = true, default_missing_value = "self")]
     pub publish: Option<String>,
-    /// With --pull: overwrite and remove what was changed here since the last sync, or never was synced.
-    #[arg(long, requires = "pull")]
+    /// With --pull: overwrite and remove what was changed here since the last sync, or never was synced. Without: empty
+    /// the path if the folder is empty.
+    #[arg(long)]
     pub force: bool,
     /// Only tell what would be done.
     #[arg(short = 'n', long)]

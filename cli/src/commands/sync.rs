@@ -1,9 +1,12 @@
 //! `sync`: a folder and a path of the file tree, the same in one direction.
 //!
-//! `push` makes the path what the folder is, `pull` the other way round; `listing` is what the path holds now. Watching is
-//! the same again whenever something changes.
+//! `push` makes the path what the folder is, `pull` the other way round, with `place` to move things into the folder;
+//! `listing` is what the path holds now. Then `publish` has a name say the root. Watching is the same again whenever
+//! something changes.
 
 mod listing;
+mod place;
+mod publish;
 mod pull;
 mod push;
 mod watch;
@@ -15,11 +18,11 @@ use crate::output::{self, escape_line};
 use crate::rpc::entries::{
     Folders, Hidden, InPlace, Keep, Links, LocalUpload, Source, Strays, Walk,
 };
-use crate::rpc::name::NameAnswer;
+use crate::rpc::files::change::Flushed;
 use crate::rpc::reply::json_line;
 use crate::sync::plan::Trust;
 use crate::sync::scan::{Scan, scan};
-use crate::sync::state::{Known, Place, State};
+use crate::sync::state::{Known, Place, State, Use};
 use crate::sync::{Kind, hash};
 use cairn_store::cid::Cid;
 use cairn_store::unixfs::Profile;
@@ -30,6 +33,9 @@ use std::path::{Path, PathBuf};
 /// `sync`.
 pub async fn sync(shell: &mut Shell, arguments: SyncArgs) -> Result<(), Failure> {
     let mut job = Job::new(shell, arguments)?;
+    if let Some(key) = &job.arguments.publish {
+        job.name = Some(publish::name_of(shell, key).await?);
+    }
     if !job.arguments.watch {
         return job.once(shell).await;
     }
@@ -43,8 +49,8 @@ pub(crate) struct Job {
     path: String,
     profile: Profile,
     place: Place,
-    /// What was published last.
-    published: Option<Cid>,
+    /// What the root is published under.
+    name: Option<String>,
 }
 
 /// What happened to a path.
@@ -121,19 +127,28 @@ impl Job {
                 Failure::Usage(error.to_string())
             })?;
         }
-        let place = Place::take(repository, &folder, &path).map_err(runtime)?;
+        let wanted = match arguments.pull {
+            true => Use::Change,
+            false => Use::Read,
+        };
+        let place = Place::take(repository, &folder, &path, wanted).map_err(runtime)?;
         Ok(Self {
             arguments,
             folder,
             path,
             profile,
             place,
-            published: None,
+            name: None,
         })
     }
 
     /// Brings the other side to what the one is.
     async fn once(&mut self, shell: &mut Shell) -> Result<(), Failure> {
+        if !self.arguments.dry_run {
+            // What is synced with the folder is as durable as it.
+            let flushed = shell.ask(shell.question("files/flush").arg("/")).await?;
+            flushed.value::<Flushed>().await?;
+        }
         let root = if self.arguments.pull {
             self.pull(shell).await?
         } else {
@@ -142,29 +157,13 @@ impl Job {
         let Some(root) = root else {
             return Ok(());
         };
+        let published = match &self.name {
+            Some(name) => self.publish(shell, name, &root).await,
+            None => Ok(()),
+        };
         self.tell_root(shell, &root)?;
-        if self.arguments.publish.is_some() && self.published != Some(root) {
-            self.publish(shell, &root).await?;
-            self.published = Some(root);
-        }
         shell.printer.flush()?;
-        Ok(())
-    }
-
-    async fn publish(&self, shell: &mut Shell, root: &Cid) -> Result<(), Failure> {
-        let question = shell
-            .question("name/publish")
-            .arg(format!("/ipfs/{root}"))
-            .maybe("key", self.arguments.publish.as_ref())
-            .with("allow-offline", true);
-        let published: NameAnswer = shell.ask(question).await?.value().await?;
-        if !shell.global.wants_json() && !self.arguments.quieter {
-            shell.printer.line(&format!(
-                "published to {}: {}",
-                published.name, published.value
-            ))?;
-        }
-        Ok(())
+        published
     }
 
     /// How content becomes blocks, as the state remembers it.

@@ -17,7 +17,9 @@ use cairn_store::sink::BlockSink;
 use cairn_store::store::Keep;
 use cairn_store::unixfs::Profile;
 use cairn_store::unixfs::import::{self, Added, Event, Importer, overlapped};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
 use std::io::Read;
 use tokio::runtime::Handle;
 
@@ -26,9 +28,53 @@ use tokio::runtime::Handle;
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Plan {
     /// Paths that get what follows, whatever is there.
+    #[serde(deserialize_with = "bounded")]
     pub put: Vec<String>,
     /// Paths that go, with what is below them.
+    #[serde(deserialize_with = "bounded")]
     pub remove: Vec<String>,
+}
+
+impl Plan {
+    /// Whether it is one that is taken.
+    pub fn check(&self) -> Result<(), String> {
+        let paths = self.put.len().max(self.remove.len());
+        match paths > PLAN_PATHS_MAX {
+            true => Err(too_many()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// No more paths than a plan may have.
+fn bounded<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
+    struct Paths;
+    impl<'de> Visitor<'de> for Paths {
+        type Value = Vec<String>;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("a list of paths")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut input: A) -> Result<Self::Value, A::Error> {
+            let mut paths = Vec::new();
+            while let Some(path) = input.next_element()? {
+                if paths.len() >= PLAN_PATHS_MAX {
+                    return Err(de::Error::custom(too_many()));
+                }
+                paths.push(path);
+            }
+            Ok(paths)
+        }
+    }
+    input.deserialize_seq(Paths)
+}
+
+fn too_many() -> String {
+    format!(
+        "more than {PLAN_PATHS_MAX} changes of either kind are not made at once; sync parts of the folder, or remove \
+         the path in the file tree first (`cairn files rm -r`), so that the folder is one change"
+    )
 }
 
 /// A line of the answer.
@@ -239,4 +285,29 @@ impl Paths {
 /// The name of the plan in the body.
 pub const PLAN: &str = "plan";
 /// Longest plan.
-const PLAN_BYTES_MAX: u64 = 1 << 30;
+const PLAN_BYTES_MAX: u64 = 256 << 20;
+/// Most paths of a plan that are put, and most that are removed: all are in memory, some 100 bytes each.
+const PLAN_PATHS_MAX: usize = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_has_a_bound() {
+        let plan = |count: usize| {
+            let paths = vec!["a".to_owned(); count];
+            let plan = Plan {
+                remove: paths,
+                ..Plan::default()
+            };
+            let read = serde_json::from_slice::<Plan>(&serde_json::to_vec(&plan).unwrap());
+            (plan.check(), read.map_err(|error| error.to_string()))
+        };
+        let (checked, read) = plan(PLAN_PATHS_MAX);
+        assert!(checked.is_ok() && read.is_ok());
+        let (checked, read) = plan(PLAN_PATHS_MAX + 1);
+        assert!(checked.unwrap_err().contains("sync parts of the folder"));
+        assert!(read.unwrap_err().contains("sync parts of the folder"));
+    }
+}

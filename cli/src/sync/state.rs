@@ -34,11 +34,21 @@ pub struct State {
     pub entries: Vec<Known>,
 }
 
-/// Where the state of one folder and one path lies, locked as long as this lives.
+/// Where the state of one folder and one path lies, locked as long as this lives, and the folder with it.
 #[derive(Debug)]
 pub struct Place {
     path: PathBuf,
     _lock: File,
+    _folder: File,
+}
+
+/// What is done to a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It is read: by others as well.
+    Read,
+    /// It is changed: by nobody else.
+    Change,
 }
 
 /// Why the state cannot be used.
@@ -53,6 +63,14 @@ pub enum StateError {
         /// The path in the file tree.
         path: String,
     },
+    /// Somebody else is at the folder.
+    #[error(
+        "another `cairn sync` works on {folder} with another path or repository; wait for it or end it"
+    )]
+    FolderBusy {
+        /// The folder.
+        folder: String,
+    },
     /// The disk refused.
     #[error("cannot use {path}: {source}")]
     Disk {
@@ -65,7 +83,12 @@ pub enum StateError {
 
 impl Place {
     /// The place for `folder` and `path`, taken for ourselves. `repository` is the folder of the repository.
-    pub fn take(repository: &Path, folder: &Path, path: &str) -> Result<Self, StateError> {
+    pub fn take(
+        repository: &Path,
+        folder: &Path,
+        path: &str,
+        wanted: Use,
+    ) -> Result<Self, StateError> {
         let states = repository.join(FOLDER);
         let disk = |at: &Path, source| StateError::Disk {
             path: at.display().to_string(),
@@ -86,16 +109,20 @@ impl Place {
         let file = options.write(true).create(true).truncate(false).open(&lock);
         let file = file.map_err(|source| disk(&lock, source))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self {
-                path: states.join(name),
-                _lock: file,
-            }),
-            Err(TryLockError::WouldBlock) => Err(StateError::Busy {
-                folder: folder.display().to_string(),
-                path: path.to_owned(),
-            }),
-            Err(TryLockError::Error(source)) => Err(disk(&lock, source)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StateError::Busy {
+                    folder: folder.display().to_string(),
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(disk(&lock, source)),
         }
+        Ok(Self {
+            path: states.join(name),
+            _lock: file,
+            _folder: lock_folder(folder, wanted)?,
+        })
     }
 
     /// What was synced, if that can be read.
@@ -122,6 +149,24 @@ impl Place {
             path: self.path.display().to_string(),
             source,
         }
+    }
+}
+
+fn lock_folder(folder: &Path, wanted: Use) -> Result<File, StateError> {
+    let open = File::open(folder).map_err(|source| StateError::Disk {
+        path: folder.display().to_string(),
+        source,
+    })?;
+    let locked = match wanted {
+        Use::Read => open.try_lock_shared(),
+        Use::Change => open.try_lock(),
+    };
+    match locked {
+        Err(TryLockError::WouldBlock) => Err(StateError::FolderBusy {
+            folder: folder.display().to_string(),
+        }),
+        // Not every file system locks folders.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(open),
     }
 }
 
@@ -265,8 +310,14 @@ mod tests {
         }
     }
 
+    fn take(folder: &Path, path: &str, wanted: Use) -> Result<Place, StateError> {
+        let here = folder.join("here");
+        fs::create_dir_all(&here).unwrap();
+        Place::take(folder, &here, path, wanted)
+    }
+
     fn place(folder: &Path) -> Place {
-        Place::take(folder, Path::new("/here"), "/there").unwrap()
+        take(folder, "/there", Use::Read).unwrap()
     }
 
     #[test]
@@ -276,7 +327,7 @@ mod tests {
         assert_eq!(one.load().unwrap(), None);
         one.store(&state()).unwrap();
         assert_eq!(one.load().unwrap(), Some(state()));
-        let other = Place::take(folder.path(), Path::new("/here"), "/elsewhere").unwrap();
+        let other = take(folder.path(), "/elsewhere", Use::Read).unwrap();
         assert_eq!(other.load().unwrap(), None);
     }
 
@@ -284,11 +335,25 @@ mod tests {
     fn only_one_is_at_a_pair_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let first = place(folder.path());
-        let second = Place::take(folder.path(), Path::new("/here"), "/there");
+        let second = take(folder.path(), "/there", Use::Read);
         let told = second.unwrap_err().to_string();
         assert!(told.contains("/here and /there is running"), "{told}");
         drop(first);
         place(folder.path());
+    }
+
+    #[test]
+    fn a_folder_that_is_changed_is_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = place(folder.path());
+        let other = take(folder.path(), "/other", Use::Read).unwrap();
+        let told = take(folder.path(), "/third", Use::Change).unwrap_err();
+        assert!(matches!(told, StateError::FolderBusy { .. }), "{told}");
+        drop((one, other));
+        let _changing = take(folder.path(), "/third", Use::Change).unwrap();
+        for wanted in [Use::Read, Use::Change] {
+            assert!(take(folder.path(), "/there", wanted).is_err());
+        }
     }
 
     #[test]

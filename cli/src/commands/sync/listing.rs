@@ -1,6 +1,7 @@
 //! What a path of the file tree holds.
 
 use super::{Failure, Shell, runtime};
+use crate::output::escape_line;
 use crate::rpc::files::Stated;
 use crate::rpc::ls::{FOLDER, Link, Listing, SYMLINK};
 use crate::sync::scan::ENTRIES_MAX;
@@ -8,23 +9,42 @@ use crate::sync::state::Known;
 use crate::sync::{Kind, walking_order};
 use cairn_store::cid::Cid;
 
+/// Which of both sides is to become what the other is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The path.
+    Push,
+    /// The folder.
+    Pull,
+}
+
 /// The root of a folder of the file tree; `None` if nothing is there.
-pub(super) async fn root_of(shell: &Shell, path: &str) -> Result<Option<Cid>, Failure> {
+pub(super) async fn root_of(shell: &Shell, path: &str, way: Way) -> Result<Option<Cid>, Failure> {
     let question = shell.question("files/stat").arg(path);
     let stat: Stated = match shell.ask(question).await {
         Err(Failure::Runtime(text)) if text.ends_with(NOTHING_THERE) => return Ok(None),
         answer => answer?.value().await?,
     };
     if stat.r#type != "directory" {
+        let advice = match way {
+            Way::Push => format!("name another path, or remove it (`cairn files rm {path}`)"),
+            Way::Pull => format!(
+                "name the folder that it is in, or read it alone (`cairn files read {path}`)"
+            ),
+        };
         return Err(Failure::runtime(format!(
-            "{path} in the file tree is not a folder; name another path, or remove it (`cairn files rm {path}`)"
+            "{path} in the file tree is not a folder; {advice}"
         )));
     }
     Ok(Some(Cid::try_from(stat.hash.as_str()).map_err(runtime)?))
 }
 
-/// Everything below a folder, in walking order.
-pub(super) async fn entries_of(shell: &Shell, root: &Cid) -> Result<Vec<Known>, Failure> {
+/// Everything below the folder at `path`, in walking order.
+pub(super) async fn entries_of(
+    shell: &Shell,
+    path: &str,
+    root: &Cid,
+) -> Result<Vec<Known>, Failure> {
     let mut found = Vec::new();
     let mut open = vec![(String::new(), *root)];
     while !open.is_empty() {
@@ -54,6 +74,14 @@ pub(super) async fn entries_of(shell: &Shell, root: &Cid) -> Result<Vec<Known>, 
         }
     }
     found.sort_by(|one, other| walking_order(&one.path, &other.path));
+    let mut pairs = found.iter().zip(found.iter().skip(1));
+    if let Some((one, _)) = pairs.find(|(one, next)| one.path == next.path) {
+        let name = escape_line(&format!("{path}/{}", one.path)).to_string();
+        return Err(Failure::runtime(format!(
+            "several things in the file tree are called {name}, as no folder of a disk can have them; remove that \
+             (`cairn files rm -r {name}`, which removes one or all of them) or name another path"
+        )));
+    }
     Ok(found)
 }
 

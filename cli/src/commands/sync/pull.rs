@@ -1,29 +1,26 @@
 //! From the path to the folder: what differs is fetched beside its place first, then moved into it.
 //!
 //! What was changed in the folder since the last sync, or never was synced, is not touched unless that is said
-//! (`--force`): the command ends and names it, before anything was changed.
+//! (`--force`): the command ends and names it, before anything was changed. Moving into place is `place`.
 
-use super::listing::{entries_of, root_of};
+use super::listing::{Way, entries_of, root_of};
+use super::place::{Growing, Placed};
 use super::{Change, Failure, Job, Shell, runtime};
 use crate::commands::content::write_tree;
 use crate::extract::Target;
 use crate::output::escape_line;
 use crate::sync::plan::{Step, Trust, after, plan};
-use crate::sync::scan::{Seen, TEMPORARY, is_temporary, scan};
+use crate::sync::scan::Seen;
 use crate::sync::state::Known;
-use crate::sync::{Kind, Stat, walking_order};
+use crate::sync::{Kind, is_below, walking_order};
 use cairn_store::cid::Cid;
 use std::collections::HashMap;
-use std::fs;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
 
 impl Job {
     /// The root that the folder has then; `None` if it was only tried.
     pub(super) async fn pull(&self, shell: &mut Shell) -> Result<Option<Cid>, Failure> {
         let path = &self.path;
-        let root = root_of(shell, path).await?;
+        let root = root_of(shell, path, Way::Pull).await?;
         let root =
             root.ok_or_else(|| Failure::runtime(format!("there is no {path} in the file tree")))?;
         let state = self.state_of(Some(&root))?;
@@ -34,7 +31,7 @@ impl Job {
                 let before = self.place.load().map_err(runtime)?;
                 let before = before.filter(|state| state.settings == self.settings());
                 (
-                    entries_of(shell, &root).await?,
+                    entries_of(shell, path, &root).await?,
                     before.map(|state| state.entries).unwrap_or_default(),
                 )
             }
@@ -52,7 +49,7 @@ impl Job {
         let mut steps = plan(&scan.entries, &there, self.trust());
         // Of folders is only remembered that they were there.
         if is_remembered && lacks_cid(&steps, &there) {
-            there = with_stats(entries_of(shell, &root).await?);
+            there = with_stats(entries_of(shell, path, &root).await?);
             steps = plan(&scan.entries, &there, self.trust());
         }
         if is_remembered && steps.is_empty() {
@@ -63,13 +60,17 @@ impl Job {
             return Err(would_be_lost(&todo.lost));
         }
         if self.arguments.dry_run {
-            todo.tell(self, shell)?;
+            todo.tell(self, shell, |_| false)?;
             return Ok(None);
         }
-        let placed = self.carry_out(shell, &todo, &scan.entries).await?;
-        todo.tell(self, shell)?;
+        let Placed { seen, failed } = self.carry_out(shell, &todo, &scan.entries).await?;
+        let is_left = |path: &str| {
+            let mut failed = failed.iter();
+            failed.any(|(failed, _)| failed == path || is_below(path, failed))
+        };
+        todo.tell(self, shell, is_left)?;
         let now = by_path(&scan.entries);
-        let placed = by_path(&placed);
+        let placed = by_path(&seen);
         let entries = there.iter().map(|known| Known {
             stat: match placed.get(known.path.as_str()) {
                 Some(seen) => seen.stat,
@@ -80,8 +81,20 @@ impl Job {
             },
             ..known.clone()
         });
-        self.keep_state(root, entries.collect())?;
-        Ok(Some(root))
+        if failed.is_empty() {
+            self.keep_state(root, entries.collect())?;
+            return Ok(Some(root));
+        }
+        // What is left as it was is known as it was; and that the folder has this root is not said.
+        let left = before.values().filter(|known| is_left(&known.path));
+        let done = entries.filter(|known| !is_left(&known.path));
+        let mut entries: Vec<Known> = done.chain(left.copied().cloned()).collect();
+        entries.sort_by(|one, other| walking_order(&one.path, &other.path));
+        self.keep_state(Cid::default(), entries)?;
+        let placed = Placed { seen, failed };
+        Err(placed
+            .failure(&self.folder)
+            .unwrap_or_else(|| super::broke("moving files into place")))
     }
 
     /// What has to be done, and what would be lost by it.
@@ -149,15 +162,15 @@ impl Job {
         Ok(todo)
     }
 
-    /// Gives what was moved into place, as it looks there.
+    /// Gives what was moved into place, as it looks there, and what could not be.
     async fn carry_out(
         &self,
         shell: &Shell,
         todo: &Todo,
         before: &[Seen],
-    ) -> Result<Vec<Seen>, Failure> {
+    ) -> Result<Placed, Failure> {
         if todo.is_nothing() {
-            return Ok(Vec::new());
+            return Ok(Placed::default());
         }
         let growing = Growing::new(&self.folder)?;
         for (at, (_, cid)) in todo.fetch.iter().enumerate() {
@@ -171,29 +184,10 @@ impl Job {
             return Err(would_be_lost(&changed));
         }
         let folder = self.folder.clone();
-        let (fetch, remove) = (todo.fetch.clone(), todo.remove.clone());
-        let placed = tokio::task::spawn_blocking(move || {
-            let mut placed = Vec::new();
-            for path in &remove {
-                clear(&folder.join(path))?;
-            }
-            for (at, (path, _)) in fetch.iter().enumerate() {
-                let place = folder.join(path);
-                let new = growing.path(at);
-                // A file takes the place of a file at once; anything else has to be cleared away before.
-                let is_at_once = [&new, &place]
-                    .iter()
-                    .all(|path| fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir()));
-                if !is_at_once {
-                    clear(&place)?;
-                }
-                // Its inside looks the same there, but for what the move changes.
-                let inside = look_at(&new, path)?;
-                fs::rename(&new, &place).map_err(|error| super::cannot_use(&place, &error))?;
-                placed.extend(inside.into_iter().filter_map(|seen| moved(&folder, seen)));
-            }
-            Ok(placed)
-        });
+        let fetched: Vec<String> = todo.fetch.iter().map(|(path, _)| path.clone()).collect();
+        let removed = todo.remove.clone();
+        let placed =
+            tokio::task::spawn_blocking(move || growing.place(&folder, &fetched, &removed));
         placed
             .await
             .map_err(|_| super::broke("moving files into place"))?
@@ -235,11 +229,17 @@ impl Todo {
         changed
     }
 
-    fn tell(&self, job: &Job, shell: &mut Shell) -> Result<(), Failure> {
-        for path in &self.remove {
+    /// Tells all but what is left as it was.
+    fn tell(
+        &self,
+        job: &Job,
+        shell: &mut Shell,
+        is_left: impl Fn(&str) -> bool,
+    ) -> Result<(), Failure> {
+        for path in self.remove.iter().filter(|path| !is_left(path)) {
             job.tell(shell, Change::Removed, path)?;
         }
-        for (path, _) in &self.fetch {
+        for (path, _) in self.fetch.iter().filter(|(path, _)| !is_left(path)) {
             job.tell(shell, Change::Put, path)?;
         }
         Ok(())
@@ -257,37 +257,6 @@ fn inside<'a>(list: &'a [Seen], top: &str) -> &'a [Seen] {
 
 fn by_path(list: &[Seen]) -> HashMap<&str, &Seen> {
     list.iter().map(|seen| (seen.path.as_str(), seen)).collect()
-}
-
-/// What was fetched as `path`, before it is moved there.
-fn look_at(new: &Path, path: &str) -> Result<Vec<Seen>, Failure> {
-    let top = fs::symlink_metadata(new).map_err(|error| super::cannot_use(new, &error))?;
-    let below = match top.is_dir() {
-        true => scan(new).map_err(runtime)?.entries,
-        false => Vec::new(),
-    };
-    let below = below.into_iter().map(|seen| Seen {
-        path: format!("{path}/{}", seen.path),
-        ..seen
-    });
-    Ok(Seen::of(path.to_owned(), &top)
-        .into_iter()
-        .chain(below)
-        .collect())
-}
-
-/// The same in its place, if it is still what was fetched: of that only the time of any change may be another one.
-fn moved(folder: &Path, seen: Seen) -> Option<Seen> {
-    let now = fs::symlink_metadata(folder.join(&seen.path)).ok()?;
-    let now = Seen::of(seen.path.clone(), &now)?;
-    let made = Stat {
-        changed: now.found.changed,
-        ..seen.found
-    };
-    (now.kind == seen.kind && made == now.found).then_some(Seen {
-        stat: Some(now.found),
-        ..now
-    })
 }
 
 /// Whether something has to be fetched of which it is not known what.
@@ -334,53 +303,13 @@ fn would_be_lost(paths: &[String]) -> Failure {
     ))
 }
 
-/// Removes whatever is there.
-fn clear(path: &Path) -> Result<(), Failure> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(super::cannot_use(path, &error)),
-        _ => Ok(()),
-    }
-}
-
-/// A folder in which things grow until they are whole; removed at the end.
-struct Growing(PathBuf);
-
-impl Growing {
-    fn new(folder: &Path) -> Result<Self, Failure> {
-        // What a killed one left is in nobody's way, and nobody else is at it.
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.file_name().to_str().is_some_and(is_temporary) {
-                clear(&entry.path())?;
-            }
-        }
-        let random = RandomState::new().build_hasher().finish();
-        let path = folder.join(format!("{TEMPORARY}{random:016x}"));
-        fs::create_dir(&path).map_err(|error| super::cannot_use(&path, &error))?;
-        Ok(Self(path))
-    }
-
-    fn path(&self, at: usize) -> PathBuf {
-        self.0.join(at.to_string())
-    }
-}
-
-impl Drop for Growing {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Most paths that an error names.
 const LOST_NAMED: usize = 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::Stat;
 
     fn seen(path: &str, kind: Kind, inode: u64) -> Seen {
         let found = Stat {

@@ -1,8 +1,8 @@
 //! From the folder to the path: what changed is added, then all of it takes its place in the tree at once.
 
-use super::listing::{entries_of, root_of};
+use super::listing::{Way, entries_of, root_of};
 use super::{Change, Failure, Job, Shell};
-use crate::output::Progress;
+use crate::output::{Progress, escape_line};
 use crate::rpc::entries::{LocalUpload, Source};
 use crate::rpc::sync::{PLAN, Plan, SyncLine};
 use crate::sync::plan::{Step, after, plan};
@@ -15,21 +15,33 @@ use std::collections::HashMap;
 impl Job {
     /// The root that the path has then; `None` if it was only tried.
     pub(super) async fn push(&self, shell: &mut Shell) -> Result<Option<Cid>, Failure> {
-        let root = root_of(shell, &self.path).await?;
+        let root = root_of(shell, &self.path, Way::Push).await?;
         let state = self.state_of(root.as_ref())?;
         let is_remembered = state.is_some();
         let known = match (root, state) {
             (_, Some(state)) => state.entries,
-            (Some(root), None) => self.with_stats(entries_of(shell, &root).await?)?,
+            (Some(root), None) => self.with_stats(entries_of(shell, &self.path, &root).await?)?,
             (None, None) => Vec::new(),
         };
         let scan = self.scan().await?;
+        // More often a disk that is not mounted than what somebody wants.
+        if scan.entries.is_empty() && !known.is_empty() && !self.arguments.force {
+            return Err(Failure::runtime(format!(
+                "nothing was changed: {} is empty, and {} in the file tree holds {} files and folders, which would be removed; \
+                 if the folder is not on a disk that has to be mounted, --force does that",
+                self.folder.display(),
+                escape_line(&self.path),
+                known.len()
+            )));
+        }
         let steps = plan(&scan.entries, &known, self.trust());
         if is_remembered && steps.is_empty() {
             return Ok(root.filter(|_| !self.arguments.dry_run));
         }
         let cids = self.hash(compared(&steps, &scan.entries)).await?;
         let now = Now::after(&scan.entries, &known, &steps, &cids);
+        let plan = now.plan();
+        plan.check().map_err(Failure::Runtime)?;
         if self.arguments.dry_run {
             now.tell(self, shell)?;
             return Ok(None);
@@ -40,7 +52,7 @@ impl Job {
             }
             return Ok(Some(root));
         }
-        let (root, added) = self.send(shell, root, &now).await?;
+        let (root, added) = self.send(shell, root, &plan, now.bytes).await?;
         now.tell(self, shell)?;
         self.keep_state(root, now.with(added))?;
         Ok(Some(root))
@@ -76,21 +88,18 @@ impl Job {
         &self,
         shell: &Shell,
         root: Option<Cid>,
-        now: &Now,
+        plan: &Plan,
+        bytes: u64,
     ) -> Result<(Cid, HashMap<String, (Kind, Cid)>), Failure> {
-        let plan = Plan {
-            put: now.put.clone(),
-            remove: now.removed.clone(),
-        };
         let mut sources = vec![Source::Bytes(
-            serde_json::to_vec(&plan).map_err(super::runtime)?,
+            serde_json::to_vec(plan).map_err(super::runtime)?,
             PLAN.to_owned(),
         )];
         for (at, path) in plan.put.iter().enumerate() {
             sources.push(Source::Named(self.folder.join(path), at.to_string()));
         }
         let progress = match shell.wants_progress(None) {
-            true => Progress::bytes(Some(now.bytes)),
+            true => Progress::bytes(Some(bytes)),
             false => Progress::none(),
         };
         let upload = LocalUpload {
@@ -262,6 +271,13 @@ impl Now {
         }));
         entries.sort_by(|one, other| walking_order(&one.path, &other.path));
         entries
+    }
+
+    fn plan(&self) -> Plan {
+        Plan {
+            put: self.put.clone(),
+            remove: self.removed.clone(),
+        }
     }
 
     fn is_the_same(&self) -> bool {

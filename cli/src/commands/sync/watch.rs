@@ -3,7 +3,7 @@
 //! The system tells of changes in a folder (inotify and its like); whether the path in the file tree has another root is looked up
 //! again and again. What changed is found out by looking through all of it, so nothing is missed when events are lost.
 
-use super::listing::root_of;
+use super::listing::{Way, root_of};
 use super::{Failure, Job, Shell};
 use crate::output;
 use cairn_store::cid::Cid;
@@ -11,7 +11,7 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout_at};
 
 /// Syncs now, and then whenever there may be something to do.
 pub(super) async fn watch(shell: &mut Shell, job: &mut Job) -> Result<(), Failure> {
@@ -21,42 +21,69 @@ pub(super) async fn watch(shell: &mut Shell, job: &mut Job) -> Result<(), Failur
     // Before the first sync, so that no change falls in between.
     let mut changes = Changes::of(&job.folder)?;
     job.once(shell).await?;
+    let mut retry = Retry::default();
     loop {
-        changes.next().await?;
-        go_on(job.once(shell).await)?;
+        match retry.at {
+            Some(at) => match timeout_at(at, changes.next()).await {
+                Ok(changed) => changed?,
+                Err(_) => shell.find_again()?,
+            },
+            None => changes.next().await?,
+        }
+        retry.heed(job.once(shell).await)?;
     }
 }
 
 async fn watch_tree(shell: &mut Shell, job: &mut Job) -> Result<(), Failure> {
-    let mut done: Option<Cid> = root_of(shell, &job.path).await?;
+    let mut done: Option<Cid> = root_of(shell, &job.path, Way::Pull).await?;
     job.once(shell).await?;
     let mut ticks = tokio::time::interval(LOOK_TIME);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut retry = Retry::default();
     loop {
-        ticks.tick().await;
-        let now = match root_of(shell, &job.path).await {
-            Ok(now) => now,
-            Err(failure) => {
-                go_on(Err(failure))?;
-                continue;
+        match retry.at {
+            Some(at) => {
+                sleep_until(at).await;
+                shell.find_again()?;
             }
-        };
-        if now != done {
-            go_on(job.once(shell).await)?;
-            done = now;
+            None => drop(ticks.tick().await),
         }
+        let look = async {
+            let now = root_of(shell, &job.path, Way::Pull).await?;
+            if now != done {
+                job.once(shell).await?;
+                done = now;
+            }
+            Ok::<(), Failure>(())
+        };
+        let looked = look.await;
+        retry.heed(looked)?;
     }
 }
 
-/// What is wrong now may be right after the next change: half-written files, a daemon that starts again.
-fn go_on(synced: Result<(), Failure>) -> Result<(), Failure> {
-    match synced {
-        Err(failure @ Failure::ReaderGone) => Err(failure),
-        Err(failure) => {
-            output::warning(&failure.to_string());
-            Ok(())
+/// When what failed is tried again. What is wrong now may be right later: half-written files, a daemon that starts
+/// again.
+#[derive(Debug, Default)]
+struct Retry {
+    /// The next time, unless something changes before.
+    at: Option<Instant>,
+    waits: Duration,
+}
+
+impl Retry {
+    /// Tells of a failure, and has it tried again.
+    fn heed(&mut self, synced: Result<(), Failure>) -> Result<(), Failure> {
+        match synced {
+            Err(failure @ Failure::ReaderGone) => return Err(failure),
+            Err(failure) => {
+                self.waits = (self.waits * 2).clamp(RETRY_TIME_MIN, RETRY_TIME_MAX);
+                self.at = Some(Instant::now() + self.waits);
+                let seconds = self.waits.as_secs();
+                output::warning(&format!("{failure} (tried again in {seconds} s)"));
+            }
+            Ok(()) => *self = Self::default(),
         }
-        Ok(()) => Ok(()),
+        Ok(())
     }
 }
 
@@ -125,3 +152,30 @@ const QUIET_TIME: Duration = Duration::from_millis(300);
 const RESTLESS_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often the root of the path is looked up.
 const LOOK_TIME: Duration = Duration::from_secs(1);
+/// After how long what failed is tried again; twice as long each time that it fails again, up to the second one.
+const RETRY_TIME_MIN: Duration = Duration::from_secs(1);
+const RETRY_TIME_MAX: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_tried_again_ever_later_up_to_a_bound_and_anew_after_a_success() {
+        let mut retry = Retry::default();
+        let mut waits = Vec::new();
+        let mut fail = |retry: &mut Retry| {
+            retry.heed(Err(Failure::runtime("of a test"))).unwrap();
+            waits.push((retry.at.unwrap() - Instant::now()).as_secs());
+        };
+        for _ in 0..11 {
+            fail(&mut retry);
+        }
+        retry.heed(Ok(())).unwrap();
+        assert_eq!(retry.at, None);
+        fail(&mut retry);
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 1]);
+        let gone = retry.heed(Err(Failure::ReaderGone));
+        assert!(matches!(gone, Err(Failure::ReaderGone)));
+    }
+}
