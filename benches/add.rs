@@ -4,7 +4,7 @@
 //! `large`: a file of 4 GiB of random bytes, in chunks of 1 MiB and of 256 KiB, without a daemon and
 //! through the RPC of one that is running; beside `cp` and `sync` of the copy, `dd conv=fdatasync`,
 //! and hashing the chunks in memory in batches on all cores. `nocopy`: such a file where it lies, without a
-//! daemon, beside the hashing. `small-one`, `small-many`: 100,000 files
+//! daemon, beside the hashing, and beside reading and hashing it. `small-one`, `small-many`: 100,000 files
 //! of 1 to 4 KiB in one folder, and in 1,000 folders; beside `tar` into a pipe, and a plain program
 //! that writes each file's block to a temporary file, syncs it, renames it and syncs the folder (a
 //! tenth of the files, scaled). `again-one`, `again-many`: the same a second time into the same
@@ -17,6 +17,7 @@ use cairn_store::hash;
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -33,6 +34,7 @@ fn main() {
         None => bench(),
         Some((part, given)) => match (part.as_str(), given.as_slice()) {
             ("hash", [path, chunk]) => hash_in_memory(Path::new(path), chunk),
+            ("read-and-hash", [path, chunk]) => read_and_hash(Path::new(path), chunk),
             ("synced-files", [from, to, every]) => {
                 synced_files(Path::new(from), Path::new(to), every);
             }
@@ -174,6 +176,10 @@ fn in_place(options: &Options, folder: &Folder) {
     })
     .contestant("hash in memory, all cores", || {
         let told = process::figures("hash", &[&input.display(), &chunk]);
+        told.get("seconds").copied().unwrap_or(f64::NAN)
+    })
+    .contestant("read and hash, all cores", || {
+        let told = process::figures("read-and-hash", &[&input.display(), &chunk]);
         told.get("seconds").copied().unwrap_or(f64::NAN)
     })
     .run(options.rounds())
@@ -337,6 +343,43 @@ fn hash_in_memory(path: &Path, chunk: &str) {
                     let chunks: Vec<&[u8]> = batch.chunks(chunk).collect();
                     let digests = hash::digest_many(HashKind::Sha2_256, &chunks);
                     std::hint::black_box(digests.expect("digests"));
+                }
+            });
+        }
+    });
+    tell("seconds", begun.elapsed().as_secs_f64());
+}
+
+/// In a child: every core reads its part of the file and hashes it, as much at once as fills the lanes.
+fn read_and_hash(path: &Path, chunk: &str) {
+    let chunk: usize = chunk.parse().expect("bytes");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for core in 0..cores {
+            scope.spawn(move || {
+                let file = File::open(path).expect("open");
+                let mut batch = vec![0; chunk * hash::BATCH];
+                let mut at = core as u64 * batch.len() as u64;
+                loop {
+                    let mut read = 0;
+                    while let Some(rest) = batch.get_mut(read..).filter(|rest| !rest.is_empty()) {
+                        match file.read_at(rest, at + read as u64).expect("read") {
+                            0 => break,
+                            more => read += more,
+                        }
+                    }
+                    let chunks: Vec<&[u8]> = batch
+                        .get(..read)
+                        .unwrap_or_default()
+                        .chunks(chunk)
+                        .collect();
+                    if chunks.is_empty() {
+                        break;
+                    }
+                    let digests = hash::digest_many(HashKind::Sha2_256, &chunks);
+                    std::hint::black_box(digests.expect("digests"));
+                    at += (cores * batch.len()) as u64;
                 }
             });
         }
