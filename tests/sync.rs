@@ -4,7 +4,7 @@ use cairn_store::Cid;
 use harness::http;
 use harness::scenario::{json, lines};
 use harness::tree::{self, Entry};
-use harness::{Daemon, Repo, scenario, seeds};
+use harness::{Daemon, Repo, scenario, seeds, wait_for};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -246,6 +248,37 @@ fn what_was_changed_in_the_folder_is_not_lost_unless_that_is_said() {
 }
 
 #[test]
+fn what_is_neither_file_nor_folder_nor_link_is_a_loss_as_well() {
+    both(|repo| {
+        let (_outer, folder) = folder();
+        sync(repo, &folder, &["-Q"]);
+        repo.ok(["files", "rm", "-r", "/photos/2025"]);
+        let _socket = UnixListener::bind(folder.join("2025/may/socket")).unwrap();
+        let refused = repo.run(["sync", text(&folder), "--pull"]).failure(1);
+        assert!(refused.contains("2025/may/socket"), "{refused:?}");
+        assert!(folder.join("2025/two").exists());
+        sync(repo, &folder, &["--pull", "--force"]);
+        assert!(!folder.join("2025").exists());
+    });
+}
+
+#[test]
+fn a_name_that_sync_keeps_for_itself_is_not_pulled() {
+    let repo = Repo::new(CAIRN);
+    let outer = tempfile::tempdir().unwrap();
+    let ours = "/photos/a/.cairn-sync-0123456789abcdef";
+    repo.ok(["files", "mkdir", "-p", ours]);
+    let copy = outer.path().join("copy");
+    let refused = repo
+        .run(["sync", text(&copy), "/photos", "--pull"])
+        .failure(1);
+    assert!(refused.contains(ours), "{refused:?}");
+    repo.ok(["files", "rm", "-r", ours]);
+    sync(&repo, &copy, &["/photos", "--pull"]);
+    assert!(copy.join("a").exists());
+}
+
+#[test]
 fn a_tree_of_any_making_is_pulled_again_and_again() {
     both(|repo| {
         let (_outer, folder) = folder();
@@ -333,7 +366,7 @@ fn what_cannot_be_synced_says_why() {
             .collect();
         refused(&[text(&folder)], "another `cairn sync`");
         drop(held);
-        let socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
+        let socket = UnixListener::bind(folder.join("socket")).unwrap();
         let done = repo.run(["sync", text(&folder)]).success();
         assert!(done.stderr.contains("socket is neither"), "{done:?}");
         drop(socket);
@@ -604,11 +637,8 @@ fn a_root_is_published_whenever_it_is_another_one() {
 fn a_watched_folder_is_synced_when_something_changes() {
     both(|repo| {
         let (_outer, folder) = folder();
-        let mut child = repo
-            .command(["sync", text(&folder), "--watch", "-Q"])
-            .spawn()
-            .unwrap();
-        let next = told_lines(child.stdout.take().unwrap());
+        let mut watch = Watch::start(repo, &folder);
+        let next = told_lines(watch.0.stdout.take().unwrap());
         let first = next();
         fs::create_dir(folder.join("later")).unwrap();
         fs::write(folder.join("later/file"), "later").unwrap();
@@ -628,10 +658,8 @@ fn a_watched_folder_is_synced_when_something_changes() {
             }
             root = next();
         };
-        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
         // Who ends it has what was wanted.
-        let ended = child.wait().unwrap();
-        assert_eq!(ended.code(), Some(0));
+        assert_eq!(watch.end(Signal::INT), Some(0));
         assert_eq!(repo.ok(["files", "stat", "--hash", "/photos"]), wanted);
     });
 }
@@ -655,12 +683,9 @@ fn a_watch_outlives_failures_and_the_daemon_that_it_asked() {
     let repo = Repo::new(CAIRN);
     let (_outer, folder) = folder();
     let daemon = repo.daemon();
-    let mut child = repo
-        .command(["sync", text(&folder), "--watch", "-Q"])
-        .spawn()
-        .unwrap();
-    let next = told_lines(child.stdout.take().unwrap());
-    let warned = told_lines(child.stderr.take().unwrap());
+    let mut watch = Watch::start(&repo, &folder);
+    let next = told_lines(watch.0.stdout.take().unwrap());
+    let warned = told_lines(watch.0.stderr.take().unwrap());
     next();
     daemon.stop();
     fs::write(folder.join("new"), "new").unwrap();
@@ -671,9 +696,56 @@ fn a_watch_outlives_failures_and_the_daemon_that_it_asked() {
     let root = next();
     assert_eq!(root, added(&repo, &folder));
     assert_eq!(repo.ok(["files", "stat", "--hash", "/photos"]), root);
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(watch.end(Signal::TERM), Some(0));
     daemon.stop();
+}
+
+#[test]
+fn a_folder_that_comes_in_the_place_of_the_watched_one_is_watched() {
+    let repo = Repo::new(CAIRN);
+    let (outer, folder) = folder();
+    let mut watch = Watch::start(&repo, &folder);
+    let next = told_lines(watch.0.stdout.take().unwrap());
+    next();
+    let new = outer.path().join("new");
+    fs::create_dir(&new).unwrap();
+    fs::write(new.join("only"), "1").unwrap();
+    fs::rename(&folder, outer.path().join("old")).unwrap();
+    fs::rename(&new, &folder).unwrap();
+    let wanted = added(&Repo::new(CAIRN), &folder);
+    while next() != wanted {}
+    // Of this nobody is told who watches the old one.
+    fs::write(folder.join("second"), "2").unwrap();
+    let wanted = added(&Repo::new(CAIRN), &folder);
+    while next() != wanted {}
+    assert_eq!(watch.end(Signal::INT), Some(0));
+}
+
+/// A `sync --watch`, which ends with the test.
+struct Watch(Child);
+
+impl Watch {
+    fn start(repo: &Repo, folder: &Path) -> Self {
+        let mut command = repo.command(["sync", text(folder), "--watch", "-Q"]);
+        Self(command.spawn().unwrap())
+    }
+
+    /// Ends it; gives its exit code.
+    fn end(&mut self, signal: Signal) -> Option<i32> {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+        let ended = wait_for("the end of sync", || {
+            let ended = self.0.try_wait().unwrap();
+            ended.ok_or_else(|| "it goes on".to_owned())
+        });
+        ended.code()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Changes something in a folder.

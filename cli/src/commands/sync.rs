@@ -144,6 +144,7 @@ impl Job {
 
     /// Brings the other side to what the one is.
     async fn once(&mut self, shell: &mut Shell) -> Result<(), Failure> {
+        self.place.take_again(&self.folder).map_err(runtime)?;
         if !self.arguments.dry_run {
             // What is synced with the folder is as durable as it.
             let flushed = shell.ask(shell.question("files/flush").arg("/")).await?;

@@ -107,7 +107,7 @@ impl Walk<'_> {
                 .file_name()
                 .into_string()
                 .map_err(|_| ScanError::Name(entry.path().display().to_string()))?;
-            if depth == 0 && is_temporary(&name) {
+            if is_temporary(&name) {
                 continue;
             }
             if self.scan.entries.len() + inside.len() >= ENTRIES_MAX {
@@ -156,7 +156,7 @@ pub fn stat_of(found: &Metadata) -> Stat {
     }
 }
 
-/// Whether something at the top is called as we call what is not in its place yet.
+/// Whether something is called as we call what is not in its place yet, of this folder or, deeper, of another sync.
 pub fn is_temporary(name: &str) -> bool {
     let rest = name.strip_prefix(TEMPORARY);
     rest.is_some_and(|rest| rest.len() == 16 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -197,7 +197,7 @@ const UNSETTLED_NANOSECONDS: i128 = SECOND;
 const DEPTH_MAX: usize = cairn_store::unixfs::import::DEPTH_MAX;
 /// Most entries of a folder that is synced: they are in memory, some 200 bytes each.
 pub const ENTRIES_MAX: usize = 10_000_000;
-/// What the name of a folder at the top begins with that holds what is not in its place yet; 16 hexadecimal digits follow.
+/// What the name of a folder begins with that holds what is not in its place yet; 16 hexadecimal digits follow.
 pub const TEMPORARY: &str = ".cairn-sync-";
 
 #[cfg(test)]
@@ -213,6 +213,7 @@ mod tests {
         fs::write(root.join("a-file"), "").unwrap();
         fs::write(root.join(".hidden"), "1").unwrap();
         fs::create_dir(root.join(format!("{TEMPORARY}0123456789abcdef"))).unwrap();
+        fs::create_dir(root.join(format!("a/{TEMPORARY}0123456789abcdef"))).unwrap();
         fs::write(root.join(format!("{TEMPORARY}notes")), "mine").unwrap();
         std::os::unix::fs::symlink("nowhere", root.join("link")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();

@@ -6,8 +6,9 @@
 use super::{Kind, Stat};
 use cairn_store::cid::Cid;
 use cairn_store::durable::{self, Access};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// An entry as it was synced.
@@ -39,7 +40,8 @@ pub struct State {
 pub struct Place {
     path: PathBuf,
     _lock: File,
-    _folder: File,
+    folder: File,
+    wanted: Use,
 }
 
 /// What is done to a folder.
@@ -121,8 +123,21 @@ impl Place {
         Ok(Self {
             path: states.join(name),
             _lock: file,
-            _folder: lock_folder(folder, wanted)?,
+            folder: lock_folder(folder, wanted)?,
+            wanted,
         })
+    }
+
+    /// Takes the folder that is there now, if another has come in the place of the one that was taken.
+    pub fn take_again(&mut self, folder: &Path) -> Result<(), StateError> {
+        let is_same = |now: Metadata| {
+            let taken = self.folder.metadata();
+            taken.is_ok_and(|taken| (taken.dev(), taken.ino()) == (now.dev(), now.ino()))
+        };
+        if fs::metadata(folder).is_ok_and(|now| !is_same(now)) {
+            self.folder = lock_folder(folder, self.wanted)?;
+        }
+        Ok(())
     }
 
     /// What was synced, if that can be read.

@@ -1,17 +1,19 @@
 //! From beside its place into it.
 //!
 //! Each path on its own: what was there steps aside, what was fetched takes its place, and if it cannot, what was there
-//! comes back. So a path is what it was or what it is to be, and one that cannot be changed, in a folder that may not be
-//! written or on another file system, is no matter of the others.
+//! comes back. So a path is what it was or what it is to be, unless it is a folder, or was one, and the program is killed
+//! between both. One that cannot be changed, in a folder that may not be written or on another file system, is no
+//! matter of the others.
 //!
-//! What was fetched is on the disk before it is moved, and the moves are before the caller is told.
+//! What was fetched is on the disk before it is moved, and the moves are before the caller is told. What stepped aside
+//! goes when the caller has noted what is there now.
 
 use super::Failure;
 use super::cannot_use;
-use crate::output::escape_line;
+use crate::output::{self, escape_line};
 use crate::sync::scan::{Seen, TEMPORARY, is_temporary, scan};
 use crate::sync::{Kind, Stat};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind};
@@ -29,7 +31,13 @@ pub(super) struct Placed {
     pub(super) seen: Vec<Seen>,
     /// What could not be changed, and why.
     pub(super) failed: Vec<(String, io::Error)>,
+    /// Why it may not be on the disk.
+    pub(super) unsure: Option<io::Error>,
 }
+
+/// What grew, as it is on the disk: everything of each path, it first.
+#[derive(Debug)]
+pub(super) struct Grown(Vec<Vec<Seen>>);
 
 impl Growing {
     /// Nobody else is at the folder.
@@ -37,12 +45,10 @@ impl Growing {
         // What a killed one left is in nobody's way.
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_some_and(is_temporary) {
-                let path = entry.path();
-                clear(&path).map_err(|error| cannot_use(&path, &error))?;
+                clear_or_tell(&entry.path());
             }
         }
-        let random = RandomState::new().build_hasher().finish();
-        let path = folder.join(format!("{TEMPORARY}{random:016x}"));
+        let path = folder.join(format!("{TEMPORARY}{:016x}", random()));
         fs::create_dir(&path).map_err(|error| cannot_use(&path, &error))?;
         Ok(Self(path))
     }
@@ -52,23 +58,40 @@ impl Growing {
         self.0.join(at.to_string())
     }
 
-    /// Moves everything that grew to the path of its number in `folder`, and has what is at `removed` go.
-    pub(super) fn place(
-        &self,
-        folder: &Path,
-        fetched: &[String],
-        removed: &[String],
-    ) -> Result<Placed, Failure> {
+    /// Has all that grew for these paths on the disk.
+    pub(super) fn finish(&self, fetched: &[String]) -> Result<Grown, Failure> {
         let mut all = Vec::new();
         for (at, path) in fetched.iter().enumerate() {
             all.push(look_at(&self.path(at), path)?);
         }
         self.store(&all)?;
+        Ok(Grown(all))
+    }
+
+    /// Moves everything that grew to the path of its number in `folder`, and has what is at `removed` go. With `now`,
+    /// what is not as it is there stays.
+    pub(super) fn place(
+        &self,
+        folder: &Path,
+        grown: Grown,
+        removed: &[String],
+        now: Option<&[Seen]>,
+    ) -> Placed {
+        let now = now.map(|now| -> HashMap<&str, &Seen> {
+            now.iter().map(|seen| (seen.path.as_str(), seen)).collect()
+        });
+        let check = |path: &str, place: &Path| match &now {
+            Some(now) if !is_as_seen(place, now.get(path).copied()) => Err(io::Error::other(
+                "it was changed while its content was fetched",
+            )),
+            _ => Ok(()),
+        };
         let mut placed = Placed::default();
         let mut changed = BTreeSet::new();
         for (at, path) in removed.iter().enumerate() {
             let place = folder.join(path);
-            match self.set_aside(&place, &format!("removed-{at}")) {
+            let set_aside = || self.set_aside(&place, &format!("removed-{at}"));
+            match check(path, &place).and_then(|()| set_aside()) {
                 Ok(Some(_)) => {
                     changed.insert(above(&place));
                 }
@@ -76,18 +99,22 @@ impl Growing {
                 Err(error) => placed.failed.push((path.clone(), error)),
             }
         }
-        for (at, (path, inside)) in fetched.iter().zip(all).enumerate() {
-            let place = folder.join(path);
-            if let Err(error) = self.put(at, &place) {
-                placed.failed.push((path.clone(), error));
+        for (at, inside) in grown.0.into_iter().enumerate() {
+            let Some(path) = inside.first().map(|top| top.path.clone()) else {
+                continue;
+            };
+            let place = folder.join(&path);
+            let put = check(&path, &place).and_then(|()| self.put(at, &place));
+            if let Err(error) = put {
+                placed.failed.push((path, error));
                 continue;
             }
             changed.insert(above(&place));
             let seen = inside.into_iter().filter_map(|seen| moved(folder, seen));
             placed.seen.extend(seen);
         }
-        sync(folder, changed.iter()).map_err(|error| cannot_use(folder, &error))?;
-        Ok(placed)
+        placed.unsure = sync(folder, changed.iter()).err();
+        placed
     }
 
     /// Has all that grew on the disk.
@@ -117,12 +144,26 @@ impl Growing {
             return fs::rename(&new, place);
         }
         let old = self.set_aside(place, &format!("replaced-{at}"))?;
-        rename(&new, place).inspect_err(|_| {
-            if let Some(old) = old {
-                // It was there a moment ago.
-                let _ = rename(&old, place);
-            }
+        rename(&new, place).map_err(|error| match old {
+            // It was there a moment ago.
+            Some(old) => match rename(&old, place) {
+                Ok(()) => error,
+                Err(_) => self.rescue(&old, &error),
+            },
+            None => error,
         })
+    }
+
+    /// Keeps what can neither go back to its place nor go.
+    fn rescue(&self, old: &Path, error: &io::Error) -> io::Error {
+        let name = format!("cairn-kept-{:016x}", random());
+        let kept = self.0.parent().unwrap_or(&self.0).join(name);
+        let place = match rename(old, &kept) {
+            Ok(()) => kept,
+            Err(_) => old.to_owned(),
+        };
+        let place = place.display();
+        io::Error::other(format!("{error}; what was there is in {place} now"))
     }
 
     /// Moves away what is at a place; gives where it is then, unless nothing was there.
@@ -138,13 +179,16 @@ impl Growing {
 
 impl Drop for Growing {
     fn drop(&mut self) {
-        let _ = clear(&self.0);
+        clear_or_tell(&self.0);
     }
 }
 
 impl Placed {
     /// What to tell if not all could be changed.
     pub(super) fn failure(&self, folder: &Path) -> Option<Failure> {
+        if let (true, Some(error)) = (self.failed.is_empty(), &self.unsure) {
+            return Some(cannot_use(folder, error));
+        }
         let named: Vec<_> = self
             .failed
             .iter()
@@ -188,6 +232,17 @@ fn look_at(new: &Path, path: &str) -> Result<Vec<Seen>, Failure> {
         .into_iter()
         .chain(below)
         .collect())
+}
+
+/// Whether a place is as it was `seen`. What went away meanwhile is no loss, and a folder is looked through before.
+fn is_as_seen(place: &Path, seen: Option<&Seen>) -> bool {
+    let Ok(found) = fs::symlink_metadata(place) else {
+        return true;
+    };
+    let (Some(seen), Some(now)) = (seen, Seen::of(String::new(), &found)) else {
+        return false;
+    };
+    now.kind == seen.kind && (now.kind == Kind::Folder || now.found == seen.found)
 }
 
 /// The same in its place, if it is still what was fetched: of that only the time of any change may be another one.
@@ -243,6 +298,20 @@ fn clear(path: &Path) -> io::Result<()> {
         Err(error) if is_absent(&error) => Ok(()),
         removed => removed,
     }
+}
+
+/// The same; what stays is named, and is tried again with the next one.
+fn clear_or_tell(path: &Path) {
+    if let Err(error) = clear(path) {
+        output::warning(&format!(
+            "{} is not needed any more and cannot be removed: {error}; remove it",
+            path.display()
+        ));
+    }
+}
+
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -325,7 +394,8 @@ mod tests {
         // There is no such folder.
         let fetched = ["nowhere/x", "file", "other"].map(str::to_owned);
         let removed = ["gone", "not/there", "other/x"].map(str::to_owned);
-        let placed = growing.place(folder, &fetched, &removed).unwrap();
+        let grown = growing.finish(&fetched).unwrap();
+        let placed = growing.place(folder, grown, &removed, None);
         let failed: Vec<&str> = placed.failed.iter().map(|(path, _)| &path[..]).collect();
         assert_eq!(failed, ["nowhere/x"]);
         let told = placed.failure(folder).unwrap().to_string();
@@ -351,6 +421,73 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_as_it_was_seen_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        tree(
+            folder,
+            &[
+                ("edited", "1"),
+                ("gone", "1"),
+                ("inside/x", "1"),
+                ("same", "1"),
+                ("removed", "1"),
+                ("edited-and-removed", "1"),
+            ],
+        );
+        let seen = scan(folder).unwrap().entries;
+        let growing = Growing::new(folder).unwrap();
+        let fetched = ["edited", "gone", "inside", "new", "same"].map(str::to_owned);
+        for at in 0..fetched.len() {
+            fs::write(growing.path(at), "fetched").unwrap();
+        }
+        let grown = growing.finish(&fetched).unwrap();
+        tree(
+            folder,
+            &[
+                ("edited", "22"),
+                ("edited-and-removed", "22"),
+                ("new", "22"),
+            ],
+        );
+        fs::remove_file(folder.join("gone")).unwrap();
+        let removed = ["edited-and-removed", "removed"].map(str::to_owned);
+        let placed = growing.place(folder, grown, &removed, Some(&seen));
+        let failed: Vec<&str> = placed.failed.iter().map(|(path, _)| &path[..]).collect();
+        assert_eq!(failed, ["edited-and-removed", "edited", "new"]);
+        for (path, content) in [
+            ("edited", "22"),
+            ("edited-and-removed", "22"),
+            ("gone", "fetched"),
+            ("inside", "fetched"),
+            ("new", "22"),
+            ("same", "fetched"),
+        ] {
+            assert_eq!(read(folder.join(path)), content, "{path}");
+        }
+        assert!(!folder.join("removed").exists());
+    }
+
+    #[test]
+    fn what_cannot_go_back_is_kept_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let growing = Growing::new(folder).unwrap();
+        let aside = growing.0.join("replaced-0");
+        fs::write(&aside, "old").unwrap();
+        let error = growing.rescue(&aside, &io::Error::other("of a test"));
+        drop(growing);
+        let left: Vec<_> = fs::read_dir(folder).unwrap().flatten().collect();
+        let [kept] = left.as_slice() else {
+            panic!("{left:?}")
+        };
+        assert_eq!(read(kept.path()), "old");
+        let told = error.to_string();
+        assert!(told.starts_with("of a test; "), "{told}");
+        assert!(told.contains(kept.path().to_str().unwrap()), "{told}");
+    }
+
+    #[test]
     fn many_files_are_synced_as_well() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
@@ -358,7 +495,8 @@ mod tests {
         for at in 0..100 {
             tree(&growing.path(0), &[(&format!("{at}/{at}"), "x")]);
         }
-        let placed = growing.place(folder, &["all".to_owned()], &[]).unwrap();
+        let grown = growing.finish(&["all".to_owned()]).unwrap();
+        let placed = growing.place(folder, grown, &[], None);
         assert_eq!((placed.seen.len(), placed.failed.len()), (201, 0));
     }
 }

@@ -10,11 +10,11 @@ use crate::commands::content::write_tree;
 use crate::extract::Target;
 use crate::output::escape_line;
 use crate::sync::plan::{Step, Trust, after, plan};
-use crate::sync::scan::Seen;
+use crate::sync::scan::{Scan, Seen, is_temporary};
 use crate::sync::state::Known;
 use crate::sync::{Kind, is_below, walking_order};
 use cairn_store::cid::Cid;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 impl Job {
     /// The root that the folder has then; `None` if it was only tried.
@@ -52,10 +52,17 @@ impl Job {
             there = with_stats(entries_of(shell, path, &root).await?);
             steps = plan(&scan.entries, &there, self.trust());
         }
+        if let Some(known) = there.iter().find(|known| is_ours(&known.path)) {
+            return Err(Failure::runtime(format!(
+                "{path}/{} in the file tree has a name that sync keeps for what is not in its place yet; move it \
+                 (`cairn files mv`)",
+                escape_line(&known.path)
+            )));
+        }
         if is_remembered && steps.is_empty() {
             return Ok(Some(root).filter(|_| !self.arguments.dry_run));
         }
-        let todo = self.todo(&scan.entries, &there, &steps, &before).await?;
+        let todo = self.todo(&scan, &there, &steps, &before).await?;
         if !todo.lost.is_empty() && !self.arguments.force {
             return Err(would_be_lost(&todo.lost));
         }
@@ -63,16 +70,17 @@ impl Job {
             todo.tell(self, shell, |_| false)?;
             return Ok(None);
         }
-        let Placed { seen, failed } = self.carry_out(shell, &todo, &scan.entries).await?;
+        let (placed, growing) = self.carry_out(shell, &todo, &scan.entries).await?;
+        let failed: HashSet<&str> = placed.failed.iter().map(|(path, _)| &path[..]).collect();
         let is_left = |path: &str| {
-            let mut failed = failed.iter();
-            failed.any(|(failed, _)| failed == path || is_below(path, failed))
+            let mut all = std::iter::successors(Some(path), |path| Some(path.rsplit_once('/')?.0));
+            all.any(|path| failed.contains(path))
         };
         todo.tell(self, shell, is_left)?;
         let now = by_path(&scan.entries);
-        let placed = by_path(&seen);
+        let new = by_path(&placed.seen);
         let entries = there.iter().map(|known| Known {
-            stat: match placed.get(known.path.as_str()) {
+            stat: match new.get(known.path.as_str()) {
                 Some(seen) => seen.stat,
                 None => now
                     .get(known.path.as_str())
@@ -81,30 +89,31 @@ impl Job {
             },
             ..known.clone()
         });
-        if failed.is_empty() {
+        let failure = placed.failure(&self.folder);
+        let Some(failure) = failure else {
             self.keep_state(root, entries.collect())?;
+            remove(growing).await;
             return Ok(Some(root));
-        }
+        };
         // What is left as it was is known as it was; and that the folder has this root is not said.
         let left = before.values().filter(|known| is_left(&known.path));
         let done = entries.filter(|known| !is_left(&known.path));
         let mut entries: Vec<Known> = done.chain(left.copied().cloned()).collect();
         entries.sort_by(|one, other| walking_order(&one.path, &other.path));
         self.keep_state(Cid::default(), entries)?;
-        let placed = Placed { seen, failed };
-        Err(placed
-            .failure(&self.folder)
-            .unwrap_or_else(|| super::broke("moving files into place")))
+        remove(growing).await;
+        Err(failure)
     }
 
     /// What has to be done, and what would be lost by it.
     async fn todo(
         &self,
-        here: &[Seen],
+        scan: &Scan,
         there: &[Known],
         steps: &[Step],
         before: &HashMap<&str, &Known>,
     ) -> Result<Todo, Failure> {
+        let here = scan.entries.as_slice();
         // Files whose content decides: equal to what comes, or to what was synced.
         let mut asked = Vec::new();
         for step in steps {
@@ -159,18 +168,21 @@ impl Job {
                 }
             }
         }
+        let special = todo.special(&scan.left_out);
+        todo.lost.extend(special);
         Ok(todo)
     }
 
-    /// Gives what was moved into place, as it looks there, and what could not be.
+    /// Gives what was moved into place, as it looks there, and what could not be; and where what was there before is
+    /// until the caller has noted it.
     async fn carry_out(
         &self,
         shell: &Shell,
         todo: &Todo,
         before: &[Seen],
-    ) -> Result<Placed, Failure> {
+    ) -> Result<(Placed, Option<Growing>), Failure> {
         if todo.is_nothing() {
-            return Ok(Placed::default());
+            return Ok((Placed::default(), None));
         }
         let growing = Growing::new(&self.folder)?;
         for (at, (_, cid)) in todo.fetch.iter().enumerate() {
@@ -178,20 +190,40 @@ impl Job {
             let question = shell.question("get").arg(format!("/ipfs/{cid}"));
             write_tree(shell, question, target).await?;
         }
-        // Fetching may have taken long.
-        let changed = todo.changed(before, &self.scan().await?.entries);
+        let broke = || super::broke("moving files into place");
+        let fetched: Vec<String> = todo.fetch.iter().map(|(path, _)| path.clone()).collect();
+        let finished = tokio::task::spawn_blocking(move || {
+            let grown = growing.finish(&fetched);
+            (growing, grown)
+        });
+        let (growing, grown) = finished.await.map_err(|_| broke())?;
+        let grown = grown?;
+        // Fetching may have taken long, and having it on the disk as well.
+        let now = self.scan().await?;
+        let changed = todo.changed(before, &now);
         if !changed.is_empty() && !self.arguments.force {
             return Err(would_be_lost(&changed));
         }
+        let now = Some(now.entries).filter(|_| !self.arguments.force);
         let folder = self.folder.clone();
-        let fetched: Vec<String> = todo.fetch.iter().map(|(path, _)| path.clone()).collect();
         let removed = todo.remove.clone();
-        let placed =
-            tokio::task::spawn_blocking(move || growing.place(&folder, &fetched, &removed));
-        placed
-            .await
-            .map_err(|_| super::broke("moving files into place"))?
+        let placed = tokio::task::spawn_blocking(move || {
+            let placed = growing.place(&folder, grown, &removed, now.as_deref());
+            (placed, Some(growing))
+        });
+        placed.await.map_err(|_| broke())
     }
+}
+
+/// Removes what stepped aside.
+async fn remove(growing: Option<Growing>) {
+    // It may be much; nothing is lost if the program ends meanwhile.
+    let _ = tokio::task::spawn_blocking(move || drop(growing)).await;
+}
+
+/// Whether something of that name would be taken for what is not in its place yet.
+fn is_ours(path: &str) -> bool {
+    path.split('/').any(is_temporary)
 }
 
 /// What has to be done.
@@ -209,12 +241,27 @@ impl Todo {
         self.fetch.is_empty() && self.remove.is_empty()
     }
 
-    /// What of all that is to be touched is not what it was any more.
-    fn changed(&self, before: &[Seen], now: &[Seen]) -> Vec<String> {
+    /// All that is to be touched, with what is below it.
+    fn tops(&self) -> impl Iterator<Item = &str> {
         let fetched = self.fetch.iter().map(|(path, _)| path);
-        let mut changed = Vec::new();
-        for top in self.remove.iter().chain(fetched) {
-            let (before, now) = (inside(before, top), inside(now, top));
+        self.remove.iter().chain(fetched).map(String::as_str)
+    }
+
+    /// What of `left_out`, in walking order, is to be touched: it is neither file nor folder nor link, and so nowhere else.
+    fn special(&self, left_out: &[String]) -> Vec<String> {
+        let below = |top| {
+            let at = left_out.partition_point(|path| walking_order(path, top).is_lt());
+            let rest = left_out.get(at..).unwrap_or_default().iter();
+            rest.take_while(move |path| *path == top || is_below(path, top))
+        };
+        self.tops().flat_map(below).cloned().collect()
+    }
+
+    /// What of all that is to be touched is not what it was any more.
+    fn changed(&self, before: &[Seen], now: &Scan) -> Vec<String> {
+        let mut changed = self.special(&now.left_out);
+        for top in self.tops() {
+            let (before, now) = (inside(before, top), inside(&now.entries, top));
             let before: HashMap<&str, &Seen> = by_path(before);
             let same = |seen: &&Seen| {
                 let old = before.get(seen.path.as_str());
@@ -343,7 +390,14 @@ mod tests {
             remove: vec!["a".to_owned()],
             lost: Vec::new(),
         };
-        assert_eq!(todo.changed(&before, &before), [""; 0]);
+        let changed = |now: &[Seen], left_out: &[&str]| {
+            let scan = Scan {
+                entries: now.to_vec(),
+                left_out: left_out.iter().map(|path| (*path).to_owned()).collect(),
+            };
+            todo.changed(&before, &scan)
+        };
+        assert_eq!(changed(&before, &[]), [""; 0]);
         // A folder that is filled looks another way itself, and that alone is no loss.
         let now = [
             seen("a", Kind::Folder, 9),
@@ -353,7 +407,10 @@ mod tests {
             seen("c", Kind::File, 8),
             seen("elsewhere", Kind::File, 9),
         ];
-        assert_eq!(todo.changed(&before, &now), ["a/new", "a/two", "b", "c"]);
-        assert_eq!(todo.changed(&before, &[]), [""; 0]);
+        assert_eq!(changed(&now, &[]), ["a/new", "a/two", "b", "c"]);
+        assert_eq!(changed(&[], &[]), [""; 0]);
+        // Of sockets and their like nothing is anywhere else.
+        let special = ["a/x/socket", "a-socket", "b", "elsewhere/socket"];
+        assert_eq!(changed(&before, &special), ["a/x/socket", "b"]);
     }
 }

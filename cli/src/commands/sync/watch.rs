@@ -7,7 +7,9 @@ use super::listing::{Way, root_of};
 use super::{Failure, Job, Shell};
 use crate::output;
 use cairn_store::cid::Cid;
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -23,14 +25,29 @@ pub(super) async fn watch(shell: &mut Shell, job: &mut Job) -> Result<(), Failur
     job.once(shell).await?;
     let mut retry = Retry::default();
     loop {
-        match retry.at {
-            Some(at) => match timeout_at(at, changes.next()).await {
-                Ok(changed) => changed?,
-                Err(_) => shell.find_again()?,
-            },
-            None => changes.next().await?,
-        }
-        retry.heed(job.once(shell).await)?;
+        let synced = if changes.is_of(&job.folder) {
+            match retry.at {
+                Some(at) => match timeout_at(at, changes.next()).await {
+                    Ok(changed) => changed?,
+                    Err(_) => shell.find_again()?,
+                },
+                None => changes.next().await?,
+            }
+            job.once(shell).await
+        } else {
+            // Another folder has come in its place, which nothing was told of.
+            if let Some(at) = retry.at {
+                sleep_until(at).await;
+            }
+            match Changes::of(&job.folder) {
+                Ok(new) => {
+                    changes = new;
+                    job.once(shell).await
+                }
+                Err(failure) => Err(failure),
+            }
+        };
+        retry.heed(synced)?;
     }
 }
 
@@ -40,24 +57,36 @@ async fn watch_tree(shell: &mut Shell, job: &mut Job) -> Result<(), Failure> {
     let mut ticks = tokio::time::interval(LOOK_TIME);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut retry = Retry::default();
+    let mut tried = None;
     loop {
-        match retry.at {
-            Some(at) => {
-                sleep_until(at).await;
-                shell.find_again()?;
-            }
-            None => drop(ticks.tick().await),
+        ticks.tick().await;
+        let is_due = retry.at.is_some_and(|at| at <= Instant::now());
+        if is_due {
+            shell.find_again()?;
         }
-        let look = async {
-            let now = root_of(shell, &job.path, Way::Pull).await?;
-            if now != done {
-                job.once(shell).await?;
-                done = now;
+        let now = match root_of(shell, &job.path, Way::Pull).await {
+            Ok(now) => now,
+            // Told each time that it is due, not each time that it is looked.
+            Err(_) if retry.at.is_some() && !is_due => continue,
+            Err(failure) => {
+                retry.heed(Err(failure))?;
+                continue;
             }
-            Ok::<(), Failure>(())
         };
-        let looked = look.await;
-        retry.heed(looked)?;
+        if now == done {
+            retry = Retry::default();
+            continue;
+        }
+        // What failed is not tried before its time, unless there is something else by now.
+        if retry.at.is_some() && !is_due && tried == Some(now) {
+            continue;
+        }
+        tried = Some(now);
+        let synced = job.once(shell).await;
+        if synced.is_ok() {
+            done = now;
+        }
+        retry.heed(synced)?;
     }
 }
 
@@ -91,30 +120,40 @@ impl Retry {
 struct Changes {
     told: mpsc::Receiver<()>,
     folder: String,
+    /// Which folder it is, whatever it is called by now: its device and inode.
+    identity: Option<(u64, u64)>,
     /// Tells as long as it lives.
     _watcher: RecommendedWatcher,
 }
 
 impl Changes {
     fn of(folder: &Path) -> Result<Self, Failure> {
-        let refused = |error: notify::Error| {
+        let name = folder.display().to_string();
+        let text = move |error: &notify::Error| {
             let more = match error.kind {
-                notify::ErrorKind::MaxFilesWatch => {
+                ErrorKind::MaxFilesWatch => {
                     "; the system allows too few watches (sysctl fs.inotify.max_user_watches): raise that, or sync without --watch"
                 }
                 _ => "",
             };
-            Failure::runtime(format!(
-                "{} cannot be watched: {error}{more}",
-                folder.display()
-            ))
+            format!("{name} cannot be watched: {error}{more}")
         };
+        let refused = |error: notify::Error| Failure::runtime(text(&error));
+        // Before the watch, so that a folder that comes in between is noticed.
+        let identity = identity(folder);
         // One is enough: who finds it full is told of by the one that waits.
         let (teller, told) = mpsc::channel(1);
+        let (warning, mut is_warned) = (text.clone(), false);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Reading changes nothing; an error may hide a change.
-            if event.is_ok_and(|event| event.kind.is_access()) {
-                return;
+            match event {
+                Ok(event) if changes_nothing(event.kind) => return,
+                // From here on what changes in new folders may not be told.
+                Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) && !is_warned => {
+                    is_warned = true;
+                    output::warning(&format!("not all of {}", warning(&error)));
+                }
+                // An error may hide a change.
+                Ok(_) | Err(_) => {}
             }
             let _ = teller.try_send(());
         })
@@ -125,8 +164,14 @@ impl Changes {
         Ok(Self {
             told,
             folder: folder.display().to_string(),
+            identity,
             _watcher: watcher,
         })
+    }
+
+    /// Whether the folder at that place is the one that is watched, if there is any.
+    fn is_of(&self, folder: &Path) -> bool {
+        identity(folder).is_none_or(|now| Some(now) == self.identity)
     }
 
     /// Done when something changed and then nothing for a moment, or for long enough.
@@ -144,6 +189,21 @@ impl Changes {
             }
         }
     }
+}
+
+/// Reading changes nothing. That a file which was written is closed may be all that is told of what is written to mapped
+/// memory.
+fn changes_nothing(kind: EventKind) -> bool {
+    let is_written = matches!(
+        kind,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+    );
+    kind.is_access() && !is_written
+}
+
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    let found = std::fs::metadata(folder).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// For how long nothing must change before a sync begins.
