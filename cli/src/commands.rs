@@ -84,7 +84,7 @@ pub async fn run(arguments: Arguments, environment: Environment) -> Result<(), F
 
 /// Whether a command goes on until somebody ends it, which is no failure then.
 fn goes_on(command: &Command) -> bool {
-    matches!(command, Command::Sync(arguments) if arguments.watch && !arguments.dry_run)
+    matches!(command, Command::Sync(arguments) if arguments.watch)
 }
 
 /// What becomes of the blocks that a command fetched before it was stopped.
