@@ -370,8 +370,7 @@ impl Repository {
         }
         let notices = copy_secrets(from, to)?;
         copy_file(&from.join(CONFIG), &to.join(CONFIG))?;
-        let synced = fs::File::open(to).and_then(|folder| folder.sync_all());
-        synced.map_err(SnapshotError::disk("sync", to))?;
+        sync_folder(to)?;
         Ok(notices)
     }
 
@@ -430,6 +429,11 @@ fn copy_secrets(from: &Path, to: &Path) -> Result<Vec<String>, SnapshotError> {
             if !copy.exists() {
                 copy_file(&named, &copy)?;
             }
+            // The copy itself is synced last.
+            let made = copy.ancestors().skip(1);
+            for folder in made.take_while(|folder| *folder != to) {
+                sync_folder(folder)?;
+            }
         } else {
             notices.push(format!(
                 "{file}, which {key} names by its way from the repository, lies elsewhere and is not copied: the \
@@ -460,8 +464,13 @@ fn copy_files(from: &Path, to: &Path) -> Result<(), SnapshotError> {
             copy_file(&from.join(&name), &to.join(&name))?;
         }
     }
-    let synced = fs::File::open(to).and_then(|folder| folder.sync_all());
-    synced.map_err(SnapshotError::disk("sync", to))
+    sync_folder(to)
+}
+
+/// What lies in a folder is found there after a power cut.
+fn sync_folder(folder: &Path) -> Result<(), SnapshotError> {
+    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(SnapshotError::disk("sync", folder))
 }
 
 /// Copies a file with its mode, durably; what is not there or no file stays behind.
