@@ -5,7 +5,6 @@ use super::note::Job;
 use super::queue::Turn;
 use super::{Meter, PinJobs, Running, WAITING_HELD_MAX};
 use crate::tasks::Tasks;
-use cairn_store::notes::About;
 use cairn_store::pin::{Expiry, Holding, PinError, PinProgress};
 use cairn_store::source::SourceError;
 use cairn_store::unixfs::read::ReadError;
@@ -207,7 +206,7 @@ impl PinJobs {
 
     /// A job came to nothing, which is noted: after a restart it is not tried again by itself.
     async fn failed(&self, turn: &Turn, why: String) {
-        let _lock = self.0.noting.clone().lock_owned().await;
+        let lock = Arc::new(self.0.noting.clone().lock_owned().await);
         let Some(job) = self.noted(&turn.key) else {
             return self.forget(turn);
         };
@@ -219,12 +218,18 @@ impl PinJobs {
             failed: Some(why.clone()),
             ..job
         };
-        let noted = self
-            .store()
-            .set_note(About::PinJob, turn.key.clone(), failed.write());
-        if let Err(error) = noted.await {
+        let note = vec![(turn.key.clone(), Some(failed.write()))];
+        let (its_turn, its_end) = (turn.clone(), why.clone());
+        let noting = self.change(note, Arc::clone(&lock), move |this| {
+            this.give_up(&its_turn, its_end);
+        });
+        if let Err(error) = noting.await {
             tracing::warn!(%error, "that a pin failed is not kept: it is tried again after a restart");
+            self.give_up(turn, why);
         }
+    }
+
+    fn give_up(&self, turn: &Turn, why: String) {
         self.queue().fail(turn, why);
         // What came stays only as long as somebody may want it.
         if self.with_running(turn, |_| ()).is_some() {
