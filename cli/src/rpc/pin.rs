@@ -321,7 +321,8 @@ pub async fn update(call: Call) -> Result<Reply, RpcError> {
                 expiry,
                 ..PinWish::new(*to, PinMode::Recursive).named(old.name)
             };
-            call.context.pin_as(session, wish, |_| {}).await?;
+            // One that stands there already need not be whole.
+            call.context.pin_whole(session, wish, |_| {}).await?;
             if unpin {
                 store.pin_remove(from, Some(PinMode::Recursive)).await?;
             }
