@@ -182,6 +182,10 @@ fn whatever_becomes_of_a_file_is_told_by_name_and_offset_and_nothing_else_suffer
                 "{refused}"
             );
             repo.run(["pin", "verify"]).failure(1);
+            let small = repo.ok(["add", "-Q", &media.file("small")]);
+            let update = repo.run(["pin", "update", "--offline", &small, &cid]);
+            update.failure(1);
+            assert!(repo.ok(["pin", "ls", &small]).contains("recursive"));
             fs::write(&large, tree::bytes(1, CHUNK * CHUNKS)).unwrap();
             assert_eq!(add(repo, &large), cid);
             repo.ok(["repo", "gc"]);
@@ -196,6 +200,35 @@ fn whatever_becomes_of_a_file_is_told_by_name_and_offset_and_nothing_else_suffer
             for name in ["moved", "other"] {
                 fs::remove_file(media.file(name)).unwrap();
             }
+        },
+    );
+}
+
+#[test]
+fn what_lies_in_a_folder_that_is_not_there_is_not_dropped() {
+    let media = Media::new();
+    let (disk, away) = (media.path.join("disk"), media.path.join("away"));
+    scenario::both_with(
+        CAIRN,
+        |repo| media.allow(repo),
+        |repo| {
+            fs::create_dir(&disk).unwrap();
+            fs::write(disk.join("file"), b"on a disk").unwrap();
+            let cid = add(repo, &media.file("disk/file"));
+            fs::rename(&disk, &away).unwrap();
+            let verified = repo.run(["repo", "verify", "--drop"]);
+            let told = verified.text();
+            assert!(
+                told.contains("not dropped: its folder is not there"),
+                "{told}"
+            );
+            verified.failure(1);
+            fs::rename(&away, &disk).unwrap();
+            assert_eq!(repo.ok(["cat", &cid]), "on a disk");
+            fs::remove_file(disk.join("file")).unwrap();
+            repo.ok(["repo", "verify", "--drop"]);
+            assert_eq!(repo.ok(["filestore", "ls"]), "");
+            fs::remove_dir(&disk).unwrap();
         },
     );
 }

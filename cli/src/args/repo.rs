@@ -205,6 +205,9 @@ pub enum RepoCommand {
     /// Check every block against its CID, those in files in place too.
     Verify {
         /// Delete bad blocks, so that they are absent instead of damaged.
+        ///
+        /// What a file in place no longer has is forgotten too, so mount all disks first. A file whose folder is not there
+        /// either is told and not forgotten.
         #[arg(long)]
         drop: bool,
         /// Fetch bad blocks from peers; needs the daemon. One that a file in place has lost is kept here then.

@@ -1,5 +1,6 @@
 //! `repo verify` of blocks that lie in the user's files: read from there. What cannot be is fetched from peers, and is a
-//! block here from then on, or is forgotten.
+//! block here from then on, or is forgotten; not where the file's folder is gone too, for its disk may just not be
+//! mounted.
 
 use super::{Cure, FOUND_WAITING_MAX, HEALS_AT_ONCE, Outcome, Rest, VerifyLine};
 use crate::rpc::arguments::CidText;
@@ -8,7 +9,7 @@ use crate::rpc::error::RpcError;
 use crate::rpc::reply::Sink;
 use cairn_store::BlockSource;
 use cairn_store::filestore::{Forgotten, InPlace};
-use cairn_store::reference::Lost;
+use cairn_store::reference::{Lost, Why};
 use cairn_store::source::SourceError;
 use futures::{StreamExt, stream};
 use std::ops::ControlFlow;
@@ -83,12 +84,14 @@ impl Cure {
         let reading = tokio::task::spawn_blocking(move || {
             let lost = found.into_iter().filter_map(|found| {
                 let lost = found.read().err()?;
-                Some((found, lost))
+                let is_away = is_away(&lost);
+                Some((found, lost, is_away))
             });
             lost.collect::<Vec<_>>()
         });
         let lost = reading.await.map_err(|_| broke("reading a file"))?;
-        let heal = |(found, lost): (InPlace, Lost)| async {
+        let drops = self.rest == Rest::Dropped;
+        let heal = |(found, lost, is_away): (InPlace, Lost, bool)| async move {
             let outcome = match &self.peers {
                 None => Outcome::Stays,
                 Some(peers) => match peers.block(&found.cid).await {
@@ -98,6 +101,12 @@ impl Cure {
                     fetched => Outcome::of(&fetched),
                 },
             };
+            let outcome = match outcome {
+                Outcome::Stays | Outcome::NotHealed(_) if drops && is_away => {
+                    Outcome::NotDropped(AWAY.to_owned())
+                }
+                outcome => outcome,
+            };
             (found, lost, outcome)
         };
         let mut treated: Vec<_> = stream::iter(lost)
@@ -105,10 +114,10 @@ impl Cure {
             .buffered(HEALS_AT_ONCE)
             .collect()
             .await;
-        if self.rest == Rest::Dropped {
+        if drops {
             let mut sick: Vec<_> = treated
                 .iter_mut()
-                .filter(|(.., outcome)| *outcome != Outcome::Healed)
+                .filter(|(.., outcome)| matches!(outcome, Outcome::Stays | Outcome::NotHealed(_)))
                 .collect();
             let places = sick.iter().map(|(found, ..)| found.clone()).collect();
             let fates = self.store.forget_lost(places).await?;
@@ -128,3 +137,13 @@ impl Cure {
         Ok(treated)
     }
 }
+
+/// Whether a file is gone with its folder, as those on a disk are that is not mounted. Blocks.
+fn is_away(lost: &Lost) -> bool {
+    let folder = lost.path.parent();
+    lost.why == Why::Gone && folder.is_some_and(|folder| !folder.is_dir())
+}
+
+/// Why such a one is not forgotten.
+const AWAY: &str =
+    "its folder is not there: mount it, or `cairn filestore verify --remove-bad-blocks` forgets it";
