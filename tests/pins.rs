@@ -129,6 +129,8 @@ fn pin_verify_looks_at_the_one_block_of_a_direct_pin() {
         assert!(done.text().starts_with(&broken), "{done:?}");
         let told = done.failure(1);
         assert!(told.contains("pinned, but not whole"), "{told}");
+        let way = "`cairn pin add --recursive=false <CID>` of a direct pin";
+        assert!(told.contains(way), "{told}");
     });
 }
 

@@ -169,7 +169,7 @@ async fn verify(shell: &mut Shell, question: Question, quiet: bool) -> Result<()
     let mut broken = Broken::default();
     let is_broken = |line: &Verified| {
         if !line.ok {
-            broken.take(&line.cid);
+            broken.take(line);
         }
         !line.ok
     };
@@ -189,12 +189,15 @@ async fn verify(shell: &mut Shell, question: Question, quiet: bool) -> Result<()
 struct Broken {
     named: Vec<String>,
     more: u64,
+    /// Whether one of them is direct; it would be recursive if it were just added again.
+    has_direct: bool,
 }
 
 impl Broken {
-    fn take(&mut self, cid: &str) {
+    fn take(&mut self, line: &Verified) {
+        self.has_direct |= line.direct;
         if self.named.len() < BROKEN_NAMED_MAX {
-            self.named.push(cid.to_owned());
+            self.named.push(line.cid.clone());
         } else {
             self.more += 1;
         }
@@ -206,8 +209,12 @@ impl Broken {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
+        let direct = match self.has_direct {
+            true => " (`cairn pin add --recursive=false <CID>` of a direct pin)",
+            false => "",
+        };
         format!(
-            "pinned, but not whole: {named}{more}; with a daemon running `cairn pin add <CID>` fetches \
+            "pinned, but not whole: {named}{more}; with a daemon running `cairn pin add <CID>`{direct} fetches \
              what is missing and `cairn repo verify --heal` what is damaged"
         )
     }
@@ -340,7 +347,10 @@ mod tests {
     fn many_broken_pins_are_told_in_one_line_of_bounded_length() {
         let mut broken = Broken::default();
         for at in 0..BROKEN_NAMED_MAX + 3 {
-            broken.take(&format!("pin{at}"));
+            broken.take(&Verified {
+                cid: format!("pin{at}"),
+                ..Verified::default()
+            });
         }
         let text = broken.text();
         assert!(text.contains("pin7 and 3 more;"), "{text}");

@@ -16,6 +16,9 @@ pub struct Verified {
     /// The pin.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cid: String,
+    /// Whether it is of one block alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub direct: bool,
     /// Why it could not be looked at.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub err: String,
@@ -51,6 +54,7 @@ pub async fn verify(call: Call) -> Result<Reply, RpcError> {
         for pin in store.pin_pages() {
             let mut answer = Verified {
                 cid: cids.text(&pin.cid),
+                direct: pin.mode == PinMode::Direct,
                 ..Verified::default()
             };
             let mut bad = Bad::default();
