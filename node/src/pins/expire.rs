@@ -176,10 +176,13 @@ mod tests {
         pinned(&bench).await;
         let tasks = Tasks::new();
         bench.follows(at_expiry).keep_expiring(&tasks);
-        while !bench.pinned().is_empty() {
-            tokio::task::yield_now().await;
-            tokio::time::advance(LOOKED_EVERY).await;
-        }
+        let waiting = async {
+            while !bench.pinned().is_empty() {
+                sleep(LOOKED_EVERY).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(3600), waiting).await;
+        waited.expect("it is removed within an hour");
         assert!(tasks.stop(Duration::from_secs(10)).await);
     }
 }

@@ -62,9 +62,18 @@ async fn states(jobs: &PinJobs) -> Vec<&'static str> {
 
 /// Lets simulated time pass until the jobs are in these states.
 async fn come_to(jobs: &PinJobs, wanted: &[&str]) {
-    while states(jobs).await != wanted {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(async || states(jobs).await == wanted).await;
+}
+
+/// Lets simulated time pass until it is so, which takes less than an hour of it.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(3600), waiting).await;
+    waited.expect("it comes to that within an hour");
 }
 
 #[tokio::test]
@@ -339,9 +348,7 @@ async fn a_job_that_is_changed_while_it_fails_has_a_turn_of_its_own() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         drop(lock);
         changing.await.unwrap();
-        while matches!(states(&jobs).await.as_slice(), ["queued" | "fetching"]) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(async || !matches!(states(&jobs).await.as_slice(), ["queued" | "fetching"])).await;
         assert_eq!(bench.pinned(), pinned);
         let left: &[&str] = if pinned.is_empty() { &["failed"] } else { &[] };
         assert_eq!(states(&jobs).await, left);
