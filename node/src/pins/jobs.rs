@@ -207,10 +207,22 @@ impl PinJobs {
     /// Takes a job out of the queue. Once this returns its pin is not made any more. What was fetched for it stays until
     /// the next garbage collection.
     pub async fn cancel(&self, cid: &Cid) -> Result<(), JobError> {
+        match self.cancel_if(cid, |_| true).await? {
+            true => Ok(()),
+            false => Err(JobError::Unknown(*cid)),
+        }
+    }
+
+    /// [`PinJobs::cancel`] if the job is such a one, which nobody changes meanwhile; false if there is none.
+    async fn cancel_if(
+        &self,
+        cid: &Cid,
+        is_one: impl FnOnce(&Job) -> bool + Send,
+    ) -> Result<bool, NoteError> {
         let key = key(cid);
         let lock = self.0.noting.clone().lock_owned().await;
-        if self.noted(&key).is_none() {
-            return Err(JobError::Unknown(*cid));
+        if self.noted(&key).filter(is_one).is_none() {
+            return Ok(false);
         }
         let note = vec![(key.clone(), None)];
         let cancelling = self.change(note, lock, move |this| {
@@ -219,7 +231,8 @@ impl PinJobs {
                 running.stop.cancel();
             }
         });
-        Ok(cancelling.await?)
+        cancelling.await?;
+        Ok(true)
     }
 
     /// Has a job tried again at once that waits or has failed.
@@ -323,14 +336,14 @@ impl PinJobs {
         Ok(made)
     }
 
-    /// What was queued for this is done, if it was to reach no further.
+    /// What is queued for this is done, if it is to reach no further.
     async fn is_pinned(&self, wish: &PinWish) {
-        let Some(job) = self.noted(&wish.key()) else {
+        if !self.has(&wish.cid) {
             return;
-        };
-        if (wish.mode == PinMode::Recursive || job.wish.mode == wish.mode)
-            && let Err(error) = self.cancel(&wish.cid).await
-        {
+        }
+        let mode = wish.mode;
+        let is_done = |job: &Job| mode == PinMode::Recursive || job.wish.mode == mode;
+        if let Err(error) = self.cancel_if(&wish.cid, is_done).await {
             tracing::debug!(%error, "a job of something that is pinned");
         }
     }

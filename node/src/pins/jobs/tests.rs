@@ -289,6 +289,31 @@ async fn what_is_made_in_the_foreground_is_told_of_and_takes_its_job_along() {
     ));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_made_in_the_foreground_leaves_a_job_that_reaches_further_by_then() {
+    let bench = Bench::new();
+    let one = leaf("one");
+    put(&bench, &one).await;
+    let jobs = jobs(&bench);
+    let direct = PinWish::new(*one.cid(), PinMode::Direct);
+    jobs.add(direct.clone(), 0).await.unwrap();
+    // The change is first in the line of those who note something, and what comes of the pin behind it.
+    let lock = jobs.0.noting.lock().await;
+    let mut changing = std::pin::pin!(jobs.add(wish(&one), 0));
+    assert!(futures::poll!(&mut changing).is_pending());
+    let pinning = jobs.pin(bench.store.clone(), direct, |_| {});
+    let going_on = async {
+        until(async || !bench.pinned().is_empty()).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(lock);
+    };
+    let (pinned, changed, ()) = tokio::join!(pinning, changing, going_on);
+    pinned.unwrap();
+    changed.unwrap();
+    let left = jobs.list().await.into_iter().map(|job| job.wish);
+    assert_eq!(left.collect::<Vec<_>>(), [wish(&one)]);
+}
+
 /// Once whoever changes a note now is done with that.
 async fn settled(jobs: &PinJobs) {
     drop(jobs.0.noting.lock().await);
