@@ -237,29 +237,45 @@ impl PinJobs {
 
     /// Has a job tried again at once that waits or has failed.
     pub async fn retry(&self, cid: &Cid) -> Result<(), JobError> {
-        let key = key(cid);
-        let lock = self.0.noting.clone().lock_owned().await;
-        let job = self.noted(&key).ok_or(JobError::Unknown(*cid))?;
-        let phase = self.queue().get(&key).map(|entry| entry.phase.clone());
-        match phase {
-            Some(Phase::Running(_)) => return Err(JobError::NotWaiting(*cid, "being fetched")),
-            Some(Phase::Queued) => return Err(JobError::NotWaiting(*cid, "queued already")),
-            _ => {}
+        self.retry_all(&[*cid]).await
+    }
+
+    /// [`PinJobs::retry`] of many. If one has nothing to wait for none is, unless the disk refuses half-way or nobody waits
+    /// any more.
+    pub async fn retry_all(&self, cids: &[Cid]) -> Result<(), JobError> {
+        let lock = Arc::new(self.0.noting.clone().lock_owned().await);
+        let (mut failed, mut waiting) = (Vec::new(), Vec::new());
+        for cid in cids {
+            let key = key(cid);
+            let job = self.noted(&key).ok_or(JobError::Unknown(*cid))?;
+            let phase = self.queue().get(&key).map(|entry| entry.phase.clone());
+            match phase {
+                Some(Phase::Running(_)) => return Err(JobError::NotWaiting(*cid, "being fetched")),
+                Some(Phase::Queued) => return Err(JobError::NotWaiting(*cid, "queued already")),
+                _ if job.failed.is_none() => waiting.push(key),
+                _ => failed.push(Job {
+                    failed: None,
+                    ..job
+                }),
+            }
         }
-        if job.failed.is_none() {
-            self.queue().retry(&key);
-            self.0.woken.notify_one();
-            return Ok(());
+        for some in failed.chunks(NOTED_AT_ONCE) {
+            let notes = some.iter().map(|job| (job.wish.key(), Some(job.write())));
+            let notes: Vec<(Key, Option<Bytes>)> = notes.collect();
+            let keys: Vec<Key> = notes.iter().map(|(key, _)| key.clone()).collect();
+            let retrying = self.change(notes, Arc::clone(&lock), move |this| {
+                let mut queue = this.queue();
+                for key in &keys {
+                    queue.retry(key);
+                }
+            });
+            retrying.await?;
         }
-        let job = Job {
-            failed: None,
-            ..job
-        };
-        let note = vec![(key.clone(), Some(job.write()))];
-        let retrying = self.change(note, lock, move |this| {
-            this.queue().retry(&key);
-        });
-        Ok(retrying.await?)
+        for key in &waiting {
+            self.queue().retry(key);
+        }
+        self.0.woken.notify_one();
+        Ok(())
     }
 
     /// Changes notes and the queue with them: both or neither, even if whoever asked for it has gone meanwhile. A job that

@@ -100,10 +100,21 @@ pub async fn retry(call: Call) -> Result<Reply, RpcError> {
         all_queued(jobs, &roots, &cids, "nothing is tried again")?;
         roots
     };
-    for root in &roots {
-        match jobs.retry(root).await {
-            // It got on by itself since it was listed.
-            Err(JobError::NotWaiting(..) | JobError::Unknown(_)) if all => {}
+    if all {
+        for root in &roots {
+            match jobs.retry(root).await {
+                // It got on by itself since it was listed.
+                Err(JobError::NotWaiting(..) | JobError::Unknown(_)) => {}
+                retried => retried?,
+            }
+        }
+    } else {
+        match jobs.retry_all(&roots).await {
+            Err(error @ (JobError::NotWaiting(..) | JobError::Unknown(_))) => {
+                let why = error.to_string();
+                let refused = vec![(error.into(), why)];
+                all_or_none(roots.len(), refused, "nothing is tried again")?;
+            }
             retried => retried?,
         }
     }

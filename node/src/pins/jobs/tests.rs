@@ -244,6 +244,30 @@ async fn retrying_does_not_wait() {
     assert!(tasks.stop(Duration::from_secs(10)).await);
 }
 
+#[tokio::test(start_paused = true)]
+async fn all_that_are_named_are_tried_again_or_none() {
+    let bench = Bench::new();
+    let (one, two, three) = (leaf("one"), leaf("two"), leaf("much too long"));
+    put(&bench, &three).await;
+    let small = PinWish {
+        max_bytes: Some(3),
+        ..wish(&three)
+    };
+    let (jobs, tasks) = (jobs(&bench), Tasks::new());
+    jobs.add(wish(&one), 2).await.unwrap();
+    jobs.add(small, 1).await.unwrap();
+    jobs.run(&tasks);
+    come_to(&jobs, &["waiting", "failed"]).await;
+    assert!(tasks.stop(Duration::from_secs(10)).await);
+    jobs.add(wish(&two), 0).await.unwrap();
+    let [one, two, three] = [one, two, three].map(|block| *block.cid());
+    let refused = jobs.retry_all(&[one, three, two]).await;
+    assert!(matches!(refused, Err(JobError::NotWaiting(cid, _)) if cid == two));
+    assert_eq!(states(&jobs).await, ["waiting", "failed", "queued"]);
+    jobs.retry_all(&[one, three]).await.unwrap();
+    assert_eq!(states(&jobs).await, ["queued"; 3]);
+}
+
 #[tokio::test]
 async fn there_are_so_many_and_no_more() {
     let bench = Bench::new();
