@@ -219,6 +219,10 @@ impl Draft {
         {
             edges.push(last);
         }
+        let stays_one = self.parts.len() == 1 && (length == 0 || end <= self.size());
+        if stays_one && self.is_one_node() {
+            edges.push(0);
+        }
         for number in edges {
             self.load(view, number, false).await?;
         }
@@ -307,9 +311,7 @@ impl Draft {
         &mut self,
         view: &View<S>,
     ) -> Result<(Link, Vec<Block>), FilesError> {
-        let is_plain = self.metadata == Metadata::default();
-        // A raw leaf has no room for metadata, so a node takes its place.
-        if self.parts.len() <= 1 && !(self.profile.raw_leaves && is_plain) {
+        if self.is_one_node() {
             let data = match self.parts.is_empty() {
                 true => Bytes::new(),
                 false => Bytes::copy_from_slice(self.load(view, 0, false).await?),
@@ -343,6 +345,13 @@ impl Draft {
             tsize: root.tsize,
         };
         Ok((link, blocks))
+    }
+
+    /// Whether it is a dag-pb node that has all of the content in itself.
+    fn is_one_node(&self) -> bool {
+        let is_plain = self.metadata == Metadata::default();
+        // A raw leaf has no room for metadata, so a node takes its place.
+        self.parts.len() <= 1 && !(self.profile.raw_leaves && is_plain)
     }
 
     fn ends_with(&self, block: Block) -> (Link, Vec<Block>) {

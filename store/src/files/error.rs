@@ -1,6 +1,7 @@
 //! What can be wrong with a change of the file tree. Where Kubo's clients look at the words, they are Kubo's.
 
 use crate::block::BlockError;
+use crate::cid::HashKind;
 use crate::pin::PinError;
 use crate::sink::PutError;
 use crate::unixfs::directory::DirectoryError;
@@ -66,6 +67,12 @@ pub enum FilesError {
         LEAVES_MAX = super::draft::LEAVES_MAX
     )]
     TooLarge,
+    /// A hash that is none of files.
+    #[error(
+        "a file that is written to cannot be named by {0}, which does not take content of any length; choose \
+         another hash"
+    )]
+    Hash(HashKind),
     /// It cannot be done to a symbolic link.
     #[error("{path} is a symbolic link, which has no {what} of its own")]
     Symlink {
@@ -94,7 +101,7 @@ pub enum FilesError {
         /// How many changes.
         operations: usize,
     },
-    /// What was written to a file and waits to be flushed could not be put into the tree. It goes on waiting.
+    /// What was written to a file and waits to be flushed could not be put into the tree just now. It goes on waiting.
     #[error(
         "what was written to {path}, and is not flushed yet, cannot be put into the file tree: {why}"
     )]
@@ -113,4 +120,17 @@ pub enum FilesError {
     /// What the journal has as the root is none.
     #[error(transparent)]
     Journal(#[from] super::UnknownRoot),
+}
+
+impl FilesError {
+    /// Whether the same may succeed later: what is missing comes, or the disk has room again.
+    pub(super) const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Fetch(_)
+                | Self::Put(_)
+                | Self::Read(ReadError::NotFound(_) | ReadError::Source(_))
+                | Self::Folder(DirectoryError::Put(_))
+        )
+    }
 }

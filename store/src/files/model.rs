@@ -686,7 +686,15 @@ impl Run {
         let Ok(Some(found)) = self.tree.get(path.names()) else {
             return;
         };
-        let opened = self.files.open(&self.store, &path).await.unwrap();
+        let opened = match self.random.random_bool(0.1) {
+            true => self.files.open_put(&self.store, &path).await,
+            false => self.files.open(&self.store, &path).await,
+        };
+        if opened.is_err() && (self.disk.is_off() || self.is_failing()) {
+            self.heal().await;
+            return;
+        }
+        let opened = opened.unwrap();
         match (opened.node, found) {
             (Node::File(file), Tree::File(bytes, _)) => {
                 let read: Vec<Bytes> = file.read(view, 0..u64::MAX).try_collect().await.unwrap();

@@ -53,6 +53,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Pending {
     operations: usize,
+    /// How many of them are in the draft alone.
+    drafted: usize,
     /// What is in the store already, for the tree.
     hold: Option<Arc<Hold>>,
     wholes: Vec<Whole>,
@@ -277,8 +279,8 @@ impl Snapshot {
         };
         Ok(Self {
             root,
+            overlay_bytes: overlay.values().map(|block| block.data().len()).sum(),
             overlay: Arc::new(overlay),
-            overlay_bytes: 0,
             base,
             drafted: false,
             losses: None,
@@ -357,7 +359,8 @@ impl<S: BlockSource + Clone + 'static> Work<S> {
         find(&self.view, &self.snapshot.root, path, self.naming()).await
     }
 
-    /// Puts a file that grows into the tree. It goes on waiting if that fails, or nobody waits for the end.
+    /// Puts a file that grows into the tree. It goes on waiting if nobody waits for the end, or if that fails in a way
+    /// that may pass; else it is lost, so that it does not keep everybody from the tree.
     pub(super) async fn settle(&mut self) -> Result<(), FilesError> {
         let Some((path, draft)) = &mut self.pending.draft else {
             return Ok(());
@@ -373,14 +376,38 @@ impl<S: BlockSource + Clone + 'static> Work<S> {
             }
             Err(why) => Err(why),
         };
-        settled.map_err(|why| FilesError::Unsettled {
-            path: path.to_string(),
-            why: Box::new(why),
-        })?;
+        if let Err(why) = settled {
+            return Err(match why.may_pass() {
+                true => FilesError::Unsettled {
+                    path: path.to_string(),
+                    why: Box::new(why),
+                },
+                false => self.lose_draft(&path, why),
+            });
+        }
         self.pending.draft = None;
+        self.pending.drafted = 0;
         self.snapshot.drafted = false;
         self.shared.show(self.snapshot.clone());
         Ok(())
+    }
+
+    /// Gives up what was written to a file and waits; gives what is to be told of it. This change ends with that.
+    pub(super) fn lose_draft(&mut self, path: &FilesPath, why: FilesError) -> FilesError {
+        self.pending.draft = None;
+        let operations = std::mem::take(&mut self.pending.drafted);
+        self.pending.operations = self.pending.operations.saturating_sub(operations);
+        let mut seen = self.shared.seen();
+        seen.drafted = false;
+        self.shared.show(seen);
+        let unsettled = FilesError::Unsettled {
+            path: path.to_string(),
+            why: Box::new(why),
+        };
+        FilesError::Lost {
+            why: unsettled.to_string().into(),
+            operations,
+        }
     }
 
     /// Puts all of what has this CID into the store, so that others can be told of it before it is flushed.
@@ -410,8 +437,10 @@ impl<S: BlockSource + Clone + 'static> Work<S> {
         }
         let overlay = Arc::make_mut(&mut self.snapshot.overlay);
         for block in blocks {
-            self.snapshot.overlay_bytes += block.data().len();
-            overlay.insert(*block.cid(), block);
+            let bytes = block.data().len();
+            if overlay.insert(*block.cid(), block).is_none() {
+                self.snapshot.overlay_bytes += bytes;
+            }
         }
         self.view.overlay = Arc::clone(&self.snapshot.overlay);
     }
@@ -494,6 +523,7 @@ impl<S: BlockSource + Clone + 'static> Work<S> {
     ) -> Result<(), FilesError> {
         let bytes = draft.bytes();
         self.pending.draft = Some((path, draft));
+        self.pending.drafted += 1;
         self.snapshot.drafted = true;
         self.snapshot.overlay_bytes += bytes;
         let is_full = self.is_full();
@@ -633,6 +663,32 @@ mod tests {
             "{told}"
         );
         one.stat(&store, &path("/more")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_empty_tree_is_named_and_put_like_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, [files, _]) = opened(folder.path());
+        let mut blocks = Overlay::new();
+        let mut out = Outbox::new(&mut blocks);
+        let profile = Profile::v1_2025();
+        let empty = directory::write(&profile, Metadata::default(), &[], &mut out).unwrap();
+        out.flush().unwrap();
+        let blocks = blocks.into_values().collect();
+        store.put(blocks, Keep::Kept).await.unwrap();
+        let mut work = files.begin(&store).await.unwrap();
+        let link = Link {
+            cid: empty.cid,
+            tsize: empty.tsize,
+        };
+        let mut plan = Plan::default();
+        plan.put(&path("/a"), link);
+        work.apply(plan).await.unwrap();
+        work.done(Flush::Later).await.unwrap();
+        files.open_put(&store, &path("/")).await.unwrap();
+        files.open_put(&store, &path("/a")).await.unwrap();
+        let root = files.flush_all().await.unwrap();
+        assert_eq!(store.files_root(), Some(root));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use super::draft::Draft;
 use super::operations::Parents;
 use super::plan::{Link, Naming, Plan};
 use super::state::{Flush, Pending, Work, put};
+use super::view::View;
 use super::{Files, FilesError, FilesPath};
 use crate::cid::Version;
 use crate::pin::{PinMode, PinWish, Whole};
@@ -59,6 +60,11 @@ impl Files {
         options: WriteOptions,
         data: impl Stream<Item = Result<Bytes, E>> + Send,
     ) -> Result<(), FilesError> {
+        if let Some(naming) = options.naming
+            && naming.hash.digest_bytes().is_none()
+        {
+            return Err(FilesError::Hash(naming.hash));
+        }
         let mut data = std::pin::pin!(data);
         let (mut first, mut bytes) = (Vec::new(), 0);
         let mut is_whole = false;
@@ -137,18 +143,18 @@ impl Files {
         let length = data.iter().map(Bytes::len).sum::<usize>() as u64;
         // Till all is done that may fail, or that nobody may wait for, a draft that waits stays where it is.
         work.make_ready(&mut fresh, &options, length).await?;
+        let has_waited = fresh.is_none();
         let waiting = work.pending.draft.take().map(|(_, draft)| draft);
         let Some(mut draft) = fresh.or(waiting) else {
             return Ok(()); // One of both there is.
         };
         let view = work.view.clone();
-        if options.truncate {
-            draft.truncate(&view, 0).await?;
-        }
-        let mut at = options.offset;
-        for piece in data {
-            draft.write(&view, at, &piece).await?;
-            at += piece.len() as u64;
+        if let Err(why) = write_all(&mut draft, &view, &options, data).await {
+            return Err(match has_waited {
+                // Half of what was to be written is in it.
+                true => work.lose_draft(path, why),
+                false => why,
+            });
         }
         if options.flush == Flush::Later {
             return work.done_drafted(path.clone(), draft).await;
@@ -240,6 +246,23 @@ impl<S: BlockSource + Clone + 'static> Work<S> {
     }
 }
 
+async fn write_all<S: BlockSource + Clone + 'static>(
+    draft: &mut Draft,
+    view: &View<S>,
+    options: &WriteOptions,
+    data: Vec<Bytes>,
+) -> Result<(), FilesError> {
+    if options.truncate {
+        draft.truncate(view, 0).await?;
+    }
+    let mut at = options.offset;
+    for piece in data {
+        draft.write(view, at, &piece).await?;
+        at += piece.len() as u64;
+    }
+    Ok(())
+}
+
 fn input(error: impl ToString) -> FilesError {
     FilesError::Input(error.to_string().into())
 }
@@ -251,12 +274,12 @@ pub const WRITE_AT_ONCE_MAX: usize = if cfg!(test) { 400 } else { 1 << 20 };
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::Block;
+    use crate::block::{BLOCK_BYTES_MAX, Block, Prefix};
     use crate::chunk::Chunker;
-    use crate::cid::Cid;
+    use crate::cid::{self, Cid, HashKind};
     use crate::config::Config;
     use crate::source::SourceError;
-    use crate::store::Store;
+    use crate::store::{Keep, Store};
     use crate::unixfs::Profile;
     use futures::{FutureExt, TryStreamExt};
 
@@ -337,6 +360,90 @@ mod tests {
         let data = futures::stream::iter([Ok::<_, String>(Bytes::from(data))]);
         let path = FilesPath::parse(path).unwrap();
         files.write(source, &path, options, data).await
+    }
+
+    #[tokio::test]
+    async fn what_can_never_be_a_file_is_told_as_lost_once_and_leaves_the_tree_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &Config::default(), &mut |_| {}).unwrap();
+        let files = Files::new(store.clone(), Profile::v1_2025()).unwrap();
+        let path = FilesPath::parse("/large").unwrap();
+        // As a raw leaf it is as large as a block may be, and as a node too large.
+        let prefix = Prefix {
+            version: Version::V1,
+            codec: cid::RAW,
+            hash: HashKind::Sha2_256,
+        };
+        let leaf = Block::new(prefix, vec![7; BLOCK_BYTES_MAX].into()).unwrap();
+        let link = Link {
+            cid: *leaf.cid(),
+            tsize: BLOCK_BYTES_MAX as u64,
+        };
+        store.put(vec![leaf], Keep::Kept).await.unwrap();
+        let mut work = files.begin(&store).await.unwrap();
+        let mut plan = Plan::default();
+        plan.put(&path, link);
+        work.apply(plan).await.unwrap();
+        work.done(Flush::Now).await.unwrap();
+        let as_node = |pieces: &'static [&'static str]| {
+            let options = WriteOptions {
+                raw_leaves: Some(false),
+                flush: Flush::Later,
+                ..WriteOptions::default()
+            };
+            let data = pieces
+                .iter()
+                .map(|piece| Ok::<_, String>(Bytes::from(*piece)));
+            files.write(&store, &path, options, futures::stream::iter(data))
+        };
+        let is_lost = |told: FilesError| {
+            let text = told.to_string();
+            let is_one = matches!(told, FilesError::Lost { operations: 1, .. });
+            assert!(is_one && text.contains("written to /large"), "{text}");
+        };
+        // Who looks is told.
+        as_node(&[]).await.unwrap();
+        is_lost(files.stat(&store, &path).await.unwrap_err());
+        assert!(files.is_flushed().unwrap());
+        // So is who writes more.
+        as_node(&[]).await.unwrap();
+        is_lost(as_node(&["x"]).await.unwrap_err());
+        assert!(files.is_flushed().unwrap());
+        let (now, _) = files
+            .begin(&store)
+            .await
+            .unwrap()
+            .find(&path)
+            .await
+            .unwrap();
+        assert_eq!(now, Some(link));
+        write(&files, &store, "/other", 0, "text", Flush::Now)
+            .await
+            .unwrap();
+        assert_eq!(content(&files, &store, "/other").await, "text");
+    }
+
+    #[tokio::test]
+    async fn a_hash_that_does_not_take_everything_is_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &Config::default(), &mut |_| {}).unwrap();
+        let files = Files::new(store.clone(), Profile::v1_2025()).unwrap();
+        let path = FilesPath::parse("/file").unwrap();
+        for flush in [Flush::Later, Flush::Now] {
+            let options = WriteOptions {
+                create: true,
+                naming: Some(Naming {
+                    version: Version::V1,
+                    hash: HashKind::Identity,
+                }),
+                flush,
+                ..WriteOptions::default()
+            };
+            let data = futures::stream::iter([Ok::<_, String>(Bytes::from(vec![7; 129]))]);
+            let refused = files.write(&store, &path, options, data).await.unwrap_err();
+            assert!(matches!(refused, FilesError::Hash(_)), "{refused}");
+            assert!(files.is_flushed().unwrap());
+        }
     }
 
     async fn content(files: &Files, store: &Store, path: &str) -> String {
