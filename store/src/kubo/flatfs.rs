@@ -5,6 +5,7 @@ use crate::block::BLOCK_BYTES_MAX;
 use crate::cid::{self, Cid, Multihash, RAW};
 use data_encoding::BASE32_NOPAD;
 use rustix::fs::Advice;
+use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{self, DirEntry, File};
 use std::io;
@@ -169,13 +170,22 @@ pub(super) struct Opened {
     length: u64,
 }
 
+/// Why a file was not opened.
+#[derive(Debug)]
+pub(super) enum Unopened {
+    /// It is no block, or cannot be read.
+    Bad(String),
+    /// As many files are open as the system allows: it says nothing of this one.
+    TooMany(io::Error),
+}
+
 /// Opens a file, if it is one and no larger than a block, and lets the system begin to read it.
-pub(super) fn open(path: &Path) -> Result<Opened, String> {
-    let (file, length) = file::open(path, Links::Refused).map_err(unreadable)?;
+pub(super) fn open(path: &Path) -> Result<Opened, Unopened> {
+    let (file, length) = file::open(path, Links::Refused).map_err(unopened)?;
     if length > BLOCK_BYTES_MAX as u64 {
-        return Err(format!(
+        return Err(Unopened::Bad(format!(
             "it is larger than {BLOCK_BYTES_MAX} bytes, the most that a block has"
-        ));
+        )));
     }
     // Only asked for: who cannot will read it all the same.
     let _ = rustix::fs::fadvise(&file, 0, NonZeroU64::new(length), Advice::WillNeed);
@@ -185,6 +195,13 @@ pub(super) fn open(path: &Path) -> Result<Opened, String> {
 impl Opened {
     pub(super) fn read(self) -> Result<Vec<u8>, String> {
         file::read_open(&self.file, self.length).map_err(unreadable)
+    }
+}
+
+fn unopened(error: io::Error) -> Unopened {
+    match Errno::from_io_error(&error) {
+        Some(Errno::MFILE | Errno::NFILE) => Unopened::TooMany(error),
+        _ => Unopened::Bad(unreadable(error)),
     }
 }
 
@@ -234,6 +251,15 @@ mod tests {
         let murmur = Multihash::wrap(0x22, &[7; 8]).unwrap();
         let name = format!("{}.data", BASE32_NOPAD.encode(&murmur.to_bytes()));
         assert!(hash(&name).unwrap_err().contains("unknown hash"));
+    }
+
+    #[test]
+    fn a_file_is_not_bad_because_too_many_are_open() {
+        let of = |errno: Errno| unopened(errno.into());
+        for errno in [Errno::MFILE, Errno::NFILE] {
+            assert!(matches!(of(errno), Unopened::TooMany(_)), "{errno}");
+        }
+        assert!(matches!(of(Errno::ACCESS), Unopened::Bad(_)));
     }
 
     #[test]

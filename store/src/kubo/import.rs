@@ -4,7 +4,7 @@
 //! committed: so the disk writes all the time, and what it has not written yet has a bound.
 
 use super::codec;
-use super::flatfs::{self, Named, Opened};
+use super::flatfs::{self, Named, Opened, Unopened};
 use super::records::{KuboPin, Records};
 use super::source::Source;
 use super::whole::{FilesFate, PinFate, Pins, RESTLESS, TRIES_MAX, Whole};
@@ -12,11 +12,13 @@ use crate::block::{Block, Prefix};
 use crate::cid::{self, Cid, DAG_PB, HashKind, Multihash, RAW, Version};
 use crate::files::{Files, FilesError};
 use crate::log::Place;
+use crate::log::files::eighth_of_open_files;
 use crate::pin::PinMode;
 use crate::sink::PutError;
 use crate::store::{Committed, Hold, Inner, Keep, Store, blocking};
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -208,13 +210,16 @@ impl<F: FnMut(Event) -> ControlFlow<()>> Import<'_, F> {
             let (stop, waiting) = (&stop, &waiting);
             scope.spawn(move || list(&shards, &jobs, stop));
             let readers = std::thread::available_parallelism().map_or(1, usize::from) * 2;
-            for _ in 0..readers.clamp(READERS_MIN, READERS_MAX) {
+            let readers = readers.clamp(READERS_MIN, READERS_MAX);
+            let ahead_max = files_ahead(eighth_of_open_files(), readers);
+            for _ in 0..readers {
                 let out = out.clone();
                 scope.spawn(move || {
                     let reader = Reader {
                         inner,
                         hold,
                         stop,
+                        ahead_max,
                         out,
                     };
                     while let Some(job) = next(waiting) {
@@ -427,7 +432,19 @@ struct Reader<'a> {
     inner: &'a Inner,
     hold: &'a Hold,
     stop: &'a AtomicBool,
+    /// Most files that it has open.
+    ahead_max: usize,
     out: SyncSender<Result<Done, PutError>>,
+}
+
+/// What came of opening a file.
+enum Next {
+    /// It is to be read.
+    Open(Named, Opened),
+    /// Nothing of it is to be read.
+    Done,
+    /// As many files are open as the system allows.
+    TooMany(Named, io::Error),
 }
 
 /// Nobody takes what was read any more.
@@ -441,15 +458,25 @@ impl Reader<'_> {
             ..Done::default()
         };
         let mut files = job.files.into_iter();
+        let mut again = None;
         let mut ahead: VecDeque<(Named, Opened)> = VecDeque::new();
         let mut read: Vec<(Named, Bytes)> = Vec::new();
         let mut bytes = 0;
         loop {
-            while ahead.len() < FILES_AHEAD
-                && let Some(named) = files.next()
+            while ahead.len() < self.ahead_max
+                && let Some(named) = again.take().or_else(|| files.next())
             {
                 match self.open(named, &mut done) {
-                    Ok(opened) => ahead.extend(opened),
+                    Ok(Next::Open(named, opened)) => ahead.push_back((named, opened)),
+                    Ok(Next::Done) => {}
+                    Ok(Next::TooMany(named, error)) if ahead.is_empty() => {
+                        return self.send(Err(too_many(&named, &error)));
+                    }
+                    // Once one of them has been read there is room for it.
+                    Ok(Next::TooMany(named, _)) => {
+                        again = Some(named);
+                        break;
+                    }
                     Err(error) => return self.send(Err(error)),
                 }
             }
@@ -477,31 +504,45 @@ impl Reader<'_> {
     }
 
     /// Opens a file, if its block is still to be read.
-    fn open(&self, named: Named, done: &mut Done) -> Result<Option<(Named, Opened)>, PutError> {
+    fn open(&self, named: Named, done: &mut Done) -> Result<Next, PutError> {
         if named.hash.code() == HashKind::Identity.code() {
             // Whoever names it has it.
             done.there += 1;
-            return Ok(None);
+            return Ok(Next::Done);
         }
         let here = self.inner.keep_present(&named.hash, self.hold)?;
         // What lies in a file of the user's goes when they change it.
         if let Some(place) = here.filter(|place| !place.is_reference()) {
             done.there += 1;
             done.there_bytes += u64::from(place.length);
-            return Ok(None);
+            return Ok(Next::Done);
         }
-        match flatfs::open(&named.path) {
-            Ok(opened) => Ok(Some((named, opened))),
-            Err(why) => {
+        Ok(match flatfs::open(&named.path) {
+            Ok(opened) => Next::Open(named, opened),
+            Err(Unopened::TooMany(error)) => Next::TooMany(named, error),
+            Err(Unopened::Bad(why)) => {
                 done.skipped.push((named.path, why));
-                Ok(None)
+                Next::Done
             }
-        }
+        })
     }
 
     fn send(&self, done: Result<Done, PutError>) -> Result<(), Unwanted> {
         self.out.send(done).map_err(|_| Unwanted)
     }
+}
+
+/// Fails the import: a block that may be good must not count as bad.
+fn too_many(named: &Named, error: &io::Error) -> PutError {
+    PutError::Disk(format!(
+        "{} cannot be opened: {error}; raise the limit of open files (`ulimit -n`), or close other programs",
+        named.path.display()
+    ))
+}
+
+/// How many files each reader has open, if all of them may have `open_max`.
+fn files_ahead(open_max: usize, readers: usize) -> usize {
+    (open_max / readers.max(1)).clamp(1, FILES_AHEAD_MAX)
 }
 
 /// Hashes what was read, together.
@@ -542,8 +583,21 @@ const DONE_WAITING_MAX: usize = 4;
 /// A disk that seeks is given something to choose from.
 const READERS_MIN: usize = 4;
 const READERS_MAX: usize = 16;
-/// Files that one reader has open, and the system reads, while it reads the first of them.
-const FILES_AHEAD: usize = 16;
+/// Most files that one reader has open, and the system reads, while it reads the first of them.
+const FILES_AHEAD_MAX: usize = 16;
 /// Bytes after which what was written is made durable. As many are written meanwhile, so twice as many are read again
 /// after a power cut.
 const COMMIT_BYTES: u64 = 128 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_share_what_may_be_open() {
+        assert_eq!(files_ahead(128, 16), 8);
+        assert_eq!(files_ahead(31, 8), 3);
+        assert_eq!(files_ahead(2, 16), 1);
+        assert_eq!(files_ahead(usize::MAX, 4), FILES_AHEAD_MAX);
+    }
+}

@@ -53,9 +53,8 @@ impl Files {
     /// The files in `folder`.
     pub(crate) fn new(disk: Arc<dyn Disk>, folder: &Path, access: Access) -> Arc<Self> {
         // Two files each; what is left goes to sockets, the index and the journal.
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 8;
-        let open_max = usize::try_from(limit).unwrap_or(OPEN_MAX);
-        Self::with_open_max(disk, folder, access, open_max.clamp(OPEN_MIN, OPEN_MAX))
+        let open_max = eighth_of_open_files().clamp(OPEN_MIN, OPEN_MAX);
+        Self::with_open_max(disk, folder, access, open_max)
     }
 
     pub(crate) fn with_open_max(
@@ -162,6 +161,12 @@ impl Slot {
     pub(crate) fn is_open(&self) -> bool {
         self.opened.lock().unwrap().is_some()
     }
+}
+
+/// An eighth of the files that this process may have open.
+pub(crate) fn eighth_of_open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 8;
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// Fewest and most sealed segments open at once; their files are a fourth of what the system allows between them.
