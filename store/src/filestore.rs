@@ -15,7 +15,9 @@ use crate::sink::PutError;
 use crate::source::SourceError;
 use crate::store::{Inner, Store, blocking, disk_error, nothing};
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -37,7 +39,7 @@ pub enum Forgotten {
     Whole,
     /// The block does not lie there any more: it is here, or elsewhere, or was deleted.
     Replaced,
-    /// Somebody works with the block at this moment.
+    /// Somebody works with the block, or with its file, at this moment.
     Held,
 }
 
@@ -124,6 +126,11 @@ impl Inner {
         let Some(place) = place.filter(|_| known.as_ref() == Some(&lost.reference)) else {
             return Ok(Forgotten::Replaced);
         };
+        // So is the reading, which may take long.
+        let before = Stamp::of(&lost.reference.path);
+        if lost.read().is_ok() {
+            return Ok(Forgotten::Whole);
+        }
         let _no_writer_looks = self
             .sweeping
             .write()
@@ -137,8 +144,8 @@ impl Inner {
             return Ok(Forgotten::Replaced);
         }
         // Whoever puts the file back and adds it again is told that the block is here, and nothing is written.
-        if lost.read().is_ok() {
-            return Ok(Forgotten::Whole);
+        if Stamp::of(&lost.reference.path) != before {
+            return Ok(Forgotten::Held);
         }
         self.bury(&[(key, place)], Sync::Leave)?;
         Ok(Forgotten::Yes)
@@ -177,6 +184,28 @@ impl Inner {
                 }
             }
         }
+    }
+}
+
+/// What tells a file from what it was before.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    id: (u64, u64),
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// That of what has this name, or why it has none.
+    fn of(path: &Path) -> Result<Self, ErrorKind> {
+        let about = std::fs::symlink_metadata(path).map_err(|error| error.kind())?;
+        Ok(Self {
+            id: (about.dev(), about.ino()),
+            length: about.len(),
+            modified: (about.mtime(), about.mtime_nsec()),
+            changed: (about.ctime(), about.ctime_nsec()),
+        })
     }
 }
 
