@@ -16,6 +16,7 @@ mod unfinished;
 use crate::disk::{Disk, Mode, RealDisk, Shared, Ways};
 use crate::durable::{self, Access as FileAccess};
 use crate::format;
+use crate::index::IndexError;
 use crate::journal::{Blocks, Journal, Moment};
 use crate::log::files::{Access, Files};
 use crate::log::sums;
@@ -180,8 +181,12 @@ impl Stop {
         StopOnDrop(self.clone())
     }
 
+    fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     fn check(&self, folder: &Path) -> Result<(), SnapshotError> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.is_asked() {
             false => Ok(()),
             true => Err(SnapshotError::Stopped {
                 path: folder.display().to_string(),
@@ -310,7 +315,13 @@ impl Inner {
             self.segment(id).is_none_or(|segment| !segment.is_sealed())
         })?;
         drop(removing);
-        made.in_place = self.in_place(&moment)?;
+        match self.in_place(&moment, stop) {
+            Ok(count) => made.in_place = count,
+            Err(error) => made.notices.push(format!(
+                "how many blocks lie in files of yours could not be counted: {error}"
+            )),
+        }
+        stop.check(to)?;
         let version = to.join(format::FILE);
         let text = format!("{}\n", format::FORMAT);
         durable::write_on(
@@ -325,8 +336,8 @@ impl Inner {
 }
 
 impl Inner {
-    /// How many blocks lie in files of the user's.
-    fn in_place(&self, moment: &Moment) -> Result<u64, SnapshotError> {
+    /// How many blocks lie in files of the user's, as far as it came before it was to stop.
+    fn in_place(&self, moment: &Moment, stop: &Stop) -> Result<u64, IndexError> {
         let mut count = 0;
         if !moment.lengths.keys().any(|id| id.stream == Stream::File) {
             return Ok(count);
@@ -336,10 +347,12 @@ impl Inner {
                 place.is_reference() && self.counting(Some(*place)).is_some()
             };
             count += entries.iter().filter(lies).count() as u64;
-            ControlFlow::Continue(())
+            match stop.is_asked() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         });
-        each.map_err(PutError::from)?;
-        Ok(count)
+        each.map(|_| count)
     }
 }
 
