@@ -77,6 +77,8 @@ fn whatever_is_acknowledged_before_is_in_it_and_all_that_is_pinned_is_whole() {
                 }
             });
         }
+        // Else those that fail would be waited for.
+        drop(acknowledges);
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 runtime.block_on(store.gc(|_| {})).unwrap();
