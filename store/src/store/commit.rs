@@ -406,11 +406,11 @@ impl Inner {
     ) -> Result<(), PutError> {
         let replaces = !lists.superseded.is_empty() || !lists.disowned.is_empty();
         match sync {
-            Sync::Wait => self.sync_blocks(touched)?,
+            Sync::Wait => self.sync_blocks(touched, replaces)?,
             Sync::Leave if replaces => {
                 // What takes another's place is on the disk before the journal can say that the other is dead: a power
                 // cut may undo what was acknowledged just now, but takes nothing older.
-                self.sync_blocks(touched)?;
+                self.sync_blocks(touched, replaces)?;
                 self.lock_unsynced().leave_journal();
             }
             Sync::Leave => self.lock_unsynced().leave(touched),

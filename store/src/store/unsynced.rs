@@ -55,17 +55,28 @@ impl Unsynced {
 }
 
 impl Inner {
-    /// Syncs what was touched, and what earlier commits left.
-    pub(super) fn sync_blocks(&self, touched: &Touched) -> Result<(), PutError> {
+    /// Syncs what was touched, and what earlier commits left. Whether that fails with the latter is for who `replaces`
+    /// older things, because they may have gone there.
+    pub(super) fn sync_blocks(&self, touched: &Touched, replaces: bool) -> Result<(), PutError> {
         let left = std::mem::take(&mut *self.lock_unsynced());
         let synced = self.sync_touched(touched);
-        if let Err(error) = self.sync_left(touched, &left) {
-            // It was acknowledged long ago: no reason to refuse what comes now, and nothing better to do than to
-            // try again.
+        let left_synced = self.sync_left(touched, &left);
+        if let Err(error) = &left_synced {
+            // It was acknowledged long ago: no reason to refuse what only adds to it, and nothing better to do than
+            // to try again.
             tracing::error!(%error, "what was acknowledged before is not on the disk yet");
-            self.lock_unsynced().put_back(left, error);
         }
-        synced
+        // What is touched as well is on the disk only if that went well.
+        let failed = left_synced.as_ref().err().or(synced.as_ref().err());
+        if let Some(why) = failed
+            && !left.is_empty()
+        {
+            self.lock_unsynced().put_back(left, why.clone());
+        }
+        match replaces {
+            true => synced.and(left_synced),
+            false => synced,
+        }
     }
 
     fn sync_touched(&self, touched: &Touched) -> Result<(), PutError> {
@@ -200,6 +211,31 @@ mod tests {
         fails();
         assert!(store.inner.commit(Vec::new()).is_ok());
         fails();
+        assert!(store.inner.commit_to_disk(Vec::new()).is_err());
+        assert!(store.inner.has_left_something());
+        assert!(store.inner.commit_to_disk(Vec::new()).is_ok());
+        assert!(!store.inner.has_left_something());
+    }
+
+    #[test]
+    fn what_was_left_stays_that_when_what_came_behind_it_cannot_be_written_out() {
+        let (disk, image) = (SimulatedDisk::default(), Arc::new(Image::new()));
+        let store = on(&disk, &image, Durability::Relaxed);
+        put(&store);
+        let mut writer = store.writer(Keep::Kept);
+        let behind = block().data().slice(1..);
+        let prefix = Prefix {
+            version: Version::V1,
+            codec: cid::RAW,
+            hash: HashKind::Sha2_256,
+        };
+        writer
+            .put(vec![Block::new(prefix, behind).unwrap()])
+            .unwrap();
+        disk.set_faults(Faults {
+            fails: Some((1, ErrorKind::Other)),
+            ..Faults::default()
+        });
         assert!(store.inner.commit_to_disk(Vec::new()).is_err());
         assert!(store.inner.has_left_something());
         assert!(store.inner.commit_to_disk(Vec::new()).is_ok());
