@@ -85,6 +85,9 @@ impl Store {
     ) -> Result<Whole, PinError> {
         let (cid, hold) = (wish.cid, holding.0.clone());
         wish.check()?;
+        // Only of one that stands from the beginning is what the walk misses missing: of one that others make meanwhile,
+        // it may have come behind the walk.
+        let stood = self.stands(wish);
         let max_depth = (wish.mode == PinMode::Direct).then_some(0);
         let options = walk::Options {
             max_depth,
@@ -138,7 +141,7 @@ impl Store {
                 break;
             }
         }
-        match (absent.is_empty(), self.stands(wish)) {
+        match (absent.is_empty(), stood && self.stands(wish)) {
             (true, _) => Ok(Whole(hold)),
             (false, false) => Err(PinError::Absent(absent)),
             (false, true) => Err(PinError::Broken { cid, absent }),
@@ -312,6 +315,7 @@ mod tests {
     use crate::cid::{HashKind, RAW, Version};
     use crate::config::Config;
     use crate::pin::Expiry;
+    use crate::source::SourceError;
     use crate::store::Keep;
 
     fn leaf(text: &'static str) -> Block {
@@ -378,6 +382,51 @@ mod tests {
         put(&store, &other).await;
         assert_eq!(here().await, [true]);
         store.pin_fetch(store.clone(), &wish, |_| {}).await.unwrap();
+    }
+
+    /// A store in which others make a pin once somebody has missed a block.
+    #[derive(Debug, Clone)]
+    struct PinnedLate(Store, Pin);
+
+    impl BlockSource for PinnedLate {
+        async fn block(&self, cid: &Cid) -> Result<Option<Block>, SourceError> {
+            let found = self.0.block(cid).await;
+            if matches!(found, Ok(None)) {
+                stands(&self.0, self.1.clone());
+            }
+            found
+        }
+
+        fn admits(&self, cid: &Cid) -> Result<(), SourceError> {
+            self.0.admits(cid)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pin_that_others_make_meanwhile_is_not_told_as_broken() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = opened(folder.path());
+        let node = pb::PbNode {
+            links: vec![pb::PbLink {
+                cid: *leaf("late").cid(),
+                name: Some(String::new()),
+                tsize: Some(4),
+            }],
+            data: None,
+        };
+        let prefix = Prefix {
+            version: Version::V1,
+            codec: cid::DAG_PB,
+            hash: HashKind::Sha2_256,
+        };
+        let root = Block::new(prefix, pb::encode(&node)).unwrap();
+        put(&store, &root).await;
+        let wish = PinWish::new(*root.cid(), PinMode::Recursive);
+        let pin = Pin::new(*root.cid(), wish.mode, None).unwrap();
+        let source = PinnedLate(store.clone(), pin);
+        let absent = store.pin_fetch(source, &wish, |_| {}).await.unwrap_err();
+        assert!(matches!(absent, PinError::Absent(_)), "{absent}");
+        assert!(store.pin(root.cid()).is_some());
     }
 
     #[tokio::test]
