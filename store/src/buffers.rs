@@ -64,7 +64,7 @@ impl Drop for Kept {
 /// From how many bytes on buffers are kept: in less, whoever holds a part of it would hold far more than that.
 const KEPT_FROM: usize = KEPT_BYTES / 2;
 /// Room of a kept buffer: a block of the default size with its header, in whole pages.
-const KEPT_BYTES: usize = (1 << 20) + (16 << 10);
+pub(crate) const KEPT_BYTES: usize = (1 << 20) + (16 << 10);
 /// Most buffers that are kept while nobody uses them.
 const KEPT_MAX: usize = 24;
 

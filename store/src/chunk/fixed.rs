@@ -1,6 +1,6 @@
 //! Chunks of one size, each read straight into the memory it stays in.
 
-use crate::buffers::Kept;
+use crate::buffers::{KEPT_BYTES, Kept};
 use bytes::Bytes;
 use std::io::{self, ErrorKind, Read};
 
@@ -17,7 +17,9 @@ impl Fixed {
     }
 
     pub(super) fn next(&mut self, input: &mut impl Read) -> io::Result<Option<Bytes>> {
-        let chunk = match Kept::of(self.size) {
+        // In less, a chunk would take up to twice what it counts in a batch.
+        let kept = (self.size >= KEPT_FROM).then(|| Kept::of(self.size));
+        let chunk = match kept.flatten() {
             Some(kept) => kept.fill(|_, rest| read(input, rest))?,
             None => self.read_into_new(input)?,
         };
@@ -47,3 +49,6 @@ fn read(input: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
         }
     }
 }
+
+/// From how many bytes on a chunk is read into a buffer that is used again.
+const KEPT_FROM: usize = KEPT_BYTES / 8 * 7;

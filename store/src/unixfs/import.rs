@@ -773,7 +773,7 @@ const LARGE_CHUNKS_MAX: usize = 4 * hash::BATCH;
 /// Bytes of a large file hashed together.
 pub const LARGE_BYTES_MAX: usize = 16 << 20;
 /// Most batches of a file that is added in place that are hashed at once, each on a thread of its own: one a core, and
-/// no more memory than this many [`LARGE_BYTES_MAX`].
+/// no more memory than this many [`LARGE_BYTES_MAX`] and a seventh: what chunks are read into may be larger than they are.
 const HASHERS_MAX: usize = 16;
 /// What is read of a file before anything is reserved for it.
 const SCRATCH_BYTES: usize = 64 << 10;
