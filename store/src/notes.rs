@@ -77,23 +77,38 @@ impl Store {
         key: Vec<u8>,
         value: Bytes,
     ) -> Result<(), NoteError> {
-        self.must_fit(about, &key, &value)?;
+        must_fit(&key, &value)?;
+        self.must_have_room(&[NoteChange {
+            about,
+            key: key.clone(),
+            value: Some(value.clone()),
+        }])?;
         Ok(self.write_note(about, key, Some(value)).await?)
     }
 
-    fn must_fit(&self, about: About, key: &[u8], value: &[u8]) -> Result<(), NoteError> {
-        if value.len() > NOTE_BYTES_MAX || key.len() > NOTE_KEY_BYTES_MAX {
-            return Err(NoteError::TooLong {
-                bytes: value.len(),
-                key: key.len(),
-            });
+    /// Fails if there would be too many of a kind, and more than there are. Those that come at once may be a few more.
+    fn must_have_room(&self, changes: &[NoteChange]) -> Result<(), NoteError> {
+        // The last of those with one key is what becomes of it.
+        let becomes: BTreeMap<(About, &[u8]), bool> = changes
+            .iter()
+            .map(|change| ((change.about, &change.key[..]), change.value.is_some()))
+            .collect();
+        let mut kinds: BTreeMap<About, (usize, usize)> = BTreeMap::new();
+        for ((about, key), stays) in becomes {
+            let (new, gone) = kinds.entry(about).or_default();
+            match (self.note(about, key).is_some(), stays) {
+                (false, true) => *new += 1,
+                (true, false) => *gone += 1,
+                _ => {}
+            }
         }
-        // Those that come at once, of one kind, may be a few more.
-        let is_new = self.note(about, key).is_none();
-        if is_new && self.inner.count_notes(about) >= NOTES_MAX {
-            return Err(NoteError::TooMany);
+        let has_room = |(about, (new, gone)): (About, (usize, usize))| {
+            new <= gone || self.inner.count_notes(about) + new - gone <= NOTES_MAX
+        };
+        match kinds.into_iter().all(has_room) {
+            true => Ok(()),
+            false => Err(NoteError::TooMany),
         }
-        Ok(())
     }
 
     /// Changes notes in one commit, and does `then` once that is on the disk: both even if nobody waits for it any more.
@@ -104,9 +119,10 @@ impl Store {
     ) -> Result<(), NoteError> {
         for change in &changes {
             if let Some(value) = &change.value {
-                self.must_fit(change.about, &change.key, value)?;
+                must_fit(&change.key, value)?;
             }
         }
+        self.must_have_room(&changes)?;
         let inner = self.inner.clone();
         let records = changes.into_iter().map(NoteChange::record).collect();
         let commit = move || inner.commit_to_disk(records).inspect(|()| then());
@@ -144,6 +160,16 @@ impl Inner {
             .range((kind, Vec::new())..(kind + 1, Vec::new()))
             .count()
     }
+}
+
+fn must_fit(key: &[u8], value: &[u8]) -> Result<(), NoteError> {
+    if value.len() > NOTE_BYTES_MAX || key.len() > NOTE_KEY_BYTES_MAX {
+        return Err(NoteError::TooLong {
+            bytes: value.len(),
+            key: key.len(),
+        });
+    }
+    Ok(())
 }
 
 /// Most bytes of a note: an IPNS record has at most 10 KiB.
@@ -217,6 +243,33 @@ mod tests {
         // Killed, as it were.
         drop(store);
         says(&opened(folder.path()));
+    }
+
+    #[tokio::test]
+    async fn changes_that_come_together_count_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = opened(folder.path());
+        let set = |number: usize| NoteChange {
+            about: About::Followed,
+            key: number.to_le_bytes().to_vec(),
+            value: Some(Bytes::new()),
+        };
+        let remove = |number| NoteChange {
+            value: None,
+            ..set(number)
+        };
+        let change = |changes: Vec<NoteChange>| store.change_notes(changes, || {});
+        let count = || store.notes(About::Followed).len();
+        let refused = change((0..=NOTES_MAX).map(set).collect()).await;
+        assert!(matches!(refused, Err(NoteError::TooMany)), "{refused:?}");
+        assert_eq!(count(), 0);
+        change((0..NOTES_MAX).map(set).collect()).await.unwrap();
+        // What is there, or takes the place of another, is none more.
+        change(vec![set(0), set(1)]).await.unwrap();
+        change(vec![set(NOTES_MAX), remove(0)]).await.unwrap();
+        let refused = change(vec![set(0), set(0), set(1)]).await;
+        assert!(matches!(refused, Err(NoteError::TooMany)), "{refused:?}");
+        assert_eq!(count(), NOTES_MAX);
     }
 
     #[tokio::test]
