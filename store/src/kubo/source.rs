@@ -411,6 +411,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")] // Which tells who has locks.
     fn the_lock_stays_held_until_the_one_who_holds_it_is_gone() {
         let spec = json!({"Datastore": {"Spec": {"type": "mount", "mounts": [
             {"mountpoint": "/blocks", "type": "flatfs", "path": "blocks"}]}}});
