@@ -67,7 +67,7 @@ impl Inner {
             tracing::error!(%error, "what was acknowledged before is not on the disk yet");
         }
         // What is touched as well is on the disk only if that went well.
-        let failed = left_synced.as_ref().err().or(synced.as_ref().err());
+        let failed = left_synced.as_ref().and(synced.as_ref()).err();
         if let Some(why) = failed
             && !left.is_empty()
         {
