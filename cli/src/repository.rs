@@ -87,7 +87,8 @@ pub enum RepositoryError {
     /// Another process has it open.
     #[error(
         "the repository at {path} is in use by {holder} (it holds {path}/{LOCK}, which goes with it and \
-         need not be removed); if that is a daemon `cairn shutdown` ends it, any other command ends by itself"
+         need not be removed); if that is a daemon `cairn shutdown` ends it, a `cairn sync --watch` goes on until it is \
+         interrupted, any other command ends by itself"
     )]
     InUse {
         /// Where it is.

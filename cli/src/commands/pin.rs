@@ -215,7 +215,8 @@ impl Broken {
         };
         format!(
             "pinned, but not whole: {named}{more}; with a daemon running `cairn pin add <CID>`{direct} fetches \
-             what is missing and `cairn repo verify --heal` what is damaged"
+             what is missing and `cairn repo verify --heal` what is damaged; what lay in a file in place comes back \
+             when the file is added again"
         )
     }
 }

@@ -201,13 +201,18 @@ impl Job {
         }
     }
 
-    /// Looks through the folder; says what is left out.
-    async fn scan(&self) -> Result<Scan, Failure> {
+    /// Looks through the folder.
+    async fn look(&self) -> Result<Scan, Failure> {
         let folder = self.folder.clone();
         let scanned = tokio::task::spawn_blocking(move || scan(&folder)).await;
-        let scanned = scanned
+        scanned
             .map_err(|_| broke("looking through the folder"))?
-            .map_err(runtime)?;
+            .map_err(runtime)
+    }
+
+    /// The same; says what is left out.
+    async fn scan(&self) -> Result<Scan, Failure> {
+        let scanned = self.look().await?;
         for path in scanned.left_out.iter().take(LEFT_OUT_TOLD) {
             output::note(&format!(
                 "{} is neither a file nor a folder nor a link: left out",

@@ -199,7 +199,7 @@ impl Job {
         let (growing, grown) = finished.await.map_err(|_| broke())?;
         let grown = grown?;
         // Fetching may have taken long, and having it on the disk as well.
-        let now = self.scan().await?;
+        let now = self.look().await?;
         let changed = todo.changed(before, &now);
         if !changed.is_empty() && !self.arguments.force {
             return Err(would_be_lost(&changed));
