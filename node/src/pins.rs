@@ -7,7 +7,7 @@
 //!
 //! In this order, so that at any moment, a crash included, one version of it is here as a whole. Only a pin that was
 //! made here is removed here: not one that stood before, in whatever mode, nor one that somebody asked for meanwhile, which
-//! is why all commands pin through [`Follows::pin`].
+//! is why all commands pin through [`jobs::PinJobs`].
 //!
 //! `note.rs` is what the journal has of each, `ledger.rs` all that changes it, `worker.rs` goes after them. `expire.rs` removes
 //! pins whose time is over; [`jobs`] makes pins in the background.

@@ -56,7 +56,7 @@ impl Store {
     pub async fn set_files_root(&self, root: Cid, whole: Whole) -> Result<(), PutError> {
         let inner = self.inner.clone();
         // Whole goes along: it must outlive the commit.
-        let commit = move || inner.commit_files_root(root, whole.losses());
+        let commit = move || inner.commit_to_disk_since(whole.losses(), vec![noted(&root)]);
         blocking(commit).await.unwrap_or(Err(PutError::Closing))
     }
 }
@@ -69,13 +69,8 @@ impl Inner {
             .transpose()
     }
 
-    /// Makes everything put so far durable and changes the root, in one commit. The caller holds what is below the
-    /// root since `losses` was counted.
-    pub(crate) fn commit_files_root(&self, root: Cid, losses: u64) -> Result<(), PutError> {
-        self.commit_to_disk_since(losses, vec![noted(&root)])
-    }
-
-    /// The same, if the root is still the one that the new one was made from; tells whether it was.
+    /// Makes everything put so far durable and changes the root, in one commit, if it is still the one that the new one
+    /// was made from; tells whether it was. The caller holds what is below the root since `losses` was counted.
     pub(crate) fn commit_files_root_after(
         &self,
         base: Option<Cid>,

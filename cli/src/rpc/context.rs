@@ -261,23 +261,12 @@ impl Context {
         on_progress: impl FnMut(PinProgress) + Send,
     ) -> Result<(), RpcError> {
         let wish = PinWish::new(cid, mode).named(name);
-        self.pin_as(source, wish, on_progress).await
-    }
-
-    /// [`Context::pin`] with all that may be wished.
-    pub async fn pin_as<S: BlockSource + Clone + 'static>(
-        &self,
-        source: S,
-        wish: PinWish,
-        on_progress: impl FnMut(PinProgress) + Send,
-    ) -> Result<(), RpcError> {
-        let cid = wish.cid;
         self.jobs().await?.pin(source, wish, on_progress).await?;
         self.announce(&cid);
         Ok(())
     }
 
-    /// [`Context::pin_as`] that fetches what is missing of a pin that stands, too.
+    /// [`Context::pin`] with all that may be wished, that fetches what is missing of a pin that stands, too.
     pub async fn pin_whole<S: BlockSource + Clone + 'static>(
         &self,
         source: S,

@@ -111,29 +111,15 @@ impl Follows {
         }
     }
 
-    /// Pins what somebody asked for: it stays whatever becomes of the names that lead to it. A pin that stands is changed
-    /// and not looked at.
-    pub async fn pin<S: BlockSource + Clone + 'static>(
-        &self,
-        source: S,
-        wish: PinWish,
-        on_progress: impl FnMut(PinProgress) + Send,
-    ) -> Result<(), PinError> {
-        match self.change(&wish).await? {
-            true => Ok(()),
-            // It may have been removed at this moment.
-            false => self.pin_whole(source, wish, on_progress).await,
-        }
-    }
-
     /// Changes the pin that stands as somebody asked for; false if none does.
     pub(super) async fn change(&self, wish: &PinWish) -> Result<bool, PinError> {
         wish.check()?;
         Ok(self.stands(wish)? && self.make(wish.clone(), None, None, ()).await?)
     }
 
-    /// [`Follows::pin`] that fetches what is missing of a pin that stands, too, and changes it only if all of it is here.
-    pub async fn pin_whole<S: BlockSource + Clone + 'static>(
+    /// Pins what somebody asked for: it stays whatever becomes of the names that lead to it. Of a pin that stands what is
+    /// missing is fetched, and it is changed only if all of it is here.
+    pub(super) async fn pin_whole<S: BlockSource + Clone + 'static>(
         &self,
         source: S,
         wish: PinWish,
@@ -148,7 +134,7 @@ impl Follows {
         }
     }
 
-    /// [`Follows::pin`] of many at once, at most [`PINS_AT_ONCE`](cairn_store::pin::PINS_AT_ONCE): makes those that reach
+    /// [`Follows::pin_whole`] of many at once, at most [`PINS_AT_ONCE`](cairn_store::pin::PINS_AT_ONCE): makes those that reach
     /// little and only what is here, in one commit; tells which.
     pub async fn pin_here<S: BlockSource + Clone + 'static>(
         &self,

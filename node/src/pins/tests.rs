@@ -101,7 +101,8 @@ impl Bench {
     /// Somebody pins this for itself.
     async fn pin(&self, follows: &Follows, cid: Cid, mode: PinMode, name: Option<&str>) {
         let wish = PinWish::new(cid, mode).named(name.map(str::to_owned));
-        follows.pin(self.store.clone(), wish, |_| {}).await.unwrap();
+        let pinning = follows.pin_whole(self.store.clone(), wish, |_| {});
+        pinning.await.unwrap();
     }
 
     /// The name moves there, and what it led to before goes.

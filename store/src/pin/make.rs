@@ -327,6 +327,22 @@ mod tests {
         Block::new(prefix, text.into()).unwrap()
     }
 
+    /// A node over leaves.
+    fn above(leaves: &[&Block]) -> Block {
+        let link = |leaf: &&Block| pb::PbLink {
+            cid: *leaf.cid(),
+            name: Some(String::new()),
+            tsize: Some(leaf.data().len() as u64),
+        };
+        let links = leaves.iter().map(link).collect();
+        let prefix = Prefix {
+            version: Version::V1,
+            codec: cid::DAG_PB,
+            hash: HashKind::Sha2_256,
+        };
+        Block::new(prefix, pb::encode(&pb::PbNode { links, data: None })).unwrap()
+    }
+
     fn opened(folder: &std::path::Path) -> Store {
         Store::open(folder, &Config::default(), &mut |_| {}).unwrap()
     }
@@ -347,21 +363,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = opened(folder.path());
         let (one, other) = (leaf("one"), leaf("other"));
-        let link = |leaf: &Block| pb::PbLink {
-            cid: *leaf.cid(),
-            name: Some(String::new()),
-            tsize: Some(5),
-        };
-        let node = pb::PbNode {
-            links: vec![link(&one), link(&other)],
-            data: None,
-        };
-        let prefix = Prefix {
-            version: Version::V1,
-            codec: cid::DAG_PB,
-            hash: HashKind::Sha2_256,
-        };
-        let root = Block::new(prefix, pb::encode(&node)).unwrap();
+        let root = above(&[&one, &other]);
         for block in [&root, &one] {
             put(&store, block).await;
         }
@@ -406,20 +408,7 @@ mod tests {
     async fn a_pin_that_others_make_meanwhile_is_not_told_as_broken() {
         let folder = tempfile::tempdir().unwrap();
         let store = opened(folder.path());
-        let node = pb::PbNode {
-            links: vec![pb::PbLink {
-                cid: *leaf("late").cid(),
-                name: Some(String::new()),
-                tsize: Some(4),
-            }],
-            data: None,
-        };
-        let prefix = Prefix {
-            version: Version::V1,
-            codec: cid::DAG_PB,
-            hash: HashKind::Sha2_256,
-        };
-        let root = Block::new(prefix, pb::encode(&node)).unwrap();
+        let root = above(&[&leaf("late")]);
         put(&store, &root).await;
         let wish = PinWish::new(*root.cid(), PinMode::Recursive);
         let pin = Pin::new(*root.cid(), wish.mode, None).unwrap();

@@ -129,28 +129,32 @@ struct Changes {
 impl Changes {
     fn of(folder: &Path) -> Result<Self, Failure> {
         let name = folder.display().to_string();
-        let text = move |error: &notify::Error| {
+        let why = |error: &notify::Error| {
             let more = match error.kind {
                 ErrorKind::MaxFilesWatch => {
                     "; the system allows too few watches (sysctl fs.inotify.max_user_watches): raise that, or sync without --watch"
                 }
                 _ => "",
             };
-            format!("{name} cannot be watched: {error}{more}")
+            format!("{error}{more}")
         };
-        let refused = |error: notify::Error| Failure::runtime(text(&error));
+        let refused = |error: notify::Error| {
+            let folder = folder.display();
+            Failure::runtime(format!("{folder} cannot be watched: {}", why(&error)))
+        };
         // Before the watch, so that a folder that comes in between is noticed.
         let identity = identity(folder);
         // One is enough: who finds it full is told of by the one that waits.
         let (teller, told) = mpsc::channel(1);
-        let (warning, mut is_warned) = (text.clone(), false);
+        let mut is_warned = false;
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             match event {
                 Ok(event) if changes_nothing(event.kind) => return,
                 // From here on what changes in new folders may not be told.
                 Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) && !is_warned => {
                     is_warned = true;
-                    output::warning(&format!("not all of {}", warning(&error)));
+                    let why = why(&error);
+                    output::warning(&format!("not all of {name} is watched any more: {why}"));
                 }
                 // An error may hide a change.
                 Ok(_) | Err(_) => {}

@@ -328,7 +328,7 @@ async fn what_is_made_in_the_foreground_leaves_a_job_that_reaches_further_by_the
     let pinning = jobs.pin(bench.store.clone(), direct, |_| {});
     let going_on = async {
         until(async || !bench.pinned().is_empty()).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        all_wait().await;
         drop(lock);
     };
     let (pinned, changed, ()) = tokio::join!(pinning, changing, going_on);
@@ -336,6 +336,11 @@ async fn what_is_made_in_the_foreground_leaves_a_job_that_reaches_further_by_the
     changed.unwrap();
     let left = jobs.list().await.into_iter().map(|job| job.wish);
     assert_eq!(left.collect::<Vec<_>>(), [wish(&one)]);
+}
+
+/// Once nobody gets on any more: simulated time passes only when everything waits, blocking work too.
+async fn all_wait() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
 /// Once whoever changes a note now is done with that.
@@ -394,7 +399,7 @@ async fn a_job_that_is_changed_while_it_fails_has_a_turn_of_its_own() {
         assert!(futures::poll!(&mut changing).is_pending());
         jobs.run(&tasks);
         come_to(&jobs, &["fetching"]).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        all_wait().await;
         drop(lock);
         changing.await.unwrap();
         until(async || !matches!(states(&jobs).await.as_slice(), ["queued" | "fetching"])).await;

@@ -232,8 +232,9 @@ impl PinJobs {
     fn give_up(&self, turn: &Turn, why: String) {
         self.queue().fail(turn, why);
         // What came stays only as long as somebody may want it.
-        if self.with_running(turn, |_| ()).is_some() {
-            self.running().remove(&turn.key);
+        let mut running = self.running();
+        if (running.get(&turn.key)).is_some_and(|one| one.turn == turn.turn) {
+            running.remove(&turn.key);
         }
     }
 
